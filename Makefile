@@ -1,0 +1,58 @@
+# Two commands are enough: `make run` and `make test`. Both set up what they need, inside this folder alone.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+LOCK ?= requirements.lock
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
+export TMPDIR := $(CURDIR)/.cairn/tmp
+
+.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
+
+setup: $(VENV)/.ready ## the environment, from the lock (LOCK=requirements-cuda.lock on a GPU machine)
+
+$(VENV)/.ready: $(LOCK) pyproject.toml
+	@mkdir -p $(TMPDIR)
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; say where with PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup ## the whole road on the active params (profile quickstart as it comes)
+	@$(BIN)/cairn run
+
+test: setup ## all tests but the long reliability ones
+	@$(BIN)/python -m pytest -m "not reliability"
+
+test-reliability: setup ## twenty random kills of the smoke road, damage, full disk
+	@$(BIN)/python -m pytest -m reliability
+
+check: setup ## format, lint, types, import contracts, architecture: under a minute
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m pytest tests/architecture
+
+docs: setup ## rewrite the generated parts of the README
+	@$(BIN)/python -m infra.readme --write
+
+bench-noop: setup ## `make run` again with nothing changed; `dvc repro` beside it
+	@$(BIN)/python -m infra.bench_noop
+
+bench-shards: setup ## scheduling cost per item at 100,000 items
+	@$(BIN)/python -m infra.bench_shards
+
+bench-rollout: setup ## episodes per second of the rollout engine
+	@$(BIN)/python -m infra.bench_rollout
+
+lock: ## resolve pyproject.toml anew into requirements.lock, requirements-cuda.lock and params/versions.yaml
+	@$(PYTHON) infra/lock.py
+
+clean: ## forget everything that can be made again (environment, store, data, reports)
+	rm -rf $(VENV) .cairn data reports .pytest_cache .ruff_cache .mypy_cache *.egg-info

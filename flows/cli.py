@@ -1,0 +1,72 @@
+"""The `cairn` command. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from flows.guard import guarded
+from tasks import STAGES
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their help."""
+    top = argparse.ArgumentParser(prog="cairn", description="From a tool API to a small agent that is good at it.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the road; what is cached is not run again")
+    run.add_argument("--profile", default="", help="run a profile as an experiment: the workspace stays as it is")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a param, as an experiment")
+    run.add_argument("--from", dest="first", default=STAGES[0], metavar="STAGE", help="first stage that may run")
+    run.add_argument("--to", dest="last", default=STAGES[-1], metavar="STAGE", help="last stage to run")
+    run.add_argument("--only", default="", metavar="STAGE", help="this stage alone")
+    run.add_argument("--refresh", nargs="*", default=None, metavar="STAGE", help="compute again though cached (all, or those named)")
+    run.add_argument("--dry-run", action="store_true", help="say what would run and why; run nothing")
+    run.add_argument("--verify", action="store_true", help="hash every cached byte instead of trusting size, time and inode")
+
+    use = commands.add_parser("use", help="make a profile the workspace's params")
+    use.add_argument("profile", nargs="?", default="", help="its name; without one, list the profiles")
+    use.add_argument("--force", action="store_true", help="overwrite edits of params/pipeline.yaml (they are kept in .cairn/)")
+
+    stage = commands.add_parser("stage", help="run one stage on what lies in data/, as `dvc repro` does")
+    stage.add_argument("name", metavar="STAGE")
+    stage.add_argument("--refresh", action="store_true", help="compute again though cached")
+
+    commands.add_parser("methods", help="the rooms, their methods and their papers")
+    status = commands.add_parser("status", help="each stage: cached or would run, and why")
+    status.add_argument("--verify", action="store_true", help="hash every cached byte")
+    doctor = commands.add_parser("doctor", help="check the environment, and hash every byte of the cached artifacts")
+    doctor.set_defaults(verify=True)
+
+    accept = commands.add_parser("accept", help="keep a stage's result although its key changed, as `dvc commit` does")
+    accept.add_argument("stage", metavar="STAGE")
+    accept.add_argument("--why", required=True, help="why the change does not matter")
+
+    promote = commands.add_parser("promote", help="carry out the last decision (for approval: manual)")
+    promote.add_argument("--why", default="approved by hand", help="for the ledger")
+    rollback = commands.add_parser("rollback", help="make the champion before this one champion again")
+    rollback.add_argument("--to", default="", metavar="VERSION", help="another version that was champion")
+    rollback.add_argument("--why", required=True, help="for the ledger")
+    champion = commands.add_parser("champion", help="who is champion, and the evidence that decisions use")
+    champion.add_argument("--none", action="store_true", help="decide from now on as if there were no champion")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run a command; returns the exit code."""
+    asked = parser().parse_args(arguments)
+    from flows import commands
+
+    command: Any = getattr(commands, asked.command)
+    return int(command(asked) or 0)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(guarded(main))
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,317 @@
+"""What each `cairn` command does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks import STAGES
+from tasks.params import BadInput, nearest
+
+
+def _stage(name: str, option: str) -> str:
+    if name not in STAGES:
+        raise BadInput(f"{option} {name!r}: no such stage.{nearest(name, STAGES)} The road: {', '.join(STAGES)}.")
+    return name
+
+
+def run(asked: argparse.Namespace) -> int:
+    """cairn run: survey first; import Prefect only when something is to be computed."""
+    from flows.road import survey
+    from flows.run import open_plan
+    from tasks.settings import parse_override
+
+    start = time.monotonic()
+    first, last = (asked.only, asked.only) if asked.only else (asked.first, asked.last)
+    bounds = STAGES.index(_stage(first, "--from")), STAGES.index(_stage(last, "--to"))
+    if bounds[0] > bounds[1]:
+        raise BadInput(f"--from {first} lies after --to {last}")
+    part = STAGES[bounds[0] : bounds[1] + 1]
+    refresh = [_stage(name, "--refresh") for name in asked.refresh] or list(part) if asked.refresh is not None else []
+    overrides = dict(parse_override(text) for text in asked.set)
+
+    plan = open_plan(asked.profile, overrides, refresh)
+    steps = [step for step in survey(plan, asked.verify) if STAGES.index(step.stage) <= bounds[1]]
+    if asked.dry_run:
+        _print_steps(steps)
+        return 0
+    todo = [step for step in steps if step.artifact is None]
+    for step in todo:
+        if step.stage not in part:
+            raise BadInput(f"--from {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
+    if not todo:
+        return _nothing_to_do(plan, steps, start)
+    if _meets_champion(plan, steps):
+        plan = open_plan(asked.profile, overrides, refresh)
+    from flows.pipeline import pipeline
+
+    pipeline(asked.profile, overrides, first, last, refresh)
+    _print_table(_reports(plan) / "summary.json")
+    return 0
+
+
+def _meets_champion(plan: Any, steps: Sequence[Any]) -> bool:
+    from flows.promote import refresh_evidence
+
+    if plan.experiment:
+        return False
+    candidate = next((step.artifact.identity for step in steps if step.stage == "merge" and step.artifact), None)
+    return refresh_evidence(plan.settings.project, plan.store, candidate)
+
+
+def _reports(plan: Any) -> Any:
+    reports = plan.settings.project / "reports"
+    return reports / "runs" / plan.run_key[:10] if plan.experiment else reports
+
+
+def _nothing_to_do(plan: Any, steps: Sequence[Any], start: float) -> int:
+    """Every stage is cached: look after the workspace, DVC and the report, and say so."""
+    from flows.promote import ALIAS, champion
+    from flows.road import lay_out, tell_dvc
+
+    done = {step.stage: step.artifact for step in steps}
+    if not plan.experiment:
+        touched = lay_out(plan, done.values())
+        if touched:
+            print(f"data/ was brought back for {', '.join(touched)}")
+        if said := tell_dvc(plan, done):
+            print(said)
+    path = _reports(plan) / "summary.json"
+    if not _is_current(path, done):
+        _render_again(plan, done)
+    summary = json.loads(path.read_text())
+    now = champion(plan.store.state)
+    _print_table(path)
+    summary["seconds"] = round(time.monotonic() - start, 3)
+    for stage in summary["stages"].values():
+        stage["cached"] = True
+    from tasks.artifact import write_text
+
+    write_text(path, json.dumps(summary, indent=1))
+    who = f"; {ALIAS}: version {now['version']}" if now else ""
+    print(f"Nothing to do: {len(done)} stages cached, checked in {summary['seconds']:.1f} s{who}.")
+    return 0
+
+
+def _is_current(path: Any, done: Mapping[str, Any]) -> bool:
+    try:
+        stages = json.loads(path.read_text())["stages"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return path.with_name("report.html").exists() and {name: one["artifact"] for name, one in stages.items()} == {
+        name: artifact.identity for name, artifact in done.items()
+    }
+
+
+def _render_again(plan: Any, done: Mapping[str, Any]) -> None:
+    from flows.promote import promote_candidate
+    from flows.run import Run
+    from tasks.track import Tracker
+
+    run = Run(plan, Tracker(plan), time.monotonic())
+    promote_candidate(run, done.get("decide"), done.get("merge"))
+    run.report(done)
+    run.tracker.close(None)
+
+
+def _print_steps(steps: Sequence[Any]) -> None:
+    for step in steps:
+        if step.artifact:
+            print(f"{step.stage:<9} cached     {step.artifact.identity[:12]}")
+        else:
+            print(f"{step.stage:<9} would run  {'; '.join(step.reasons[:6])}")
+
+
+def _print_table(path: Any) -> None:
+    summary = json.loads(path.read_text())
+    print(f"\n{'stage':<9} {'method':<20} {'seconds':>8}  artifact")
+    for name, stage in summary["stages"].items():
+        seconds = "" if stage["seconds"] is None else f"{stage['seconds']:.1f}"
+        print(f"{name:<9} {stage['method']:<20} {seconds:>8}  {stage['artifact'][:12]}{'  cached' if stage['cached'] else ''}")
+    if "evaluate" in summary:
+        worlds = sorted({world for model in summary["evaluate"].values() for world in model})
+        print(f"\n{'pass^1':<12}" + "".join(f"{world:>26}" for world in worlds))
+        for model, figures in summary["evaluate"].items():
+            cells = [_cell(figures.get(world, {}).get("pass_1")) for world in worlds]
+            print(f"{model:<12}" + "".join(f"{cell:>26}" for cell in cells))
+        print("(mean, 95 % interval over problems; simulated roles)")
+        promotion = summary["promotion"]
+        version = f" (version {promotion['version']})" if promotion["version"] else ""
+        print(f"\n{promotion['decision']}: {promotion['reason']}{version}")
+    print(f"report: {path.with_name('report.html')}")
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    return f"{figure['mean']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]" if figure else "-"
+
+
+def use(asked: argparse.Namespace) -> int:
+    """cairn use: the profile's file becomes params/pipeline.yaml, byte for byte."""
+    from flows import OUTSIDE, PROJECT, STATE
+    from tasks.artifact import write_text
+    from tasks.settings import PIPELINE, Settings, profile_path, profiles, read_yaml
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    active = PROJECT / PIPELINE
+    if not asked.profile:
+        for name in profiles(PROJECT):
+            mark = "*" if profile_path(PROJECT, name).read_bytes() == active.read_bytes() else " "
+            print(f"{mark} {name}")
+        return 0
+    text = profile_path(PROJECT, asked.profile).read_text(encoding="utf-8")
+    Settings(PROJECT, read_yaml(profile_path(PROJECT, asked.profile)), f"params/profiles/{asked.profile}.yaml").check()
+    old = active.read_text(encoding="utf-8")
+    edited = all(profile_path(PROJECT, name).read_text(encoding="utf-8") != old for name in profiles(PROJECT))
+    if edited and not asked.force:
+        raise BadInput(f"{PIPELINE} has edits that are in no profile. Save them as a profile, or repeat with --force (a copy is kept).")
+    if edited:
+        kept = STATE / "replaced" / f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
+        write_text(kept, old)
+        print(f"the edited params are kept in {kept}")
+    if text != old:
+        write_text(active, text)
+    print(f"{PIPELINE} is now profile {asked.profile}")
+    return 0
+
+
+def stage(asked: argparse.Namespace) -> int:
+    """cairn stage: what dvc.yaml calls."""
+    from flows.stage import run_stage
+
+    print(run_stage(asked.name, asked.refresh))
+    return 0
+
+
+def methods(asked: argparse.Namespace) -> int:
+    """cairn methods: rooms and papers."""
+    from tasks.methods import everything
+
+    for one in everything():
+        print(f"{one.stage:<9} {one.name:<20} {one.title}{'  ' + one.paper if one.paper else ''}")
+    return 0
+
+
+def status(asked: argparse.Namespace) -> int:
+    """cairn status: a dry run of the workspace, and whether DVC agrees."""
+    from flows.road import behind, survey
+    from flows.run import open_plan
+
+    plan = open_plan()
+    steps = survey(plan, asked.verify)
+    _print_steps(steps)
+    done = {step.stage: step.artifact for step in steps if step.artifact}
+    late = behind(plan, done, {step.stage: step.job for step in steps if step.artifact})
+    print(f"dvc.lock is behind for {', '.join(late)}" if late else "dvc.lock agrees" if done else "dvc.lock is not asked")
+    return 0
+
+
+def doctor(asked: argparse.Namespace) -> int:
+    """cairn doctor: the environment against the versions file, then every byte."""
+    from importlib.metadata import version
+
+    from flows.run import open_plan
+    from tasks.settings import read_yaml
+
+    plan = open_plan()
+    wrong = []
+    for name, wanted in read_yaml(plan.settings.project / "params/versions.yaml").items():
+        found = version(name).partition("+")[0]
+        if found != wanted:
+            wrong.append(f"{name} is {found}, params/versions.yaml says {wanted}")
+    print("\n".join(wrong) or "library versions agree with params/versions.yaml")
+    status(asked)
+    return 1 if wrong else 0
+
+
+def accept(asked: argparse.Namespace) -> int:
+    """cairn accept: bind the stage's present key to the result it had."""
+    from flows.road import survey, tell_dvc
+    from flows.run import open_plan
+    from tasks.artifact import write_text
+    from tasks.execute import remember
+    from tasks.fingerprint import changed
+
+    name = _stage(asked.stage, "stage")
+    plan = open_plan()
+    steps = {step.stage: step for step in survey(plan)}
+    step = steps[name]
+    if step.artifact:
+        print(f"{name} is cached already; there is nothing to accept")
+        return 0
+    if step.job is None:
+        raise BadInput(f"{name}: {'; '.join(step.reasons)}. Accept or run that stage first.")
+    old = _last(plan, name)
+    if not plan.store.has(old["identity"]):
+        raise BadInput(f"{name}: the bytes of its last result {old['identity']} are gone; it has to run")
+    moved = list(changed(old["parts"], step.job.key.parts))
+    plan.store.record(step.job.key, old["identity"], {"accepted": asked.why, "changed": moved, "figures": old.get("figures", {})})
+    remember(plan, step.job)
+    path = plan.store.state / "accepted.jsonl"
+    line = {"stage": name, "why": asked.why, "changed": moved, "identity": old["identity"]}
+    write_text(path, (path.read_text() if path.exists() else "") + json.dumps(line) + "\n")
+    print(f"{name}: {old['identity'][:12]} accepted although {'; '.join(moved)}")
+    done = {one.stage: one.artifact for one in survey(plan) if one.artifact}
+    if said := tell_dvc(plan, done):
+        print(said)
+    return 0
+
+
+def _last(plan: Any, name: str) -> dict[str, Any]:
+    path = plan.store.state / "last" / f"{name}.json"
+    if not path.exists():
+        raise BadInput(f"{name} never ran here, so there is no result to accept")
+    entry: dict[str, Any] | None = plan.store.entry(json.loads(path.read_text())["key"])
+    if entry is None:
+        raise BadInput(f"{name}: the record of its last result is gone; it has to run")
+    return entry
+
+
+def _decided(plan: Any) -> tuple[Any, Any]:
+    from flows.road import survey
+
+    there = {step.stage: step.artifact for step in survey(plan)}
+    if not there["decide"]:
+        raise BadInput("there is no decision for the present params and code; `cairn run` makes one")
+    return there["decide"], there["merge"]
+
+
+def promote(asked: argparse.Namespace) -> int:
+    """cairn promote: approval by hand."""
+    from flows.promote import promote_candidate
+    from flows.run import Run
+
+    with Run.open() as run:
+        decision, candidate = _decided(run.plan)
+        promote_candidate(run, decision, candidate, approved=True)
+        return 0 if run.promotion["decision"] == "promote" else 1
+
+
+def rollback(asked: argparse.Namespace) -> int:
+    """cairn rollback: the alias goes back."""
+    from flows.promote import rollback as go_back
+    from flows.run import Run
+
+    with Run.open() as run:
+        print(f"champion is version {go_back(run, asked.why, asked.to)}")
+    return 0
+
+
+def champion(asked: argparse.Namespace) -> int:
+    """cairn champion: the ledger's last word, and the evidence file."""
+    from flows import OUTSIDE, PROJECT, STATE
+    from flows.promote import champion as who
+    from flows.promote import write_evidence
+    from tasks.champion import CHAMPION, read
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    if asked.none:
+        write_evidence(PROJECT / CHAMPION, "none")
+    now, evidence = who(STATE), read(PROJECT / CHAMPION)
+    print(f"champion: {f'''version {now['version']}, {now['identity']} ({now['event']}: {now['reason']})''' if now else 'none'}")
+    print(f"evidence for decisions ({CHAMPION}): {evidence['identity'] if evidence else 'none'}")
+    return 0

@@ -1,0 +1,49 @@
+"""How a command ends: 0 done, 1 failed, 2 a user's mistake, 130 Ctrl-C; and never a traceback for a user's mistake."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from tasks.params import BadInput
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """Run a command's main function and turn what it raises into a message and an exit code."""
+    from tasks.execute import Changed, StageFailed
+    from tasks.process import ProcessFailed
+
+    try:
+        code = main()
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        _say("interrupted; what was finished is kept, and the next run goes on from there")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except BadInput as error:
+        _say(str(error))
+        return 2
+    except (Changed, StageFailed, ProcessFailed) as error:
+        _say(str(error))
+        return 1
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            _say(f"{error.strerror}: {error.filename or 'no file named'}. Nothing half-written was kept; make room or rights, run again.")
+            return 1
+        raise
+    except Exception as error:
+        if os.environ.get("CAIRN_DEBUG"):
+            traceback.print_exc()
+        _say(f"{type(error).__name__}: {error} (set CAIRN_DEBUG=1 for the traceback)")
+        return 1
+
+
+def _say(text: str) -> None:
+    for line in text.splitlines() or [""]:
+        print(f"cairn: {line}", file=sys.stderr, flush=True)

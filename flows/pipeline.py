@@ -1,0 +1,74 @@
+"""The road as one Prefect flow, readable top-down: worlds in, a tested and promoted agent out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefect import flow
+
+from flows.promote import promote_candidate
+from flows.road import Road
+from flows.run import Run
+from tasks import STAGES
+from tasks.base.task import build_base
+from tasks.critique.task import critique_rows
+from tasks.decide.task import decide_promotion
+from tasks.evaluate.task import evaluate_models
+from tasks.filter.task import filter_rows
+from tasks.generate.task import generate_rows
+from tasks.merge.task import merge_models
+from tasks.rl.task import reinforce
+from tasks.sft.task import train_sft
+from tasks.worlds.task import freeze_worlds
+
+
+@flow(name="cairn", flow_run_name="cairn {profile}", validate_parameters=False)
+def pipeline(
+    profile: str = "",
+    overrides: Mapping[str, Any] | None = None,
+    first: str = STAGES[0],
+    last: str = STAGES[-1],
+    refresh: Sequence[str] = (),
+) -> dict[str, str]:
+    """Run the road.
+
+    profile: a complete profile by name; empty means params/pipeline.yaml, the workspace's own.
+    overrides: dotted key -> value, for an experiment that leaves the workspace as it is. first, last: the part of the road to
+    run. refresh: stages to compute again even if cached. Returns the identity of each stage's artifact.
+    """
+    with Run.open(profile, overrides or {}, refresh) as run:
+        road = Road(run.plan, first, last)
+
+        worlds = road(freeze_worlds)
+        base = road(build_base, worlds)
+        rows = road(generate_rows, worlds)
+        critiques = road(critique_rows, worlds, rows)
+        dataset = road(filter_rows, worlds, rows, critiques)
+        sft = road(train_sft, worlds, base, dataset)
+        specialists = road(reinforce, worlds, sft)
+        merged = road(merge_models, sft, specialists)
+        trials = road(evaluate_models, worlds, base, sft, specialists, merged)
+        decision = road(decide_promotion, merged, trials)
+
+        run.finish(road.done)
+        promote_candidate(run, decision, merged)
+        run.report(road.done)
+        return {stage: artifact.identity for stage, artifact in road.done.items()}
+
+
+TASKS = {
+    one.name: one
+    for one in (
+        freeze_worlds,
+        build_base,
+        generate_rows,
+        critique_rows,
+        filter_rows,
+        train_sft,
+        reinforce,
+        merge_models,
+        evaluate_models,
+        decide_promotion,
+    )
+}

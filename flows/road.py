@@ -1,0 +1,177 @@
+"""What both drivers share: the survey of a run, stage after stage, and the workspace brought up to date with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import STAGES, dvc_lock
+from tasks.artifact import Artifact, Store, lock
+from tasks.execute import Job, Plan, remember, why
+from tasks.fingerprint import DATA
+from tasks.params import BadInput
+from tasks.settings import PIPELINE
+
+if TYPE_CHECKING:
+    from prefect import Task
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a run would do at one stage. `job` is None while an input is still to be made; `artifact` None when it would run."""
+
+    stage: str
+    job: Job | None
+    artifact: Artifact | None
+    reasons: Sequence[str] = ()
+
+
+def survey(plan: Plan, verify: bool = False) -> list[Step]:
+    """Walk the road without running anything: what is cached, what would run, and why."""
+    there: dict[str, Artifact] = {}
+    steps = []
+    for stage, about in plan.stages.items():
+        lacking = [name for name in about.inputs if name not in there]
+        if lacking:
+            steps.append(Step(stage, None, None, [f"its input {name} would run" for name in lacking]))
+            continue
+        job = plan.job(stage, {name: there[name].identity for name in about.inputs})
+        found = job.find()
+        if found and verify and not plan.store.has(found.identity, verify=True):
+            found = None
+        steps.append(Step(stage, job, found, () if found else why(plan, job)))
+        if found:
+            there[stage] = found
+    return steps
+
+
+@dataclass
+class Road:
+    """One run under way. Calling it with a stage's task and the artifacts it reads gives the stage's artifact.
+
+    first, last: the part of the road that may run; stages before it must be cached, stages after it are left out (None).
+    """
+
+    plan: Plan
+    first: str = STAGES[0]
+    last: str = STAGES[-1]
+    done: dict[str, Artifact] = field(default_factory=dict)
+
+    def __call__(self, stage_task: Task[..., dict[str, str]], *inputs: Artifact | None) -> Artifact | None:
+        """Run a stage (or find it cached). None when it lies beyond `last`."""
+        from tasks.cached import take
+
+        stage = stage_task.name
+        if STAGES.index(stage) > STAGES.index(self.last):
+            return None
+        job = self.plan.job(stage, {one.stage: one.identity for one in inputs if one is not None})
+        found = job.find()
+        if found is None and STAGES.index(stage) < STAGES.index(self.first):
+            raise BadInput(f"--from {self.first}: stage {stage!r} before it is not cached ({'; '.join(why(self.plan, job))}).")
+        if found:
+            self.plan.watch(stage, "cached", {"identity": found.identity, "key": found.key})
+        self.done[stage] = take(stage_task, job)
+        if not self.plan.experiment:
+            remember(self.plan, job)
+        return self.done[stage]
+
+
+# --- the workspace ---------------------------------------------------------------------------------------------------
+
+
+def extras(store: Store, plan: Plan, artifact: Artifact) -> dict[str, str]:
+    """path -> md5 of the files of an artifact that also stand elsewhere in the workspace (metrics)."""
+    files = store.files(artifact.identity) or {}
+    return {path: files[Path(path).name] for path in plan.stages[artifact.stage].extra if Path(path).name in files}
+
+
+def lay_out(plan: Plan, artifacts: Iterable[Artifact]) -> list[str]:
+    """Make the workspace's `data/` (and metrics) show these artifacts; returns the stages that had to be touched."""
+    store, project, touched = plan.store, plan.settings.project, []
+    with lock(store.state, "workspace"):
+        for artifact in artifacts:
+            moved = store.lay_out(artifact.identity, project / plan.stages[artifact.stage].out)
+            moved |= any([store.lay_out_file(md5, project / path) for path, md5 in extras(store, plan, artifact).items()])
+            if moved:
+                touched.append(artifact.stage)
+    return touched
+
+
+def behind(plan: Plan, done: Mapping[str, Artifact], jobs: Mapping[str, Job]) -> list[str]:
+    """The stages whose entry in dvc.lock does not say what this run found."""
+    project, tree = plan.settings.project, plan.settings.tree
+    return [
+        stage
+        for stage, artifact in done.items()
+        if not dvc_lock.up_to_date(
+            project, plan.stages[stage], jobs[stage].key, tree, artifact.identity, extras(plan.store, plan, artifact)
+        )
+    ]
+
+
+def tell_dvc(plan: Plan, done: Mapping[str, Artifact]) -> str:
+    """Bring dvc.lock up to date with a run of the workspace; returns a line for people, empty when there was nothing to do.
+
+    `dvc commit` writes the code, params and files that are there *now*. So first everything the run used is compared with the
+    disk; if anything differs, DVC is told nothing and `dvc status` will show the change.
+    """
+    project = plan.settings.project
+    jobs = {stage: _job_now(plan, stage, done) for stage in done}
+    stages = behind(plan, done, jobs)
+    if not stages:
+        return ""
+    if plan.settings.tree != plan.reread():
+        return f"{PIPELINE} changed during the run: dvc.lock was left as it was"
+    stale = [stage for stage in stages if jobs[stage].key.digest != done[stage].key]
+    if stale:
+        return f"code or params of {', '.join(stale)} changed during the run: dvc.lock was left as it was"
+    with lock(plan.store.state, "workspace"):
+        answer = dvc(project, "commit", "--force", "--quiet", *stages)
+    if answer.returncode:
+        said = (answer.stderr or answer.stdout).strip().splitlines()
+        return f"DVC could not be brought up to date ({said[-1] if said else 'no message'}); the next `cairn run` tries again"
+    return f"dvc.lock updated for {', '.join(stages)}"
+
+
+def _job_now(plan: Plan, stage: str, done: Mapping[str, Artifact]) -> Job:
+    from tasks.fingerprint import key_of
+
+    inputs = {name: done[name].identity for name in plan.stages[stage].inputs}
+    return Job(plan, stage, inputs, key_of(plan.settings, plan.stages[stage], inputs, plan.store.hashes))
+
+
+def dvc(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run DVC in the project, with this Python first on the path."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def workspace_inputs(plan: Plan, stage: str) -> dict[str, str]:
+    """Identities of a stage's inputs as they lie in the workspace (DVC's view); their bytes are taken into the store."""
+    found = {}
+    for name in plan.stages[stage].inputs:
+        folder = plan.settings.project / DATA / name
+        if not folder.is_dir():
+            raise BadInput(f"{DATA}{name} is missing: run stage {name!r} first, or `dvc repro {stage}` to run what it needs.")
+        found[name] = plan.store.put(folder)
+    return found
+
+
+Watcher = Callable[[str, str, Mapping[str, Any]], None]
+
+
+def everyone(*watchers: Watcher) -> Watcher:
+    """One watcher that tells several."""
+
+    def tell(stage: str, event: str, about: Mapping[str, Any]) -> None:
+        for watcher in watchers:
+            watcher(stage, event, about)
+
+    return tell

@@ -1,0 +1,120 @@
+"""One run from its opening to its report: the plan, who watches it, and what is brought up to date when it ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from collections.abc import Iterator
+
+from flows import OUTSIDE, PROJECT, STATE
+from flows.console import Console
+from flows.road import everyone, lay_out, tell_dvc
+from tasks.artifact import Artifact, check_writable, write_text
+from tasks.execute import Plan
+from tasks.params import BadInput
+from tasks.settings import load
+
+
+@dataclass
+class Run:
+    """A plan with its watchers, and what happened so far."""
+
+    plan: Plan
+    tracker: Any
+    start: float
+    computed: set[str] = field(default_factory=set)
+    promotion: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    @contextmanager
+    def open(cls, profile: str = "", overrides: Mapping[str, Any] | None = None, refresh: Sequence[str] = ()) -> Iterator[Run]:
+        """Check everything a user can get wrong, then watch the run; the tracker's run ends with the block."""
+        plan = open_plan(profile, overrides or {}, refresh)
+        from tasks.track import Tracker
+
+        tracker = Tracker(plan)
+        computed: set[str] = set()
+
+        def note(stage: str, event: str, about: Mapping[str, Any]) -> None:
+            if event == "done":
+                computed.add(stage)
+
+        run = cls(_watched(plan, everyone(Console(), tracker, note)), tracker, time.monotonic(), computed)
+        try:
+            yield run
+        except BaseException as error:
+            tracker.close(error)
+            raise
+        tracker.close(None)
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's report goes: the workspace's reports/, or the experiment's own folder."""
+        reports = self.plan.settings.project / "reports"
+        return reports / "runs" / self.plan.run_key[:10] if self.plan.experiment else reports
+
+    def finish(self, done: Mapping[str, Artifact]) -> None:
+        """Bring the workspace and DVC up to date with what was found; an experiment touches neither."""
+        if self.plan.experiment:
+            return
+        lay_out(self.plan, done.values())
+        if said := tell_dvc(self.plan, done):
+            self.plan.watch("dvc", "note", {"note": said})
+
+    def report(self, done: Mapping[str, Artifact]) -> None:
+        """Write summary.json and report.html: views, never inputs."""
+        from flows.report import render
+
+        summary = self.summary(done)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "summary.json", json.dumps(summary, indent=1))
+        render(self.folder / "report.html", summary, {stage: self.plan.store.view(one.identity) for stage, one in done.items()})
+
+    def summary(self, done: Mapping[str, Artifact]) -> dict[str, Any]:
+        """The run in figures (see the README for the shape)."""
+        stages = {}
+        for stage, artifact in done.items():
+            entry = self.plan.store.entry(artifact.key) or {}
+            stages[stage] = {
+                "seconds": entry.get("seconds"),
+                "cached": stage not in self.computed,
+                "artifact": artifact.identity,
+                "method": self.plan.settings.method(stage),
+                "figures": entry.get("figures", {}),
+            }
+        return {
+            "profile": self.plan.settings.shared.profile,
+            "run": self.plan.run_key[:10],
+            "experiment": self.plan.experiment,
+            "seconds": round(time.monotonic() - self.start, 3),
+            "stages": stages,
+            **self._measured(done),
+            "promotion": {"decision": None, "reason": None, "version": None, "alias": None} | self.promotion,
+        }
+
+    def _measured(self, done: Mapping[str, Artifact]) -> dict[str, Any]:
+        if "evaluate" not in done:
+            return {}
+        metrics: dict[str, Any] = json.loads((self.plan.store.view(done["evaluate"].identity) / "metrics.json").read_text())
+        return metrics
+
+
+def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, refresh: Sequence[str] = ()) -> Plan:
+    """The checked plan of a run; BadInput for whatever a user can get wrong."""
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    check_writable(STATE)
+    settings = load(PROJECT, profile, tuple((overrides or {}).items()))
+    return Plan.open(settings, STATE, experiment=bool(profile or overrides), refresh=frozenset(refresh))
+
+
+def _watched(plan: Plan, watcher: Any) -> Plan:
+    from dataclasses import replace
+
+    return replace(plan, watch=watcher)

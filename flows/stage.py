@@ -1,0 +1,68 @@
+"""One stage by name: the command that dvc.yaml calls. Same task, same key, same store as the whole road.
+
+A hit is laid out instead of computed. The exit code is not zero when code, params or inputs changed under the stage, so that DVC
+writes no lock line for it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from flows.guard import guarded
+from tasks import STAGES, start
+from tasks.params import BadInput, nearest
+
+
+def run_stage(stage: str, refresh: bool = False) -> str:
+    """Run one stage on what lies in the workspace, and lay its artifact out there; returns the artifact's identity."""
+    from flows.road import lay_out, workspace_inputs
+    from flows.run import Run
+    from tasks.execute import Changed, remember
+    from tasks.settings import PIPELINE
+
+    if stage not in STAGES:
+        raise BadInput(f"no stage {stage!r}.{nearest(stage, STAGES)} The road: {', '.join(STAGES)}.")
+    with Run.open("", {}, [stage] if refresh else ()) as run:
+        plan = run.plan
+        job = plan.job(stage, workspace_inputs(plan, stage))
+        artifact = job.find()
+        if artifact:
+            plan.watch(stage, "cached", {"identity": artifact.identity, "key": artifact.key})
+        else:
+            artifact = _compute(run, stage, job.inputs)
+        job.check_unchanged()
+        if plan.settings.tree != plan.reread():
+            raise Changed(f"{PIPELINE} changed while stage {stage!r} ran; DVC is told to record nothing. Run again.")
+        lay_out(plan, [artifact])
+        remember(plan, job)
+    return artifact.identity
+
+
+def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is imported here alone: a hit does not pay for it
+    from prefect import flow
+
+    from flows.pipeline import TASKS
+    from tasks.cached import take
+
+    @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
+    def one_stage():  # type: ignore[no-untyped-def]
+        return take(TASKS[stage], run.plan.job(stage, inputs))
+
+    return one_stage()
+
+
+def main() -> int:
+    """`python -m flows.stage NAME`."""
+    import os
+
+    from flows import PROJECT
+
+    start.use_own_python(PROJECT)
+    if len(sys.argv) != 2:
+        raise BadInput(f"usage: python -m flows.stage NAME, with NAME one of {', '.join(STAGES)}")
+    run_stage(sys.argv[1], refresh=os.environ.get("CAIRN_REFRESH", "") not in ("", "0"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,1 @@
+"""Services, machines, benchmarks and the scripts that write generated files."""

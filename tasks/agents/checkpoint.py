@@ -1,0 +1,106 @@
+"""`CheckpointAgent`: a checkpoint in this process acts in many conversations at once, its cache kept across turns.
+
+Tokens are never rendered twice (law 7): each turn encodes only what the model has not read yet, and a conversation is the
+concatenation of the ids read and the ids produced. Generation itself is `tasks.llm.decoding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.agents import Turn
+from tasks.llm import Message
+from tasks.llm.decoding import Decoder, Row
+from tasks.models import END, parse_turn, prompt_ids, suffix_ids
+from tasks.prompts import check_prompt, system_message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tasks.worlds.runtime import World
+
+
+@dataclass
+class _Talk:
+    """messages: how many of the conversation's messages are in tokens. calls: tool calls so far. new: ids read for this
+    turn."""
+
+    row: Row
+    messages: int = 0
+    calls: int = 0
+    new: Sequence[int] = ()
+
+
+class CheckpointAgent:
+    """Plays with `model` (put it into eval mode first) and `tokenizer`; `rows` conversations at once.
+
+    prompt: what the system message carries (`tasks.prompts`). temperature: 0 is greedy; log-probabilities are then those at
+    temperature 1. max_turn_tokens: produced ids of one turn; max_episode_tokens: ids of a conversation, read and produced
+    (448 in our measurements keeps one babbling episode from padding all others). Reaching either ends the conversation with
+    `max_tokens`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: Mapping[str, str],
+        *,
+        name: str = "checkpoint",
+        rows: int = 64,
+        temperature: float = 0.0,
+        max_turn_tokens: int = 96,
+        max_episode_tokens: int = 448,
+    ) -> None:
+        check_prompt(prompt)
+        self.name, self.capacity = name, rows
+        self._tokenizer, self._prompt = tokenizer, prompt
+        self._temperature, self._max_turn = temperature, max_turn_tokens
+        self._decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), rows, max_episode_tokens)
+        self._talks: dict[str, _Talk] = {}
+        self._names: dict[Row, str] = {}
+        self._systems: dict[str, str] = {}
+        self._full: list[str] = []
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """decode_steps, prefills, ids read and ids produced so far."""
+        return self._decoder.counts
+
+    def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
+        """Read what is new since the last turn. Raises RuntimeError when more than `rows` conversations are open."""
+        talk = self._talks.get(conversation)
+        if talk is None:
+            talk = self._talks[conversation] = _Talk(self._decoder.open())
+            self._names[talk.row] = conversation
+            talk.new = prompt_ids(self._tokenizer, self._system(world), messages)
+        else:
+            talk.new = suffix_ids(self._tokenizer, messages[talk.messages :])
+        talk.messages = len(messages) + 1
+        if not self._decoder.ask(talk.row, talk.new, seed=seed, temperature=self._temperature, limit=self._max_turn):
+            self._full.append(conversation)
+
+    def poll(self) -> list[tuple[str, Turn]]:
+        """Conversations without room for another turn first, then turns that are finished."""
+        full, self._full = self._full, []
+        out = [(name, Turn({"role": "assistant", "content": ""}, error="max_tokens")) for name in full]
+        return out + [(self._names[row], self._turn(row)) for row in self._decoder.run()]
+
+    def close(self, conversation: str) -> None:
+        """Forget the conversation; its row is free."""
+        row = self._talks.pop(conversation).row
+        del self._names[row]
+        self._decoder.close(row)
+
+    def _system(self, world: World) -> str:
+        if world.name not in self._systems:
+            self._systems[world.name] = system_message(world, self._prompt)
+        return self._systems[world.name]
+
+    def _turn(self, row: Row) -> Turn:
+        talk = self._talks[self._names[row]]
+        message, error = parse_turn(self._tokenizer, row.ids, first_call=talk.calls)
+        talk.calls += len(message.get("tool_calls") or ())
+        return Turn(message, talk.new, row.ids, row.logprobs, error)

@@ -1,0 +1,17 @@
+"""The door to base: a method fetches or builds the checkpoint to start from.
+
+It leaves in `ctx.out`: `model/` (a transformers folder: safetensors, JSON and the chat template alone) and `curves.csv`
+(step and one column per curve; no times). It returns figures such as the final loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """worlds: folder of frozen worlds, whose language the tokenizer may learn (train split only)."""
+
+    worlds: Path

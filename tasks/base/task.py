@@ -1,0 +1,22 @@
+"""The base stage as a Prefect task: open the inputs, run the chosen method, keep what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.cached import STAGE, key
+from tasks.execute import Job, own_process, produce
+
+
+@task(name="base", task_run_name="base: {job.method}", cache_key_fn=key, **STAGE)
+def build_base(job: Job) -> dict[str, str]:
+    """Build or fetch the checkpoint to start from."""
+
+    def work(out: Path, scratch: Path) -> dict[str, Any]:
+        return own_process(job, out, scratch, {"worlds": job.open("worlds")})
+
+    return asdict(produce(job, work))

@@ -1,0 +1,18 @@
+"""The door to critique: a method judges trajectories.
+
+It leaves in `ctx.out`: `critiques.parquet` (`rows.CRITIQUE`, every critic's critique and the aggregate) and
+`preferences.parquet` (`rows.PREFERENCE`, pairs kept or dropped with a reason). It returns counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """worlds: folder of frozen worlds. generate: folder with trajectories.parquet and blueprints.parquet."""
+
+    worlds: Path
+    generate: Path

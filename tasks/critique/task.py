@@ -1,0 +1,22 @@
+"""The critique stage as a Prefect task: open the inputs, run the chosen method, keep what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.cached import STAGE, key, submit
+from tasks.execute import Job, in_process, produce
+
+
+@task(name="critique", task_run_name="critique: {job.method}", cache_key_fn=key, **STAGE)
+def critique_rows(job: Job) -> dict[str, str]:
+    """Judge every trajectory."""
+
+    def work(out: Path, scratch: Path) -> dict[str, Any]:
+        return in_process(job, out, scratch, {name: job.open(name) for name in ("worlds", "generate")}, submit)
+
+    return asdict(produce(job, work))

@@ -1,0 +1,21 @@
+"""The door to decide: a pure rule from evidence to yes or no.
+
+It leaves in `ctx.out`: `decision.json` with decision ("promote" or "refuse"), reason (one sentence), candidate, and one entry
+per gate (name, passed, figures, explanation). It plays nothing, reads no registry and looks at no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """evaluate: folder with trials.parquet and metrics.json. champion: YAML file with the champion's evidence (may say none).
+    candidate: model name. candidate_id: identity of its artifact."""
+
+    evaluate: Path
+    champion: Path
+    candidate: str
+    candidate_id: str

@@ -1,0 +1,210 @@
+"""Decides whether a candidate may become champion: five gates on the evaluation's figures, all of which must hold.
+
+Method: ours. Paired intervals on fresh problems (the gate set of `evaluate`), as Cairn's design asks: a fixed set would be
+won by luck in a nightly run. The gates, in order:
+
+1. reference: on the gate problems the candidate's pass^1 is not worse than the champion's (low end of the paired 95 %
+   interval above -margin). Without a champion it must be better than the first model of the road (low end above 0).
+2. families: in no family is it significantly below the champion (without one: below `family_model`, on the test problems).
+   Many families are looked at, so each is held to family_alpha / number of families (Bonferroni).
+3. benchmark: the oracle solves the problems, doing nothing and answering always the same do not. Else the figures mean
+   nothing.
+4. minimum: pass^1 on the gate problems is at least min_pass_1 in every world.
+5. evidence: enough gate problems were played for an interval to mean something.
+
+A candidate that already is the champion is answered with "promote", `already_champion` true, whatever the gates say: the
+decision names who the champion should be, so acting on it again changes nothing. Pure: reads two files, plays nothing, looks
+at no clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tasks import champion
+from tasks.context import Context
+from tasks.decide import Inputs
+from tasks.params import BadInput
+from tasks.params import Params as Base
+
+TITLE = "Paired gate"
+PAPER = ""
+SLUG = ""
+
+CHAMPION = "champion"
+WRITE = "write"  # in metrics.json: all families with writes together; they are looked at one by one here
+
+
+class Params(Base):
+    """Thresholds of the gates; pass^1 values and differences are in [0, 1] and [-1, 1]."""
+
+    margin: float = Field(0.05, ge=0, le=1, description="how far below the champion the paired interval may reach; ours")
+    family_alpha: float = Field(0.05, gt=0, lt=1, description="chance of a false alarm over all families together")
+    family_model: str = Field("sft", min_length=1, description="model whose families count while there is no champion")
+    oracle_at_least: float = Field(1.0, ge=0, le=1, description="pass^1 of the oracle on the test problems of each world")
+    idle_at_most: float = Field(0.0, ge=0, le=1, description="pass^1 of the do-nothing and constant agents in each world")
+    min_pass_1: float = Field(0.1, ge=0, le=1, description="candidate's pass^1 on the gate problems of each world; ours")
+    min_problems: int = Field(20, ge=1, description="gate problems over all worlds below which nothing is decided; ours")
+
+
+def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
+    """Write `ctx.out`/decision.json and return it. BadInput: the evaluation is of another candidate or champion."""
+    metrics = _metrics(inputs.evaluate / "metrics.json", inputs.candidate)
+    incumbent = _incumbent(inputs.champion)
+    gate = metrics["gate"]
+    if (incumbent is not None) != (gate["reference"] == CHAMPION):
+        found = gate["reference"] or "nobody"
+        raise BadInput(
+            f"decide: {inputs.champion} says {'there is a champion' if incumbent else 'there is none'}, but the evaluation "
+            f"played the gate against {found}. Run evaluate again."
+        )
+    gates = [
+        _reference_gate(gate, params),
+        _family_gate(metrics, inputs.candidate, params),
+        _benchmark_gate(metrics["baselines"], params),
+        _minimum_gate(gate, params),
+        _evidence_gate(gate, params),
+    ]
+    already = incumbent is not None and incumbent["identity"] == inputs.candidate_id
+    failed = [entry for entry in gates if not entry["passed"]]
+    said = {
+        "decision": "promote" if already or not failed else "refuse",
+        "reason": _reason(already, failed, gates),
+        "already_champion": already,
+        "candidate": {
+            "model": inputs.candidate,
+            "identity": inputs.candidate_id,
+            "pass_1": {world: block["candidate"]["pass_1"]["mean"] for world, block in sorted(gate["worlds"].items())},
+        },
+        "champion": dict(incumbent) if incumbent is not None else None,
+        "gates": gates,
+    }
+    (ctx.out / "decision.json").write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return said
+
+
+def _metrics(path: Path, candidate: str) -> dict[str, Any]:
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file. Run evaluate first.") from None
+    except ValueError as error:
+        raise BadInput(f"{path}: not valid JSON ({error}). Run evaluate again.") from None
+    missing = {"gate", "paired", "baselines"} - set(metrics)
+    if missing:
+        raise BadInput(f"{path}: {', '.join(sorted(missing))} missing. Run evaluate again.")
+    if metrics["gate"]["candidate"] != candidate:
+        raise BadInput(
+            f"{path}: the gate problems were played by {metrics['gate']['candidate']!r}, not by the candidate {candidate!r}."
+            " Run evaluate again."
+        )
+    return dict(metrics)
+
+
+def _incumbent(path: Path) -> Mapping[str, Any] | None:
+    try:
+        evidence = champion.read(path)
+    except (KeyError, TypeError):
+        raise BadInput(f"{path}: the key 'champion' is missing; it holds the champion's evidence, or none") from None
+    if evidence is not None and not (isinstance(evidence, Mapping) and isinstance(evidence.get("identity"), str)):
+        raise BadInput(f"{path}: champion = {evidence!r}: allowed are none, or a mapping with the champion's identity")
+    return evidence
+
+
+def _reason(already: bool, failed: list[dict[str, Any]], gates: list[dict[str, Any]]) -> str:
+    if already:
+        return "The candidate already is the champion: there is nothing to change."
+    if failed:
+        return " ".join(entry["explanation"] for entry in failed)
+    return f"All {len(gates)} gates hold. {gates[0]['explanation']}"
+
+
+def _gate(name: str, passed: bool, figures: Mapping[str, Any], explanation: str) -> dict[str, Any]:
+    return {"name": name, "passed": passed, "figures": dict(figures), "explanation": explanation}
+
+
+def _reference_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
+    reference = gate["reference"]
+    if reference is None:
+        return _gate("reference", False, {}, "There is no other model to compare the candidate with.")
+    gap = gate["overall"]["paired"]["pass_1"]
+    bound = -params.margin if reference == CHAMPION else 0.0
+    passed = gap["low"] > bound
+    wanted = f"not worse than the champion by {params.margin:g}" if reference == CHAMPION else f"better than {reference}"
+    text = (
+        f"On {gap['n']} fresh problems the candidate {'is' if passed else 'is not shown to be'} {wanted}: "
+        f"difference {gap['mean']:+.3f}, 95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}."
+    )
+    return _gate("reference", passed, {"reference": reference, "bound": bound, "difference": gap}, text)
+
+
+def _family_gate(metrics: Mapping[str, Any], candidate: str, params: Params) -> dict[str, Any]:
+    """Compare family by family with the champion on the gate problems, or with `family_model` on the test problems."""
+    gate = metrics["gate"]
+    if gate["reference"] == CHAMPION:
+        other, worlds = CHAMPION, {world: block["paired"] for world, block in gate["worlds"].items()}
+    elif candidate == params.family_model:
+        return _gate("families", True, {}, f"The candidate is {candidate} itself; there is nothing to fall behind.")
+    else:
+        other, pair = params.family_model, f"{candidate}-{params.family_model}"
+        if pair not in metrics["paired"]:
+            known = ", ".join(sorted(metrics["paired"]))
+            raise BadInput(f"decide: the evaluation has no pair {pair!r} (from family_model). Pairs: {known}.")
+        worlds = metrics["paired"][pair]
+    compared = sorted(_families(worlds))
+    threshold = params.family_alpha / max(len(compared), 1)
+    below = {name: gap for name, gap in compared if gap["p_below"] < threshold}
+    figures = {"reference": other, "families": len(compared), "threshold": threshold, "below": below}
+    if not below:
+        return _gate("families", True, figures, f"None of {len(compared)} families is significantly below {other}.")
+    worst = ", ".join(f"{name} ({gap['mean']:+.3f}, p {gap['p_below']:.2g})" for name, gap in below.items())
+    return _gate("families", False, figures, f"Significantly below {other}: {worst}.")
+
+
+def _families(worlds: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for world, block in worlds.items():
+        for family, part in block["families"].items():
+            if family != WRITE:
+                yield f"{world} / {family}", part["pass_1"]
+
+
+def _benchmark_gate(baselines: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, Any]:
+    figures = {
+        world: {name: block["pass_1"]["mean"] for name, block in sorted(agents.items())}
+        for world, agents in sorted(baselines.items())
+    }
+    wrong = [
+        f"{name} {mean:.3f} in {world} ({'at least' if name == 'oracle' else 'at most'} {bound:g})"
+        for world, agents in figures.items()
+        for name, mean in agents.items()
+        for bound in [params.oracle_at_least if name == "oracle" else params.idle_at_most]
+        if (mean < bound if name == "oracle" else mean > bound)
+    ]
+    if any("oracle" not in agents for agents in figures.values()) or not figures:
+        return _gate("benchmark", False, figures, "The oracle did not play: can the problems be solved at all?")
+    if wrong:
+        return _gate("benchmark", False, figures, f"The benchmark is not sound: {', '.join(wrong)}.")
+    return _gate("benchmark", True, figures, "The oracle solves the problems; doing nothing and a constant answer do not.")
+
+
+def _minimum_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
+    means = {world: block["candidate"]["pass_1"]["mean"] for world, block in sorted(gate["worlds"].items())}
+    low = [f"{mean:.3f} in {world}" for world, mean in means.items() if mean < params.min_pass_1]
+    text = (
+        f"pass^1 is {', '.join(low)}; at least {params.min_pass_1:g} is wanted."
+        if low
+        else (f"pass^1 is at least {params.min_pass_1:g} in every world.")
+    )
+    return _gate("minimum", not low, means, text)
+
+
+def _evidence_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
+    n = gate["overall"]["candidate"]["pass_1"]["n"]
+    passed = n >= params.min_problems
+    text = f"{n} gate problems were played, {params.min_problems} are needed{'' if passed else ': too few for a decision'}."
+    return _gate("evidence", passed, {"problems": n}, text)

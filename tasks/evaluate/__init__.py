@@ -1,0 +1,24 @@
+"""The door to evaluate: a method plays test problems and estimates how good each model is.
+
+It leaves in `ctx.out`: `trials.parquet` (`rows.TRIAL`, one row per model, problem and trial) and `metrics.json` (estimates with
+their intervals, computed from those rows alone; no times, no ids). It returns nothing that is not in metrics.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """worlds: folder of frozen worlds. models: name -> checkpoint folder. candidate: which of them may be promoted.
+    candidate_id: identity of the candidate's artifact; seeds the fresh gate problems. champion: the incumbent's checkpoint
+    folder, or None when there is no champion."""
+
+    worlds: Path
+    models: Mapping[str, Path]
+    candidate: str
+    candidate_id: str
+    champion: Path | None = None

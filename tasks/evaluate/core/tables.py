@@ -1,0 +1,247 @@
+"""From rows of trials to metrics.json: every number is computed from the rows alone.
+
+`Played` holds one model in one world: its problems in a fixed order, with successes per problem. Blocks of estimates are
+made of such tables, for all problems, by family, over the families with writes, and by tag.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.evaluate.core.estimates import Floats, difference, estimate, pass_hat_k
+
+COLUMNS = ("model", "set", "world", "problem_id", "family", "tags", "trial", "reward", "policy", "stop", "n_tokens")
+"""What the metrics need of a row of trials.parquet."""
+KS = (1, 4)
+"""pass^1 is the mean reward; pass^4 is the consistency that tau-bench and APIGen-MT report."""
+WRITE = "write"
+"""Under `families`: all families whose problems change the state, together."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Played:
+    """One model in one world, problems sorted by id. wins: int [n]; policy: float [n], mean share of rules kept."""
+
+    problems: tuple[str, ...]
+    families: tuple[str, ...]
+    tags: tuple[frozenset[str], ...]
+    wins: Any
+    policy: Floats
+    trials: int
+    stops: Mapping[str, int]
+    tokens: float
+
+    def where(self, wanted: Callable[[str, frozenset[str]], bool]) -> Any:
+        """Mask [n] of the problems whose (family, tags) are wanted."""
+        return np.array([wanted(family, tags) for family, tags in zip(self.families, self.tags, strict=True)], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes estimates: the bootstrap's seed and size."""
+
+    seed: int
+    resamples: int
+
+    def passes(self, tables: Sequence[Played], masks: Sequence[Any]) -> dict[str, Any]:
+        """{"pass_1": estimate, "pass_4": estimate or None when there are fewer trials}, over all tables together."""
+        trials = tables[0].trials
+        return {
+            f"pass_{k}": estimate(_values(tables, masks, k), trials, seed=self.seed, resamples=self.resamples)
+            if k <= trials
+            else None
+            for k in KS
+        }
+
+    def gaps(self, ours: Sequence[Played], theirs: Sequence[Played], masks: Sequence[Any]) -> dict[str, Any]:
+        """The same for ours minus theirs, problem by problem."""
+        trials = ours[0].trials
+        return {
+            f"pass_{k}": difference(
+                _values(ours, masks, k), _values(theirs, masks, k), trials, seed=self.seed, resamples=self.resamples
+            )
+            if k <= trials
+            else None
+            for k in KS
+        }
+
+    def block(self, played: Played, writes: Collection[str]) -> dict[str, Any]:
+        """Everything about one model in one world."""
+        policy = estimate([played.policy], played.trials, seed=self.seed, resamples=self.resamples)
+        return {
+            **self._split(played, writes, lambda mask: self.passes([played], [mask])),
+            "policy": policy,
+            "stops": dict(sorted(played.stops.items())),
+            "tokens_per_trial": round(played.tokens, 1),
+        }
+
+    def paired(self, ours: Played, theirs: Played, writes: Collection[str]) -> dict[str, Any]:
+        """Everything about the difference of two models in one world."""
+        _same(ours, theirs)
+        return self._split(ours, writes, lambda mask: self.gaps([ours], [theirs], [mask]))
+
+    def _split(self, played: Played, writes: Collection[str], of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """`of` for all problems, by family, over the families with writes, by tag; empty groups are left out."""
+        everything = np.ones(len(played.problems), dtype=bool)
+        families = {name: played.where(partial(_is_family, name)) for name in sorted(set(played.families))}
+        families[WRITE] = played.where(lambda family, _: family in writes)
+        tags = {name: played.where(partial(_has_tag, name)) for name in sorted(frozenset().union(*played.tags))}
+        return {
+            **of(everything),
+            "families": {name: of(mask) for name, mask in families.items() if mask.any()},
+            "tags": {name: of(mask) for name, mask in tags.items() if mask.any()},
+        }
+
+
+def _is_family(name: str, family: str, _: frozenset[str]) -> bool:
+    return family == name
+
+
+def _has_tag(name: str, _: str, tags: frozenset[str]) -> bool:
+    return name in tags
+
+
+def _values(tables: Sequence[Played], masks: Sequence[Any], k: int) -> list[Floats]:
+    return [pass_hat_k(played.wins[mask], played.trials, k) for played, mask in zip(tables, masks, strict=True)]
+
+
+def _same(ours: Played, theirs: Played) -> None:
+    if ours.problems != theirs.problems or ours.trials != theirs.trials:
+        raise ValueError("a paired difference needs the same problems and as many trials on both sides")
+
+
+def tables(rows: Iterable[Row]) -> dict[tuple[str, str, str], Played]:
+    """(set, model, world) -> Played. Raises ValueError when problems of one table have different numbers of trials."""
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["set"], row["model"], row["world"]), []).append(row)
+    return {key: _played(key, group) for key, group in groups.items()}
+
+
+def _played(key: tuple[str, str, str], rows: Sequence[Row]) -> Played:
+    problems: dict[str, list[Row]] = {}
+    for row in rows:
+        problems.setdefault(row["problem_id"], []).append(row)
+    counts = {len(trials) for trials in problems.values()}
+    distinct = {(row["problem_id"], row["trial"]) for row in rows}
+    if len(counts) != 1 or len(distinct) != len(rows):
+        raise ValueError(
+            f"trials of {' / '.join(key)}: every problem needs the same trials, each once; found {sorted(counts)}"
+        )
+    ordered = [problems[problem] for problem in sorted(problems)]
+    return Played(
+        problems=tuple(sorted(problems)),
+        families=tuple(trials[0]["family"] for trials in ordered),
+        tags=tuple(frozenset(trials[0]["tags"]) for trials in ordered),
+        wins=np.array([sum(trial["reward"] for trial in trials) for trials in ordered], dtype=np.int64),
+        policy=np.array([sum(trial["policy"] for trial in trials) / len(trials) for trials in ordered]),
+        trials=counts.pop(),
+        stops=Counter(row["stop"] for row in rows),
+        tokens=sum(row["n_tokens"] for row in rows) / len(rows),
+    )
+
+
+def metrics(
+    rows: Iterable[Row],
+    models: Sequence[str],
+    candidate: str,
+    writes: Mapping[str, Collection[str]],
+    reference: str | None,
+    maker: Maker,
+) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    models: in the order of the road; differences are later minus earlier, the candidate counts as the last. writes: per
+    world, the families that change the state. reference: whom the candidate meets on the gate problems (a model's name in
+    the rows), or None.
+    """
+    found = tables(rows)
+    worlds = sorted(writes)
+    order = [name for name in models if name != candidate] + [candidate]
+    test = {(model, world): found["test", model, world] for model in models for world in worlds}
+    baselines = sorted({model for which, model, _ in found if which == "baseline"})
+    return {
+        "evaluate": {model: {world: maker.block(test[model, world], writes[world]) for world in worlds} for model in models},
+        "overall": {model: _overall(maker, [test[model, world] for world in worlds]) for model in models},
+        "baselines": {
+            world: {name: maker.block(found["baseline", name, world], writes[world]) for name in baselines}
+            for world in worlds
+        },
+        "paired": {
+            f"{later}-{earlier}": {
+                world: maker.paired(test[later, world], test[earlier, world], writes[world]) for world in worlds
+            }
+            for index, later in enumerate(order)
+            for earlier in order[:index]
+        },
+        "gate": _gate(found, worlds, candidate, writes, reference, maker),
+    }
+
+
+def _overall(maker: Maker, played: Sequence[Played]) -> dict[str, Any]:
+    """All worlds together: problems are resampled within their world."""
+    return maker.passes(played, [np.ones(len(one.problems), dtype=bool) for one in played])
+
+
+def _gate(
+    found: Mapping[tuple[str, str, str], Played],
+    worlds: Sequence[str],
+    candidate: str,
+    writes: Mapping[str, Collection[str]],
+    reference: str | None,
+    maker: Maker,
+) -> dict[str, Any]:
+    ours = [found["gate", candidate, world] for world in worlds]
+    said: dict[str, Any] = {
+        "candidate": candidate,
+        "reference": reference,
+        "overall": {"candidate": _overall(maker, ours)},
+        "worlds": {world: {"candidate": maker.block(one, writes[world])} for world, one in zip(worlds, ours, strict=True)},
+    }
+    if reference is None:
+        return said
+    theirs = [found["gate", reference, world] for world in worlds]
+    for world, one, other in zip(worlds, ours, theirs, strict=True):
+        said["worlds"][world]["reference"] = maker.block(other, writes[world])
+        said["worlds"][world]["paired"] = maker.paired(one, other, writes[world])
+    said["overall"]["reference"] = _overall(maker, theirs)
+    masks = [np.ones(len(one.problems), dtype=bool) for one in ours]
+    said["overall"]["paired"] = maker.gaps(ours, theirs, masks)
+    return said
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A small table for plots."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({column: row[column] for column in columns} for row in rows)
+
+
+def model_lines(said: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """models.csv: pass^1 of every model over all worlds."""
+    return [{"model": model, **block["pass_1"]} for model, block in said["overall"].items()]
+
+
+def family_lines(said: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """families.csv: pass^1 of every model and baseline, by world and family; family "all" is the world as a whole."""
+    sources = {model: dict(worlds) for model, worlds in said["evaluate"].items()}
+    for world, baselines in said["baselines"].items():
+        for name, block in baselines.items():
+            sources.setdefault(name, {})[world] = block
+    return [
+        {"model": model, "world": world, "family": family, **part["pass_1"]}
+        for model, worlds in sources.items()
+        for world, block in worlds.items()
+        for family, part in {"all": block, **block["families"]}.items()
+    ]

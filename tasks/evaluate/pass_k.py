@@ -1,0 +1,187 @@
+"""Plays held-out problems several times with every model and reports pass^k with intervals that resample problems.
+
+Metric: pass^k of tau-bench (https://arxiv.org/abs/2406.12045), as APIGen-MT reports it (https://arxiv.org/abs/2504.03601): a
+problem counts for k when k fresh trials would all succeed. Success is the world's own grading: final state, outputs, required calls.
+
+Three sets of trials:
+- test: every model, the same problems, the same seeds of human and sampling noise, so that differences are paired;
+- gate: fresh problems drawn with the candidate's identity as seed, played by the candidate and by the champion (without one, by the
+  first model of the road), so that no candidate is promoted for luck on a fixed set;
+- baseline: an agent that does nothing, one that always answers the same, and the oracle, on the test problems, one trial each.
+
+Departures:
+1. Intervals are ours (tau-bench gives none): cluster bootstrap over problems, 95 %.
+2. With fewer than 4 trials pass^4 is null, never an estimate with another k.
+3. A conversation that the simulated human broke counts as a failure, and is counted in `stops` as human_error.
+
+Cost: (models + 2) x worlds x problems x trials conversations; each (set, model, world) is one unit of resuming.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from tasks import rows
+from tasks.context import Context, seed_of
+from tasks.evaluate import Inputs
+from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, model_lines, write_csv
+from tasks.params import BadInput
+from tasks.params import Params as Base
+
+if TYPE_CHECKING:
+    from tasks.agents import Agent
+    from tasks.worlds import Problem
+    from tasks.worlds.runtime import World
+
+TITLE = "pass^k"
+PAPER = "https://arxiv.org/abs/2406.12045"
+SLUG = ""
+
+CHAMPION = "champion"
+"""Under this name the incumbent's trials stand in the gate set."""
+
+
+class Params(Base):
+    """Sizes of the evaluation; the defaults are for a report, a profile for quick runs lowers them."""
+
+    problems: int = Field(100, ge=1, le=10_000, description="test problems per world")
+    gate_problems: int = Field(100, ge=1, le=10_000, description="fresh problems per world that the promotion gate plays")
+    trials: int = Field(4, ge=1, le=64, description="trials per problem; below 4 there is no pass^4 (paper: at least 5)")
+    temperature: float = Field(
+        0.7, ge=0, le=2, description="of the agents' sampling; at 0 all trials of a problem are alike"
+    )
+    max_steps: int = Field(30, ge=1, le=200, description="assistant turns of a conversation; tau-bench's cap")
+    rows: int = Field(128, ge=1, le=4096, description="conversations that a checkpoint plays at once")
+    max_turn_tokens: int = Field(96, ge=1, description="tokens of one assistant turn")
+    max_episode_tokens: int = Field(
+        448, ge=16, description="tokens of a conversation, read and produced; real prompts need more"
+    )
+    dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$", description="of the weights while they play")
+    resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap samples of an interval")
+
+
+def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
+    """Play, write trials.parquet, metrics.json, models.csv and families.csv; returns what is in metrics.json.
+
+    Raises BadInput when the candidate is not among the models or a world cannot make enough distinct problems.
+    """
+    from tasks.worlds.runtime import load_all
+
+    if CHAMPION in inputs.models:
+        raise BadInput(f"evaluate: no model of the road may be called {CHAMPION!r}: that name is the incumbent's")
+    if inputs.candidate not in inputs.models:
+        raise BadInput(f"evaluate: the candidate {inputs.candidate!r} is not among the models: {', '.join(inputs.models)}")
+    worlds = load_all(inputs.worlds)
+    reference = _reference(inputs)
+    found: list[Mapping[str, Any]] = []
+    count = rows.write_rows(
+        ctx.out / "trials.parquet", rows.TRIAL, _noted(_play_all(inputs, params, ctx, worlds, reference), found), group=256
+    )
+    maker = Maker(ctx.seed_for("evaluate", "bootstrap"), params.resamples)
+    writes = {name: tuple(world.write_families) for name, world in worlds.items()}
+    said = {"trials": count, **metrics(found, list(inputs.models), inputs.candidate, writes, reference, maker)}
+    text = json.dumps(said, indent=2, sort_keys=True, allow_nan=False)
+    (ctx.out / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    write_csv(ctx.out / "models.csv", ("model", "n", "trials", "mean", "low", "high"), model_lines(said))
+    columns = ("model", "world", "family", "n", "trials", "mean", "low", "high")
+    write_csv(ctx.out / "families.csv", columns, family_lines(said))
+    return said
+
+
+def _reference(inputs: Inputs) -> str | None:
+    """Whom the candidate meets on the gate problems: the champion, or without one the first other model of the road."""
+    if inputs.champion is not None:
+        return CHAMPION
+    return next((name for name in inputs.models if name != inputs.candidate), None)
+
+
+def _noted(trials: Iterator[dict[str, Any]], found: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Pass rows on to the file and remember the few columns that the metrics need."""
+    for row in trials:
+        found.append({column: row[column] for column in COLUMNS})
+        yield row
+
+
+def _play_all(
+    inputs: Inputs, params: Params, ctx: Context, worlds: Mapping[str, World], reference: str | None
+) -> Iterator[dict[str, Any]]:
+    """Rows of TRIAL, one (set, model, world) after the other; finished ones are found again after a kill."""
+    folders = {**inputs.models, **({CHAMPION: inputs.champion} if inputs.champion is not None else {})}
+    test = {name: draw(world, params.problems, ctx.seed_for("evaluate", "test", name)) for name, world in worlds.items()}
+    gate = {
+        name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), avoid=test[name])
+        for name, world in worlds.items()
+    }
+    drawn = {"test": test, "gate": gate, "baseline": test}
+    units = [
+        *(("test", model, world) for model in inputs.models for world in worlds),
+        *(("gate", model, world) for model in (inputs.candidate, reference) if model for world in worlds),
+        *(("baseline", name, world) for name in BASELINES for world in worlds),
+    ]
+
+    def work(shard: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        played: list[dict[str, Any]] = []
+        for which, model, name in shard:
+            problems = drawn[which][name]
+            if which == "baseline":
+                agent, trials = BASELINES[model](worlds[name], problems), 1
+            else:
+                agent, trials = _checkpoint(folders[model], model, params, ctx), params.trials
+            played += _trials(worlds[name], problems, trials, agent, (which, model), params, ctx)
+        return played
+
+    for done in ctx.shards("evaluate", work, units, 1):
+        yield from done
+
+
+def draw(world: World, count: int, seed: int, avoid: Sequence[Problem] = ()) -> list[Problem]:
+    """`count` distinct test problems of a world, families in turn, none of them in `avoid`. BadInput when it has no more."""
+    seen = {problem.problem_id for problem in avoid}
+    asked = count
+    while True:
+        fresh = [problem for problem in world.problems("test", asked, seed) if problem.problem_id not in seen]
+        if len(fresh) >= count:
+            return fresh[:count]
+        asked += count - len(fresh)
+
+
+def _checkpoint(folder: Path, model: str, params: Params, ctx: Context) -> Agent:
+    """A checkpoint that plays; loaded anew for each unit, so that units do not depend on each other."""
+    from tasks import models
+    from tasks.agents.checkpoint import CheckpointAgent
+
+    loaded, tokenizer = models.load(folder, ctx.device, params.dtype)
+    return CheckpointAgent(
+        loaded,
+        tokenizer,
+        ctx.prompt,
+        name=model,
+        rows=params.rows,
+        temperature=params.temperature,
+        max_turn_tokens=params.max_turn_tokens,
+        max_episode_tokens=params.max_episode_tokens,
+    )
+
+
+def _trials(
+    world: World, problems: Sequence[Problem], trials: int, agent: Agent, unit: tuple[str, str], params: Params, ctx: Context
+) -> list[dict[str, Any]]:
+    """Play and grade; one row of TRIAL per conversation. unit: (set, model). The seed is the same for every model."""
+    from tasks.rollout import play
+
+    which, model = unit
+    played = play(
+        world,
+        [(problem, trial) for problem in problems for trial in range(trials)],
+        agent,
+        ctx.role("human", world.name),
+        seed=ctx.seed_for("evaluate", "play"),
+        max_steps=params.max_steps,
+        progress=lambda done, total, _: ctx.progress(done, total, f"{model} in {world.name} ({which})"),
+    )
+    return [{"model": model, "set": which, **rows.trajectory_row(one)} for one in played]

@@ -1,0 +1,55 @@
+"""The evaluate stage as a Prefect task: every model of the road, and the champion, on the same problems."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.cached import STAGE, key, submit
+from tasks.champion import CHAMPION, read
+from tasks.execute import Job, StageFailed, in_process, produce
+
+
+def models(job: Job) -> dict[str, Path]:
+    """Every model of the road by name, in its order: base, sft, rl_<world> ..., merged."""
+    specialists = {f"rl_{folder.name}": folder / "model" for folder in sorted(job.open("rl").iterdir())}
+    return {
+        "base": job.open("base") / "model",
+        "sft": job.open("sft") / "model",
+        **specialists,
+        "merged": job.open("merge") / "model",
+    }
+
+
+def champion(job: Job) -> Path | None:
+    """The champion's checkpoint, from the evidence that counts for this run; None when there is no champion."""
+    evidence = read(job.file(CHAMPION))
+    if evidence is None:
+        return None
+    try:
+        return job.plan.store.view(evidence["identity"]) / "model"
+    except LookupError:
+        raise StageFailed(
+            f"{CHAMPION} names the champion {evidence['identity']}, whose bytes are not in the store. "
+            "`dvc pull` may bring them; `cairn champion --none` starts without a champion."
+        ) from None
+
+
+@task(name="evaluate", task_run_name="evaluate: {job.method}", cache_key_fn=key, **STAGE)
+def evaluate_models(job: Job) -> dict[str, str]:
+    """Play the test problems with every model, and fresh gate problems with the candidate and the champion."""
+
+    def work(out: Path, scratch: Path) -> dict[str, Any]:
+        inputs = {
+            "worlds": job.open("worlds"),
+            "models": models(job),
+            "candidate": "merged",
+            "candidate_id": job.inputs["merge"],
+            "champion": champion(job),
+        }
+        return in_process(job, out, scratch, inputs, submit)
+
+    return asdict(produce(job, work))

@@ -1,0 +1,322 @@
+"""From a stage's name to its artifact: the plan of a run, a stage's job, and the one way a job is carried out.
+
+The order of things makes law 1 hold: the code is hashed before any method is imported, the key is taken before the work, and code
+and inputs are compared again after it. What changed meanwhile is named, and nothing is recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tasks import dvc_lock, methods
+from tasks.artifact import Artifact, Store, lock, write_text
+from tasks.context import Context
+from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
+from tasks.params import Params
+from tasks.settings import Settings
+
+class Changed(RuntimeError):
+    """Code or inputs changed while a stage ran: its result was not recorded."""
+
+
+class StageFailed(RuntimeError):
+    """A stage could not be finished; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: checked params, the list of code as it was when the process started, and the store.
+
+    experiment: the params are not those of the workspace; `data/`, `params/` and `dvc.lock` stay as they are.
+    refresh: stages that are computed even when they are cached.
+    """
+
+    settings: Settings
+    store: Store
+    stages: Mapping[str, Listed]
+    code: Mapping[str, str]
+    experiment: bool = False
+    refresh: frozenset[str] = frozenset()
+    watch: Callable[[str, str, Mapping[str, Any]], None] = field(default=lambda stage, event, about: None)
+    """told of every event: (stage, event, facts); events: started, progress, cached, adopted, done, failed"""
+
+    @classmethod
+    def open(cls, settings: Settings, state: Path, **more: Any) -> Plan:
+        """Hash the code first, then look at the params (which imports methods)."""
+        store = Store(state)
+        stages = listed(settings)
+        code = {path: "" for about in stages.values() for path in about.code}
+        for path in code:
+            if (settings.project / path).exists():
+                code[path] = store.hashes.path(settings.project / path)
+        plan = cls(settings, store, stages, code, **more)
+        settings.check()
+        return plan
+
+    def job(self, stage: str, inputs: Mapping[str, str]) -> Job:
+        """A stage's job, given the identities of its inputs. `Changed` when the code is no longer what it was at the start."""
+        key = key_of(self.settings, self.stages[stage], inputs, self.store.hashes)
+        moved = [path for path, md5 in key.parts["code"].items() if md5 != self.code[path]]
+        if moved:
+            raise Changed(
+                f"{', '.join(moved)} changed since this run started; stage {stage!r} was not run with half-old code. Run again."
+            )
+        return Job(self, stage, dict(inputs), key)
+
+    def reread(self) -> Any:
+        """What params/pipeline.yaml holds now."""
+        from tasks.settings import PIPELINE, read_yaml
+
+        return read_yaml(self.settings.project / PIPELINE)
+
+    @property
+    def run_key(self) -> str:
+        """Names this run for the tracker: the same params, code and versions give the same one, in every process."""
+        versions = (self.settings.project / "params/versions.yaml").read_text()
+        return Key({"tree": self.settings.tree, "code": self.code, "versions": versions}).digest
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage to be done. Its key is taken when it is made."""
+
+    plan: Plan
+    stage: str
+    inputs: Mapping[str, str]
+    key: Key
+
+    @property
+    def method(self) -> str:
+        """The chosen method's name."""
+        return str(self.key.parts["method"])
+
+    @cached_property
+    def params(self) -> Params:
+        """The method's params, complete."""
+        return self.plan.settings.params(self.stage)
+
+    @property
+    def module(self) -> ModuleType:
+        """The method's module."""
+        return methods.load(self.stage, self.method)
+
+    @property
+    def refreshed(self) -> bool:
+        """Whether this run asked for the stage to be computed again."""
+        return self.stage in self.plan.refresh
+
+    def open(self, stage: str) -> Path:
+        """Folder with an input's files. StageFailed when its bytes are gone."""
+        try:
+            return self.plan.store.view(self.inputs[stage])
+        except LookupError:
+            raise StageFailed(
+                f"the input {stage!r} ({self.inputs[stage]}) is no longer in the store; run again to make it, or `dvc pull`."
+            ) from None
+
+    def file(self, path: str) -> Path:
+        """A listed file that people edit (an input that is no artifact)."""
+        if path not in self.plan.stages[self.stage].code:
+            raise ValueError(f"{path} is not among the deps of {self.stage!r} in dvc.yaml")
+        return self.plan.settings.project / path
+
+    def find(self) -> Artifact | None:
+        """The artifact if it is there already: under the key, or held unchanged by DVC (adopted)."""
+        if self.refreshed:
+            return None
+        if found := self.plan.store.find(self.key):
+            return found
+        identity = dvc_lock.held(self.plan.settings.project, self.plan.stages[self.stage], self.key, self.plan.settings.tree)
+        if identity and self.plan.store.has(identity):
+            self.plan.watch(self.stage, "adopted", {"identity": identity})
+            return self.plan.store.record(self.key, identity, {"adopted": True, "figures": {}})
+        return None
+
+    def spec(self, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "") -> dict[str, Any]:
+        """Everything a method's run needs, as JSON: a process of its own can be started from it."""
+        shared = self.plan.settings.shared
+        seen = self.key.parts["settings"]
+        return {
+            "stage": self.stage,
+            "method": self.method,
+            "params": self.params.model_dump(mode="json"),
+            "inputs": _jsonable(inputs),
+            "unit": unit,
+            "seed": shared.seed,
+            "threads": shared.threads,
+            "device": shared.device,
+            "out": str(out),
+            "scratch": str(scratch),
+            "prompt": seen.get("prompt") or {"tools": "none", "policy": "none"},
+            "roles": {
+                name: role.model_dump(mode="json")
+                for name, role in shared.roles.items()
+                if f"roles.{name}" in self.plan.stages[self.stage].settings
+            },
+        }
+
+    def ears(self, unit: str = "") -> tuple[Callable[..., None], Callable[..., None]]:
+        """(log, progress) that tell the run's watcher."""
+
+        def log(name: str, value: float, step: int) -> None:
+            self.plan.watch(self.stage, "log", {"name": f"{unit}/{name}" if unit else name, "value": value, "step": step})
+
+        def progress(done: int, total: int, note: str = "") -> None:
+            self.plan.watch(self.stage, "progress", {"done": done, "total": total, "note": f"{unit} {note}".strip()})
+
+        return log, progress
+
+    def check_unchanged(self) -> None:
+        """Law 1, the second half: compare what the result depends on with what it was before the work."""
+        now = key_of(self.plan.settings, self.plan.stages[self.stage], self.inputs, self.plan.store.hashes)
+        if now.digest != self.key.digest:
+            raise Changed(
+                f"stage {self.stage!r}: changed while it ran, so its result was not recorded: "
+                f"{'; '.join(changed(self.key.parts, now.parts))}. Run again."
+            )
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _jsonable(item) for name, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+Work = Callable[[Path, Path], Mapping[str, Any]]
+"""work(out, scratch) leaves the artifact in `out` and returns figures."""
+
+
+def produce(job: Job, work: Work) -> Artifact:
+    """Carry a job out, once: other processes with the same key wait and then find the result.
+
+    Raises Changed when code or inputs changed under it; whatever `work` raises passes through. In both cases nothing is recorded,
+    and `scratch` stays for the next attempt.
+    """
+    plan, key = job.plan, job.key
+    with lock(plan.store.state, f"key-{key.digest[:32]}", lambda text: plan.watch(job.stage, "waiting", {"note": text})):
+        if found := job.find():
+            return found
+        check_closure(plan.settings, plan.stages[job.stage])
+        plan.watch(job.stage, "started", {"key": key.digest, "method": job.method})
+        start = time.monotonic()
+        out, scratch = plan.store.workbench(key.digest)
+        figures = work(out, scratch)
+        job.check_unchanged()
+        identity = plan.store.put(out)
+        about = {"figures": dict(figures), "seconds": round(time.monotonic() - start, 3), "method": job.method}
+        done = plan.store.record(key, identity, about)
+        plan.store.clear_workbench(key.digest)
+    plan.watch(job.stage, "done", {"identity": identity, **about})
+    return done
+
+
+def sharded(scratch: Path, submit: Callable[..., Any] | None = None, window: int = 2) -> Callable[..., Iterator[Any]]:
+    """`Context.shards` that keeps each finished shard's result in `scratch`, so that a killed run goes on with the next one.
+
+    submit(work, shard) hands a shard to a task runner and returns something with `.result()`; at most `window` are under way.
+    """
+
+    def shards(name: str, work: Callable[[Sequence[Any]], Any], items: Sequence[Any], size: int) -> Iterator[Any]:
+        folder = scratch / "shards" / name
+        pieces = [items[start : start + size] for start in range(0, len(items), size)]
+        waiting: list[tuple[Path, Any]] = []
+        ahead = 0
+        for index in range(len(pieces)):
+            while ahead < len(pieces) and ahead < index + window:
+                path = folder / f"{ahead:06d}.json"
+                waiting.append((path, None if path.exists() else _start(submit, work, pieces[ahead])))
+                ahead += 1
+            path, pending = waiting.pop(0)
+            if pending is not None:
+                write_text(path, json.dumps(pending.result()))
+            yield json.loads(path.read_text())
+
+    return shards
+
+
+@dataclass
+class _Later:
+    work: Callable[[Sequence[Any]], Any]
+    items: Sequence[Any]
+
+    def result(self) -> Any:
+        return self.work(self.items)
+
+
+def _start(submit: Callable[..., Any] | None, work: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
+    return submit(work, items) if submit else _Later(work, items)
+
+
+def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callable[..., None], shards: Callable[..., Any]) -> Context:
+    """The surroundings of a method's run, from a job's spec."""
+    from tasks.llm.roles import maker
+
+    return Context(
+        seed=spec["seed"],
+        out=Path(spec["out"]),
+        scratch=Path(spec["scratch"]),
+        device=spec["device"],
+        threads=spec["threads"],
+        log=log,
+        progress=progress,
+        shards=shards,
+        role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"]),
+        prompt=spec["prompt"],
+    )
+
+
+def call(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
+    """Run a method from a spec: build the room's Inputs, validate the params, call `run`."""
+    module = methods.load(spec["stage"], spec["method"])
+    inputs = module.Inputs(**{name: _path(value) for name, value in spec["inputs"].items()})
+    figures: dict[str, Any] = module.run(inputs, module.Params.model_validate(spec["params"]), ctx)
+    return figures
+
+
+def _path(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _path(item) for name, item in value.items()}
+    return Path(value) if isinstance(value, str) and value.startswith("/") else value
+
+
+def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], submit: Callable[..., Any] | None) -> dict[str, Any]:
+    """Run the job's method here; its shards go through `submit`. For methods that need no training loop of a library."""
+    log, progress = job.ears()
+    return call(spec := job.spec(out, scratch, inputs), context(spec, log, progress, sharded(scratch, submit)))
+
+
+def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "", threads: int = 0) -> dict[str, Any]:
+    """Run the job's method in a process of its own. `threads`: instead of the shared setting, when several run side by side."""
+    from tasks import process
+
+    spec = job.spec(out, scratch, inputs, unit)
+    log, progress = job.ears(unit)
+    return process.run({**spec, "threads": threads or spec["threads"]}, job.plan.settings.project, log, progress)
+
+
+def why(plan: Plan, job: Job) -> list[str]:
+    """Why a stage would run: which parts of its key differ from the last result of this workspace."""
+    if job.refreshed:
+        return ["asked for with --refresh"]
+    last = plan.store.state / "last" / f"{job.stage}.json"
+    try:
+        old = json.loads(last.read_text())["parts"]
+    except (OSError, ValueError, KeyError):
+        return ["never ran here"]
+    differs = list(changed(old, job.key.parts))
+    return differs or ["its artifact is missing or damaged"]
+
+
+def remember(plan: Plan, job: Job) -> None:
+    """Note a workspace stage's key, so that the next miss can be explained."""
+    path = plan.store.state / "last" / f"{job.stage}.json"
+    text = json.dumps({"key": job.key.digest, "parts": job.key.parts})
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)

@@ -1,0 +1,199 @@
+"""Rejection sampling: keep the conversations that the verifier passed, that repeat nothing and that no split forbids.
+
+This is the filter of filtered behaviour cloning, as APIGen-MT (https://arxiv.org/abs/2504.03601) uses it: a trajectory is
+worth training on if state, outputs and required calls are right. On top come checks that such a verifier is blind to: the
+policy's predicates over the conversation, the critics' score, exact duplicates, and splits by lineage.
+
+Departures (what is ours):
+1. Rows are marked with the first failing reason, never deleted, so that every loss can be counted and read.
+2. A row's split is computed again from its lineage, and whatever is connected to a stricter split is dropped.
+3. Policy predicates are an arm that can be switched off: the paper's verifier does not see them.
+
+Cost: two passes over the file, about 0.2 ms a trajectory; memory holds no messages, only their hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pydantic import Field
+
+from tasks import params as base
+from tasks import rows
+from tasks.context import Context
+from tasks.filter import Inputs
+from tasks.filter.core.splits import STRICTNESS, resplit, straddling
+from tasks.filter.core.waterfall import Bar, Check, flow, write_bars
+from tasks.params import BadInput
+
+TITLE = "Rejection sampling: verifier, policy, critics, duplicates, lineage"
+PAPER = ""
+SLUG = ""
+
+_MARKED_BY = ("traj_id", "problem_id", "world", "split", "lineage", "messages", "state", "outputs", "required", "policy")
+_READ = pa.schema([rows.TRAJECTORY.field(name) for name in _MARKED_BY])
+_BLUEPRINT = pa.schema([rows.BLUEPRINT.field(name) for name in ("problem_id", "lineage")])
+_CRITIQUE = pa.schema([rows.CRITIQUE.field(name) for name in ("traj_id", "source", "score")])
+
+
+class Params(base.Params):
+    """Which checks a conversation must pass, beside the verifier."""
+
+    policy: bool = Field(
+        True, description="require that every policy predicate over the conversation holds (policy = 1); ours"
+    )
+    min_score: float = Field(
+        0.0, ge=0, le=1, description="least score of the aggregated critique; 0 asks for no critique at all; ours"
+    )
+    deduplicate: bool = Field(True, description="keep one of several conversations with the same words and calls; ours")
+
+
+def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
+    """Write dataset.parquet (every trajectory, marked) and waterfall.csv; return counts by reason, which add up to rows."""
+    source = inputs.generate / "trajectories.parquet"
+    table = [_light(row) for row in rows.read_rows(source, _READ)]
+    _check_ids(table)
+    scores = _scores(inputs.critique / "critiques.parquet")
+    marks = mark(table, _known(inputs.worlds, table), _parents(inputs.generate, table), scores, params)
+    rows.write_rows(ctx.out / "dataset.parquet", rows.DATASET, _marked(source, marks, scores))
+    write_bars(ctx.out / "waterfall.csv", marks.bars)
+    ctx.progress(len(table), len(table), "trajectories marked")
+    return _figures(table, marks)
+
+
+class Marks(NamedTuple):
+    """What was decided: each row's split and reason ("" when kept), the waterfall, how many components straddle splits."""
+
+    splits: list[str]
+    reasons: list[str]
+    bars: list[Bar]
+    straddling: int
+
+
+def mark(
+    table: Sequence[Mapping[str, Any]],
+    known: Mapping[str, Mapping[str, str]],
+    parents: Mapping[str, Sequence[str]],
+    scores: Mapping[str, float],
+    params: Params,
+) -> Marks:
+    """Decide on every row. table: TRAJECTORY rows, a `hash` for messages; known, parents: as in `resplit`; scores: by id."""
+    splits = resplit(table, known, parents)
+    stricter, straddles = straddling(table, splits)
+    reasons, bars = flow(len(table), _checks(table, splits, stricter, scores, params))
+    return Marks(splits, reasons, bars, straddles)
+
+
+def _light(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without its messages, but with their hash (equal words in two worlds are no repeat)."""
+    return {
+        **{key: value for key, value in row.items() if key != "messages"},
+        "hash": row["world"] + content_hash(row["messages"]),
+    }
+
+
+def content_hash(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Identity of a conversation's words and calls: case, spacing and call ids do not count."""
+    said = [
+        (
+            message["role"],
+            " ".join(message["content"].lower().split()),
+            [(call["name"], json.loads(call["arguments_json"])) for call in message["tool_calls"]],
+        )
+        for message in messages
+    ]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _check_ids(table: Sequence[Mapping[str, Any]]) -> None:
+    twice = [traj_id for traj_id, count in Counter(row["traj_id"] for row in table).items() if count > 1]
+    if twice:
+        raise BadInput(
+            f"trajectories.parquet: traj_id {twice[0]!r} comes more than once ({len(twice)} such ids); generate again."
+        )
+
+
+def _scores(path: Path) -> dict[str, float]:
+    return {row["traj_id"]: row["score"] for row in rows.read_rows(path, _CRITIQUE) if row["source"] == "aggregate"}
+
+
+def _known(worlds: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
+    """World -> user -> split."""
+    from tasks.worlds.runtime import load_all
+
+    known: dict[str, Mapping[str, str]] = {name: world.splits for name, world in load_all(worlds).items()}
+    for row in table:
+        if row["world"] not in known:
+            raise BadInput(f"trajectory {row['traj_id']}: its world {row['world']!r} is not among {', '.join(known)}.")
+    return known
+
+
+def _parents(generate: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[str]]:
+    """Problem id -> lineage, of every blueprint attempted and every problem played."""
+    attempted = rows.read_rows(generate / "blueprints.parquet", _BLUEPRINT)
+    return {row["problem_id"]: row["lineage"] for row in (*attempted, *table)}
+
+
+def _checks(
+    table: Sequence[Mapping[str, Any]],
+    splits: Sequence[str],
+    stricter: Sequence[bool],
+    scores: Mapping[str, float],
+    params: Params,
+) -> list[Check]:
+    """The checks in the order in which they are made; the first that fails is the reason."""
+
+    def lacks(key: str) -> Any:
+        return lambda left: {index for index in left if table[index][key] != 1}
+
+    checks = [
+        Check("split", "test_split", lambda left: {index for index in left if splits[index] == "test"}),
+        Check("split", "lineage", lambda left: {index for index in left if stricter[index]}),
+        *(Check("verifier", f"failed_{part}", lacks(part)) for part in ("state", "outputs", "required")),
+    ]
+    if params.policy:
+        checks.append(Check("policy", "policy", lacks("policy")))
+    if params.min_score > 0:
+        unknown = {index for index, row in enumerate(table) if row["traj_id"] not in scores}
+        checks.append(Check("critique", "no_critique", lambda left: unknown.intersection(left)))
+        checks.append(
+            Check("critique", "critique", lambda left: {i for i in left if scores[table[i]["traj_id"]] < params.min_score})
+        )
+    if params.deduplicate:
+        checks.append(Check("duplicate", "duplicate", lambda left: repeats(table, splits, left)))
+    return checks
+
+
+def repeats(table: Sequence[Mapping[str, Any]], splits: Sequence[str], left: Sequence[int]) -> set[int]:
+    """Rows of which an equal conversation comes earlier: stricter splits first, then by id; test rows before all."""
+    seen = {row["hash"] for row, split in zip(table, splits, strict=True) if split == "test"}
+    found = set()
+    for index in sorted(left, key=lambda index: (-STRICTNESS[splits[index]], table[index]["traj_id"])):
+        if table[index]["hash"] in seen:
+            found.add(index)
+        seen.add(table[index]["hash"])
+    return found
+
+
+def _marked(source: Path, marks: Marks, scores: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """The rows again, in the same order, with split, keep, score (0 without a critique) and reason."""
+    for row, split, reason in zip(rows.read_rows(source, rows.TRAJECTORY), marks.splits, marks.reasons, strict=True):
+        yield {**row, "split": split, "keep": not reason, "score": scores.get(row["traj_id"], 0.0), "reason": reason}
+
+
+def _figures(table: Sequence[Mapping[str, Any]], marks: Marks) -> dict[str, Any]:
+    kept = Counter(split for split, reason in zip(marks.splits, marks.reasons, strict=True) if not reason)
+    return {
+        "rows": len(table),
+        "kept": sum(kept.values()),
+        "kept_by_split": dict(sorted(kept.items())),
+        "dropped": {bar.reason: bar.dropped for bar in marks.bars[1:]},
+        "resplit": sum(row["split"] != split for row, split in zip(table, marks.splits, strict=True)),
+        "straddling_components": marks.straddling,
+    }

@@ -1,0 +1,22 @@
+"""The filter stage as a Prefect task: open the inputs, run the chosen method, keep what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.cached import STAGE, key, submit
+from tasks.execute import Job, in_process, produce
+
+
+@task(name="filter", task_run_name="filter: {job.method}", cache_key_fn=key, **STAGE)
+def filter_rows(job: Job) -> dict[str, str]:
+    """Mark every trajectory: keep, score, reason."""
+
+    def work(out: Path, scratch: Path) -> dict[str, Any]:
+        return in_process(job, out, scratch, {name: job.open(name) for name in ("worlds", "generate", "critique")}, submit)
+
+    return asdict(produce(job, work))

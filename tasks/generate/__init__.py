@@ -1,0 +1,17 @@
+"""The door to generate: a method makes rows out of worlds, and proves them.
+
+It leaves in `ctx.out`: `blueprints.parquet` (`rows.BLUEPRINT`, every attempt, accepted or refused with its reason) and
+`trajectories.parquet` (`rows.TRAJECTORY`, every conversation played, won or lost). It returns counts by reason, which add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """worlds: folder of frozen worlds (`tasks.worlds.runtime.load_all`)."""
+
+    worlds: Path

@@ -1,0 +1,90 @@
+"""The stabilised human of APIGen-MT (section 4.2): draw N candidate lines, let a critic score each, say the best.
+
+Candidates are scored *with* the conversation so far, and a stop is a candidate like any other: ending as soon as one of N draws
+is a stop would end early with probability 1 - (1 - p)^N where one draw ends with p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tasks.context import seed_of
+from tasks.generate.core.answers import read_json
+from tasks.generate.core.prompts import render
+from tasks.llm import Client, Message, Request
+from tasks.rollout import STOP
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 10}},
+    "required": ["score"],
+}
+UNREADABLE = 0
+"""Score of a candidate whose critic cannot be read: the lowest, so that any readable praise wins."""
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """A human that says the best of `n` draws of `human` by `critic`; a Client itself. n = 1 asks no critic.
+
+    temperature: of the draws (1.0, ours: draws at 0 would be N times the same line of a model).
+    """
+
+    human: Client
+    critic: Client
+    n: int
+    temperature: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Names both players, since both shape the line."""
+        return self.human.name if self.n == 1 else f"{self.human.name}+best-of-{self.n}:{self.critic.name}"
+
+    @property
+    def revision(self) -> str:
+        """Both players' revisions."""
+        return self.human.revision if self.n == 1 else f"{self.human.revision}+{self.critic.revision}"
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        """One line per request, in order."""
+        drawn = self.human.complete([self._draw(request, k) for request in requests for k in range(self.n)])
+        if self.n == 1:
+            return drawn
+        groups = [drawn[start : start + self.n] for start in range(0, len(drawn), self.n)]
+        lines = [list(dict.fromkeys(str(line.get("content") or "").strip() for line in group)) for group in groups]
+        asked = [
+            _question(request, line) for request, group in zip(requests, lines, strict=True) if len(group) > 1 for line in group
+        ]
+        scores = iter(self.critic.complete(asked))
+        best = []
+        for group in lines:
+            ranked = [(_score(next(scores)), -place) for place in range(len(group))] if len(group) > 1 else [(0, 0)]
+            best.append({"role": "assistant", "content": group[-max(ranked)[1]]})
+        return best
+
+    def _draw(self, request: Request, number: int) -> Request:
+        seed = request.seed if number == 0 else seed_of(request.seed, "candidate", number)
+        return replace(request, seed=seed, temperature=self.temperature)
+
+
+def _question(request: Request, line: str) -> Request:
+    """Ask the critic about one line. It reads what the human reads: the description, and the talk from the human's side."""
+    system, *talk = request.messages
+    history = [
+        {"speaker": "customer" if turn["role"] == "assistant" else "desk", "line": turn["content"]} for turn in talk
+    ]
+    text = render("human_critic", stop=STOP, description=system["content"], history=history, candidate=line)
+    return Request(
+        messages=[{"role": "user", "content": text}],
+        schema=SCHEMA,
+        seed=seed_of(request.seed, "critic"),
+        max_tokens=32,
+        labels={**request.labels, "role": "human_critic"},
+    )
+
+
+def _score(message: Message) -> int:
+    value, error = read_json(message, SCHEMA)
+    return UNREADABLE if error else int(value["score"])

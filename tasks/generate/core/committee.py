@@ -1,0 +1,104 @@
+"""A committee of judges: four criteria, 0 or 1 each, counted by majority and by the mean total (APIGen-MT, section 4.1 and app. B).
+
+The judges' answers are data: an answer that cannot be read is a vote of 0 on every criterion, and is counted. Noise that a study
+wants on top (independent flips at rate eta, shared by the whole committee with probability rho) is added here, after the
+answers are read, so that it means the same for every kind of judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from tasks.generate.core.answers import read_json
+from tasks.generate.core.prompts import render
+from tasks.llm import Client, Request
+
+CRITERIA = ("correctness", "completeness", "satisfaction", "creativity")
+_CRITERION = {
+    "type": "object",
+    "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 1}, "reason": {"type": "string"}},
+    "required": ["score", "reason"],
+}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {**dict.fromkeys(CRITERIA, _CRITERION), "corrections": {"type": "string"}},
+    "required": list(CRITERIA),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the committee said. votes: one row of `rows.BLUEPRINT.judge_scores` a judge. average: mean total, 0 to 4.
+    majority: criterion -> 0 or 1. reasons: why a criterion failed, as "criterion: reason". unreadable: answers without a vote."""
+
+    votes: tuple[dict[str, Any], ...]
+    average: float
+    majority: Mapping[str, int]
+    reasons: tuple[str, ...]
+    unreadable: int
+
+    def accepts(self, threshold: float, every_criterion: bool) -> bool:
+        """The final review: the mean total is above the threshold and, if wanted, no criterion lost its vote."""
+        return self.average > threshold and (not every_criterion or all(self.majority.values()))
+
+
+def flips(rng: Random, judges: int, eta: float, rho: float) -> list[dict[str, bool]]:
+    """For each judge, which criteria are flipped. Each flip has probability eta; two judges' flips of a criterion have
+    correlation rho (with probability rho the whole committee draws one flip together)."""
+    table: list[dict[str, bool]] = [{} for _ in range(judges)]
+    for criterion in CRITERIA:
+        together = rng.random() < rho
+        shared = rng.random() < eta
+        for judge in table:
+            own = rng.random() < eta
+            judge[criterion] = shared if together else own
+    return table
+
+
+def ask(
+    client: Client, questions: Sequence[Mapping[str, Any]], seeds: Sequence[int], judges: int, eta: float, rho: float
+) -> list[Verdict]:
+    """One verdict per question (task, trace, diff, policies); all judges of all questions are asked as one batch."""
+    requests = [
+        Request(
+            messages=[{"role": "user", "content": render("judge", number=number + 1, **question)}],
+            schema=SCHEMA,
+            seed=seed + number,
+            temperature=1.0,
+            max_tokens=512,
+            labels={"role": "judge"},
+        )
+        for question, seed in zip(questions, seeds, strict=True)
+        for number in range(judges)
+    ]
+    answers = [read_json(message, SCHEMA) for message in client.complete(requests)]
+    verdicts = []
+    for index, seed in enumerate(seeds):
+        mine = answers[index * judges : (index + 1) * judges]
+        verdicts.append(count(mine, flips(Random(seed), judges, eta, rho), client.name))
+    return verdicts
+
+
+def count(answers: Sequence[tuple[Mapping[str, Any], str]], flipped: Sequence[Mapping[str, bool]], name: str) -> Verdict:
+    """Add up the votes of one question; answers are (value, error) as `read_json` gives them."""
+    votes: list[dict[str, Any]] = []
+    reasons: dict[str, None] = {}
+    for number, ((value, error), flip) in enumerate(zip(answers, flipped, strict=True)):
+        vote = {criterion: _score(value, error, criterion, flip) for criterion in CRITERIA}
+        lost = [f"{criterion}: {_reason(value, error, criterion)}" for criterion in CRITERIA if not vote[criterion]]
+        reasons.update(dict.fromkeys(lost))
+        votes.append({"judge": f"{name}#{number + 1}", **vote, "reason": "; ".join(lost)})
+    majority = {name: int(2 * sum(vote[name] for vote in votes) > len(votes)) for name in CRITERIA}
+    average = sum(vote[criterion] for vote in votes for criterion in CRITERIA) / len(votes)
+    return Verdict(tuple(votes), average, majority, tuple(reasons), sum(bool(error) for _, error in answers))
+
+
+def _score(value: Mapping[str, Any], error: str, criterion: str, flip: Mapping[str, bool]) -> int:
+    return 0 if error else int(value[criterion]["score"]) ^ int(flip[criterion])
+
+
+def _reason(value: Mapping[str, Any], error: str, criterion: str) -> str:
+    return f"unreadable vote ({error})" if error else value[criterion]["reason"] or "no reason given"

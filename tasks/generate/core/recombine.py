@@ -1,0 +1,89 @@
+"""Reverse task recombination (APIGen-MT, section 4.1.3): proven tasks of one customer become one longer task.
+
+Calls and outputs are concatenated, a model writes one instruction for all, and the whole is validated again: pairs can conflict
+(an order cannot be cancelled and changed), so the concatenation is replayed before anybody judges it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+from tasks.generate.core.prompts import render
+from tasks.generate.core.proving import Commission
+from tasks.generate.core.samplers import Material
+from tasks.llm import Message
+from tasks.rows import problem_of
+from tasks.worlds import Action, Problem
+from tasks.worlds.scripting import merged
+
+INSTRUCTION: dict[str, Any] = {
+    "type": "object",
+    "properties": {"thought": {"type": "string"}, "instruction": {"type": "string"}},
+    "required": ["instruction"],
+}
+"""Schema of a recombiner's answer."""
+
+
+def choose(users: Sequence[str], count: int, most_parts: int, rng: Random) -> list[tuple[int, ...]]:
+    """`count` different groups of 2 to `most_parts` places in `users` (the customer of each proven task), each of one customer.
+
+    Fewer when the customers have not enough tasks. The order within a group is drawn: it is the order of the wishes.
+    """
+    by_user: dict[str, list[int]] = defaultdict(list)
+    for place, user in enumerate(users):
+        by_user[user].append(place)
+    rich = [places for places in by_user.values() if len(places) > 1]
+    chosen: dict[frozenset[int], tuple[int, ...]] = {}
+    for _ in range(4 * count if rich else 0):  # a draw may repeat a group; four times as many draws fill all but tiny worlds
+        if len(chosen) < count:
+            places = rng.choice(rich)
+            group = rng.sample(places, min(len(places), rng.randint(2, most_parts)))
+            chosen.setdefault(frozenset(group), tuple(group))
+    return list(chosen.values())
+
+
+def commission(parts: Sequence[Mapping[str, Any]], number: int, seed: int) -> Commission:
+    """The recombination of accepted tasks of one customer, in this order. A part is a row of BLUEPRINT with its `data`."""
+    problems = [problem_of(part) for part in parts]
+    data = parts[0]["data"]
+    material = Material(
+        world=problems[0].world,
+        split=problems[0].split,
+        number=number,
+        walk=tuple(name for part in parts for name in part["walk"]),
+        policies=tuple(dict.fromkeys(name for part in parts for name in part["policy_ids"])),
+        data=data,
+        persona=problems[0].persona,
+        examples=(),
+    )
+    together = {
+        "intent": merged([problem.intent for problem in problems]) if all(problem.intent for problem in problems) else {},
+        "actions": _calls(_without_repeated_reads(problems)),
+        "outputs": list(dict.fromkeys(output for problem in problems for output in problem.outputs)),
+        "required": _calls([call for problem in problems for call in problem.required]),
+    }
+    wishes = [{"instruction": problem.instruction} for problem in problems]
+    opening: tuple[Message, ...] = ({"role": "user", "content": render("recombine", persona=material.persona, tasks=wishes)},)
+    parents = tuple(problem.problem_id for problem in problems)
+    lineage = tuple(dict.fromkeys((*parents, *(name for problem in problems for name in problem.lineage))))
+
+    def finish(answer: Mapping[str, Any]) -> dict[str, Any]:
+        return {**together, "instruction": answer["instruction"]}
+
+    return Commission(material, seed, opening, INSTRUCTION, finish, lineage, parents)
+
+
+def _without_repeated_reads(problems: Sequence[Problem]) -> list[Action]:
+    """All calls in order; a look-up that an earlier task made word for word (finding the customer) is not made again."""
+    calls: list[Action] = []
+    for problem in problems:
+        made = [call for call in calls if call.kind == "read"]
+        calls += [call for call in problem.actions if call not in made]
+    return calls
+
+
+def _calls(actions: Sequence[Action]) -> list[dict[str, Any]]:
+    return [{"name": action.name, "arguments": action.arguments} for action in actions]

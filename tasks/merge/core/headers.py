@@ -1,0 +1,179 @@
+"""What a checkpoint folder holds, read from its safetensors headers alone, and one tensor of it at a time.
+
+A safetensors file starts with a header length (8 bytes, little-endian) and a JSON header with dtype, shape and offsets of
+every tensor. Numpy only: merging needs no torch, which saves seconds and hundreds of MB. Files are read, not mapped: mapped
+pages would count as memory of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.params import BadInput
+
+Array = npt.NDArray[Any]
+
+FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+"""Storage dtypes that can be merged, as numpy reads them (bfloat16 as the upper half of a float32's bits)."""
+EXACT = {"BOOL": "|u1", "U8": "|u1", "I8": "|i1", "I16": "<i2", "U16": "<u2"} | {
+    "I32": "<i4",
+    "U32": "<u4",
+    "I64": "<i8",
+    "U64": "<u8",
+}
+"""Storage dtypes that are copied from the base."""
+_BYTES = {name: np.dtype(code).itemsize for name, code in (FLOATS | EXACT).items()}
+_MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library itself
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Where one tensor lies. `start` is its offset from the beginning of `file`, in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+
+    @property
+    def numel(self) -> int:
+        """Number of elements (1 for a scalar)."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return self.numel * _BYTES[self.dtype]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether this tensor is merged (else it is copied)."""
+        return self.dtype in FLOATS
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder's tensors by name, its config and the part of its tokenizer that decides what an id means."""
+
+    label: str
+    folder: Path
+    tensors: Mapping[str, Spec]
+    config: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+
+
+def open_checkpoint(label: str, folder: Path) -> Checkpoint:
+    """Read headers, config and tokenizer of a checkpoint folder; BadInput says what is missing or damaged."""
+    if not folder.is_dir():
+        raise BadInput(f"{label}: {folder} is not a folder")
+    if (folder / "adapter_config.json").is_file():
+        raise BadInput(f"{label}: {folder} holds an adapter; give the full checkpoint, with the adapter merged into it")
+    tensors: dict[str, Spec] = {}
+    for file in _weight_files(label, folder):
+        for spec in _read_header(file):
+            if spec.name in tensors:
+                raise BadInput(f"{label}: tensor {spec.name!r} is in {tensors[spec.name].file.name} and in {file.name}")
+            tensors[spec.name] = spec
+    config = _read_json(folder / "config.json")
+    if config is None:
+        raise BadInput(f"{label}: {folder} has no config.json: it is not a checkpoint folder")
+    return Checkpoint(label, folder, tensors, config, _tokenizer(folder))
+
+
+def read(spec: Spec) -> Array:
+    """One tensor as stored (bfloat16 as uint16 bits), shape `spec.shape`."""
+    code = (FLOATS | EXACT)[spec.dtype]
+    flat = np.fromfile(spec.file, dtype=code, count=spec.numel, offset=spec.start)
+    return flat.reshape(spec.shape)
+
+
+def widen(stored: Array, dtype: str) -> Array:
+    """Stored values as float32; exact, because F32, F16 and BF16 are subsets of float32."""
+    if dtype == "BF16":
+        wide: Array = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return wide
+    return stored.astype(np.float32, copy=False)
+
+
+def narrow(values: Array, dtype: str) -> Array:
+    """float32 values as stored in `dtype`, rounded once, to nearest, ties to even. Values must be finite."""
+    if dtype == "BF16":
+        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+        odd = (bits >> np.uint32(16)) & np.uint32(1)
+        rounded: Array = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
+        return rounded
+    with np.errstate(over="ignore"):  # an overflow becomes inf, which the engine refuses by the tensor's name
+        return values.astype(FLOATS[dtype])
+
+
+def _weight_files(label: str, folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        weight_map = (_read_json(index) or {}).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise BadInput(f"{label}: {index} has no weight_map")
+        files = sorted({str(name) for name in weight_map.values()})
+        for name in files:
+            if Path(name).name != name or not (folder / name).is_file():
+                raise BadInput(f"{label}: {index} names the shard {name!r}, which is not in {folder}")
+        return [folder / name for name in files]
+    single = folder / "model.safetensors"
+    if not single.is_file():
+        raise BadInput(f"{label}: {folder} has no model.safetensors; only safetensors are read, pickles are not")
+    return [single]
+
+
+def _read_header(file: Path) -> list[Spec]:
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(_MAX_HEADER, size - 8):
+                raise ValueError(f"header length {length} in a file of {size} bytes")
+            header = json.loads(stream.read(length))
+        entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
+        return [_spec(file, name, entry, 8 + length, size) for name, entry in entries]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{file}: not a readable safetensors file ({error}). Was it written completely?") from None
+
+
+def _spec(file: Path, name: str, entry: Mapping[str, Any], data: int, size: int) -> Spec:
+    begin, end = entry["data_offsets"]
+    if entry["dtype"] not in _BYTES:
+        known = ", ".join([*FLOATS, *EXACT])
+        raise BadInput(f"{file}: tensor {name!r} is stored as {entry['dtype']}; allowed are {known}")
+    spec = Spec(name, entry["dtype"], tuple(entry["shape"]), file, data + begin)
+    if end - begin != spec.nbytes or data + end > size or begin < 0:
+        raise ValueError(f"tensor {name!r} lies outside the file or has the wrong size")
+    return spec
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise BadInput(f"{file}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{file}: expected a JSON object")
+    return value
+
+
+def _tokenizer(folder: Path) -> dict[str, Any]:
+    """What turns text into ids: the tokenizer without padding and truncation, which trainers rewrite; the chat template."""
+    whole = _read_json(folder / "tokenizer.json") or {}
+    parts = {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
+    template = folder / "chat_template.jinja"
+    inline = (_read_json(folder / "tokenizer_config.json") or {}).get("chat_template", "")
+    parts["chat_template"] = template.read_text(encoding="utf-8") if template.is_file() else inline
+    return parts

@@ -1,0 +1,112 @@
+"""A method's run in a process of its own: seeded there, with fixed threads and kernels, and killed with its parent.
+
+TRL and transformers use global generators and global thread pools; a process per training keeps them apart. The child writes its
+curves and its progress as JSON lines; the parent passes them on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.start import kernels
+
+
+class ProcessFailed(RuntimeError):
+    """The child ended without a result; the message ends with what it said last."""
+
+
+def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progress: Callable[..., None]) -> dict[str, Any]:
+    """Run a spec in a child process; returns its figures.
+
+    Curves of an earlier, killed attempt are passed on again (the child rewrites them), so a resumed run logs whole curves.
+    """
+    scratch = Path(spec["scratch"])
+    for stale in ("figures.json", "error.json"):
+        (scratch / stale).unlink(missing_ok=True)
+    (scratch / "spec.json").write_text(json.dumps(spec))
+    environment = {**os.environ, **kernels(spec["threads"])}
+    with (scratch / "output.txt").open("w") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tasks.process", str(scratch)],
+            cwd=project,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            preexec_fn=_die_with_parent,
+        )
+        try:
+            _pass_on(child, log, progress)
+            code = child.wait()
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+    if code == 0 and (scratch / "figures.json").exists():
+        figures: dict[str, Any] = json.loads((scratch / "figures.json").read_text())
+        return figures
+    raise ProcessFailed(_last_words(spec, scratch, code))
+
+
+def _die_with_parent() -> None:
+    """Linux: a killed parent takes its trainings along, so that no orphan writes into the next attempt's scratch."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _pass_on(child: subprocess.Popen[str], log: Callable[..., None], progress: Callable[..., None]) -> None:
+    assert child.stdout is not None
+    for line in child.stdout:
+        try:
+            kind, *rest = json.loads(line)
+        except ValueError:
+            continue  # a library printed something; the child's own lines are JSON lists
+        {"log": log, "progress": progress}[kind](*rest)
+
+
+def _last_words(spec: Mapping[str, Any], scratch: Path, code: int) -> str:
+    name = f"{spec['stage']}/{spec['method']}{' ' + spec['unit'] if spec.get('unit') else ''}"
+    if (scratch / "error.json").exists():
+        return f"{name}: {json.loads((scratch / 'error.json').read_text())}"
+    lines = (scratch / "output.txt").read_text(errors="replace").strip().splitlines()
+    how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with code {code}"
+    return f"{name}: its process {how}. It said last: {' | '.join(lines[-3:]) or 'nothing'}. All of it: {scratch / 'output.txt'}"
+
+
+def _main(scratch: Path) -> int:
+    from tasks.execute import call, context, sharded
+
+    spec = json.loads((scratch / "spec.json").read_text())
+    lines = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print goes to the output file, not between our lines
+
+    def say(*parts: Any) -> None:
+        lines.write(json.dumps(parts) + "\n")
+
+    ctx = context(
+        spec,
+        log=lambda name, value, step: say("log", name, float(value), int(step)),
+        progress=lambda done, total, note="": say("progress", done, total, note),
+        shards=sharded(scratch),
+    )
+    try:
+        figures = call(spec, ctx)
+    except Exception as error:
+        (scratch / "error.json").write_text(json.dumps(f"{type(error).__name__}: {error}"))
+        raise
+    temporary = scratch / "figures.json.new"
+    temporary.write_text(json.dumps(figures))
+    temporary.replace(scratch / "figures.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Path(sys.argv[1])))

@@ -1,0 +1,19 @@
+"""The door to rl: a method reinforces a checkpoint in one world by playing it.
+
+The room owns the training loop (`core/`); a method fills its hooks. It leaves in `ctx.out`: `model/` and `curves.csv`, and
+returns figures. One call trains one specialist; the stage runs one per world, each cached on its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """worlds: folder of frozen worlds. sft: folder with model/. world: name of the world to specialise in."""
+
+    worlds: Path
+    sft: Path
+    world: str

@@ -1,0 +1,1 @@
+"""Helpers that several papers of the rl room share."""

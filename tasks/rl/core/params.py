@@ -1,0 +1,60 @@
+"""Params of the room's loop: every method of the room has them, besides its own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.params import BadInput, Params
+
+
+class LoopParams(Params):
+    """The knobs of the loop. "measured" means: on the two built-in worlds with the 0.66 M model."""
+
+    steps: int = Field(40, ge=0, description="optimiser steps; measured: 40 to 50 move the sampled score")
+    groups: int = Field(8, ge=1, description="problems a step; measured: 8 groups of 8")
+    group_size: int = Field(8, ge=2, description="conversations of one problem, G in GRPO")
+    lr: float = Field(1e-4, gt=0, le=1e-2, description="learning rate of AdamW; measured: 1e-4 to 2e-4, 3e-4 gained nothing")
+    schedule: Literal["linear", "constant", "cosine"] = Field(
+        "linear", description="learning rate over the steps; TRL's default"
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="clip of the gradient's norm; TRL's default")
+    slices: int = Field(1, ge=1, description="backward passes a step; more save memory")
+    temperature: float = Field(
+        1.0, gt=0, le=2, description="of the sampled conversations and of the scored log-probabilities"
+    )
+    max_turns: int = Field(30, ge=1, description="assistant turns of a conversation; tau-bench's limit")
+    max_turn_tokens: int = Field(96, ge=4, description="produced tokens of one turn")
+    max_episode_tokens: int = Field(
+        448, ge=32, description="tokens of a conversation; measured: keeps one babbler from padding all"
+    )
+    rows: int = Field(64, ge=1, description="conversations played at once")
+    screen_problems: int = Field(300, ge=1, description="training problems that are played to know their difficulty")
+    screen_trials: int = Field(4, ge=1, description="conversations a screened problem")
+    pool: int = Field(132, ge=1, description="problems kept for training, in equal shares of the families; measured: 130")
+    validate_every: int = Field(
+        10, ge=1, description="steps between validations; the state to resume from is saved as often"
+    )
+    validation_problems: int = Field(96, ge=1, description="problems of the validation split, one sampled conversation each")
+    max_family_fall: float = Field(
+        0.35, ge=0, le=1, description="a checkpoint whose pass^1 in some family fell by more cannot become the best"
+    )
+    entropy_floor: float = Field(
+        0.2, ge=0, le=1, description="alarm when the entropy of the policy falls below this share of its first value"
+    )
+    entropy_stop: bool = Field(False, description="stop training at the entropy alarm")
+
+
+def check_loop(params: LoopParams) -> None:
+    """Raise BadInput for combinations that make no sense."""
+    if params.groups * params.group_size % params.slices:
+        raise BadInput(
+            f"rl: slices = {params.slices} does not divide groups x group_size = {params.groups} x {params.group_size}. "
+            f"Allowed: divisors of {params.groups * params.group_size}."
+        )
+    if params.max_turn_tokens >= params.max_episode_tokens:
+        raise BadInput(
+            f"rl: max_turn_tokens = {params.max_turn_tokens} leaves no room for a second turn in max_episode_tokens = "
+            f"{params.max_episode_tokens}. Allowed: less than max_episode_tokens."
+        )

@@ -1,0 +1,106 @@
+"""Group relative policy optimisation over whole conversations: the reward of a conversation against those of its group.
+
+Papers: DeepSeekMath, https://arxiv.org/abs/2402.03300, section 4.1.1 (outcome supervision: A = (r - mean) / std of the
+group, the clipped ratio of eq. 3 for each token); DAPO, https://arxiv.org/abs/2503.14476, eq. 8 (loss averaged over the
+tokens of a step, groups without spread dropped); the multi-turn recipe of https://arxiv.org/abs/2510.01132 (one episode is
+one sequence, tokens that the model did not produce are masked, all of an episode's tokens share its advantage).
+
+Departures:
+1. No KL term: beta is 0, as in DAPO.
+2. Groups are dropped by their raw outcomes, so that shaped rewards cannot bring a group without spread to life; dropped
+   groups are counted and not replaced by further sampling.
+3. The ratio's denominator is the probability recorded when the token was sampled. One pass is made over each step's
+   conversations, so that the ratio is 1 up to rounding and the clip binds only if a method takes more.
+
+Cost: groups x group_size conversations a step; 2.2 to 2.6 s for 64 conversations of a 0.66 M model on one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from tasks.context import Context
+from tasks.params import BadInput
+from tasks.rl import Inputs
+from tasks.rl.core.hooks import Group, Screened
+from tasks.rl.core.loop import reinforce
+from tasks.rl.core.params import LoopParams, check_loop
+from tasks.rl.core.pool import has_spread, round_robin
+from tasks.worlds import Problem, Trajectory
+
+if TYPE_CHECKING:
+    import torch
+
+TITLE = "GRPO over whole conversations"
+PAPER = "https://arxiv.org/abs/2402.03300"
+SLUG = "multi_turn_rl"
+
+
+class Params(LoopParams):
+    """The loop's params and GRPO's own."""
+
+    scale: Literal["group", "none"] = Field(
+        "group", description="divide by the group's standard deviation (DeepSeekMath) or not"
+    )
+    clip_low: float = Field(0.2, gt=0, lt=1, description="the ratio is clipped below 1 - this; DeepSeekMath's epsilon")
+    clip_high: float = Field(0.2, gt=0, description="the ratio is clipped above 1 + this; DAPO raises it to 0.28")
+
+
+def check(params: Params) -> None:
+    """Raise BadInput for combinations that make no sense."""
+    check_loop(params)
+    if params.clip_high < params.clip_low:
+        raise BadInput(
+            f"rl.grpo: clip_high = {params.clip_high} is below clip_low = {params.clip_low}. Allowed: at least clip_low."
+        )
+
+
+@dataclass(frozen=True)
+class Grpo:
+    """The hooks of `tasks.rl.core.hooks.Hooks`."""
+
+    params: Params
+
+    def next_problems(
+        self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int
+    ) -> list[Problem]:
+        """Families take turns."""
+        return round_robin(step, count, pool, seed)
+
+    def shape(self, played: Trajectory) -> dict[str, float]:
+        """The outcome alone."""
+        return {}
+
+    def keep(self, group: Group) -> bool:
+        """A group whose outcomes agree has no gradient."""
+        return has_spread(group)
+
+    def advantages(self, rewards: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+        """(r - mean) / (std + 1e-4) within each group; std with n - 1, and the constant, as in TRL."""
+        import torch
+
+        advantages = torch.zeros_like(rewards)
+        for group in groups.unique():
+            mine = rewards[groups == group]
+            scale = mine.std() + 1e-4 if self.params.scale == "group" else 1.0
+            advantages[groups == group] = (mine - mine.mean()) / scale
+        return advantages
+
+    def token_loss(
+        self, logp: torch.Tensor, old_logp: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """-min(ratio A, clip(ratio) A), DeepSeekMath eq. 3; the ratio of masked tokens is 1."""
+        import torch
+
+        ratio = torch.exp((logp - old_logp) * mask)
+        clipped = ratio.clamp(1 - self.params.clip_low, 1 + self.params.clip_high)
+        return -torch.min(ratio * advantages, clipped * advantages)
+
+
+def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
+    """Train one specialist; see the room's loop for what it leaves behind."""
+    return reinforce(inputs, params, Grpo(params), ctx)

@@ -1,0 +1,65 @@
+"""The rl stage as Prefect tasks: one specialist per world, each cached on its own, and one artifact that holds them all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.artifact import Artifact, lock
+from tasks.cached import STAGE, key
+from tasks.execute import Job, own_process, produce
+from tasks.fingerprint import Key, folder_id
+
+
+def unit_key(job: Job, world: str) -> Key:
+    """The key of one world's specialist: the stage's key with that world alone among its inputs.
+
+    Adding, dropping or changing another world leaves it as it is.
+    """
+    files = job.plan.store.files(job.inputs["worlds"]) or {}
+    own = {path: md5 for path, md5 in files.items() if path.startswith(f"{world}/")}
+    return Key({**job.key.parts, "inputs": {**job.inputs, "worlds": folder_id(own)}, "unit": world})
+
+
+@task(name="specialist", task_run_name="rl: {unit.parts[unit]}", cache_key_fn=key, **STAGE)
+def reinforce_world(job: Job, unit: Key, side_by_side: int) -> dict[str, str]:
+    """Train one world's specialist from the common SFT model, in a process of its own."""
+    store, world = job.plan.store, unit.parts["unit"]
+    with lock(store.state, f"key-{unit.digest[:32]}"):
+        if not job.refreshed and (found := store.find(unit)):
+            return asdict(found)
+        out, scratch = store.workbench(unit.digest)
+        inputs = {"worlds": job.open("worlds"), "sft": job.open("sft"), "world": world}
+        threads = max(1, job.plan.settings.shared.threads // side_by_side)
+        figures = own_process(job, out, scratch, inputs, world, threads)
+        job.check_unchanged()
+        done = store.record(unit, store.put(out), {"figures": figures})
+        store.clear_workbench(unit.digest)
+    return asdict(done)
+
+
+@task(name="rl", task_run_name="rl: {job.method}", cache_key_fn=key, **STAGE)
+def reinforce(job: Job) -> dict[str, str]:
+    """Reinforce the SFT model in every world; the artifact has one folder per world."""
+
+    def work(out: Path, scratch: Path) -> dict[str, Any]:
+        store = job.plan.store
+        units = [unit_key(job, folder.name) for folder in sorted(job.open("worlds").iterdir()) if folder.is_dir()]
+        with lock(store.state, f"slot-{job.plan.settings.shared.device}"):
+            futures = [
+                reinforce_world.with_options(refresh_cache=job.refreshed or store.find(unit) is None).submit(job, unit, len(units))
+                for unit in units
+            ]
+            specialists = [Artifact(**future.result()) for future in futures]
+        figures = {}
+        for unit, specialist in zip(units, specialists, strict=True):
+            shutil.copytree(store.view(specialist.identity), out / unit.parts["unit"])
+            figures[unit.parts["unit"]] = (store.entry(unit.digest) or {}).get("figures", {})
+        return json.loads(json.dumps(figures))
+
+    return asdict(produce(job, work))

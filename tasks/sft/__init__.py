@@ -1,0 +1,19 @@
+"""The door to sft: a method fine-tunes a checkpoint on kept rows.
+
+The room owns the training loop (`core/`); a method fills its hooks. It leaves in `ctx.out`: `model/` and `curves.csv`, and
+returns figures (rows, tokens, final losses). Before a step is taken the mask proof must hold for every row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """worlds: folder of frozen worlds (for the system prompt). base: folder with model/. filter: folder with dataset.parquet."""
+
+    worlds: Path
+    base: Path
+    filter: Path

@@ -1,0 +1,114 @@
+"""From marked rows to batches of proven tokens. Nothing is cut: what does not fit is left out, counted and named."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.models import Example, prove_masks, render_many
+from tasks.prompts import system_message
+from tasks.rows import DATASET, message_of, read_table
+from tasks.worlds.runtime import load_all
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""The label of a token that is not trained, torch's own convention."""
+BUCKET = 32
+"""Batches' worth of rows sorted by length together; ours: little padding, and rows still meet at random."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row. ids: tokens up to its last trained one; labels: the same, IGNORED where not trained; weight >= 0."""
+
+    name: str
+    ids: list[int]
+    labels: list[int]
+    weight: float
+
+
+@dataclass
+class Data:
+    """The rows of both splits, and why each other kept row was left out (name, reason)."""
+
+    train: list[Row] = field(default_factory=list)
+    validation: list[Row] = field(default_factory=list)
+    dropped: list[tuple[str, str]] = field(default_factory=list)
+    proven_turns: int = 0
+
+
+def load_data(
+    path: Path,
+    worlds: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Mapping[str, str],
+    max_length: int,
+    row_weight: Callable[[Mapping[str, Any]], float],
+) -> Data:
+    """The kept rows of train and validation as tokens; the mask proof has held for each of them.
+
+    Every row of the file is accounted for: not marked to keep, of the test split, without a turn, longer than max_length tokens,
+    or used. Raises MaskError naming the row whose tokens are not what a server would read and the assistant produce.
+    """
+    systems = {name: system_message(world, prompt) for name, world in load_all(worlds).items()}
+    rows = read_table(path, DATASET).drop_columns(["turns"]).to_pylist()
+    used = [row for row in rows if row["keep"] and row["split"] in ("train", "validation")]
+    talks = [[message_of(message) for message in row["messages"]] for row in used]
+    rendered = render_many(tokenizer, [(systems[row["world"]], talk) for row, talk in zip(used, talks, strict=True)])
+    names = [row["traj_id"] for row in used]
+    examples = map(Example, names, [systems[row["world"]] for row in used], talks, rendered)
+    data = Data(proven_turns=prove_masks(tokenizer, examples))
+    for row, tokens in zip(used, rendered, strict=True):
+        end = max((index + 1 for index, trained in enumerate(tokens.mask) if trained), default=0)
+        if reason := "no assistant turn" if not end else f"{end} tokens" if end > max_length else "":
+            data.dropped.append((row["traj_id"], reason))
+            continue
+        labels = [token if trained else IGNORED for token, trained in zip(tokens.ids, tokens.mask, strict=True)]
+        ready = Row(row["traj_id"], tokens.ids[:end], labels[:end], row_weight(row))
+        (data.train if row["split"] == "train" else data.validation).append(ready)
+    return data
+
+
+def batches(rows: Sequence[Row], tokens: int, rng: random.Random | None) -> list[list[int]]:
+    """Indices of `rows` in batches of at most `tokens` tokens, padding included; a longer row is a batch of its own.
+
+    rng shuffles rows, then batches, with rows of like length together; None keeps them sorted by length (for validation).
+    """
+    order = list(range(len(rows)))
+    if rng is not None:
+        rng.shuffle(order)
+    mean = max(1, sum(len(row.ids) for row in rows) // max(1, len(rows)))
+    window = len(order) if rng is None else max(1, BUCKET * tokens // mean)
+    made: list[list[int]] = []
+    for start in range(0, len(order), max(1, window)):
+        batch: list[int] = []
+        for index in sorted(order[start : start + window], key=lambda index: len(rows[index].ids)):
+            if batch and (len(batch) + 1) * len(rows[index].ids) > tokens:
+                made.append(batch)
+                batch = []
+            batch.append(index)
+        made.append(batch)
+    if rng is not None:
+        rng.shuffle(made)
+    return made
+
+
+def collate(rows: Sequence[Row], pad: int) -> dict[str, Any]:
+    """A batch as tensors: input_ids (b, t) padded on the right with `pad`, labels (b, t), row_weights (b,).
+
+    No attention mask: attention is causal, so no token that counts can see the padding to its right.
+    """
+    import torch
+
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad)
+    labels = torch.full((len(rows), longest), IGNORED)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        labels[index, : len(row.labels)] = torch.tensor(row.labels)
+    return {"input_ids": ids, "labels": labels, "row_weights": torch.tensor([row.weight for row in rows])}

@@ -1,0 +1,270 @@
+"""The room's training loop: TRL's SFTTrainer over batches planned by us, with a paper's hooks in the loss.
+
+What differs from SFTTrainer as it comes: rows arrive as proven tokens, batches hold about as many tokens as asked for, logits are
+computed for trained tokens alone (SFTTrainer's fused head scores every position on a CPU, with entropies), and a resume state
+is complete or absent (the Trainer writes `checkpoint-N` in place).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from tasks import models
+from tasks.context import Context
+from tasks.params import BadInput, Params
+from tasks.sft import Inputs
+from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
+from tasks.sft.core.hooks import Hooks, Tokens, total_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+
+class Training(Params):
+    """Params of the loop, which every method of the room has."""
+
+    epochs: int = Field(1, ge=1, le=100, description="passes over the rows")
+    learning_rate: float = Field(2e-3, gt=0, le=0.1, description="AdamW's peak rate, then a cosine to 0; ours, for a tiny model")
+    warmup: int = Field(20, ge=0, le=100_000, description="steps of linear warm-up; ours")
+    batch_tokens: int = Field(1024, ge=16, le=10_000_000, description="tokens a step, padding included; ours: steps are scarce")
+    max_length: int = Field(2048, ge=16, le=1_000_000, description="tokens; a longer row is left out and named, never cut")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decay of matrices; ours")
+    max_norm: float = Field(1.0, gt=0, le=1000, description="gradients are clipped to this norm; the usual value")
+    max_steps: int = Field(0, ge=0, le=10_000_000, description="steps at most; 0 = all that the epochs give")
+    bf16: bool = Field(True, description="bfloat16 autocast on a GPU; a CPU trains in float32")
+    log_every: int = Field(25, ge=1, le=10_000, description="steps between points of the loss curve")
+    save_every: int = Field(200, ge=1, le=1_000_000, description="steps between resume states, a multiple of log_every")
+    validate_every: int = Field(400, ge=1, le=1_000_000, description="steps between validation losses; the last step always")
+    validation_rows: int = Field(100, ge=0, le=1_000_000, description="rows of the validation split that are scored")
+
+
+def check(params: Training) -> None:
+    """Raise BadInput for a resume state that would fall between two points of the curve."""
+    if params.save_every % params.log_every:
+        raise BadInput(
+            f"sft: save_every {params.save_every} is not a multiple of log_every {params.log_every}; a resumed run could "
+            "not give the same curve."
+        )
+
+
+def train(inputs: Inputs, params: Training, ctx: Context, hooks: Hooks) -> dict[str, Any]:
+    """Fine-tune base/model on the kept rows; leaves model/, curves.csv and dropped.csv (rows left out, with reasons).
+
+    Returns counts and losses (nats a token). Raises BadInput when no row is left to train on. Resumes from ctx.scratch.
+    """
+    import torch
+    from transformers import set_seed
+
+    torch.set_num_threads(ctx.threads)
+    set_seed(ctx.seed_for("sft") % 2**32)
+    model, tokenizer = models.load(inputs.base / "model", device=ctx.device)
+    path = inputs.filter / "dataset.parquet"
+    data = load_data(path, inputs.worlds, tokenizer, ctx.prompt, params.max_length, hooks.row_weight)
+    if not data.train:
+        raise BadInput(f"{path}: no row of the train split is kept and fits {params.max_length} tokens; nothing to train on.")
+    plan = [batch for n in range(params.epochs) for batch in batches(data.train, params.batch_tokens, ctx.rng("batches", n))]
+    plan = plan[: params.max_steps or None]
+    model = hooks.prepare(model).train()
+    history = _fit(model, tokenizer, data, plan, params, ctx, hooks)
+    models.save(hooks.finish(model), tokenizer, ctx.out / "model")
+    curve = _write_curves(ctx.out / "curves.csv", history)
+    _write(ctx.out / "dropped.csv", [("traj_id", "reason"), *data.dropped])
+    trained = [sum(label != IGNORED for label in row.labels) for row in data.train]
+    return {
+        "rows": len(data.train),
+        "validation_rows": len(data.validation),
+        "dropped_rows": len(data.dropped),
+        "dropped_first": [f"{name}: {reason}" for name, reason in data.dropped[:5]],
+        "proven_turns": data.proven_turns,
+        "tokens": sum(len(row.ids) for row in data.train),
+        "trained_tokens": sum(trained),
+        "steps": len(plan),
+        "final_loss": next((loss for _, loss, _ in reversed(curve) if loss != ""), None),
+        "final_validation_loss": next((loss for _, _, loss in reversed(curve) if loss != ""), None),
+    }
+
+
+def _fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Data,
+    plan: Sequence[Sequence[int]],
+    params: Training,
+    ctx: Context,
+    hooks: Hooks,
+) -> list[dict[str, Any]]:
+    """Train `model` in place over the planned batches; returns the Trainer's log."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+
+    staging, states = ctx.scratch / "staging", ctx.scratch / "states"
+    shutil.rmtree(staging, ignore_errors=True)
+    trainer = _trainer_class(hooks)(
+        model=model,
+        args=_config(params, ctx, staging),
+        train_dataset=Dataset.from_dict({"rows": [list(batch) for batch in plan]}),
+        data_collator=lambda items: collate([data.train[index] for index in items[0]["rows"]], tokenizer.pad_token_id),
+        processing_class=tokenizer,
+        callbacks=[_callback(data.validation[: params.validation_rows], tokenizer.pad_token_id, len(plan), params, ctx)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    _score_trained_tokens(model)
+    trainer.train(resume_from_checkpoint=_last_state(states))
+    shutil.rmtree(staging, ignore_errors=True)
+    return list(trainer.state.log_history)
+
+
+def _config(params: Training, ctx: Context, staging: Path) -> SFTConfig:
+    """One item of the dataset is one planned batch, and the plan holds all epochs: hence one epoch of batches of one."""
+    from trl import SFTConfig
+
+    on_cpu = ctx.device == "cpu"
+    return SFTConfig(
+        output_dir=str(staging),
+        num_train_epochs=1,
+        per_device_train_batch_size=1,
+        train_sampling_strategy="sequential",
+        learning_rate=params.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=params.warmup,
+        weight_decay=params.weight_decay,
+        max_grad_norm=params.max_norm,
+        optim="adamw_torch_fused",
+        use_cpu=on_cpu,
+        bf16=params.bf16 and not on_cpu,
+        gradient_checkpointing=not on_cpu,
+        logging_steps=params.log_every,
+        save_strategy="steps",
+        save_steps=params.save_every,
+        seed=ctx.seed_for("trainer") % 2**32,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        max_length=None,
+        dataloader_pin_memory=not on_cpu,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _score_trained_tokens(model: PreTrainedModel) -> None:
+    """Teach `model(input_ids=..., scored=...)`: the logits (n, v) of the scored positions alone; other calls stay as they are.
+
+    It goes through `forward`, so that wrappers for several GPUs see the call. scored: (b, t), true where the *next* token counts.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain_forward = base.forward
+
+    def forward(self: PreTrainedModel, *args: Any, scored: Tensor | None = None, **kwargs: Any) -> Any:
+        if scored is None:
+            return plain_forward(*args, **kwargs)
+        hidden = self.base_model(*args, use_cache=False, **kwargs).last_hidden_state
+        return self.get_output_embeddings()(hidden[scored])
+
+    base.forward = types.MethodType(forward, base)
+
+
+def tokens_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tokens:
+    """The trained tokens of a collated batch, scored by the model."""
+    import torch
+
+    targets = inputs["labels"][:, 1:]
+    scored = torch.nn.functional.pad(targets != IGNORED, (0, 1))
+    logits = model(input_ids=inputs["input_ids"], scored=scored).float()
+    wanted = targets[targets != IGNORED]
+    rows = scored.nonzero()[:, 0]
+    nll = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+    return Tokens(logits, wanted, rows, inputs["row_weights"][rows], nll)
+
+
+def _trainer_class(hooks: Hooks) -> type[SFTTrainer]:
+    """SFTTrainer with the room's loss; a class of its own here because trl takes seconds to import."""
+    from trl import SFTTrainer
+
+    class Trainer(SFTTrainer):
+        def compute_loss(
+            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Tensor:
+            return total_loss(tokens_of(model, inputs), model, hooks)
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """Resume states need no card (TRL writes one into each)."""
+
+    return Trainer
+
+
+def validation_loss(model: PreTrainedModel, rows: Sequence[Row], pad: int, tokens: int) -> float:
+    """Mean negative log-likelihood (nats a trained token) over all rows, unweighted."""
+    import torch
+
+    total, count = 0.0, 0
+    model.eval()
+    with torch.no_grad():
+        for batch in batches(rows, tokens, None):
+            inputs = {name: value.to(model.device) for name, value in collate([rows[i] for i in batch], pad).items()}
+            nll = tokens_of(model, inputs).nll
+            total, count = total + float(nll.sum()), count + len(nll)
+    model.train()
+    return total / count
+
+
+def _callback(validation: Sequence[Row], pad: int, steps: int, params: Training, ctx: Context) -> TrainerCallback:
+    """Validates, reports, and moves every finished resume state into place with one rename."""
+    from transformers import TrainerCallback
+
+    states = ctx.scratch / "states"
+
+    class Room(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            step = state.global_step
+            if validation and (step % params.validate_every == 0 or step == steps):
+                loss = validation_loss(kwargs["model"], validation, pad, params.batch_tokens)
+                state.log_history.append({"step": step, "validation_loss": loss})
+                ctx.log("validation_loss", loss, step)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if logs and "loss" in logs:
+                ctx.log("loss", logs["loss"], state.global_step)
+                ctx.progress(state.global_step, steps, f"loss {logs['loss']:.3f}")
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            name = f"checkpoint-{state.global_step}"
+            states.mkdir(parents=True, exist_ok=True)
+            older = list(states.iterdir())
+            os.replace(Path(args.output_dir) / name, states / name)
+            for folder in older:
+                shutil.rmtree(folder)
+
+    return Room()
+
+
+def _last_state(states: Path) -> str | None:
+    """The newest complete resume state; a kill between a rename and the clearing may leave two."""
+    found = sorted(states.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return str(found[-1]) if found else None
+
+
+def _write_curves(path: Path, history: Sequence[dict[str, Any]]) -> list[tuple[int, Any, Any]]:
+    """curves.csv: step, loss (mean since the last point), validation_loss; an empty cell where one was not measured."""
+    points: dict[int, dict[str, float]] = {}
+    for entry in history:
+        for name in ("loss", "validation_loss"):
+            if name in entry:
+                points.setdefault(int(entry["step"]), {})[name] = round(float(entry[name]), 6)
+    curve = [(step, point.get("loss", ""), point.get("validation_loss", "")) for step, point in sorted(points.items())]
+    _write(path, [("step", "loss", "validation_loss"), *curve])
+    return curve
+
+
+def _write(path: Path, lines: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)

@@ -1,0 +1,114 @@
+"""The first thing every process of Cairn does: find the project, and fix the surroundings before a heavy library loads.
+
+State of every library stays under the state root; telemetry is off; kernels and threads are fixed, because CPU results depend on
+the instruction set and on the number of threads (law 4). Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+MARKERS = ("dvc.yaml", "params/pipeline.yaml")
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The nearest folder at or above `start` (default: the current one) that is a Cairn project."""
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if all((folder / marker).is_file() for marker in MARKERS):
+            return folder
+    from tasks.params import BadInput
+
+    raise BadInput(f"{here} is not inside a Cairn project: no folder at or above it has {' and '.join(MARKERS)}.")
+
+
+def state_root(project: Path) -> Path:
+    """Where keys, bytes and the state of the libraries live.
+
+    `CAIRN_HOME` when set; else `.cairn` of the checkout that DVC works for (`DVC_ROOT` names the main checkout even inside
+    `dvc exp run --temp`, so experiments share the store); else `.cairn` of the project.
+    """
+    if home := os.environ.get("CAIRN_HOME"):
+        return Path(home).resolve()
+    return Path(os.environ.get("DVC_ROOT") or project).resolve() / ".cairn"
+
+
+def surroundings(state: Path, threads: int = 1) -> dict[str, str]:
+    """The environment of a Cairn process. What the user already set about places and servers stays (see `fix`)."""
+    temporary = state / "tmp"
+    return {
+        # places
+        "PREFECT_HOME": str(state / "prefect"),
+        "DVC_SITE_CACHE_DIR": str(state / "dvc"),
+        "HF_HOME": str(state / "huggingface"),
+        "MPLCONFIGDIR": str(state / "matplotlib"),
+        "TORCHINDUCTOR_CACHE_DIR": str(state / "torch"),
+        "TMPDIR": str(temporary),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{state / 'mlflow.db'}",
+        # telemetry and look-ups on the network
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DVC_NO_ANALYTICS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        # quiet libraries: Cairn reports progress itself
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "GIT_PYTHON_REFRESH": "quiet",
+        **kernels(threads),
+    }
+
+
+def kernels(threads: int) -> dict[str, str]:
+    """What makes CPU kernels repeatable: one instruction set for torch, oneDNN and MKL, and a fixed number of threads."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "AVX2",
+        "PYTHONHASHSEED": "0",
+    }
+
+
+_FIXED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR")
+_PROJECT_ONLY = ("TMPDIR",)
+
+
+def fix(project: Path, threads: int = 1) -> Path:
+    """Put the surroundings in place for this process and its children; returns the state root.
+
+    Places and switches that the user set are respected; kernels and threads are not negotiable, they are part of the result.
+    """
+    state = state_root(project)
+    for name, value in surroundings(state, threads).items():
+        if name in _FIXED or name in _PROJECT_ONLY:
+            os.environ[name] = value
+        else:
+            os.environ.setdefault(name, value)
+    Path(os.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+    return state
+
+
+def use_own_python(project: Path) -> None:
+    """Continue in the project's environment when started by another Python (`dvc repro` without an activated environment)."""
+    home = Path(os.environ.get("DVC_ROOT") or project)
+    own = home / ".venv" / "bin" / "python"
+    if own.exists() and Path(sys.prefix).resolve() != (home / ".venv").resolve() and "CAIRN_PYTHON" not in os.environ:
+        os.environ["CAIRN_PYTHON"] = str(own)
+        os.execv(own, [str(own), "-m", *_module_command()])
+
+
+def _module_command() -> list[str]:
+    spec = sys.modules["__main__"].__spec__
+    return [spec.name if spec else sys.argv[0], *sys.argv[1:]]

@@ -1,0 +1,22 @@
+"""The worlds stage as a Prefect task: open the inputs, run the chosen method, keep what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from tasks.cached import STAGE, key, submit
+from tasks.execute import Job, in_process, produce
+
+
+@task(name="worlds", task_run_name="worlds: {job.method}", cache_key_fn=key, **STAGE)
+def freeze_worlds(job: Job) -> dict[str, str]:
+    """Freeze every world of the params into one artifact."""
+
+    def work(out: Path, scratch: Path) -> dict[str, Any]:
+        return in_process(job, out, scratch, {}, submit)
+
+    return asdict(produce(job, work))

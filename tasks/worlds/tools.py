@@ -1,0 +1,222 @@
+"""Tools: typed Python methods with Google docstrings, from which the JSON schema is derived, and the strict check of a call.
+
+A world marks its methods with `@read`, `@write` or `@end`. Supported argument types: str, int, float, bool, Literal of strings
+or integers, list of one of these, and `| None` for optional ones. Anything else is refused when the world is loaded, because a
+schema that says less than the function means would let a model's output through unchecked.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from tasks.params import BadInput, nearest
+from tasks.worlds import Kind
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Check = Callable[[Any], Any]
+"""Takes a JSON value, returns it in canonical form, or raises `Refused` saying what is wrong with it."""
+
+
+class Refused(Exception):
+    """A call that is refused: bad arguments, or a rule of the API. The message is what the agent reads."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool. parameters: JSON schema of the arguments. produces, consumes: types of ids and values that its answer gives
+    and its arguments need (the edges of the API graph). checks: argument name -> (check, required)."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    kind: Kind
+    produces: tuple[str, ...]
+    consumes: tuple[str, ...]
+    checks: Mapping[str, tuple[Check, bool]]
+
+    def schema(self) -> dict[str, Any]:
+        """The tool in the OpenAI shape."""
+        function = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": function}
+
+    def validate(self, arguments: Any) -> dict[str, Any]:
+        """The arguments in canonical form, in the order of the schema; raises Refused on the first mistake."""
+        if not isinstance(arguments, dict):
+            raise Refused("arguments must be a JSON object")
+        for name in arguments:
+            if name not in self.checks:
+                raise Refused(f"unknown argument {name!r}.{nearest(str(name), self.checks)} Known: {', '.join(self.checks)}")
+        clean = {}
+        for name, (check, required) in self.checks.items():
+            if name in arguments:
+                try:
+                    clean[name] = check(arguments[name])
+                except Refused as error:
+                    raise Refused(f"argument {name!r} {error}") from None
+            elif required:
+                raise Refused(f"argument {name!r} is missing")
+        return clean
+
+
+def _mark(kind: Kind, produces: tuple[str, ...], consumes: tuple[str, ...] | None) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        function.__dict__["cairn_tool"] = (kind, produces, consumes)
+        return function
+
+    return decorate
+
+
+def read(*, produces: tuple[str, ...] = (), consumes: tuple[str, ...] | None = None) -> Callable[[Function], Function]:
+    """A tool that only looks; a write to the state inside it is refused. consumes: by default the argument names."""
+    return _mark("read", produces, consumes)
+
+
+def write(*, produces: tuple[str, ...] = (), consumes: tuple[str, ...] | None = None) -> Callable[[Function], Function]:
+    """A tool that changes the state."""
+    return _mark("write", produces, consumes)
+
+
+def end(*, produces: tuple[str, ...] = (), consumes: tuple[str, ...] | None = None) -> Callable[[Function], Function]:
+    """A tool that ends the conversation (hands over to a person); it changes nothing."""
+    return _mark("end", produces, consumes)
+
+
+def tools_of(world: type) -> dict[str, Tool]:
+    """Every tool of a world class, by name, in the order of their definition."""
+    found: dict[str, Tool] = {}
+    for base in reversed(world.__mro__):
+        for name, member in vars(base).items():
+            if hasattr(member, "cairn_tool"):
+                found[name] = _tool(world, name, member)
+    if not found:
+        raise BadInput(f"world {world.__name__}: no tools. Decorate methods with @read, @write or @end of tasks.worlds.tools.")
+    return found
+
+
+def _tool(world: type, name: str, function: Callable[..., Any]) -> Tool:
+    kind, produces, consumes = function.__dict__["cairn_tool"]
+    where = f"tool {world.__name__}.{name}"
+    summary, about = _docstring(inspect.getdoc(function) or "")
+    if not summary:
+        raise BadInput(f"{where}: no docstring. Write one line on what the tool does, and an 'Args:' section.")
+    hints = get_type_hints(function)
+    properties: dict[str, Any] = {}
+    checks: dict[str, tuple[Check, bool]] = {}
+    for argument in list(inspect.signature(function).parameters.values())[1:]:
+        if argument.name not in hints:
+            raise BadInput(f"{where}: argument {argument.name!r} has no type hint.")
+        if argument.name not in about:
+            raise BadInput(f"{where}: argument {argument.name!r} is not described under 'Args:'.")
+        schema, check = _schema(hints[argument.name], f"{where}: argument {argument.name!r}")
+        properties[argument.name] = {**schema, "description": about[argument.name]}
+        checks[argument.name] = (check, argument.default is inspect.Parameter.empty)
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name, (_, required) in checks.items() if required],
+        "additionalProperties": False,
+    }
+    return Tool(name, summary, parameters, kind, produces, tuple(checks) if consumes is None else consumes, checks)
+
+
+def _docstring(text: str) -> tuple[str, dict[str, str]]:
+    """Summary (everything before the first section, on one line) and the Args section, argument -> text."""
+    head, _, rest = text.partition("\nArgs:\n")
+    summary = " ".join(re.split(r"\n(?:Returns|Raises):\n", head)[0].split())
+    about: dict[str, str] = {}
+    last = ""
+    for line in rest.splitlines():
+        if line and not line.startswith(" "):
+            break
+        if found := re.match(r"^ {2,4}(\w+)(?: \([^)]*\))?: (.+)$", line):
+            last = found[1]
+            about[last] = found[2].strip()
+        elif last and line.strip():
+            about[last] += " " + line.strip()
+    return summary, about
+
+
+def _text(value: Any) -> Any:
+    if type(value) is not str:
+        raise Refused(f"must be a string, got {value!r}")
+    return value
+
+
+def _integer(value: Any) -> Any:
+    if type(value) is float and value.is_integer():
+        return int(value)  # JSON has one kind of number: 2.0 is the integer 2
+    if type(value) is not int:
+        raise Refused(f"must be an integer, got {value!r}")
+    return value
+
+
+def _number(value: Any) -> Any:
+    if type(value) is float and value - value != 0.0:
+        raise Refused("must be a finite number")
+    if type(value) not in (int, float):
+        raise Refused(f"must be a number, got {value!r}")
+    return value
+
+
+def _boolean(value: Any) -> Any:
+    if type(value) is not bool:
+        raise Refused(f"must be true or false, got {value!r}")
+    return value
+
+
+_PLAIN: dict[Any, tuple[str, Check]] = {
+    str: ("string", _text),
+    int: ("integer", _integer),
+    float: ("number", _number),
+    bool: ("boolean", _boolean),
+}
+
+
+def _schema(hint: Any, where: str) -> tuple[dict[str, Any], Check]:
+    """JSON schema and check of one type hint."""
+    if hint in _PLAIN:
+        name, check = _PLAIN[hint]
+        return {"type": name}, check
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return _choice(inner, where)
+    if origin is list and len(inner) == 1:
+        schema, check = _schema(inner[0], where)
+        return {"type": "array", "items": schema}, _list_of(check)
+    if origin in (Union, types.UnionType) and len(inner) == 2 and type(None) in inner:
+        schema, check = _schema(next(kind for kind in inner if kind is not type(None)), where)
+        return {"anyOf": [schema, {"type": "null"}]}, _optional(check)
+    raise BadInput(f"{where} has type {hint}. Allowed: str, int, float, bool, Literal, list of these, and '| None'.")
+
+
+def _choice(values: tuple[Any, ...], where: str) -> tuple[dict[str, Any], Check]:
+    kinds = {type(value) for value in values}
+    if len(kinds) != 1 or not kinds <= {str, int}:
+        raise BadInput(f"{where}: a Literal must hold strings only or integers only, got {values}.")
+    kind, plain = _PLAIN[kinds.pop()]
+
+    def check(value: Any) -> Any:
+        value = plain(value)
+        if value not in values:
+            raise Refused(f"must be one of {', '.join(map(str, values))}, got {value!r}")
+        return value
+
+    return {"type": kind, "enum": list(values)}, check
+
+
+def _list_of(check: Check) -> Check:
+    def check_all(value: Any) -> Any:
+        if type(value) is not list:
+            raise Refused(f"must be a list, got {value!r}")
+        return [check(item) for item in value]
+
+    return check_all
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)

@@ -1,0 +1,165 @@
+"""The house: every file in its room, names that are addresses, and a README that is current."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tasks
+from tasks import STAGES, methods
+from tasks.fingerprint import PLUMBING, listed, reach
+from tasks.params import Params
+from tasks.settings import ROLES, load, profiles
+from tests.conftest import ROOT
+
+TOP = {
+    "pyproject.toml", "README.md", "flows", "tasks", "params", "dvc.yaml", "tests", "infra",
+    "dvc.lock", "Makefile", "LICENSE", "requirements.lock", "requirements-cuda.lock",
+}  # fmt: skip
+ALL = [(one.stage, one.name) for one in methods.everything()]
+
+
+def tracked() -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [Path(line) for line in listing.stdout.splitlines() if (ROOT / line).exists()]
+
+
+def test_the_top_level_is_the_owners() -> None:
+    found = {path.parts[0] for path in tracked() if not path.parts[0].startswith(".")}
+    assert found <= TOP, f"not at the top level: {sorted(found - TOP)}"
+    assert found >= {"pyproject.toml", "README.md", "flows", "tasks", "params", "dvc.yaml", "tests", "infra"}
+
+
+def test_the_packages_are_ours() -> None:
+    """A foreign `tasks` in site-packages would win over this checkout when a process does not start at the root."""
+    assert Path(tasks.__file__ or "").resolve() == ROOT / "tasks" / "__init__.py"
+
+
+def test_the_order_of_the_road_is_said_three_times_alike() -> None:
+    """STAGES, dvc.yaml, and the calls in flows/pipeline.py."""
+    assert tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) == STAGES
+    from flows.pipeline import TASKS
+
+    assert tuple(TASKS) == STAGES
+    calls = re.findall(r"= road\((\w+)", (ROOT / "flows/pipeline.py").read_text())
+    assert calls == [task.fn.__name__ for task in TASKS.values()]
+
+
+def test_every_folder_under_tasks_is_a_room_or_shared() -> None:
+    folders = {path.name for path in (ROOT / "tasks").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == {*STAGES, "agents", "llm"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_room_holds_a_door_a_task_and_methods(stage: str) -> None:
+    room = ROOT / "tasks" / stage
+    files = {path.stem for path in room.glob("*.py")}
+    assert {"__init__", "task"} <= files
+    if stage != "worlds":  # the worlds room also holds the contract's runtime and the built-in worlds
+        assert files - {"__init__", "task"} == set(methods.names(stage)), "a file of a room is a method; helpers live in core/"
+    assert methods.names(stage), f"room {stage} has no method"
+
+
+def test_method_names_are_unique_in_the_house() -> None:
+    names = [name for _, name in ALL]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("stage", "name"), ALL)
+def test_a_method_states_what_it_is(stage: str, name: str) -> None:
+    module = methods.load(stage, name)
+    assert issubclass(module.Params, Params), "Params is frozen and refuses unknown keys"
+    module.Params()  # every param has a default
+    for key, field in module.Params.model_fields.items():
+        assert field.description, f"{stage}/{name}: param {key} has no description"
+    assert callable(module.run)
+    assert module.__doc__ and len(module.__doc__.split()) > 30, f"{stage}/{name}: the header says too little"
+    if module.PAPER:
+        assert module.PAPER.startswith("https://arxiv.org/abs/") and module.SLUG
+        assert re.search(r"^\s*1\. ", module.__doc__, re.M) or "No departure" in module.__doc__, "departures are numbered"
+    assert (ROOT / "params" / stage / f"{name}.yaml").is_file(), "one name, three trees: params"
+    assert (ROOT / "tests" / stage / f"test_{name}.py").is_file(), "one name, three trees: tests"
+
+
+def test_every_params_file_has_its_method() -> None:
+    for path in (ROOT / "params").glob("*/*.yaml"):
+        if path.parent.name != "profiles":
+            assert path.stem in methods.names(path.parent.name), f"{path} belongs to no method"
+
+
+@pytest.mark.parametrize("profile", profiles(ROOT))
+def test_a_profile_is_complete_and_valid(profile: str) -> None:
+    settings = load(ROOT, profile)
+    settings.check()
+    assert settings.shared.profile == profile
+    for about in listed(settings).values():
+        for key in about.settings:
+            from tasks.settings import dig
+
+            dig(settings.tree, key)
+    assert set(settings.tree["roles"]) == set(ROLES)
+
+
+def test_no_file_is_named_after_a_library() -> None:
+    """Run by path, `tasks/evaluate.py` once replaced a library of that name."""
+    libraries = set(sys.stdlib_module_names) | set(packages_distributions())
+    ours = {"flows", "tasks", "tests", "infra"}
+    for path in tracked():
+        if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "infra") and path.stem != "__init__":
+            assert path.stem not in libraries - ours, f"{path} has the name of a library"
+
+
+def test_methods_reach_no_plumbing() -> None:
+    """What is left out of the key may not compute: no method imports it."""
+    for stage, name in ALL:
+        for module, path in reach(ROOT, [f"tasks.{stage}.{name}"]).items():
+            if path.name == "task.py":
+                continue
+            text = path.read_text()
+            for plumbing in PLUMBING:
+                short = plumbing.removeprefix("tasks.")
+                found = re.search(rf"^\s*(from {plumbing} import|import {plumbing}\b|from tasks import .*\b{short}\b)", text, re.M)
+                assert not found, f"{module} imports {plumbing}"
+
+
+@pytest.mark.parametrize(("stage", "name"), ALL)
+def test_importing_a_method_is_cheap(stage: str, name: str) -> None:
+    """Heavy libraries are imported when a method runs; a form or a cached run must not pay for them."""
+    path = ROOT / "tasks" / stage / f"{name}.py"
+    for node in ast.parse(path.read_text()).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for one in names:
+            assert one.split(".")[0] not in {"torch", "transformers", "trl", "datasets", "peft", "prefect", "mlflow", "dvc"}, one
+
+
+def test_modules_import() -> None:
+    for path in tracked():
+        if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "infra"):
+            parts = path.with_suffix("").parts
+            importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+
+
+def test_the_generated_parts_of_the_readme_are_current() -> None:
+    from infra.readme import current
+
+    assert current((ROOT / "README.md").read_text()) == (ROOT / "README.md").read_text(), "run `make docs`"
+
+
+def test_the_repository_names_no_machine() -> None:
+    """No path of one machine, no host of a package registry."""
+    bad = re.compile(r"(?<![\w/])/(work|root|home|opt|Users)/\w|pypi\.org|pythonhosted|files\.python")
+    for path in tracked():
+        if path.suffix in {".py", ".md", ".yaml", ".toml", ".lock", ".jinja", ""} and path.name != "test_house.py":
+            found = bad.search((ROOT / path).read_text(errors="replace"))
+            assert not found, f"{path}: {found and found.group()}"

@@ -1,0 +1,174 @@
+"""The gates by hand: each one alone can refuse, and evidence that does not fit is an error.
+
+Worked example: against a champion, margin 0.05. Difference +0.02 with interval -0.03 to +0.07: -0.03 > -0.05, not worse: promote.
+The same interval without a champion must lie above 0: -0.03 < 0, refuse.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.context import Context
+from tasks.decide import Inputs
+from tasks.decide.paired_gate import Params, run
+from tasks.params import BadInput
+
+NONE = "champion: none\n"
+CHAMPION = "champion:\n  identity: abc.dir\n  version: 3\n  pass_1: {retail: 0.5}\n"
+
+
+def estimate(mean: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+    """One estimate as evaluate writes it."""
+    return {"mean": mean, "low": low, "high": high, "n": 50, "trials": 4, "resamples": "problems", **more}
+
+
+def metrics(reference: str | None, low: float = -0.03) -> dict[str, Any]:
+    """An evaluation of one world with two families, in which all gates hold against a champion."""
+    gap = {"pass_1": estimate(0.02, low, 0.07, p_below=0.8)}
+    families = {"one_write": copy.deepcopy(gap), "forbidden": copy.deepcopy(gap), "write": copy.deepcopy(gap)}
+    block = {"pass_1": estimate(0.6, 0.5, 0.7)}
+    gate: dict[str, Any] = {
+        "candidate": "merged",
+        "reference": reference,
+        "overall": {"candidate": block},
+        "worlds": {"retail": {"candidate": block}},
+    }
+    if reference:
+        gate["overall"] |= {"reference": block, "paired": gap}
+        gate["worlds"]["retail"] |= {"reference": block, "paired": {**gap, "families": families}}
+    return {
+        "gate": gate,
+        "paired": {"merged-sft": {"retail": {**gap, "families": copy.deepcopy(families)}}},
+        "baselines": {
+            "retail": {
+                "oracle": {"pass_1": estimate(1, 0.9, 1)},
+                "do_nothing": {"pass_1": estimate(0, 0, 0.1)},
+                "constant": {"pass_1": estimate(0, 0, 0.1)},
+            }
+        },
+    }
+
+
+def decide(
+    tmp_path: Path, said: Any, champion: str = CHAMPION, candidate_id: str = "new.dir", **params: Any
+) -> dict[str, Any]:
+    """Run the method on an evaluation."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "metrics.json").write_text(said if isinstance(said, str) else json.dumps(said))
+    (tmp_path / "champion.yaml").write_text(champion)
+    ctx = Context(seed=0, out=out, scratch=out)
+    decision = run(Inputs(tmp_path, tmp_path / "champion.yaml", "merged", candidate_id), Params(**params), ctx)
+    assert json.loads((out / "decision.json").read_text()) == decision
+    return decision
+
+
+def failed(decision: dict[str, Any]) -> list[str]:
+    """Names of the gates that do not hold."""
+    return [gate["name"] for gate in decision["gates"] if not gate["passed"]]
+
+
+def test_not_worse_than_the_champion_is_promoted(tmp_path: Path) -> None:
+    decision = decide(tmp_path, metrics("champion"))
+    assert decision["decision"] == "promote" and not failed(decision)
+    assert "difference +0.020, 95 % interval -0.030 to +0.070" in decision["reason"]
+    assert decision["candidate"] == {"model": "merged", "identity": "new.dir", "pass_1": {"retail": 0.6}}
+    assert decision["champion"]["version"] == 3 and not decision["already_champion"]
+
+
+def test_without_a_champion_it_must_be_better_than_the_base(tmp_path: Path) -> None:
+    decision = decide(tmp_path, metrics("base"), NONE)
+    assert decision["decision"] == "refuse" and failed(decision) == ["reference"]
+    assert "is not shown to be better than base" in decision["reason"]
+
+
+def test_the_first_model_that_beats_the_base_is_promoted(tmp_path: Path) -> None:
+    decision = decide(tmp_path, metrics("base", low=0.01), NONE)
+    assert decision["decision"] == "promote" and decision["champion"] is None
+
+
+def test_worse_than_the_champion_is_refused(tmp_path: Path) -> None:
+    assert failed(decide(tmp_path, metrics("champion", low=-0.06))) == ["reference"]
+
+
+def test_one_family_that_falls_is_enough_to_refuse(tmp_path: Path) -> None:
+    """Two families, so each is held to 0.05 / 2: p = 0.01 refuses, p = 0.03 does not."""
+    said = metrics("champion")
+    gap = said["gate"]["worlds"]["retail"]["paired"]["families"]["forbidden"]["pass_1"]
+    gap |= {"mean": -0.4, "p_below": 0.03}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert not failed(decide(tmp_path / "a", said))
+    gap["p_below"] = 0.01
+    decision = decide(tmp_path / "b", said)
+    assert failed(decision) == ["families"] and "retail / forbidden (-0.400, p 0.01)" in decision["reason"]
+
+
+def test_without_a_champion_families_are_held_against_sft(tmp_path: Path) -> None:
+    said = metrics("base", low=0.01)
+    said["paired"]["merged-sft"]["retail"]["families"]["forbidden"]["pass_1"]["p_below"] = 0.001
+    decision = decide(tmp_path, said, NONE)
+    assert failed(decision) == ["families"] and "below sft" in decision["reason"]
+
+
+@pytest.mark.parametrize(
+    ("agent", "mean", "text"),
+    [
+        ("oracle", 0.98, "oracle 0.980 in retail (at least 1)"),
+        ("do_nothing", 0.2, "do_nothing 0.200 in retail (at most 0)"),
+        ("constant", 0.1, "constant 0.100 in retail (at most 0)"),
+    ],
+)
+def test_an_unsound_benchmark_promotes_nobody(tmp_path: Path, agent: str, mean: float, text: str) -> None:
+    said = metrics("champion")
+    said["baselines"]["retail"][agent]["pass_1"]["mean"] = mean
+    decision = decide(tmp_path, said)
+    assert failed(decision) == ["benchmark"] and text in decision["reason"]
+
+
+def test_minimum_and_evidence(tmp_path: Path) -> None:
+    decision = decide(tmp_path, metrics("champion"), min_pass_1=0.7, min_problems=51)
+    assert failed(decision) == ["minimum", "evidence"]
+    assert "0.600 in retail" in decision["reason"] and "50 gate problems were played, 51 are needed" in decision["reason"]
+
+
+def test_nobody_to_compare_with_is_refused(tmp_path: Path) -> None:
+    said = metrics(None)
+    assert failed(decide(tmp_path, said, NONE)) == ["reference"]
+
+
+def test_the_champion_itself_changes_nothing(tmp_path: Path) -> None:
+    decision = decide(tmp_path, metrics("champion", low=-0.5), candidate_id="abc.dir")
+    assert decision["decision"] == "promote" and decision["already_champion"]
+    assert "already is the champion" in decision["reason"] and failed(decision) == ["reference"]
+
+
+@pytest.mark.parametrize(
+    ("said", "champion", "text"),
+    [
+        (metrics("base"), CHAMPION, "says there is a champion, but the evaluation played the gate against base"),
+        (metrics("champion"), NONE, "says there is none, but the evaluation played the gate against champion"),
+        ({**metrics("champion"), "gate": {"candidate": "sft"}}, CHAMPION, "played by 'sft', not by the candidate 'merged'"),
+        ({"gate": {}}, NONE, "baselines, paired missing"),
+        ("{", NONE, "not valid JSON"),
+        (metrics("base"), "{}\n", "the key 'champion' is missing"),
+        (metrics("base"), "champion: retail\n", "allowed are none, or a mapping"),
+        (metrics("base"), "champion: {version: 1}\n", "allowed are none, or a mapping"),
+        ({**metrics("base"), "paired": {}}, NONE, "has no pair 'merged-sft'"),
+    ],
+)
+def test_evidence_that_does_not_fit_is_an_error(tmp_path: Path, said: Any, champion: str, text: str) -> None:
+    with pytest.raises(BadInput, match=text):
+        decide(tmp_path, said, champion)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_no_evaluation_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "champion.yaml").write_text(NONE)
+    with pytest.raises(BadInput, match=r"metrics\.json: no such file\. Run evaluate first"):
+        run(Inputs(tmp_path, tmp_path / "champion.yaml", "merged", "x"), Params(), Context(0, tmp_path, tmp_path))

@@ -1,0 +1,127 @@
+"""The room's own parts: the pool, the scoring of the model's own tokens, the record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.params import BadInput, validate
+from tasks.rl.core import record
+from tasks.rl.core.hooks import Group, Screened
+from tasks.rl.core.loop import _columns
+from tasks.rl.core.params import LoopParams, check_loop
+from tasks.rl.core.pool import choose_pool, difficulty, has_spread, round_robin
+from tasks.worlds import Problem, Trajectory
+from tests.rollout import tiny
+
+
+def problem(name: str, family: str) -> Problem:
+    return Problem(name, "retail", "train", family, (name,), "plain", "do it", {}, ())
+
+
+def screened(family: str, *solved: int) -> list[Screened]:
+    return [Screened(problem(f"{family}{index}", family), won, 4) for index, won in enumerate(solved)]
+
+
+def names(pool: list[Screened]) -> list[str]:
+    return [item.problem.problem_id for item in pool]
+
+
+def test_the_pool_keeps_every_family() -> None:
+    """By hand: six places, two families, three places each. Of the writes (solved 1, 2, 0, 3 of 4) the three medium ones
+    stay. No refusal is of medium difficulty (0, 4, 0, 4): screening over all families would drop them; here one that is
+    always solved, one that is never solved and one that is always solved stay."""
+    items = screened("write", 1, 2, 0, 3) + screened("forbidden", 0, 4, 0, 4)
+    assert names(choose_pool(items, 6)) == ["forbidden1", "forbidden0", "forbidden3", "write0", "write1", "write3"]
+    assert difficulty(items) == {"forbidden": {"always": 2, "never": 2}, "write": {"never": 1, "sometimes": 3}}
+
+
+def test_families_take_turns_and_every_problem_comes() -> None:
+    pool = screened("a", 1, 1, 1) + screened("b", 1)
+    played = [round_robin(step, 2, pool, seed=1) for step in range(3)]
+    assert [[one.family for one in step] for step in played] == [["a", "b"]] * 3
+    assert {step[0].problem_id for step in played} == {"a0", "a1", "a2"}
+    assert played == [round_robin(step, 2, pool, seed=1) for step in range(3)]
+
+
+def test_shaped_rewards_do_not_bring_a_dead_group_to_life() -> None:
+    assert not has_spread(Group(0, "p", "f", (0, 0), (0.0, 0.5)))
+    assert has_spread(Group(0, "p", "f", (0, 1), (0.0, 1.0)))
+
+
+def test_score_equals_the_plain_forward_and_scores_only_trained_tokens() -> None:
+    """Three rows in TRL's layout (prompt padded left, completion padded right); row 1 does not train, row 2 has a token in
+    the middle that is not the model's. Each trained token's log-probability is the one of a pass over its row alone."""
+    import torch
+
+    from tasks.rl.core.scoring import score
+
+    model = tiny.model()
+    ids = torch.tensor([[0, 9, 8, 7, 6, 0], [5, 6, 7, 8, 0, 0], [3, 4, 5, 6, 7, 8]])
+    present = torch.tensor([[0, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+    trained = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 1]])
+    logp, entropy = score(model, ids, present, trained, temperature=0.5)
+    assert (logp != 0).tolist() == trained.bool().tolist() == (entropy > 0).tolist()
+    for row, column in torch.nonzero(trained).tolist():
+        alone = ids[row][present[row].bool()]
+        place = int(present[row, : 3 + column].sum())
+        full = torch.log_softmax(model(alone[None]).logits[0, place - 1] / 0.5, dim=-1)
+        assert float(logp[row, column]) == pytest.approx(float(full[ids[row, 3 + column]]), abs=1e-4)
+        assert float(entropy[row, column]) == pytest.approx(float(-(full.exp() * full).sum()), abs=1e-4)
+    assert logp.requires_grad and not entropy.requires_grad
+
+
+def test_tokens_of_a_conversation_are_concatenated_never_rendered() -> None:
+    """By hand: the model read 1 2, said 3 4, read 5 and said 6: prompt 1 2, completion 3 4 5 6, of which 5 is not the
+    model's."""
+    turns = [
+        {"prompt_ids": [1, 2], "ids": [3, 4], "logprobs": [-0.5, -0.25]},
+        {"prompt_ids": [5], "ids": [6], "logprobs": [-1.0]},
+    ]
+    empty = Trajectory(problem("p", "f"), 0)
+    columns = _columns([Trajectory(problem("p", "f"), 0, turns=turns), empty], pad=9)
+    assert columns == {
+        "prompt_ids": [[1, 2], [9]],
+        "completion_ids": [[3, 4, 5, 6], [9]],
+        "logprobs": [[-0.5, -0.25, 0.0, -1.0], [0.0]],
+        "env_mask": [[1, 1, 0, 1], [0]],
+    }
+
+
+def test_the_best_checkpoint_may_not_let_a_family_fall() -> None:
+    """By hand: from 5 of 10 and 5 of 10, step 10 wins with 6 and 6; step 20 has more in all (10 and 3) but family b fell by
+    0.2."""
+    kept = record.Record()
+    assert kept.validated(record.Validation(0, {"a": (5, 10), "b": (5, 10)}), 0.1)
+    assert kept.validated(record.Validation(10, {"a": (6, 10), "b": (6, 10)}), 0.1)
+    assert not kept.validated(record.Validation(20, {"a": (10, 10), "b": (3, 10)}), 0.1)
+    assert kept.best == 10
+    assert kept.results()[2].falls(kept.results()[0]) == {"b": pytest.approx(0.2)}
+
+
+def test_the_entropy_alarm_compares_with_the_first_step_that_trained() -> None:
+    kept = record.Record()
+    lines = [(0.0, 0), (2.0, 10), (0.5, 10), (0.3, 10), (0.0, 0)]
+    alarms = [kept.add({"entropy": entropy, "tokens": tokens}, [], floor=0.2) for entropy, tokens in lines]
+    assert alarms == [False, False, False, True, False] and kept.alarms == [4]
+
+
+def test_a_state_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    assert record.newest(tmp_path) is None
+    for step in (2, 10):
+        kept = record.Record(step=step)
+        record.keep(kept, record.fresh(tmp_path / "staging" / f"checkpoint-{step}"), tmp_path, step)
+    record.fresh(tmp_path / "staging" / "checkpoint-12")  # a kill while it was written: never moved
+    state = record.newest(tmp_path)
+    assert state == tmp_path / "steps" / "10" and record.read(state).step == 10
+    assert [path.name for path in (tmp_path / "steps").iterdir()] == ["10"]
+
+
+def test_bad_params_say_what_is_allowed() -> None:
+    with pytest.raises(BadInput, match=r"slices = 3 does not divide groups x group_size = 8 x 8"):
+        check_loop(LoopParams(slices=3))
+    with pytest.raises(BadInput, match="max_turn_tokens = 96 leaves no room"):
+        check_loop(LoopParams(max_episode_tokens=96))
+    with pytest.raises(BadInput, match=r"group_size = 1.*>= 2"):
+        validate(LoopParams, {"group_size": 1}, "params/rl/grpo.yaml")
