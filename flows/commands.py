@@ -167,7 +167,9 @@ def use(asked: argparse.Namespace) -> int:
     old = active.read_text(encoding="utf-8")
     edited = all(profile_path(PROJECT, name).read_text(encoding="utf-8") != old for name in profiles(PROJECT))
     if edited and not asked.force:
-        raise BadInput(f"{PIPELINE} has edits that are in no profile. Save them as a profile, or repeat with --force (a copy is kept).")
+        raise BadInput(
+            f"{PIPELINE} has edits that are in no profile. Save them as a profile, or repeat with --force (a copy is kept)."
+        )
     if edited:
         kept = STATE / "replaced" / f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
         write_text(kept, old)
@@ -204,7 +206,7 @@ def status(asked: argparse.Namespace) -> int:
     steps = survey(plan, asked.verify)
     _print_steps(steps)
     done = {step.stage: step.artifact for step in steps if step.artifact}
-    late = behind(plan, done, {step.stage: step.job for step in steps if step.artifact})
+    late = behind(plan, done, {step.stage: step.job for step in steps if step.artifact and step.job})
     print(f"dvc.lock is behind for {', '.join(late)}" if late else "dvc.lock agrees" if done else "dvc.lock is not asked")
     return 0
 

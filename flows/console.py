@@ -60,5 +60,5 @@ class Console:
         self._said[key] = now
         spent = now - self._begun.get(stage, now)
         left = f", {spent / done * (total - done):.0f} s left" if done and spent > 1 else ""
-        text = f"{stage:<9} {done}/{total} {about['note']}{left}"
+        text = f"{stage:<9} {done}{f'/{total}' if total else ''} {about['note']}{left if total else ''}"
         print(f"\r\x1b[2K{text}" if self.live else text, end="" if self.live else "\n", file=self.stream, flush=True)

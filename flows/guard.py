@@ -34,7 +34,9 @@ def guarded(main: Callable[[], int]) -> int:
         return 1
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
-            _say(f"{error.strerror}: {error.filename or 'no file named'}. Nothing half-written was kept; make room or rights, run again.")
+            _say(
+                f"{error.strerror}: {error.filename or 'no file named'}. Nothing half-written was kept; make room or rights, run again."
+            )
             return 1
         raise
     except Exception as error:

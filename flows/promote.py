@@ -20,7 +20,7 @@ import yaml
 
 from tasks.artifact import Artifact, Store, lock, write_text
 from tasks.champion import CHAMPION, read
-from tasks.execute import Plan
+from tasks.execute import Plan, seen_anew
 from tasks.params import BadInput
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def champion(state: Path) -> dict[str, Any] | None:
 def _write(state: Path, entry: Mapping[str, Any]) -> None:
     path = state / LEDGER
     old = path.read_text() if path.exists() else ""
-    write_text(path, old + json.dumps({**entry, "who": _who(), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}) + "\n")
+    write_text(
+        path, old + json.dumps({**entry, "who": _who(), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}) + "\n"
+    )
 
 
 def _who() -> str:
@@ -104,7 +106,9 @@ def promote_candidate(run: Run, decision: Artifact | None, candidate: Artifact |
             run.promotion.update(decision="refuse", reason=f"{verdict['reason']}; not carried out: {why}")
         elif earlier:
             done = earlier[-1]
-            run.promotion.update(version=done["version"], reason=f"this decision was carried out before, as version {done['version']}")
+            run.promotion.update(
+                version=done["version"], reason=f"this decision was carried out before, as version {done['version']}"
+            )
         elif plan.settings.shared.promote.approval == "manual" and not approved:
             run.promotion.update(decision="waiting", reason=f"{verdict['reason']}; `cairn promote` carries it out")
         else:
@@ -176,6 +180,7 @@ def refresh_evidence(project: Path, store: Store, candidate: str | None) -> bool
     known = read(path)
     if known and known["identity"] == now["identity"]:
         return False
+    seen_anew(path)
     write_evidence(path, {"identity": now["identity"], "model": now["model"], "version": now["version"], **now["evidence"]})
     return True
 

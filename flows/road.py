@@ -131,7 +131,7 @@ def tell_dvc(plan: Plan, done: Mapping[str, Artifact]) -> str:
     if stale:
         return f"code or params of {', '.join(stale)} changed during the run: dvc.lock was left as it was"
     with lock(plan.store.state, "workspace"):
-        answer = dvc(project, "commit", "--force", "--quiet", *stages)
+        answer = dvc(project, "commit", "--force", *stages)
     if answer.returncode:
         said = (answer.stderr or answer.stdout).strip().splitlines()
         return f"DVC could not be brought up to date ({said[-1] if said else 'no message'}); the next `cairn run` tries again"

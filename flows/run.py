@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from collections.abc import Iterator
 
 from flows import OUTSIDE, PROJECT, STATE
 from flows.console import Console
@@ -102,7 +100,14 @@ class Run:
         if "evaluate" not in done:
             return {}
         metrics: dict[str, Any] = json.loads((self.plan.store.view(done["evaluate"].identity) / "metrics.json").read_text())
-        return metrics
+        self.tracker.measured(metrics)
+        return metrics | {"baselines": {world: _with_constant(one) for world, one in metrics["baselines"].items()}}
+
+
+def _with_constant(baselines: Mapping[str, Any]) -> dict[str, Any]:
+    """The baselines of a world, with the best of the constant agents under the name `constant`."""
+    always = [figure for name, figure in baselines.items() if name.startswith("always_")]
+    return {**baselines, "constant": max(always, key=lambda figure: figure["pass_1"]["mean"])}
 
 
 def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, refresh: Sequence[str] = ()) -> Plan:

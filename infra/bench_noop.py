@@ -15,7 +15,11 @@ from pathlib import Path
 
 from infra.bench import ROOT, publish
 
-COMMANDS = {"cairn run": ["-m", "flows.cli", "run"], "dvc repro": ["-m", "dvc", "repro"], "cairn --help": ["-m", "flows.cli", "--help"]}
+COMMANDS = {
+    "cairn run": ["-m", "flows.cli", "run"],
+    "dvc repro": ["-m", "dvc", "repro"],
+    "cairn --help": ["-m", "flows.cli", "--help"],
+}
 
 
 def _timed(arguments: list[str]) -> float:

@@ -48,7 +48,10 @@ def main() -> int:
     ours, plain = measure()
     publish(
         "shards",
-        [("scheduling cost per item, ms (must 1, aim 0.2)", statistics.median(ours)), ("plain loop, ms", statistics.median(plain))],
+        [
+            ("scheduling cost per item, ms (must 1, aim 0.2)", statistics.median(ours)),
+            ("plain loop, ms", statistics.median(plain)),
+        ],
         {"items": asked.items, "shard": asked.shard, "rounds": asked.rounds},
     )
     return 0

@@ -53,8 +53,17 @@ def _cuda(python: Path, pins: list[str]) -> str:
     torch = next(pin for pin in pins if pin.startswith("torch=="))
     report = json.loads(
         _pip(
-            python, "install", "--isolated", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", torch,
-            PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="",
+            python,
+            "install",
+            "--isolated",
+            "--dry-run",
+            "--ignore-installed",
+            "--quiet",
+            "--report",
+            "-",
+            torch,
+            PIP_CONFIG_FILE=os.devnull,
+            PIP_FIND_LINKS="",
         )
     )
     known = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}

@@ -12,7 +12,7 @@ from prefect.utilities.annotations import quote
 from tasks.artifact import Artifact
 from tasks.execute import Job
 
-STAGE = {
+STAGE: dict[str, Any] = {
     "persist_result": True,
     "result_serializer": "json",
     "cache_result_in_memory": False,
@@ -40,4 +40,4 @@ def _shard(work: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
 
 def submit(work: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
     """Hand a shard to the flow's task runner; the shard's items are passed by reference, unseen by Prefect."""
-    return _shard.submit(quote(work), quote(items))
+    return _shard.submit(quote(work), quote(items))  # type: ignore[call-overload]

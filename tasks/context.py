@@ -25,9 +25,7 @@ def seed_of(*names: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def in_order(
-    name: str, work: Callable[[Sequence[Item]], Result], items: Sequence[Item], shard_size: int
-) -> Iterator[Result]:
+def in_order(name: str, work: Callable[[Sequence[Item]], Result], items: Sequence[Item], shard_size: int) -> Iterator[Result]:
     """The plain way to process items in shards: one after another, nothing kept. Tests and scripts use it."""
     for start in range(0, len(items), shard_size):
         yield work(items[start : start + shard_size])

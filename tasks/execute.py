@@ -19,8 +19,9 @@ from tasks import dvc_lock, methods
 from tasks.artifact import Artifact, Store, lock, write_text
 from tasks.context import Context
 from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
-from tasks.params import Params
+from tasks.params import BadInput, Params
 from tasks.settings import Settings
+
 
 class Changed(RuntimeError):
     """Code or inputs changed while a stage ran: its result was not recorded."""
@@ -28,6 +29,16 @@ class Changed(RuntimeError):
 
 class StageFailed(RuntimeError):
     """A stage could not be finished; the message says why and what to do."""
+
+
+_first_seen: dict[Path, str] = {}
+"""Code as it was when this process first looked at it, before it imported any method. A later plan of the same process (the flow's,
+after the command's survey) must not pair newer bytes with the modules that are already loaded."""
+
+
+def seen_anew(path: Path) -> None:
+    """Forget how a file first looked: for a file that Cairn itself rewrites between two plans and no module comes from."""
+    _first_seen.pop(path, None)
 
 
 @dataclass(frozen=True)
@@ -52,18 +63,22 @@ class Plan:
         """Hash the code first, then look at the params (which imports methods)."""
         store = Store(state)
         stages = listed(settings)
-        code = {path: "" for about in stages.values() for path in about.code}
-        for path in code:
+        code = {}
+        for path in {path for about in stages.values() for path in about.code}:
             if (settings.project / path).exists():
-                code[path] = store.hashes.path(settings.project / path)
+                code[path] = _first_seen.setdefault(settings.project / path, store.hashes.path(settings.project / path))
         plan = cls(settings, store, stages, code, **more)
         settings.check()
+        for about in stages.values():
+            for file in about.files:
+                if not (settings.project / file).is_file():
+                    raise BadInput(f"{file} is missing: dvc.yaml tracks it for stage {about.stage!r}. A file that says `{{}}` will do.")
         return plan
 
     def job(self, stage: str, inputs: Mapping[str, str]) -> Job:
         """A stage's job, given the identities of its inputs. `Changed` when the code is no longer what it was at the start."""
         key = key_of(self.settings, self.stages[stage], inputs, self.store.hashes)
-        moved = [path for path, md5 in key.parts["code"].items() if md5 != self.code[path]]
+        moved = [path for path, md5 in key.parts["code"].items() if md5 != self.code.get(path)]
         if moved:
             raise Changed(
                 f"{', '.join(moved)} changed since this run started; stage {stage!r} was not run with half-old code. Run again."
@@ -254,7 +269,9 @@ def _start(submit: Callable[..., Any] | None, work: Callable[[Sequence[Any]], An
     return submit(work, items) if submit else _Later(work, items)
 
 
-def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callable[..., None], shards: Callable[..., Any]) -> Context:
+def context(
+    spec: Mapping[str, Any], log: Callable[..., None], progress: Callable[..., None], shards: Callable[..., Any]
+) -> Context:
     """The surroundings of a method's run, from a job's spec."""
     from tasks.llm.roles import maker
 
@@ -286,13 +303,17 @@ def _path(value: Any) -> Any:
     return Path(value) if isinstance(value, str) and value.startswith("/") else value
 
 
-def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], submit: Callable[..., Any] | None) -> dict[str, Any]:
+def in_process(
+    job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], submit: Callable[..., Any] | None
+) -> dict[str, Any]:
     """Run the job's method here; its shards go through `submit`. For methods that need no training loop of a library."""
     log, progress = job.ears()
     return call(spec := job.spec(out, scratch, inputs), context(spec, log, progress, sharded(scratch, submit)))
 
 
-def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "", threads: int = 0) -> dict[str, Any]:
+def own_process(
+    job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "", threads: int = 0
+) -> dict[str, Any]:
     """Run the job's method in a process of its own. `threads`: instead of the shared setting, when several run side by side."""
     from tasks import process
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from tasks.params import BadInput
@@ -25,8 +26,18 @@ DATA = "data/"
 """Deps and outs under this folder are artifacts; all other deps are code or files that people edit."""
 
 PLUMBING = frozenset(
-    f"tasks.{name}" for name in (
-        "artifact", "cached", "dvc_lock", "execute", "fingerprint", "methods", "process", "settings", "start", "track"
+    f"tasks.{name}"
+    for name in (
+        "artifact",
+        "cached",
+        "dvc_lock",
+        "execute",
+        "fingerprint",
+        "methods",
+        "process",
+        "settings",
+        "start",
+        "track",
     )
 )
 """Modules that carry results but compute none: they choose what runs, hash it, store it and report it. What they pass into a
@@ -44,25 +55,27 @@ class Hashes:
 
     def __init__(self, state: Path) -> None:
         state.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock()
         self._db = sqlite3.connect(state / "hashes.db", timeout=30, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=OFF")
-        self._db.execute("CREATE TABLE IF NOT EXISTS md5 (dev INT, ino INT, size INT, mtime INT, md5 TEXT, PRIMARY KEY (dev, ino))")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS md5 (dev INT, ino INT, size INT, mtime INT, md5 TEXT, PRIMARY KEY (dev, ino))"
+        )
 
     def file(self, path: Path, trust: bool = True) -> str:
         """md5 of a file; with `trust` False it is read even if it looks unchanged."""
         seen = path.stat()
+        name = (seen.st_dev, seen.st_ino)
+        looks = (seen.st_size, seen.st_mtime_ns)
         if trust:
-            row = self._db.execute(
-                "SELECT md5 FROM md5 WHERE dev=? AND ino=? AND size=? AND mtime=?",
-                (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns),
-            ).fetchone()
-            if row:
-                return str(row[0])
+            with self._lock:
+                row = self._db.execute("SELECT size, mtime, md5 FROM md5 WHERE dev=? AND ino=?", name).fetchone()
+            if row and row[:2] == looks:
+                return str(row[2])
         value = file_md5(path)
-        self._db.execute(
-            "INSERT OR REPLACE INTO md5 VALUES (?,?,?,?,?)", (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, value)
-        )
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO md5 VALUES (?,?,?,?,?)", (*name, *looks, value))
         return value
 
     def listing(self, folder: Path, trust: bool = True) -> dict[str, str]:
@@ -235,7 +248,7 @@ def _short(value: Any) -> str:
 def check_closure(settings: Settings, about: Listed) -> None:
     """Stop a run whose code is not wholly listed: each module that the stage can reach must be among its deps.
 
-    Reached are: the method and the room's task, everything of this project they import (lazy imports included), and every
+    Reached are: the method and the room's task, the players of its model roles, everything of this project they import (lazy imports included), and every
     `module:name` that stands in the params.
     """
     for path in sorted(closure(settings, about)):
@@ -250,11 +263,9 @@ def closure(settings: Settings, about: Listed) -> set[str]:
     """Paths of the project's own modules that a stage can reach (package `__init__` files included, plumbing left out)."""
     method = settings.method(about.stage)
     roots = [f"tasks.{about.stage}.{method}", f"tasks.{about.stage}.task"]
+    roots += ["tasks.llm.roles"] if any(key.startswith("roles.") for key in about.settings) else []
     roots += [name.partition(":")[0] for name in _module_names(settings.params(about.stage).model_dump())]
-    return {
-        path.relative_to(settings.project).as_posix()
-        for path in reach(settings.project, roots).values()
-    }
+    return {path.relative_to(settings.project).as_posix() for path in reach(settings.project, roots).values()}
 
 
 def _module_names(value: Any) -> Iterator[str]:

@@ -1,12 +1,12 @@
-'''Checkpoints, tokenizers, the chat format, and the proof that training and serving read the same tokens.
+"""Checkpoints, tokenizers, the chat format, and the proof that training and serving read the same tokens.
 
-A checkpoint is an ordinary transformers folder: safetensors, JSON and `chat_template.jinja` alone; no pickle, no remote code.
-The chat format is Qwen3-Instruct-2507's (https://huggingface.co/Qwen/Qwen3-4B-Instruct-2507): it preserves prefixes and has no
-thinking, so the text of a conversation is the text of its beginning plus what came after.
+A checkpoint is an ordinary transformers folder: safetensors, JSON and `chat_template.jinja` alone; no pickle, no remote
+code. The chat format is Qwen3-Instruct-2507's (https://huggingface.co/Qwen/Qwen3-4B-Instruct-2507): it preserves prefixes
+and has no thinking, so the text of a conversation is the text of its beginning plus what came after.
 
-Token ids are built turn by turn, exactly as a server sees them: what the model reads before a turn is encoded apart from what
-it produces in it. Law 7, "tokens are never re-rendered", rests on `render`, `suffix_ids` and `prove_masks`.
-'''
+Token ids are built turn by turn, exactly as a server sees them: what the model reads before a turn is encoded apart from
+what it produces in it. Law 7, "tokens are never re-rendered", rests on `render`, `suffix_ids` and `prove_masks`.
+"""
 
 from __future__ import annotations
 
@@ -77,13 +77,20 @@ _SPECIAL = re.compile("<(?=" + "|".join(re.escape(token[1:]) for token in SPECIA
 # The tokenizer and the architecture of the tiny model.
 
 PIECES = (
-    r'\n|[\]}"]*(?:, |)[\[{]*"[a-z_]+": (?:\["|"|)'  # a JSON key with what stands around it: fixed words of a world's API
+    r"(?:system|user|assistant)\n"  # a turn's header ends here, whatever comes next: encoding by turns equals encoding the whole
+    r'|(?:\n?[\]}"]*(?:, )?[\[{]*"[a-z_]+": (?:\["|")?)+'  # JSON keys with what stands around them: fixed words of a world's API
     r"|\d{1,3}"  # longer groups of digits, cut one by one, cannot be told apart when copied
-    r"| ?[a-z]+(?![a-z0-9_@-])|[a-z]+(?:_[a-z]+)+(?![a-z0-9_])"  # words, names of tools
-    r"|[a-z]+|[A-Z][A-Za-z]*"  # parts of identifiers, proper names: the same after a space and after a quote
-    r"|[^\sA-Za-z\d]+|\s"
+    r"| ?[a-z]+(?![a-z0-9_@-])(?: (?=[A-Z\d]))?|[a-z]+(?:_[a-z]+)+(?![a-z0-9_])"  # words, names of tools
+    r"|[a-z]+|[A-Z][A-Za-z]*(?: (?=[A-Z]))?"  # parts of identifiers, proper names: the same in prose and in a JSON string
+    r"|[^\sA-Za-z\d]+(?: [^\sA-Za-z\d]+)*(?:\n| (?=[A-Z\d]))?|\s"
 )
-"""Pre-tokens of the tiny tokenizer. A newline always stands alone, so that encoding turn by turn equals encoding the whole."""
+"""Pre-tokens of the tiny tokenizer: long where a world's API fixes the words, and alike wherever a name or an id is copied."""
+
+
+def language(system: str | None, messages: Sequence[Message]) -> list[str]:
+    """What a tokenizer learns from a conversation: the texts between the chat format's markers, roles included."""
+    markers = "|".join(re.escape(token) for token in SPECIALS)
+    return [text for text in re.split(markers, "".join(_segments(system, messages, prompt=False))) if text]
 
 
 def build_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerBase:
@@ -156,12 +163,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint folder, with the chat template that it was trained with."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    for how in ("is_local", "local_files_only"):  # how it was read is not part of it, but would be saved with it
+        tokenizer.init_kwargs.pop(how, None)
+    return tokenizer
 
 
-def load(
-    folder: Path, device: str = "cpu", dtype: str = "float32"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A checkpoint folder as (model in eval mode on `device`, tokenizer). dtype: a torch dtype's name, e.g. "bfloat16".
 
     Only safetensors are read. Raises FileNotFoundError when the folder holds no model.
@@ -195,7 +203,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as tokens. ids: all of them; mask: 1 where the assistant must produce the token, else 0 (same length)."""
+    """A conversation as tokens. ids: all of them; mask: 1 where the assistant must produce the token, else 0 (same
+    length)."""
 
     ids: list[int]
     mask: list[int]
@@ -241,9 +250,11 @@ def _read_text(messages: Sequence[Message]) -> str:
 
 
 def _segments(system: str | None, messages: Sequence[Message], prompt: bool) -> list[str]:
-    """Texts read and produced by turns: [read, turn, read, turn, ..., read]. `prompt`: the last read ends by asking for a turn."""
+    """Texts read and produced by turns: [read, turn, read, turn, ..., read]. `prompt`: the last read ends by asking for a
+    turn."""
     head: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-    segments, waiting = [], head
+    segments: list[str] = []
+    waiting = head
     for message in messages:
         if message["role"] != "assistant":
             waiting = [*waiting, message]
@@ -287,7 +298,8 @@ def render_many(
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, system: str | None, messages: Sequence[Message]) -> list[int]:
-    """All ids that the model reads before its next turn, from the beginning of a conversation, generation prompt included."""
+    """All ids that the model reads before its next turn, from the beginning of a conversation, generation prompt
+    included."""
     return [token for piece in _encode(tokenizer, _segments(system, messages, prompt=True)) for token in piece]
 
 
@@ -297,7 +309,8 @@ def suffix_text(messages_since: Sequence[Message]) -> str:
 
 
 def suffix_ids(tokenizer: PreTrainedTokenizerBase, messages_since: Sequence[Message]) -> list[int]:
-    """The ids that the model reads between its last turn (which ended in <|im_end|>) and its next, generation prompt included.
+    """The ids that the model reads between its last turn (which ended in <|im_end|>) and its next, generation prompt
+    included.
 
     messages_since: the user and tool messages after that turn, none of them the assistant's.
     """
@@ -353,11 +366,12 @@ def _parse(text: str, first_call: int) -> tuple[Message, str]:
 
 
 def parse_turn(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], first_call: int = 0) -> tuple[Message, str]:
-    """One generated turn as (assistant message, error). error: "", "parse_error", or "max_tokens" when <|im_end|> is missing.
+    """One generated turn as (assistant message, error). error: "", "parse_error", or "max_tokens" when <|im_end|> is
+    missing.
 
-    Calls are data: their JSON must be an object of exactly a name and arguments, without repeated keys or NaN; which tools exist
-    and what they accept is the world's to judge. Calls get the ids call_<first_call>, call_<first_call + 1> ... A broken turn
-    becomes a message whose content is the raw text.
+    Calls are data: their JSON must be an object of exactly a name and arguments, without repeated keys or NaN; which tools
+    exist and what they accept is the world's to judge. Calls get the ids call_<first_call>, call_<first_call + 1> ... A
+    broken turn becomes a message whose content is the raw text.
     """
     return _parse(_decode(tokenizer, [list(ids)])[0], first_call)
 
@@ -426,10 +440,12 @@ def _conversation(example: Example) -> list[Message]:
 
 
 def prove_masks(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], chunk: int = 256) -> int:
-    """Law 7, for every row: the trained tokens decode to exactly the assistant's messages and calls, what stands before each of
-    them is what a server would send, and the whole reads as the checkpoint's chat template renders it (an independent witness).
+    """Law 7, for every row: the trained tokens decode to exactly the assistant's messages and calls, what stands before each
+    of them is what a server would send, and the whole reads as the checkpoint's chat template renders it (an independent
+    witness).
 
-    Returns how many assistant turns were proven; works through `chunk` rows at a time. Raises MaskError naming row and message.
+    Returns how many assistant turns were proven; works through `chunk` rows at a time. Raises MaskError naming row and
+    message.
     """
     proven, waiting = 0, iter(examples)
     while rows := list(itertools.islice(waiting, chunk)):

@@ -63,7 +63,8 @@ class _Table:
     def close(self, talk: _Open, stop: str) -> None:
         talk.played.stop = stop
         del self.open[talk.key]
-        self.agent.close(talk.key)
+        if talk.lines:  # without a line of the human's the agent has never heard of it
+            self.agent.close(talk.key)
         self.closed.append(talk)
 
 

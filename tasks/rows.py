@@ -19,7 +19,13 @@ from tasks.worlds import Action, Outcome, Problem, ToolResult, Trajectory
 
 _ACTION = pa.struct([("name", pa.string()), ("arguments_json", pa.string()), ("kind", pa.string())])
 _CALL = pa.struct(
-    [("name", pa.string()), ("arguments_json", pa.string()), ("kind", pa.string()), ("ok", pa.bool_()), ("content", pa.string())]
+    [
+        ("name", pa.string()),
+        ("arguments_json", pa.string()),
+        ("kind", pa.string()),
+        ("ok", pa.bool_()),
+        ("content", pa.string()),
+    ]
 )
 _MESSAGE = pa.struct(
     [
@@ -30,9 +36,7 @@ _MESSAGE = pa.struct(
         ("name", pa.string()),
     ]
 )
-_TURN = pa.struct(
-    [("prompt_ids", pa.list_(pa.int32())), ("ids", pa.list_(pa.int32())), ("logprobs", pa.list_(pa.float32()))]
-)
+_TURN = pa.struct([("prompt_ids", pa.list_(pa.int32())), ("ids", pa.list_(pa.int32())), ("logprobs", pa.list_(pa.float32()))])
 
 PROBLEM = pa.schema(
     [

@@ -42,7 +42,18 @@ class Role(Params):
     errors: dict[str, float] = Field({}, description="rate in [0, 1] of each systematic error of the script")
 
 
-ROLES = ("generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent", "critic", "meta_critic", "aggregator")
+ROLES = (
+    "generator",
+    "judge",
+    "feedback",
+    "recombiner",
+    "human",
+    "human_critic",
+    "agent",
+    "critic",
+    "meta_critic",
+    "aggregator",
+)
 
 
 class Promote(Params):
@@ -86,7 +97,8 @@ def dig(tree: Any, dotted: str) -> Any:
 def overlay(tree: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
     """A copy of `tree` with one value replaced or added."""
     head, _, rest = dotted.partition(".")
-    below = tree.get(head) if isinstance(tree.get(head), Mapping) else {}
+    found = tree.get(head)
+    below = found if isinstance(found, Mapping) else {}
     return {**tree, head: overlay(below, rest, value) if rest else value}
 
 
@@ -175,7 +187,9 @@ class Settings:
             known = players.errors(name)
             for error, rate in role.errors.items():
                 if error not in known:
-                    raise BadInput(f"{where}.errors: unknown error {error!r}.{nearest(error, known)} Known: {', '.join(known) or 'none'}.")
+                    raise BadInput(
+                        f"{where}.errors: unknown error {error!r}.{nearest(error, known)} Known: {', '.join(known) or 'none'}."
+                    )
                 if not 0 <= rate <= 1:
                     raise BadInput(f"{where}.errors.{error} = {rate}: a rate is between 0 and 1")
 

@@ -5,14 +5,15 @@ first trained on next-token loss over random token segments that recur, each cue
 came before can predict them (induction heads, https://arxiv.org/abs/2209.11895). The initial weights decide whether that
 takes seconds or minutes; they follow the idea of https://arxiv.org/abs/2305.09828, "Mimetic Initialization of Self-Attention
 Layers": start with products of projections that trained models end in (value-output as a scaled orthogonal map, query-key as
-a near-identity). The tokenizer is a byte-level BPE trained on conversations of the train split, played by the scripted roles.
+a near-identity). The tokenizer is a byte-level BPE trained on conversations of the train split, played by the scripted
+roles.
 
 Departures:
 1. The paper takes its products from trained models' statistics by singular value decomposition; here they are exact.
-2. Half of the first layer's heads start as previous-token heads: all embedding rows share one direction (Qwen3 has no attention
-   bias, so without it no head can attend by position alone), which queries and keys read, one position apart.
-3. The first layer writes through a rotation of its own, and later layers' keys undo it: "the token before me" and "this token"
-   do not mix. With these, the loss jumps within 40 steps; with random weights it takes about 450.
+2. Half of the first layer's heads start as previous-token heads: all embedding rows share one direction (Qwen3 has no
+   attention bias, so without it no head can attend by position alone), which queries and keys read, one position apart.
+3. The first layer writes through a rotation of its own, and later layers' keys undo it: "the token before me" and "this
+   token" do not mix. With these, the loss jumps within 40 steps; with random weights it takes about 450.
 4. The MLPs and the other projections start as usual (normal, 0.02), and the training is ours: no step count is the papers'.
 
 Cost: steps x batch x length tokens, forward and backward; about 32 s on one thread for the default.
@@ -23,7 +24,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +36,9 @@ from tasks.context import Context
 from tasks.llm import scripted
 from tasks.params import BadInput
 from tasks.params import Params as Base
+from tasks.prompts import system_message
 from tasks.rollout import play
-from tasks.worlds import Trajectory
-from tasks.worlds.runtime import World, load_all
+from tasks.worlds.runtime import load_all
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,8 @@ PAPER = "https://arxiv.org/abs/2305.09828"
 SLUG = ""
 
 SHARED = 0.2
-"""Length of the direction that all embedding rows share; ours: an embedding row itself has length 0.02 * sqrt(128) = 0.23."""
+"""Length of the direction that all embedding rows share; ours: an embedding row itself has length 0.02 * sqrt(128) =
+0.23."""
 GAIN = 0.2
 """v_proj is orthogonal times this, o_proj its transpose; ours: a head then writes about as much as an embedding holds."""
 LOOK = 0.3
@@ -58,6 +59,8 @@ SHARPNESS = 1.7
 """Scale of q_norm and k_norm in the first layer; ours: normalised queries and keys alone cannot single out one position."""
 FAST = 3
 """Rotary frequencies the previous-token heads use, the fastest ones: slow ones cannot tell neighbours apart."""
+GROUPS = 3
+"""How often the tokenizer sees each group of digits; ours: enough to become a token, after the words of the worlds."""
 MAX_NORM = 1.0
 """Gradients are clipped to this norm, the usual value."""
 
@@ -68,7 +71,7 @@ class Params(Base):
     layers: int = Field(2, ge=2, le=16, description="transformer layers; looking back needs two; ours")
     width: int = Field(128, ge=32, le=1024, description="hidden size, a multiple of heads; ours")
     heads: int = Field(4, ge=2, le=32, description="attention heads; ours: 32 dimensions a head")
-    vocab: int = Field(2048, ge=300, le=65536, description="tokens in the vocabulary at most; ours")
+    vocab: int = Field(2304, ge=300, le=65536, description="tokens in the vocabulary at most; ours")
     corpus_dialogues: int = Field(400, ge=2, le=100_000, description="conversations a world that the tokenizer sees; ours")
     steps: int = Field(180, ge=1, le=100_000, description="optimiser steps; ours: the loss falls below 0.1")
     batch: int = Field(32, ge=1, le=4096, description="sequences a step; ours")
@@ -85,11 +88,15 @@ class Params(Base):
 def check(params: Params) -> None:
     """Raise BadInput for shapes that make no model."""
     if params.width % (2 * params.heads):
-        raise BadInput(f"base.tiny_qwen3: width {params.width} is not a multiple of twice the heads ({params.heads}); rotary "
-                       "positions need heads of even width.")
+        raise BadInput(
+            f"base.tiny_qwen3: width {params.width} is not a multiple of twice the heads ({params.heads}); "
+            "rotary positions need heads of even width."
+        )
     if params.longest < params.shortest or params.longest * 2 > params.length:
-        raise BadInput(f"base.tiny_qwen3: segments of {params.shortest} to {params.longest} tokens cannot recur in "
-                       f"{params.length}; allowed: shortest <= longest <= length / 2.")
+        raise BadInput(
+            f"base.tiny_qwen3: segments of {params.shortest} to {params.longest} tokens cannot recur in {params.length}; "
+            "allowed: shortest <= longest <= length / 2."
+        )
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
@@ -119,23 +126,20 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
 
 
 def corpus(worlds: Path, dialogues: int, ctx: Context) -> list[str]:
-    """Texts of the worlds' language: train-split conversations between the scripted roles, without planted errors."""
-    texts = []
+    """Texts of the worlds' language: train-split conversations between the scripted roles, without planted errors.
+
+    And every group of two or three digits, so that an id that nobody has seen is cut like the seen ones.
+    """
+    groups = [f"{number:0{size}d}" for size in (2, 3) for number in range(10**size)]
+    texts = [" ".join(groups)] * GROUPS
     for world in load_all(worlds).values():
         jobs = [(problem, 0) for problem in world.problems("train", dialogues, ctx.seed_for("corpus", world.name))]
         human = scripted.client("human", world, {}, ctx.seed)
         agent = ClientAgent(scripted.client("agent", world, {}, ctx.seed), ctx.prompt)
-        texts += list(_texts(world, play(world, jobs, agent, human, seed=ctx.seed_for("corpus"))))
+        system = system_message(world, ctx.prompt)
+        for played in play(world, jobs, agent, human, seed=ctx.seed_for("corpus")):
+            texts += models.language(system, played.messages)
     return texts
-
-
-def _texts(world: World, played: list[Trajectory]) -> Iterator[str]:
-    """What stands between the chat format's markers: the system line's world, all contents, all calls."""
-    yield f"system\nuser\nassistant\nYou are the {world.name} agent."
-    for trajectory in played:
-        for message in trajectory.messages:
-            own = message["role"] == "assistant"
-            yield models.turn_text(message).removesuffix(models.END) if own else message["content"]
 
 
 def look_back(model: PreTrainedModel) -> None:
@@ -179,7 +183,8 @@ def _previous_token(frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
 
 def recurring(params: Params, vocab: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """One batch of recurring segments: ids (b, t) and predictable (b, t), true where a segment seen before in its row goes on.
+    """One batch of recurring segments: ids (b, t) and predictable (b, t), true where a segment seen before in its row goes
+    on.
 
     Each row has `segments` random segments of one random length, in random order, each as often as chance has it.
     """

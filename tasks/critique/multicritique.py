@@ -76,9 +76,7 @@ def check(params: Params) -> None:
     if len(set(params.critics)) < len(params.critics):
         raise BadInput(f"{where}.critics: a critic is named twice in {list(params.critics)}; name each once.")
     if (weight := params.weights[UNSUPPORTED - 1]) >= 0:
-        raise BadInput(
-            f"{where}.weights: class 6 (flaw not present) weighs {weight}; it must be below 0, or inventing pays."
-        )
+        raise BadInput(f"{where}.weights: class 6 (flaw not present) weighs {weight}; it must be below 0, or inventing pays.")
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
@@ -88,9 +86,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     check(params)
     frames = {name: prompts.frame(world) for name, world in load_all(inputs.worlds).items()}
     trajectories = list(rows.read_rows(inputs.generate / "trajectories.parquet", _READ))
-    for row in trajectories:
-        if row["world"] not in frames:
-            raise BadInput(f"trajectory {row['traj_id']}: its world {row['world']!r} is not among {', '.join(frames)}.")
+    _check_rows(trajectories, frames)
     done: list[dict[str, Any]] = []
 
     def work(shard: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -107,6 +103,16 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     for part in done:
         counts.update(part["counts"])
     return figures(trajectories, critiques, pairs, counts)
+
+
+def _check_rows(trajectories: Sequence[Mapping[str, Any]], frames: Mapping[str, Any]) -> None:
+    seen: set[str] = set()
+    for row in trajectories:
+        if row["world"] not in frames:
+            raise BadInput(f"trajectory {row['traj_id']}: its world {row['world']!r} is not among {', '.join(frames)}.")
+        if row["traj_id"] in seen:
+            raise BadInput(f"trajectories.parquet: traj_id {row['traj_id']!r} comes more than once; generate again.")
+        seen.add(row["traj_id"])
 
 
 def review(
@@ -161,9 +167,7 @@ def _critique_row(row: Mapping[str, Any], source: str, units: Sequence[Unit], n_
     }
 
 
-def _pair(
-    row: Mapping[str, Any], critiques: Critiques, merged: Sequence[Unit], params: Params, ctx: Context
-) -> dict[str, Any]:
+def _pair(row: Mapping[str, Any], critiques: Critiques, merged: Sequence[Unit], params: Params, ctx: Context) -> dict[str, Any]:
     rng = ctx.rng("pair", row["traj_id"])
     with_aggregate = critiques and rng.random() < params.aggregate_share
     candidates = {**critiques, AGGREGATE: merged} if with_aggregate else critiques

@@ -1,13 +1,15 @@
 """Plays held-out problems several times with every model and reports pass^k with intervals that resample problems.
 
 Metric: pass^k of tau-bench (https://arxiv.org/abs/2406.12045), as APIGen-MT reports it (https://arxiv.org/abs/2504.03601): a
-problem counts for k when k fresh trials would all succeed. Success is the world's own grading: final state, outputs, required calls.
+problem counts for k when k fresh trials would all succeed. Success is the world's own grading: final state, outputs,
+required calls.
 
 Three sets of trials:
 - test: every model, the same problems, the same seeds of human and sampling noise, so that differences are paired;
-- gate: fresh problems drawn with the candidate's identity as seed, played by the candidate and by the champion (without one, by the
-  first model of the road), so that no candidate is promoted for luck on a fixed set;
-- baseline: an agent that does nothing, one that always answers the same, and the oracle, on the test problems, one trial each.
+- gate: fresh problems drawn with the candidate's identity as seed, played by the candidate and by the champion (without one,
+  by the first model of the road), so that no candidate is promoted for luck on a fixed set;
+- baseline: on the test problems, one trial each, an agent that does nothing, one that always answers the same, and the
+  oracle.
 
 Departures:
 1. Intervals are ours (tau-bench gives none): cluster bootstrap over problems, 95 %.
@@ -20,7 +22,7 @@ Cost: (models + 2) x worlds x problems x trials conversations; each (set, model,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,8 @@ SLUG = ""
 
 CHAMPION = "champion"
 """Under this name the incumbent's trials stand in the gate set."""
+BASELINES = ("oracle", "do_nothing", "always_refuses", "always_hands_over")
+"""Players that need no model: the first must solve every problem, the others none."""
 
 
 class Params(Base):
@@ -62,7 +66,7 @@ class Params(Base):
         448, ge=16, description="tokens of a conversation, read and produced; real prompts need more"
     )
     dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$", description="of the weights while they play")
-    resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap samples of an interval")
+    resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap samples of an interval")
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
@@ -72,8 +76,9 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """
     from tasks.worlds.runtime import load_all
 
-    if CHAMPION in inputs.models:
-        raise BadInput(f"evaluate: no model of the road may be called {CHAMPION!r}: that name is the incumbent's")
+    for name in (CHAMPION, *BASELINES):
+        if name in inputs.models:
+            raise BadInput(f"evaluate: no model may be called {name!r}: trials.parquet uses that name for another player")
     if inputs.candidate not in inputs.models:
         raise BadInput(f"evaluate: the candidate {inputs.candidate!r} is not among the models: {', '.join(inputs.models)}")
     worlds = load_all(inputs.worlds)
@@ -129,7 +134,7 @@ def _play_all(
         for which, model, name in shard:
             problems = drawn[which][name]
             if which == "baseline":
-                agent, trials = BASELINES[model](worlds[name], problems), 1
+                agent, trials = _baseline(model, problems), 1
             else:
                 agent, trials = _checkpoint(folders[model], model, params, ctx), params.trials
             played += _trials(worlds[name], problems, trials, agent, (which, model), params, ctx)
@@ -148,6 +153,20 @@ def draw(world: World, count: int, seed: int, avoid: Sequence[Problem] = ()) -> 
         if len(fresh) >= count:
             return fresh[:count]
         asked += count - len(fresh)
+
+
+def _baseline(name: str, problems: Sequence[Problem]) -> Agent:
+    from tasks.agents.constant import hands_over, refuses
+    from tasks.agents.do_nothing import do_nothing
+    from tasks.agents.oracle import Oracle
+
+    players: dict[str, Callable[[], Agent]] = {
+        "oracle": lambda: Oracle(problems),
+        "do_nothing": do_nothing,
+        "always_refuses": refuses,
+        "always_hands_over": hands_over,
+    }
+    return players[name]()
 
 
 def _checkpoint(folder: Path, model: str, params: Params, ctx: Context) -> Agent:

@@ -45,9 +45,7 @@ _CRITIQUE = pa.schema([rows.CRITIQUE.field(name) for name in ("traj_id", "source
 class Params(base.Params):
     """Which checks a conversation must pass, beside the verifier."""
 
-    policy: bool = Field(
-        True, description="require that every policy predicate over the conversation holds (policy = 1); ours"
-    )
+    policy: bool = Field(True, description="require that every policy predicate over the conversation holds (policy = 1); ours")
     min_score: float = Field(
         0.0, ge=0, le=1, description="least score of the aggregated critique; 0 asks for no critique at all; ours"
     )

@@ -283,12 +283,12 @@ def choose(logits: torch.Tensor, temperatures: np.ndarray, uniform: np.ndarray) 
     import torch
 
     scale = np.where(temperatures > 0, temperatures, 1.0).astype(np.float32)
-    logp = torch.log_softmax(logits.float() / torch.from_numpy(scale)[:, None].to(logits.device), dim=-1)
-    ids = logp.argmax(dim=-1, keepdim=True)
+    shares = torch.softmax(logits.float() / torch.from_numpy(scale)[:, None].to(logits.device), dim=-1)
+    ids = shares.argmax(dim=-1, keepdim=True)
     if temperatures.any():
-        cdf = logp.exp().cumsum(dim=-1)
+        cdf = shares.cumsum(dim=-1)
         point = torch.from_numpy(uniform.astype(np.float32))[:, None].to(logits.device) * cdf[:, -1:]
         last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
         drawn = torch.minimum(torch.searchsorted(cdf, point, right=True), last)
         ids = torch.where(torch.from_numpy(temperatures > 0)[:, None].to(logits.device), drawn, ids)
-    return ids[:, 0].cpu().numpy(), logp.gather(1, ids)[:, 0].cpu().numpy()
+    return ids[:, 0].cpu().numpy(), shares.gather(1, ids)[:, 0].log().cpu().numpy()

@@ -75,8 +75,6 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
             messages[0]["content"] = f"{messages[0]['content']}\n\n{wish}"
         else:
             messages.insert(0, {"role": "system", "content": wish})
-    text = tokenizer.apply_chat_template(
-        messages, tools=list(request.tools) or None, add_generation_prompt=True, tokenize=False
-    )
+    text = tokenizer.apply_chat_template(messages, tools=list(request.tools) or None, add_generation_prompt=True, tokenize=False)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids

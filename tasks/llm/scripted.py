@@ -20,12 +20,14 @@ from tasks.context import seed_of
 from tasks.llm import Client, Message, Request
 from tasks.llm.planted import PLANTS, REVEALED_BY, other_digits
 from tasks.params import BadInput, nearest
+from tasks.worlds.desk import COMMON_ERRORS
 
 if TYPE_CHECKING:
     from tasks.worlds import Problem, Trajectory
     from tasks.worlds.runtime import World
 
 _BLOCK = re.compile(r"^```json (\w+)\n(.*)\n```$", re.MULTILINE)
+_SENTENCE = re.compile(r"(?<=[.!?]) ")
 _DETAIL = re.compile(r"[\w#-]*\d[\w-]*")
 
 
@@ -92,32 +94,36 @@ def _generate(me: Scripted, requests: Sequence[Request]) -> list[str]:
 def _draft(me: Scripted, request: Request) -> str:
     """The world's own proposal for the sampled customer and walk, with the errors of this attempt in it."""
     world = _known_world(me)
-    data, walk = _block(request, "data"), _block(request, "walk")
-    draft = deepcopy(world.propose(data, me.rng(request, "draft"), walk))
-    errors = _errors_left(me, request, [str(plan) for plan in blocks(request.messages, "feedback")])
+    data, walk, family = (_block(request, name) for name in ("data", "walk", "family"))
+    errors, restarts = _errors_left(me, request, [str(plan) for plan in blocks(request.messages, "feedback")])
+    rng = me.rng(request, "draft", restarts)
+    draft = deepcopy(world.propose(data, rng, walk or None, family or None) or world.propose(data, rng))
     foreign: dict[str, Any] = {}
     if "other_customer" in errors:
         foreign = world.context(me.rng(request, "foreign"), world.splits.get(data.get("user_id"), "train"))
     for name, (plant, _) in PLANTS.items():
         if name in errors:
             draft = plant(draft, data, foreign, me.rng(request, "plant", name))
-    text = json.dumps(draft, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(draft, ensure_ascii=False)
     return text[: len(text) // 2] if "cut_off" in errors else text
 
 
-def _errors_left(me: Scripted, request: Request, plans: Sequence[str]) -> set[str]:
-    """Which errors the attempt after these plans has. A plan that names an error's check repairs it, unless the generator
-    ignores it; with a repair may come a relapse into another error."""
+def _errors_left(me: Scripted, request: Request, plans: Sequence[str]) -> tuple[set[str], int]:
+    """(which errors the attempt after these plans has, how often it started over). A plan that names an error's check repairs it,
+    unless the generator ignores it; with a repair may come a relapse into another error. A plan that names none of its errors
+    makes the generator think of another task for the same customer."""
     left = {error for error in REVEALED_BY if me.errs(request, error)}
+    restarts = 0
     for turn, plan in enumerate(plans):
-        named = [error for error in sorted(left) if any(f"{word}" in plan for word in REVEALED_BY[error])]
+        named = [error for error in sorted(left) if any(word in plan for word in REVEALED_BY[error])]
+        restarts += not named
         mended = {error for error in named if not me.errs(request, "ignores_feedback", turn, error)}
         left -= mended
         if mended and me.errs(request, "relapse", turn):
             rates = {error: me.errors.get(error, 0.0) for error in REVEALED_BY if error not in mended}
             if any(rates.values()):
-                left.add(*me.rng(request, "relapse into", turn).choices(list(rates), list(rates.values())))
-    return left
+                left.update(me.rng(request, "relapse into", turn).choices(list(rates), list(rates.values())))
+    return left, restarts
 
 
 # --- judge -------------------------------------------------------------------------------------------------------------------
@@ -225,15 +231,18 @@ def _feedback(me: Scripted, requests: Sequence[Request]) -> list[str]:
 
 
 def _recombine(me: Scripted, requests: Sequence[Request]) -> list[str]:
+    """The wishes in one text: who the customer is stands once, and each further wish is led up to."""
     answers = []
     for request in requests:
         wishes = [str(task["instruction"]).strip() for task in _block(request, "tasks")]
         if me.errs(request, "forgets_wish"):
             wishes.pop()
-        rng = me.rng(request, "words")
-        link = rng.choice((" And while I am here: ", " There is one more thing: ", " I also have another matter. "))
-        text = wishes[0] + "".join(link + wish for wish in wishes[1:])
-        answers.append(json.dumps({"thought": f"{len(wishes)} wishes, one call", "instruction": text}, ensure_ascii=False))
+        said = dict.fromkeys(_SENTENCE.split(wishes[0]))
+        for number, wish in enumerate(wishes[1:]):
+            new = [sentence for sentence in _SENTENCE.split(wish) if sentence not in said]
+            lead = me.rng(request, "lead", number).choice(("Besides, ", "After that, ", "While you are at it, "))
+            said.update(dict.fromkeys([lead + sentence[:1].lower() + sentence[1:] for sentence in new[:1]] + new[1:]))
+        answers.append(json.dumps({"thought": f"{len(wishes)} wishes, one call", "instruction": " ".join(said)}, ensure_ascii=False))
     return answers
 
 
@@ -316,12 +325,13 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "wrong_detail": "says other digits than its description holds",
         "hangs_up": "stops although something remains to be said",
     },
+    "agent": dict(COMMON_ERRORS),
     "human_critic": {
         "misses_wrong_detail": "takes no points off for details that nobody gave",
         "likes_hanging_up": "gives a stop full marks even when the desk waits for an answer",
     },
 }
-"""role -> error name -> what it is. The agent's errors are the worlds' own (`errors_of`)."""
+"""role -> error name -> what it is. The agent's are those that every built-in desk knows; a world may have more (`errors_of`)."""
 
 _PLAYERS: dict[str, Callable[[Scripted, Sequence[Request]], list[str]]] = {
     "generator": _generate,
@@ -331,3 +341,27 @@ _PLAYERS: dict[str, Callable[[Scripted, Sequence[Request]], list[str]]] = {
     "human": _human,
     "human_critic": _human_critic,
 }
+
+
+def errors_of(role: str, world: World | None) -> dict[str, str]:
+    """Every error that the scripted player of a role may be given a rate for; the agent's include the world's own."""
+    own = dict(world.ERRORS) if role == "agent" and world is not None else {}
+    return {**CATALOGUE.get(role, {}), **own}
+
+
+def client(role: str, world: World | None, errors: Mapping[str, float], seed: int) -> Client:
+    """The scripted player of a role. errors: error name -> rate; unknown roles, errors and rates are refused by name."""
+    roles = (*_PLAYERS, "agent")
+    if role not in roles:
+        raise BadInput(f"role {role!r} has no script here.{nearest(role, roles)} Known: {', '.join(roles)}.")
+    known = errors_of(role, world)
+    for error, rate in errors.items():
+        if error not in known:
+            raise BadInput(f"roles.{role}.errors: unknown error {error!r}.{nearest(error, known)} Known: {', '.join(known) or 'none'}.")
+        if not 0.0 <= rate <= 1.0:
+            raise BadInput(f"roles.{role}.errors.{error} = {rate!r}: a rate lies between 0 and 1.")
+    if role != "agent":
+        return Scripted(role, world, dict(errors), seed, _PLAYERS[role])
+    if world is None:
+        raise LookupError("the scripted agent needs a world; ask for role('agent', world)")
+    return ScriptedAgent(world, {error: rate for error, rate in errors.items() if error in world.ERRORS})

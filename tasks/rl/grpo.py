@@ -43,9 +43,7 @@ SLUG = "multi_turn_rl"
 class Params(LoopParams):
     """The loop's params and GRPO's own."""
 
-    scale: Literal["group", "none"] = Field(
-        "group", description="divide by the group's standard deviation (DeepSeekMath) or not"
-    )
+    scale: Literal["group", "none"] = Field("group", description="divide by the group's standard deviation (DeepSeekMath) or not")
     clip_low: float = Field(0.2, gt=0, lt=1, description="the ratio is clipped below 1 - this; DeepSeekMath's epsilon")
     clip_high: float = Field(0.2, gt=0, description="the ratio is clipped above 1 + this; DAPO raises it to 0.28")
 

@@ -177,7 +177,7 @@ class Desk:
         calls = [{"id": f"call_{len(self.calls)}", "type": "function", "function": function}]
         raise _Turn({"role": "assistant", "content": "", "tool_calls": calls})
 
-    def read(self, name: str, **arguments: Any) -> Any:
+    def read(self, name: str, /, **arguments: Any) -> Any:
         """The answer of a look-up, None when it was refused. An earlier write about the same id makes an answer stale."""
         ids = set(map(str, arguments.values()))
         after = max((call.place for call in self._barrier if ids & set(map(str, call.arguments.values()))), default=-1)
@@ -206,7 +206,7 @@ class Desk:
             self.say(question)
         return slots[name]
 
-    def write(self, name: str, summary: str, **arguments: Any) -> Any:
+    def write(self, name: str, summary: str, /, **arguments: Any) -> Any:
         """Announce a write, wait for a yes, make it. Its answer, None when it was refused."""
         made = [call for call in self.calls if call.name in self.writes]
         if self._used < len(made):

@@ -8,7 +8,7 @@
     @read / @write / @end methods     the tools (tasks.worlds.tools); they return a JSON-able value or raise Refused
     SCRIPTS                           a tasks.worlds.scripting.Scripts, for scripted humans and agents
     FAMILIES, WRITE_FAMILIES          families of problems
-    context(db, user, rng, split), propose(context, rng, walk, family), tags(draft, context)    static; problems
+    context(db, user, others, rng), propose(context, rng, walk, family), tags(draft, context)    static; problems
     BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES     rule id -> function, the policy as tests
     PERSONAS, USERS ("users"), may_follow(first, second)   how people talk; the table that is split; edges the policy forbids
 
@@ -104,14 +104,18 @@ class World:
         splits = split_users(users, seed_of(world.NAME, seed))  # type: ignore[attr-defined]
         return cls(_frozen(world, address or f"{world.__module__}:{world.__name__}", seed, size, tables, splits))
 
-    def freeze(self, folder: Path) -> None:
-        """Write the artifact: world.json, policy.md, schemas.json, tables.json, splits.json. No clocks, sorted keys."""
+    def freeze(self, folder: Path, allow: Sequence[str] = ()) -> None:
+        """Write the artifact: world.json, policy.md, schemas.json, tables.json, splits.json. No clocks, sorted keys.
+
+        allow: packages outside the project from which `load` may import the world's class again.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         tables = {name: dict(rows) for name, rows in self.shared.base.tables.items()}
         about = {
             "format": FORMAT,
             "name": self.name,
             "address": self.shared.address,
+            "allow": sorted(allow),
             "seed": self.shared.seed,
             "size": self.shared.size,
             "code": code_hash(self.shared.address),
@@ -272,7 +276,8 @@ class World:
     def context(self, rng: Random, split: str) -> dict[str, Any]:
         """JSON-able rows of one user of a split, with a persona: all that a generator is given of the database."""
         user = rng.choice(self.shared.users[split])
-        found: dict[str, Any] = self.shared.cls.context(State(self.shared.base), user, rng, split)
+        others = [other for other in self.shared.users[split] if other != user]
+        found: dict[str, Any] = self.shared.cls.context(State(self.shared.base), user, others, rng)
         return {"world": self.name, "split": split, "user_id": user, "persona": rng.choice(self.personas), **found}
 
     def propose(

@@ -29,7 +29,11 @@ ALL = [(one.stage, one.name) for one in methods.everything()]
 
 def tracked() -> list[Path]:
     listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [Path(line) for line in listing.stdout.splitlines() if (ROOT / line).exists()]
 
@@ -128,7 +132,9 @@ def test_methods_reach_no_plumbing() -> None:
             text = path.read_text()
             for plumbing in PLUMBING:
                 short = plumbing.removeprefix("tasks.")
-                found = re.search(rf"^\s*(from {plumbing} import|import {plumbing}\b|from tasks import .*\b{short}\b)", text, re.M)
+                found = re.search(
+                    rf"^\s*(from {plumbing} import|import {plumbing}\b|from tasks import .*\b{short}\b)", text, re.M
+                )
                 assert not found, f"{module} imports {plumbing}"
 
 
@@ -140,7 +146,16 @@ def test_importing_a_method_is_cheap(stage: str, name: str) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for one in names:
-            assert one.split(".")[0] not in {"torch", "transformers", "trl", "datasets", "peft", "prefect", "mlflow", "dvc"}, one
+            assert one.split(".")[0] not in {
+                "torch",
+                "transformers",
+                "trl",
+                "datasets",
+                "peft",
+                "prefect",
+                "mlflow",
+                "dvc",
+            }, one
 
 
 def test_modules_import() -> None:

@@ -43,11 +43,12 @@ class Talk:
 
     def does(self, name: str, answer: str, ok: bool = True, **arguments: Any) -> Talk:
         key = f"call_{len(self.calls)}"
-        function = {"name": name, "arguments": arguments or USER.get(name, {})}
+        given: dict[str, Any] = arguments or USER.get(name, {})
+        function = {"name": name, "arguments": given}
         call = {"id": key, "type": "function", "function": function}
         self.messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
         self.messages.append({"role": "tool", "tool_call_id": key, "name": name, "content": answer})
-        self.calls.append((Action(name, function["arguments"], SHARED["tools"][name]), ToolResult(ok, answer)))
+        self.calls.append((Action(name, given, SHARED["tools"][name]), ToolResult(ok, answer)))
         return self
 
     def row(self, name: str = "t", **outcome: Any) -> dict[str, Any]:

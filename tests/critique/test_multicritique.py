@@ -241,9 +241,7 @@ def test_order_of_critics_shards_and_repetition_do_not_matter(tmp_path: Path) ->
 @pytest.mark.parametrize("aggregator", ["deterministic", "role"])
 def test_counts_add_up(tmp_path: Path, aggregator: str) -> None:
     """One pair a trajectory; units of the critics = used by the aggregate + dropped; questions = units."""
-    done = reviewed(
-        tmp_path, Params(aggregator=aggregator), errors={**NOISY, "critic": {**NOISY["critic"], "malformed": 0.3}}
-    )
+    done = reviewed(tmp_path, Params(aggregator=aggregator), errors={**NOISY, "critic": {**NOISY["critic"], "malformed": 0.3}})
     assert len(done["pairs"]) == len(shard())
     by_trajectory: dict[str, list[dict[str, Any]]] = {}
     for row in done["critiques"]:
@@ -259,9 +257,7 @@ def test_counts_add_up(tmp_path: Path, aggregator: str) -> None:
     written = sum(row["source"] != "aggregate" for row in done["critiques"])
     assert written == counts["critic_questions"] - counts["critic_unreadable"]
     assert counts["critic_malformed"] > counts["critic_unreadable"] > 0
-    assert counts["meta_critic_questions"] == sum(
-        row["n_units"] for row in done["critiques"] if row["source"] != "aggregate"
-    )
+    assert counts["meta_critic_questions"] == sum(row["n_units"] for row in done["critiques"] if row["source"] != "aggregate")
 
 
 def test_when_nobody_can_be_read_the_trajectory_stays_unreviewed(tmp_path: Path) -> None:

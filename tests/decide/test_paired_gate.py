@@ -17,6 +17,7 @@ from tasks.context import Context
 from tasks.decide import Inputs
 from tasks.decide.paired_gate import Params, run
 from tasks.params import BadInput
+from tests.evaluate.test_tables import everything as evaluated
 
 NONE = "champion: none\n"
 CHAMPION = "champion:\n  identity: abc.dir\n  version: 3\n  pass_1: {retail: 0.5}\n"
@@ -55,7 +56,7 @@ def metrics(reference: str | None, low: float = -0.03) -> dict[str, Any]:
 
 
 def decide(
-    tmp_path: Path, said: Any, champion: str = CHAMPION, candidate_id: str = "new.dir", **params: Any
+    tmp_path: Path, said: Any, champion: str = CHAMPION, candidate_id: str = "new.dir", model: str = "merged", **params: Any
 ) -> dict[str, Any]:
     """Run the method on an evaluation."""
     out = tmp_path / "out"
@@ -63,7 +64,7 @@ def decide(
     (tmp_path / "metrics.json").write_text(said if isinstance(said, str) else json.dumps(said))
     (tmp_path / "champion.yaml").write_text(champion)
     ctx = Context(seed=0, out=out, scratch=out)
-    decision = run(Inputs(tmp_path, tmp_path / "champion.yaml", "merged", candidate_id), Params(**params), ctx)
+    decision = run(Inputs(tmp_path, tmp_path / "champion.yaml", model, candidate_id), Params(**params), ctx)
     assert json.loads((out / "decision.json").read_text()) == decision
     return decision
 
@@ -172,3 +173,10 @@ def test_no_evaluation_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "champion.yaml").write_text(NONE)
     with pytest.raises(BadInput, match=r"metrics\.json: no such file\. Run evaluate first"):
         run(Inputs(tmp_path, tmp_path / "champion.yaml", "merged", "x"), Params(), Context(0, tmp_path, tmp_path))
+
+
+def test_it_reads_what_evaluate_writes(tmp_path: Path) -> None:
+    """Metrics computed from rows by the evaluate room itself: sft beats base by 0.5 on two problems, too few for a decision."""
+    decision = decide(tmp_path, evaluated(), NONE, model="sft")
+    assert failed(decision) == ["reference", "evidence"] and decision["candidate"]["pass_1"] == {"retail": 0.75}
+    assert "2 gate problems were played, 20 are needed" in decision["reason"]

@@ -91,7 +91,7 @@ def test_the_candidate_is_compared_with_every_other_model() -> None:
 def test_lines_for_plots() -> None:
     said = everything()
     models = {line["model"]: line["mean"] for line in model_lines(said)}
-    assert models == {"base": 0.25, "sft": 0.75}
+    assert models == {"base": 0.25, "sft": 0.75, "oracle": 1.0, "do_nothing": 0.0}
     families = {(line["model"], line["family"]): line["mean"] for line in family_lines(said)}
     assert families["sft", "all"] == 0.75 and families["oracle", "one_write"] == 1.0 and families["base", "write"] == 0.0
 

@@ -66,9 +66,7 @@ parts = st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 1), st.sa
 @given(st.lists(parts, max_size=30))
 def test_without_extras_it_is_the_plain_verifier(drawn: list[tuple[Any, ...]]) -> None:
     """The limit: no policy, no score, no duplicates asked for, all users of train. Kept = state * outputs * required."""
-    table = [
-        row(f"{n:02}", words=str(w), state=s, outputs=o, required=r, policy=p) for n, (s, o, r, p, w) in enumerate(drawn)
-    ]
+    table = [row(f"{n:02}", words=str(w), state=s, outputs=o, required=r, policy=p) for n, (s, o, r, p, w) in enumerate(drawn)]
     plain = Params(policy=False, min_score=0.0, deduplicate=False)
     assert [not reason for reason in reasons(table, plain)] == [bool(s * o * r) for s, o, r, _, _ in drawn]
 
@@ -152,9 +150,7 @@ def test_rows_without_lineage_keep_their_split() -> None:
 
 
 def test_unknown_lineage_is_named() -> None:
-    with pytest.raises(
-        BadInput, match=r"trajectory 1: lineage entry 'u9' is neither a user of world 'shop' nor a blueprint"
-    ):
+    with pytest.raises(BadInput, match=r"trajectory 1: lineage entry 'u9' is neither a user of world 'shop' nor a blueprint"):
         resplit([row("1", ("u9",))], KNOWN, {})
 
 

@@ -127,7 +127,11 @@ def test_experiments_leave_the_workspace_alone(after: Project) -> None:
     """--set is cached by its key; params, data and dvc.lock stay as they were; its report stands apart."""
 
     def look() -> dict[str, bytes]:
-        paths = [after.folder / "dvc.lock", after.folder / "params/pipeline.yaml", *sorted((after.folder / "data").rglob("*"))]
+        paths = [
+            after.folder / "dvc.lock",
+            after.folder / "params/pipeline.yaml",
+            *sorted((after.folder / "data").rglob("*")),
+        ]
         return {str(path): path.read_bytes() for path in paths if path.is_file()}
 
     before = look()
@@ -199,7 +203,12 @@ def test_a_change_under_a_running_stage_is_not_recorded(after: Project, driver: 
     lock = (folder / "dvc.lock").read_bytes()
     module = ["flows.cli", "run", "--to", "filter"] if driver == "cairn" else ["dvc", "repro", "filter"]
     process = subprocess.Popen(
-        [sys.executable, "-m", *module], cwd=folder, env=after.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", *module],
+        cwd=folder,
+        env=after.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     wait_for(lambda: list((folder / ".cairn/work").glob("*/out")) != [])
     with (folder / "tasks/filter/rejection_sampling.py").open("a") as file:
@@ -247,7 +256,9 @@ def test_use_and_back_is_byte_for_byte(after: Project) -> None:
 def test_two_runs_at_once_compute_each_stage_once(tiny: Project, first: Project) -> None:
     command = [sys.executable, "-m", "flows.cli", "run", "--to", "filter"]
     both = [
-        subprocess.Popen(command, cwd=tiny.folder, env=tiny.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            command, cwd=tiny.folder, env=tiny.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for _ in range(2)
     ]
     said = [process.communicate(timeout=240)[0] for process in both]

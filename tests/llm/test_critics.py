@@ -10,8 +10,11 @@ import pytest
 
 from tasks.critique.core import prompts
 from tasks.critique.core.units import parse_units
-from tasks.llm import Request, critics
+from tasks.llm import Request, critics, flaws
+from tasks.worlds.retail import Retail
+from tasks.worlds.runtime import World
 from tests.critique.conversations import SHARED, Talk, good, hasty
+from tests.critique.played import play
 
 
 def cancelled(talk: Talk) -> Talk:
@@ -19,12 +22,7 @@ def cancelled(talk: Talk) -> Talk:
 
 
 def opened(text: str = "Please cancel order W7001. I am ada@mail.com.") -> Talk:
-    return (
-        Talk()
-        .user(text)
-        .does("find_user", '{"user_id": "ada_12"}')
-        .does("get_order", '{"order_id": "W7001", "total": 25.5}')
-    )
+    return Talk().user(text).does("find_user", '{"user_id": "ada_12"}').does("get_order", '{"order_id": "W7001", "total": 25.5}')
 
 
 def agreed() -> Talk:
@@ -35,7 +33,43 @@ FLAWED: dict[str, tuple[Talk, int]] = {
     "unidentified_customer": (hasty(), 1),
     "unconfirmed_write": (cancelled(opened()), 5),
     "ignored_refusal": (agreed().does("cancel_order", "Error: not pending", ok=False).says("Order W7001 is cancelled."), 9),
-    "unserved_request": (opened().says("The total is $25.50. Anything else?"), 5),
+    "unserved_request": (
+        opened("I am ada@mail.com. What does W7001 cost? Also, please cancel order W7002.").says(
+            "The total is $25.50. Anything else?"
+        ),
+        5,
+    ),
+    "unannounced_id": (
+        Talk()
+        .user("Cancel my mug, please. I am ada@mail.com.")
+        .does("find_user", '{"user_id": "U12"}')
+        .does("get_order", '{"W7001": "red mug 12", "W7002": "blue lamp 30"}', order_id="mine")
+        .says("I will cancel the mug. Shall I?")
+        .user("Yes.")
+        .does("cancel_order", "{}", order_id="W7002")
+        .says("Done."),
+        7,
+    ),
+    "foreign_account": (
+        Talk()
+        .user("Cancel order W7001. I am ada@mail.com.")
+        .does("find_user", '{"user_id": "U12"}')
+        .does("get_order", '{"user_id": "U77", "total": 25}')
+        .says("I will cancel order W7001. Shall I?")
+        .user("Yes.")
+        .does("cancel_order", "{}")
+        .says("Done."),
+        7,
+    ),
+    "not_cheapest": (
+        Talk()
+        .user("What is the cheapest mug? I am ada@mail.com.")
+        .does("find_user", '{"user_id": "U12"}')
+        .does("get_order", '{"I1": "red 30", "I2": "blue 20", "I3": "green 10 sold out"}', order_id="mug")
+        .says("The cheapest mug costs 30."),
+        5,
+    ),
+    "unexplained_refusal": (opened().says("Sorry, I cannot do that. Anything else?"), 5),
     "ungrounded_number": (opened().says("I can't cancel it; the total is $99.50."), 5),
     "foreign_id": (agreed().does("cancel_order", "{}", order_id="W7777").says("It is cancelled."), 7),
     "repeated_read": (cancelled(agreed().does("get_order", '{"order_id": "W7001", "total": 25.5}')), 7),
@@ -43,9 +77,7 @@ FLAWED: dict[str, tuple[Talk, int]] = {
 }
 
 
-def ask(
-    talk: Talk, role: str = "critic", name: str = "nobody", errors: Mapping[str, float] | None = None, seed: int = 0
-) -> Any:
+def ask(talk: Talk, role: str = "critic", name: str = "nobody", errors: Mapping[str, float] | None = None, seed: int = 0) -> Any:
     case = prompts.case(talk.row(), SHARED)
     system = prompts.CRITIC.format(name=name, focus="everything")
     request = Request([{"role": "system", "content": system}, {"role": "user", "content": case.text}], seed=seed)
@@ -56,11 +88,11 @@ def places(talk: Talk, **more: Any) -> list[tuple[int, str]]:
     return [(unit["location"], unit["criterion"]) for unit in json.loads(ask(talk, **more))["units"]]
 
 
-@pytest.mark.parametrize("kind", list(critics.KINDS))
+@pytest.mark.parametrize("kind", list(flaws.KINDS))
 def test_every_kind_of_flaw_is_found_where_it_lies(kind: str) -> None:
     talk, location = FLAWED[kind]
-    _, flaws = critics._read(prompts.case(talk.row(), SHARED).text.split("\n")[1])
-    assert (kind, location) in {(flaw.kind, flaw.location) for flaw in flaws}
+    _, found = flaws.read(prompts.case(talk.row(), SHARED).text.split("\n")[1])
+    assert (kind, location) in {(flaw.kind, flaw.location) for flaw in found}
 
 
 def test_nothing_is_found_in_a_good_conversation() -> None:
@@ -69,7 +101,7 @@ def test_nothing_is_found_in_a_good_conversation() -> None:
 
 def test_blind_spots_are_disjoint_and_cover_every_kind_and_persona() -> None:
     assert set(critics.BLIND_SPOTS) == set(prompts.PERSONAS)
-    assert sorted(kind for pair in critics.BLIND_SPOTS.values() for kind in pair) == sorted(critics.KINDS)
+    assert sorted(kind for pair in critics.BLIND_SPOTS.values() for kind in pair) == sorted(flaws.KINDS)
 
 
 @pytest.mark.parametrize(("persona", "kind"), [(name, kind) for name, pair in critics.BLIND_SPOTS.items() for kind in pair])
@@ -113,7 +145,7 @@ UNIT = {
     "severity": 3,
     "quote": "",
     "description": "cancel_order changes something without a yes right before it.",
-    "suggestion": critics.KINDS["unconfirmed_write"].suggestion,
+    "suggestion": flaws.KINDS["unconfirmed_write"].suggestion,
 }
 
 
@@ -138,9 +170,7 @@ def test_the_meta_critic_tells_the_classes_apart(change: dict[str, Any], verdict
 
 
 def test_an_unknown_role_is_refused_by_name() -> None:
-    with pytest.raises(
-        LookupError, match="no scripted critic plays the role 'judge'; known: critic, meta_critic, aggregator"
-    ):
+    with pytest.raises(LookupError, match="no scripted critic plays the role 'judge'; known: critic, meta_critic, aggregator"):
         critics.client("judge", None, {}, 0)
 
 
@@ -151,3 +181,32 @@ def test_words_that_look_like_parts_of_the_question_stay_words() -> None:
     case = prompts.case(talk.row(), SHARED)
     assert set(critics.blocks(case.text)) == {"Case"}
     assert places(talk) == []
+
+
+SHOWS = {
+    "forgets_second_request": {"unserved_request"},
+    "confuses_two_ids": {"foreign_id", "unannounced_id", "ignored_refusal"},
+    "wrong_total": {"ungrounded_number"},
+    "ignores_price": {"not_cheapest"},
+    "refused_write_attempt": {"ignored_refusal", "foreign_account"},
+    "vague_refusal": {"unexplained_refusal"},
+    "skips_authentication": {"unidentified_customer"},
+    "skips_confirmation": {"unconfirmed_write"},
+    "needless_reads": {"repeated_read"},
+}
+"""An error of the scripted teacher -> the kinds of flaw by which a reader of the conversation can tell."""
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.build(Retail, 60, 0)
+
+
+@pytest.mark.parametrize("error", list(SHOWS))
+def test_the_errors_of_the_scripted_teacher_show(world: World, error: str) -> None:
+    """In at least 9 of 10 conversations that verifier or policy refuse because of one error, its kinds of flaw are found."""
+    refused = [row for row in play(world, world.problems("train", 60, 0), {error: 1.0}) if not row["reward"] or row["policy"] < 1]
+    shared = prompts.frame(world)
+    found = [{flaw.kind for flaw in flaws.read(prompts.case(row, shared).text.split("\n")[1])[1]} for row in refused]
+    assert len(refused) > 2
+    assert sum(bool(kinds & SHOWS[error]) for kinds in found) >= 0.9 * len(refused)

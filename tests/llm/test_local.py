@@ -28,9 +28,7 @@ def test_batches_equal_single_questions(tmp_path: Path) -> None:
 def test_a_wanted_schema_and_tools_reach_the_prompt() -> None:
     """By hand: the schema is a line of the system message, the tools stand where the chat template puts them."""
     tool = {"type": "function", "function": {"name": "get_order", "description": "", "parameters": {"type": "object"}}}
-    asked = Request(
-        [{"role": "system", "content": "Judge."}, {"role": "user", "content": "Hello"}], [tool], {"type": "object"}
-    )
+    asked = Request([{"role": "system", "content": "Judge."}, {"role": "user", "content": "Hello"}], [tool], {"type": "object"})
     text = tiny.tokenizer().decode(local._prompt(tiny.tokenizer(), asked))
     assert text.startswith(
         '<|im_start|>system\nJudge.\n\nAnswer with one JSON value that fits this schema: {"type": "object"}\n\n# Tools'

@@ -232,3 +232,31 @@ def test_merging_the_base_with_itself_gives_the_base(tmp_path: Path) -> None:
     start, merged = load_file(base / "model.safetensors"), load_file(tmp_path / "m" / "model.safetensors")
     assert all(merged[name].tobytes() == value.tobytes() for name, value in start.items())
     assert report.norms == {"same": 0.0}
+
+
+def test_a_merged_checkpoint_loads_and_is_the_same_model(tmp_path: Path) -> None:
+    """Two real checkpoints with a tied head: the merged one loads with transformers, in the same format as its parents."""
+    import torch
+
+    from tasks import models
+    from tests.rollout import tiny
+
+    model = tiny.model(seed=0)
+    models.save(model, tiny.tokenizer(), tmp_path / "base")
+    experts = {}
+    for number in range(2):
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.02 * torch.randn_like(weight))
+        models.save(model, tiny.tokenizer(), tmp_path / f"rl_{number}")
+        experts[f"rl_{number}"] = tmp_path / f"rl_{number}"
+    ctx = context(tmp_path / "out")
+    run(Inputs(tmp_path / "base", experts), Params(alpha=1.0), ctx)
+    merged, tokenizer = models.load(ctx.out / "model")
+    assert tokenizer.chat_template == tiny.tokenizer().chat_template
+    assert merged.get_input_embeddings().weight is merged.get_output_embeddings().weight
+    stored = load_file(ctx.out / "model" / "model.safetensors")
+    for name, weight in merged.named_parameters():
+        np.testing.assert_array_equal(weight.detach().numpy(), stored[name])
+    assert {path.name for path in (ctx.out / "model").iterdir()} == {path.name for path in (tmp_path / "base").iterdir()}

@@ -30,7 +30,7 @@ PERSONAS = {
     "guard": "identification, permission and confirmation",
     "auditor": "numbers, ids and what the tools really answered",
     "advocate": "whether the customer got everything that was asked for",
-    "controller": "economy: needless calls, and refusals nobody dealt with",
+    "controller": "economy: needless calls, needless refusals and hand-overs",
 }
 """Critics by name, each with what it looks at above all (ours, in place of the paper's four different models)."""
 

@@ -172,7 +172,10 @@ def metrics(
     baselines = sorted({model for which, model, _ in found if which == "baseline"})
     return {
         "evaluate": {model: {world: maker.block(test[model, world], writes[world]) for world in worlds} for model in models},
-        "overall": {model: _overall(maker, [test[model, world] for world in worlds]) for model in models},
+        "overall": {
+            **{model: _overall(maker, [test[model, world] for world in worlds]) for model in models},
+            **{name: _overall(maker, [found["baseline", name, world] for world in worlds]) for name in baselines},
+        },
         "baselines": {
             world: {name: maker.block(found["baseline", name, world], writes[world]) for name in baselines}
             for world in worlds
@@ -229,7 +232,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def model_lines(said: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """models.csv: pass^1 of every model over all worlds."""
+    """models.csv: pass^1 of every model and baseline over all worlds."""
     return [{"model": model, **block["pass_1"]} for model, block in said["overall"].items()]
 
 

@@ -15,7 +15,7 @@ from tasks.context import seed_of
 from tasks.generate.core import committee
 from tasks.generate.core.answers import read_json
 from tasks.generate.core.checks import ACCEPTED, Checked, check
-from tasks.generate.core.gate import refusal
+from tasks.generate.core.gate import gate
 from tasks.generate.core.prompts import render
 from tasks.generate.core.samplers import Material
 from tasks.llm import Client, Message, Request
@@ -71,6 +71,7 @@ class _Open:
     failures: tuple[str, ...] = ()
     verdict: committee.Verdict | None = None
     gates: Mapping[str, int] = field(default_factory=dict)
+    unreadable: bool = False
 
     @property
     def done(self) -> bool:
@@ -116,7 +117,7 @@ class Prover:
         for work, message in zip(left, self.author.complete(requests), strict=True):
             work.talk = [*work.talk, {"role": "assistant", "content": str(message.get("content") or "")}]
             answer, error = read_json(message, work.commission.schema)
-            work.draft, work.verdict, work.gates = {}, None, {}
+            work.draft, work.verdict, work.gates, work.unreadable = {}, None, {}, bool(error)
             if error:
                 work.checked = Checked(status="failed_format", why=f"format: {error}")
             else:
@@ -140,7 +141,7 @@ class Prover:
                 work.failures = verdict.reasons or (f"the mean score {verdict.average:.2f} is not above {rules.threshold}",)
         passed = [work for work in left if not work.failures]
         problems = [work.checked.problem for work in passed if work.checked.problem is not None]
-        for work, (why, gates) in zip(passed, refusal(self.world, problems), strict=True):
+        for work, (why, gates) in zip(passed, gate(self.world, problems), strict=True):
             work.gates = gates
             work.failures = (f"gate: {why}",) if why else ()
 
@@ -171,7 +172,8 @@ class Prover:
         for work, message in zip(left, self.feedback.complete(requests), strict=True):
             value, error = read_json(message, PLAN)
             plan = "; ".join(work.failures) if error else value["summary"]
-            work.rows[-1].update(feedback=plan, unreadable_plan=bool(error))
+            work.rows[-1]["feedback"] = plan
+            work.rows[-1]["unreadable"]["plans"] = int(bool(error))
             work.talk = [*work.talk, {"role": "user", "content": render("revise", feedback=plan)}]
 
     def _row(self, work: _Open, attempt: int) -> dict[str, Any]:
@@ -195,8 +197,7 @@ class Prover:
             "avg_score": verdict.average if verdict else None,
             "feedback": "",
             "generator": f"{self.author.name}@{self.author.revision}",
-            "unreadable_votes": verdict.unreadable if verdict else 0,
-            "unreadable_plan": False,
+            "unreadable": {"drafts": int(work.unreadable), "votes": verdict.unreadable if verdict else 0, "plans": 0},
             "gates": dict(work.gates),
             "data": dict(commission.material.data) if status == ACCEPTED else {},
         }

@@ -46,7 +46,9 @@ def choose(users: Sequence[str], count: int, most_parts: int, rng: Random) -> li
 
 
 def commission(parts: Sequence[Mapping[str, Any]], number: int, seed: int) -> Commission:
-    """The recombination of accepted tasks of one customer, in this order. A part is a row of BLUEPRINT with its `data`."""
+    """The recombination of accepted tasks of one customer, in this order, but for a task that ends the conversation, which comes
+    last. A part is a row of BLUEPRINT with its `data`."""
+    parts = sorted(parts, key=lambda part: any(call["kind"] == "end" for call in part["actions"]))
     problems = [problem_of(part) for part in parts]
     data = parts[0]["data"]
     material = Material(
@@ -54,6 +56,7 @@ def commission(parts: Sequence[Mapping[str, Any]], number: int, seed: int) -> Co
         split=problems[0].split,
         number=number,
         walk=tuple(name for part in parts for name in part["walk"]),
+        family="",
         policies=tuple(dict.fromkeys(name for part in parts for name in part["policy_ids"])),
         data=data,
         persona=problems[0].persona,

@@ -23,12 +23,14 @@ Graph = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Material:
-    """The context of one blueprint. number: which blueprint of its world. data: the sampled rows, JSON-able, with the persona."""
+    """The context of one blueprint. number: which blueprint of its world. walk: tools to centre on; or else family: the kind of task
+    wanted. data: the sampled rows, JSON-able, with the persona."""
 
     world: str
     split: str
     number: int
     walk: tuple[str, ...]
+    family: str
     policies: tuple[str, ...]
     data: Mapping[str, Any]
     persona: str
@@ -37,21 +39,31 @@ class Material:
     @property
     def hash(self) -> str:
         """What the generator was given, in 16 hexadecimal digits."""
-        given = (self.world, self.split, self.walk, self.policies, self.data, self.persona, self.examples)
+        given = (self.world, self.split, self.walk, self.family, self.policies, self.data, self.persona, self.examples)
         return hashlib.blake2b(json.dumps(given, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def draw(
-    world: World, split: str, number: int, rng: Random, examples: Sequence[Mapping[str, Any]], max_writes: int, zero_writes: float
-) -> Material:
-    """Draw the context of blueprint `number`. max_writes: most write tools of a walk. zero_writes: share of walks without one."""
-    kinds = {name: tool.kind for name, tool in world.tools.items()}
+@dataclass(frozen=True)
+class Tastes:
+    """What the samplers prefer. walked: share of blueprints along a walk, the others in a family of the world, drawn evenly.
+    max_writes: most write tools of a walk. zero_writes: share of walks without one."""
+
+    walked: float
+    max_writes: int
+    zero_writes: float
+
+
+def draw(world: World, split: str, number: int, rng: Random, examples: Sequence[Mapping[str, Any]], tastes: Tastes) -> Material:
+    """Draw the context of blueprint `number`."""
     data = world.context(rng, split)
+    kinds = {name: tool.kind for name, tool in world.tools.items()}
+    walked = not world.families or rng.random() < tastes.walked
     return Material(
         world=world.name,
         split=split,
         number=number,
-        walk=walk(world.api_graph(), kinds, rng, max_writes, zero_writes),
+        walk=walk(world.api_graph(), kinds, rng, tastes.max_writes, tastes.zero_writes) if walked else (),
+        family="" if walked else rng.choice(world.families),
         policies=subset(tuple(world.rules), rng, least=1),
         data=data,
         persona=str(data["persona"]),

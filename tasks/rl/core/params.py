@@ -16,14 +16,10 @@ class LoopParams(Params):
     groups: int = Field(8, ge=1, description="problems a step; measured: 8 groups of 8")
     group_size: int = Field(8, ge=2, description="conversations of one problem, G in GRPO")
     lr: float = Field(1e-4, gt=0, le=1e-2, description="learning rate of AdamW; measured: 1e-4 to 2e-4, 3e-4 gained nothing")
-    schedule: Literal["linear", "constant", "cosine"] = Field(
-        "linear", description="learning rate over the steps; TRL's default"
-    )
+    schedule: Literal["linear", "constant", "cosine"] = Field("linear", description="learning rate over the steps; TRL's default")
     max_grad_norm: float = Field(1.0, gt=0, description="clip of the gradient's norm; TRL's default")
     slices: int = Field(1, ge=1, description="backward passes a step; more save memory")
-    temperature: float = Field(
-        1.0, gt=0, le=2, description="of the sampled conversations and of the scored log-probabilities"
-    )
+    temperature: float = Field(1.0, gt=0, le=2, description="of the sampled conversations and of the scored log-probabilities")
     max_turns: int = Field(30, ge=1, description="assistant turns of a conversation; tau-bench's limit")
     max_turn_tokens: int = Field(96, ge=4, description="produced tokens of one turn")
     max_episode_tokens: int = Field(
@@ -33,9 +29,7 @@ class LoopParams(Params):
     screen_problems: int = Field(300, ge=1, description="training problems that are played to know their difficulty")
     screen_trials: int = Field(4, ge=1, description="conversations a screened problem")
     pool: int = Field(132, ge=1, description="problems kept for training, in equal shares of the families; measured: 130")
-    validate_every: int = Field(
-        10, ge=1, description="steps between validations; the state to resume from is saved as often"
-    )
+    validate_every: int = Field(10, ge=1, description="steps between validations; the state to resume from is saved as often")
     validation_problems: int = Field(96, ge=1, description="problems of the validation split, one sampled conversation each")
     max_family_fall: float = Field(
         0.35, ge=0, le=1, description="a checkpoint whose pass^1 in some family fell by more cannot become the best"

@@ -53,16 +53,13 @@ class Record:
     def groups(self) -> list[Group]:
         """Every group that was played, in order."""
         return [
-            Group(**{**entry, "outcomes": tuple(entry["outcomes"]), "rewards": tuple(entry["rewards"])})
-            for entry in self.history
+            Group(**{**entry, "outcomes": tuple(entry["outcomes"]), "rewards": tuple(entry["rewards"])}) for entry in self.history
         ]
 
     def validated(self, result: Validation, max_fall: float) -> bool:
         """Add a validation; True when its checkpoint is the best so far. The first one always is."""
         earlier = {entry.step: entry for entry in self.results()}
-        self.validations.append(
-            {"step": result.step, "families": {name: list(pair) for name, pair in result.families.items()}}
-        )
+        self.validations.append({"step": result.step, "families": {name: list(pair) for name, pair in result.families.items()}})
         if earlier:
             start = next(iter(earlier.values()))
             if result.rate <= earlier[self.best].rate or any(fall > max_fall for fall in result.falls(start).values()):

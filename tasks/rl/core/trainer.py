@@ -56,9 +56,7 @@ def build_trainer(
     seed: int,
 ) -> GRPOTrainer:
     """A trainer that is ready for `train(resume_from_checkpoint=...)`; it writes its states into `staging` alone."""
-    os.environ["TRL_EXPERIMENTAL_SILENCE"] = (
-        "1"  # rollout_func is marked experimental; the lock pins the version that was tested
-    )
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # rollout_func is marked experimental; the lock pins the version that was tested
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
 

@@ -52,8 +52,8 @@ def load_data(
 ) -> Data:
     """The kept rows of train and validation as tokens; the mask proof has held for each of them.
 
-    Every row of the file is accounted for: not marked to keep, of the test split, without a turn, longer than max_length tokens,
-    or used. Raises MaskError naming the row whose tokens are not what a server would read and the assistant produce.
+    Every row of the file is accounted for: not marked to keep, of the test split, without a turn, longer than max_length
+    tokens, or used. Raises MaskError naming the row whose tokens are not what a server would read and the assistant produce.
     """
     systems = {name: system_message(world, prompt) for name, world in load_all(worlds).items()}
     rows = read_table(path, DATASET).drop_columns(["turns"]).to_pylist()

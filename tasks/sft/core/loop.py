@@ -1,8 +1,8 @@
 """The room's training loop: TRL's SFTTrainer over batches planned by us, with a paper's hooks in the loss.
 
-What differs from SFTTrainer as it comes: rows arrive as proven tokens, batches hold about as many tokens as asked for, logits are
-computed for trained tokens alone (SFTTrainer's fused head scores every position on a CPU, with entropies), and a resume state
-is complete or absent (the Trainer writes `checkpoint-N` in place).
+What differs from SFTTrainer as it comes: rows arrive as proven tokens, batches hold about as many tokens as asked for,
+logits are computed for trained tokens alone (SFTTrainer's fused head scores every position on a CPU, with entropies), and a
+resume state is complete or absent (the Trainer writes `checkpoint-N` in place).
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _config(params: Training, ctx: Context, staging: Path) -> SFTConfig:
         optim="adamw_torch_fused",
         use_cpu=on_cpu,
         bf16=params.bf16 and not on_cpu,
-        gradient_checkpointing=not on_cpu,
+        activation_checkpointing=not on_cpu,
         logging_steps=params.log_every,
         save_strategy="steps",
         save_steps=params.save_every,
@@ -157,9 +157,11 @@ def _config(params: Training, ctx: Context, staging: Path) -> SFTConfig:
 
 
 def _score_trained_tokens(model: PreTrainedModel) -> None:
-    """Teach `model(input_ids=..., scored=...)`: the logits (n, v) of the scored positions alone; other calls stay as they are.
+    """Teach `model(input_ids=..., scored=...)`: the logits (n, v) of the scored positions alone; other calls stay as they
+    are.
 
-    It goes through `forward`, so that wrappers for several GPUs see the call. scored: (b, t), true where the *next* token counts.
+    It goes through `forward`, so that wrappers for several GPUs see the call. scored: (b, t), true where the *next* token
+    counts.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     plain_forward = base.forward

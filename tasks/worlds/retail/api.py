@@ -195,7 +195,7 @@ class Tools:
         self.db.update("orders", order_id, items=items)
         return {"refund": item["price"]}
 
-    @end(consumes=("order_id",))
+    @end(consumes=("status",))
     def transfer_to_human(self, reason: Literal["damaged", "lost"]) -> dict[str, Any]:
         """Hand the conversation over to a person, which ends it.
 

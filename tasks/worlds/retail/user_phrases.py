@@ -118,7 +118,7 @@ PHRASES = Phrases(
     lexicon={
         "reason": {"no_longer_needed": "no longer need it", "ordered_by_mistake": "ordered it by mistake"},
         "payment": {"gift": "gift card", "card": "credit card"},
-        "target": {"original": "the original payment", "gift": "my gift card", "card": "another card of mine"},
+        "target": {"original": "the original payment", "gift": "my gift card", "card": "my other card"},
         "trouble": {"damaged": "came damaged", "lost": "never came"},
         "product": {name: name for name in PRODUCTS},
         "option": {**{name: name for name in OPTIONS}, "cheapest": "the cheapest one in stock"},

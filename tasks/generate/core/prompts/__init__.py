@@ -18,8 +18,8 @@ _FOLDER = Path(__file__).parent
 
 
 def block(value: Any, name: str) -> str:
-    """A value as a named JSON block. Sorted keys: the same value gives the same prompt."""
-    return f"```json {name}\n{json.dumps(value, sort_keys=True, ensure_ascii=False)}\n```"
+    """A value as a named JSON block. Keys keep their order, which may mean something (a customer's first card)."""
+    return f"```json {name}\n{json.dumps(value, ensure_ascii=False)}\n```"
 
 
 @lru_cache(maxsize=None)

@@ -1,9 +1,9 @@
-"""The conversations of the report: which ones are shown, and each with its calls, its outcome and the state that should have been.
+"""The conversations of the report: which ones are shown, and each with its calls, its outcome and the state that should be.
 
-Chosen by rule, so that nobody picks the pretty ones: from each pile (won, lost, requests that had to be declined, rows that the
-filter refused) the worlds and families take turns, each giving its conversation of median length. What should have happened is the
-oracle's trial of the same problem, or the blueprint's proven actions. States are shown only when replaying the calls gives the very
-hash that was graded; a world whose code has changed since is named by its hashes alone.
+Chosen by rule, so that nobody picks the pretty ones: from each pile (won, lost, requests that had to be declined, rows that
+the filter refused) worlds and families take turns, each giving its conversation of median length. What should have happened is
+the oracle's trial of the same problem, or the blueprint's proven actions. States are shown only when replaying the calls gives
+the very hash that was graded; a world whose code has changed since is named by its hashes alone.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ _SHOWN = [field for field in rows.TRAJECTORY if field.name != "turns"]
 
 
 def conversations(folders: Mapping[str, Path], model: str) -> list[dict[str, Any]]:
-    """Up to MOST conversations ready for the template: test trials of `model` and rows that the filter refused; without trials,
-    the conversations that generate made."""
+    """Up to MOST conversations ready for the template: test trials of `model` and rows that the filter refused; without
+    trials, the conversations that generate made."""
     expected = _expected(folders)
     chosen: list[dict[str, Any]] = []
     trials = _table(folders, "evaluate", "trials.parquet", [rows.TRIAL.field("model"), rows.TRIAL.field("set"), *_SHOWN])
-    made = _table(folders, "filter", "dataset.parquet", [*_SHOWN, *(rows.DATASET.field(name) for name in ("keep", "score", "reason"))])
+    made = _table(
+        folders, "filter", "dataset.parquet", [*_SHOWN, *(rows.DATASET.field(name) for name in ("keep", "score", "reason"))]
+    )
     if made is None:
         made = _table(folders, "generate", "trajectories.parquet", _SHOWN)
     if trials is not None:
@@ -75,8 +77,8 @@ def _expected(folders: Mapping[str, Path]) -> dict[tuple[str, str], dict[str, An
         for row in blueprints.filter(pc.equal(blueprints["status"], "accepted")).to_pylist():
             by = {"by": "the blueprint", "calls": row["actions"], "outputs": row["outputs"]}
             found[row["world"], row["problem_id"]] = by
-    wanted = ("model", "set", "world", "problem_id", "calls", "messages")
-    trials = _table(folders, "evaluate", "trials.parquet", [rows.TRIAL.field(name) for name in wanted])
+    needed = ("model", "set", "world", "problem_id", "calls", "messages")
+    trials = _table(folders, "evaluate", "trials.parquet", [rows.TRIAL.field(name) for name in needed])
     if trials is not None:
         oracle = trials.filter(pc.and_(pc.equal(trials["set"], "baseline"), pc.equal(trials["model"], "oracle")))
         for row in oracle.to_pylist():
@@ -90,8 +92,8 @@ def _expected(folders: Mapping[str, Path]) -> dict[tuple[str, str], dict[str, An
 
 
 def _piles(table: pa.Table, expected: Mapping[tuple[str, str], Row]) -> dict[str, list[Row]]:
-    """Light rows by pile. A request is one to decline when the right way through it changes nothing but ends with a hand-over,
-    or its family says so."""
+    """Light rows by pile. A request is one to decline when the right way through it changes nothing but ends with a
+    hand-over, or its family says so."""
     piles: dict[str, list[Row]] = {WON: [], LOST: [], DECLINE: []}
     for row in table.select([name for name in _PICKED_BY if name != "calls"]).to_pylist():
         right = expected.get((row["world"], row["problem_id"]), {"calls": ()})
@@ -200,7 +202,10 @@ def _shown(row: dict[str, Any], right: Mapping[str, Any] | None, worlds: _Worlds
     """A conversation as the template wants it: turns, outcome, and expected beside actual."""
     expected_calls = right["calls"] if right else []
     return {
-        **{key: row[key] for key in ("pile", "world", "family", "problem_id", "trial", "tags", "stop", "n_tokens", "n_agent_steps")},
+        **{
+            key: row[key]
+            for key in ("pile", "world", "family", "problem_id", "trial", "tags", "stop", "n_tokens", "n_agent_steps")
+        },
         **{key: row[key] for key in ("reward", "state", "outputs", "required", "policy", "broken", "human")},
         "agent": row.get("model") or row["agent"],
         "reason": row.get("reason") or "",

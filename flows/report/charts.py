@@ -1,8 +1,8 @@
 """Small charts as inline SVG, for the report: intervals, curves, bars, a waterfall and a heat map.
 
 Pure functions from numbers to markup. No drawing library (importing one takes longer than the whole report). Every text is
-escaped by `Markup.format`; colours come from the page's CSS classes, so that light, dark and print share one drawing. Marks say
-their numbers when the pointer rests on them. Coordinates are in units of the view box; the page scales it.
+escaped by `Markup.format`; colours come from the page's CSS classes, so that light, dark and print share one drawing. Marks
+say their numbers when the pointer rests on them. Coordinates are in units of the view box; the page scales it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH = 460
-"""Width of every chart's view box: about the width of a phone, so that text keeps its size there."""
+"""Width of a chart's view box: about the width of a phone, so that text keeps its size there."""
+NARROW = 320
+"""Width of a heat map's view box: several stand beside each other."""
 POINTS = 240
 """Most points a curve is drawn with; longer ones are averaged in equal runs of steps. Half of WIDTH: more cannot be seen."""
 LETTER = 6.4
@@ -43,8 +45,8 @@ def _hover(words: str) -> Markup:
     return tag("title", words)
 
 
-def _picture(height: float, label: str, *parts: str) -> Markup:
-    return tag("svg", *parts, viewBox=f"0 0 {WIDTH} {height:.0f}", role="img", aria_label=label, class_="chart")
+def _picture(height: float, label: str, *parts: str, width: float = WIDTH) -> Markup:
+    return tag("svg", *parts, viewBox=f"0 0 {width:.0f} {height:.0f}", role="img", aria_label=label, class_="chart")
 
 
 def short(value: float) -> str:
@@ -85,6 +87,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
+        """Where a value stands."""
         share = (value - self.low) / ((self.high - self.low) or 1.0)
         return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
 
@@ -125,7 +128,9 @@ def intervals(
     if signed:
         parts.append(_line(scale(0), top, scale(0), bottom, "zero"))
     for words, value, x, level in heads:
-        parts.append(tag("g", _hover(f"{words}"), _line(scale(value), top - 2, scale(value), bottom, "reference"), class_="reference"))
+        parts.append(
+            tag("g", _hover(f"{words}"), _line(scale(value), top - 2, scale(value), bottom, "reference"), class_="reference")
+        )
         parts.append(_text(x, 12 + 14 * level, words, "middle", "reference-text"))
     for index, row in enumerate(rows):
         parts.append(_interval(row, scale, left, right, top + step * (index + 0.5), signed))
@@ -153,7 +158,7 @@ def _heads(references: Mapping[str, float], scale: Scale) -> list[tuple[str, flo
 def _interval(row: Interval, scale: Scale, left: float, right: float, y: float, signed: bool) -> Markup:
     sign = "+" if signed else ""
     numbers = f"{row.mean:{sign}.2f}".replace("-", "\u2212")
-    spread = f"{row.low:{sign}.2f} \u2013 {row.high:{sign}.2f}".replace("-", "\u2212")
+    spread = f"{row.low:{sign}.2f} to {row.high:{sign}.2f}".replace("-", "\u2212")
     parts = [
         _hover(row.note),
         tag("rect", x=0, y=y - 14, width=WIDTH, height=28, class_="catch"),
@@ -164,7 +169,13 @@ def _interval(row: Interval, scale: Scale, left: float, right: float, y: float, 
     ]
     if row.other is not None:
         x = scale(row.other)
-        parts.append(tag("path", d=f"M{x - 5:.1f} {y:.1f} L{x:.1f} {y - 5:.1f} L{x + 5:.1f} {y:.1f} L{x:.1f} {y + 5:.1f} Z", class_="diamond"))
+        parts.append(
+            tag(
+                "path",
+                d=f"M{x - 5:.1f} {y:.1f} L{x:.1f} {y - 5:.1f} L{x + 5:.1f} {y:.1f} L{x:.1f} {y + 5:.1f} Z",
+                class_="diamond",
+            )
+        )
     parts.append(tag("circle", cx=scale(row.mean), cy=y, r=5.5, class_="dot"))
     parts.append(_text(right + 6, y + 4, numbers, "start", "value"))
     parts.append(_text(WIDTH - 2, y + 4, spread, "end", "tick"))
@@ -192,7 +203,8 @@ def smooth(points: Sequence[tuple[float, float]], window: int) -> list[tuple[flo
     """
     values = [y for _, y in points]
     return [
-        (x, math.fsum(values[max(0, index + 1 - window) : index + 1]) / min(window, index + 1)) for index, (x, _) in enumerate(points)
+        (x, math.fsum(values[max(0, index + 1 - window) : index + 1]) / min(window, index + 1))
+        for index, (x, _) in enumerate(points)
     ]
 
 
@@ -213,10 +225,16 @@ def curves(series: Sequence[Curve], x_axis: str, y_axis: str, height: int = 250)
     across, up = Scale(min(xs), max(xs), left, WIDTH - 12), Scale(low, high, bottom, top)
     parts: list[Markup] = []
     for value in ticks(low, high):
-        parts += [_line(left, up(value), WIDTH - 12, up(value), "grid"), _text(left - 6, up(value) + 4, short(value), "end", "tick")]
+        parts += [
+            _line(left, up(value), WIDTH - 12, up(value), "grid"),
+            _text(left - 6, up(value) + 4, short(value), "end", "tick"),
+        ]
     for value in ticks(min(xs), max(xs), 5):
         parts.append(_text(across(value), bottom + 16, short(value), "middle", "tick"))
-    parts += [_line(left, bottom, WIDTH - 12, bottom, "base-line"), _text((left + WIDTH) / 2, bottom + 33, x_axis, "middle", "axis")]
+    parts += [
+        _line(left, bottom, WIDTH - 12, bottom, "base-line"),
+        _text((left + WIDTH) / 2, bottom + 33, x_axis, "middle", "axis"),
+    ]
     parts.append(_text(left - 40, 14, y_axis, "start", "axis"))
     parts += [_curve(curve, across, up) for curve in series]
     parts += _legend(series)
@@ -225,12 +243,19 @@ def curves(series: Sequence[Curve], x_axis: str, y_axis: str, height: int = 250)
 
 def _curve(curve: Curve, across: Scale, up: Scale) -> Markup:
     points = thinned(curve.points)
-    path = tag("polyline", points=" ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points), class_=f"line {curve.shape}")
+    path = tag("polyline", points=" ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points), class_=f"curve {curve.shape}")
     if curve.shape == "faint":
         return tag("g", path, class_=curve.kind)
     radius = 3.5 if curve.shape == "dots" else 5.0
     marks = [
-        tag("circle", _hover(f"{curve.label}, {x:.4g}: {y:.4g}"), cx=across(x), cy=up(y), r=radius, class_=f"point {curve.shape}")
+        tag(
+            "circle",
+            _hover(f"{curve.label}, {x:.4g}: {y:.4g}"),
+            cx=across(x),
+            cy=up(y),
+            r=radius,
+            class_=f"point {curve.shape}",
+        )
         for x, y in points
     ]
     return tag("g", path, *marks, class_=curve.kind)
@@ -242,7 +267,7 @@ def _legend(series: Sequence[Curve]) -> list[Markup]:
         x -= LETTER * len(curve.label)
         parts.append(_text(x, 14, curve.label, "start", "legend"))
         swatch = tag("circle", cx=x - 12, cy=10, r=3.5, class_="point dots") if curve.shape == "dots" else Markup("")
-        parts.append(tag("g", _line(x - 20, 10, x - 5, 10, f"line {curve.shape}"), swatch, class_=curve.kind))
+        parts.append(tag("g", _line(x - 20, 10, x - 5, 10, f"curve {curve.shape}"), swatch, class_=curve.kind))
         x -= 30
     return parts
 
@@ -296,7 +321,7 @@ class Cell:
 def heat(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], Cell], axis: str) -> Markup:
     """A heat map; what has no cell stays empty. Column labels are thinned when there are many."""
     left = 10 + LETTER * max(len(row) for row in rows)
-    width = min(56.0, (WIDTH - left - 4) / len(columns))
+    width = min(56.0, (NARROW - left - 4) / len(columns))
     every = math.ceil(LETTER * max(len(column) for column in columns) / width)
     bottom = 4 + 20 * len(rows)
     parts = [_text(left - 6, 18 + 20 * index, row, "end", "label") for index, row in enumerate(rows)]
@@ -308,4 +333,4 @@ def heat(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, 
         style = f"--v:{100 * min(max(cell.share, 0.0), 1.0):.0f}"
         parts.append(tag("rect", _hover(cell.note), x=x, y=y, width=width - 1, height=19, rx=2, class_="cell", style=style))
     parts.append(_text(left + width * len(columns) / 2, bottom + 31, axis, "middle", "axis"))
-    return _picture(bottom + 38, f"heat map of {len(rows)} by {len(columns)}", *parts)
+    return _picture(bottom + 38, f"heat map of {len(rows)} by {len(columns)}", *parts, width=NARROW)

@@ -1,0 +1,96 @@
+"""What the report's sections share: the words for numbers, the order and colours of models, and readers of artifacts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tasks import rows
+
+Summary = Mapping[str, Any]
+"""What reports/summary.json holds."""
+Folders = Mapping[str, Path]
+"""Stage -> folder of its artifact; any may be missing."""
+
+COLOURS = 4
+"""Colours that specialists take in turn; base, sft and merged have their own."""
+
+
+def place(model: str) -> tuple[int, str]:
+    """The order of the road: base, sft, specialists by name, merged."""
+    return {"base": 0, "sft": 1, "merged": 3}.get(model, 2), model
+
+
+def colours(models: Sequence[str]) -> dict[str, str]:
+    """CSS class of each model's colour, the same on the whole page."""
+    own = {"base": "m-base", "sft": "m-sft", "merged": "m-merged"}
+    others = sorted(name for name in models if name not in own)
+    return {**own, **{name: f"m-{index % COLOURS}" for index, name in enumerate(others)}}
+
+
+def two(value: float | None) -> str:
+    """A share with two digits; a dash for what is not known."""
+    return "\u2013" if value is None else f"{value:.2f}".replace("-", "\u2212")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them.
+
+    >>> duration(0.42), duration(75), duration(7380), duration(None)
+    ('0.4 s', '1 min 15 s', '2 h 3 min', '\u2013')
+    """
+    if seconds is None:
+        return "\u2013"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def said(estimate: Mapping[str, Any]) -> str:
+    """n, trials and what the interval resamples: what every number must carry."""
+    what, n, trials = estimate.get("resamples", "problems"), estimate["n"], estimate["trials"]
+    return f"{two(estimate['low'])} to {two(estimate['high'])} (95 % interval, resamples {what}; n = {n}, {trials} trials)"
+
+
+def mean_of(value: Any) -> float:
+    """pass^1 of a baseline, given as a number, an estimate or a block of estimates."""
+    return float(value if isinstance(value, int | float) else value.get("pass_1", value)["mean"])
+
+
+def number(text: str | None) -> float | None:
+    """A cell of a CSV as a finite number."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV; none when the file is not there."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def read_json(folders: Folders, stage: str, name: str) -> dict[str, Any]:
+    """A stage's JSON file; empty when it is not there."""
+    path = folders[stage] / name if stage in folders else None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
+    return found
+
+
+def read_columns(folders: Folders, stage: str, name: str, schema: pa.Schema, *columns: str) -> pa.Table | None:
+    """Some columns of a stage's Parquet file, checked against its schema; None when it is not there."""
+    path = folders[stage] / name if stage in folders else None
+    if path is None or not path.exists():
+        return None
+    return rows.read_table(path, pa.schema([schema.field(column) for column in columns]))

@@ -1,0 +1,198 @@
+"""The report's sections on what the rooms did: learning curves, blueprints, critiques, the filter's waterfall, the merge map."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from flows.report.charts import Bar, Cell, Curve, bars, curves, heat, smooth
+from flows.report.conversations import clean
+from flows.report.reading import Folders, colours, number, read_columns, read_csv
+from tasks import rows
+
+MOST_TENSORS = 400
+"""Lines of the merge table that are shown; ours: a page stays light."""
+
+
+def learning(folders: Folders) -> list[dict[str, Any]]:
+    """Curves of base, sft and of each specialist; columns that have no chart of their own come as small ones."""
+    specialists = sorted(path.name for path in folders["rl"].iterdir() if path.is_dir()) if "rl" in folders else []
+    kinds = colours([f"rl_{name}" for name in specialists])
+    found = [
+        _curves_of(folders[stage] / "curves.csv", stage, f"m-{stage}", ("loss", "validation_loss"), "loss, nats a token")
+        for stage in ("base", "sft")
+        if stage in folders
+    ]
+    for world in specialists:
+        path, kind = folders["rl"] / world / "curves.csv", kinds[f"rl_{world}"]
+        found.append(_curves_of(path, f"rl in {world}", kind, ("reward", "validation"), "mean reward"))
+    return [entry for entry in found if entry]
+
+
+def _curves_of(path: Path, title: str, kind: str, main: Sequence[str], axis: str) -> dict[str, Any]:
+    lines = read_csv(path)
+    series = {name: _points(lines, name) for name in (lines[0] if lines else ()) if name != "step"}
+    series = {name: points for name, points in series.items() if points}
+    shown: list[Curve] = []
+    for name in main:
+        points = series.pop(name, [])
+        if name.startswith("validation"):
+            shown += [Curve(name.replace("_", " "), kind, points, "dots")] if points else []
+        elif len(points) >= 20 and name == "reward":
+            window = max(5, len(points) // 12)
+            shown += [Curve("", kind, points, "faint"), Curve(f"mean of {window} steps", kind, smooth(points, window))]
+        elif points:
+            shown.append(Curve(name.replace("_", " "), kind, points))
+    small = [(name, curves([Curve("", kind, points)], "step", name.replace("_", " "), 190)) for name, points in series.items()]
+    return {"title": title, "chart": curves(shown, "step", axis) if shown else "", "small": small} if shown or small else {}
+
+
+def _points(lines: Sequence[Mapping[str, str]], name: str) -> list[tuple[float, float]]:
+    pairs = ((number(line.get("step")), number(line.get(name))) for line in lines)
+    return [(step, value) for step, value in pairs if step is not None and value is not None]
+
+
+def blueprints(folders: Folders) -> dict[str, Any]:
+    """Attempts at blueprints: accepted by attempt, refused by status, with the commonest reasons."""
+    table = read_columns(
+        folders, "generate", "blueprints.parquet", rows.BLUEPRINT, "status", "attempt", "fail_reason", "world", "avg_score"
+    )
+    if table is None or not table.num_rows:
+        return {}
+    found = table.to_pylist()
+    accepted = Counter(row["attempt"] for row in found if row["status"] == "accepted")
+    refused = Counter(row["status"] for row in found if row["status"] != "accepted")
+    reasons = {
+        status: Counter(_kind_of_reason(row["fail_reason"]) for row in found if row["status"] == status).most_common(6)
+        for status in refused
+    }
+    lines = [
+        Bar(f"accepted, attempt {attempt + 1}", n, f"{n:,}", f"{n} accepted at attempt {attempt + 1}", "good")
+        for attempt, n in sorted(accepted.items())
+    ]
+    for status, n in refused.most_common():
+        label = status.replace("failed_", "refused: ").replace("_", " ")
+        lines.append(Bar(label, n, f"{n:,}", f"{n} of {len(found)} attempts {label}", "bad"))
+    return {
+        "chart": bars(lines, "attempts at blueprints"),
+        "attempts": len(found),
+        "accepted": sum(accepted.values()),
+        "reasons": [{"status": status.removeprefix("failed_"), "lines": lines} for status, lines in reasons.items()],
+    }
+
+
+def _kind_of_reason(text: str | None) -> str:
+    """A reason without the names and numbers that make each one different: 'order W1001 is ...' and 'order W2 is ...' are one."""
+    plain = re.sub(r"'[^']*'|\"[^\"]*\"", "\u2026", text or "no reason given")
+    return clean(re.sub(r"[#\w./-]*\d[\w./-]*", "\u2026", plain))[:160]
+
+
+def critique(folders: Folders) -> dict[str, Any]:
+    """The critics' score of conversations won and lost, and pairs kept and dropped by reason."""
+    scores = read_columns(
+        folders, "critique", "critiques.parquet", rows.CRITIQUE, "traj_id", "source", "score", "n_units", "n_dropped"
+    )
+    played = read_columns(folders, "generate", "trajectories.parquet", rows.TRAJECTORY, "traj_id", "reward")
+    if scores is None or played is None:
+        return {}
+    reward = dict(zip(played["traj_id"].to_pylist(), played["reward"].to_pylist(), strict=True))
+    judged = [
+        row
+        for row in scores.to_pylist()
+        if row["source"] == "aggregate" and row["score"] is not None and row["traj_id"] in reward
+    ]
+    lines = []
+    for label, kind, won in (("won", "good", 1), ("lost", "bad", 0)):
+        group = [row for row in judged if reward[row["traj_id"]] == won]
+        if group:
+            mean = math.fsum(row["score"] for row in group) / len(group)
+            faults = math.fsum(row["n_units"] for row in group) / len(group)
+            words = f"{mean:.2f} (n = {len(group)})"
+            lines.append(
+                Bar(label, mean, words, f"{label}: mean score {mean:.2f}, {faults:.1f} faults found a conversation", kind)
+            )
+    pairs = read_columns(folders, "critique", "preferences.parquet", rows.PREFERENCE, "kept", "drop_reason")
+    drops = (
+        Counter((row["drop_reason"] or "dropped") if not row["kept"] else "kept" for row in pairs.to_pylist())
+        if pairs
+        else Counter()
+    )
+    return {"chart": bars(lines, "mean score") if lines else "", "n": len(judged), "pairs": drops.most_common()}
+
+
+def waterfall(folders: Folders) -> dict[str, Any]:
+    """What each check of the filter left and dropped."""
+    lines = read_csv(folders["filter"] / "waterfall.csv") if "filter" in folders else []
+    if not lines:
+        return {}
+    drawn = []
+    for line in lines:
+        kept, dropped = int(line["kept"]), int(line["dropped"])
+        label = line["reason"].replace("_", " ") or "all conversations"
+        words = f"{kept:,}" + (f"  (\u2212{dropped:,})" if dropped else "")
+        drawn.append(Bar(label, kept, words, f"{label} ({line['stage']}): {dropped} dropped, {kept} left", gone=dropped))
+    table = read_columns(folders, "filter", "dataset.parquet", rows.DATASET, "split", "keep")
+    kept_by = pc.value_counts(table.filter(table["keep"])["split"]).to_pylist() if table is not None else []
+    splits = sorted((entry["values"], entry["counts"]) for entry in kept_by)
+    return {"chart": bars(drawn, "filter"), "all": int(lines[0]["kept"]), "kept": int(lines[-1]["kept"]), "splits": splits}
+
+
+_LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+
+
+def merge_map(folders: Folders, kinds: Mapping[str, str]) -> dict[str, Any]:
+    """How far each expert moved, tensor by tensor, where the experts disagree, and the numbers behind it."""
+    lines = read_csv(folders["merge"] / "report.csv") if "merge" in folders else []
+    if not lines:
+        return {}
+    experts = list(dict.fromkeys(line["model"] for line in lines))
+    moved = {(line["tensor"], line["model"]): (number(line["delta_l2"]) or 0.0) / math.sqrt(int(line["numel"])) for line in lines}
+    most = max(moved.values()) or 1.0
+    maps = []
+    for expert in experts:
+        own = {
+            line["tensor"]: Cell(moved[line["tensor"], expert] / most, _tensor_note(line))
+            for line in lines
+            if line["model"] == expert
+        }
+        maps.append({"title": f"how far {expert} moved", "chart": _tensor_map(own)})
+    if len(experts) > 1:
+        clash = {line["tensor"]: Cell(2 * (number(line["sign_conflict_frac"]) or 0.0), _tensor_note(line)) for line in lines}
+        maps.append({"title": "where they disagree in sign", "chart": _tensor_map(clash)})
+    table = [{**line, **{key: number(line.get(key)) for key in _MERGE_NUMBERS}} for line in lines]
+    for line in table:
+        line["kept"] = (line["kept_n"] or 0.0) / (line["numel"] or 1.0)
+    return {
+        "maps": maps,
+        "most": f"{most:.3g}",
+        "lines": table[:MOST_TENSORS],
+        "more": max(0, len(table) - MOST_TENSORS),
+        "kinds": kinds,
+    }
+
+
+_MERGE_NUMBERS = ("numel", "delta_l2", "masked_l2", "kept_n", "trimmed_n", "mean_pairwise_cos", "sign_conflict_frac")
+
+
+def _tensor_note(line: Mapping[str, str]) -> str:
+    values = ", ".join(
+        f"{name} {line[name]}" for name in ("numel", "delta_l2", "kept_n", "masked_l2", "sign_conflict_frac") if line.get(name)
+    )
+    return f"{line['tensor']}, {line['model']}: {values}"
+
+
+def _tensor_map(cells: Mapping[str, Cell]) -> str:
+    """Kinds of tensors down, layers across; what belongs to no layer stands in a column of its own."""
+    placed = {}
+    for tensor, cell in cells.items():
+        layer = _LAYER.search(tensor)
+        kind = re.sub(r"^model\.|layers\.|\.weight$", "", _LAYER.sub(".", tensor, count=1)).strip(".")
+        placed[kind, layer[1] if layer else "\u2013"] = cell
+    columns = sorted({column for _, column in placed}, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0))
+    return heat(list(dict.fromkeys(kind for kind, _ in placed)), columns, placed, "layer")

@@ -1,0 +1,123 @@
+"""The report's sections on how good the models are: the decision, the ladder of pass^1, paired differences, families."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.report.charts import Interval, intervals
+from flows.report.reading import Summary, mean_of, place, said, two
+
+_DECISIONS = {
+    "promote": ("good", "Promoted"),
+    "refuse": ("bad", "Not promoted"),
+    "waiting": ("wait", "Waiting for approval"),
+}
+
+
+def headline(summary: Summary, decision: Mapping[str, Any], candidate: str) -> dict[str, Any]:
+    """What was promoted or refused and why, its gates, and the candidate against the first model over all worlds."""
+    promotion = summary.get("promotion") or {}
+    verdict = promotion.get("decision") or decision.get("decision")
+    mood, title = _DECISIONS.get(str(verdict), ("wait", str(verdict) if verdict else "No decision: the road ended before it"))
+    if promotion.get("version"):
+        title += f": {candidate}, version {promotion['version']}" + (f" ({promotion['alias']})" if promotion.get("alias") else "")
+    overall = summary.get("overall") or {}
+    best = (overall.get(candidate) or {}).get("pass_1")
+    return {
+        "mood": mood,
+        "title": title,
+        "reason": promotion.get("reason") or decision.get("reason") or "",
+        "gates": decision.get("gates") or [],
+        "candidate": candidate,
+        "pass_1": best,
+        "pass_4": (overall.get(candidate) or {}).get("pass_4"),
+        "base": (overall.get("base") or {}).get("pass_1"),
+    }
+
+
+def ladders(summary: Summary, models: Sequence[str], kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """pass^1 of every model, one chart a world, with the baselines as lines."""
+    found = []
+    for world in worlds_of(summary):
+        blocks = {model: summary["evaluate"][model][world] for model in models}
+        marks = [_rung(model, world, block, kinds) for model, block in blocks.items()]
+        baselines = (summary.get("baselines") or {}).get(world, {})
+        lines = {name.replace("_", "-"): mean_of(value) for name, value in baselines.items()}
+        first = blocks[models[0]]["pass_1"]
+        chart = intervals(marks, (0.0, 1.0), "share of problems solved", lines)
+        found.append({"world": world, "chart": chart, "n": first["n"], "trials": first["trials"]})
+    return found
+
+
+def _rung(model: str, world: str, block: Mapping[str, Any], kinds: Mapping[str, str]) -> Interval:
+    one, four = block["pass_1"], block.get("pass_4")
+    note = f"{model} in {world}: pass^1 {two(one['mean'])}, {said(one)}"
+    note += f"; pass^4 {two(four['mean'])}, {said(four)}" if four else ""
+    return Interval(model, kinds[model], one["mean"], one["low"], one["high"], note, four["mean"] if four else None)
+
+
+def worlds_of(summary: Summary) -> list[str]:
+    """Every world that was evaluated, sorted."""
+    return sorted({world for worlds in (summary.get("evaluate") or {}).values() for world in worlds})
+
+
+def gains(summary: Summary, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Paired differences along the road, one chart a world: each model against what it was made from."""
+    steps = {pair: worlds for pair, worlds in (summary.get("paired") or {}).items() if is_step(pair)}
+    estimates = [worlds[world]["pass_1"] for worlds in steps.values() for world in worlds]
+    if not estimates:
+        return []
+    low, high = min(-0.1, *(one["low"] for one in estimates)), max(0.1, *(one["high"] for one in estimates))
+    limits = (math.floor(low * 10) / 10, math.ceil(high * 10) / 10)
+    found = []
+    for world in worlds_of(summary):
+        marks = [_gain(pair, world, worlds[world]["pass_1"], kinds) for pair, worlds in steps.items()]
+        chart = intervals(marks, limits, "difference of pass^1, same problems", signed=True)
+        found.append({"world": world, "chart": chart, "n": estimates[0]["n"], "trials": estimates[0]["trials"]})
+    return found
+
+
+def _gain(pair: str, world: str, one: Mapping[str, Any], kinds: Mapping[str, str]) -> Interval:
+    later, _, earlier = pair.partition("-")
+    note = f"{later} minus {earlier} in {world}: {two(one['mean'])}, {said(one)}"
+    return Interval(f"{later} \u2212 {earlier}", kinds.get(later, "count"), one["mean"], one["low"], one["high"], note)
+
+
+def is_step(pair: str) -> bool:
+    """Whether, of "later-earlier", one was made from the other: sft of base, specialists of sft, merged of sft and them.
+
+    >>> [is_step(pair) for pair in ("sft-base", "rl_shop-sft", "merged-sft", "merged-base", "rl_shop-rl_kiosk")]
+    [True, True, True, False, False]
+    """
+    later, _, earlier = pair.partition("-")
+    return place(later)[0] - place(earlier)[0] == 1 or (later, earlier) == ("merged", "sft")
+
+
+def families(summary: Summary, models: Sequence[str]) -> list[dict[str, Any]]:
+    """pass^1 by family and by what training never saw, one table a world; baselines stand at the right."""
+    tables = []
+    for world in worlds_of(summary):
+        columns: dict[str, Any] = {model: summary["evaluate"][model][world] for model in models}
+        baselines = (summary.get("baselines") or {}).get(world, {})
+        columns |= {name: block for name, block in baselines.items() if isinstance(block, Mapping) and "families" in block}
+        lines = [_line("all problems", "all", columns)]
+        for group in ("families", "tags"):
+            names = {name for block in columns.values() for name in block.get(group, {})}
+            for name in sorted(names, key=lambda name: (name == "write", name)):
+                lines.append(_line(name, group, {model: block.get(group, {}).get(name) for model, block in columns.items()}))
+        trials = columns[models[0]]["pass_1"]["trials"]
+        tables.append({"world": world, "columns": list(columns), "lines": lines, "trials": trials})
+    return tables
+
+
+def _line(name: str, group: str, blocks: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of a table of families: a cell, or None, for each model."""
+    sizes = [block["pass_1"]["n"] for block in blocks.values() if block]
+    cells = [_cell(block["pass_1"], f"{model}, {name}") if block else None for model, block in blocks.items()]
+    return {"name": name.replace("_", " "), "group": group, "n": sizes[0], "cells": cells}
+
+
+def _cell(one: Mapping[str, Any], note: str) -> dict[str, Any]:
+    return {**{key: one[key] for key in ("mean", "low", "high")}, "note": f"{note}: pass^1 {two(one['mean'])}, {said(one)}"}

@@ -1,0 +1,253 @@
+"""Multi-turn data by simulated agent-human interplay: prove blueprints first, then play them as conversations.
+
+Paper: APIGen-MT, arXiv 2504.03601 (v4). Implements sections 4.1 (API graph, five samplers, generator, three validation stages,
+feedback, reverse task recombination) and 4.2 (simulated human with best of N, test agent, verifier); the reward is
+r = 1[state = state(replay a_gt)] * 1[every o in o_gt is said] of section 3.1, computed by `World.grade`.
+
+Departures:
+1. The example bank grows by rounds: round r sees what rounds before r accepted, in the order of blueprint numbers, so that
+   blueprints of a round are independent. It is capped, per split, with a cap on each walk's share (the paper lets it grow freely).
+2. An accepted blueprint is also gated: an oracle must solve it, doing nothing and always handing over must not.
+3. An error in any gold call is refused; tau-bench's own gold has failing look-ups and four silently failing writes.
+4. The paper's threshold is not reported: 3.0 of 4; by default each criterion must also win its majority vote.
+5. A recombination is replayed, and look-ups that repeat an earlier one word for word are made once; one attempt each.
+6. Lost conversations are kept beside the won ones, refused attempts beside the accepted.
+7. Besides thought, q, a_gt, o_gt a draft may hold `intent` (the wish as data, which a scripted human needs), `required` (the act
+   that a refusal needs) and `family`.
+
+Cost per blueprint: 1 to 1 + max_reflections generator calls, `judges` judge calls and one feedback call an attempt; per
+conversation `user_best_of` human and critic calls a user line and one agent call a step. Scripted, 2 cores: see the bench.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from tasks import params as base
+from tasks import rows
+from tasks.agents.scripted import ClientAgent
+from tasks.context import Context
+from tasks.generate import Inputs
+from tasks.generate.core import recombine
+from tasks.generate.core.best_of_n import BestOfN
+from tasks.generate.core.checks import ACCEPTED, DRAFT
+from tasks.generate.core.prompts import render
+from tasks.generate.core.proving import Commission, Prover, Rules
+from tasks.generate.core.samplers import Bank, Tastes, draw
+from tasks.generate.core.tally import Tally
+from tasks.rollout import play
+from tasks.worlds.runtime import load_all
+
+if TYPE_CHECKING:
+    from tasks.worlds.runtime import World
+
+TITLE = "APIGen-MT"
+PAPER = "https://arxiv.org/abs/2504.03601"
+SLUG = "apigen_mt"
+
+_Rows = list[dict[str, Any]]
+
+
+class Params(base.Params):
+    """How many blueprints, how strictly they are proven, how they are played."""
+
+    problems: int = Field(1000, ge=1, le=1_000_000, description="blueprints to start per world; ours")
+    rounds: int = Field(4, ge=1, le=1000, description="rounds of the growing example bank; ours")
+    validation: float = Field(0.1, ge=0, lt=1, description="share of blueprints about validation customers; ours")
+    max_reflections: int = Field(3, ge=0, le=10, description="attempts after the first (3 retail, 5 airline; section 4.3)")
+    feedback: bool = Field(True, description="tell the author what to mend; false draws anew (the compute-matched control)")
+    judges: int = Field(3, ge=1, le=15, description="size of the committee; not reported, odd avoids ties")
+    threshold: float = Field(3.0, ge=0, lt=4, description="the mean total of 4 must be above it; not reported")
+    every_criterion: bool = Field(True, description="each criterion must also win its majority vote (app. B, fig. 9)")
+    judge_noise: float = Field(0.0, ge=0, le=0.5, description="probability that a vote on a criterion is flipped; a disturbance")
+    judge_correlation: float = Field(0.0, ge=0, le=1, description="correlation of the judges' flips")
+    walked: float = Field(0.4, ge=0, le=1, description="share along a walk of the API graph; the rest in a world's family; ours")
+    max_writes: int = Field(2, ge=1, le=4, description="most write tools of a walk; not given by the paper")
+    zero_writes: float = Field(0.25, ge=0, le=1, description="share of walks without a write tool; ours, reported apart")
+    bank: int = Field(64, ge=0, le=4096, description="most examples in the bank of a world and split; ours")
+    bank_per_walk: float = Field(0.1, gt=0, le=1, description="largest share of the bank from one walk; ours, against drift")
+    recombine: float = Field(0.25, ge=0, le=2, description="recombinations per accepted base blueprint; ours")
+    parts: int = Field(2, ge=2, le=4, description="most blueprints in one recombination; the paper has 2 or more")
+    attempts: int = Field(2, ge=1, le=100, description="conversations per accepted blueprint (up to 3; section 4.2)")
+    user_best_of: int = Field(1, ge=1, le=16, description="candidates for each user line (4 in section 4.2; a script needs 1)")
+    temperature: float = Field(0.7, ge=0, le=2, description="of the agent, where it is a model; ours, so that attempts differ")
+    max_steps: int = Field(30, ge=2, le=200, description="most agent turns of a conversation (30 in tau-bench)")
+    shard_size: int = Field(64, ge=1, le=4096, description="blueprints per unit of caching and retry; changes no result")
+
+
+def check(params: Params) -> None:
+    """Refuse what makes no sense together."""
+    if params.rounds > params.problems:
+        raise base.BadInput(f"rounds = {params.rounds} is more than problems = {params.problems}: some rounds would be empty.")
+    if params.feedback is False and params.max_reflections == 0:
+        raise base.BadInput("feedback = false compares redraws with feedback, but max_reflections = 0 allows no second draw.")
+
+
+_PRIVATE = ("unreadable", "gates", "data")
+"""What `Prover` adds to a row for the count and for recombination; not columns of BLUEPRINT."""
+
+
+@dataclass
+class _Proven:
+    """The accepted blueprints of one world as JSON texts, and the banks that they feed, split -> bank."""
+
+    banks: dict[str, Bank]
+    ids: set[str] = field(default_factory=set)
+    texts: list[str] = field(default_factory=list)
+
+    def take(self, row: dict[str, Any], feeds_bank: bool) -> None:
+        """Keep an accepted row; mark it as a duplicate when its very task was accepted before."""
+        if row["problem_id"] in self.ids:
+            row.update(status="failed_duplicate", fail_reason="duplicate: the same task was accepted before")
+            return
+        self.ids.add(row["problem_id"])
+        kept = {name: row[name] for name in (*rows.PROBLEM.names, "walk", "policy_ids", "data")}
+        self.texts.append(json.dumps(kept, ensure_ascii=False))
+        if feeds_bank:
+            calls = [{"name": call["name"], "arguments": json.loads(call["arguments_json"])} for call in row["actions"]]
+            example = {"instruction": row["instruction"], "actions": calls, "outputs": row["outputs"]}
+            self.banks[row["split"]].add(row["walk"], example)
+
+
+def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
+    """Blueprints, then conversations, for every frozen world. Returns counts by reason; each group adds up to its total."""
+    worlds = load_all(inputs.worlds)
+    empty = lambda: {split: Bank(params.bank, params.bank_per_walk) for split in ("train", "validation")}  # noqa: E731
+    proven = {name: _Proven(empty()) for name in worlds}
+    tally = Tally()
+    rows.write_rows(ctx.out / "blueprints.parquet", rows.BLUEPRINT, _blueprints(worlds, proven, params, ctx, tally))
+    rows.write_rows(ctx.out / "trajectories.parquet", rows.TRAJECTORY, _conversations(worlds, proven, params, ctx, tally))
+    return tally.figures()
+
+
+def _blueprints(
+    worlds: Mapping[str, World], proven: Mapping[str, _Proven], params: Params, ctx: Context, tally: Tally
+) -> Iterator[dict[str, Any]]:
+    """Phase 1: every attempt as a row, world after world, round after round, then the recombinations."""
+    for name, world in worlds.items():
+        mine = proven[name]
+        numbers = range(params.problems)
+        for turn in range(params.rounds):
+            items = numbers[turn * params.problems // params.rounds : (turn + 1) * params.problems // params.rounds]
+            examples = {split: list(bank.examples) for split, bank in mine.banks.items()}
+            work = _drafting(world, examples, params, ctx)
+            shards = ctx.shards(f"blueprints-{name}-{turn}", work, list(items), params.shard_size)
+            yield from _keep(shards, mine, tally, "base", ctx, f"{name} blueprints", turn / params.rounds)
+        groups = _groups(name, mine, params, ctx)
+        shards = ctx.shards(f"recombined-{name}", _recombining(world, mine, params, ctx), groups, params.shard_size)
+        yield from _keep(shards, mine, tally, "recombined", ctx, f"{name} recombined", 1.0)
+
+
+def _keep(
+    shards: Iterator[_Rows], mine: _Proven, tally: Tally, kind: str, ctx: Context, note: str, share: float
+) -> Iterator[dict[str, Any]]:
+    for shard in shards:
+        for row in shard:
+            if row["status"] == ACCEPTED:
+                mine.take(row, feeds_bank=kind == "base")
+            tally.blueprint(kind, row)
+            yield {name: value for name, value in row.items() if name not in _PRIVATE}
+        ctx.progress(len(mine.texts), 0, note)
+
+
+def _prover(world: World, author: str, attempts: int, params: Params, ctx: Context) -> Prover:
+    known = {name: getattr(params, name) for name in Rules.__dataclass_fields__ if name != "attempts"}
+    roles = [ctx.role(role, world.name) for role in (author, "judge", "feedback")]
+    return Prover(world, *roles, Rules(attempts=attempts, **known))
+
+
+def _drafting(world: World, examples: Mapping[str, _Rows], params: Params, ctx: Context) -> Any:
+    """The work of a round: blueprint numbers -> rows."""
+    prover = _prover(world, "generator", 1 + params.max_reflections, params, ctx)
+
+    def work(numbers: Sequence[int]) -> _Rows:
+        commissions = [_commission(world, number, examples, params, ctx) for number in numbers]
+        return [row for attempts in prover.prove(commissions) for row in attempts]
+
+    return work
+
+
+def _commission(world: World, number: int, examples: Mapping[str, _Rows], params: Params, ctx: Context) -> Commission:
+    """Draw the context of one blueprint and put it into words for the generator."""
+    rng = ctx.rng("generate", world.name, number)
+    split = "validation" if rng.random() < params.validation else "train"
+    material = draw(world, split, number, rng, examples[split], Tastes(params.walked, params.max_writes, params.zero_writes))
+    tools = [{**tool.schema()["function"], "kind": tool.kind} for tool in world.tools.values()]
+    prompt = render(
+        "generate",
+        tools=tools,
+        policies={rule: world.rules[rule] for rule in material.policies},
+        walk=list(material.walk),
+        family=material.family,
+        data=dict(material.data),
+        persona=material.persona,
+        examples=list(material.examples),
+    )
+    opening = ({"role": "system", "content": render("generate_system")}, {"role": "user", "content": prompt})
+    seed = ctx.seed_for("generate", world.name, number, "draft")
+    return Commission(material, seed, opening, DRAFT, _known_family(world))
+
+
+def _known_family(world: World) -> Any:
+    """A family that the world does not know is dropped from a draft; the world then names it after the number of writes."""
+
+    def finish(answer: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in answer.items() if key != "family" or value in world.families}
+
+    return finish
+
+
+def _groups(name: str, mine: _Proven, params: Params, ctx: Context) -> list[tuple[int, ...]]:
+    """Which accepted base blueprints are recombined: places in `mine.texts`."""
+    users = [json.loads(text)["lineage"][0] for text in mine.texts]
+    return recombine.choose(users, round(params.recombine * len(users)), params.parts, ctx.rng("recombine", name))
+
+
+def _recombining(world: World, mine: _Proven, params: Params, ctx: Context) -> Any:
+    """The work of recombination: groups of places -> rows."""
+    prover = _prover(world, "recombiner", 1, params, ctx)
+    texts = list(mine.texts)
+
+    def work(groups: Sequence[Sequence[int]]) -> _Rows:
+        commissions = []
+        for group in groups:
+            parts = [json.loads(texts[place]) for place in group]
+            seed = ctx.seed_for("recombine", *(part["problem_id"] for part in parts))
+            commissions.append(recombine.commission(parts, group[0], seed))
+        return [row for attempts in prover.prove(commissions) for row in attempts]
+
+    return work
+
+
+def _conversations(
+    worlds: Mapping[str, World], proven: Mapping[str, _Proven], params: Params, ctx: Context, tally: Tally
+) -> Iterator[dict[str, Any]]:
+    """Phase 2: every attempt at every accepted blueprint as a row, won or lost."""
+    total = params.attempts * sum(len(mine.texts) for mine in proven.values())
+    for name, world in worlds.items():
+        shards = ctx.shards(f"conversations-{name}", _playing(world, params, ctx), proven[name].texts, params.shard_size)
+        for shard in shards:
+            for row in shard:
+                tally.conversation(row)
+                yield row
+            ctx.progress(tally.played, total, f"{name} conversations")
+
+
+def _playing(world: World, params: Params, ctx: Context) -> Any:
+    """The work of phase 2: accepted blueprints -> rows, all attempts at one together."""
+    human = BestOfN(ctx.role("human", world.name), ctx.role("human_critic", world.name), params.user_best_of)
+    client = ctx.role("agent", world.name)
+
+    def work(texts: Sequence[str]) -> _Rows:
+        problems = [rows.problem_of(json.loads(text)) for text in texts]
+        jobs = [(problem, trial) for problem in problems for trial in range(params.attempts)]
+        agent = ClientAgent(client, ctx.prompt, temperature=params.temperature)
+        seed = ctx.seed_for("generate", "play")
+        return [rows.trajectory_row(played) for played in play(world, jobs, agent, human, seed=seed, max_steps=params.max_steps)]
+
+    return work

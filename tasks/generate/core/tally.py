@@ -1,0 +1,77 @@
+"""Counts of what the generate room made, refused, played, won and lost; every group adds up to its total."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.generate.core.checks import ACCEPTED, FAILURES
+from tasks.generate.core.gate import AGENTS
+
+
+@dataclass
+class Tally:
+    """Counts of everything that was made, refused, played, won and lost."""
+
+    kinds: dict[str, Counter[str]] = field(default_factory=lambda: {"base": Counter(), "recombined": Counter()})
+    gates: Counter[str] = field(default_factory=Counter)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    stops: Counter[str] = field(default_factory=Counter)
+    families: dict[str, Counter[str]] = field(default_factory=dict)
+    seen: tuple[str, set[str]] = ("", set())
+
+    def blueprint(self, kind: str, row: Mapping[str, Any]) -> None:
+        """Count one attempt."""
+        self.kinds[kind][row["status"]] += 1
+        self.unreadable.update(row["unreadable"])
+        self.gates.update({"gated": bool(row["gates"]), **row["gates"]})
+        if row["status"] == ACCEPTED:
+            self.accepted.update((row["world"], row["split"], "zero_writes" if not row["n_writes"] else "with_writes"))
+
+    @property
+    def played(self) -> int:
+        """Conversations so far."""
+        return self.outcomes["won"] + self.outcomes["lost"]
+
+    def conversation(self, row: Mapping[str, Any]) -> None:
+        """Count one conversation; a won one that repeats another of its problem word for word is not a distinct one."""
+        won = "won" if row["reward"] else "lost"
+        self.outcomes[won] += 1
+        self.stops[row["stop"]] += 1
+        family = self.families.setdefault(f"{row['world']}.{row['family']}", Counter())
+        family.update({"played": 1, won: 1})
+        if self.seen[0] != row["problem_id"]:
+            self.seen = (row["problem_id"], set())
+        words = json.dumps(row["messages"], sort_keys=True)
+        if row["reward"] and words not in self.seen[1]:
+            self.outcomes["won_distinct"] += 1
+            self.seen[1].add(words)
+
+    def figures(self) -> dict[str, Any]:
+        """Everything as JSON. In "base" and "recombined" the reasons add up to attempts; won and lost add up to played."""
+        made = {kind: _by_reason(count) for kind, count in self.kinds.items()}
+        calls = made["base"]["attempts"]
+        gated = self.gates["gated"]
+        scores = {name: self.gates[name] / gated for name in AGENTS} if gated else {}
+        played = self.played
+        return {
+            **made,
+            "accepted_per_generator_call": made["base"][ACCEPTED] / calls if calls else 0.0,
+            "accepted": dict(sorted(self.accepted.items())),
+            "gate": {"n": gated, **scores},
+            "unreadable": dict(sorted(self.unreadable.items())),
+            "conversations": {"played": played, **{name: self.outcomes[name] for name in ("won", "lost", "won_distinct")}},
+            "won_per_conversation": self.outcomes["won"] / played if played else 0.0,
+            "stops": dict(sorted(self.stops.items())),
+            "families": {name: dict(sorted(count.items())) for name, count in sorted(self.families.items())},
+        }
+
+
+def _by_reason(count: Counter[str]) -> dict[str, int]:
+    reasons = {name: count[name] for name in (ACCEPTED, *FAILURES)}
+    return {"attempts": sum(count.values()), **reasons}

@@ -1,0 +1,409 @@
+"""What a careful reader can find wrong in an agent's conversation: kinds of flaw, and a detector for each.
+
+The reader has the messages, the tools' answers, each tool's kind and the criteria; neither the blueprint nor the outcome. A
+detector says where (message number) and what; it would rather miss a flaw than invent one. What needs the policy's meaning
+or arithmetic is not seen here: that is the verifier's part.
+Cost: about 0.1 ms a conversation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of flaw. about: what a policy rule that covers it says (regular expression, none if empty); conduct: the rule
+    of conduct that covers it where no policy rule does."""
+
+    severity: int
+    about: str
+    conduct: str
+    description: str
+    suggestion: str
+
+
+KINDS: dict[str, Kind] = {
+    "unidentified_customer": Kind(
+        3,
+        r"authenticat|identif|verif|find the (customer|user|passenger)",
+        "procedure",
+        "{what} is called before the customer is identified.",
+        "Identify the customer first.",
+    ),
+    "foreign_account": Kind(
+        4,
+        r"another account|other (customer|account|passenger)",
+        "procedure",
+        "{what} changes something of another account.",
+        "Refuse, and say that it belongs to another account.",
+    ),
+    "unconfirmed_write": Kind(
+        3,
+        r"explicit yes|confirm",
+        "procedure",
+        "{what} changes something without a yes right before it.",
+        "Say what will change and wait for a yes.",
+    ),
+    "unannounced_id": Kind(
+        4,
+        "",
+        "grounding",
+        "{what} is not what the customer was told and said yes to.",
+        "Write exactly what was announced.",
+    ),
+    "foreign_id": Kind(
+        3,
+        "",
+        "grounding",
+        "{what} was mentioned by nobody.",
+        "Use an id that the customer or a tool gave.",
+    ),
+    "ungrounded_number": Kind(
+        3,
+        "",
+        "grounding",
+        "{what} stands in no tool answer and in no word of the customer.",
+        "Say only what a tool answered.",
+    ),
+    "not_cheapest": Kind(
+        3,
+        "",
+        "completeness",
+        "The cheapest was asked for, and {what} is not the least price on the list.",
+        "Take the least price that can be had.",
+    ),
+    "unserved_request": Kind(
+        4,
+        "",
+        "completeness",
+        "The customer asked for {what}, and nothing came of it.",
+        "Do it, or say why it cannot be done.",
+    ),
+    "ignored_refusal": Kind(
+        3,
+        "",
+        "recovery",
+        "{what} was refused, and the customer is told otherwise.",
+        "Say that it was refused, and why.",
+    ),
+    "unexplained_refusal": Kind(
+        2,
+        r"\breason\b.*(say|tools|rules)|name the reason|explain",
+        "recovery",
+        "The customer is refused something without a reason.",
+        "Name the rule or the answer that forbids it.",
+    ),
+    "repeated_read": Kind(
+        1,
+        "",
+        "economy",
+        "{what} repeats a call whose answer is known.",
+        "Use the answer that is there.",
+    ),
+    "needless_handover": Kind(
+        2,
+        r"hand(ed)? over|transfer",
+        "completeness",
+        "{what} hands over before anything was looked up.",
+        "Look into the request first.",
+    ),
+}
+"""Kind -> severity (1 to 4), the rule it breaks, what to say. Severities are ours."""
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """A unit as a critic says it. kind is not said."""
+
+    kind: str
+    location: int
+    criterion: str
+    severity: int
+    quote: str
+    description: str
+    suggestion: str
+
+    def said(self) -> dict[str, Any]:
+        """The unit without its kind."""
+        return {key: value for key, value in asdict(self).items() if key != "kind"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call in message `at`. answer: the tool's message, None when there is none."""
+
+    at: int
+    name: str
+    arguments: dict[str, Any]
+    kind: str
+    answer: dict[str, Any] | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the tool did it."""
+        return bool(self.answer and self.answer["ok"])
+
+
+class Talk:
+    """A conversation as a critic reads it. messages: numbered; tools: name -> kind; criteria: tier -> name -> text."""
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.messages: list[dict[str, Any]] = case["conversation"]
+        self.tools: dict[str, str] = case["tools"]
+        self.criteria: dict[str, dict[str, str]] = case["criteria"]
+        self.calls: list[Call] = list(self._calls())
+
+    def _calls(self) -> Iterator[Call]:
+        for at, message in enumerate(self.messages):
+            for offset, call in enumerate(message.get("calls", ())):
+                place = at + 1 + offset
+                found = self.messages[place] if place < len(self.messages) else None
+                answer = found if found and found["role"] == "tool" else None
+                yield Call(at, call["name"], call["arguments"], self.tools.get(call["name"], ""), answer)
+
+    def replies(self, after: int = -1) -> Iterator[tuple[int, str]]:
+        """(number, words) of the agent's replies behind a message."""
+        for message in self.messages[after + 1 :]:
+            if message["role"] == "assistant" and not message.get("calls"):
+                yield message["n"], message.get("content", "")
+
+    def last(self, role: str, before: int) -> str:
+        """What a role said last before a message."""
+        said = (m["content"] for m in reversed(self.messages[:before]) if m["role"] == role and m.get("content"))
+        return next(said, "")
+
+
+Spot = tuple[int, str]
+"""Where a flaw lies (message number) and what its description names."""
+
+_IDENTIFIES = re.compile(r"(find|identify|authenticate|verify|log_?in).*(user|customer|passenger|member)")
+_YES = re.compile(r"\b(yes|yeah|yep|sure|ok|okay|go ahead|confirm(ed)?|please do|do it|correct|proceed)\b", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![\w.#-])\$?(\d[\d,]*(?:\.\d+)?)(?![\w-])")
+_ID = re.compile(r"\b(?=[A-Za-z_]*\d)(?=\d*[A-Za-z_])\w{3,}\b")
+_REFUSES = re.compile(r"\b(sorry|cannot|unable|not|refused|failed|unfortunately)\b|n't\b", re.IGNORECASE)
+_BARE_REFUSAL = re.compile(r"\b(cannot|can't|can not|unable to) (do|help with) (that|this|it)\b(?! because)", re.IGNORECASE)
+_OFFER = re.compile(r"(anything|something|what) else[^?]*\?|any other[^?]*\?", re.IGNORECASE)
+_ALSO = re.compile(r"\b(?:also|and then|besides)\b,?", re.IGNORECASE)
+_NO_STATEMENT = re.compile(r"(done|it is done|completed|please|hello|hi|thanks|thank you)\b", re.IGNORECASE)
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+def _unidentified(talk: Talk) -> Iterator[Spot]:
+    if not any(_IDENTIFIES.match(name) for name in talk.tools):
+        return
+    for call in talk.calls:
+        if _IDENTIFIES.match(call.name):
+            if call.ok:
+                return
+        elif call.kind in ("read", "write"):
+            yield call.at, call.name
+            return
+
+
+def _foreign_account(talk: Talk) -> Iterator[Spot]:
+    """A change of something whose answer named another `user_id` than the one that was identified."""
+    identified, foreign = "", set[str]()
+    for call in talk.calls:
+        owner = _field(call, "user_id")
+        if owner and _IDENTIFIES.match(call.name):
+            identified = owner
+        elif owner and identified and owner != identified:
+            foreign |= _ids(json.dumps(call.arguments))
+        if call.kind == "write" and call.ok and _ids(json.dumps(call.arguments)) & foreign:
+            yield call.at, call.name
+
+
+def _field(call: Call, name: str) -> str:
+    answer = _answer(call)
+    return str(answer.get(name, "")) if isinstance(answer, dict) else ""
+
+
+def _answer(call: Call) -> Any:
+    if not call.ok or call.answer is None:
+        return None
+    try:
+        return json.loads(call.answer.get("content", ""))
+    except ValueError:
+        return None
+
+
+def _ids(text: str) -> set[str]:
+    return {found.lower() for found in _ID.findall(text)}
+
+
+def _unconfirmed(talk: Talk) -> Iterator[Spot]:
+    for call in talk.calls:
+        if call.kind == "write" and not _YES.search(talk.last("user", call.at)):
+            yield call.at, call.name
+
+
+def _unannounced(talk: Talk) -> Iterator[Spot]:
+    """After a yes: an id that the announcement neither names nor describes, though a tool answer described it."""
+    described: dict[str, set[str]] = {}
+    for call in talk.calls:
+        if call.kind == "write" and _YES.search(talk.last("user", call.at)):
+            told = talk.last("assistant", call.at).lower()
+            for value in sorted(_ids(json.dumps(call.arguments))):
+                if value not in told and value in described and not described[value] & set(_WORD.findall(told)):
+                    yield call.at, value.upper()
+                    break
+        for value, words in _descriptions(call).items():
+            described.setdefault(value, set()).update(words)
+
+
+def _descriptions(call: Call) -> dict[str, set[str]]:
+    """Id -> words, for every id that a look-up's answer lists with a description."""
+    answer = _answer(call)
+    found: dict[str, set[str]] = {}
+    if isinstance(answer, dict):
+        for part in (answer, *(value for value in answer.values() if isinstance(value, dict))):
+            for key, value in part.items():
+                if isinstance(value, str) and _ID.fullmatch(key):
+                    found[key.lower()] = set(_WORD.findall(value.lower()))
+    return found
+
+
+def _foreign_id(talk: Talk) -> Iterator[Spot]:
+    known: set[str] = set()
+    for message in talk.messages:
+        for call in message.get("calls", ()):
+            for value in sorted(_ids(json.dumps(list(call["arguments"].values()))) - known):
+                yield message["n"], value.upper()
+        if message["role"] != "assistant":
+            known |= _ids(message.get("content", ""))
+
+
+def _values(text: str) -> set[float]:
+    return {float(found[1].replace(",", "")) for found in _NUMBER.finditer(text)}
+
+
+def _ungrounded(talk: Talk) -> Iterator[Spot]:
+    known: set[float] = set()
+    for message in talk.messages:
+        text = message.get("content", "")
+        if message["role"] == "assistant":
+            if foreign := sorted(value for value in _values(text) - known if value >= 10):  # small numbers are often counts
+                yield message["n"], f"{foreign[0]:g}"
+        else:
+            known |= {float(digits) for digits in re.findall(r"\d+(?:\.\d+)?", text)}
+
+
+def _not_cheapest(talk: Talk) -> Iterator[Spot]:
+    """An announced price that is on the list, but not its least, although the customer wanted the cheapest."""
+    wanted = False
+    prices: set[float] = set()
+    answers = {call.at + 1: call for call in talk.calls}
+    for message in talk.messages:
+        text = message.get("content", "")
+        if message["role"] == "user":
+            wanted = wanted or "cheapest" in text.lower()
+        elif message["role"] == "tool":
+            prices = _prices(answers[message["n"]]) if message["n"] in answers else set()
+        elif wanted and len(prices) > 1 and (named := _values(text) & prices) and min(prices) not in named:
+            yield message["n"], f"{min(named):g}"
+
+
+def _prices(call: Call) -> set[float]:
+    """The last number of each entry of a list of variants that can be had."""
+    answer = _answer(call)
+    entries = list(answer.values()) if isinstance(answer, dict) else answer if isinstance(answer, list) else []
+    texts = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
+    found = [sorted_numbers for text in texts if "sold out" not in text and (sorted_numbers := _NUMBER.findall(text))]
+    return {float(numbers[-1].replace(",", "")) for numbers in found}
+
+
+def _unserved(talk: Talk) -> Iterator[Spot]:
+    """A line that asks for several things at once, and fewer changes and statements come of it."""
+    if any(call.kind == "end" for call in talk.calls):
+        return
+    for message in talk.messages:
+        asked = 1 + len(_ALSO.findall(message.get("content", ""))) if message["role"] == "user" else 1
+        if asked < 2:
+            continue
+        changes = sum(call.kind == "write" for call in talk.calls if call.at > message["n"])
+        reports = [(at, text) for at, text in talk.replies(message["n"]) if "?" not in _OFFER.sub("", text)]
+        if reports and changes + sum(_statements(text) for _, text in reports) < asked:
+            yield reports[-1][0], "several things at once"
+
+
+def _statements(text: str) -> int:
+    """Sentences that tell something: neither that a change was made, nor a question, a request or a courtesy."""
+    sentences = (part.strip() for part in re.split(r"[.!](?:\s|$)", _OFFER.sub("", text)))
+    return sum(bool(part) and not _NO_STATEMENT.match(part) for part in sentences)
+
+
+def _ignored_refusal(talk: Talk) -> Iterator[Spot]:
+    for call in talk.calls:
+        if call.answer is None or call.ok:
+            continue
+        following = next((m for m in talk.messages[call.at + 1 :] if m["role"] == "assistant"), None)
+        if following is None or following.get("calls"):
+            continue
+        text = following.get("content", "")
+        if not _REFUSES.search(text) and "?" not in _OFFER.sub("", text):
+            yield following["n"], call.name
+
+
+def _unexplained(talk: Talk) -> Iterator[Spot]:
+    for at, text in talk.replies():
+        if _BARE_REFUSAL.search(text):
+            yield at, ""
+
+
+def _repeated(talk: Talk) -> Iterator[Spot]:
+    seen: set[str] = set()
+    for call in talk.calls:
+        key = call.name + json.dumps(call.arguments, sort_keys=True)
+        if call.kind == "write":
+            seen.clear()
+        elif call.kind == "read" and key in seen:
+            yield call.at, call.name
+        seen.add(key)
+
+
+def _needless_handover(talk: Talk) -> Iterator[Spot]:
+    looked = False
+    for call in talk.calls:
+        if call.kind == "end" and not looked:
+            yield call.at, call.name
+        looked = looked or not _IDENTIFIES.match(call.name)
+
+
+_DETECTORS: dict[str, Callable[[Talk], Iterator[Spot]]] = {
+    "unidentified_customer": _unidentified,
+    "foreign_account": _foreign_account,
+    "unconfirmed_write": _unconfirmed,
+    "unannounced_id": _unannounced,
+    "foreign_id": _foreign_id,
+    "ungrounded_number": _ungrounded,
+    "not_cheapest": _not_cheapest,
+    "unserved_request": _unserved,
+    "ignored_refusal": _ignored_refusal,
+    "unexplained_refusal": _unexplained,
+    "repeated_read": _repeated,
+    "needless_handover": _needless_handover,
+}
+
+
+@lru_cache(maxsize=2048)
+def read(line: str) -> tuple[Talk, tuple[Flaw, ...]]:
+    """A case's line of JSON, parsed, and every flaw found in it, ordered by place; one per place and criterion."""
+    talk = Talk(json.loads(line))
+    flaws = [flaw_of(kind, at, what, talk) for kind, detect in _DETECTORS.items() for at, what in detect(talk)]
+    unique = {(flaw.location, flaw.criterion): flaw for flaw in reversed(flaws)}
+    return talk, tuple(unique[place] for place in sorted(unique))
+
+
+def flaw_of(kind: str, at: int, what: str, talk: Talk) -> Flaw:
+    """A flaw of a kind at a message, put into words."""
+    known = KINDS[kind]
+    rules = (name for name, text in talk.criteria["policy"].items() if known.about and re.search(known.about, text.lower()))
+    criterion = next(rules, known.conduct)
+    quote = talk.messages[at].get("content", "")[:80]
+    return Flaw(kind, at, criterion, known.severity, quote, known.description.format(what=what), known.suggestion)

@@ -1,0 +1,41 @@
+"""The airline world: an API that does what it is told, and a policy that alone says what may be done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.worlds import conduct
+from tasks.worlds.airline import data, problems, rules
+from tasks.worlds.airline.api import Tools
+from tasks.worlds.airline.teacher import AGENT, ERRORS
+from tasks.worlds.airline.user_phrases import PHRASES
+from tasks.worlds.desk import VISIBLE
+from tasks.worlds.scripting import Scripts, human
+
+
+class Airline(Tools):
+    """See `tasks.worlds.runtime` for what each name is for."""
+
+    NAME = "airline"
+    POLICY = Path(__file__).with_name("policy.md").read_text(encoding="utf-8")
+    FAMILIES = problems.FAMILIES
+    WRITE_FAMILIES = problems.WRITE_FAMILIES
+    PERSONAS = problems.PERSONAS
+    BLUEPRINT_PREDICATES = rules.BLUEPRINT_PREDICATES
+    TRAJECTORY_PREDICATES = rules.TRAJECTORY_PREDICATES
+    SCRIPTS = Scripts(human(PHRASES), AGENT, ERRORS, VISIBLE)
+    tables = staticmethod(data.tables)
+    context = staticmethod(problems.context)
+    propose = staticmethod(problems.propose)
+
+    @staticmethod
+    def may_follow(first: str, second: str) -> bool:
+        """A booking's row is looked up before anything is done to it (R5 to R10), so knowing the traveller leads to no such write."""
+        return first != "find_user" or second in ("get_booking", "book_flight")
+
+    @staticmethod
+    def tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str, ...]:
+        """What training never saw in this draft."""
+        return conduct.tags(draft, context["split"], rules.HELD_OUT, rules.HELD_OUT_RULES)

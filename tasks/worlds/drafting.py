@@ -1,0 +1,159 @@
+"""What the built-in worlds share in making problems: wishes become a draft with an intent, an instruction and a ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from tasks.worlds.phrases import Phrases
+
+STYLES = ("full", "direct", "vague", "drip")
+"""How details are revealed: who and what at once; what, then who; what without its id, then who, then the id; a greeting first."""
+RESERVED = 0.5
+"""Share of test problems in unseen phrasings; ours."""
+INSISTS = 0.3
+"""Share of refused customers who ask once for an exception; ours."""
+TOGETHER = 0.5
+"""Share of customers with several wishes who say them all at once; ours."""
+HELD_OUT_SHARE = 1 / 3
+"""Share of test problems with several writes that hold a pair of writes training never saw; ours."""
+TRIES = 20
+"""Redraws for one customer, who may have another order or item that fits; ours."""
+NUMBER_WORDS = ("one_write", "two_writes", "three_writes")
+
+
+def call(name: str, /, **arguments: Any) -> dict[str, Any]:
+    """One drafted action."""
+    return {"name": name, "arguments": arguments}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One wish with its ground truth. kind, slots: as the human says it. check: details that a summary must show. actions: calls,
+    reads first. outputs: what must be told. required: calls without which a reply does not count. rule: the rule that forbids it."""
+
+    kind: str
+    slots: Mapping[str, str]
+    check: tuple[str, ...] = ()
+    actions: tuple[dict[str, Any], ...] = ()
+    outputs: tuple[str, ...] = ()
+    required: tuple[dict[str, Any], ...] = ()
+    rule: str = ""
+
+
+@dataclass
+class Case:
+    """One customer's rows while a problem is drafted. used: keys already in use by an earlier wish."""
+
+    context: Mapping[str, Any]
+    rng: Random
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def user(self) -> Mapping[str, Any]:
+        """The customer's row."""
+        user: Mapping[str, Any] = self.context["user"]
+        return user
+
+    @property
+    def test(self) -> bool:
+        """Whether held-out rules and compositions may be used."""
+        return bool(self.context["split"] == "test")
+
+
+def look_ups(step: Step | None, rule: str, output: str, look: int = 0) -> Step | None:
+    """A forbidden wish: its look-ups alone, the reason to be told, and the look-up that shows the reason (the `look`-th) required."""
+    if step is None:
+        return None
+    reads = tuple(action for action in step.actions if action["name"].startswith(("get_", "search_")))
+    return Step(step.kind, step.slots, step.check, reads[: look + 1], (output,), (reads[look],), rule)
+
+
+def compose(
+    case: Case,
+    makers: Mapping[str, Callable[[Case], Step | None]],
+    tool_of: Mapping[str, str],
+    held_out: Sequence[frozenset[str]],
+    kinds: Sequence[str],
+    count: int,
+) -> list[Step]:
+    """Wishes of different kinds, none in the way of another: the given ones, or `count` at random; [] when the rows do not allow it.
+
+    Held-out pairs of writes appear in test problems only, where a third of the problems with several writes hold one.
+    """
+    chosen = list(kinds) or case.rng.sample(list(makers), count)
+    if not kinds and case.test and count > 1 and case.rng.random() < HELD_OUT_SHARE:
+        pair = case.rng.choice(list(held_out))
+        chosen = [kind for kind, tool in tool_of.items() if tool in pair]
+        chosen += case.rng.sample([kind for kind in makers if kind not in chosen], count - 2)
+        case.rng.shuffle(chosen)
+    if not case.test and any(pair <= {tool_of[kind] for kind in chosen} for pair in held_out):
+        return []
+    steps = [makers[kind](case) for kind in chosen]
+    return [step for step in steps if step] if all(steps) else []
+
+
+def along(walk: Sequence[str], tool_of: Mapping[str, str], informs: Mapping[str, Sequence[str]]) -> tuple[str, Sequence[str]]:
+    """The family and the kinds of wishes that a walk of tools asks for: its writes, else a hand-over, else its last look-up."""
+    written = dict.fromkeys(name for name in walk if name in tool_of.values())
+    kinds = [kind for name in written for kind, tool in tool_of.items() if tool == name][: len(NUMBER_WORDS)]
+    if kinds:
+        return NUMBER_WORDS[len(kinds) - 1], kinds
+    if "transfer_to_human" in walk:
+        return "hand_over", ()
+    return "information", next((informs[name] for name in reversed(walk) if name in informs), ())
+
+
+def draft(
+    context: Mapping[str, Any], rng: Random, phrases: Phrases, family: str, steps: Callable[[Case, str], list[Step]]
+) -> dict[str, Any]:
+    """The draft of a problem of a family, {} when the customer's rows allow none in TRIES draws."""
+    for _ in range(TRIES):
+        case = Case(context, rng)
+        if made := steps(case, family):
+            return _draft(case, phrases, made, family)
+    return {}
+
+
+def _draft(case: Case, phrases: Phrases, steps: Sequence[Step], family: str) -> dict[str, Any]:
+    user = case.user
+    actions = [call("find_user", name=user["name"], zip=user["zip"])]
+    for step in steps:
+        actions += [action for action in step.actions if action not in actions]
+    intent = _intent(case, steps)
+    forbids = f", which {steps[0].rule} forbids" if steps[0].rule else ""
+    return {
+        "thought": f"{case.context['user_id']} wants {', then '.join(step.kind for step in steps)}{forbids}.",
+        "instruction": _instruction(phrases, steps, intent),
+        "intent": intent,
+        "actions": actions,
+        "outputs": [output for step in steps for output in step.outputs],
+        "required": [action for step in steps for action in step.required],
+        "family": family,
+    }
+
+
+def _intent(case: Case, steps: Sequence[Step]) -> dict[str, Any]:
+    """What the scripted human works from."""
+    rng = case.rng
+    pool = "reserved" if case.test and rng.random() < RESERVED else "open"
+    style = rng.choice([style for style in STYLES if style != "vague" or pool == "open"])  # no vague sentence is reserved
+    intent: dict[str, Any] = {
+        "name": case.user["name"],
+        "zip": case.user["zip"],
+        "style": style,
+        "manner": str(case.context["persona"]).partition(":")[0],
+        "pool": pool,
+        "together": len(steps) > 1 and rng.random() < TOGETHER,
+        "requests": [{"kind": step.kind, "slots": dict(step.slots), "check": list(step.check)} for step in steps],
+    }
+    return {**intent, "rule": steps[0].rule, "insist": rng.random() < INSISTS} if steps[0].rule else intent
+
+
+def _instruction(phrases: Phrases, steps: Sequence[Step], intent: Mapping[str, Any]) -> str:
+    wishes = [phrases.say(phrases.wishes[step.kind].task, step.slots).replace(" my ", " your ") for step in steps]
+    text = f"You are {intent['name']}, zip code {intent['zip']}. You want to {wishes[0]}."
+    text += "".join(f" You also want to {wish}." for wish in wishes[1:])
+    return text + (" If the agent refuses, ask once for an exception, then accept it." if intent.get("insist") else "")

@@ -1,0 +1,74 @@
+"""Freeze worlds into one artifact: each world's tools, policy, tables, splits and the hash of its code, wherever that lies.
+
+All later stages read worlds from this artifact, so that a change of a tool, a rule, a row or a phrase is a change of their input.
+Cost: linear in the number of rows; a thousand users take about a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from tasks import params
+from tasks.context import Context
+from tasks.params import BadInput
+from tasks.worlds.loading import BUILT_IN, world_class
+from tasks.worlds.runtime import World
+
+TITLE = "Freeze the worlds"
+PAPER = ""
+SLUG = ""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The worlds stage is the first; it has no inputs."""
+
+
+class Params(params.Params):
+    """Which worlds, and how large."""
+
+    modules: list[str] = Field(
+        list(BUILT_IN), min_length=1, description="worlds as 'package.module:Class'; see tasks/worlds/runtime.py for what one has"
+    )
+    size: int = Field(200, ge=3, le=20_000, description="users of each world; ours: 140 for training give some 10,000 problems")
+    allow: list[str] = Field([], description="top-level packages outside the project folder from which worlds may be loaded")
+
+
+def check(chosen: Params) -> None:
+    """Raise BadInput for a module that cannot be loaded, or two worlds of one name."""
+    _classes(chosen)
+
+
+def _classes(chosen: Params) -> dict[str, type]:
+    """Address -> class, in the order of the params."""
+    found: dict[str, type] = {}
+    names: dict[str, str] = {}
+    for address in chosen.modules:
+        world = world_class(address, chosen.allow)
+        name = str(getattr(world, "NAME", ""))
+        if not name.isidentifier():
+            raise BadInput(f"world {address!r}: NAME = {name!r} must be a word of letters, digits and underscores.")
+        if name in names:
+            raise BadInput(f"worlds {names[name]!r} and {address!r} have the same name {name!r}; give one of them another NAME.")
+        names[name] = address
+        found[address] = world
+    return found
+
+
+def run(inputs: Inputs, chosen: Params, ctx: Context) -> dict[str, Any]:
+    """Write one folder per world into ctx.out; returns rows, users per split, tools and rules of each."""
+    figures = {}
+    for done, (address, cls) in enumerate(_classes(chosen).items()):
+        world = World.build(cls, chosen.size, ctx.seed_for("world", address), address)
+        world.freeze(ctx.out / world.name, chosen.allow)
+        ctx.progress(done + 1, len(chosen.modules), world.name)
+        figures[world.name] = {
+            "rows": sum(len(rows) for rows in world.shared.base.tables.values()),
+            "tools": len(world.tools),
+            "rules": len(world.rules),
+            **{split: len(users) for split, users in world.shared.users.items()},
+        }
+    return {"worlds": figures}

@@ -1,0 +1,41 @@
+"""The retail world: a small shop whose API enforces status gates, and whose policy asks for an explicit yes before every write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.worlds import conduct
+from tasks.worlds.desk import VISIBLE
+from tasks.worlds.retail import data, problems, rules
+from tasks.worlds.retail.api import Tools
+from tasks.worlds.retail.teacher import AGENT, ERRORS
+from tasks.worlds.retail.user_phrases import PHRASES
+from tasks.worlds.scripting import Scripts, human
+
+
+class Retail(Tools):
+    """See `tasks.worlds.runtime` for what each name is for."""
+
+    NAME = "retail"
+    POLICY = Path(__file__).with_name("policy.md").read_text(encoding="utf-8")
+    FAMILIES = problems.FAMILIES
+    WRITE_FAMILIES = problems.WRITE_FAMILIES
+    PERSONAS = problems.PERSONAS
+    BLUEPRINT_PREDICATES = rules.BLUEPRINT_PREDICATES
+    TRAJECTORY_PREDICATES = rules.TRAJECTORY_PREDICATES
+    SCRIPTS = Scripts(human(PHRASES), AGENT, ERRORS, VISIBLE)
+    tables = staticmethod(data.tables)
+    context = staticmethod(problems.context)
+    propose = staticmethod(problems.propose)
+
+    @staticmethod
+    def may_follow(first: str, second: str) -> bool:
+        """R5 and R6 ask for the order's status first, so the list of a customer's orders leads to no gate that needs it."""
+        return first != "get_user" or second in ("get_order", "change_payment", "return_item")
+
+    @staticmethod
+    def tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str, ...]:
+        """What training never saw in this draft."""
+        return conduct.tags(draft, context["split"], rules.HELD_OUT, rules.HELD_OUT_RULES)

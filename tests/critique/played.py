@@ -1,0 +1,53 @@
+"""A small world with conversations played by its own scripts, as the folders that critique and filter receive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks import rollout, rows
+from tasks.agents.scripted import ClientAgent
+from tasks.llm import Message, Request
+from tasks.worlds import Problem
+from tasks.worlds.retail import Retail
+from tasks.worlds.runtime import World
+
+ERRORS = {"forgets_second_request": 0.2, "skips_confirmation": 0.2, "wrong_total": 0.2, "needless_reads": 0.1}
+
+
+class Script:
+    """A scripted player of the world as a client."""
+
+    name = revision = "script"
+
+    def __init__(self, world: World, errors: dict[str, float] | None = None) -> None:
+        self.world, self.errors = world, errors
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        play = self.world.scripts
+        return [play.human(request) if self.errors is None else play.agent(request, self.errors) for request in requests]
+
+
+def play(world: World, problems: Sequence[Problem], errors: dict[str, float]) -> list[dict[str, Any]]:
+    """Rows of TRAJECTORY: one conversation a problem, between the world's scripted agent with these errors and its human."""
+    agent = ClientAgent(Script(world, errors), {"tools": "none", "policy": "none"}, name="teacher")
+    played = rollout.play(world, [(problem, 0) for problem in problems], agent, Script(world), seed=0)
+    return [rows.trajectory_row(talk) for talk in played]
+
+
+def play_into(folder: Path, count: int = 60, errors: dict[str, float] | None = None) -> tuple[Path, Path]:
+    """Folders (worlds, generate) with `count` conversations of the train split and count // 6 of validation."""
+    world = World.build(Retail, 60, 0)
+    worlds, generate = folder / "worlds", folder / "generate"
+    world.freeze(worlds / world.name)
+    problems = [*world.problems("train", count, 0), *world.problems("validation", count // 6, 0)]
+    played = play(world, problems, ERRORS if errors is None else errors)
+    rows.write_rows(generate / "trajectories.parquet", rows.TRAJECTORY, played)
+    rows.write_rows(generate / "blueprints.parquet", rows.BLUEPRINT, map(_blueprint, problems))
+    return worlds, generate
+
+
+def _blueprint(problem: Problem) -> dict[str, Any]:
+    empty: dict[str, Any] = {"walk": [], "policy_ids": [], "source_ids": [], "judge_scores": []}
+    return {**rows.problem_row(problem), **empty, "status": "accepted"}

@@ -1,0 +1,175 @@
+"""The evaluation as a whole, on a real world with a checkpoint that only babbles.
+
+By hand: 2 models x 1 world x 7 problems x 2 trials are 28 test rows; candidate and reference play 7 fresh problems twice, 28 gate
+rows; four players without a model play the 7 test problems once, 28 baseline rows: 84 in all. The babbler solves nothing, the
+oracle everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import rows
+from tasks.context import Context
+from tasks.evaluate import Inputs
+from tasks.evaluate.pass_k import BASELINES, Params, draw, run
+from tasks.execute import sharded
+from tasks.llm.roles import maker
+from tasks.params import BadInput
+from tasks.worlds.retail import Retail
+from tasks.worlds.runtime import World
+from tests.rollout import tiny
+
+SMALL = Params(problems=7, gate_problems=7, trials=2, max_steps=15, max_turn_tokens=6, rows=14, resamples=200)
+ADDRESS = "tasks.worlds.retail:Retail"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frozen world and two checkpoints."""
+    home = tmp_path_factory.mktemp("evaluate")
+    World.build(Retail, 30, 0, ADDRESS).freeze(home / "worlds" / "retail")
+    tiny.saved(home / "base", seed=0)
+    tiny.saved(home / "sft", seed=1)
+    return home
+
+
+def context(home: Path, folder: Path, **more: Any) -> Context:
+    """A context with roles and an empty out folder."""
+    (folder / "out").mkdir(parents=True, exist_ok=True)
+    role = maker({}, home / "worlds", 0)
+    return Context(seed=5, out=folder / "out", scratch=folder / "scratch", role=role, **more)
+
+
+def inputs(home: Path, **changed: Any) -> Inputs:
+    """base and sft, sft the candidate."""
+    return Inputs(
+        **{
+            "worlds": home / "worlds",
+            "models": {"base": home / "base", "sft": home / "sft"},
+            "candidate": "sft",
+            "candidate_id": "abc.dir",
+            **changed,
+        }
+    )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """File name -> sha256."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_it_plays_counts_and_reports(folders: Path, tmp_path: Path) -> None:
+    ctx = context(folders, tmp_path)
+    said = run(inputs(folders), SMALL, ctx)
+    found = list(rows.read_rows(ctx.out / "trials.parquet", rows.TRIAL))
+    assert Counter((row["set"], row["model"]) for row in found) == {
+        ("test", "base"): 14,
+        ("test", "sft"): 14,
+        ("gate", "sft"): 14,
+        ("gate", "base"): 14,
+        **{("baseline", name): 7 for name in BASELINES},
+    }
+    assert said["trials"] == len(found) == 84
+    assert json.loads((ctx.out / "metrics.json").read_text()) == said
+    baselines = said["baselines"]["retail"]
+    assert {name: block["pass_1"]["mean"] for name, block in baselines.items()} == {
+        "oracle": 1.0,
+        "do_nothing": 0.0,
+        "always_refuses": 0.0,
+        "always_hands_over": 0.0,
+    }
+    sft = said["evaluate"]["sft"]["retail"]
+    assert sft["pass_1"]["mean"] == 0.0 and sft["pass_1"]["high"] < 0.42 and sft["pass_4"] is None
+    assert said["gate"]["reference"] == "base" and said["paired"]["sft-base"]["retail"]["pass_1"]["n"] == 7
+    assert sorted(path.name for path in ctx.out.iterdir()) == [
+        "families.csv",
+        "metrics.json",
+        "models.csv",
+        "trials.parquet",
+    ]
+
+
+def test_gate_problems_are_fresh_and_follow_the_candidate(folders: Path, tmp_path: Path) -> None:
+    played = {}
+    for identity in ("abc.dir", "def.dir"):
+        ctx = context(folders, tmp_path / identity)
+        run(inputs(folders, candidate_id=identity, models={"sft": folders / "sft"}), SMALL, ctx)
+        found = list(rows.read_rows(ctx.out / "trials.parquet", rows.TRIAL))
+        played[identity] = [{row["problem_id"] for row in found if row["set"] == which} for which in ("test", "gate")]
+    (test_one, gate_one), (test_two, gate_two) = played.values()
+    assert test_one == test_two and gate_one != gate_two
+    assert not test_one & gate_one and not test_two & gate_two
+
+
+def test_the_champion_plays_the_gate(folders: Path, tmp_path: Path) -> None:
+    ctx = context(folders, tmp_path)
+    said = run(inputs(folders, champion=folders / "sft"), SMALL, ctx)
+    assert said["gate"]["reference"] == "champion"
+    gap = said["gate"]["overall"]["paired"]["pass_1"]
+    assert gap["mean"] == 0.0, "the champion is the candidate here: same weights, same noise, same conversations"
+    trials = [row for row in rows.read_rows(ctx.out / "trials.parquet", rows.TRIAL) if row["set"] == "gate"]
+    ours, theirs = ([row["messages"] for row in trials if row["model"] == model] for model in ("sft", "champion"))
+    assert ours == theirs
+
+
+def test_a_killed_evaluation_resumes_and_ends_in_the_same_bytes(folders: Path, tmp_path: Path) -> None:
+    whole = context(folders, tmp_path / "whole")
+    run(inputs(folders), SMALL, whole)
+
+    done: list[Any] = []
+
+    def dies(name: str, work: Callable[..., Any], items: Sequence[Any], size: int) -> Iterator[Any]:
+        for place, result in enumerate(sharded(tmp_path / "killed" / "scratch")(name, work, items, size)):
+            if place == 3 and not done:
+                raise KeyboardInterrupt
+            yield result
+
+    killed = context(folders, tmp_path / "killed", shards=dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(inputs(folders), SMALL, killed)
+    finished = sorted((tmp_path / "killed" / "scratch" / "shards" / "evaluate").iterdir())
+    before = [path.stat().st_mtime_ns for path in finished]
+    assert len(finished) == 4
+    done.append(True)
+    run(inputs(folders), SMALL, killed)
+    assert [path.stat().st_mtime_ns for path in finished] == before, "finished units are not played again"
+    assert digests(killed.out) == digests(whole.out)
+
+
+def test_draw_fills_up_after_leaving_out(folders: Path) -> None:
+    world = World.build(Retail, 30, 0, ADDRESS)
+    first = draw(world, 10, seed=1)
+    again = draw(world, 10, seed=1, avoid=first[:4])
+    assert [problem.problem_id for problem in again[:6]] == [problem.problem_id for problem in first[4:]]
+    assert len({problem.problem_id for problem in (*first, *again)}) == 14
+    assert {problem.split for problem in again} == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"candidate": "merged"}, r"the candidate 'merged' is not among the models: base, sft"),
+        ({"models": {"champion": Path("x"), "sft": Path("y")}}, r"no model may be called 'champion'"),
+        ({"models": {"oracle": Path("x"), "sft": Path("y")}}, r"no model may be called 'oracle'"),
+        ({"worlds": Path("/nowhere")}, r"holds no frozen world"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(folders: Path, tmp_path: Path, changed: dict[str, Any], text: str) -> None:
+    ctx = context(folders, tmp_path)
+    with pytest.raises(BadInput, match=text):
+        run(inputs(folders, **changed), SMALL, ctx)
+    assert not list(ctx.out.iterdir())
+
+
+def test_a_world_without_enough_problems_says_so(folders: Path, tmp_path: Path) -> None:
+    World.build(Retail, 3, 0, ADDRESS).freeze(tmp_path / "worlds" / "retail")
+    with pytest.raises(BadInput, match="no further problem"):
+        run(inputs(folders, worlds=tmp_path / "worlds"), Params(problems=9000), context(folders, tmp_path))

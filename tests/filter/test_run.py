@@ -1,0 +1,77 @@
+"""The filter stage on conversations that a world's own scripts played and scripted critics reviewed."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import rows
+from tasks.critique import Inputs as CritiqueInputs
+from tasks.critique.multicritique import Params as CritiqueParams
+from tasks.critique.multicritique import run as critique
+from tasks.filter import Inputs
+from tasks.filter.rejection_sampling import Params, run
+from tasks.params import BadInput
+from tests.critique.played import play_into
+from tests.critique.test_multicritique import context
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    folder = tmp_path_factory.mktemp("played")
+    worlds, generate = play_into(folder)
+    (folder / "critique").mkdir()
+    critique(CritiqueInputs(worlds, generate), CritiqueParams(), context(folder / "critique"))
+    return Inputs(worlds, generate, folder / "critique")
+
+
+def marked(inputs: Inputs, out: Path, params: Params) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    out.mkdir()
+    figures = run(inputs, params, context(out))
+    return figures, rows.read_table(out / "dataset.parquet", rows.DATASET).to_pylist()
+
+
+def test_every_row_comes_out_once_with_its_mark(inputs: Inputs, tmp_path: Path) -> None:
+    figures, dataset = marked(inputs, tmp_path / "a", Params(min_score=0.5))
+    before = rows.read_table(inputs.generate / "trajectories.parquet", rows.TRAJECTORY).to_pylist()
+    assert [{key: row[key] for key in before[0]} for row in dataset] == before
+    counted = Counter(row["reason"] for row in dataset)
+    assert figures["rows"] == len(before) == figures["kept"] + sum(figures["dropped"].values())
+    assert {reason: count for reason, count in figures["dropped"].items() if count} == {r: c for r, c in counted.items() if r}
+    assert all(row["keep"] == (row["reason"] == "") and 0 <= row["score"] <= 1 for row in dataset)
+    assert set(figures["kept_by_split"]) == {"train", "validation"}
+    assert figures["resplit"] == figures["straddling_components"] == 0
+
+
+def test_the_waterfall_ends_with_what_is_kept(inputs: Inputs, tmp_path: Path) -> None:
+    figures, _ = marked(inputs, tmp_path / "a", Params(min_score=0.5))
+    with (tmp_path / "a" / "waterfall.csv").open() as file:
+        bars = list(csv.DictReader(file))
+    assert int(bars[-1]["kept"]) == figures["kept"]
+    assert sum(int(bar["dropped"]) for bar in bars) == figures["rows"] - figures["kept"]
+
+
+def test_with_everything_off_it_is_the_verifier(inputs: Inputs, tmp_path: Path) -> None:
+    _, dataset = marked(inputs, tmp_path / "a", Params(policy=False, deduplicate=False))
+    assert [row["keep"] for row in dataset] == [row["reward"] == 1 for row in dataset]
+    _, strict = marked(inputs, tmp_path / "b", Params())
+    assert all(row["policy"] == 1.0 and row["reward"] == 1 for row in strict if row["keep"])
+    assert sum(row["keep"] for row in strict) < sum(row["keep"] for row in dataset)
+
+
+def test_same_inputs_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        marked(inputs, tmp_path / name, Params(min_score=0.5))
+    for name in ("dataset.parquet", "waterfall.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_an_id_that_comes_twice_is_named(inputs: Inputs, tmp_path: Path) -> None:
+    table = list(rows.read_rows(inputs.generate / "trajectories.parquet", rows.TRAJECTORY))
+    rows.write_rows(tmp_path / "generate" / "trajectories.parquet", rows.TRAJECTORY, [table[0], table[0]])
+    with pytest.raises(BadInput, match=f"traj_id '{table[0]['traj_id']}' comes more than once"):
+        run(Inputs(inputs.worlds, tmp_path / "generate", inputs.critique), Params(), context(tmp_path))

@@ -1,0 +1,155 @@
+"""The whole road on the smoke profile as a user runs it: offline, within its folder, twice, with DVC and MLflow beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tasks import STAGES
+from tests.conftest import Project, make_project
+
+pytestmark = pytest.mark.smoke
+
+BLOCK = '''
+import os, socket
+
+def _refuse(address):
+    host = address[0] if isinstance(address, tuple) else "unix"
+    if host not in ("unix", "localhost", "::1") and not str(host).startswith("127."):
+        with open(os.environ["CAIRN_TEST_CALLS"], "a") as file:
+            file.write(f"{host}\\n")
+        raise OSError(f"blocked by the test: {host}")
+
+for _name in ("connect", "connect_ex"):
+    def _wrap(real):
+        def call(self, address):
+            _refuse(address)
+            return real(self, address)
+        return call
+    setattr(socket.socket, _name, _wrap(getattr(socket.socket, _name)))
+
+_real = socket.getaddrinfo
+def _lookup(host, *rest, **more):
+    name = host.decode() if isinstance(host, bytes) else host
+    if name not in (None, "", "localhost", "0.0.0.0", "::", "::1", socket.gethostname()) and not name.startswith("127."):
+        _refuse((name,))
+    return _real(host, *rest, **more)
+socket.getaddrinfo = _lookup
+'''
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project on which the smoke road ran once, with every socket outside loopback blocked and an empty home."""
+    folder = tmp_path_factory.mktemp("smoke")
+    project = make_project(folder / "project")
+    (folder / "block").mkdir()
+    (folder / "block/sitecustomize.py").write_text(BLOCK)
+    (folder / "home").mkdir()
+    project.environment |= {"PYTHONPATH": str(folder / "block"), "CAIRN_TEST_CALLS": str(folder / "calls"), "HOME": str(folder / "home")}
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        project.environment.pop(name, None)
+    answer = project.cairn("run", timeout=500)
+    (folder / "said").write_text(answer.stdout + answer.stderr)
+    return project
+
+
+def summary(project: Project) -> dict:  # type: ignore[type-arg]
+    found: dict = json.loads((project.folder / "reports/summary.json").read_text())  # type: ignore[type-arg]
+    return found
+
+
+def test_it_runs_offline_and_inside_its_folder(road: Project) -> None:
+    beside = road.folder.parent
+    assert not (beside / "calls").exists(), f"something called {(beside / 'calls').read_text()}"
+    assert list((beside / "home").rglob("*")) == [], "nothing is written outside the project"
+    assert {path.name for path in beside.iterdir()} == {"project", "block", "home", "said"}
+    assert "Traceback" not in (beside / "said").read_text()
+
+
+def test_the_summary_has_the_promised_shape(road: Project) -> None:
+    found = summary(road)
+    assert found["profile"] == "smoke" and found["seconds"] > 0
+    assert tuple(found["stages"]) == STAGES
+    for stage in found["stages"].values():
+        assert {"seconds", "cached", "artifact"} <= set(stage)
+    models = {"base", "sft", "rl_retail", "rl_airline", "merged"}
+    assert set(found["evaluate"]) == models
+    for model in models:
+        for world in ("retail", "airline"):
+            figures = found["evaluate"][model][world]
+            assert {"mean", "low", "high", "n", "trials"} <= set(figures["pass_1"])
+            assert "write" in figures["families"]
+            assert 0 <= figures["pass_1"]["low"] <= figures["pass_1"]["mean"] <= figures["pass_1"]["high"] <= 1
+    for world in ("retail", "airline"):
+        assert set(found["baselines"][world]) >= {"do_nothing", "constant", "oracle"}
+    assert {"decision", "reason", "version", "alias"} <= set(found["promotion"])
+
+
+def test_the_report_is_one_readable_file(road: Project) -> None:
+    text = (road.folder / "reports/report.html").read_text()
+    assert text.startswith("<!doctype html>") or text.startswith("<!DOCTYPE html>")
+    assert "<svg" in text and "http-equiv" not in text
+    for outside in ('src="http', 'href="http://', "@import", "url(http"):
+        assert outside not in text
+
+
+def test_again_nothing_runs(road: Project) -> None:
+    before = road.identities()
+    answer = road.cairn("run")
+    assert "Nothing to do: 10 stages cached" in answer.stdout
+    assert all(stage["cached"] for stage in summary(road)["stages"].values())
+    answer = road.dvc("repro")
+    assert "Running stage" not in answer.stdout
+    assert road.identities() == before
+    assert road.git("status", "--porcelain").stdout.strip() in ("?? dvc.lock", "")
+
+
+def test_dvc_shows_metrics_and_plots_without_times_or_ids(road: Project) -> None:
+    metrics = json.loads(road.dvc("metrics", "show", "--json").stdout)
+    text = json.dumps(metrics)
+    assert "pass_1" in text and "seconds" not in text and ".dir" not in text
+    shown = json.loads(road.dvc("plots", "show", "--json").stdout)
+    assert shown
+    assert not [error for error in shown.get("errors", [])], shown.get("errors")
+
+
+def test_mlflow_has_one_parent_and_a_run_per_stage(road: Project) -> None:
+    base = sqlite3.connect(road.folder / ".cairn/mlflow.db")
+    tags: dict[str, dict[str, str]] = {}
+    for run, key, value in base.execute("SELECT run_uuid, key, value FROM tags"):
+        tags.setdefault(run, {})[key] = value
+    parents = [run for run, found in tags.items() if "cairn.run" in found]
+    nested = {found["cairn.stage"]: run for run, found in tags.items() if "mlflow.parentRunId" in found}
+    assert len(parents) == 1 and set(nested) == set(STAGES)
+    identities = road.identities()
+    for stage, run in nested.items():
+        assert tags[run]["cairn.artifact"] == identities[stage], "MLflow and dvc.lock name the same bytes"
+    statuses = {status for (status,) in base.execute("SELECT status FROM runs")}
+    assert statuses == {"FINISHED"}
+    curves = {key for (key,) in base.execute("SELECT DISTINCT key FROM metrics WHERE run_uuid = ?", (nested["sft"],))}
+    assert any("loss" in key for key in curves)
+    models = {name for (name,) in base.execute("SELECT name FROM logged_models")}
+    assert {"base", "sft", "rl_retail", "rl_airline", "merged"} <= models
+
+
+def test_one_world_less_keeps_the_other_specialist(road: Project, tmp_path: Path) -> None:
+    """A unit of rl is cached on its own: without airline, retail's specialist is not trained again and airline's is gone."""
+    shutil.copytree(road.folder, tmp_path / "less", symlinks=True)
+    less = Project(tmp_path / "less")
+    less.environment = {**road.environment}
+    less.replace("params/pipeline.yaml", "  freeze: {", '  freeze: {modules: ["tasks.worlds.retail:Retail"], ')
+    answer = less.cairn("run", "--to", "worlds")
+    assert "worlds    runs" in answer.stderr
+    kept = json.loads(_listing(road, "worlds"))
+    left = json.loads(_listing(less, "worlds"))
+    assert [one for one in kept if one["relpath"].startswith("retail/")] == left
+
+
+def _listing(project: Project, stage: str) -> str:
+    identity = project.identities()[stage]
+    return (project.folder / ".cairn/store/files/md5" / identity[:2] / identity[2:]).read_text()

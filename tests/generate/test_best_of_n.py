@@ -1,0 +1,91 @@
+"""The stabilised human: the best of N lines, scored with the history; a stop is one candidate among others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tasks.generate.core.best_of_n import BestOfN
+from tasks.llm import Message, Request
+from tasks.llm.scripted import blocks
+from tasks.rollout import STOP
+
+DESK_ASKS = [
+    {"role": "system", "content": "You are Ann Lee, zip 12345."},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "What is your zip?"},
+]
+
+
+@dataclass
+class _Lines:
+    """Says its lines in turn."""
+
+    lines: Sequence[str]
+    name: str = "lines"
+    revision: str = "1"
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        return [{"role": "assistant", "content": self.lines[place % len(self.lines)]} for place in range(len(requests))]
+
+
+@dataclass
+class _Marks:
+    """Gives each line its mark, and keeps what it was asked."""
+
+    marks: dict[str, str]
+    name: str = "marks"
+    revision: str = "2"
+    asked: list[Request] = field(default_factory=list)
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        self.asked += requests
+        return [{"role": "assistant", "content": self.marks[blocks(request.messages, "candidate")[-1]]} for request in requests]
+
+
+def _score(value: int) -> str:
+    return json.dumps({"score": value})
+
+
+def test_a_stop_among_the_candidates_does_not_end_the_talk() -> None:
+    """Four draws of which one is a stop (worth 2 while the desk waits for an answer): the line worth 10 is said. Ending at any stop
+    would end with probability 1 - (1 - p)^4 where one draw ends with p: 0.34 instead of 0.1."""
+    critic = _Marks({STOP: _score(2), "12345": _score(10), "99999": _score(6)})
+    human = BestOfN(_Lines([STOP, "99999", "12345", "99999"]), critic, 4)
+    assert human.complete([Request(DESK_ASKS)])[0]["content"] == "12345"
+    assert len(critic.asked) == 3, "equal candidates are asked about once"
+
+
+def test_a_stop_with_the_best_score_is_said() -> None:
+    critic = _Marks({STOP: _score(10), "More?": _score(3)})
+    assert BestOfN(_Lines(["More?", STOP]), critic, 2).complete([Request(DESK_ASKS)])[0]["content"] == STOP
+
+
+def test_candidates_are_scored_with_the_history() -> None:
+    critic = _Marks({"a": _score(1), "b": _score(2)})
+    BestOfN(_Lines(["a", "b"]), critic, 2).complete([Request(DESK_ASKS)])
+    assert blocks(critic.asked[0].messages, "history")[-1] == [
+        {"speaker": "customer", "line": "Hello."},
+        {"speaker": "desk", "line": "What is your zip?"},
+    ]
+    assert blocks(critic.asked[0].messages, "description")[-1] == "You are Ann Lee, zip 12345."
+
+
+def test_one_candidate_is_the_human_itself() -> None:
+    """The limit N = 1: the critic is never asked and the line is the human's."""
+    critic = _Marks({})
+    human = BestOfN(_Lines(["only"]), critic, 1)
+    assert human.complete([Request(DESK_ASKS)] * 2) == [{"role": "assistant", "content": "only"}] * 2
+    assert not critic.asked and human.name == "lines" and human.revision == "1"
+
+
+def test_equal_scores_go_to_the_first_and_unreadable_ones_lose() -> None:
+    assert BestOfN(_Lines(["a", "b"]), _Marks({"a": _score(5), "b": _score(5)}), 2).complete([Request(DESK_ASKS)])[0]["content"] == "a"
+    assert BestOfN(_Lines(["a", "b"]), _Marks({"a": "well", "b": _score(1)}), 2).complete([Request(DESK_ASKS)])[0]["content"] == "b"
+
+
+def test_several_requests_keep_their_order() -> None:
+    critic = _Marks({"a": _score(1), "b": _score(2), "c": _score(3), "d": _score(0)})
+    said = BestOfN(_Lines(["a", "b", "c", "d"]), critic, 2).complete([Request(DESK_ASKS)] * 2)
+    assert [line["content"] for line in said] == ["b", "c"]

@@ -1,0 +1,135 @@
+"""The loop as a whole, with a micro model in the real retail world: it resumes to the same bytes, and leaves out what is not the agent's.
+
+Random weights never solve a problem, so these tests reward short conversations, through the hooks that any method fills.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.context import Context
+from tasks.llm import Message, Request, scripted
+from tasks.params import BadInput
+from tasks.rl import Inputs
+from tasks.rl.core.hooks import Group
+from tasks.rl.core.loop import reinforce
+from tasks.rl.grpo import Grpo, Params
+from tasks.worlds import Trajectory
+from tasks.worlds.loading import world_class
+from tasks.worlds.runtime import World
+from tests.rollout import tiny
+
+PARAMS = Params(
+    steps=4,
+    groups=2,
+    group_size=4,
+    lr=3e-3,
+    screen_problems=6,
+    screen_trials=2,
+    pool=6,
+    validate_every=2,
+    validation_problems=6,
+    rows=8,
+    max_turns=3,
+    max_turn_tokens=10,
+    max_episode_tokens=128,
+)
+
+
+@dataclass(frozen=True)
+class Brief(Grpo):
+    """GRPO that is paid for saying little."""
+
+    def shape(self, played: Trajectory) -> dict[str, float]:
+        return {"brief": -sum(len(turn["ids"]) for turn in played.turns) / 100}
+
+    def keep(self, group: Group) -> bool:
+        return len(set(group.rewards)) > 1
+
+
+@cache
+def world() -> World:
+    address = "tasks.worlds.retail:Retail"
+    return World.build(world_class(address), size=60, seed=1, address=address)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    root = tmp_path_factory.mktemp("rl")
+    world().freeze(root / "worlds" / "retail")
+    tiny.saved(root / "sft" / "model", layers=1, end=6.0)
+    return Inputs(root / "worlds", root / "sft", "retail")
+
+
+def context(root: Path, **more: Any) -> Context:
+    out = root / "out"
+    out.mkdir(parents=True, exist_ok=True)
+    roles = {"role": lambda name, world_name="": scripted.client(name, world(), {}, 0)}
+    return Context(seed=5, out=out, scratch=root / "scratch", **{**roles, **more})
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def killed_at(step: int) -> Callable[[str, float, int], None]:
+    def log(name: str, value: float, now: int) -> None:
+        if name == "rl/outcome" and now == step:
+            raise KeyboardInterrupt
+
+    return log
+
+
+def test_a_killed_run_continues_to_the_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    figures = reinforce(inputs, PARAMS, Brief(PARAMS), context(whole))
+    with pytest.raises(KeyboardInterrupt):
+        reinforce(inputs, PARAMS, Brief(PARAMS), context(cut, log=killed_at(3)))
+    assert [path.name for path in (cut / "scratch" / "steps").iterdir()] == ["2"] and not list((cut / "out").iterdir())
+    assert reinforce(inputs, PARAMS, Brief(PARAMS), context(cut)) == figures
+    assert digest(cut / "out") == digest(whole / "out")
+    weights = [root / "scratch" / "steps" / "4" / "model.safetensors" for root in (whole, cut)]
+    assert weights[0].read_bytes() == weights[1].read_bytes() != (inputs.sft / "model" / "model.safetensors").read_bytes()
+    assert figures["steps"] == 4 and figures["tokens_trained"] > 0 and figures["groups_played"] == 8
+    assert set(digest(whole / "out")) >= {"curves.csv", "model/model.safetensors", "model/chat_template.jinja"}
+    lines = list(csv.DictReader((whole / "out" / "curves.csv").open()))
+    assert [line["step"] for line in lines] == ["0", "1", "2", "3", "4"]
+    assert all(float(line["term_brief"]) < 0 for line in lines[1:])
+    assert [bool(line["validation"]) for line in lines] == [True, False, True, False, True]
+
+
+def test_without_steps_the_start_is_the_result(inputs: Inputs, tmp_path: Path) -> None:
+    figures = reinforce(inputs, PARAMS.model_copy(update={"steps": 0}), Grpo(PARAMS), context(tmp_path))
+    assert figures["best_step"] == 0 and figures["reward_first"] is None
+    assert digest(tmp_path / "out" / "model")["model.safetensors"] == digest(inputs.sft / "model")["model.safetensors"]
+
+
+def test_groups_without_spread_and_broken_humans_train_nothing(inputs: Inputs, tmp_path: Path) -> None:
+    """GRPO proper: no outcome differs, so every group is dropped and the weights stay; half of the humans hang up at once."""
+
+    class Broken:
+        name, revision = "broken", "1"
+
+        def complete(self, requests: Sequence[Request]) -> list[Message]:
+            return [{"role": "assistant", "content": "Hello." if request.seed % 2 else ""} for request in requests]
+
+    ctx = context(tmp_path, role=lambda name, world_name="": Broken())
+    figures = reinforce(inputs, PARAMS.model_copy(update={"steps": 2}), Grpo(PARAMS), ctx)
+    assert figures["groups_dropped"] == figures["groups_played"] == 4 and figures["tokens_trained"] == 0
+    assert 0 < figures["conversations_left_out"] < 16
+    state = tmp_path / "scratch" / "steps" / "2" / "model.safetensors"
+    assert state.read_bytes() == (inputs.sft / "model" / "model.safetensors").read_bytes()
+
+
+def test_an_unknown_world_is_named(inputs: Inputs, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no world 'retial'. Did you mean 'retail'"):
+        reinforce(Inputs(inputs.worlds, inputs.sft, "retial"), PARAMS, Grpo(PARAMS), context(tmp_path))

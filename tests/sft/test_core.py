@@ -1,0 +1,109 @@
+"""The room's data and hooks.
+
+By hand: two rows with weights 1 and 3; their trained tokens have losses (1, 2) and (4). The loss is
+(1*1 + 1*2 + 3*4) / (1 + 1 + 3) = 3. With token weights (1, 0, 0.5) it is (1 + 0 + 6) / 5 = 1.4: token weights scale the loss and
+stay out of the denominator.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.sft.core.data import IGNORED, Row, batches, collate, load_data
+from tasks.sft.core.hooks import Hooks, Tokens, total_loss
+from tests.models.talks import dataset, tokenizer, worlds
+
+PROMPT = {"tools": "none", "policy": "none"}
+
+
+def tokens() -> Tokens:
+    import torch
+
+    rows = torch.tensor([0, 0, 1])
+    nll = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    return Tokens(torch.zeros(3, 5), torch.tensor([1, 2, 3]), rows, torch.tensor([1.0, 3.0])[rows], nll)
+
+
+def test_the_loss_by_hand() -> None:
+    import torch
+
+    assert total_loss(tokens(), None, Hooks()).item() == pytest.approx(3.0)
+    weighted = Hooks(token_weight=lambda batch: torch.tensor([1.0, 0.0, 0.5]))
+    assert total_loss(tokens(), None, weighted).item() == pytest.approx(1.4)
+    with_term = Hooks(loss_term=lambda model, batch: batch.nll.max())
+    assert total_loss(tokens(), None, with_term).item() == pytest.approx(7.0)
+
+
+def test_token_weights_are_detached_and_ones_change_nothing() -> None:
+    """A weight that depends on the loss passes no gradient; all ones reduce to plain fine-tuning."""
+    import torch
+
+    batch = tokens()
+    total_loss(batch, None, Hooks(token_weight=lambda t: t.nll)).backward()
+    assert torch.allclose(batch.nll.grad, torch.tensor([1.0, 2.0, 12.0]) / 5)
+    ones = Hooks(token_weight=lambda t: torch.ones(3))
+    assert total_loss(tokens(), None, ones) == total_loss(tokens(), None, Hooks())
+
+
+def test_rows_that_weigh_nothing_cost_nothing() -> None:
+    batch = tokens()
+    empty = Tokens(batch.logits, batch.targets, batch.rows, batch.row_weights * 0, batch.nll)
+    assert total_loss(empty, None, Hooks()).item() == 0.0
+
+
+def rows(count: int) -> list[Row]:
+    rng = random.Random(0)
+    made = []
+    for index in range(count):
+        ids = [rng.randint(7, 99) for _ in range(rng.randint(5, 60))]
+        made.append(Row(f"t{index}", ids, [IGNORED, *ids[1:]], 1.0))
+    return made
+
+
+@pytest.mark.parametrize("rng", [None, random.Random(1)])
+def test_every_row_is_in_one_batch_and_batches_are_small(rng: random.Random | None) -> None:
+    made = rows(300)
+    plan = batches(made, 128, rng)
+    assert sorted(index for batch in plan for index in batch) == list(range(300))
+    padded = [len(batch) * max(len(made[index].ids) for index in batch) for batch in plan]
+    assert max(padded) <= 128
+    assert sum(padded) < 1.15 * sum(len(row.ids) for row in made)
+
+
+def test_a_long_row_is_a_batch_of_its_own() -> None:
+    assert all(len(batch) == 1 for batch in batches(rows(9), 1, None))
+    assert batches([], 128, None) == []
+
+
+def test_collate_pads_on_the_right() -> None:
+    batch = collate([Row("a", [7, 8, 9], [IGNORED, 8, 9], 2.0), Row("b", [5], [IGNORED], 1.0)], pad=0)
+    assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 0, 0]]
+    assert batch["labels"].tolist() == [[IGNORED, 8, 9], [IGNORED, IGNORED, IGNORED]]
+    assert batch["row_weights"].tolist() == [2.0, 1.0]
+
+
+def load(tmp_path: Path, **more: Any) -> Any:
+    how = {"max_length": 2048, "row_weight": lambda row: 1.0, **more}
+    frozen = worlds(tmp_path / "worlds")
+    return load_data(dataset(tmp_path, 10) / "dataset.parquet", frozen, tokenizer(), PROMPT, **how)
+
+
+def test_rows_are_proven_split_and_end_at_their_last_trained_token(tmp_path: Path) -> None:
+    data = load(tmp_path, row_weight=lambda row: len(row["messages"]))
+    assert [len(data.train), len(data.validation), data.dropped, data.proven_turns] == [8, 2, [], 30]
+    text = tokenizer().decode(data.train[0].ids)
+    assert text.endswith(" is cancelled.<|im_end|>") and "You are the retail agent." in text
+    assert all(row.labels[-1] != IGNORED and row.weight == 8 for row in data.train)
+
+
+def test_a_row_that_does_not_fit_is_named_not_cut(tmp_path: Path) -> None:
+    data = load(tmp_path)
+    sizes = {row.name: len(row.ids) for row in data.train}
+    limit = sorted(sizes.values())[4]
+    fitting = load(tmp_path, max_length=limit)
+    assert {name: f"{size} tokens" for name, size in sizes.items() if size > limit}.items() <= dict(fitting.dropped).items()
+    assert {row.name for row in fitting.train} == {name for name, size in sizes.items() if size <= limit}

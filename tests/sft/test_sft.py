@@ -1,0 +1,129 @@
+"""Plain fine-tuning through the whole room: the loss falls, a kill changes no byte, hooks reach the weights.
+
+By hand: one row of t tokens of which n are trained; with all weights one the loss is the mean of n next-token losses, the same
+number that transformers computes from labels (the limit in which the room's loop is ordinary fine-tuning).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import models
+from tasks.context import Context
+from tasks.params import BadInput
+from tasks.sft import Inputs, sft
+from tasks.sft.core import loop
+from tasks.sft.core.data import IGNORED, Row, collate
+from tasks.sft.core.hooks import Hooks
+from tests.base.test_tiny_qwen3 import same
+from tests.models.talks import dataset, tokenizer, worlds
+
+SMALL = {"batch_tokens": 256, "log_every": 2, "save_every": 4, "validate_every": 6, "warmup": 2, "learning_rate": 5e-3}
+
+
+def tiny() -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    return models.tiny_qwen3(tokenizer(), layers=2, width=32, heads=2)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    folder = tmp_path_factory.mktemp("inputs")
+    models.save(tiny(), tokenizer(), folder / "model")
+    return Inputs(worlds(folder / "worlds"), folder, dataset(folder, 40))
+
+
+def tune(inputs: Inputs, out: Path, scratch: Path, hooks: Hooks | None = None, stop: int = 0, **more: Any) -> dict[str, Any]:
+    def progress(done: int, total: int, note: str) -> None:
+        if stop and done >= stop:
+            raise KeyboardInterrupt
+
+    out.mkdir()
+    ctx = Context(seed=5, out=out, scratch=scratch, progress=progress)
+    params = sft.Params(**{**SMALL, **more})
+    return sft.run(inputs, params, ctx) if hooks is None else loop.train(inputs, params, ctx, hooks)
+
+
+def test_the_loss_is_the_one_of_transformers() -> None:
+    """Padding and neighbours change nothing: a padded batch scores its tokens as each row alone does."""
+    import torch
+
+    ids = models.render(tokenizer(), None, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ada"}]).ids
+    rows = [Row("a", ids, [IGNORED] * 4 + ids[4:], 1.0), Row("b", ids[:6], [IGNORED] * 2 + ids[2:6], 1.0)]
+    model = tiny().eval()
+    wanted = [model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.labels])).loss.item() for row in rows]
+    loop._score_trained_tokens(model)
+    batch = loop.tokens_of(model, collate(rows, 0))
+    for index, loss in enumerate(wanted):
+        assert batch.nll[batch.rows == index].mean().item() == pytest.approx(loss, rel=1e-5)
+    assert batch.logits.shape == (len(ids) - 4 + 4, len(tokenizer()))
+
+
+def test_it_learns_and_accounts_for_every_row(inputs: Inputs, tmp_path: Path) -> None:
+    figures = tune(inputs, tmp_path / "a", tmp_path / "s", epochs=3)
+    assert (figures["rows"], figures["validation_rows"], figures["dropped_rows"], figures["proven_turns"]) == (32, 8, 0, 120)
+    lines = [line.split(",") for line in (tmp_path / "a" / "curves.csv").read_text().splitlines()]
+    assert lines[0] == ["step", "loss", "validation_loss"]
+    assert float(lines[-1][2]) == figures["final_validation_loss"] < 0.8 * float(lines[1][1])
+    assert (tmp_path / "a" / "dropped.csv").read_text() == "traj_id,reason\n"
+    assert {path.suffix for path in (tmp_path / "a" / "model").iterdir()} == {".json", ".safetensors", ".jinja"}
+    model, words = models.load(tmp_path / "a" / "model")
+    assert words.chat_template == models.CHAT_TEMPLATE and not model.training
+
+
+def test_the_same_bytes_again_and_after_a_kill(inputs: Inputs, tmp_path: Path) -> None:
+    figures = tune(inputs, tmp_path / "a", tmp_path / "sa")
+    assert figures == tune(inputs, tmp_path / "b", tmp_path / "sb")
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert figures["steps"] > 10
+    with pytest.raises(KeyboardInterrupt):
+        tune(inputs, tmp_path / "c", tmp_path / "sc", stop=10)
+    assert [path.name for path in (tmp_path / "sc" / "states").iterdir()] == ["checkpoint-8"]
+    (tmp_path / "sc" / "staging" / "checkpoint-12").mkdir(parents=True)  # half written when the kill came
+    assert figures == tune(inputs, tmp_path / "d", tmp_path / "sc")
+    assert same(tmp_path / "a", tmp_path / "d")
+
+
+def test_hooks_choose_what_trains(inputs: Inputs, tmp_path: Path) -> None:
+    """Frozen parts stay as the base left them; rows that weigh nothing leave the model as it was."""
+    import torch
+
+    def head_only(model: Any) -> Any:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = ".layers.1." in name
+        return model
+
+    tune(inputs, tmp_path / "a", tmp_path / "sa", Hooks(prepare=head_only), max_steps=3)
+    base, tuned = models.load(inputs.base / "model")[0].state_dict(), models.load(tmp_path / "a" / "model")[0].state_dict()
+    moved = {name for name in base if not torch.equal(base[name], tuned[name])}
+    assert moved and all(".layers.1." in name for name in moved)
+    tune(inputs, tmp_path / "b", tmp_path / "sb", Hooks(row_weight=lambda row: 0.0), max_steps=2)
+    still = models.load(tmp_path / "b" / "model")[0].state_dict()
+    assert all(torch.equal(base[name], still[name]) for name in base)
+
+
+def test_adapters_fit_the_hooks(inputs: Inputs, tmp_path: Path) -> None:
+    """A LoRA goes in by `prepare` and is merged by `finish`: the artifact is an ordinary checkpoint."""
+    from peft import LoraConfig, get_peft_model
+
+    adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    hooks = Hooks(prepare=lambda model: get_peft_model(model, adapter), finish=lambda model: model.merge_and_unload())
+    tune(inputs, tmp_path / "a", tmp_path / "s", hooks, max_steps=3)
+    base, tuned = models.load(inputs.base / "model")[0].state_dict(), models.load(tmp_path / "a" / "model")[0].state_dict()
+    moved = {name for name in base if not base[name].equal(tuned[name])}
+    assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(base) == set(tuned)
+
+
+def test_nothing_to_train_on_says_so(inputs: Inputs, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no row of the train split is kept and fits 16 tokens"):
+        tune(inputs, tmp_path / "a", tmp_path / "s", max_length=16)
+
+
+def test_a_resume_state_between_two_points_is_refused() -> None:
+    with pytest.raises(BadInput, match="save_every 30 is not a multiple of log_every 25"):
+        sft.check(sft.Params(save_every=30))
