@@ -89,6 +89,8 @@ class Run:
         return {
             "profile": self.plan.settings.shared.profile,
             "run": self.plan.run_key[:10],
+            "seed": self.plan.settings.shared.seed,
+            "roles": {name: role.model_dump(mode="json") for name, role in self.plan.settings.shared.roles.items()},
             "experiment": self.plan.experiment,
             "seconds": round(time.monotonic() - self.start, 3),
             "stages": stages,

@@ -232,10 +232,11 @@ def produce(job: Job, work: Work) -> Artifact:
     return done
 
 
-def sharded(scratch: Path, submit: Callable[..., Any] | None = None, window: int = 2) -> Callable[..., Iterator[Any]]:
+def sharded(scratch: Path, submit: Callable[..., Any] | None = None, window: int = 1) -> Callable[..., Iterator[Any]]:
     """`Context.shards` that keeps each finished shard's result in `scratch`, so that a killed run goes on with the next one.
 
-    submit(work, shard) hands a shard to a task runner and returns something with `.result()`; at most `window` are under way.
+    submit(work, shard) hands a shard to a task runner and returns something with `.result()`; at most `window` are under way: one by
+    default, since scripts share the interpreter, a local model its threads, and an endpoint's client has a concurrency of its own.
     """
 
     def shards(name: str, work: Callable[[Sequence[Any]], Any], items: Sequence[Any], size: int) -> Iterator[Any]:

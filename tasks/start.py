@@ -49,6 +49,8 @@ def surroundings(state: Path, threads: int = 1) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": f"sqlite:///{state / 'mlflow.db'}",
         # telemetry and look-ups on the network
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # the default 20 s is too short on a busy machine
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",  # an in-process server ends with the run
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",

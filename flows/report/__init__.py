@@ -11,11 +11,11 @@ from typing import Any
 
 import jinja2
 
-from flows.report.conversations import conversations
 from flows.report.costs import cost, roles, stages
 from flows.report.reading import Folders, Summary, colours, duration, place, read_json, two
 from flows.report.rooms import blueprints, critique, learning, merge_map, waterfall
 from flows.report.scores import families, gains, headline, ladders
+from flows.report.talks import conversations
 from tasks.artifact import write_text
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -37,11 +37,10 @@ def render(target: Path, summary: Summary, folders: Folders) -> None:
 
 def page(summary: Summary, folders: Folders) -> dict[str, Any]:
     """Everything the template shows; a section without material is empty."""
-    models = list(summary.get("evaluate") or {})
-    models = sorted(models, key=place)
+    models = sorted(summary.get("evaluate") or {}, key=place)
     kinds = colours(models)
     decision = read_json(folders, "decide", "decision.json")
-    candidate = decision.get("candidate") or (models[-1] if models else "")
+    candidate = (summary.get("gate") or {}).get("candidate") or (models[-1] if models else "")
     return {
         "summary": summary,
         "headline": headline(summary, decision, candidate),

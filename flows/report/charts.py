@@ -1,7 +1,7 @@
 """Small charts as inline SVG, for the report: intervals, curves, bars, a waterfall and a heat map.
 
 Pure functions from numbers to markup. No drawing library (importing one takes longer than the whole report). Every text is
-escaped by `Markup.format`; colours come from the page's CSS classes, so that light, dark and print share one drawing. Marks
+escaped in `tag`; colours come from the page's CSS classes, so that light, dark and print share one drawing. Marks
 say their numbers when the pointer rests on them. Coordinates are in units of the view box; the page scales it.
 """
 
@@ -11,26 +11,27 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-WIDTH = 460
+WIDTH = 420
 """Width of a chart's view box: about the width of a phone, so that text keeps its size there."""
 NARROW = 320
 """Width of a heat map's view box: several stand beside each other."""
 POINTS = 240
 """Most points a curve is drawn with; longer ones are averaged in equal runs of steps. Half of WIDTH: more cannot be seen."""
-LETTER = 6.4
+HOVERS = 60
+"""Most points of a curve that say their numbers; ours, they keep the page light."""
+LETTER = 6.5
 """Width of an average letter of the charts' text, to leave room for labels; measured generously."""
 
 
 def tag(name: str, *children: str, **attributes: object) -> Markup:
-    """One element; attribute names lose a trailing underscore and turn others into hyphens (class_, text_anchor)."""
-    said = Markup("").join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), f"{value:.4g}" if isinstance(value, float) else value)
+    """One element, with values and children escaped unless they are markup. class_ becomes class, text_anchor text-anchor."""
+    said = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(f"{value:.4g}" if isinstance(value, float) else value)}"'
         for key, value in attributes.items()
     )
-    inner = Markup("").join(children)
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), said, inner)
+    return Markup(f"<{name}{said}>{''.join(escape(child) for child in children)}</{name}>")
 
 
 def _text(x: float, y: float, words: object, anchor: str = "start", class_: str = "") -> Markup:
@@ -116,7 +117,7 @@ def intervals(
     signed: bool = False,
 ) -> Markup:
     """Estimates below each other: a dot, its interval, the numbers at the right; references as dashed vertical lines."""
-    left, right, step = 12 + LETTER * max(len(row.label) for row in rows), WIDTH - 134, 30
+    left, right, step = 8 + LETTER * max(len(row.label) for row in rows), WIDTH - (136 if signed else 114), 30
     scale = Scale(*limits, left + 10, right - 10)
     heads = _heads(references or {}, scale)
     top = 16 + 14 * len({level for *_, level in heads})
@@ -256,7 +257,7 @@ def _curve(curve: Curve, across: Scale, up: Scale) -> Markup:
             r=radius,
             class_=f"point {curve.shape}",
         )
-        for x, y in points
+        for x, y in thinned(points, HOVERS)
     ]
     return tag("g", path, *marks, class_=curve.kind)
 

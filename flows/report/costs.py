@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.report.charts import Bar, bars, short
-from flows.report.conversations import clean
 from flows.report.reading import Folders, Summary, duration, read_columns
+from flows.report.talks import clean
 from tasks import STAGES, methods, rows
 
 MOST_FIGURES = 40

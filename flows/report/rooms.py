@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.compute as pc
 
 from flows.report.charts import Bar, Cell, Curve, bars, curves, heat, smooth
-from flows.report.conversations import clean
 from flows.report.reading import Folders, colours, number, read_columns, read_csv
+from flows.report.talks import clean
 from tasks import rows
 
 MOST_TENSORS = 400
@@ -165,9 +165,7 @@ def merge_map(folders: Folders, kinds: Mapping[str, str]) -> dict[str, Any]:
     if len(experts) > 1:
         clash = {line["tensor"]: Cell(2 * (number(line["sign_conflict_frac"]) or 0.0), _tensor_note(line)) for line in lines}
         maps.append({"title": "where they disagree in sign", "chart": _tensor_map(clash)})
-    table = [{**line, **{key: number(line.get(key)) for key in _MERGE_NUMBERS}} for line in lines]
-    for line in table:
-        line["kept"] = (line["kept_n"] or 0.0) / (line["numel"] or 1.0)
+    table = [_merge_line(line) for line in lines]
     return {
         "maps": maps,
         "most": f"{most:.3g}",
@@ -178,6 +176,11 @@ def merge_map(folders: Folders, kinds: Mapping[str, str]) -> dict[str, Any]:
 
 
 _MERGE_NUMBERS = ("numel", "delta_l2", "masked_l2", "kept_n", "trimmed_n", "mean_pairwise_cos", "sign_conflict_frac")
+
+
+def _merge_line(line: Mapping[str, str]) -> dict[str, Any]:
+    numbers = {key: number(line.get(key)) for key in _MERGE_NUMBERS}
+    return {**line, **numbers, "kept": (numbers["kept_n"] or 0.0) / (numbers["numel"] or 1.0)}
 
 
 def _tensor_note(line: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""`DoNothing`: answers every line without a call and without content. Each problem must fail with it (dossier apigen_mt, trap 2)."""
+"""`DoNothing`: answers every line without a call and without content. Each problem must fail with it."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from prefect import task
 
-from tasks.cached import STAGE, key, submit
+from tasks.cached import STAGE, key
 from tasks.champion import CHAMPION, read
-from tasks.execute import Job, StageFailed, in_process, produce
+from tasks.execute import Job, StageFailed, own_process, produce
 
 
 def models(job: Job) -> dict[str, Path]:
@@ -50,6 +50,6 @@ def evaluate_models(job: Job) -> dict[str, str]:
             "candidate_id": job.inputs["merge"],
             "champion": champion(job),
         }
-        return in_process(job, out, scratch, inputs, submit)
+        return own_process(job, out, scratch, inputs)
 
     return asdict(produce(job, work))

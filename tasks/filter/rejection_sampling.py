@@ -135,7 +135,7 @@ def _known(worlds: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Mappin
 def _parents(generate: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[str]]:
     """Problem id -> lineage, of every blueprint attempted and every problem played."""
     attempted = rows.read_rows(generate / "blueprints.parquet", _BLUEPRINT)
-    return {row["problem_id"]: row["lineage"] for row in (*attempted, *table)}
+    return {row["problem_id"]: row["lineage"] or () for row in (*attempted, *table)}
 
 
 def _checks(
@@ -158,11 +158,10 @@ def _checks(
     if params.policy:
         checks.append(Check("policy", "policy", lacks("policy")))
     if params.min_score > 0:
+        least = params.min_score - 1e-6  # scores are float32: a score equal to the threshold passes
         unknown = {index for index, row in enumerate(table) if row["traj_id"] not in scores}
         checks.append(Check("critique", "no_critique", lambda left: unknown.intersection(left)))
-        checks.append(
-            Check("critique", "critique", lambda left: {i for i in left if scores[table[i]["traj_id"]] < params.min_score})
-        )
+        checks.append(Check("critique", "critique", lambda left: {i for i in left if scores[table[i]["traj_id"]] < least}))
     if params.deduplicate:
         checks.append(Check("duplicate", "duplicate", lambda left: repeats(table, splits, left)))
     return checks

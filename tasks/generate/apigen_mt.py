@@ -6,7 +6,7 @@ r = 1[state = state(replay a_gt)] * 1[every o in o_gt is said] of section 3.1, c
 
 Departures:
 1. The example bank grows by rounds: round r sees what rounds before r accepted, in the order of blueprint numbers, so that
-   blueprints of a round are independent. It is capped, per split, with a cap on each walk's share (the paper lets it grow freely).
+   blueprints of a round are independent. It is capped, per split, and so is each walk's share (the paper lets it grow).
 2. An accepted blueprint is also gated: an oracle must solve it, doing nothing and always handing over must not.
 3. An error in any gold call is refused; tau-bench's own gold has failing look-ups and four silently failing writes.
 4. The paper's threshold is not reported: 3.0 of 4; by default each criterion must also win its majority vote.
@@ -16,7 +16,8 @@ Departures:
    that a refusal needs) and `family`.
 
 Cost per blueprint: 1 to 1 + max_reflections generator calls, `judges` judge calls and one feedback call an attempt; per
-conversation `user_best_of` human and critic calls a user line and one agent call a step. Scripted, 2 cores: see the bench.
+conversation `user_best_of` human and critic calls a user line and one agent call a step. With scripts about 5 ms of one core per
+conversation, proof included (measured: 5,300 conversations of 2,650 proven blueprints in 26 s, 245 MB).
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Params(base.Params):
     judge_correlation: float = Field(0.0, ge=0, le=1, description="correlation of the judges' flips")
     walked: float = Field(0.4, ge=0, le=1, description="share along a walk of the API graph; the rest in a world's family; ours")
     max_writes: int = Field(2, ge=1, le=4, description="most write tools of a walk; not given by the paper")
-    zero_writes: float = Field(0.25, ge=0, le=1, description="share of walks without a write tool; ours, reported apart")
+    zero_writes: float = Field(0.1, ge=0, le=1, description="share of walks without a write tool; ours, reported apart")
     bank: int = Field(64, ge=0, le=4096, description="most examples in the bank of a world and split; ours")
     bank_per_walk: float = Field(0.1, gt=0, le=1, description="largest share of the bank from one walk; ours, against drift")
     recombine: float = Field(0.25, ge=0, le=2, description="recombinations per accepted base blueprint; ours")
@@ -111,14 +112,14 @@ class _Proven:
         if feeds_bank:
             calls = [{"name": call["name"], "arguments": json.loads(call["arguments_json"])} for call in row["actions"]]
             example = {"instruction": row["instruction"], "actions": calls, "outputs": row["outputs"]}
-            self.banks[row["split"]].add(row["walk"], example)
+            self.banks[row["split"]].add(row["walk"] or [row["family"]], example)
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Blueprints, then conversations, for every frozen world. Returns counts by reason; each group adds up to its total."""
     worlds = load_all(inputs.worlds)
-    empty = lambda: {split: Bank(params.bank, params.bank_per_walk) for split in ("train", "validation")}  # noqa: E731
-    proven = {name: _Proven(empty()) for name in worlds}
+    splits = ("train", "validation")
+    proven = {name: _Proven({split: Bank(params.bank, params.bank_per_walk) for split in splits}) for name in worlds}
     tally = Tally()
     rows.write_rows(ctx.out / "blueprints.parquet", rows.BLUEPRINT, _blueprints(worlds, proven, params, ctx, tally))
     rows.write_rows(ctx.out / "trajectories.parquet", rows.TRAJECTORY, _conversations(worlds, proven, params, ctx, tally))
@@ -137,28 +138,29 @@ def _blueprints(
             examples = {split: list(bank.examples) for split, bank in mine.banks.items()}
             work = _drafting(world, examples, params, ctx)
             shards = ctx.shards(f"blueprints-{name}-{turn}", work, list(items), params.shard_size)
-            yield from _keep(shards, mine, tally, "base", ctx, f"{name} blueprints", turn / params.rounds)
+            yield from _keep(shards, mine, tally, "base")
+            ctx.progress(items.stop, params.problems, f"{name} blueprints")
+            ctx.log(f"accepted/{name}", len(mine.texts), turn)
         groups = _groups(name, mine, params, ctx)
         shards = ctx.shards(f"recombined-{name}", _recombining(world, mine, params, ctx), groups, params.shard_size)
-        yield from _keep(shards, mine, tally, "recombined", ctx, f"{name} recombined", 1.0)
+        yield from _keep(shards, mine, tally, "recombined")
+        ctx.progress(len(groups), len(groups), f"{name} recombinations")
 
 
-def _keep(
-    shards: Iterator[_Rows], mine: _Proven, tally: Tally, kind: str, ctx: Context, note: str, share: float
-) -> Iterator[dict[str, Any]]:
+def _keep(shards: Iterator[_Rows], mine: _Proven, tally: Tally, kind: str) -> Iterator[dict[str, Any]]:
+    """Count every attempt, keep the accepted ones, and pass all on without what is not a column."""
     for shard in shards:
         for row in shard:
             if row["status"] == ACCEPTED:
                 mine.take(row, feeds_bank=kind == "base")
             tally.blueprint(kind, row)
             yield {name: value for name, value in row.items() if name not in _PRIVATE}
-        ctx.progress(len(mine.texts), 0, note)
 
 
 def _prover(world: World, author: str, attempts: int, params: Params, ctx: Context) -> Prover:
     known = {name: getattr(params, name) for name in Rules.__dataclass_fields__ if name != "attempts"}
-    roles = [ctx.role(role, world.name) for role in (author, "judge", "feedback")]
-    return Prover(world, *roles, Rules(attempts=attempts, **known))
+    judge, feedback = ctx.role("judge", world.name), ctx.role("feedback", world.name)
+    return Prover(world, ctx.role(author, world.name), judge, feedback, Rules(attempts=attempts, **known))
 
 
 def _drafting(world: World, examples: Mapping[str, _Rows], params: Params, ctx: Context) -> Any:
@@ -232,22 +234,24 @@ def _conversations(
     for name, world in worlds.items():
         shards = ctx.shards(f"conversations-{name}", _playing(world, params, ctx), proven[name].texts, params.shard_size)
         for shard in shards:
-            for row in shard:
+            tally.unreadable["scores"] += shard["unreadable"]
+            for row in shard["rows"]:
                 tally.conversation(row)
                 yield row
             ctx.progress(tally.played, total, f"{name} conversations")
 
 
 def _playing(world: World, params: Params, ctx: Context) -> Any:
-    """The work of phase 2: accepted blueprints -> rows, all attempts at one together."""
-    human = BestOfN(ctx.role("human", world.name), ctx.role("human_critic", world.name), params.user_best_of)
-    client = ctx.role("agent", world.name)
+    """The work of phase 2: accepted blueprints -> rows, all attempts at one together, and how many scores were unreadable."""
+    person, critic, client = (ctx.role(role, world.name) for role in ("human", "human_critic", "agent"))
 
-    def work(texts: Sequence[str]) -> _Rows:
+    def work(texts: Sequence[str]) -> dict[str, Any]:
+        human = BestOfN(person, critic, params.user_best_of)
         problems = [rows.problem_of(json.loads(text)) for text in texts]
         jobs = [(problem, trial) for problem in problems for trial in range(params.attempts)]
         agent = ClientAgent(client, ctx.prompt, temperature=params.temperature)
         seed = ctx.seed_for("generate", "play")
-        return [rows.trajectory_row(played) for played in play(world, jobs, agent, human, seed=seed, max_steps=params.max_steps)]
+        played = play(world, jobs, agent, human, seed=seed, max_steps=params.max_steps)
+        return {"rows": [rows.trajectory_row(one) for one in played], "unreadable": human.unreadable}
 
     return work

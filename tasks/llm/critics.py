@@ -29,7 +29,7 @@ CATALOGUE: dict[str, dict[str, float]] = {
     "critic": {
         "miss": 0.15,
         "blind": 0.95,
-        "invent": 0.25,
+        "invent": 0.15,
         "misplace": 0.1,
         "misjudge": 0.2,
         "misadvise": 0.1,

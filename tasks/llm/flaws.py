@@ -189,6 +189,8 @@ _ID = re.compile(r"\b(?=[A-Za-z_]*\d)(?=\d*[A-Za-z_])\w{3,}\b")
 _REFUSES = re.compile(r"\b(sorry|cannot|unable|not|refused|failed|unfortunately)\b|n't\b", re.IGNORECASE)
 _BARE_REFUSAL = re.compile(r"\b(cannot|can't|can not|unable to) (do|help with) (that|this|it)\b(?! because)", re.IGNORECASE)
 _OFFER = re.compile(r"(anything|something|what) else[^?]*\?|any other[^?]*\?", re.IGNORECASE)
+_CHEAPEST = re.compile(r"\b(cheapest|lowest|least expensive)\b", re.IGNORECASE)
+_GONE = re.compile(r"\b(sold out|out of stock|full|unavailable)\b", re.IGNORECASE)
 _ALSO = re.compile(r"\b(?:also|and then|besides)\b,?", re.IGNORECASE)
 _NO_STATEMENT = re.compile(r"(done|it is done|completed|please|hello|hi|thanks|thank you)\b", re.IGNORECASE)
 _WORD = re.compile(r"[a-z0-9]+")
@@ -284,38 +286,63 @@ def _values(text: str) -> set[float]:
 
 
 def _ungrounded(talk: Talk) -> Iterator[Spot]:
-    known: set[float] = set()
+    """A number in a reply that stands in no rule and was not heard before; small numbers are often counts and left alone."""
+    known = _digits(" ".join(talk.criteria["policy"].values()))
     for message in talk.messages:
         text = message.get("content", "")
         if message["role"] == "assistant":
-            if foreign := sorted(value for value in _values(text) - known if value >= 10):  # small numbers are often counts
+            if foreign := sorted(value for value in _values(text) - known if value >= 10):
                 yield message["n"], f"{foreign[0]:g}"
         else:
-            known |= {float(digits) for digits in re.findall(r"\d+(?:\.\d+)?", text)}
+            known |= _digits(text)
+
+
+def _digits(text: str) -> set[float]:
+    return {float(digits) for digits in re.findall(r"\d+(?:\.\d+)?", text)}
 
 
 def _not_cheapest(talk: Talk) -> Iterator[Spot]:
-    """An announced price that is on the list, but not its least, although the customer wanted the cheapest."""
+    """The customer wanted the cheapest, and the agent names or takes another entry of the list that it has just read."""
     wanted = False
-    prices: set[float] = set()
+    listed: dict[str, tuple[str, float]] = {}
     answers = {call.at + 1: call for call in talk.calls}
+    offered = False
     for message in talk.messages:
         text = message.get("content", "")
         if message["role"] == "user":
-            wanted = wanted or "cheapest" in text.lower()
+            wanted = bool(_CHEAPEST.search(text)) or (wanted and not offered)
         elif message["role"] == "tool":
-            prices = _prices(answers[message["n"]]) if message["n"] in answers else set()
-        elif wanted and len(prices) > 1 and (named := _values(text) & prices) and min(prices) not in named:
-            yield message["n"], f"{min(named):g}"
+            listed = _variants(answers[message["n"]]) if message["n"] in answers else {}
+        else:
+            offered = bool(_OFFER.search(text))
+            picked = _picked(message, listed)
+            if wanted and picked and min(price for _, price in listed.values()) not in picked:
+                yield message["n"], f"{min(picked):g}"
+                wanted = False
 
 
-def _prices(call: Call) -> set[float]:
-    """The last number of each entry of a list of variants that can be had."""
+def _variants(call: Call) -> dict[str, tuple[str, float]]:
+    """Id -> (first word, last number) of the entries of a list that can be had; {} when the answer is no such list."""
     answer = _answer(call)
-    entries = list(answer.values()) if isinstance(answer, dict) else answer if isinstance(answer, list) else []
-    texts = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
-    found = [sorted_numbers for text in texts if "sold out" not in text and (sorted_numbers := _NUMBER.findall(text))]
-    return {float(numbers[-1].replace(",", "")) for numbers in found}
+    if call.kind != "read" or not isinstance(answer, dict) or len(answer) < 2:
+        return {}
+    found = {}
+    for key, text in answer.items():
+        if not isinstance(text, str) or not (numbers := _NUMBER.findall(text)):
+            return {}
+        if not _GONE.search(text):
+            found[key.lower()] = (text.split()[0].lower(), float(numbers[-1].replace(",", "")))
+    return found
+
+
+def _picked(message: dict[str, Any], listed: dict[str, tuple[str, float]]) -> set[float]:
+    """Prices of the entries that a turn takes by id, or else names by price, or else by first word."""
+    text = message.get("content", "")
+    used = _ids(json.dumps([call["arguments"] for call in message.get("calls", ())]))
+    words = set(_WORD.findall(text.lower()))
+    by_id = {price for key, (_, price) in listed.items() if key in used}
+    by_price = _values(text) & {price for _, price in listed.values()}
+    return by_id or by_price or {price for word, price in listed.values() if word in words}
 
 
 def _unserved(talk: Talk) -> Iterator[Spot]:

@@ -45,7 +45,7 @@ def other_digits(text: str, rng: Random) -> str:
 
 
 def _identifiers(draft: Draft) -> list[tuple[dict[str, Any], str]]:
-    """(arguments, name) of every argument that holds an identifier; those of the last call first, where wishes are carried out."""
+    """(arguments, name) of every argument that holds an identifier; the last call first, where wishes are carried out."""
     found = []
     for action in reversed(draft["actions"]):
         for name, value in action["arguments"].items():

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -27,29 +27,27 @@ if TYPE_CHECKING:
     from tasks.worlds.runtime import World
 
 _BLOCK = re.compile(r"^```json (\w+)\n(.*)\n```$", re.MULTILINE)
+_OTHER_IDEAS = 3
+"""Tasks of any kind that the generator tries for a customer whose rows allow none of the wanted kind; ours."""
 _SENTENCE = re.compile(r"(?<=[.!?]) ")
 _DETAIL = re.compile(r"[\w#-]*\d[\w-]*")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scripted:
-    """A Client that plays one role by rule. errors: error name -> rate in [0, 1]; world: whose phrases and rules it knows."""
+    """A Client that plays one role by rule. errors: error name -> rate in [0, 1]; world: whose phrases and rules it knows.
+    revision: the errors with their rates, the only thing in which two scripts of a role differ."""
 
     role: str
     world: World | None
     errors: Mapping[str, float]
     seed: int
     play: Callable[[Scripted, Sequence[Request]], list[str]]
+    name: str = field(init=False)
+    revision: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """scripted-<role>."""
-        return f"scripted-{self.role}"
-
-    @property
-    def revision(self) -> str:
-        """The errors with their rates: the only thing in which two scripts of a role differ."""
-        return ",".join(f"{error}={rate:g}" for error, rate in sorted(self.errors.items())) or "no-errors"
+    def __post_init__(self) -> None:
+        self.name, self.revision = f"scripted-{self.role}", _rates(self.errors)
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """One assistant message per request, in order."""
@@ -63,6 +61,10 @@ class Scripted:
         """Does this error happen here?"""
         rate = self.errors.get(error, 0.0)
         return rate > 0 and self.rng(request, error, *names).random() < rate
+
+
+def _rates(errors: Mapping[str, float]) -> str:
+    return ",".join(f"{error}={rate:g}" for error, rate in sorted(errors.items())) or "no-errors"
 
 
 def blocks(messages: Sequence[Message], name: str) -> list[Any]:
@@ -97,7 +99,11 @@ def _draft(me: Scripted, request: Request) -> str:
     data, walk, family = (_block(request, name) for name in ("data", "walk", "family"))
     errors, restarts = _errors_left(me, request, [str(plan) for plan in blocks(request.messages, "feedback")])
     rng = me.rng(request, "draft", restarts)
-    draft = deepcopy(world.propose(data, rng, walk or None, family or None) or world.propose(data, rng))
+    draft = deepcopy(world.propose(data, rng, walk or None, family or None))
+    for _ in range(_OTHER_IDEAS):
+        draft = draft or deepcopy(world.propose(data, rng))
+    if not draft:
+        return "{}"
     foreign: dict[str, Any] = {}
     if "other_customer" in errors:
         foreign = world.context(me.rng(request, "foreign"), world.splits.get(data.get("user_id"), "train"))
@@ -174,11 +180,12 @@ def _vote(me: Scripted, request: Request, task: Mapping[str, Any], reference: Tr
     outcome = reference.outcome
     assert outcome is not None  # `play` grades every conversation
     kinds = _known_world(me).tools
-    unsaid = _underivable(task, _block(request, "trace"))
+    unsaid = _underivable(task, _block(request, "trace"), " ".join(_leaves(_block(request, "policies"))))
+    unheard = "" if outcome.outputs and outcome.required else "the customer does not hear or get what is due"
     lost = {
         "correctness": "" if outcome.state else "the change of the data is not what the instruction asks for",
         "completeness": f"nothing tells {unsaid!r}" if unsaid else "",
-        "satisfaction": "" if outcome.outputs and outcome.required else "what the customer should hear or get does not come about",
+        "satisfaction": unheard,
         "creativity": _dull(task, kinds),
     }
     writes = sum(kinds[call["name"]].kind == "write" for call in task["actions"])
@@ -193,9 +200,9 @@ def _vote(me: Scripted, request: Request, task: Mapping[str, Any], reference: Tr
     return json.dumps({**votes, "corrections": "; ".join(why for why in lost.values() if why)})
 
 
-def _underivable(task: Mapping[str, Any], trace: Sequence[Mapping[str, Any]]) -> str:
-    """The first argument with digits in it that neither the instruction nor an earlier answer tells; "" when there is none."""
-    told = task["instruction"]
+def _underivable(task: Mapping[str, Any], trace: Sequence[Mapping[str, Any]], rules: str) -> str:
+    """The first argument with digits in it that neither instruction nor rules nor an earlier answer tell; "" for none."""
+    told = f"{task['instruction']}\n{rules}"
     for step in trace:
         for value in _leaves(step["arguments"]):
             if any(char.isdigit() for char in value) and value not in told:
@@ -242,7 +249,8 @@ def _recombine(me: Scripted, requests: Sequence[Request]) -> list[str]:
             new = [sentence for sentence in _SENTENCE.split(wish) if sentence not in said]
             lead = me.rng(request, "lead", number).choice(("Besides, ", "After that, ", "While you are at it, "))
             said.update(dict.fromkeys([lead + sentence[:1].lower() + sentence[1:] for sentence in new[:1]] + new[1:]))
-        answers.append(json.dumps({"thought": f"{len(wishes)} wishes, one call", "instruction": " ".join(said)}, ensure_ascii=False))
+        answer = {"thought": f"{len(wishes)} wishes, one call", "instruction": " ".join(said)}
+        answers.append(json.dumps(answer, ensure_ascii=False))
     return answers
 
 
@@ -288,18 +296,17 @@ def _faithfulness(me: Scripted, request: Request) -> int:
     return max(0, 10 - 4 * len(invented) - 4 * repeated)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ScriptedAgent:
     """The world's own rule-based agent as a Client; unlike the other roles it answers with tool calls too."""
 
     world: World
     errors: Mapping[str, float]
     name: str = "scripted-agent"
+    revision: str = field(init=False)
 
-    @property
-    def revision(self) -> str:
-        """The errors with their rates."""
-        return ",".join(f"{error}={rate:g}" for error, rate in sorted(self.errors.items())) or "no-errors"
+    def __post_init__(self) -> None:
+        self.revision = _rates(self.errors)
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """One turn per request, in order."""
@@ -357,7 +364,8 @@ def client(role: str, world: World | None, errors: Mapping[str, float], seed: in
     known = errors_of(role, world)
     for error, rate in errors.items():
         if error not in known:
-            raise BadInput(f"roles.{role}.errors: unknown error {error!r}.{nearest(error, known)} Known: {', '.join(known) or 'none'}.")
+            names = ", ".join(known) or "none"
+            raise BadInput(f"roles.{role}.errors: unknown error {error!r}.{nearest(error, known)} Known: {names}.")
         if not 0.0 <= rate <= 1.0:
             raise BadInput(f"roles.{role}.errors.{error} = {rate!r}: a rate lies between 0 and 1.")
     if role != "agent":

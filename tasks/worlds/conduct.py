@@ -1,6 +1,7 @@
 """Policy predicates that every desk shares, over a trajectory or over a blueprint's replay. None means that the rule holds.
 
-A world adds its own rules as one function `check(state, action, user_id) -> {rule: reason}` that judges one write in the state before it.
+A world adds its own rules as one function `check(state, action, user_id) -> {rule: reason}`, which judges one write in the state
+before it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The scripted agent's shared core: it reads a conversation, and a world's *plans* say what to do about each kind of request.
 
 A plan is a function (desk, slots) -> report, written as if calls were answered at once: `desk.read` returns the answer when the
-conversation already holds it and otherwise takes the turn to make the call; `desk.write` first asks for a yes. A plan is run anew at
-every turn and gets one step further, so that the agent is a pure function of the messages.
+conversation already holds it and otherwise takes the turn to make the call; `desk.write` first asks for a yes. A plan is run anew
+at every turn and gets one step further, so that the agent is a pure function of the messages.
 
-Systematic errors are planned too (`desk.errs`): whether one happens is decided once per conversation, by a hash of its name, the first
-user line that holds a request and the customer. The request's seed does not enter: the rollout draws a new one every turn.
+Systematic errors are planned too (`desk.errs`): whether one happens is decided once per conversation, by a hash of its name, the
+first user line that holds a request, and the customer. The request's seed does not enter: the rollout draws a new one every turn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COMMON_ERRORS: Mapping[str, str] = {
     "ignores_price": "takes the first variant or flight on the list where the cheapest was asked for",
     "refused_write_attempt": "does what the policy forbids when asked, instead of refusing",
     "vague_refusal": "refuses without the reason",
-    "skips_authentication": "does not ask who the customer is",
+    "skips_authentication": "does not ask who the customer is; shows only where the request is about another account",
     "skips_confirmation": "writes without asking for a yes",
     "needless_reads": "looks up the same row twice",
 }
@@ -139,8 +139,8 @@ class Desk:
             call.answer = json.loads(text)
         except json.JSONDecodeError:
             call.error = text
-        if isinstance(call.answer, dict) and set(call.answer) == {"error"}:
-            call.answer, call.error = None, str(call.answer["error"])
+        if not isinstance(call.answer, dict) or set(call.answer) == {"error"}:
+            call.answer, call.error = None, text
 
     # --- errors --------------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -10,7 +11,7 @@ from typing import Any
 from tasks.worlds.phrases import Phrases
 
 STYLES = ("full", "direct", "vague", "drip")
-"""How details are revealed: who and what at once; what, then who; what without its id, then who, then the id; a greeting first."""
+"""How details are revealed: who and what at once; what, then who; what without its id, then who and the id; a greeting first."""
 RESERVED = 0.5
 """Share of test problems in unseen phrasings; ours."""
 INSISTS = 0.3
@@ -32,7 +33,8 @@ def call(name: str, /, **arguments: Any) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Step:
     """One wish with its ground truth. kind, slots: as the human says it. check: details that a summary must show. actions: calls,
-    reads first. outputs: what must be told. required: calls without which a reply does not count. rule: the rule that forbids it."""
+    reads first. outputs: what must be told. required: calls without which a reply does not count. rule: the rule that forbids it.
+    hear: what the instruction adds, when the customer wants to be told something."""
 
     kind: str
     slots: Mapping[str, str]
@@ -41,6 +43,7 @@ class Step:
     outputs: tuple[str, ...] = ()
     required: tuple[dict[str, Any], ...] = ()
     rule: str = ""
+    hear: str = ""
 
 
 @dataclass
@@ -64,7 +67,7 @@ class Case:
 
 
 def look_ups(step: Step | None, rule: str, output: str, look: int = 0) -> Step | None:
-    """A forbidden wish: its look-ups alone, the reason to be told, and the look-up that shows the reason (the `look`-th) required."""
+    """A forbidden wish: its look-ups alone, the reason to be told, and the look-up that shows it (the `look`-th) required."""
     if step is None:
         return None
     reads = tuple(action for action in step.actions if action["name"].startswith(("get_", "search_")))
@@ -79,7 +82,7 @@ def compose(
     kinds: Sequence[str],
     count: int,
 ) -> list[Step]:
-    """Wishes of different kinds, none in the way of another: the given ones, or `count` at random; [] when the rows do not allow it.
+    """Wishes of different kinds, none in the way of another: the given ones, or `count` at random; [] when the rows allow none.
 
     Held-out pairs of writes appear in test problems only, where a third of the problems with several writes hold one.
     """
@@ -153,7 +156,12 @@ def _intent(case: Case, steps: Sequence[Step]) -> dict[str, Any]:
 
 
 def _instruction(phrases: Phrases, steps: Sequence[Step], intent: Mapping[str, Any]) -> str:
-    wishes = [phrases.say(phrases.wishes[step.kind].task, step.slots).replace(" my ", " your ") for step in steps]
+    wishes = [_to_you(phrases.say(phrases.wishes[step.kind].task, step.slots)) + step.hear for step in steps]
     text = f"You are {intent['name']}, zip code {intent['zip']}. You want to {wishes[0]}."
     text += "".join(f" You also want to {wish}." for wish in wishes[1:])
     return text + (" If the agent refuses, ask once for an exception, then accept it." if intent.get("insist") else "")
+
+
+def _to_you(text: str) -> str:
+    """Words that the customer says, as told to the customer."""
+    return re.sub(r"\bI\b", "you", re.sub(r"\bmy\b", "your", text))

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks import params
+from tasks import params as base
 from tasks.context import Context
 from tasks.params import BadInput
 from tasks.worlds.loading import BUILT_IN, world_class
@@ -27,7 +27,7 @@ class Inputs:
     """The worlds stage is the first; it has no inputs."""
 
 
-class Params(params.Params):
+class Params(base.Params):
     """Which worlds, and how large."""
 
     modules: list[str] = Field(
@@ -37,17 +37,17 @@ class Params(params.Params):
     allow: list[str] = Field([], description="top-level packages outside the project folder from which worlds may be loaded")
 
 
-def check(chosen: Params) -> None:
+def check(params: Params) -> None:
     """Raise BadInput for a module that cannot be loaded, or two worlds of one name."""
-    _classes(chosen)
+    _classes(params)
 
 
-def _classes(chosen: Params) -> dict[str, type]:
+def _classes(params: Params) -> dict[str, type]:
     """Address -> class, in the order of the params."""
     found: dict[str, type] = {}
     names: dict[str, str] = {}
-    for address in chosen.modules:
-        world = world_class(address, chosen.allow)
+    for address in params.modules:
+        world = world_class(address, params.allow)
         name = str(getattr(world, "NAME", ""))
         if not name.isidentifier():
             raise BadInput(f"world {address!r}: NAME = {name!r} must be a word of letters, digits and underscores.")
@@ -58,13 +58,13 @@ def _classes(chosen: Params) -> dict[str, type]:
     return found
 
 
-def run(inputs: Inputs, chosen: Params, ctx: Context) -> dict[str, Any]:
+def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write one folder per world into ctx.out; returns rows, users per split, tools and rules of each."""
     figures = {}
-    for done, (address, cls) in enumerate(_classes(chosen).items()):
-        world = World.build(cls, chosen.size, ctx.seed_for("world", address), address)
-        world.freeze(ctx.out / world.name, chosen.allow)
-        ctx.progress(done + 1, len(chosen.modules), world.name)
+    for done, (address, cls) in enumerate(_classes(params).items()):
+        world = World.build(cls, params.size, ctx.seed_for("world", address), address)
+        world.freeze(ctx.out / world.name, params.allow)
+        ctx.progress(done + 1, len(params.modules), world.name)
         figures[world.name] = {
             "rows": sum(len(rows) for rows in world.shared.base.tables.values()),
             "tools": len(world.tools),

@@ -42,8 +42,10 @@ def says(replies: Iterable[str], output: str) -> bool:
     """Whether some reply holds the words of `output` in a row. An output without words is never said."""
     wanted = words(output)
     size = len(wanted)
+    if not size:
+        return False
     for reply in replies:
-        found = words(reply) if size else []
+        found = words(reply)
         if any(found[start : start + size] == wanted for start in range(len(found) - size + 1)):
             return True
     return False
@@ -56,7 +58,9 @@ def replies_of(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def called(calls: Iterable[tuple[Action, Any]], wanted: Action) -> bool:
     """Whether a call of this name succeeded with at least these arguments (25 equals 25.0)."""
-    return any(result.ok and action.name == wanted.name and _holds(action.arguments, wanted.arguments) for action, result in calls)
+    return any(
+        result.ok and action.name == wanted.name and _holds(action.arguments, wanted.arguments) for action, result in calls
+    )
 
 
 def _holds(given: Any, wanted: Mapping[str, Any]) -> bool:

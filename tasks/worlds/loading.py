@@ -53,8 +53,9 @@ def _check_place(address: str, package: str, allow: Sequence[str]) -> None:
         spec = None
     if spec is None:
         raise BadInput(f"world {address!r}: there is no package {package!r} in {PROJECT.name}/.{nearest(address, BUILT_IN)}")
-    places = [Path(place).resolve() for place in spec.submodule_search_locations or [spec.origin or ""]]
-    if not places or not all(_in_project(place) for place in places):
+    places = [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
+    # A module of the interpreter itself has an origin such as "frozen", which is no place at all.
+    if not places or not all(place.is_absolute() and _in_project(place.resolve()) for place in places):
         raise BadInput(
             f"world {address!r}: package {package!r} lies outside the project folder. Move it into the project, or add "
             f"{package!r} to worlds.allow (now: {list(allow)})."
@@ -69,16 +70,26 @@ def _in_project(place: Path) -> bool:
 
 
 def code_files(address: str) -> dict[str, Path]:
-    """Every file that a world's code consists of, by its path relative to the package: the world's own package when it is one of
-    `tasks`, otherwise its whole top-level package, or the one file of a top-level module. The module must be importable."""
-    module = importlib.import_module(address.partition(":")[0])
-    file = Path(str(module.__file__))
+    """Every file that a world's code consists of: the packages that hold its module and the modules of its base classes, with all
+    that lies below them; of a module without a package, the one file. Keys are "package/relative path". The module must be
+    importable; other code that it imports is the business of the stage's deps.
+    """
+    module_name, _, class_name = address.partition(":")
+    cls = getattr(importlib.import_module(module_name), class_name)
+    modules = {module_name, *(base.__module__ for base in cls.__mro__ if base is not object)}
+    found: dict[str, Path] = {}
+    for name in sorted(modules):
+        found.update(_files_of(name))
+    return found
+
+
+def _files_of(module_name: str) -> dict[str, Path]:
+    module = importlib.import_module(module_name)
     if not module.__package__:
-        return {file.name: file}
-    own = module.__package__ if module.__package__.startswith("tasks.") else module.__package__.partition(".")[0]
-    folders = sorted(Path(place) for place in importlib.import_module(own).__path__)
+        return {f"{module_name}.py": Path(str(module.__file__))}
+    folders = sorted(Path(place) for place in importlib.import_module(module.__package__).__path__)
     return {
-        path.relative_to(folder).as_posix(): path
+        f"{module.__package__}/{path.relative_to(folder).as_posix()}": path
         for folder in folders
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not _SKIPPED & set(path.relative_to(folder).parts)

@@ -1,4 +1,4 @@
-"""Names, streets and ids from which the built-in worlds make their data. All invented; ids are short, so that they can be copied."""
+"""Names, streets and ids from which the built-in worlds make their data. All invented; ids are short, to be copied easily."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def numbers(rng: Random, count: int, digits: int) -> list[int]:
 
 
 def people(rng: Random, count: int) -> Iterator[tuple[str, str]]:
-    """(full name, zip) pairs, all different. Names repeat when there are more people than names; the zip then tells them apart."""
+    """(full name, zip) pairs, all different. Names repeat when there are more people than names; then the zip tells."""
     full = [f"{first} {last}" for first in FIRST for last in LAST]
     rng.shuffle(full)
     zips = numbers(rng, count, 5)

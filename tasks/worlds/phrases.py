@@ -26,8 +26,8 @@ def pick(choices: Sequence[Any], *names: object) -> Any:
 
 @dataclass(frozen=True)
 class Wish:
-    """How one kind of request is said. open: full sentences. reserved: full sentences of test problems. vague: sentences that leave
-    out the slot `ask`, which is told when the agent asks for it. task: the wish in an instruction ("You want to ...")."""
+    """How one kind of request is said. open: full sentences. reserved: full sentences of test problems. vague: sentences that
+    leave out the slot `ask`, which is told when the agent asks for it. task: the wish in an instruction ("You want to ...")."""
 
     open: tuple[str, ...]
     reserved: tuple[str, ...]
@@ -75,8 +75,8 @@ def agrees(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Phrases:
-    """A world's phrases. lexicon: slot -> value -> words. patterns: slot -> regular expression. answers: slot -> templates that tell
-    it alone. asks: slot -> words by which a question for it is recognised."""
+    """A world's phrases. lexicon: slot -> value -> words. patterns: slot -> regular expression. answers: slot -> templates that
+    tell it alone. asks: slot -> words by which a question for it is recognised."""
 
     wishes: Mapping[str, Wish]
     lexicon: Mapping[str, Mapping[str, str]]
@@ -113,7 +113,9 @@ class Phrases:
 
     def _regex(self, template: str, flags: int) -> re.Pattern[str]:
         parts = _SLOT.split(template.rstrip(".?!"))
-        body = "".join(re.escape(part) if place % 2 == 0 else f"(?P<{part}>{self.pattern(part)})" for place, part in enumerate(parts))
+        body = "".join(
+            re.escape(part) if place % 2 == 0 else f"(?P<{part}>{self.pattern(part)})" for place, part in enumerate(parts)
+        )
         return re.compile(rf"(?<!\w){body}(?!\w)", flags)
 
     def _compile(self) -> list[tuple[str, re.Pattern[str]]]:

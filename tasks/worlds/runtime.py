@@ -134,7 +134,9 @@ class World:
             raise BadInput(f"{folder}: format {about.get('format')!r}, this version reads {FORMAT}. Run the worlds stage again.")
         world = world_class(about["address"], (*about.get("allow", ()), *allow))
         if code_hash(about["address"]) != about["code"]:
-            raise BadInput(f"{folder}: the code of {about['address']} has changed since it was frozen. Run the worlds stage again.")
+            raise BadInput(
+                f"{folder}: the code of {about['address']} has changed since it was frozen. Run the worlds stage again."
+            )
         tables, splits = _read(folder / "tables.json"), _read(folder / "splits.json")
         loaded = cls(_frozen(world, about["address"], about["seed"], about["size"], tables, splits))
         if loaded.state_hash() != about["state"]:
@@ -270,7 +272,8 @@ class World:
                     return problem
         raise BadInput(
             f"world {self.name}: no further problem of family {family!r} in split {split!r} after {TRIES} draws "
-            f"({len(made)} made, {len(self.shared.users[split])} users there). Make the world larger (worlds.size = {self.shared.size})."
+            f"({len(made)} made, {len(self.shared.users[split])} users there). Make the world larger "
+            f"(worlds.size = {self.shared.size})."
         )
 
     def context(self, rng: Random, split: str) -> dict[str, Any]:
@@ -283,7 +286,7 @@ class World:
     def propose(
         self, context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None
     ) -> dict[str, Any]:
-        """A scripted draft {thought, instruction, intent, actions, outputs, required, family}, along a walk of tools or in a family.
+        """A scripted draft {thought, instruction, intent, actions, outputs, required, family}, along a walk or in a family.
 
         {} when this user has nothing that fits the family. A walk is followed as far as the user's rows allow.
         """
@@ -323,7 +326,7 @@ class World:
         )
 
     def api_graph(self) -> dict[str, tuple[str, ...]]:
-        """Tool -> the tools that can use its answer: produces meets consumes, and the policy allows the pair (APIGen-MT 4.1.1)."""
+        """Tool -> the tools that can use its answer: produces meets consumes, and the policy allows it (APIGen-MT 4.1.1)."""
         may_follow = getattr(self.shared.cls, "may_follow", lambda first, second: True)
         return {
             first.name: tuple(

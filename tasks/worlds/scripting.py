@@ -1,8 +1,8 @@
 """The scripted human: plays the user of a problem from its intent, by rule, as a pure function of the messages and the seed.
 
 It reads its own system message (persona, instruction, rules, intent as a JSON block) and the agent's replies. It reveals what the
-moment asks for, says yes to a summary that shows its details and no to one that does not, never says an id that its intent does not
-hold, and gives up on an agent that does not get on. What it says depends on the seed; what it does depends on the replies alone.
+moment asks for, says yes to a summary that shows its details and no to one that does not, never says an id that its intent does
+not hold, and gives up on an agent that does not get on. Its words depend on the seed, what it does on the replies alone.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ _CONFIRM = re.compile(
     r"|would you like me to|do you want me to|do you agree"
 )
 _REFUSAL = re.compile(r"\bsorry\b|cannot|can't|can not|unable|not (able|allowed|possible)|unfortunately")
-_OPEN_QUESTION = re.compile(r"(how|what) (can|may) i|what do you need|how can i (help|assist)|what would you like|what is it about")
+_OPEN_QUESTION = re.compile(
+    r"(how|what) (can|may) i|what do you need|how can i (help|assist)|what would you like|what is it about"
+)
 _DONE = re.compile(r"\bdone\b|completed|(has|have) been|successful|processed")
 
 

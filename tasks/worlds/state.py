@@ -30,7 +30,7 @@ class Row(dict[str, Any]):
     def _frozen(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("rows are shared and cannot be changed in place; use State.put or State.update")
 
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _frozen  # type: ignore[assignment]
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _frozen
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Row, (dict(self),)
@@ -81,6 +81,10 @@ def _same(one: Row | None, other: Row | None) -> bool:
     return one is other or (one == other and canonical_json(one) == canonical_json(other))
 
 
+def _values(row: Mapping[str, Any], fields: tuple[str, ...]) -> str:
+    return canonical_json([row.get(field) for field in fields])
+
+
 class Base:
     """The rows a world starts from: frozen, shared by all forks, hashed once."""
 
@@ -89,7 +93,7 @@ class Base:
             str(name): {key: frozen(row) for key, row in rows.items()} for name, rows in tables.items()
         }
         self._hash: int | None = None
-        self._indexes: dict[tuple[str, tuple[str, ...]], dict[tuple[Any, ...], tuple[str, ...]]] = {}
+        self._indexes: dict[tuple[str, tuple[str, ...]], dict[str, list[str]]] = {}
 
     def total(self) -> int:
         """Sum of the hashes of all rows, computed at the first use."""
@@ -98,13 +102,12 @@ class Base:
             self._hash = sum(row_hash(*pair) for pair in pairs) % _MODULUS
         return self._hash
 
-    def index(self, table: str, fields: tuple[str, ...]) -> dict[tuple[Any, ...], tuple[str, ...]]:
-        """Values of `fields` -> keys of the rows that hold them, in table order; built at the first use."""
+    def index(self, table: str, fields: tuple[str, ...]) -> dict[str, list[str]]:
+        """Canonical values of `fields` -> keys of the rows that hold them, in table order; built at the first use."""
         if (table, fields) not in self._indexes:
-            found: dict[tuple[Any, ...], tuple[str, ...]] = {}
+            found: dict[str, list[str]] = {}
             for key, row in self.tables[table].items():
-                values = tuple(row.get(field) for field in fields)
-                found[values] = (*found.get(values, ()), key)
+                found.setdefault(_values(row, fields), []).append(key)
             self._indexes[table, fields] = found
         return self._indexes[table, fields]
 
@@ -116,7 +119,7 @@ Snapshot = tuple[tuple[str, str, Row | None], ...]
 class State:
     """One fork of the tables. A world's tools read and write through it, and keep no other state."""
 
-    __slots__ = ("base", "_changed", "writable")
+    __slots__ = ("_changed", "base", "writable")
 
     def __init__(self, base: Base) -> None:
         self.base = base
@@ -171,12 +174,13 @@ class State:
 
     def find(self, table: str, **fields: Any) -> list[str]:
         """Keys of the rows whose fields hold exactly these values; indexed, so that size does not matter."""
-        names, values = tuple(sorted(fields)), tuple(fields[name] for name in sorted(fields))
+        self._table(table)
+        names = tuple(sorted(fields))
+        values = _values(fields, names)
         found = [key for key in self.base.index(table, names).get(values, ()) if (table, key) not in self._changed]
-        for (name, key), row in sorted(self._changed.items(), key=lambda item: item[0]):
-            if name == table and row is not None and all(row.get(field) == value for field, value in fields.items()):
-                found.append(key)
-        return found
+        changed = sorted(key for name, key in self._changed if name == table)
+        rows = ((key, self._changed[table, key]) for key in changed)
+        return found + [key for key, row in rows if row is not None and _values(row, names) == values]
 
     def reset(self) -> None:
         """Back to the start."""
@@ -209,12 +213,11 @@ class State:
         """The changes as text, one line per field: '- ' the start, '+ ' now."""
         lines: list[str] = []
         for table, key, before, after in self.changes():
-            old, new = before or {}, after or {}
+            old: Mapping[str, Any] = before or {}
+            new: Mapping[str, Any] = after or {}
             for field in sorted({*old, *new}):
-                if canonical(old.get(field)) == canonical(new.get(field)) and (field in old) == (field in new):
-                    continue
-                if field in old:
-                    lines.append(f"- {table} {key} {field}: {canonical_json(old[field])}")
-                if field in new:
-                    lines.append(f"+ {table} {key} {field}: {canonical_json(new[field])}")
+                was, now = (canonical_json(row[field]) if field in row else None for row in (old, new))
+                if was != now:
+                    lines += [f"- {table} {key} {field}: {was}"] * (was is not None)
+                    lines += [f"+ {table} {key} {field}: {now}"] * (now is not None)
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A small world with conversations played by its own scripts, as the folders that critique and filter receive."""
+"""Two small worlds with conversations played by their own scripts, as the folders that critique and filter receive."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tasks import rollout, rows
 from tasks.agents.scripted import ClientAgent
 from tasks.llm import Message, Request
 from tasks.worlds import Problem
+from tasks.worlds.airline import Airline
 from tasks.worlds.retail import Retail
 from tasks.worlds.runtime import World
 
@@ -36,13 +37,17 @@ def play(world: World, problems: Sequence[Problem], errors: dict[str, float]) ->
     return [rows.trajectory_row(talk) for talk in played]
 
 
-def play_into(folder: Path, count: int = 60, errors: dict[str, float] | None = None) -> tuple[Path, Path]:
-    """Folders (worlds, generate) with `count` conversations of the train split and count // 6 of validation."""
-    world = World.build(Retail, 60, 0)
+def play_into(folder: Path, count: int = 40, errors: dict[str, float] | None = None) -> tuple[Path, Path]:
+    """Folders (worlds, generate): two worlds, `count` conversations of each one's train split and count // 6 of validation."""
     worlds, generate = folder / "worlds", folder / "generate"
-    world.freeze(worlds / world.name)
-    problems = [*world.problems("train", count, 0), *world.problems("validation", count // 6, 0)]
-    played = play(world, problems, ERRORS if errors is None else errors)
+    problems: list[Problem] = []
+    played: list[dict[str, Any]] = []
+    for cls in (Retail, Airline):
+        world = World.build(cls, 60, 0)
+        world.freeze(worlds / world.name)
+        own = [*world.problems("train", count, 0), *world.problems("validation", count // 6, 0)]
+        played += play(world, own, ERRORS if errors is None else errors)
+        problems += own
     rows.write_rows(generate / "trajectories.parquet", rows.TRAJECTORY, played)
     rows.write_rows(generate / "blueprints.parquet", rows.BLUEPRINT, map(_blueprint, problems))
     return worlds, generate

@@ -64,7 +64,7 @@ def test_a_trajectory_of_a_world_that_is_not_there_is_named(inputs: Inputs, tmp_
     moved = table.set_column(place, "world", pa.array(["moon"] * len(table)))
     (tmp_path / "generate").mkdir()
     pq.write_table(moved, tmp_path / "generate" / "trajectories.parquet")
-    with pytest.raises(BadInput, match="its world 'moon' is not among retail"):
+    with pytest.raises(BadInput, match="its world 'moon' is not among airline, retail"):
         run(Inputs(inputs.worlds, tmp_path / "generate"), Params(), context(tmp_path))
 
 

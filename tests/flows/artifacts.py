@@ -6,11 +6,12 @@ import csv
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from tasks import rows
+from tasks import STAGES, rows
 from tasks.evaluate.core.tables import Maker, metrics
 from tasks.filter.core.waterfall import Bar, write_bars
 from tasks.merge.core.engine import COLUMNS
@@ -21,13 +22,13 @@ from tests.flows.shop import Kiosk, Shop
 MODELS = {"base": 0.02, "sft": 0.5, "rl_kiosk": 0.62, "rl_shop": 0.68, "merged": 0.74}
 """Model -> how often it does the right thing."""
 FAMILIES = ("one_write", "two_writes", "information", "forbidden")
-NASTY = "<script>alert(1)</script> & \"quotes\" \x07 \u202e reversed"
+NASTY = '<script>alert(1)</script> & "quotes" \x07 \u202e reversed'
 
 
 def build(root: Path, users: int = 12, trials: int = 4, steps: int = 40) -> tuple[dict[str, Any], dict[str, Path]]:
     """(summary, folders) of a run over `users` users a world: one problem each, every model `trials` times."""
     worlds = {cls.NAME: World.build(cls, users, 1, f"tests.flows.shop:{cls.__name__}") for cls in (Kiosk, Shop)}
-    folders = {name: root / name for name in (*"worlds base generate critique filter sft rl merge evaluate decide".split(),)}
+    folders = {name: root / name for name in STAGES}
     for folder in folders.values():
         folder.mkdir(parents=True)
     for name, world in worlds.items():
@@ -41,7 +42,12 @@ def build(root: Path, users: int = 12, trials: int = 4, steps: int = 40) -> tupl
         {"name": "not_below_reference", "passed": True, "figures": {}, "explanation": "fresh problems: +0.20, 95 % above 0"},
         {"name": "no_family_falls", "passed": False, "figures": {}, "explanation": "forbidden fell in shop"},
     ]
-    decision = {"decision": "refuse", "reason": "a family falls: forbidden in shop", "candidate": "merged", "gates": gates}
+    decision = {
+        "decision": "refuse",
+        "reason": "a family falls: forbidden in shop",
+        "candidate": {"model": "merged"},
+        "gates": gates,
+    }
     (folders["decide"] / "decision.json").write_text(json.dumps(decision))
     return {**summary(folders), **said}, folders
 
@@ -60,7 +66,14 @@ def summary(folders: dict[str, Path]) -> dict[str, Any]:
         for index, name in enumerate(folders)
     }
     promotion = {"decision": "refuse", "reason": "a family falls: forbidden in shop", "version": None, "alias": None}
-    return {"profile": "test", "run": "0123456789", "experiment": False, "seconds": 123.4, "stages": stages, "promotion": promotion}
+    return {
+        "profile": "test",
+        "run": "0123456789",
+        "experiment": False,
+        "seconds": 123.4,
+        "stages": stages,
+        "promotion": promotion,
+    }
 
 
 # --- conversations ---------------------------------------------------------------------------------------------------
@@ -97,7 +110,9 @@ def _play(world: World, problem: Problem, right: bool, agent: str, trial: int) -
     ask = {"information": f"What did order {order} cost me?", "forbidden": f"My order {order} is broken, cancel it!"}
     opening = ask.get(problem.family, f"Hello, I changed my mind, please cancel order {order}.")
     played.messages.append({"role": "user", "content": opening})
-    actions = problem.actions if right else (Action("cancel_order", {"order_id": f"W{1000 + (int(order[1:]) + 3) % 20}"}, "write"),)
+    actions = (
+        problem.actions if right else (Action("cancel_order", {"order_id": f"W{1000 + (int(order[1:]) + 3) % 20}"}, "write"),)
+    )
     for number, action in enumerate(actions):
         result: ToolResult = fork.call(action.name, action.arguments)
         function = {"name": action.name, "arguments": action.arguments}
@@ -143,20 +158,28 @@ def _data(folders: dict[str, Path], worlds: dict[str, World], problems: dict[str
     refusals = {"failed_format": "format: no tool is called 'x'", "failed_policy": "policy R1: order W1003 is delivered"}
     blueprints, played = [], []
     for name, world in worlds.items():
-        for index, problem in enumerate(problems[name]):
+        for index, test_problem in enumerate(problems[name]):
+            problem = replace(test_problem, problem_id=f"train_{test_problem.problem_id}", split="train")
             for attempt in range(index % 3):
                 status = list(refusals)[attempt % 2]
                 blueprints.append(_blueprint(problem, attempt, status, refusals[status]))
             blueprints.append(_blueprint(problem, index % 3, "accepted", ""))
-            played += [rows.trajectory_row(_play(world, problem, rng.random() < 0.7, "scripted-agent", trial)) for trial in range(2)]
+            played += [
+                rows.trajectory_row(_play(world, problem, rng.random() < 0.7, "scripted-agent", trial)) for trial in range(2)
+            ]
     rows.write_rows(folders["generate"] / "blueprints.parquet", rows.BLUEPRINT, blueprints)
     rows.write_rows(folders["generate"] / "trajectories.parquet", rows.TRAJECTORY, played)
     critiques = [_critique(row, number) for number, row in enumerate(played)]
     rows.write_rows(folders["critique"] / "critiques.parquet", rows.CRITIQUE, critiques)
-    pairs = [{"pair_id": str(i), "traj_id": row["traj_id"], "kept": i % 3 > 0, "drop_reason": "" if i % 3 else "tie"} for i, row in enumerate(played)]
+    pairs = [
+        {"pair_id": str(i), "traj_id": row["traj_id"], "kept": i % 3 > 0, "drop_reason": "" if i % 3 else "tie"}
+        for i, row in enumerate(played)
+    ]
     rows.write_rows(folders["critique"] / "preferences.parquet", rows.PREFERENCE, pairs)
     reasons = ["failed_state" if not row["reward"] else "policy" if i % 5 == 0 else "" for i, row in enumerate(played)]
-    dataset = [{**row, "split": "train", "keep": not why, "score": 0.5, "reason": why} for row, why in zip(played, reasons, strict=True)]
+    dataset = [
+        {**row, "split": "train", "keep": not why, "score": 0.5, "reason": why} for row, why in zip(played, reasons, strict=True)
+    ]
     rows.write_rows(folders["filter"] / "dataset.parquet", rows.DATASET, dataset)
     lost, policy = reasons.count("failed_state"), reasons.count("policy")
     bars = [Bar("all", "", len(played), 0), Bar("verifier", "failed_state", len(played) - lost, lost)]
@@ -164,12 +187,25 @@ def _data(folders: dict[str, Path], worlds: dict[str, World], problems: dict[str
 
 
 def _blueprint(problem: Problem, attempt: int, status: str, why: str) -> dict[str, Any]:
-    return {**rows.problem_row(problem), "attempt": attempt, "status": status, "fail_reason": why, "generator": "scripted-generator@wrong_id=0.1"}
+    return {
+        **rows.problem_row(problem),
+        "attempt": attempt,
+        "status": status,
+        "fail_reason": why,
+        "generator": "scripted-generator@wrong_id=0.1",
+    }
 
 
 def _critique(row: dict[str, Any], number: int) -> dict[str, Any]:
     score = 0.9 - 0.01 * (number % 7) if row["reward"] else 0.3
-    return {"critique_id": str(number), "traj_id": row["traj_id"], "world": row["world"], "source": "aggregate", "n_units": 2 - row["reward"], "score": score}
+    return {
+        "critique_id": str(number),
+        "traj_id": row["traj_id"],
+        "world": row["world"],
+        "source": "aggregate",
+        "n_units": 2 - row["reward"],
+        "score": score,
+    }
 
 
 # --- trainings and the merge -------------------------------------------------------------------------------------------
@@ -195,8 +231,20 @@ def _curves(folders: dict[str, Path], steps: int) -> None:
 
 def _merge(path: Path) -> None:
     rng = Random(4)
-    kinds = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
-    names = ["model.embed_tokens.weight", *(f"model.layers.{i}.{kind}.weight" for i in range(2) for kind in kinds), "model.norm.weight"]
+    kinds = (
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    )
+    names = [
+        "model.embed_tokens.weight",
+        *(f"model.layers.{i}.{kind}.weight" for i in range(2) for kind in kinds),
+        "model.norm.weight",
+    ]
     lines = []
     for name in names:
         conflict = rng.random() * 0.4

@@ -93,7 +93,7 @@ def test_the_summary_has_the_promised_shape(road: Project) -> None:
 def test_the_report_is_one_readable_file(road: Project) -> None:
     text = (road.folder / "reports/report.html").read_text()
     assert text.startswith("<!doctype html>") or text.startswith("<!DOCTYPE html>")
-    assert "<svg" in text and "http-equiv" not in text
+    assert "<svg" in text and "Content-Security-Policy" in text and 'http-equiv="refresh"' not in text
     for outside in ('src="http', 'href="http://', "@import", "url(http"):
         assert outside not in text
 

@@ -67,7 +67,7 @@ def touched_params(project: Project) -> None:
 
 def test_run_then_repro(after: Project) -> None:
     before = after.identities()
-    answer = after.dvc("repro", "filter")
+    answer = after.dvc("repro", "base", "filter")
     assert ran(answer) == set()
     assert "Running stage" not in answer.stdout
     assert after.identities() == before
@@ -75,7 +75,7 @@ def test_run_then_repro(after: Project) -> None:
 
 
 def test_repro_then_run(tiny: Project, first: Project) -> None:
-    answer = tiny.dvc("repro", "filter")
+    answer = tiny.dvc("repro", "base", "filter")
     assert ran(answer) == set(PART)
     assert tiny.identities() == first.identities(), "two projects, two drivers, the same bytes"
     answer = tiny.cairn("run", "--to", "filter")
@@ -88,7 +88,7 @@ def test_run_then_edit_then_repro(after: Project) -> None:
     with (after.folder / "tasks/critique/multicritique.py").open("a") as file:
         file.write("\n# a comment\n")
     assert "would run  code: tasks/critique/multicritique.py" in after.cairn("run", "--to", "filter", "--dry-run").stdout
-    answer = after.dvc("repro", "filter")
+    answer = after.dvc("repro", "base", "filter")
     assert ran(answer) == {"critique"}
     assert after.identities() == before
     answer = after.cairn("run", "--to", "filter")
@@ -101,7 +101,7 @@ def test_repro_then_param_then_run(after: Project) -> None:
     assert "params: deduplicate true -> false" in after.cairn("run", "--to", "filter", "--dry-run").stdout
     answer = after.cairn("run", "--to", "filter")
     assert ran(answer) == {"filter"}
-    answer = after.dvc("repro", "filter")
+    answer = after.dvc("repro", "base", "filter")
     assert "Running stage" not in answer.stdout and ran(answer) == set()
 
 
@@ -114,10 +114,10 @@ def test_a_method_there_and_back(after: Project) -> None:
     (folder / "params/filter/other_filter.yaml").write_text("min_score: 0.0\n")
     text = (folder / "params/pipeline.yaml").read_text()
     after.replace("params/pipeline.yaml", "method: rejection_sampling", "method: other_filter")
-    assert ran(after.dvc("repro", "filter")) == {"filter"}
+    assert ran(after.dvc("repro", "base", "filter")) == {"filter"}
     assert ran(after.cairn("run", "--to", "filter")) == set()
     (folder / "params/pipeline.yaml").write_text(text)
-    answer = after.dvc("repro", "filter")
+    answer = after.dvc("repro", "base", "filter")
     assert ran(answer) == set(), "the store (or DVC's run cache) still holds it"
     assert after.identities() == before
     assert ran(after.cairn("run", "--to", "filter")) == set()
@@ -142,13 +142,13 @@ def test_experiments_leave_the_workspace_alone(after: Project) -> None:
     reports = list((after.folder / "reports/runs").glob("*/summary.json"))
     assert len(reports) == 1 and json.loads(reports[0].read_text())["experiment"]
     touched_params(after)
-    assert ran(after.dvc("repro", "filter")) == set(), "the experiment's result serves the workspace"
+    assert ran(after.dvc("repro", "base", "filter")) == set(), "the experiment's result serves the workspace"
 
 
 def test_dvc_exp_run(after: Project) -> None:
     """`dvc exp run -S` behaves as DVC users expect; what it computed is a hit for `cairn run` and the reverse."""
     change = ["-S", "params/pipeline.yaml:filter.rejection_sampling.deduplicate=false"]
-    answer = after.dvc("exp", "run", *change, "filter")
+    answer = after.dvc("exp", "run", *change, "base", "filter")
     assert ran(answer) == {"filter"}, answer.stdout + answer.stderr
     tree = yaml.safe_load((after.folder / "params/pipeline.yaml").read_text())
     assert tree["filter"]["rejection_sampling"]["deduplicate"] is False
@@ -158,7 +158,7 @@ def test_dvc_exp_run(after: Project) -> None:
 def test_dvc_exp_run_in_a_queue(after: Project) -> None:
     """Queued experiments run in a copy; they share the store, and the workspace stays as it is."""
     lock = (after.folder / "dvc.lock").read_bytes()
-    after.dvc("exp", "run", "--queue", "-S", "params/pipeline.yaml:filter.rejection_sampling.deduplicate=false", "filter")
+    after.dvc("exp", "run", "--queue", "-S", "params/pipeline.yaml:filter.rejection_sampling.deduplicate=false", "base", "filter")
     answer = after.dvc("exp", "run", "--run-all", "--jobs", "1")
     assert answer.returncode == 0
     assert (after.folder / "dvc.lock").read_bytes() == lock
@@ -181,7 +181,7 @@ def test_a_fresh_clone_with_a_pull_runs_nothing(after: Project, tmp_path: Path) 
     answer = clone.cairn("run", "--to", "filter")
     assert ran(answer) == set() and "Nothing to do" in answer.stdout
     assert clone.identities() == after.identities()
-    assert "Running stage" not in clone.dvc("repro", "filter").stdout
+    assert "Running stage" not in clone.dvc("repro", "base", "filter").stdout
 
 
 def test_refresh_computes_again_and_gives_the_same_bytes(after: Project) -> None:
@@ -201,7 +201,7 @@ def test_a_change_under_a_running_stage_is_not_recorded(after: Project, driver: 
     with (folder / "tasks/filter/rejection_sampling.py").open("a") as file:
         file.write(slow)
     lock = (folder / "dvc.lock").read_bytes()
-    module = ["flows.cli", "run", "--to", "filter"] if driver == "cairn" else ["dvc", "repro", "filter"]
+    module = ["flows.cli", "run", "--to", "filter"] if driver == "cairn" else ["dvc", "repro", "base", "filter"]
     process = subprocess.Popen(
         [sys.executable, "-m", *module],
         cwd=folder,
@@ -233,7 +233,7 @@ def test_accept_keeps_a_result_and_dvc_agrees(after: Project) -> None:
     answer = after.cairn("accept", "critique", "--why", "only a comment")
     assert "accepted although code: tasks/critique/multicritique.py" in answer.stdout
     assert ran(after.cairn("run", "--to", "filter")) == set()
-    assert "Running stage" not in after.dvc("repro", "filter").stdout
+    assert "Running stage" not in after.dvc("repro", "base", "filter").stdout
     assert after.identities() == before
     assert json.loads((after.folder / ".cairn/accepted.jsonl").read_text())["why"] == "only a comment"
 
@@ -304,7 +304,7 @@ def test_damage_is_noticed_and_never_used(after: Project) -> None:
     answer = after.cairn("run", "--to", "filter")
     assert ran(answer) == {"base", "generate", "filter"}, answer.stderr
     assert after.identities() == before
-    assert "Running stage" not in after.dvc("repro", "filter").stdout
+    assert "Running stage" not in after.dvc("repro", "base", "filter").stdout
 
 
 def test_a_deleted_workspace_is_laid_out_again(after: Project) -> None:

@@ -81,8 +81,12 @@ def test_one_candidate_is_the_human_itself() -> None:
 
 
 def test_equal_scores_go_to_the_first_and_unreadable_ones_lose() -> None:
-    assert BestOfN(_Lines(["a", "b"]), _Marks({"a": _score(5), "b": _score(5)}), 2).complete([Request(DESK_ASKS)])[0]["content"] == "a"
-    assert BestOfN(_Lines(["a", "b"]), _Marks({"a": "well", "b": _score(1)}), 2).complete([Request(DESK_ASKS)])[0]["content"] == "b"
+    def said(first: str, second: str) -> tuple[str, int]:
+        human = BestOfN(_Lines(["a", "b"]), _Marks({"a": first, "b": second}), 2)
+        return human.complete([Request(DESK_ASKS)])[0]["content"], human.unreadable
+
+    assert said(_score(5), _score(5)) == ("a", 0)
+    assert said("well", _score(1)) == ("b", 1)
 
 
 def test_several_requests_keep_their_order() -> None:

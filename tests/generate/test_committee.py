@@ -73,7 +73,8 @@ class _Echo:
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         return [
-            {"content": json.dumps(_answer("correctness" if "bad" in request.messages[0]["content"] else "")[0])} for request in requests
+            {"content": json.dumps(_answer("correctness" if "bad" in request.messages[0]["content"] else "")[0])}
+            for request in requests
         ]
 
 

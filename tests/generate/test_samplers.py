@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from random import Random
 
 from tasks.generate.core.recombine import choose
@@ -16,7 +17,15 @@ GRAPH = {
     "refund": (),
     "island": (),
 }
-KINDS = {"find_user": "read", "get_user": "read", "get_order": "read", "cancel": "write", "refund": "write", "island": "write", "end": "end"}
+KINDS = {
+    "find_user": "read",
+    "get_user": "read",
+    "get_order": "read",
+    "cancel": "write",
+    "refund": "write",
+    "island": "write",
+    "end": "end",
+}
 
 
 def test_a_walk_to_refund_by_hand() -> None:
@@ -31,7 +40,7 @@ def test_walks_end_in_writes_and_follow_edges() -> None:
         reads = [name for name in path if KINDS[name] == "read"]
         writes = [name for name in path if KINDS[name] == "write"]
         assert 1 <= len(writes) <= 3 and len(reads) <= MAX_READS and path == (*reads, *writes)
-        assert all(after in GRAPH[before] for before, after in zip(reads, reads[1:], strict=False))
+        assert all(after in GRAPH[before] for before, after in pairwise(reads))
         assert all(any(write in GRAPH[read] for read in reads) for write in writes) or path == ("island",)
         assert "end" not in path
 

@@ -11,6 +11,7 @@ import pytest
 from tasks.critique.core import prompts
 from tasks.critique.core.units import parse_units
 from tasks.llm import Request, critics, flaws
+from tasks.worlds.airline import Airline
 from tasks.worlds.retail import Retail
 from tasks.worlds.runtime import World
 from tests.critique.conversations import SHARED, Talk, good, hasty
@@ -197,16 +198,29 @@ SHOWS = {
 """An error of the scripted teacher -> the kinds of flaw by which a reader of the conversation can tell."""
 
 
-@pytest.fixture(scope="module")
-def world() -> World:
-    return World.build(Retail, 60, 0)
+@pytest.fixture(scope="module", params=[Retail, Airline])
+def world(request: pytest.FixtureRequest) -> World:
+    return World.build(request.param, 60, 0)
+
+
+def kinds_found(world: World, error: dict[str, float], refused: bool) -> list[set[str]]:
+    """The kinds of flaw in each conversation of an erring teacher, or only in those that verifier or policy refuse."""
+    shared = prompts.frame(world)
+    talks = play(world, world.problems("train", 60, 0), error)
+    chosen = [row for row in talks if not refused or not row["reward"] or row["policy"] < 1]
+    return [{flaw.kind for flaw in flaws.read(prompts.case(row, shared).text.split("\n")[1])[1]} for row in chosen]
 
 
 @pytest.mark.parametrize("error", list(SHOWS))
 def test_the_errors_of_the_scripted_teacher_show(world: World, error: str) -> None:
-    """In at least 9 of 10 conversations that verifier or policy refuse because of one error, its kinds of flaw are found."""
-    refused = [row for row in play(world, world.problems("train", 60, 0), {error: 1.0}) if not row["reward"] or row["policy"] < 1]
-    shared = prompts.frame(world)
-    found = [{flaw.kind for flaw in flaws.read(prompts.case(row, shared).text.split("\n")[1])[1]} for row in refused]
-    assert len(refused) > 2
-    assert sum(bool(kinds & SHOWS[error]) for kinds in found) >= 0.9 * len(refused)
+    """In at least 4 of 5 conversations that verifier or policy refuse because of one error, one of its kinds is found.
+
+    Not so when the airline's teacher does what a rule forbids: that world's tools do whatever is called.
+    """
+    found = kinds_found(world, {error: 1.0}, refused=True)
+    share = sum(bool(kinds & SHOWS[error]) for kinds in found) / len(found)
+    assert share < 0.5 if (world.name, error) == ("airline", "refused_write_attempt") else share >= 0.8
+
+
+def test_a_faultless_teacher_shows_nothing(world: World) -> None:
+    assert kinds_found(world, {}, refused=False) == [set()] * 60

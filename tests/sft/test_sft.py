@@ -87,6 +87,8 @@ def test_the_same_bytes_again_and_after_a_kill(inputs: Inputs, tmp_path: Path) -
     (tmp_path / "sc" / "staging" / "checkpoint-12").mkdir(parents=True)  # half written when the kill came
     assert figures == tune(inputs, tmp_path / "d", tmp_path / "sc")
     assert same(tmp_path / "a", tmp_path / "d")
+    assert figures == tune(inputs, tmp_path / "e", tmp_path / "sa")  # killed after the last step, before the artifact was stored
+    assert same(tmp_path / "a", tmp_path / "e")
 
 
 def test_hooks_choose_what_trains(inputs: Inputs, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def mismatch(value: Any, schema: Mapping[str, Any], where: str = "answer") -> str:
-    """"" when `value` fits `schema`, else the first place where it does not.
+    """The first place where `value` does not fit `schema`; an empty string when it does.
 
     The part of JSON Schema that Cairn's own schemas use: type, enum, properties, required, additionalProperties (false), items,
     minItems, minimum, maximum.

@@ -7,7 +7,7 @@ is a stop would end early with probability 1 - (1 - p)^N where one draw ends wit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.context import seed_of
@@ -25,27 +25,27 @@ UNREADABLE = 0
 """Score of a candidate whose critic cannot be read: the lowest, so that any readable praise wins."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class BestOfN:
     """A human that says the best of `n` draws of `human` by `critic`; a Client itself. n = 1 asks no critic.
 
-    temperature: of the draws (1.0, ours: draws at 0 would be N times the same line of a model).
+    temperature: of the draws (1.0, ours: draws at 0 would be N times the same line of a model). name, revision: of both players,
+    since both shape the line. unreadable: answers of the critic so far that held no score.
     """
 
     human: Client
     critic: Client
     n: int
     temperature: float = 1.0
+    unreadable: int = 0
+    name: str = field(init=False)
+    revision: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """Names both players, since both shape the line."""
-        return self.human.name if self.n == 1 else f"{self.human.name}+best-of-{self.n}:{self.critic.name}"
-
-    @property
-    def revision(self) -> str:
-        """Both players' revisions."""
-        return self.human.revision if self.n == 1 else f"{self.human.revision}+{self.critic.revision}"
+    def __post_init__(self) -> None:
+        self.name, self.revision = self.human.name, self.human.revision
+        if self.n > 1:
+            self.name += f"+best-of-{self.n}:{self.critic.name}"
+            self.revision += f"+{self.critic.revision}"
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """One line per request, in order."""
@@ -54,15 +54,19 @@ class BestOfN:
             return drawn
         groups = [drawn[start : start + self.n] for start in range(0, len(drawn), self.n)]
         lines = [list(dict.fromkeys(str(line.get("content") or "").strip() for line in group)) for group in groups]
-        asked = [
-            _question(request, line) for request, group in zip(requests, lines, strict=True) if len(group) > 1 for line in group
-        ]
+        choices = [pair for pair in zip(requests, lines, strict=True) if len(pair[1]) > 1]
+        asked = [_question(request, line) for request, group in choices for line in group]
         scores = iter(self.critic.complete(asked))
         best = []
         for group in lines:
-            ranked = [(_score(next(scores)), -place) for place in range(len(group))] if len(group) > 1 else [(0, 0)]
+            ranked = [(self._score(next(scores)), -place) for place in range(len(group))] if len(group) > 1 else [(0, 0)]
             best.append({"role": "assistant", "content": group[-max(ranked)[1]]})
         return best
+
+    def _score(self, message: Message) -> int:
+        value, error = read_json(message, SCHEMA)
+        self.unreadable += bool(error)
+        return UNREADABLE if error else int(value["score"])
 
     def _draw(self, request: Request, number: int) -> Request:
         seed = request.seed if number == 0 else seed_of(request.seed, "candidate", number)
@@ -72,9 +76,7 @@ class BestOfN:
 def _question(request: Request, line: str) -> Request:
     """Ask the critic about one line. It reads what the human reads: the description, and the talk from the human's side."""
     system, *talk = request.messages
-    history = [
-        {"speaker": "customer" if turn["role"] == "assistant" else "desk", "line": turn["content"]} for turn in talk
-    ]
+    history = [{"speaker": "customer" if turn["role"] == "assistant" else "desk", "line": turn["content"]} for turn in talk]
     text = render("human_critic", stop=STOP, description=system["content"], history=history, candidate=line)
     return Request(
         messages=[{"role": "user", "content": text}],
@@ -83,8 +85,3 @@ def _question(request: Request, line: str) -> Request:
         max_tokens=32,
         labels={**request.labels, "role": "human_critic"},
     )
-
-
-def _score(message: Message) -> int:
-    value, error = read_json(message, SCHEMA)
-    return UNREADABLE if error else int(value["score"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.worlds import Problem
+from tasks.worlds.grading import words
 from tasks.worlds.tools import Refused
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def check(world: World, draft: Mapping[str, Any], data: Mapping[str, Any], linea
     if not replay.ok:
         return _refused(checked, "failed_exec", f"execution: {'; '.join(map(str, replay.errors))}")
     for rule, holds in world.blueprint_predicates.items():
-        if wrong := holds(problem, replay, world):
-            return _refused(checked, "failed_policy", f"policy {rule}: {wrong}")
+        if broken := holds(problem, replay, world):
+            return _refused(checked, "failed_policy", f"policy {rule}: {broken}")
     return checked
 
 
@@ -82,6 +83,9 @@ def _format(world: World, draft: Mapping[str, Any]) -> str:
     """Names of tools and types of arguments, which the schema of the answer cannot know."""
     if not draft["instruction"].strip():
         return "the instruction is empty"
+    for output in draft["outputs"]:
+        if not words(output):
+            return f"the output {output!r} has no word or number, so that nobody can say it"
     for key in ("actions", "required"):
         for number, call in enumerate(draft.get(key, ()), 1):
             tool = world.tools.get(call["name"])

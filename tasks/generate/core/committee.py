@@ -1,4 +1,4 @@
-"""A committee of judges: four criteria, 0 or 1 each, counted by majority and by the mean total (APIGen-MT, section 4.1 and app. B).
+"""A committee of judges: four criteria, 0 or 1 each, counted by majority and by the mean total (APIGen-MT, 4.1 and app. B).
 
 The judges' answers are data: an answer that cannot be read is a vote of 0 on every criterion, and is counted. Noise that a study
 wants on top (independent flips at rate eta, shared by the whole committee with probability rho) is added here, after the
@@ -31,8 +31,8 @@ SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the committee said. votes: one row of `rows.BLUEPRINT.judge_scores` a judge. average: mean total, 0 to 4.
-    majority: criterion -> 0 or 1. reasons: why a criterion failed, as "criterion: reason". unreadable: answers without a vote."""
+    """What the committee said. votes: one entry of `judge_scores` in rows.BLUEPRINT a judge. average: mean total, 0 to 4.
+    majority: criterion -> 0 or 1. reasons: "criterion: reason" of each lost vote. unreadable: answers without a vote."""
 
     votes: tuple[dict[str, Any], ...]
     average: float

@@ -1,7 +1,7 @@
 """The gate of every accepted problem: an oracle must pass it, and agents that take one turn for ever must fail.
 
-Without it a benchmark pays for doing nothing: 20 of the 50 gold sequences of tau-bench airline leave the data unchanged. The human
-here only listens: what is gated is the grading, not the talk.
+Without it a benchmark pays for doing nothing: 20 of the 50 gold sequences of tau-bench airline leave the data unchanged. The
+human here only listens: what is gated is the grading, not the talk.
 """
 
 from __future__ import annotations
@@ -44,10 +44,8 @@ def gate(world: World, problems: Sequence[Problem]) -> list[tuple[str, dict[str,
     jobs = [(problem, 0) for problem in problems]
     steps = max((len(problem.actions) + len(problem.required) + 3 for problem in problems), default=1)
     players = ((Oracle(problems), steps), (do_nothing(), _STEPS), (refuses(), _STEPS), (hands_over(), _STEPS))
-    passed = [
-        [played.outcome.reward if played.outcome else 0 for played in play(world, jobs, agent, _Listener(), seed=0, max_steps=limit)]
-        for agent, limit in players
-    ]
+    games = [play(world, jobs, agent, _Listener(), seed=0, max_steps=limit) for agent, limit in players]
+    passed = [[played.outcome.reward if played.outcome else 0 for played in game] for game in games]
     scores = [dict(zip(AGENTS, rewards, strict=True)) for rewards in zip(*passed, strict=True)]
     return [(_refusal(score), score) for score in scores]
 

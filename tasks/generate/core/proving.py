@@ -66,7 +66,7 @@ class _Open:
     commission: Commission
     talk: list[Message]
     rows: list[dict[str, Any]] = field(default_factory=list)
-    checked: Checked = Checked()
+    checked: Checked = field(default_factory=Checked)
     draft: Mapping[str, Any] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
     verdict: committee.Verdict | None = None
@@ -89,7 +89,8 @@ class Prover:
     rules: Rules
 
     def prove(self, commissions: Sequence[Commission]) -> list[list[dict[str, Any]]]:
-        """For each commission one row (`rows.BLUEPRINT` and `extra`) per attempt; the last may be accepted, all before are not."""
+        """For each commission one row of BLUEPRINT per attempt, with the fields `unreadable`, `gates` and `data` besides. The
+        last attempt may be accepted, those before it are not."""
         everyone = [_Open(commission, list(commission.opening)) for commission in commissions]
         for attempt in range(self.rules.attempts):
             left = [work for work in everyone if not work.done]

@@ -23,8 +23,8 @@ Graph = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Material:
-    """The context of one blueprint. number: which blueprint of its world. walk: tools to centre on; or else family: the kind of task
-    wanted. data: the sampled rows, JSON-able, with the persona."""
+    """The context of one blueprint. number: which blueprint of its world. walk: tools to centre on; or else family: the kind of
+    task wanted. data: the sampled rows, JSON-able, with the persona."""
 
     world: str
     split: str

@@ -64,7 +64,7 @@ class Tally:
             "accepted_per_generator_call": made["base"][ACCEPTED] / calls if calls else 0.0,
             "accepted": dict(sorted(self.accepted.items())),
             "gate": {"n": gated, **scores},
-            "unreadable": dict(sorted(self.unreadable.items())),
+            "unreadable": {name: self.unreadable[name] for name in ("drafts", "votes", "plans", "scores")},
             "conversations": {"played": played, **{name: self.outcomes[name] for name in ("won", "lost", "won_distinct")}},
             "won_per_conversation": self.outcomes["won"] / played if played else 0.0,
             "stops": dict(sorted(self.stops.items())),

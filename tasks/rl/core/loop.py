@@ -49,12 +49,12 @@ SCREEN_SHARD = 32
 def reinforce(inputs: Inputs, params: LoopParams, hooks: Hooks, ctx: Context) -> dict[str, Any]:
     """Reinforce `inputs.sft` in `inputs.world`; leaves model/ and curves.csv in `ctx.out` and returns figures."""
     from tasks import models
-    from tasks.worlds.runtime import load_all
+    from tasks.worlds.runtime import load
 
-    worlds = load_all(inputs.worlds)
-    if inputs.world not in worlds:
-        raise BadInput(f"rl: no world {inputs.world!r}.{nearest(inputs.world, worlds)} Frozen worlds: {', '.join(worlds)}.")
-    world = worlds[inputs.world]
+    known = sorted(path.parent.name for path in inputs.worlds.glob("*/world.json"))
+    if inputs.world not in known:
+        raise BadInput(f"rl: no world {inputs.world!r}.{nearest(inputs.world, known)} Frozen worlds: {', '.join(known)}.")
+    world = load(inputs.worlds / inputs.world)
     model, tokenizer = models.load(inputs.sft / "model", ctx.device)
     loop = Loop(ctx, params, hooks, world, ctx.role("human", inputs.world), tokenizer)
     loop.screen(model)

@@ -31,11 +31,6 @@ class Airline(Tools):
     propose = staticmethod(problems.propose)
 
     @staticmethod
-    def may_follow(first: str, second: str) -> bool:
-        """A booking's row is looked up before anything is done to it (R5 to R10), so knowing the traveller leads to no such write."""
-        return first != "find_user" or second in ("get_booking", "book_flight")
-
-    @staticmethod
     def tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str, ...]:
         """What training never saw in this draft."""
         return conduct.tags(draft, context["split"], rules.HELD_OUT, rules.HELD_OUT_RULES)

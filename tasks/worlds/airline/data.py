@@ -52,7 +52,14 @@ def _flights(rng: Random) -> dict[str, Any]:
         days, fares = sorted(rng.sample(DAYS, FLIGHTS), key=DAYS.index), rng.sample(range(40, 200), FLIGHTS)
         for place, (day, fare) in enumerate(zip(days, fares, strict=True)):
             status = rng.choices(("on time", "delayed", "cancelled"), (2, 1, 1))[0]
-            row = {"origin": origin, "destination": destination, "day": day, "fare": fare, "status": status, "full": place == full}
+            row = {
+                "origin": origin,
+                "destination": destination,
+                "day": day,
+                "fare": fare,
+                "status": status,
+                "full": place == full,
+            }
             flights[f"F{next(ids)}"] = row
     return flights
 

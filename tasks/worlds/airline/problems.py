@@ -58,7 +58,7 @@ def _route(flight: Mapping[str, Any] | None) -> tuple[str, str]:
     return (flight["origin"], flight["destination"]) if flight else ("", "")
 
 
-# --- parts of a step -------------------------------------------------------------------------------------------------------------
+# --- parts of a step ---
 
 Fits = Callable[[Mapping[str, Any]], bool]
 
@@ -101,7 +101,7 @@ def _wanted(case: Case, flights: Mapping[str, Mapping[str, Any]], cheapest: bool
     return str(case.rng.choice(fits or [""]))
 
 
-# --- one wish each: Step, or None when the rows do not allow it ------------------------------------------------------------------
+# --- one wish each: Step, or None when the rows do not allow it ---
 
 
 def _cancel(case: Case, fits: Fits = lambda row: _booked(row) and _cancellable(row)) -> Step | None:
@@ -137,7 +137,8 @@ def _move(
             call("search_flights", origin=origin, destination=destination),
             call("change_flight", booking_id=booking_id, flight_id=new),
         ),
-        (str(flights[new]["fare"]),) if cheapest else (),
+        (str(flights[new]["fare"] + SURCHARGE[row["cabin"]]),) if cheapest else (),
+        hear=" and hear what it costs" if cheapest else "",
     )
 
 
@@ -219,7 +220,7 @@ WRITES: Mapping[str, Callable[[Case], Step | None]] = {
     "voucher": _voucher,
 }
 
-# --- families --------------------------------------------------------------------------------------------------------------------
+# --- families ---
 
 
 def _information(case: Case, kinds: Sequence[str] = ()) -> Step | None:
@@ -325,11 +326,11 @@ def _steps(case: Case, family: str, kinds: Sequence[str]) -> list[Step]:
     return [step] if step else []
 
 
-def propose(context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None) -> dict[str, Any]:
-    """A draft in a family, or along a walk: its writes become the wishes, in the walk's order. {} when the rows do not allow it."""
+def propose(
+    context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None
+) -> dict[str, Any]:
+    """A draft in a family, or along a walk, whose writes become the wishes in its order. {} when the rows do not allow it."""
     kinds: Sequence[str] = ()
     if walk and family is None:
         family, kinds = along(walk, TOOL_OF, INFORMS)
     return draft(context, rng, PHRASES, family or rng.choice(FAMILIES), lambda case, family: _steps(case, family, kinds))
-
-

@@ -71,14 +71,14 @@ def move(desk: Desk, slots: Slots) -> str:
 
 def _move(desk: Desk, booking_id: str, origin: str, destination: str, wanted: str) -> str:
     flights = desk.read("search_flights", origin=origin, destination=destination)
-    flight_id, day, fare, full = _flight(desk, flights, wanted)
+    flight_id, day, _, full = _flight(desk, flights, wanted)
     if not flight_id:
         return desk.refusal(say.NO_FLIGHT.format(day=day))
     if desk.forbids(full):
         return desk.refusal(say.FULL.format(day=day))
-    summary = say.MOVE.format(booking_id=booking_id, day=day, price=desk.amount(int(fare)))
-    desk.write("change_flight", summary, booking_id=booking_id, flight_id=flight_id)
-    return say.DONE
+    summary = say.MOVE.format(booking_id=booking_id, day=day)
+    answer = desk.write("change_flight", summary, booking_id=booking_id, flight_id=flight_id)
+    return say.COSTS.format(price=desk.amount(answer["price"])) if answer else say.DONE
 
 
 def reroute(desk: Desk, slots: Slots) -> str:
@@ -128,7 +128,7 @@ def book(desk: Desk, slots: Slots) -> str:
     summary = say.BOOK.format(day=day, origin=slots["origin"], destination=slots["destination"], cabin=slots["cabin"])
     user_id = desk.user()["user_id"]
     answer = desk.write("book_flight", summary, user_id=user_id, flight_id=flight_id, cabin=slots["cabin"])
-    return say.BOOKED.format(price=desk.amount(answer["price"])) if answer else say.DONE
+    return say.COSTS.format(price=desk.amount(answer["price"])) if answer else say.DONE
 
 
 def voucher(desk: Desk, slots: Slots) -> str:

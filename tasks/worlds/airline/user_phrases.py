@@ -34,7 +34,10 @@ WISHES = {
             "I want booking {booking_id} to go to {destination} instead.",
             "Change booking {booking_id} so that I fly to {destination}.",
         ),
-        reserved=("Can booking {booking_id} go to {destination} instead?", "Put booking {booking_id} on a flight to {destination}."),
+        reserved=(
+            "Can booking {booking_id} go to {destination} instead?",
+            "Put booking {booking_id} on a flight to {destination}.",
+        ),
         vague=("I want to move a booking to a flight to {destination}.",),
         task="move booking {booking_id} to a flight to {destination}, which is not where it goes",
         ask="booking_id",
@@ -89,7 +92,11 @@ WISHES = {
         ask="booking_id",
     ),
     "price": Wish(
-        open=("What did booking {booking_id} cost?", "How much is booking {booking_id}?", "Tell me the price of booking {booking_id}."),
+        open=(
+            "What did booking {booking_id} cost?",
+            "How much is booking {booking_id}?",
+            "Tell me the price of booking {booking_id}.",
+        ),
         reserved=("I want to know the price of booking {booking_id}.", "How much did I pay for booking {booking_id}?"),
         vague=("What did a booking of mine cost?",),
         task="know the price of booking {booking_id}",
@@ -101,7 +108,10 @@ WISHES = {
             "What is the bag limit of booking {booking_id}?",
             "Tell me how many bags booking {booking_id} allows.",
         ),
-        reserved=("I want to know how many bags booking {booking_id} allows.", "Which number of bags is fine on booking {booking_id}?"),
+        reserved=(
+            "I want to know how many bags booking {booking_id} allows.",
+            "Which number of bags is fine on booking {booking_id}?",
+        ),
         vague=("How many bags can I have on a booking of mine?",),
         task="know how many bags you can have on booking {booking_id}",
         ask="booking_id",

@@ -1,4 +1,4 @@
-"""The retail world: a small shop whose API enforces status gates, and whose policy asks for an explicit yes before every write."""
+"""The retail world: a small shop whose API enforces status gates, and whose policy wants an explicit yes before every write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shop's tools. The API enforces status gates, stock and balances; who asks, a yes, and where refunds go is the policy's part."""
+"""The shop's tools. The API enforces status gates, stock and balances; who asks, a yes, and refunds are the policy's part."""
 
 from __future__ import annotations
 
@@ -81,7 +81,13 @@ class Tools:
             for item in order["items"]
             if not item.get("returned")
         }
-        answer = {"user_id": order["user_id"], "status": order["status"], "items": items, "total": total(order), "paid": order["paid"]}
+        answer = {
+            "user_id": order["user_id"],
+            "status": order["status"],
+            "items": items,
+            "total": total(order),
+            "paid": order["paid"],
+        }
         return {**answer, "changed": True} if order.get("changed") else answer
 
     @read(produces=("new_item_id",))
@@ -177,7 +183,7 @@ class Tools:
         new = {"item_id": new_item_id, "product": item["product"], "option": variant["option"], "price": variant["price"]}
         items = [new if old["item_id"] == item_id else old for old in order["items"]]
         self.db.update("orders", order_id, items=items, changed=True)
-        return {"ok": True}
+        return {"price": variant["price"]}
 
     @write(consumes=("order_id", "item_id", "payment_id"))
     def return_item(self, order_id: str, item_id: str, payment_id: str) -> dict[str, Any]:
@@ -191,7 +197,9 @@ class Tools:
         order = self._order(order_id, "delivered")
         item = self._item(order, order_id, item_id)
         self._payment(order, payment_id)
-        items = [{**old, "returned": True, "refund_to": payment_id} if old["item_id"] == item_id else old for old in order["items"]]
+        items = [
+            {**old, "returned": True, "refund_to": payment_id} if old["item_id"] == item_id else old for old in order["items"]
+        ]
         self.db.update("orders", order_id, items=items)
         return {"refund": item["price"]}
 

@@ -1,8 +1,8 @@
 """The shop's tables, made from a size and a seed: users, orders, products.
 
 users:    id -> name, zip, payments {payment id: "card" | "gift"}, balances {gift card id: amount}
-orders:   id -> user_id, status (pending, shipped, delivered, cancelled), items [{item_id, product, option, price}], paid (payment id),
-          address, and as they happen: changed, reason, returned, refund_to
+orders:   id -> user_id, status (pending, shipped, delivered, cancelled), items [{item_id, product, option, price}], address,
+          paid (payment id), and as they happen: changed, reason, returned, refund_to
 products: name -> variants {item id: {option, price, stock}}; prices within a product differ, so that "the cheapest" is one
 """
 
@@ -16,8 +16,8 @@ from tasks.worlds.names import address, numbers, people
 from tasks.worlds.state import Tables
 
 PRODUCTS = (
-    "mug", "lamp", "chair", "desk", "shelf", "rug", "clock", "vase", "kettle", "pan", "bowl", "towel", "pillow", "blanket", "mirror",
-    "basket", "tray", "stool", "jug", "candle",
+    "mug", "lamp", "chair", "desk", "shelf", "rug", "clock", "vase", "kettle", "pan", "bowl", "towel", "pillow", "blanket",
+    "mirror", "basket", "tray", "stool", "jug", "candle",
 )  # fmt: skip
 OPTIONS = ("red", "blue", "green", "black", "white", "grey", "yellow", "brown")
 VARIANTS = 3

@@ -53,11 +53,11 @@ def context(db: State, user_id: str, others: Sequence[str], rng: Random) -> dict
     }
 
 
-# --- parts of a step -------------------------------------------------------------------------------------------------------------
+# --- parts of a step ---
 
 
 def _choose(case: Case, statuses: Sequence[str], kind: str, changed: bool | None = None) -> str:
-    """An order of the customer in one of these statuses that no earlier wish uses, or one that the wish may share; "" for none."""
+    """An order of the customer in one of these statuses that no earlier wish uses, or that the wish may share; "" for none."""
     fit = [
         order_id
         for order_id, order in case.context["orders"].items()
@@ -87,7 +87,7 @@ def _user(case: Case) -> dict[str, Any]:
     return call("get_user", user_id=case.context["user_id"])
 
 
-# --- one wish each: Step, or None when the rows do not allow it ------------------------------------------------------------------
+# --- one wish each: Step, or None when the rows do not allow it ---
 
 
 def _cancel(case: Case, statuses: Sequence[str] = ("pending",)) -> Step | None:
@@ -157,6 +157,7 @@ def _swap(
         (order_id, item["product"]) if cheapest else (order_id, item["product"], option),
         (_look(order_id), call("get_product", product=item["product"]), write),
         (str(variants[new]["price"]),) if cheapest else (),
+        hear=" and hear what it costs" if cheapest else "",
     )
 
 
@@ -185,7 +186,7 @@ WRITES: Mapping[str, Callable[[Case], Step | None]] = {
     "return": _return,
 }
 
-# --- families --------------------------------------------------------------------------------------------------------------------
+# --- families ---
 
 
 def _information(case: Case, kinds: Sequence[str] = ()) -> Step | None:
@@ -238,7 +239,9 @@ _FORBIDDEN: Mapping[str, Callable[[Case], Step | None]] = {
     "R5": _wrong_status,
     "R7": lambda case: look_ups(_swap(case, case.rng.choice(("change", "exchange")), changed=True), "R7", "only once"),
     "R8": lambda case: look_ups(_return(case, target="card"), "R8", "original payment"),
-    "R9": lambda case: look_ups(_swap(case, case.rng.choice(("change", "exchange")), in_stock=False), "R9", "out of stock", look=1),
+    "R9": lambda case: look_ups(
+        _swap(case, case.rng.choice(("change", "exchange")), in_stock=False), "R9", "out of stock", look=1
+    ),
     "R10": lambda case: look_ups(_payment(case, covered=False), "R10", "balance", look=1),
 }
 """The rule that forbids -> a wish that it forbids (R5 stands for R6 too)."""
@@ -277,8 +280,10 @@ def _steps(case: Case, family: str, kinds: Sequence[str]) -> list[Step]:
     return [step] if step else []
 
 
-def propose(context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None) -> dict[str, Any]:
-    """A draft in a family, or along a walk: its writes become the wishes, in the walk's order. {} when the rows do not allow it."""
+def propose(
+    context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None
+) -> dict[str, Any]:
+    """A draft in a family, or along a walk, whose writes become the wishes in its order. {} when the rows do not allow it."""
     kinds: Sequence[str] = ()
     if walk and family is None:
         family, kinds = along(walk, TOOL_OF, INFORMS)

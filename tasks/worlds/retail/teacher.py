@@ -93,12 +93,12 @@ def _swap(desk: Desk, slots: Slots, status: str, tool: str, phrase: str) -> str:
     new_item_id = _variant(desk, variants, option)
     if not new_item_id:
         return desk.refusal(say.NO_VARIANT.format(option=option, product=product))
-    found, price, *sold_out = variants[new_item_id].split()
+    found, _, *sold_out = variants[new_item_id].split()
     if desk.forbids(bool(sold_out)):
         return desk.refusal(say.SOLD_OUT.format(option=option, product=product))
-    summary = phrase.format(product=product, order_id=order_id, option=found, price=desk.amount(int(price)))
-    desk.write(tool, summary, order_id=order_id, item_id=item_id, new_item_id=new_item_id)
-    return say.DONE
+    summary = phrase.format(product=product, order_id=order_id, option=found)
+    answer = desk.write(tool, summary, order_id=order_id, item_id=item_id, new_item_id=new_item_id)
+    return say.SWAPPED.format(price=desk.amount(answer["price"])) if answer else say.DONE
 
 
 def _variant(desk: Desk, variants: Mapping[str, str], option: str) -> str:

@@ -7,11 +7,11 @@ and a script can parse it, so no backend needs a side channel.
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template
+from jinja2 import StrictUndefined, Template, Undefined
 from jinja2.sandbox import SandboxedEnvironment
 
 _FOLDER = Path(__file__).parent
@@ -19,10 +19,12 @@ _FOLDER = Path(__file__).parent
 
 def block(value: Any, name: str) -> str:
     """A value as a named JSON block. Keys keep their order, which may mean something (a customer's first card)."""
+    if isinstance(value, Undefined):
+        str(value)  # raises, naming what is missing: a filter would otherwise see a value
     return f"```json {name}\n{json.dumps(value, ensure_ascii=False)}\n```"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _template(name: str) -> Template:
     environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     environment.filters["block"] = block

@@ -9,8 +9,7 @@ the very hash that was graded; a world whose code has changed since is named by 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -32,32 +31,34 @@ LONGEST = 1500
 MOST = 10
 """Conversations shown in all."""
 WON, LOST, DECLINE, FILTERED = "won", "lost", "request to decline", "refused by the filter"
-SHARES = {WON: 3, LOST: 3, DECLINE: 2, FILTERED: 2}
-"""How many of each pile; what a pile lacks goes to lost, then won."""
+SHARES = {LOST: 3, WON: 3, DECLINE: 2}
+"""How many of each pile at least; what one of them lacks goes to lost, then won."""
+FROM_FILTER = 2
+"""How many rows that the filter refused."""
 
-_PICKED_BY = ("traj_id", "problem_id", "world", "family", "trial", "reward", "n_tool_calls", "calls")
+_PICKED_BY = ("traj_id", "problem_id", "world", "family", "trial", "reward", "n_tool_calls")
+_TURNING = (0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_HIDDEN = {chr(code): chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+_HIDDEN |= {chr(code): f"[U+{code:04X}]" for code in (0x7F, *_TURNING)}
 _SHOWN = [field for field in rows.TRAJECTORY if field.name != "turns"]
 
 
 def conversations(folders: Mapping[str, Path], model: str) -> list[dict[str, Any]]:
     """Up to MOST conversations ready for the template: test trials of `model` and rows that the filter refused; without
     trials, the conversations that generate made."""
-    expected = _expected(folders)
-    chosen: list[dict[str, Any]] = []
-    trials = _table(folders, "evaluate", "trials.parquet", [rows.TRIAL.field("model"), rows.TRIAL.field("set"), *_SHOWN])
-    made = _table(
-        folders, "filter", "dataset.parquet", [*_SHOWN, *(rows.DATASET.field(name) for name in ("keep", "score", "reason"))]
-    )
+    marks = [rows.DATASET.field(name) for name in ("keep", "score", "reason")]
+    made = _table(folders, "filter", "dataset.parquet", [*_SHOWN, *marks])
+    refused = _pick(made, {FILTERED: _filtered(made)}, {FILTERED: FROM_FILTER}, FROM_FILTER) if made is not None else []
     if made is None:
         made = _table(folders, "generate", "trajectories.parquet", _SHOWN)
+    trials = _table(folders, "evaluate", "trials.parquet", [rows.TRIAL.field("model"), rows.TRIAL.field("set"), *_SHOWN])
     if trials is not None:
-        own = trials.filter(pc.and_(pc.equal(trials["model"], model), pc.equal(trials["set"], "test")))
-        chosen += _pick(own, _piles(own, expected), SHARES)
-    if made is not None:
-        shares = SHARES if trials is None else {FILTERED: SHARES[FILTERED]}
-        chosen += _pick(made, _filtered(made) if trials is not None else _piles(made, expected) | _filtered(made), shares)
-    worlds = _Worlds(folders.get("worlds"))
-    return [_shown(row, expected.get((row["world"], row["problem_id"])), worlds) for row in chosen[:MOST]]
+        made = trials.filter(pc.and_(pc.equal(trials["model"], model), pc.equal(trials["set"], "test")))
+    expected, worlds = _expected(folders), _Worlds(folders.get("worlds"))
+    chosen = _pick(made, _piles(made, expected), SHARES, MOST - len(refused)) if made is not None else []
+    twice = {row["traj_id"] for row in chosen}
+    shown = [*chosen, *(row for row in refused if row["traj_id"] not in twice)]
+    return [_shown(row, expected.get((row["world"], row["problem_id"])), worlds) for row in shown]
 
 
 def _table(folders: Mapping[str, Path], stage: str, name: str, fields: Iterable[pa.Field]) -> pa.Table | None:
@@ -95,7 +96,7 @@ def _piles(table: pa.Table, expected: Mapping[tuple[str, str], Row]) -> dict[str
     """Light rows by pile. A request is one to decline when the right way through it changes nothing but ends with a
     hand-over, or its family says so."""
     piles: dict[str, list[Row]] = {WON: [], LOST: [], DECLINE: []}
-    for row in table.select([name for name in _PICKED_BY if name != "calls"]).to_pylist():
+    for row in table.select(_PICKED_BY).to_pylist():
         right = expected.get((row["world"], row["problem_id"]), {"calls": ()})
         kinds = {call["kind"] for call in right["calls"]}
         decline = "forbidden" in row["family"] or ("end" in kinds and "write" not in kinds)
@@ -103,45 +104,51 @@ def _piles(table: pa.Table, expected: Mapping[tuple[str, str], Row]) -> dict[str
     return piles
 
 
-def _filtered(table: pa.Table) -> dict[str, list[Row]]:
-    """Rows that the filter refused although the verifier passed them come first: there it earned its keep."""
-    if "keep" not in table.column_names:
-        return {}
-    refused = table.filter(pc.invert(table["keep"])).select([*_PICKED_BY[:-1], "reason"]).to_pylist()
+def _filtered(table: pa.Table) -> list[Row]:
+    """Rows that the filter refused; when there are any that the verifier had passed, those alone: there it earned its keep."""
+    refused = table.filter(pc.invert(table["keep"])).select([*_PICKED_BY, "reason"]).to_pylist()
     own = [row for row in refused if row["reward"] and row["reason"] not in ("test_split", "lineage", "duplicate")]
-    return {FILTERED: [{**row, "family": f"{row['family']} {row['reason']}"} for row in own or refused]}
+    return [{**row, "family": f"{row['reason']} {row['family']}"} for row in own or refused]
 
 
-def _pick(table: pa.Table, piles: Mapping[str, Sequence[Row]], shares: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Full rows, pile after pile, each with `pile`; no problem twice."""
+def _pick(table: pa.Table, piles: Mapping[str, Sequence[Row]], shares: Mapping[str, int], room: int) -> list[dict[str, Any]]:
+    """Full rows, at most `room`, each with its `pile`: every pile's share first, then what else is there. No problem twice."""
     taken: dict[str, str] = {}
     problems: set[str] = set()
-    room = sum(shares.values())
-    for name, share in [*shares.items(), *((name, room) for name in (LOST, WON) if name in shares)]:
-        fresh = [row for row in _in_turn(piles.get(name, ())) if row["problem_id"] not in problems]
-        for row in fresh[: max(0, min(share, room - len(taken)))]:
-            taken[row["traj_id"]] = name
-            problems.add(row["problem_id"])
+    for name, share in [*shares.items(), *((name, room) for name in shares)]:
+        for row in _in_turn(piles[name]):
+            if share and len(taken) < room and row["problem_id"] not in problems:
+                taken[row["traj_id"]] = name
+                problems.add(row["problem_id"])
+                share -= 1
     found = table.filter(pc.is_in(table["traj_id"], pa.array(list(taken), pa.string()))).to_pylist()
-    order = list(SHARES)
+    order = (WON, LOST, DECLINE, FILTERED)
     full = [{**row, "pile": taken[row["traj_id"]]} for row in found]
     return sorted(full, key=lambda row: (order.index(row["pile"]), row["world"], row["family"], row["traj_id"]))
 
 
 def _in_turn(pile: Sequence[Row]) -> list[Row]:
-    """Families (and won, lost) take turns; within each, the most typical length first, and one trial of a problem."""
+    """Families take turns, and with them worlds and outcomes; each gives its conversation of the most typical length first."""
+    groups: dict[tuple[str, tuple[str, int]], list[Row]] = {}
+    for row in pile:
+        groups.setdefault((row["family"], (row["world"], row["reward"])), []).append(row)
+    families = sorted({family for family, _ in groups})
+    sides = sorted({side for _, side in groups})
+    ranked: list[tuple[int, int, int, Row]] = []
+    for (family, side), members in groups.items():
+        turn = (sides.index(side) + families.index(family)) % len(sides)
+        ranked += [(place, turn, families.index(family), row) for place, row in enumerate(_typical(members))]
+    return [row for *_, row in sorted(ranked, key=lambda entry: entry[:3])]
 
-    def kind(row: Row) -> tuple[Any, ...]:
-        return row["family"], row["world"], row["reward"]
 
-    ranked: list[tuple[int, int, Row]] = []
-    for number, (_, members) in enumerate(groupby(sorted(pile, key=kind), kind)):
-        group = list(members)
-        middle = median(row["n_tool_calls"] for row in group)
-        group.sort(key=lambda row: (abs(row["n_tool_calls"] - middle), row["problem_id"], row["trial"]))
-        first = {row["problem_id"]: row for row in reversed(group)}
-        ranked += [(place, number, row) for place, row in enumerate(row for row in group if first[row["problem_id"]] is row)]
-    return [row for *_, row in sorted(ranked, key=lambda entry: entry[:2])]
+def _typical(group: Sequence[Row]) -> list[Row]:
+    """One trial of each problem, those with a number of calls near the median first."""
+    middle = median(row["n_tool_calls"] for row in group)
+    ordered = sorted(group, key=lambda row: (abs(row["n_tool_calls"] - middle), row["problem_id"], row["trial"]))
+    first: dict[str, Row] = {}
+    for row in ordered:
+        first.setdefault(row["problem_id"], row)
+    return list(first.values())
 
 
 # --- how they are shown --------------------------------------------------------------------------------------------------------
@@ -154,16 +161,25 @@ class _Worlds:
         self.folder = folder
         self.known: dict[str, World | None] = {}
 
+    def rules(self, name: str, broken: Sequence[str]) -> list[tuple[str, str]]:
+        """Broken rules with their text, where the world is there to tell it."""
+        world = self.get(name)
+        return [(rule, world.rules.get(rule, "") if world else "") for rule in broken]
+
     def diff(self, name: str, calls: Sequence[Row], wanted_hash: str) -> str | None:
         """What these calls change, or None when that cannot be said with certainty."""
-        if name not in self.known:
-            self.known[name] = self._open(name)
-        world = self.known[name]
+        world = self.get(name)
         if world is None:
             return None
         writes = [call for call in calls if call["kind"] == "write" and call.get("ok", True)]
         replay = world.replay([Action(call["name"], json.loads(call["arguments_json"]), "write") for call in writes])
         return replay.diff if replay.state_hash == wanted_hash else None
+
+    def get(self, name: str) -> World | None:
+        """A world, or None when it is not there as it was frozen."""
+        if name not in self.known:
+            self.known[name] = self._open(name)
+        return self.known[name]
 
     def _open(self, name: str) -> World | None:
         from tasks.worlds.runtime import World
@@ -177,12 +193,12 @@ class _Worlds:
 
 
 def clean(text: str) -> str:
-    """Text as it can be shown: control characters as pictures of themselves, at most LONGEST characters.
+    """Text as it can be shown: what is invisible or turns the writing's direction is named; at most LONGEST characters.
 
-    >>> clean("a" + chr(7) + "b")
-    'a\u2407b'
+    >>> clean("a" + chr(7) + "b" + chr(0x202E))
+    'a\u2407b[U+202E]'
     """
-    shown = "".join(letter if letter >= " " or letter in "\n\t" else chr(0x2400 + ord(letter)) for letter in text[:LONGEST])
+    shown = "".join(_HIDDEN.get(letter, letter) for letter in text[:LONGEST])
     return shown + (f" \u2026 ({len(text) - LONGEST:,} more characters)" if len(text) > LONGEST else "")
 
 
@@ -206,7 +222,8 @@ def _shown(row: dict[str, Any], right: Mapping[str, Any] | None, worlds: _Worlds
             key: row[key]
             for key in ("pile", "world", "family", "problem_id", "trial", "tags", "stop", "n_tokens", "n_agent_steps")
         },
-        **{key: row[key] for key in ("reward", "state", "outputs", "required", "policy", "broken", "human")},
+        **{key: row[key] for key in ("reward", "state", "outputs", "required", "policy", "human")},
+        "broken": worlds.rules(row["world"], row["broken"]),
         "agent": row.get("model") or row["agent"],
         "reason": row.get("reason") or "",
         "opening": clean(next((message["content"] for message in row["messages"] if message["role"] == "user"), ""))[:120],
@@ -223,11 +240,10 @@ def _shown(row: dict[str, Any], right: Mapping[str, Any] | None, worlds: _Worlds
 def _turns(messages: Sequence[Row], calls: Sequence[Row]) -> Iterable[dict[str, Any]]:
     """Messages as {who, text, calls}; each call carries the answer it got, in the order in which calls were made."""
     answers = iter(calls)
-    answered: Callable[[Row], dict[str, Any]] = lambda call: _answer(call, next(answers, None))  # noqa: E731
     for message in messages:
         if message["role"] not in ("user", "assistant"):
             continue
-        made = [answered(call) for call in message["tool_calls"] or ()]
+        made = [_answer(call, next(answers, None)) for call in message["tool_calls"] or ()]
         yield {"who": message["role"], "text": clean(message["content"] or ""), "calls": made}
 
 

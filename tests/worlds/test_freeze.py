@@ -1,0 +1,110 @@
+"""The worlds stage: the same params give the same bytes, and what is loaded again is the world that was frozen.
+
+Worked by hand: size 10 gives 10 users a world, of which 2 are test, 1 validation and 7 train. Limit: without changes, the loaded world's
+state hash is the one in world.json.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.context import Context
+from tasks.params import BadInput, validate
+from tasks.worlds import SPLITS, freeze
+from tasks.worlds.runtime import World, load, load_all, rules_of, split_users
+
+
+def frozen(folder: Path, seed: int = 0, **params: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = freeze.run(freeze.Inputs(), freeze.Params(**{"size": 10, **params}), Context(seed, folder, folder))
+    assert set(figures["worlds"]) == {path.name for path in folder.iterdir()}
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_same_params_same_bytes(tmp_path: Path) -> None:
+    one, two, other = (frozen(tmp_path / name, seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert contents(one) == contents(two) and contents(one) != contents(other)
+    names = {"world.json", "policy.md", "schemas.json", "tables.json", "splits.json"}
+    assert set(contents(one)) == {f"{world}/{name}" for world in ("airline", "retail") for name in names}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    worlds = load_all(frozen(tmp_path))
+    assert list(worlds) == ["airline", "retail"]
+    for name, world in worlds.items():
+        about = json.loads((tmp_path / name / "world.json").read_text())
+        built = World.build(world.shared.cls, 10, about["seed"], about["address"])
+        assert world.state_hash() == built.state_hash() == about["state"]
+        assert world.problems("train", 14, 5) == built.problems("train", 14, 5)
+        assert world.schemas() == json.loads((tmp_path / name / "schemas.json").read_text())
+        assert world.policy == (tmp_path / name / "policy.md").read_text() and world.rules == rules_of(world.policy)
+
+
+def test_splits_by_hand() -> None:
+    users = [f"U{number}" for number in range(10)]
+    splits = split_users(users, 0)
+    assert [list(splits.values()).count(split) for split in SPLITS] == [7, 1, 2]
+    assert splits == split_users(reversed(users), 0) and splits != split_users(users, 1)
+    assert sorted(split_users(users[:3], 0).values()) == sorted(SPLITS)
+    with pytest.raises(BadInput, match="at least 3 users, one for each split; it has 2"):
+        split_users(users[:2], 0)
+
+
+def test_a_users_own_world(tmp_path: Path) -> None:
+    """A class without scripts, problems or predicates is a world too."""
+    world = load(frozen(tmp_path, modules=["tests.flows.shop:Shop"]) / "shop")
+    assert world.rules == {"R1": "Hand over to a person when an order was delivered."}
+    assert world.families == () and world.scripts is None
+    with pytest.raises(BadInput, match="makes no problems of its own"):
+        world.problems("train", 1, 0)
+
+
+def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:
+    folder = frozen(tmp_path) / "retail"
+    with pytest.raises(BadInput, match="holds no frozen world. Run the worlds stage first"):
+        load_all(tmp_path / "nothing")
+    with pytest.raises(BadInput, match="is not a frozen world"):
+        load(tmp_path)
+    about = json.loads((folder / "world.json").read_text())
+    tables = (folder / "tables.json").read_text()
+    (folder / "tables.json").write_text(tables.replace('"pending"', '"delivered"', 1))
+    with pytest.raises(BadInput, match="tables.json was altered"):
+        load(folder)
+    (folder / "tables.json").write_text(tables[:-5])
+    with pytest.raises(BadInput, match="not readable as JSON"):
+        load(folder)
+    (folder / "world.json").write_text(json.dumps({**about, "code": "0" * 32}))
+    with pytest.raises(BadInput, match="code of tasks.worlds.retail:Retail has changed since it was frozen"):
+        load(folder)
+    (folder / "world.json").write_text(json.dumps({**about, "format": 0}))
+    with pytest.raises(BadInput, match="format 0, this version reads 1"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"size": 2}, "Allowed: int >= 3 and <= 20000"),
+        ({"modules": []}, "modules = []"),
+        ({"modulse": ["x:Y"]}, "unknown key 'modulse'. Did you mean 'modules'?"),
+    ],
+)
+def test_bad_params_are_named(values: dict[str, object], says: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        validate(freeze.Params, values, "params/pipeline.yaml: worlds.freeze")
+    assert says in str(caught.value) and "params/pipeline.yaml: worlds.freeze" in str(caught.value)
+
+
+def test_worlds_that_cannot_be_told_apart_are_refused() -> None:
+    with pytest.raises(BadInput, match="have the same name 'retail'"):
+        freeze.check(freeze.Params(modules=["tasks.worlds.retail:Retail", "tasks.worlds.retail:Retail"]))
+    with pytest.raises(BadInput, match="NAME = '' must be a word"):
+        freeze.check(freeze.Params(modules=["tasks.worlds.state:State"]))
+    freeze.check(freeze.Params(modules=["tests.flows.shop:Shop", "tests.flows.shop:Kiosk"]))

@@ -1,0 +1,74 @@
+"""A world's address is checked before anything of it is imported (law 9)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.params import BadInput
+from tasks.worlds import loading
+from tasks.worlds.loading import code_files, code_hash, world_class
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("tasks.worlds.retail", "not of the form 'package.module:Class'"),
+        ("../retail:Retail", "not of the form 'package.module:Class'"),
+        ("tasks.worlds.retial:Retail", "Did you mean 'tasks.worlds.retail:Retail'?"),
+        ("tasks.worlds.retail:Retial", "has no class 'Retial'. Did you mean 'Retail'?"),
+        ("tasks.worlds.retail:PHRASES", "has no class 'PHRASES'"),
+        ("os:environ", "package 'os' lies outside the project folder"),
+        ("numpy:ndarray", "add 'numpy' to worlds.allow (now: [])"),
+        ("no_such_package_anywhere:World", "there is no package 'no_such_package_anywhere'"),
+    ],
+)
+def test_bad_addresses_say_what_to_do(address: str, says: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        world_class(address)
+    assert says in str(caught.value)
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """A package elsewhere on the path that leaves a trace when it is imported."""
+    folder = tmp_path / "elsewhere_shop"
+    folder.mkdir()
+    trace = f"from pathlib import Path\nPath({str(tmp_path / 'imported')!r}).touch()\n"
+    (folder / "__init__.py").write_text(trace + "class Shop:\n    pass\n")
+    sys.path.insert(0, str(tmp_path))
+    yield tmp_path
+    sys.path.remove(str(tmp_path))
+    sys.modules.pop("elsewhere_shop", None)
+
+
+def test_a_package_outside_is_not_even_imported_unless_allowed(outside: Path) -> None:
+    with pytest.raises(BadInput, match="outside the project folder"):
+        world_class("elsewhere_shop:Shop")
+    assert not (outside / "imported").exists()
+    assert world_class("elsewhere_shop:Shop", allow=["elsewhere_shop"]).__name__ == "Shop"
+
+
+def test_an_environment_inside_the_project_is_outside() -> None:
+    """numpy may well lie in .venv/ below the project folder."""
+    assert not loading._in_project(loading.PROJECT / ".venv" / "lib" / "python3" / "site-packages" / "numpy")
+    assert not loading._in_project(loading.PROJECT.parent)
+    assert loading._in_project(loading.PROJECT / "my_shop")
+
+
+def test_the_hash_covers_every_file_of_the_package(outside: Path) -> None:
+    world_class("elsewhere_shop:Shop", allow=["elsewhere_shop"])
+    before = code_hash("elsewhere_shop:Shop")
+    (outside / "elsewhere_shop" / "prices.json").write_text("{}")
+    after = code_hash("elsewhere_shop:Shop")
+    assert before != after and set(code_files("elsewhere_shop:Shop")) == {
+        "elsewhere_shop/__init__.py",
+        "elsewhere_shop/prices.json",
+    }
+    (outside / "elsewhere_shop" / "__pycache__").mkdir(exist_ok=True)
+    (outside / "elsewhere_shop" / "__pycache__" / "x.pyc").write_bytes(b"x")
+    assert code_hash("elsewhere_shop:Shop") == after
+    assert {"tasks.worlds.retail/policy.md", "tasks.worlds.retail/api.py"} <= set(code_files("tasks.worlds.retail:Retail"))
