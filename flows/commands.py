@@ -152,7 +152,8 @@ def use(asked: argparse.Namespace) -> int:
     """cairn use: the profile's file becomes params/pipeline.yaml, byte for byte."""
     from flows import OUTSIDE, PROJECT, STATE
     from tasks.artifact import write_text
-    from tasks.settings import PIPELINE, Settings, profile_path, profiles, read_yaml
+    from tasks.params import read_yaml
+    from tasks.settings import PIPELINE, Settings, profile_path, profiles
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
@@ -167,9 +168,7 @@ def use(asked: argparse.Namespace) -> int:
     old = active.read_text(encoding="utf-8")
     edited = all(profile_path(PROJECT, name).read_text(encoding="utf-8") != old for name in profiles(PROJECT))
     if edited and not asked.force:
-        raise BadInput(
-            f"{PIPELINE} has edits that are in no profile. Save them as a profile, or repeat with --force (a copy is kept)."
-        )
+        raise BadInput(f"{PIPELINE} has edits that are in no profile. Save them as a profile, or repeat with --force (a copy is kept).")
     if edited:
         kept = STATE / "replaced" / f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
         write_text(kept, old)
@@ -216,7 +215,7 @@ def doctor(asked: argparse.Namespace) -> int:
     from importlib.metadata import version
 
     from flows.run import open_plan
-    from tasks.settings import read_yaml
+    from tasks.params import read_yaml
 
     plan = open_plan()
     wrong = []

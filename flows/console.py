@@ -19,7 +19,7 @@ class Console:
         self.stream = stream
         self.live = stream.isatty()
         self._lock = Lock()
-        self._begun: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
         self._said: dict[str, float] = {}
 
     def __call__(self, stage: str, event: str, about: Mapping[str, Any]) -> None:
@@ -34,7 +34,6 @@ class Console:
         print(f"{start}{stage:<9} {text}", file=self.stream, flush=True)
 
     def _on_started(self, stage: str, about: Mapping[str, Any]) -> None:
-        self._begun[stage] = time.monotonic()
         self._line(stage, f"runs     {about['method']}")
 
     def _on_waiting(self, stage: str, about: Mapping[str, Any]) -> None:
@@ -53,12 +52,14 @@ class Console:
         self._line(stage, about["note"])
 
     def _on_progress(self, stage: str, about: Mapping[str, Any]) -> None:
-        now, key = time.monotonic(), f"{stage} {about['note']}".split(":")[0]
+        now, key = time.monotonic(), " ".join([stage, *about["note"].split()[:1]])
         done, total = about["done"], about["total"]
         if now - self._said.get(key, 0.0) < (0.2 if self.live else EVERY):
             return
         self._said[key] = now
-        spent = now - self._begun.get(stage, now)
-        left = f", {spent / done * (total - done):.0f} s left" if done and spent > 1 else ""
-        text = f"{stage:<9} {done}{f'/{total}' if total else ''} {about['note']}{left if total else ''}"
+        if done < self._first.get(key, (now, done))[1]:
+            del self._first[key]  # another phase of the same stage counts from its own start
+        begun, before = self._first.setdefault(key, (now, done))
+        left = f", {(now - begun) / (done - before) * (total - done):.0f} s left" if total and done > before else ""
+        text = f"{stage:<9} {done}{f'/{total}' if total else ''} {about['note']}{left}"
         print(f"\r\x1b[2K{text}" if self.live else text, end="" if self.live else "\n", file=self.stream, flush=True)

@@ -13,9 +13,12 @@ from tasks.params import BadInput
 
 def guarded(main: Callable[[], int]) -> int:
     """Run a command's main function and turn what it raises into a message and an exit code."""
+    import signal
+
     from tasks.execute import Changed, StageFailed
     from tasks.process import ProcessFailed
 
+    signal.signal(signal.SIGTERM, _terminated)  # so that a terminated run stops its trainings and its server as Ctrl-C does
     try:
         code = main()
         sys.stdout.flush()
@@ -44,6 +47,10 @@ def guarded(main: Callable[[], int]) -> int:
             traceback.print_exc()
         _say(f"{type(error).__name__}: {error} (set CAIRN_DEBUG=1 for the traceback)")
         return 1
+
+
+def _terminated(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

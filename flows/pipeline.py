@@ -10,6 +10,7 @@ from prefect import flow
 from flows.promote import promote_candidate
 from flows.road import Road
 from flows.run import Run
+from flows.server import watched
 from tasks import STAGES
 from tasks.base.task import build_base
 from tasks.critique.task import critique_rows
@@ -37,7 +38,7 @@ def pipeline(
     overrides: dotted key -> value, for an experiment that leaves the workspace as it is. first, last: the part of the road to
     run. refresh: stages to compute again even if cached. Returns the identity of each stage's artifact.
     """
-    with Run.open(profile, overrides or {}, refresh) as run:
+    with watched(), Run.open(profile, overrides or {}, refresh) as run:
         road = Road(run.plan, first, last)
 
         worlds = road(freeze_worlds)

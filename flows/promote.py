@@ -45,9 +45,7 @@ def champion(state: Path) -> dict[str, Any] | None:
 def _write(state: Path, entry: Mapping[str, Any]) -> None:
     path = state / LEDGER
     old = path.read_text() if path.exists() else ""
-    write_text(
-        path, old + json.dumps({**entry, "who": _who(), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}) + "\n"
-    )
+    write_text(path, old + json.dumps({**entry, "who": _who(), "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}) + "\n")
 
 
 def _who() -> str:
@@ -106,9 +104,7 @@ def promote_candidate(run: Run, decision: Artifact | None, candidate: Artifact |
             run.promotion.update(decision="refuse", reason=f"{verdict['reason']}; not carried out: {why}")
         elif earlier:
             done = earlier[-1]
-            run.promotion.update(
-                version=done["version"], reason=f"this decision was carried out before, as version {done['version']}"
-            )
+            run.promotion.update(version=done["version"], reason=f"this decision was carried out before, as version {done['version']}")
         elif plan.settings.shared.promote.approval == "manual" and not approved:
             run.promotion.update(decision="waiting", reason=f"{verdict['reason']}; `cairn promote` carries it out")
         else:

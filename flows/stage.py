@@ -42,11 +42,13 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
     from prefect import flow
 
     from flows.pipeline import TASKS
+    from flows.server import watched
     from tasks.cached import take
 
     @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
     def one_stage():  # type: ignore[no-untyped-def]
-        return take(TASKS[stage], run.plan.job(stage, inputs))
+        with watched():
+            return take(TASKS[stage], run.plan.job(stage, inputs))
 
     return one_stage()
 

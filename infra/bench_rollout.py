@@ -167,9 +167,7 @@ def main() -> int:
             sides: dict[str, Any] = {f"{rows} rows, cache kept": kept, f"{rows} rows, read again": again}
             for name, agent in sides.items():
                 runs.setdefault(name, []).append(_play(agent, world, jobs, human, repeat))
-    figures = [
-        (f"{name}: {key}", statistics.median(run[key] for run in found)) for name, found in runs.items() for key in found[0]
-    ]
+    figures = [(f"{name}: {key}", statistics.median(run[key] for run in found)) for name, found in runs.items() for key in found[0]]
     rates = {name: statistics.median(run["episodes/s"] for run in found) for name, found in runs.items()}
     figures += [
         (f"{rows} rows: kept / read again", rates[f"{rows} rows, cache kept"] / rates[f"{rows} rows, read again"])

@@ -24,9 +24,7 @@ HEAD = "# Written by `make lock` from pyproject.toml. Every transitive version i
 
 def _pip(python: Path, *arguments: str, **more: str) -> str:
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **more}
-    return subprocess.run(
-        [python, "-m", "pip", *arguments], check=True, text=True, stdout=subprocess.PIPE, env=environment
-    ).stdout
+    return subprocess.run([python, "-m", "pip", *arguments], check=True, text=True, stdout=subprocess.PIPE, env=environment).stdout
 
 
 def main() -> int:

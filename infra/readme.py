@@ -56,10 +56,10 @@ def _said(path: Path) -> str:
 def current(text: str) -> str:
     """README text with its generated parts made anew."""
     for name, make in (("methods", methods_table), ("tree", tree)):
-        pattern = re.compile(rf"(<!-- {name}: generated -->\n).*?(\n<!-- end -->)", re.S)
+        pattern = re.compile(rf"(<!-- {name}: generated -->\n).*?(<!-- end -->)", re.S)
         if not pattern.search(text):
             raise SystemExit(f"README.md has no part '<!-- {name}: generated -->'")
-        text = pattern.sub(lambda found, make=make: found[1] + make() + found[2], text)  # type: ignore[misc]
+        text = pattern.sub(lambda found, make=make: found[1] + make() + chr(10) + found[2], text)  # type: ignore[misc]
     return text
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.settings import read_yaml
+from tasks.params import read_yaml
 
 CHAMPION = "params/champion.yaml"
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.fingerprint import DATA, Key, Listed
-from tasks.settings import PIPELINE, dig, read_yaml
+from tasks.params import read_yaml
+from tasks.settings import PIPELINE, dig
 
 
 def stages(project: Path) -> Mapping[str, Any]:

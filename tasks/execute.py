@@ -87,7 +87,8 @@ class Plan:
 
     def reread(self) -> Any:
         """What params/pipeline.yaml holds now."""
-        from tasks.settings import PIPELINE, read_yaml
+        from tasks.params import read_yaml
+        from tasks.settings import PIPELINE
 
         return read_yaml(self.settings.project / PIPELINE)
 
@@ -270,9 +271,7 @@ def _start(submit: Callable[..., Any] | None, work: Callable[[Sequence[Any]], An
     return submit(work, items) if submit else _Later(work, items)
 
 
-def context(
-    spec: Mapping[str, Any], log: Callable[..., None], progress: Callable[..., None], shards: Callable[..., Any]
-) -> Context:
+def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callable[..., None], shards: Callable[..., Any]) -> Context:
     """The surroundings of a method's run, from a job's spec."""
     from tasks.llm.roles import maker
 
@@ -304,17 +303,13 @@ def _path(value: Any) -> Any:
     return Path(value) if isinstance(value, str) and value.startswith("/") else value
 
 
-def in_process(
-    job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], submit: Callable[..., Any] | None
-) -> dict[str, Any]:
+def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], submit: Callable[..., Any] | None) -> dict[str, Any]:
     """Run the job's method here; its shards go through `submit`. For methods that need no training loop of a library."""
     log, progress = job.ears()
     return call(spec := job.spec(out, scratch, inputs), context(spec, log, progress, sharded(scratch, submit)))
 
 
-def own_process(
-    job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "", threads: int = 0
-) -> dict[str, Any]:
+def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "", threads: int = 0) -> dict[str, Any]:
     """Run the job's method in a process of its own. `threads`: instead of the shared setting, when several run side by side."""
     from tasks import process
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from tasks.params import BadInput
-from tasks.settings import PIPELINE, Settings, dig, read_yaml
+from tasks.params import BadInput, read_yaml
+from tasks.settings import PIPELINE, Settings, dig
 
 DATA = "data/"
 """Deps and outs under this folder are artifacts; all other deps are code or files that people edit."""
@@ -59,9 +59,7 @@ class Hashes:
         self._db = sqlite3.connect(state / "hashes.db", timeout=30, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=OFF")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS md5 (dev INT, ino INT, size INT, mtime INT, md5 TEXT, PRIMARY KEY (dev, ino))"
-        )
+        self._db.execute("CREATE TABLE IF NOT EXISTS md5 (dev INT, ino INT, size INT, mtime INT, md5 TEXT, PRIMARY KEY (dev, ino))")
 
     def file(self, path: Path, trust: bool = True) -> str:
         """md5 of a file; with `trust` False it is read even if it looks unchanged."""
@@ -248,8 +246,8 @@ def _short(value: Any) -> str:
 def check_closure(settings: Settings, about: Listed) -> None:
     """Stop a run whose code is not wholly listed: each module that the stage can reach must be among its deps.
 
-    Reached are: the method and the room's task, the players of its model roles, everything of this project they import (lazy imports included), and every
-    `module:name` that stands in the params.
+    Reached are: the method and the room's task, the players of its model roles, everything of this project they import (lazy imports
+    included), and every `module:name` that stands in the params.
     """
     for path in sorted(closure(settings, about)):
         if not any(path == dep or path.startswith(f"{dep}/") for dep in about.code):

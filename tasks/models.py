@@ -279,9 +279,7 @@ def render(tokenizer: PreTrainedTokenizerBase, system: str | None, messages: Seq
     return render_many(tokenizer, [(system, messages)])[0]
 
 
-def render_many(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[tuple[str | None, Sequence[Message]]]
-) -> list[Rendered]:
+def render_many(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[tuple[str | None, Sequence[Message]]]) -> list[Rendered]:
     """`render` for many conversations with one call of the tokenizer."""
     texts = [_segments(system, messages, prompt=False) for system, messages in conversations]
     encoded = iter(_encode(tokenizer, [text for segments in texts for text in segments]))

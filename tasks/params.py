@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Safe, and in C where libyaml is there: the whole road's YAML is read on every run."""
 
 
 class BadInput(Exception):
@@ -60,3 +65,13 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
             else:
                 lines.append(f"{where}: {key} = {problem['input']!r}: {problem['msg']}.{_allowed(model, top)}")
         raise BadInput("\n".join(lines)) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file, or BadInput that names the file and the line."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None

@@ -87,7 +87,8 @@ BLUEPRINT = pa.schema(
     ]
 )
 """One attempt at a blueprint, accepted or refused. status: accepted, failed_format, failed_exec, failed_policy,
-failed_committee. A refused attempt may lack actions; `fail_reason` says why it was refused."""
+failed_committee, failed_gate, failed_duplicate; `fail_reason` says why. A refused attempt may lack actions and a problem_id, or share
+the problem_id of an accepted one: join on status == "accepted"."""
 
 TRAJECTORY = pa.schema(
     [

@@ -21,10 +21,9 @@ import yaml
 from pydantic import Field
 
 from tasks import STAGES, methods
-from tasks.params import BadInput, Params, nearest, validate
+from tasks.params import YAML_LOADER, BadInput, Params, nearest, read_yaml, validate
 
 PIPELINE = "params/pipeline.yaml"
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Prompt(Params):
@@ -75,16 +74,6 @@ class Shared(Params):
     promote: Promote = Promote()
 
 
-def read_yaml(path: Path) -> Any:
-    """A YAML file, or BadInput that names the file and the line."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-
-
 def dig(tree: Any, dotted: str) -> Any:
     """The value at a dotted key; KeyError when there is none."""
     for part in dotted.split("."):
@@ -108,7 +97,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not sign or not key.strip():
         raise BadInput(f"--set {text!r}: expected key=value, for example --set sft.sft.epochs=2")
     try:
-        return key.strip(), yaml.load(value, Loader=_Loader)
+        return key.strip(), yaml.load(value, Loader=YAML_LOADER)
     except yaml.YAMLError:
         raise BadInput(f"--set {text!r}: {value!r} is not a YAML value") from None
 

@@ -42,9 +42,7 @@ class Project:
         self.environment.pop("HF_HOME", None)
         self.environment.pop("TMPDIR", None)
 
-    def run(
-        self, *command: str, check: bool = True, timeout: float = 300, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, check: bool = True, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; with `check`, a failure shows what it printed."""
         answer = subprocess.run(
             command,

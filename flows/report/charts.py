@@ -129,9 +129,7 @@ def intervals(
     if signed:
         parts.append(_line(scale(0), top, scale(0), bottom, "zero"))
     for words, value, x, level in heads:
-        parts.append(
-            tag("g", _hover(f"{words}"), _line(scale(value), top - 2, scale(value), bottom, "reference"), class_="reference")
-        )
+        parts.append(tag("g", _hover(f"{words}"), _line(scale(value), top - 2, scale(value), bottom, "reference"), class_="reference"))
         parts.append(_text(x, 12 + 14 * level, words, "middle", "reference-text"))
     for index, row in enumerate(rows):
         parts.append(_interval(row, scale, left, right, top + step * (index + 0.5), signed))
@@ -204,8 +202,7 @@ def smooth(points: Sequence[tuple[float, float]], window: int) -> list[tuple[flo
     """
     values = [y for _, y in points]
     return [
-        (x, math.fsum(values[max(0, index + 1 - window) : index + 1]) / min(window, index + 1))
-        for index, (x, _) in enumerate(points)
+        (x, math.fsum(values[max(0, index + 1 - window) : index + 1]) / min(window, index + 1)) for index, (x, _) in enumerate(points)
     ]
 
 

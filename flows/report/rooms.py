@@ -95,17 +95,13 @@ def _kind_of_reason(text: str | None) -> str:
 
 def critique(folders: Folders) -> dict[str, Any]:
     """The critics' score of conversations won and lost, and pairs kept and dropped by reason."""
-    scores = read_columns(
-        folders, "critique", "critiques.parquet", rows.CRITIQUE, "traj_id", "source", "score", "n_units", "n_dropped"
-    )
+    scores = read_columns(folders, "critique", "critiques.parquet", rows.CRITIQUE, "traj_id", "source", "score", "n_units", "n_dropped")
     played = read_columns(folders, "generate", "trajectories.parquet", rows.TRAJECTORY, "traj_id", "reward")
     if scores is None or played is None:
         return {}
     reward = dict(zip(played["traj_id"].to_pylist(), played["reward"].to_pylist(), strict=True))
     judged = [
-        row
-        for row in scores.to_pylist()
-        if row["source"] == "aggregate" and row["score"] is not None and row["traj_id"] in reward
+        row for row in scores.to_pylist() if row["source"] == "aggregate" and row["score"] is not None and row["traj_id"] in reward
     ]
     lines = []
     for label, kind, won in (("won", "good", 1), ("lost", "bad", 0)):
@@ -114,14 +110,10 @@ def critique(folders: Folders) -> dict[str, Any]:
             mean = math.fsum(row["score"] for row in group) / len(group)
             faults = math.fsum(row["n_units"] for row in group) / len(group)
             words = f"{mean:.2f} (n = {len(group)})"
-            lines.append(
-                Bar(label, mean, words, f"{label}: mean score {mean:.2f}, {faults:.1f} faults found a conversation", kind)
-            )
+            lines.append(Bar(label, mean, words, f"{label}: mean score {mean:.2f}, {faults:.1f} faults found a conversation", kind))
     pairs = read_columns(folders, "critique", "preferences.parquet", rows.PREFERENCE, "kept", "drop_reason")
     drops = (
-        Counter((row["drop_reason"] or "dropped") if not row["kept"] else "kept" for row in pairs.to_pylist())
-        if pairs
-        else Counter()
+        Counter((row["drop_reason"] or "dropped") if not row["kept"] else "kept" for row in pairs.to_pylist()) if pairs else Counter()
     )
     return {"chart": bars(lines, "mean score") if lines else "", "n": len(judged), "pairs": drops.most_common()}
 
@@ -157,9 +149,7 @@ def merge_map(folders: Folders, kinds: Mapping[str, str]) -> dict[str, Any]:
     maps = []
     for expert in experts:
         own = {
-            line["tensor"]: Cell(moved[line["tensor"], expert] / most, _tensor_note(line))
-            for line in lines
-            if line["model"] == expert
+            line["tensor"]: Cell(moved[line["tensor"], expert] / most, _tensor_note(line)) for line in lines if line["model"] == expert
         }
         maps.append({"title": f"how far {expert} moved", "chart": _tensor_map(own)})
     if len(experts) > 1:

@@ -218,10 +218,7 @@ def _shown(row: dict[str, Any], right: Mapping[str, Any] | None, worlds: _Worlds
     """A conversation as the template wants it: turns, outcome, and expected beside actual."""
     expected_calls = right["calls"] if right else []
     return {
-        **{
-            key: row[key]
-            for key in ("pile", "world", "family", "problem_id", "trial", "tags", "stop", "n_tokens", "n_agent_steps")
-        },
+        **{key: row[key] for key in ("pile", "world", "family", "problem_id", "trial", "tags", "stop", "n_tokens", "n_agent_steps")},
         **{key: row[key] for key in ("reward", "state", "outputs", "required", "policy", "human")},
         "broken": worlds.rules(row["world"], row["broken"]),
         "agent": row.get("model") or row["agent"],

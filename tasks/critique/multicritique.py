@@ -115,9 +115,7 @@ def _check_rows(trajectories: Sequence[Mapping[str, Any]], frames: Mapping[str, 
         seen.add(row["traj_id"])
 
 
-def review(
-    shard: Sequence[Mapping[str, Any]], frames: Mapping[str, Mapping[str, Any]], params: Params, ctx: Context
-) -> dict[str, Any]:
+def review(shard: Sequence[Mapping[str, Any]], frames: Mapping[str, Mapping[str, Any]], params: Params, ctx: Context) -> dict[str, Any]:
     """Rows of CRITIQUE and PREFERENCE of one shard of trajectories, in its order, and counts by name."""
     counts: Counter[str] = Counter()
     made: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {}

@@ -175,8 +175,7 @@ def _families(worlds: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 def _benchmark_gate(baselines: Mapping[str, Mapping[str, Any]], params: Params) -> dict[str, Any]:
     figures = {
-        world: {name: block["pass_1"]["mean"] for name, block in sorted(agents.items())}
-        for world, agents in sorted(baselines.items())
+        world: {name: block["pass_1"]["mean"] for name, block in sorted(agents.items())} for world, agents in sorted(baselines.items())
     }
     wrong = [
         f"{name} {mean:.3f} in {world} ({'at least' if name == 'oracle' else 'at most'} {bound:g})"

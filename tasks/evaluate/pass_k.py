@@ -56,15 +56,11 @@ class Params(Base):
     problems: int = Field(100, ge=1, le=10_000, description="test problems per world")
     gate_problems: int = Field(100, ge=1, le=10_000, description="fresh problems per world that the promotion gate plays")
     trials: int = Field(4, ge=1, le=64, description="trials per problem; below 4 there is no pass^4 (paper: at least 5)")
-    temperature: float = Field(
-        0.7, ge=0, le=2, description="of the agents' sampling; at 0 all trials of a problem are alike"
-    )
+    temperature: float = Field(0.7, ge=0, le=2, description="of the agents' sampling; at 0 all trials of a problem are alike")
     max_steps: int = Field(30, ge=1, le=200, description="assistant turns of a conversation; tau-bench's cap")
     rows: int = Field(128, ge=1, le=4096, description="conversations that a checkpoint plays at once")
     max_turn_tokens: int = Field(96, ge=1, description="tokens of one assistant turn")
-    max_episode_tokens: int = Field(
-        448, ge=16, description="tokens of a conversation, read and produced; real prompts need more"
-    )
+    max_episode_tokens: int = Field(448, ge=16, description="tokens of a conversation, read and produced; real prompts need more")
     dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$", description="of the weights while they play")
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap samples of an interval")
 

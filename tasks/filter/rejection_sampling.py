@@ -46,9 +46,7 @@ class Params(base.Params):
     """Which checks a conversation must pass, beside the verifier."""
 
     policy: bool = Field(True, description="require that every policy predicate over the conversation holds (policy = 1); ours")
-    min_score: float = Field(
-        0.0, ge=0, le=1, description="least score of the aggregated critique; 0 asks for no critique at all; ours"
-    )
+    min_score: float = Field(0.0, ge=0, le=1, description="least score of the aggregated critique; 0 asks for no critique at all; ours")
     deduplicate: bool = Field(True, description="keep one of several conversations with the same words and calls; ours")
 
 
@@ -112,9 +110,7 @@ def content_hash(messages: Sequence[Mapping[str, Any]]) -> str:
 def _check_ids(table: Sequence[Mapping[str, Any]]) -> None:
     twice = [traj_id for traj_id, count in Counter(row["traj_id"] for row in table).items() if count > 1]
     if twice:
-        raise BadInput(
-            f"trajectories.parquet: traj_id {twice[0]!r} comes more than once ({len(twice)} such ids); generate again."
-        )
+        raise BadInput(f"trajectories.parquet: traj_id {twice[0]!r} comes more than once ({len(twice)} such ids); generate again.")
 
 
 def _scores(path: Path) -> dict[str, float]:

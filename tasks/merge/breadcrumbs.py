@@ -37,7 +37,7 @@ from tasks.merge import Inputs
 from tasks.merge.core.engine import Combine, Combined, Report, merge, write_report
 from tasks.merge.core.headers import Array
 from tasks.merge.core.plan import make_plan
-from tasks.merge.core.select import middle, middle_rows, share
+from tasks.merge.core.selection import middle, middle_rows, share
 from tasks.params import BadInput, nearest
 from tasks.params import Params as Base
 
@@ -65,9 +65,7 @@ class Params(Base):
 def check(params: Params) -> None:
     """Refuse combinations that make no sense: tails that overlap, and masks that remove nothing."""
     if share(params.keep, 1) + share(params.trim_top, 1) > 1:
-        raise BadInput(
-            f"breadcrumbs: keep = {params.keep} and trim_top = {params.trim_top} add up to more than 1. Lower one of them."
-        )
+        raise BadInput(f"breadcrumbs: keep = {params.keep} and trim_top = {params.trim_top} add up to more than 1. Lower one of them.")
     if params.keep == 1:
         raise BadInput(
             "breadcrumbs: keep = 1 with trim_top = 0 removes nothing: this is task arithmetic under another name. "

@@ -66,7 +66,7 @@ class Grpo:
     def next_problems(
         self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int
     ) -> list[Problem]:
-        """Families take turns."""
+        """Every problem of the pool in turn, families spread evenly."""
         return round_robin(step, count, pool, seed)
 
     def shape(self, played: Trajectory) -> dict[str, float]:

@@ -14,6 +14,7 @@ from tasks.worlds import Action, Problem, ToolResult, Trajectory
 from tasks.worlds.grading import words
 from tasks.worlds.phrases import agrees
 from tasks.worlds.state import State, canonical_json
+from tasks.worlds.tools import Refused
 
 if TYPE_CHECKING:
     from tasks.worlds.runtime import Replay, World
@@ -118,7 +119,7 @@ def _steps(world: World, calls: Iterable[tuple[Action, ToolResult]]) -> Iterator
             continue
         try:
             tool.validate(action.arguments)
-        except Exception:  # malformed calls change nothing and are no breach of a rule; the world has refused them
+        except Refused:  # a malformed call changes nothing and breaks no rule; the world has refused it
             continue
         yield fork.state, action
         fork.call(action.name, action.arguments)

@@ -58,9 +58,7 @@ def replies_of(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def called(calls: Iterable[tuple[Action, Any]], wanted: Action) -> bool:
     """Whether a call of this name succeeded with at least these arguments (25 equals 25.0)."""
-    return any(
-        result.ok and action.name == wanted.name and _holds(action.arguments, wanted.arguments) for action, result in calls
-    )
+    return any(result.ok and action.name == wanted.name and _holds(action.arguments, wanted.arguments) for action, result in calls)
 
 
 def _holds(given: Any, wanted: Mapping[str, Any]) -> bool:

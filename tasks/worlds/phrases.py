@@ -113,9 +113,7 @@ class Phrases:
 
     def _regex(self, template: str, flags: int) -> re.Pattern[str]:
         parts = _SLOT.split(template.rstrip(".?!"))
-        body = "".join(
-            re.escape(part) if place % 2 == 0 else f"(?P<{part}>{self.pattern(part)})" for place, part in enumerate(parts)
-        )
+        body = "".join(re.escape(part) if place % 2 == 0 else f"(?P<{part}>{self.pattern(part)})" for place, part in enumerate(parts))
         return re.compile(rf"(?<!\w){body}(?!\w)", flags)
 
     def _compile(self) -> list[tuple[str, re.Pattern[str]]]:

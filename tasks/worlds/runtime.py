@@ -29,6 +29,7 @@ from typing import Any
 from tasks.context import seed_of
 from tasks.params import BadInput, nearest
 from tasks.worlds import SPLITS, Action, Outcome, Problem, ToolResult, Trajectory
+from tasks.worlds.folder import pretty, read_json, table_lines
 from tasks.worlds.grading import outputs_said, required_called
 from tasks.worlds.loading import code_hash, world_class
 from tasks.worlds.state import Base, Snapshot, State, canonical_json
@@ -82,9 +83,7 @@ class World:
         self.blueprint_predicates: Mapping[str, Callable[[Problem, Replay, World], str | None]] = getattr(
             cls, "BLUEPRINT_PREDICATES", {}
         )
-        self.trajectory_predicates: Mapping[str, Callable[[Trajectory, World], str | None]] = getattr(
-            cls, "TRAJECTORY_PREDICATES", {}
-        )
+        self.trajectory_predicates: Mapping[str, Callable[[Trajectory, World], str | None]] = getattr(cls, "TRAJECTORY_PREDICATES", {})
         self.scripts: Any = getattr(cls, "SCRIPTS", None)
         self.ERRORS: Mapping[str, str] = self.scripts.ERRORS if self.scripts else {}
         self._open()
@@ -123,21 +122,19 @@ class World:
         }
         (folder / "policy.md").write_text(self.policy, encoding="utf-8")
         for name, value in (("world", about), ("schemas", self.schemas()), ("splits", self.splits)):
-            (folder / f"{name}.json").write_text(_pretty(value), encoding="utf-8")
-        (folder / "tables.json").write_text(_table_lines(tables), encoding="utf-8")
+            (folder / f"{name}.json").write_text(pretty(value), encoding="utf-8")
+        (folder / "tables.json").write_text(table_lines(tables), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, allow: Sequence[str] = ()) -> World:
         """A frozen world. Raises BadInput when the folder is not one, or its code is no longer the code that was frozen."""
-        about = _read(folder / "world.json")
+        about = read_json(folder / "world.json")
         if about.get("format") != FORMAT:
             raise BadInput(f"{folder}: format {about.get('format')!r}, this version reads {FORMAT}. Run the worlds stage again.")
         world = world_class(about["address"], (*about.get("allow", ()), *allow))
         if code_hash(about["address"]) != about["code"]:
-            raise BadInput(
-                f"{folder}: the code of {about['address']} has changed since it was frozen. Run the worlds stage again."
-            )
-        tables, splits = _read(folder / "tables.json"), _read(folder / "splits.json")
+            raise BadInput(f"{folder}: the code of {about['address']} has changed since it was frozen. Run the worlds stage again.")
+        tables, splits = read_json(folder / "tables.json"), read_json(folder / "splits.json")
         loaded = cls(_frozen(world, about["address"], about["seed"], about["size"], tables, splits))
         if loaded.state_hash() != about["state"]:
             raise BadInput(f"{folder}: tables.json was altered after it was frozen. Run the worlds stage again.")
@@ -386,25 +383,3 @@ def _no_tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str,
 
 def _error(message: str) -> ToolResult:
     return ToolResult(False, json.dumps({"error": message}, ensure_ascii=False))
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-
-
-def _table_lines(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables as JSON with one row a line: readable, and good for text diffs. Rows keep their order, fields too."""
-    parts = []
-    for name, rows in tables.items():
-        lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row, ensure_ascii=False)}" for key, row in rows.items())
-        parts.append(f" {json.dumps(name)}: {{\n{lines}\n }}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; {path.parent} is not a frozen world. Run the worlds stage first.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not readable as JSON ({error}). Run the worlds stage again.") from None

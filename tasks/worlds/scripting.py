@@ -75,9 +75,7 @@ _CONFIRM = re.compile(
     r"|would you like me to|do you want me to|do you agree"
 )
 _REFUSAL = re.compile(r"\bsorry\b|cannot|can't|can not|unable|not (able|allowed|possible)|unfortunately")
-_OPEN_QUESTION = re.compile(
-    r"(how|what) (can|may) i|what do you need|how can i (help|assist)|what would you like|what is it about"
-)
+_OPEN_QUESTION = re.compile(r"(how|what) (can|may) i|what do you need|how can i (help|assist)|what would you like|what is it about")
 _DONE = re.compile(r"\bdone\b|completed|(has|have) been|successful|processed")
 
 

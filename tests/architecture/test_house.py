@@ -89,7 +89,7 @@ def test_a_method_states_what_it_is(stage: str, name: str) -> None:
     assert callable(module.run)
     assert module.__doc__ and len(module.__doc__.split()) > 30, f"{stage}/{name}: the header says too little"
     if module.PAPER:
-        assert module.PAPER.startswith("https://arxiv.org/abs/") and module.SLUG
+        assert module.PAPER.startswith("https://arxiv.org/abs/")
         assert re.search(r"^\s*1\. ", module.__doc__, re.M) or "No departure" in module.__doc__, "departures are numbered"
     assert (ROOT / "params" / stage / f"{name}.yaml").is_file(), "one name, three trees: params"
     assert (ROOT / "tests" / stage / f"test_{name}.py").is_file(), "one name, three trees: tests"
@@ -132,9 +132,7 @@ def test_methods_reach_no_plumbing() -> None:
             text = path.read_text()
             for plumbing in PLUMBING:
                 short = plumbing.removeprefix("tasks.")
-                found = re.search(
-                    rf"^\s*(from {plumbing} import|import {plumbing}\b|from tasks import .*\b{short}\b)", text, re.M
-                )
+                found = re.search(rf"^\s*(from {plumbing} import|import {plumbing}\b|from tasks import .*\b{short}\b)", text, re.M)
                 assert not found, f"{module} imports {plumbing}"
 
 

@@ -110,9 +110,7 @@ def _play(world: World, problem: Problem, right: bool, agent: str, trial: int) -
     ask = {"information": f"What did order {order} cost me?", "forbidden": f"My order {order} is broken, cancel it!"}
     opening = ask.get(problem.family, f"Hello, I changed my mind, please cancel order {order}.")
     played.messages.append({"role": "user", "content": opening})
-    actions = (
-        problem.actions if right else (Action("cancel_order", {"order_id": f"W{1000 + (int(order[1:]) + 3) % 20}"}, "write"),)
-    )
+    actions = problem.actions if right else (Action("cancel_order", {"order_id": f"W{1000 + (int(order[1:]) + 3) % 20}"}, "write"),)
     for number, action in enumerate(actions):
         result: ToolResult = fork.call(action.name, action.arguments)
         function = {"name": action.name, "arguments": action.arguments}
@@ -164,9 +162,7 @@ def _data(folders: dict[str, Path], worlds: dict[str, World], problems: dict[str
                 status = list(refusals)[attempt % 2]
                 blueprints.append(_blueprint(problem, attempt, status, refusals[status]))
             blueprints.append(_blueprint(problem, index % 3, "accepted", ""))
-            played += [
-                rows.trajectory_row(_play(world, problem, rng.random() < 0.7, "scripted-agent", trial)) for trial in range(2)
-            ]
+            played += [rows.trajectory_row(_play(world, problem, rng.random() < 0.7, "scripted-agent", trial)) for trial in range(2)]
     rows.write_rows(folders["generate"] / "blueprints.parquet", rows.BLUEPRINT, blueprints)
     rows.write_rows(folders["generate"] / "trajectories.parquet", rows.TRAJECTORY, played)
     critiques = [_critique(row, number) for number, row in enumerate(played)]

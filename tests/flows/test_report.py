@@ -198,9 +198,7 @@ def test_two_thousand_trials_in_a_second_and_no_heavy_import(tmp_path: Path) -> 
     start = time.process_time()
     render(tmp_path / "report.html", summary, folders)
     assert time.process_time() - start < 1.0
-    command = (
-        "import sys, flows.report; print([n for n in ('torch', 'matplotlib', 'prefect', 'mlflow', 'pandas') if n in sys.modules])"
-    )
+    command = "import sys, flows.report; print([n for n in ('torch', 'matplotlib', 'prefect', 'mlflow', 'pandas') if n in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
 

@@ -14,7 +14,7 @@ from tests.conftest import Project, make_project
 
 pytestmark = pytest.mark.smoke
 
-BLOCK = '''
+BLOCK = """
 import os, socket
 
 def _refuse(address):
@@ -39,7 +39,7 @@ def _lookup(host, *rest, **more):
         _refuse((name,))
     return _real(host, *rest, **more)
 socket.getaddrinfo = _lookup
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,11 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (folder / "block").mkdir()
     (folder / "block/sitecustomize.py").write_text(BLOCK)
     (folder / "home").mkdir()
-    project.environment |= {"PYTHONPATH": str(folder / "block"), "CAIRN_TEST_CALLS": str(folder / "calls"), "HOME": str(folder / "home")}
+    project.environment |= {
+        "PYTHONPATH": str(folder / "block"),
+        "CAIRN_TEST_CALLS": str(folder / "calls"),
+        "HOME": str(folder / "home"),
+    }
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         project.environment.pop(name, None)
     answer = project.cairn("run", timeout=500)

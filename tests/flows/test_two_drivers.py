@@ -256,9 +256,7 @@ def test_use_and_back_is_byte_for_byte(after: Project) -> None:
 def test_two_runs_at_once_compute_each_stage_once(tiny: Project, first: Project) -> None:
     command = [sys.executable, "-m", "flows.cli", "run", "--to", "filter"]
     both = [
-        subprocess.Popen(
-            command, cwd=tiny.folder, env=tiny.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        subprocess.Popen(command, cwd=tiny.folder, env=tiny.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(2)
     ]
     said = [process.communicate(timeout=240)[0] for process in both]

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from tasks.merge.core.engine import Combined, dot, merge
 from tasks.merge.core.headers import Array, narrow, open_checkpoint, widen
 from tasks.merge.core.plan import make_plan
-from tasks.merge.core.select import kth_largest, middle, middle_rows
+from tasks.merge.core.selection import kth_largest, middle, middle_rows
 from tasks.params import BadInput
 from tests.merge.folders import family, save, weights
 

@@ -37,12 +37,17 @@ def test_the_pool_keeps_every_family() -> None:
     assert difficulty(items) == {"forbidden": {"always": 2, "never": 2}, "write": {"never": 1, "sometimes": 3}}
 
 
-def test_families_take_turns_and_every_problem_comes() -> None:
+def test_families_are_spread_evenly_and_every_problem_comes_once_a_round() -> None:
+    """By hand: three problems of family a stand at 1/6, 1/2 and 5/6 of a round, the one of family b at 1/2: a a b a."""
     pool = screened("a", 1, 1, 1) + screened("b", 1)
-    played = [round_robin(step, 2, pool, seed=1) for step in range(3)]
-    assert [[one.family for one in step] for step in played] == [["a", "b"]] * 3
-    assert {step[0].problem_id for step in played} == {"a0", "a1", "a2"}
-    assert played == [round_robin(step, 2, pool, seed=1) for step in range(3)]
+    walk = [one for step in range(4) for one in round_robin(step, 2, pool, seed=1)]
+    assert [one.family for one in walk] == ["a", "a", "b", "a"] * 2
+    assert {one.problem_id for one in walk[:4]} == {"a0", "a1", "a2", "b0"} and walk[:4] == walk[4:]
+
+
+def test_never_solved_problems_take_few_places() -> None:
+    """By hand: eight places for one family and ten problems never solved: 8 // 4 = 2 of them stay."""
+    assert names(choose_pool(screened("hard", *[0] * 10), 8)) == ["hard0", "hard1"]
 
 
 def test_shaped_rewards_do_not_bring_a_dead_group_to_life() -> None:

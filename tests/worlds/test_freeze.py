@@ -53,7 +53,7 @@ def test_splits_by_hand() -> None:
     assert [list(splits.values()).count(split) for split in SPLITS] == [7, 1, 2]
     assert splits == split_users(reversed(users), 0) and splits != split_users(users, 1)
     assert sorted(split_users(users[:3], 0).values()) == sorted(SPLITS)
-    with pytest.raises(BadInput, match="at least 3 users, one for each split; it has 2"):
+    with pytest.raises(BadInput, match=r"at least 3 users, one for each split; it has 2"):
         split_users(users[:2], 0)
 
 
@@ -62,29 +62,29 @@ def test_a_users_own_world(tmp_path: Path) -> None:
     world = load(frozen(tmp_path, modules=["tests.flows.shop:Shop"]) / "shop")
     assert world.rules == {"R1": "Hand over to a person when an order was delivered."}
     assert world.families == () and world.scripts is None
-    with pytest.raises(BadInput, match="makes no problems of its own"):
+    with pytest.raises(BadInput, match=r"makes no problems of its own"):
         world.problems("train", 1, 0)
 
 
 def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:
     folder = frozen(tmp_path) / "retail"
-    with pytest.raises(BadInput, match="holds no frozen world. Run the worlds stage first"):
+    with pytest.raises(BadInput, match=r"holds no frozen world. Run the worlds stage first"):
         load_all(tmp_path / "nothing")
-    with pytest.raises(BadInput, match="is not a frozen world"):
+    with pytest.raises(BadInput, match=r"is not a frozen world"):
         load(tmp_path)
     about = json.loads((folder / "world.json").read_text())
     tables = (folder / "tables.json").read_text()
     (folder / "tables.json").write_text(tables.replace('"pending"', '"delivered"', 1))
-    with pytest.raises(BadInput, match="tables.json was altered"):
+    with pytest.raises(BadInput, match=r"tables.json was altered"):
         load(folder)
     (folder / "tables.json").write_text(tables[:-5])
-    with pytest.raises(BadInput, match="not readable as JSON"):
+    with pytest.raises(BadInput, match=r"not readable as JSON"):
         load(folder)
     (folder / "world.json").write_text(json.dumps({**about, "code": "0" * 32}))
-    with pytest.raises(BadInput, match="code of tasks.worlds.retail:Retail has changed since it was frozen"):
+    with pytest.raises(BadInput, match=r"code of tasks.worlds.retail:Retail has changed since it was frozen"):
         load(folder)
     (folder / "world.json").write_text(json.dumps({**about, "format": 0}))
-    with pytest.raises(BadInput, match="format 0, this version reads 1"):
+    with pytest.raises(BadInput, match=r"format 0, this version reads 1"):
         load(folder)
 
 
@@ -103,8 +103,8 @@ def test_bad_params_are_named(values: dict[str, object], says: str) -> None:
 
 
 def test_worlds_that_cannot_be_told_apart_are_refused() -> None:
-    with pytest.raises(BadInput, match="have the same name 'retail'"):
+    with pytest.raises(BadInput, match=r"have the same name 'retail'"):
         freeze.check(freeze.Params(modules=["tasks.worlds.retail:Retail", "tasks.worlds.retail:Retail"]))
-    with pytest.raises(BadInput, match="NAME = '' must be a word"):
+    with pytest.raises(BadInput, match=r"NAME = '' must be a word"):
         freeze.check(freeze.Params(modules=["tasks.worlds.state:State"]))
     freeze.check(freeze.Params(modules=["tests.flows.shop:Shop", "tests.flows.shop:Kiosk"]))

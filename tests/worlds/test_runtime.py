@@ -129,16 +129,16 @@ def test_grading_by_hand() -> None:
 
 def test_a_ground_truth_that_is_refused_is_no_ground_truth() -> None:
     here = shop()
-    with pytest.raises(ValueError, match="problem p: its ground truth is refused: action 1 cancel_order"):
+    with pytest.raises(ValueError, match=r"problem p: its ground truth is refused: action 1 cancel_order"):
         here.grade(Trajectory(problem=problem((cancel("W1006"),)), trial=0), here.fork())
     flagged = problem((Action("get_order", {"order_id": "W9"}), cancel("W1000")))
     assert here.grade(Trajectory(problem=flagged, trial=0), here.fork()).state == 0, "a look-up may fail"
 
 
 def test_what_a_world_needs_is_named() -> None:
-    with pytest.raises(BadInput, match="world Row: NAME is missing"):
+    with pytest.raises(BadInput, match=r"world Row: NAME is missing"):
         World.build(type("Row", (), {}), 4, 0)
-    with pytest.raises(BadInput, match="at least 3 users"):
+    with pytest.raises(BadInput, match=r"at least 3 users"):
         World.build(Shop, 2, 0)
 
 
@@ -149,11 +149,11 @@ def test_rules_are_the_numbered_lines() -> None:
 
 def test_bad_questions_for_problems() -> None:
     here = world("retail")
-    with pytest.raises(BadInput, match="split 'tset': allowed are train, validation, test. Did you mean 'test'?"):
+    with pytest.raises(BadInput, match=r"split 'tset': allowed are train, validation, test. Did you mean 'test'?"):
         here.problems("tset", 1, 0)
-    with pytest.raises(BadInput, match="no family 'lookups'. Did you mean 'lookup'?"):
+    with pytest.raises(BadInput, match=r"no family 'lookups'. Did you mean 'lookup'?"):
         here.problems("train", 1, 0, ["lookups"])
-    with pytest.raises(BadInput, match="Make the world larger"):
+    with pytest.raises(BadInput, match=r"Make the world larger"):
         World.build(here.shared.cls, 3, 0).problems("test", 200, 0, ["hand_over"])
 
 

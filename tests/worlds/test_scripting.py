@@ -190,7 +190,7 @@ def test_the_agent_stands_garbage() -> None:
 
 
 def test_unknown_errors_and_rates_are_refused() -> None:
-    with pytest.raises(BadInput, match="agent error 'wrong_totals' is unknown. Did you mean 'wrong_total'?"):
+    with pytest.raises(BadInput, match=r"agent error 'wrong_totals' is unknown. Did you mean 'wrong_total'?"):
         acts({"role": "user", "content": "x"}, wrong_totals=0.1)
-    with pytest.raises(BadInput, match="wrong_total = 1.5: a rate lies between 0 and 1"):
+    with pytest.raises(BadInput, match=r"wrong_total = 1.5: a rate lies between 0 and 1"):
         acts({"role": "user", "content": "x"}, wrong_total=1.5)

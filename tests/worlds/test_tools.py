@@ -140,8 +140,8 @@ def test_bad_declarations_are_named() -> None:
         (no_argument, "argument 'key' is not described under 'Args:'"),
         (wrong_type, "Allowed: str, int, float, bool, Literal, list of these"),
     ]:
-        with pytest.raises(BadInput, match="tool Broken.tool") as caught:
+        with pytest.raises(BadInput, match=r"tool Broken.tool") as caught:
             tools_of(_declared(function))
         assert says in str(caught.value)
-    with pytest.raises(BadInput, match="no tools"):
+    with pytest.raises(BadInput, match=r"no tools"):
         tools_of(type("Empty", (), {}))

@@ -12,9 +12,7 @@ TOO_FEW, TIE, MARGIN = "too_few", "tie", "margin"
 """Why a pair is dropped: fewer than two readable critiques; the same quality; a difference below the margin."""
 
 
-def pair(
-    trajectory: Mapping[str, Any], candidates: Mapping[str, Sequence[Unit]], margin: float, rng: random.Random
-) -> dict[str, Any]:
+def pair(trajectory: Mapping[str, Any], candidates: Mapping[str, Sequence[Unit]], margin: float, rng: random.Random) -> dict[str, Any]:
     """The best against the worst candidate by Q, as a row of PREFERENCE; kept when Q differs, and by at least `margin`.
 
     candidates: units by source. Among equals `rng` chooses, so that no source is favoured by its name.

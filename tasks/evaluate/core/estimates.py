@@ -71,9 +71,7 @@ def estimate(
     }
 
 
-def difference(
-    ours: Sequence[Floats], theirs: Sequence[Floats], trials: int, *, seed: int, resamples: int
-) -> dict[str, Any]:
+def difference(ours: Sequence[Floats], theirs: Sequence[Floats], trials: int, *, seed: int, resamples: int) -> dict[str, Any]:
     """`estimate` of ours minus theirs on the same problems (arrays paired by position), limits [-1, 1].
 
     Adds `p_below`, the one-sided p-value of "ours is not below theirs" by flipping the signs of the problems' differences at

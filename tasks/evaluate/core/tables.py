@@ -57,9 +57,7 @@ class Maker:
         """{"pass_1": estimate, "pass_4": estimate or None when there are fewer trials}, over all tables together."""
         trials = tables[0].trials
         return {
-            f"pass_{k}": estimate(_values(tables, masks, k), trials, seed=self.seed, resamples=self.resamples)
-            if k <= trials
-            else None
+            f"pass_{k}": estimate(_values(tables, masks, k), trials, seed=self.seed, resamples=self.resamples) if k <= trials else None
             for k in KS
         }
 
@@ -135,9 +133,7 @@ def _played(key: tuple[str, str, str], rows: Sequence[Row]) -> Played:
     counts = {len(trials) for trials in problems.values()}
     distinct = {(row["problem_id"], row["trial"]) for row in rows}
     if len(counts) != 1 or len(distinct) != len(rows):
-        raise ValueError(
-            f"trials of {' / '.join(key)}: every problem needs the same trials, each once; found {sorted(counts)}"
-        )
+        raise ValueError(f"trials of {' / '.join(key)}: every problem needs the same trials, each once; found {sorted(counts)}")
     ordered = [problems[problem] for problem in sorted(problems)]
     return Played(
         problems=tuple(sorted(problems)),
@@ -177,13 +173,10 @@ def metrics(
             **{name: _overall(maker, [found["baseline", name, world] for world in worlds]) for name in baselines},
         },
         "baselines": {
-            world: {name: maker.block(found["baseline", name, world], writes[world]) for name in baselines}
-            for world in worlds
+            world: {name: maker.block(found["baseline", name, world], writes[world]) for name in baselines} for world in worlds
         },
         "paired": {
-            f"{later}-{earlier}": {
-                world: maker.paired(test[later, world], test[earlier, world], writes[world]) for world in worlds
-            }
+            f"{later}-{earlier}": {world: maker.paired(test[later, world], test[earlier, world], writes[world]) for world in worlds}
             for index, later in enumerate(order)
             for earlier in order[:index]
         },

@@ -11,7 +11,7 @@ DONE = "Done."
 REFUNDED = "Done, the refund is {price}."
 COSTS = "Done, it costs {price}."
 PRICE = "The price is {price}."
-ALLOWANCE = "You can have {bags} bags."
+ALLOWANCE = "You can have {bags}."
 FARE = "The cheapest flight costs {price}."
 
 NOT_FOUND = "I cannot find booking {booking_id}"
@@ -21,7 +21,12 @@ TOO_OLD = "booking {booking_id} was made more than 24 hours ago"
 BASIC = "a basic booking cannot be moved"
 ROUTE = "a booking keeps its destination"
 LOWER = "the cabin can only go up"
-TOO_MANY = "{cabin} has at most {bags} bags"
+TOO_MANY = "{cabin} has at most {bags}"
 FULL = "the {day} flight is full"
 NO_FLIGHT = "there is no {day} flight"
 ON_TIME = "the flight was on time"
+
+
+def bags(number: str) -> str:
+    """A number of bags in words of the policy: 1 bag, 2 bags."""
+    return f"{number} bag" if number == "1" else f"{number} bags"

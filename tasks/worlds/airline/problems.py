@@ -266,7 +266,7 @@ def _too_many(case: Case) -> Step | None:
     if step is None:
         return None
     most = BAGS[case.context["bookings"][step.slots["booking_id"]]["cabin"]]
-    return look_ups(step, "R10", f"at most {most}")
+    return look_ups(step, "R10", "1 bag" if most == 1 else f"{most} bags")
 
 
 def _full(case: Case) -> Step | None:
@@ -326,9 +326,7 @@ def _steps(case: Case, family: str, kinds: Sequence[str]) -> list[Step]:
     return [step] if step else []
 
 
-def propose(
-    context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None
-) -> dict[str, Any]:
+def propose(context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None) -> dict[str, Any]:
     """A draft in a family, or along a walk, whose writes become the wishes in its order. {} when the rows do not allow it."""
     kinds: Sequence[str] = ()
     if walk and family is None:

@@ -110,7 +110,7 @@ def bags(desk: Desk, slots: Slots) -> str:
         return refusal
     wanted, most = int(slots["bags"]), BAGS[booking["cabin"]]
     if desk.forbids(wanted > most):
-        return desk.refusal(say.TOO_MANY.format(cabin=booking["cabin"], bags=most))
+        return desk.refusal(say.TOO_MANY.format(cabin=booking["cabin"], bags=say.bags(str(most))))
     desk.write("set_bags", say.BAGS.format(bags=wanted, booking_id=booking_id), booking_id=booking_id, bags=wanted)
     return say.DONE
 
@@ -154,7 +154,7 @@ def price(desk: Desk, slots: Slots) -> str:
 def allowance(desk: Desk, slots: Slots) -> str:
     """R10."""
     _, booking, refusal = _booking(desk, slots)
-    return refusal or say.ALLOWANCE.format(bags=desk.amount(BAGS[booking["cabin"]]))
+    return refusal or say.ALLOWANCE.format(bags=say.bags(desk.amount(BAGS[booking["cabin"]])))
 
 
 def fare(desk: Desk, slots: Slots) -> str:

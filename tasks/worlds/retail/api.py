@@ -197,9 +197,7 @@ class Tools:
         order = self._order(order_id, "delivered")
         item = self._item(order, order_id, item_id)
         self._payment(order, payment_id)
-        items = [
-            {**old, "returned": True, "refund_to": payment_id} if old["item_id"] == item_id else old for old in order["items"]
-        ]
+        items = [{**old, "returned": True, "refund_to": payment_id} if old["item_id"] == item_id else old for old in order["items"]]
         self.db.update("orders", order_id, items=items)
         return {"refund": item["price"]}
 

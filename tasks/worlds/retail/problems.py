@@ -239,9 +239,7 @@ _FORBIDDEN: Mapping[str, Callable[[Case], Step | None]] = {
     "R5": _wrong_status,
     "R7": lambda case: look_ups(_swap(case, case.rng.choice(("change", "exchange")), changed=True), "R7", "only once"),
     "R8": lambda case: look_ups(_return(case, target="card"), "R8", "original payment"),
-    "R9": lambda case: look_ups(
-        _swap(case, case.rng.choice(("change", "exchange")), in_stock=False), "R9", "out of stock", look=1
-    ),
+    "R9": lambda case: look_ups(_swap(case, case.rng.choice(("change", "exchange")), in_stock=False), "R9", "out of stock", look=1),
     "R10": lambda case: look_ups(_payment(case, covered=False), "R10", "balance", look=1),
 }
 """The rule that forbids -> a wish that it forbids (R5 stands for R6 too)."""
@@ -280,9 +278,7 @@ def _steps(case: Case, family: str, kinds: Sequence[str]) -> list[Step]:
     return [step] if step else []
 
 
-def propose(
-    context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None
-) -> dict[str, Any]:
+def propose(context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None) -> dict[str, Any]:
     """A draft in a family, or along a walk, whose writes become the wishes in its order. {} when the rows do not allow it."""
     kinds: Sequence[str] = ()
     if walk and family is None:
