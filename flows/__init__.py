@@ -4,13 +4,18 @@ Every way into Cairn goes through this package, so the surroundings are fixed he
 project nothing is fixed, and whoever needs a project says so.
 """
 
+from pathlib import Path
+
 from tasks import start
 from tasks.params import BadInput
 
+OUTSIDE = ""
+"""Why there is no project here; empty inside one."""
+
 try:
     PROJECT = start.project_root()
-    STATE = start.fix(PROJECT)
 except BadInput as _error:
-    OUTSIDE: str = str(_error)
-else:
-    OUTSIDE = ""
+    OUTSIDE = str(_error)
+    PROJECT = Path.cwd()
+
+STATE = start.state_root(PROJECT) if OUTSIDE else start.fix(PROJECT)

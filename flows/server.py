@@ -1,7 +1,7 @@
 """Prefect's own server inside a run: it must not outlive the run, not even one that was killed.
 
-Without a server of the user's, Prefect starts one as a child process and stops it at a normal end. After `kill -9` it would stay for ever.
-A watchdog, a shell of a few kilobytes, waits on a pipe that closes with this process, and then ends the server.
+Without a server of the user's, Prefect starts one as a child process and stops it at a normal end. After `kill -9` it would stay for
+ever. A watchdog, a shell of a few kilobytes, waits on a pipe that closes with this process, and then ends the server.
 """
 
 from __future__ import annotations

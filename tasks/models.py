@@ -223,7 +223,7 @@ def _readable(message: Message) -> str:
 
 def _call_text(call: Message) -> str:
     function = call["function"]
-    arguments = json.dumps(function["arguments"], ensure_ascii=False)
+    arguments = json.dumps(function["arguments"], ensure_ascii=False, sort_keys=True)  # as rows keep them
     return f'{CALL}\n{{"name": "{function["name"]}", "arguments": {arguments}}}\n{CALL_END}'
 
 
@@ -432,9 +432,16 @@ def _prove(example: Example, served: Sequence[list[int]], turns: Sequence[str], 
         raise MaskError(f"row {example.name}: the tokens do not read as the chat template renders the conversation")
 
 
+def _sorted(message: Message) -> Message:
+    """The message with the keys of its arguments in order, at every depth: one call has one text."""
+    if not message.get("tool_calls"):
+        return message
+    return {**message, "tool_calls": json.loads(json.dumps(message["tool_calls"], sort_keys=True))}
+
+
 def _conversation(example: Example) -> list[Message]:
     head = [] if example.system is None else [{"role": "system", "content": example.system}]
-    return head + [{**message, "content": _readable(message)} for message in example.messages]
+    return head + [{**_sorted(message), "content": _readable(message)} for message in example.messages]
 
 
 def prove_masks(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], chunk: int = 256) -> int:

@@ -241,9 +241,7 @@ def _practise(model: PreTrainedModel, params: Params, ctx: Context) -> list[tupl
     return curve
 
 
-def _keep(
-    path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, step: int, curve: list[tuple[int, float]]
-) -> None:
+def _keep(path: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, step: int, curve: list[tuple[int, float]]) -> None:
     """Write the resume state beside `path`, then rename: a kill leaves the old one or the new one, never half of one."""
     import torch
 

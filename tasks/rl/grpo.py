@@ -52,9 +52,7 @@ def check(params: Params) -> None:
     """Raise BadInput for combinations that make no sense."""
     check_loop(params)
     if params.clip_high < params.clip_low:
-        raise BadInput(
-            f"rl.grpo: clip_high = {params.clip_high} is below clip_low = {params.clip_low}. Allowed: at least clip_low."
-        )
+        raise BadInput(f"rl.grpo: clip_high = {params.clip_high} is below clip_low = {params.clip_low}. Allowed: at least clip_low.")
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ class Grpo:
 
     params: Params
 
-    def next_problems(
-        self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int
-    ) -> list[Problem]:
+    def next_problems(self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int) -> list[Problem]:
         """Every problem of the pool in turn, families spread evenly."""
         return round_robin(step, count, pool, seed)
 
@@ -88,9 +84,7 @@ class Grpo:
             advantages[groups == group] = (mine - mine.mean()) / scale
         return advantages
 
-    def token_loss(
-        self, logp: torch.Tensor, old_logp: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
+    def token_loss(self, logp: torch.Tensor, old_logp: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """-min(ratio A, clip(ratio) A), DeepSeekMath eq. 3; the ratio of masked tokens is 1."""
         import torch
 

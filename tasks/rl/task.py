@@ -52,9 +52,7 @@ def reinforce(job: Job) -> dict[str, str]:
         units = [unit_key(job, folder.name) for folder in sorted(job.open("worlds").iterdir()) if folder.is_dir()]
         with lock(store.state, f"slot-{job.plan.settings.shared.device}"):
             futures = [
-                reinforce_world.with_options(refresh_cache=job.refreshed or store.find(unit) is None).submit(
-                    job, unit, len(units)
-                )
+                reinforce_world.with_options(refresh_cache=job.refreshed or store.find(unit) is None).submit(job, unit, len(units))
                 for unit in units
             ]
             specialists = [Artifact(**future.result()) for future in futures]

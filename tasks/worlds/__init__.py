@@ -99,7 +99,7 @@ class Trajectory:
     calls:     every tool call with its answer, in order: (Action, ToolResult).
     turns:     for a checkpoint agent, one entry per assistant turn: ids the model saw (prompt suffix) and produced, with the
                log-probability of each produced id. Empty for scripted agents. Tokens are never re-rendered.
-    stop:      user_stop, hand_over, max_steps, max_tokens, parse_error.
+    stop:      user_stop, hand_over, max_steps, max_tokens, parse_error; human_error and tool_error, which are not the agent's doing.
     """
 
     problem: Problem

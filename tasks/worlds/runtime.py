@@ -265,7 +265,7 @@ class World:
             draft = self.propose(context, rng, family=family)
             if draft:
                 problem = self.problem(draft, context)
-                if problem.problem_id not in made:
+                if problem.problem_id not in made and self.replay(problem.actions).ok:  # wishes of one draft can clash
                     return problem
         raise BadInput(
             f"world {self.name}: no further problem of family {family!r} in split {split!r} after {TRIES} draws "

@@ -71,9 +71,7 @@ def test_worked_example() -> None:
 
 def test_the_order_of_rows_does_not_matter() -> None:
     found = [row for model in ("base", "sft") for which in ("test", "gate") for row in rows(which, model)]
-    forwards, backwards = (
-        metrics(part, ["base", "sft"], "sft", {"retail": ()}, None, MAKER) for part in (found, found[::-1])
-    )
+    forwards, backwards = (metrics(part, ["base", "sft"], "sft", {"retail": ()}, None, MAKER) for part in (found, found[::-1]))
     assert forwards == backwards
 
 

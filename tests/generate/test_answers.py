@@ -55,10 +55,7 @@ def test_enum_additional_keys_and_lengths() -> None:
     assert "at least 1 entries" in mismatch({"thought": "", "instruction": "x", "actions": [], "outputs": []}, DRAFT)
 
 
-@given(
-    st.text()
-    | st.recursive(st.none() | st.integers() | st.text(), lambda leaf: st.lists(leaf) | st.dictionaries(st.text(), leaf))
-)
+@given(st.text() | st.recursive(st.none() | st.integers() | st.text(), lambda leaf: st.lists(leaf) | st.dictionaries(st.text(), leaf)))
 def test_any_answer_is_read_or_refused(answer: Any) -> None:
     content = answer if isinstance(answer, str) else json.dumps(answer)
     value, error = read_json({"content": content}, DRAFT)

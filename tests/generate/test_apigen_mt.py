@@ -67,9 +67,7 @@ def test_counts_by_reason_add_up_and_nothing_is_lost(make: Make) -> None:
         assert count["attempts"] == count["accepted"] + sum(count[reason] for reason in FAILURES)
         found = Counter(row["status"] for row in made.blueprints if is_kind(row))
         assert found == Counter({reason: n for reason, n in count.items() if reason != "attempts" and n})
-    assert (
-        made.figures["base"]["failed_format"] and made.figures["base"]["failed_exec"] and made.figures["base"]["failed_committee"]
-    )
+    assert made.figures["base"]["failed_format"] and made.figures["base"]["failed_exec"] and made.figures["base"]["failed_committee"]
     assert all(bool(row["fail_reason"]) == (row["status"] != "accepted") for row in made.blueprints)
     assert len({row["seed"] for row in made.blueprints if not row["source_ids"]}) == 60
     talks = made.figures["conversations"]
@@ -126,10 +124,7 @@ class TestFeedback:
         made = make(clients={"generator": Says(answer)}, problems=1, rounds=1, recombine=0)
         assert [row["attempt"] for row in made.blueprints] == [0, 1, 2]
         assert [row["status"] for row in made.blueprints] == ["failed_format", "failed_format", "accepted"]
-        assert (
-            "not JSON" in made.blueprints[0]["fail_reason"]
-            and "no tool is called 'find_usr'" in made.blueprints[1]["fail_reason"]
-        )
+        assert "not JSON" in made.blueprints[0]["fail_reason"] and "no tool is called 'find_usr'" in made.blueprints[1]["fail_reason"]
         assert "not JSON" in made.blueprints[0]["feedback"] and "find_usr" in made.blueprints[1]["feedback"]
         assert made.blueprints[0]["instruction"] == "I had rather not." and made.blueprints[2]["generator"] == "other-model@v7"
         assert len({row["context_hash"] for row in made.blueprints}) == 1, "all attempts have the same context"
@@ -292,18 +287,12 @@ class TestOtherModels:
             "generator": Says(draft),
             "judge": Says(lambda request: json.dumps(fine)),
             "feedback": Says(lambda request: json.dumps({"summary": "once more"})),
-            "recombiner": Says(
-                lambda request: json.dumps({"instruction": " ".join(map(str, blocks(request.messages, "tasks")[0]))})
-            ),
-            "human": Says(
-                lambda request: STOP if len(request.messages) > 4 else f"Hello {len(request.messages)} {request.seed % 3}"
-            ),
+            "recombiner": Says(lambda request: json.dumps({"instruction": " ".join(map(str, blocks(request.messages, "tasks")[0]))})),
+            "human": Says(lambda request: STOP if len(request.messages) > 4 else f"Hello {len(request.messages)} {request.seed % 3}"),
             "human_critic": Says(lambda request: json.dumps({"score": 5})),
         }
         made = make(clients=clients, user_best_of=2, problems=12)
-        assert made.figures["base"]["accepted"] == 12 and {row["generator"] for row in made.accepted.values()} == {
-            "other-model@v7"
-        }
+        assert made.figures["base"]["accepted"] == 12 and {row["generator"] for row in made.accepted.values()} == {"other-model@v7"}
         assert {row["human"] for row in made.trajectories} == {"other-model+best-of-2:other-model"}
         assert {vote["judge"] for row in made.accepted.values() for vote in row["judge_scores"]} == {
             f"other-model#{n}" for n in (1, 2, 3)

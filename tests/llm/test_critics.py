@@ -35,9 +35,7 @@ FLAWED: dict[str, tuple[Talk, int]] = {
     "unconfirmed_write": (cancelled(opened()), 5),
     "ignored_refusal": (agreed().does("cancel_order", "Error: not pending", ok=False).says("Order W7001 is cancelled."), 9),
     "unserved_request": (
-        opened("I am ada@mail.com. What does W7001 cost? Also, please cancel order W7002.").says(
-            "The total is $25.50. Anything else?"
-        ),
+        opened("I am ada@mail.com. What does W7001 cost? Also, please cancel order W7002.").says("The total is $25.50. Anything else?"),
         5,
     ),
     "unannounced_id": (

@@ -29,9 +29,7 @@ def world() -> World:
 
 def _prompt(world: World, seed: int = 1, family: str = "two_writes", **extra: Any) -> Request:
     data = world.context(Random(seed), "train")
-    text = render(
-        "generate", tools=[], policies={}, walk=[], family=family, data=data, persona=data["persona"], examples=[], **extra
-    )
+    text = render("generate", tools=[], policies={}, walk=[], family=family, data=data, persona=data["persona"], examples=[], **extra)
     return Request([{"role": "user", "content": text}], seed=seed)
 
 
@@ -54,10 +52,7 @@ class TestGenerator:
         }
         data = {"orders": {"W123": {}, "W777": {}}, "zip": "99999"}
         swapped = PLANTS["wrong_row"][0](json.loads(json.dumps(draft)), data, {}, Random(0))
-        assert (
-            swapped["actions"][1]["arguments"] == {"order": "W777", "why": "late"}
-            and swapped["actions"][0] == draft["actions"][0]
-        )
+        assert swapped["actions"][1]["arguments"] == {"order": "W777", "why": "late"} and swapped["actions"][0] == draft["actions"][0]
         foreign = PLANTS["other_customer"][0](json.loads(json.dumps(draft)), data, {"orders": ["W444"]}, Random(0))
         assert foreign["actions"][1]["arguments"]["order"] == "W444"
         invented = PLANTS["invented_id"][0](json.loads(json.dumps(draft)), data, {}, Random(0))
@@ -156,9 +151,7 @@ class TestJudge:
 class TestHuman:
     def _requests(self, world: World) -> list[Request]:
         problems = world.problems("train", 40, 1)
-        return [
-            Request([{"role": "system", "content": human_system(problem)}], seed=place) for place, problem in enumerate(problems)
-        ]
+        return [Request([{"role": "system", "content": human_system(problem)}], seed=place) for place, problem in enumerate(problems)]
 
     def test_without_errors_it_is_the_worlds_human(self, world: World) -> None:
         for request in self._requests(world):
@@ -232,9 +225,7 @@ class TestCatalogue:
             scripted.client("generator", None, {}, 0).complete([Request([{"role": "user", "content": "hello"}])])
 
     def test_every_role_and_error_is_described(self, world: World) -> None:
-        assert set(scripted.CATALOGUE) <= set(ROLES) and all(
-            text for errors in scripted.CATALOGUE.values() for text in errors.values()
-        )
+        assert set(scripted.CATALOGUE) <= set(ROLES) and all(text for errors in scripted.CATALOGUE.values() for text in errors.values())
         assert set(scripted.errors_of("agent", world)) >= set(world.ERRORS)
 
     def test_a_prompt_without_its_block_is_an_error(self, world: World) -> None:

@@ -186,9 +186,7 @@ def test_a_run_leaves_a_model_and_a_report(tmp_path: Path) -> None:
 def test_same_bytes_for_any_number_of_threads_and_any_order(tmp_path: Path) -> None:
     base, experts = family(tmp_path, experts=3)
     outs = []
-    for number, (threads, names) in enumerate(
-        [(1, sorted(experts)), (2, sorted(experts)), (4, sorted(experts, reverse=True))]
-    ):
+    for number, (threads, names) in enumerate([(1, sorted(experts)), (2, sorted(experts)), (4, sorted(experts, reverse=True))]):
         ctx = context(tmp_path / f"out{number}", threads)
         run(Inputs(base, {name: experts[name] for name in names}), Params(), ctx)
         outs.append(digests(ctx.out))

@@ -130,9 +130,7 @@ def test_overflow_of_the_stored_dtype_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_difference_is_listed(tmp_path: Path) -> None:
-    base = save(
-        tmp_path / "base", {"w": np.ones((2, 3), np.float32), "v": np.ones(2, np.float32), "x": np.ones(2, np.float32)}
-    )
+    base = save(tmp_path / "base", {"w": np.ones((2, 3), np.float32), "v": np.ones(2, np.float32), "x": np.ones(2, np.float32)})
     other = save(
         tmp_path / "other",
         {"w": np.ones((2, 4), np.float32), "v": np.ones(2, np.float16), "y": np.ones(1, np.float32)},

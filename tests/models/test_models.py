@@ -186,6 +186,15 @@ def test_the_proof_holds_and_counts_turns() -> None:
     assert models.prove_masks(tokenizer(), [example(seed) for seed in range(5)], chunk=2) == 15
 
 
+def test_the_order_of_arguments_does_not_matter() -> None:
+    """A call has one text, that of sorted keys, in training and in the tokenizer's corpus, as rows keep it."""
+    first, second = ({"role": "assistant", "content": "", "tool_calls": [call(0, "x", **how)]} for how in ({"b": 1, "a": {"d": 2, "c": 3}}, {"a": {"c": 3, "d": 2}, "b": 1}))  # fmt: skip
+    assert models.turn_text(first) == models.turn_text(second)
+    rendered = models.render(tokenizer(), None, [{"role": "user", "content": "hi"}, first])
+    row = models.Example("t0", None, [{"role": "user", "content": "hi"}, first], rendered)
+    assert models.prove_masks(tokenizer(), [row]) == 1
+
+
 def broken(how: str) -> models.Example:
     good = example(7)
     ids_, mask = list(good.rendered.ids), list(good.rendered.mask)

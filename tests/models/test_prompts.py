@@ -31,9 +31,7 @@ def test_one_line_names_the_world() -> None:
 
 
 def test_names_and_policy() -> None:
-    assert (
-        system_message(Shop(), {"tools": "names", "policy": "full"}) == "You are the shop agent.\n\nBe kind.\n\n# Tools\n\na, b"
-    )
+    assert system_message(Shop(), {"tools": "names", "policy": "full"}) == "You are the shop agent.\n\nBe kind.\n\n# Tools\n\na, b"
 
 
 def test_full_tools_read_as_the_chat_template_renders_them() -> None:

@@ -77,9 +77,7 @@ def one(agent: Any, person: Any, max_steps: int = 30) -> Any:
 
 def test_the_scripted_teacher_solves_the_problems() -> None:
     played = play(world(), jobs(2), teacher(), human(), seed=1)
-    assert [(talk.problem.problem_id, talk.trial) for talk in played] == [
-        (problem.problem_id, trial) for problem, trial in jobs(2)
-    ]
+    assert [(talk.problem.problem_id, talk.trial) for talk in played] == [(problem.problem_id, trial) for problem, trial in jobs(2)]
     assert sum(talk.outcome.reward for talk in played if talk.outcome) >= 0.9 * len(played)
     assert {talk.stop for talk in played} <= {"user_stop", "hand_over"}
     assert all(talk.messages[0]["role"] == "user" and talk.human == "scripted-human" for talk in played)

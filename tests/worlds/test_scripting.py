@@ -99,9 +99,7 @@ def test_merged_intents_keep_the_order_of_wishes() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(
-        st.text(max_size=40) | st.sampled_from([ASK_NAME, HELP, "yes or no?", "done", "sorry", "W1 U2"]), max_size=MAX_LINES + 3
-    )
+    st.lists(st.text(max_size=40) | st.sampled_from([ASK_NAME, HELP, "yes or no?", "done", "sorry", "W1 U2"]), max_size=MAX_LINES + 3)
 )
 def test_the_human_stands_garbage(replies: list[str]) -> None:
     """It never says an id that its intent does not hold, never says nothing, and never goes on for ever."""

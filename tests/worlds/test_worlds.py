@@ -79,11 +79,7 @@ def test_an_error_is_decided_once_per_conversation() -> None:
     tasks = problems("retail")
 
     def erring(rate: float) -> set[str]:
-        return {
-            one.problem.problem_id
-            for one in talk("retail", tasks, {"needless_reads": rate})
-            if one.outcome and one.outcome.broken
-        }
+        return {one.problem.problem_id for one in talk("retail", tasks, {"needless_reads": rate}) if one.outcome and one.outcome.broken}
 
     some, more = erring(0.3), erring(0.6)
     assert 0.2 * len(tasks) < len(some) < 0.4 * len(tasks) and some < more

@@ -42,9 +42,7 @@ class Group:
 class Hooks(Protocol):
     """The five places where papers differ. None of them keeps state: what has happened so far arrives in `history`."""
 
-    def next_problems(
-        self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int
-    ) -> list[Problem]:
+    def next_problems(self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int) -> list[Problem]:
         """Which `count` problems to play in this step, one group each."""
         ...
 
@@ -60,9 +58,7 @@ class Hooks(Protocol):
         """rewards (n,) and the number of each one's group (n,) -> advantages (n,)."""
         ...
 
-    def token_loss(
-        self, logp: torch.Tensor, old_logp: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
+    def token_loss(self, logp: torch.Tensor, old_logp: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Loss of each token (b, t); the room sums it over `mask` and divides by the step's number of trained tokens.
 
         logp: of the present policy, with gradient; old_logp: as recorded when the token was sampled; advantages (b, 1).

@@ -22,9 +22,7 @@ class LoopParams(Params):
     temperature: float = Field(1.0, gt=0, le=2, description="of the sampled conversations and of the scored log-probabilities")
     max_turns: int = Field(30, ge=1, description="assistant turns of a conversation; tau-bench's limit")
     max_turn_tokens: int = Field(96, ge=4, description="produced tokens of one turn")
-    max_episode_tokens: int = Field(
-        448, ge=32, description="tokens of a conversation; measured: keeps one babbler from padding all"
-    )
+    max_episode_tokens: int = Field(448, ge=32, description="tokens of a conversation; measured: keeps one babbler from padding all")
     rows: int = Field(128, ge=1, description="conversations played at once; measured: 128 to 256 are fastest")
     screen_problems: int = Field(300, ge=1, description="training problems that are played to know their difficulty")
     screen_trials: int = Field(4, ge=1, description="conversations a screened problem")

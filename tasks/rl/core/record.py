@@ -52,9 +52,7 @@ class Record:
 
     def groups(self) -> list[Group]:
         """Every group that was played, in order."""
-        return [
-            Group(**{**entry, "outcomes": tuple(entry["outcomes"]), "rewards": tuple(entry["rewards"])}) for entry in self.history
-        ]
+        return [Group(**{**entry, "outcomes": tuple(entry["outcomes"]), "rewards": tuple(entry["rewards"])}) for entry in self.history]
 
     def validated(self, result: Validation, max_fall: float) -> bool:
         """Add a validation; True when its checkpoint is the best so far. The first one always is."""
