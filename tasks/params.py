@@ -18,7 +18,7 @@ class BadInput(Exception):
 
 
 class Params(BaseModel):
-    """Base of every method's params: frozen, no unknown keys, no silent conversion of strings to numbers."""
+    """Base of every method's params: frozen, complete, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 

@@ -64,8 +64,8 @@ def test_commands(fresh: Project, arguments: tuple[str, ...], said: str) -> None
     assert said in refused(fresh, *arguments)
 
 
-def test_outside_a_project(fresh: Project, tmp_path: Path) -> None:
-    stranger = Project(tmp_path)
+def test_outside_a_project(fresh: Project) -> None:
+    stranger = Project(Path("/"))
     answer = stranger.cairn("run", check=False, PYTHONPATH=str(fresh.folder))
     assert answer.returncode == 2 and "is not inside a Cairn project" in answer.stderr
 
@@ -90,6 +90,6 @@ def test_a_module_that_dvc_yaml_does_not_list(tmp_path: Path) -> None:
     assert "stage 'worlds' uses my_shop/__init__.py, which is not among its deps in dvc.yaml" in answer.stderr
 
 
-def test_help_needs_no_project_and_no_library(tmp_path: Path, fresh: Project) -> None:
-    answer = Project(tmp_path).cairn("--help", PYTHONPATH=str(fresh.folder))
+def test_help_needs_no_project_and_no_library(fresh: Project) -> None:
+    answer = Project(Path("/")).cairn("--help", PYTHONPATH=str(fresh.folder))
     assert "run the road" in answer.stdout

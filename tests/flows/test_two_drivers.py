@@ -305,6 +305,23 @@ def test_damage_is_noticed_and_never_used(after: Project) -> None:
     assert "Running stage" not in after.dvc("repro", "base", "filter").stdout
 
 
+def test_a_foreign_or_corrupt_parquet_is_named(after: Project) -> None:
+    """Somebody else's file in data/: the stage that reads it says which file, and what is wrong with it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = after.folder / "data/generate/trajectories.parquet"
+    path.unlink()
+    path.write_text("no parquet")
+    answer = after.cairn("stage", "critique", check=False)
+    assert answer.returncode == 2 and "trajectories.parquet: not a readable Parquet file" in answer.stderr, answer.stderr
+    path.unlink()
+    pq.write_table(pa.table({"traj_id": ["x"]}), path)
+    answer = after.cairn("stage", "critique", check=False)
+    assert answer.returncode == 2 and "column 'problem_id' is missing" in answer.stderr, answer.stderr
+    assert ran(after.cairn("run", "--to", "filter")) == set(), "the store still has the real one"
+
+
 def test_a_deleted_workspace_is_laid_out_again(after: Project) -> None:
     before = after.identities()
     shutil.rmtree(after.folder / "data")
