@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
 
-.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop lock clean
+.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop bench-smoke lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -47,6 +47,9 @@ bench-noop: setup ## `make run` again with nothing changed; `dvc repro` beside i
 
 bench-shards: setup ## scheduling cost per item at 100,000 items
 	@$(BIN)/python -m infra.bench_shards
+
+bench-smoke: setup ## the whole road on the smoke profile, from nothing
+	@$(BIN)/python -m infra.bench_smoke
 
 bench-rollout: setup ## episodes per second of the rollout engine
 	@$(BIN)/python -m infra.bench_rollout
