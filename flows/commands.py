@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks import STAGES
+from tasks.execute import DAMAGED
 from tasks.params import BadInput, nearest
 
 
@@ -25,6 +26,8 @@ def run(asked: argparse.Namespace) -> int:
     from tasks.settings import parse_override
 
     start = time.monotonic()
+    if asked.only and (asked.first, asked.last) != (STAGES[0], STAGES[-1]):
+        raise BadInput("--only names one stage; --from and --to have no place beside it")
     first, last = (asked.only, asked.only) if asked.only else (asked.first, asked.last)
     bounds = STAGES.index(_stage(first, "--from")), STAGES.index(_stage(last, "--to"))
     if bounds[0] > bounds[1]:
@@ -44,8 +47,8 @@ def run(asked: argparse.Namespace) -> int:
             raise BadInput(f"--from {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
     if not todo:
         return _nothing_to_do(plan, steps, start)
-    if _meets_champion(plan, steps):
-        plan = open_plan(asked.profile, overrides, refresh)
+    plan.check_closures(step.stage for step in todo)
+    _check_champion(plan, part)
     from flows.pipeline import pipeline
 
     pipeline(asked.profile, overrides, first, last, refresh)
@@ -53,13 +56,21 @@ def run(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _meets_champion(plan: Any, steps: Sequence[Any]) -> bool:
-    from flows.promote import refresh_evidence
+def _check_champion(plan: Any, part: Sequence[str]) -> None:
+    """The champion has to play the gate: its bytes must be there before hours of training, not after."""
+    from flows.promote import champion
+    from tasks.champion import CHAMPION, read
 
-    if plan.experiment:
-        return False
-    candidate = next((step.artifact.identity for step in steps if step.stage == "merge" and step.artifact), None)
-    return refresh_evidence(plan.settings.project, plan.store, candidate)
+    evidence = read(plan.settings.project / CHAMPION)
+    wanted = {evidence["identity"]} if evidence else set()
+    if not plan.experiment and (now := champion(plan.store.state)):
+        wanted.add(now["identity"])
+    lost = [identity for identity in sorted(wanted) if not plan.store.has(identity)]
+    if "evaluate" in part and lost:
+        raise BadInput(
+            f"the champion {lost[0]} must play the gate, and its bytes are not in the store. `dvc pull` may bring them; "
+            "`cairn champion --none` decides from now on as if there were no champion."
+        )
 
 
 def _reports(plan: Any) -> Any:
@@ -70,15 +81,12 @@ def _reports(plan: Any) -> Any:
 def _nothing_to_do(plan: Any, steps: Sequence[Any], start: float) -> int:
     """Every stage is cached: look after the workspace, DVC and the report, and say so."""
     from flows.promote import ALIAS, champion
-    from flows.road import lay_out, tell_dvc
+    from flows.road import bring_up_to_date
 
     done = {step.stage: step.artifact for step in steps}
     if not plan.experiment:
-        touched = lay_out(plan, done.values())
-        if touched:
-            print(f"data/ was brought back for {', '.join(touched)}")
-        if said := tell_dvc(plan, done):
-            print(said)
+        for line in bring_up_to_date(plan, done):
+            print(line)
     path = _reports(plan) / "summary.json"
     if not _is_current(path, done):
         _render_again(plan, done)
@@ -98,12 +106,16 @@ def _nothing_to_do(plan: Any, steps: Sequence[Any], start: float) -> int:
 
 def _is_current(path: Any, done: Mapping[str, Any]) -> bool:
     try:
-        stages = json.loads(path.read_text())["stages"]
+        summary = json.loads(path.read_text())
+        stages = summary["stages"]
     except (OSError, ValueError, KeyError):
         return False
-    return path.with_name("report.html").exists() and {name: one["artifact"] for name, one in stages.items()} == {
-        name: artifact.identity for name, artifact in done.items()
-    }
+    waiting = summary["promotion"]["decision"] == "waiting"
+    return (
+        not waiting
+        and path.with_name("report.html").exists()
+        and {name: one["artifact"] for name, one in stages.items()} == {name: artifact.identity for name, artifact in done.items()}
+    )
 
 
 def _render_again(plan: Any, done: Mapping[str, Any]) -> None:
@@ -138,7 +150,8 @@ def _print_table(path: Any) -> None:
             cells = [_cell(figures.get(world, {}).get("pass_1")) for world in worlds]
             print(f"{model:<12}" + "".join(f"{cell:>26}" for cell in cells))
         print("(mean, 95 % interval over problems; simulated roles)")
-        promotion = summary["promotion"]
+    promotion = summary["promotion"]
+    if promotion["decision"]:
         version = f" (version {promotion['version']})" if promotion["version"] else ""
         print(f"\n{promotion['decision']}: {promotion['reason']}{version}")
     print(f"report: {path.with_name('report.html')}")
@@ -203,16 +216,22 @@ def methods(asked: argparse.Namespace) -> int:
 
 def status(asked: argparse.Namespace) -> int:
     """cairn status: a dry run of the workspace, and whether DVC agrees."""
+    _look(asked.verify)
+    return 0
+
+
+def _look(verify: bool) -> list[str]:
+    """Print each stage's state; returns those whose artifact is missing or damaged though nothing else changed."""
     from flows.road import behind, survey
     from flows.run import open_plan
 
     plan = open_plan()
-    steps = survey(plan, asked.verify)
+    steps = survey(plan, verify)
     _print_steps(steps)
     done = {step.stage: step.artifact for step in steps if step.artifact}
     late = behind(plan, done, {step.stage: step.job for step in steps if step.artifact and step.job})
-    print(f"dvc.lock is behind for {', '.join(late)}" if late else "dvc.lock agrees" if done else "dvc.lock is not asked")
-    return 0
+    print(f"dvc.lock is behind for {', '.join(late)}" if late else "dvc.lock agrees" if done else "nothing is cached yet")
+    return [step.stage for step in steps if DAMAGED in step.reasons]
 
 
 def doctor(asked: argparse.Namespace) -> int:
@@ -229,13 +248,13 @@ def doctor(asked: argparse.Namespace) -> int:
         if found != wanted:
             wrong.append(f"{name} is {found}, params/versions.yaml says {wanted}")
     print("\n".join(wrong) or "library versions agree with params/versions.yaml")
-    status(asked)
-    return 1 if wrong else 0
+    damaged = _look(asked.verify)
+    return 1 if wrong or damaged else 0
 
 
 def accept(asked: argparse.Namespace) -> int:
     """cairn accept: bind the stage's present key to the result it had."""
-    from flows.road import survey, tell_dvc
+    from flows.road import bring_up_to_date, survey
     from flows.run import open_plan
     from tasks.artifact import write_text
     from tasks.execute import remember
@@ -257,12 +276,11 @@ def accept(asked: argparse.Namespace) -> int:
     plan.store.record(step.job.key, old["identity"], {"accepted": asked.why, "changed": moved, "figures": old.get("figures", {})})
     remember(plan, step.job)
     path = plan.store.state / "accepted.jsonl"
-    line = {"stage": name, "why": asked.why, "changed": moved, "identity": old["identity"]}
-    write_text(path, (path.read_text() if path.exists() else "") + json.dumps(line) + "\n")
+    entry = {"stage": name, "why": asked.why, "changed": moved, "identity": old["identity"]}
+    write_text(path, (path.read_text() if path.exists() else "") + json.dumps(entry) + "\n")
     print(f"{name}: {old['identity'][:12]} accepted although {'; '.join(moved)}")
-    done = {one.stage: one.artifact for one in survey(plan) if one.artifact}
-    if said := tell_dvc(plan, done):
-        print(said)
+    for line in bring_up_to_date(plan, {one.stage: one.artifact for one in survey(plan) if one.artifact}):
+        print(line)
     return 0
 
 
@@ -292,7 +310,7 @@ def promote(asked: argparse.Namespace) -> int:
 
     with Run.open() as run:
         decision, candidate = _decided(run.plan)
-        promote_candidate(run, decision, candidate, approved=True)
+        promote_candidate(run, decision, candidate, approved=asked.why)
         return 0 if run.promotion["decision"] == "promote" else 1
 
 
@@ -310,13 +328,13 @@ def champion(asked: argparse.Namespace) -> int:
     """cairn champion: the ledger's last word, and the evidence file."""
     from flows import OUTSIDE, PROJECT, STATE
     from flows.promote import champion as who
-    from flows.promote import write_evidence
+    from flows.promote import forget
     from tasks.champion import CHAMPION, read
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     if asked.none:
-        write_evidence(PROJECT / CHAMPION, "none")
+        forget(STATE, PROJECT / CHAMPION)
     now, evidence = who(STATE), read(PROJECT / CHAMPION)
     print(f"champion: {f'''version {now['version']}, {now['identity']} ({now['event']}: {now['reason']})''' if now else 'none'}")
     print(f"evidence for decisions ({CHAMPION}): {evidence['identity'] if evidence else 'none'}")

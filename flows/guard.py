@@ -18,7 +18,8 @@ def guarded(main: Callable[[], int]) -> int:
     from tasks.execute import Changed, StageFailed
     from tasks.process import ProcessFailed
 
-    signal.signal(signal.SIGTERM, _terminated)  # so that a terminated run stops its trainings and its server as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGINT):  # a terminated run stops its trainings and its server as Ctrl-C does
+        signal.signal(number, _interrupted)
     try:
         code = main()
         sys.stdout.flush()
@@ -35,21 +36,21 @@ def guarded(main: Callable[[], int]) -> int:
     except (Changed, StageFailed, ProcessFailed) as error:
         _say(str(error))
         return 1
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
-            _say(
-                f"{error.strerror}: {error.filename or 'no file named'}. Nothing half-written was kept; make room or rights, run again."
-            )
-            return 1
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            where = error.filename or "no file named"
+            _say(f"{error.strerror}: {where}. Nothing half-written was kept; make room or rights, and run again.")
+            return 1
         if os.environ.get("CAIRN_DEBUG"):
             traceback.print_exc()
         _say(f"{type(error).__name__}: {error} (set CAIRN_DEBUG=1 for the traceback)")
         return 1
 
 
-def _terminated(*_: object) -> None:
+def _interrupted(*_: object) -> None:
+    from tasks.process import stop_all
+
+    stop_all()
     raise KeyboardInterrupt
 
 

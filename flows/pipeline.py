@@ -49,6 +49,7 @@ def pipeline(
         sft = road(train_sft, worlds, base, dataset)
         specialists = road(reinforce, worlds, sft)
         merged = road(merge_models, sft, specialists)
+        road.meet_champion(merged)
         trials = road(evaluate_models, worlds, base, sft, specialists, merged)
         decision = road(decide_promotion, merged, trials)
 

@@ -37,9 +37,9 @@ def ledger(state: Path) -> list[dict[str, Any]]:
 
 
 def champion(state: Path) -> dict[str, Any] | None:
-    """The ledger's last word on who is champion; None before the first promotion."""
-    moves = [entry for entry in ledger(state) if entry["event"] in ("promote", "rollback")]
-    return moves[-1] if moves else None
+    """The ledger's last word on who is champion; None before the first promotion and after `cairn champion --none`."""
+    entries = ledger(state)
+    return entries[-1] if entries and entries[-1]["event"] != "forget" else None
 
 
 def _write(state: Path, entry: Mapping[str, Any]) -> None:
@@ -83,10 +83,11 @@ def _commit(project: Path) -> str:
     return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
-def promote_candidate(run: Run, decision: Artifact | None, candidate: Artifact | None, approved: bool = False) -> None:
+def promote_candidate(run: Run, decision: Artifact | None, candidate: Artifact | None, approved: str = "") -> None:
     """Carry a decision out: register the candidate and move the alias, unless a gate failed or it was done before.
 
-    What happened is left in `run.promotion`: decision, reason, version, alias.
+    approved: why a person approves, for `promote.approval: manual`. What happened is left in `run.promotion`: decision, reason,
+    version, alias.
     """
     if decision is None or candidate is None:
         return
@@ -105,15 +106,20 @@ def promote_candidate(run: Run, decision: Artifact | None, candidate: Artifact |
         elif earlier:
             done = earlier[-1]
             run.promotion.update(version=done["version"], reason=f"this decision was carried out before, as version {done['version']}")
+        elif (met := (verdict.get("champion") or {}).get("identity")) != (now["identity"] if now else None):
+            reason = f"it was decided against {met or 'no champion'}, and the champion is another one now; `cairn run` decides anew"
+            run.promotion.update(decision="refuse", reason=f"{verdict['reason']}; not carried out: {reason}")
         elif plan.settings.shared.promote.approval == "manual" and not approved:
             run.promotion.update(decision="waiting", reason=f"{verdict['reason']}; `cairn promote` carries it out")
         else:
-            _promote(run, decision, candidate, verdict)
+            _promote(run, decision, candidate, verdict, now, approved)
     if run.promotion["decision"] != "refuse" or run.computed:
         plan.watch("promote", "note", {"note": f"{run.promotion['decision']}: {run.promotion['reason']}"})
 
 
-def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any]) -> None:
+def _promote(
+    run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], now: Mapping[str, Any] | None, approved: str
+) -> None:
     from tasks import track
 
     plan, store, name = run.plan, run.plan.store, run.plan.settings.shared.promote.model
@@ -127,15 +133,19 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
         "cairn.sha256": sha256(folder),
         "cairn.run": plan.run_key,
     }
-    version = track.register(run.tracker, name, folder, evidence, verdict["reason"])
-    before = track.move_alias(run.tracker, name, ALIAS, version)
+    # A kill between here and the ledger leaves a version that carries the decision: it is found, not registered twice.
+    version = track.version_with(run.tracker, name, "cairn.decision", decision.identity) or track.register(
+        run.tracker, name, folder, evidence, verdict["reason"]
+    )
+    track.move_alias(run.tracker, name, ALIAS, version)
     _write(
         store.state,
         {
             "event": "promote",
             "model": name,
             "version": version,
-            "previous": before,
+            "previous": now["version"] if now else None,
+            "approved": approved,
             "identity": candidate.identity,
             "decision": decision.identity,
             "reason": verdict["reason"],
@@ -179,6 +189,14 @@ def refresh_evidence(project: Path, store: Store, candidate: str | None) -> bool
     seen_anew(path)
     write_evidence(path, {"identity": now["identity"], "model": now["model"], "version": now["version"], **now["evidence"]})
     return True
+
+
+def forget(state: Path, path: Path) -> None:
+    """Decide from now on as if there were no champion; the alias stays where it is."""
+    with lock(state, "promote"):
+        if champion(state):
+            _write(state, {"event": "forget", "reason": "cairn champion --none"})
+        write_evidence(path, "none")
 
 
 def write_evidence(path: Path, evidence: Mapping[str, Any] | str) -> None:

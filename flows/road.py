@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import STAGES, dvc_lock
-from tasks.artifact import Artifact, Store, lock
+from tasks.artifact import Artifact, Store, lock, write_text
+from tasks.champion import CHAMPION
 from tasks.execute import Job, Plan, remember, why
 from tasks.fingerprint import DATA
 from tasks.params import BadInput
@@ -80,6 +81,17 @@ class Road:
             remember(self.plan, job)
         return self.done[stage]
 
+    def meet_champion(self, candidate: Artifact | None) -> None:
+        """Once the candidate is known: if it is not the champion itself, evaluate and decide get to know the present champion."""
+        from flows.promote import refresh_evidence
+
+        plan = self.plan
+        if candidate is None or plan.experiment or STAGES.index(self.last) < STAGES.index("evaluate"):
+            return
+        if refresh_evidence(plan.settings.project, plan.store, candidate.identity):
+            now = plan.store.hashes.path(plan.settings.project / CHAMPION)
+            self.plan = replace(plan, code={**plan.code, CHAMPION: now})
+
 
 # --- the workspace ---------------------------------------------------------------------------------------------------
 
@@ -92,13 +104,17 @@ def extras(store: Store, plan: Plan, artifact: Artifact) -> dict[str, str]:
 
 def lay_out(plan: Plan, artifacts: Iterable[Artifact]) -> list[str]:
     """Make the workspace's `data/` (and metrics) show these artifacts; returns the stages that had to be touched."""
+    with lock(plan.store.state, "workspace"):
+        return _lay_out(plan, artifacts)
+
+
+def _lay_out(plan: Plan, artifacts: Iterable[Artifact]) -> list[str]:
     store, project, touched = plan.store, plan.settings.project, []
-    with lock(store.state, "workspace"):
-        for artifact in artifacts:
-            moved = store.lay_out(artifact.identity, project / plan.stages[artifact.stage].out)
-            moved |= any([store.lay_out_file(md5, project / path) for path, md5 in extras(store, plan, artifact).items()])
-            if moved:
-                touched.append(artifact.stage)
+    for artifact in artifacts:
+        moved = store.lay_out(artifact.identity, project / plan.stages[artifact.stage].out)
+        moved |= any([store.lay_out_file(md5, project / path) for path, md5 in extras(store, plan, artifact).items()])
+        if moved:
+            touched.append(artifact.stage)
     return touched
 
 
@@ -114,27 +130,37 @@ def behind(plan: Plan, done: Mapping[str, Artifact], jobs: Mapping[str, Job]) ->
     ]
 
 
-def tell_dvc(plan: Plan, done: Mapping[str, Artifact]) -> str:
-    """Bring dvc.lock up to date with a run of the workspace; returns a line for people, empty when there was nothing to do.
+def bring_up_to_date(plan: Plan, done: Mapping[str, Artifact]) -> list[str]:
+    """Lay the artifacts out in the workspace and tell DVC; returns lines for people, none when there was nothing to do.
 
-    `dvc commit` writes the code, params and files that are there *now*. So first everything the run used is compared with the
-    disk; if anything differs, DVC is told nothing and `dvc status` will show the change.
+    `dvc commit` writes the code, params and files that are there *now*. So everything the run used is compared with the disk before
+    it, and what DVC wrote is compared with what the run found after it; if anything moved, dvc.lock is left as it was, and
+    `dvc status` will show the change. One lock covers all of it.
     """
-    project = plan.settings.project
-    jobs = {stage: _job_now(plan, stage, done) for stage in done}
-    stages = behind(plan, done, jobs)
-    if not stages:
-        return ""
-    if plan.settings.tree != plan.reread():
-        return f"{PIPELINE} changed during the run: dvc.lock was left as it was"
-    stale = [stage for stage in stages if jobs[stage].key.digest != done[stage].key]
-    if stale:
-        return f"code or params of {', '.join(stale)} changed during the run: dvc.lock was left as it was"
+    lines = []
     with lock(plan.store.state, "workspace"):
-        answer = dvc(project, "commit", "--force", *stages)
+        if touched := _lay_out(plan, done.values()):
+            lines.append(f"data/ brought up to date for {', '.join(touched)}")
+        jobs = {stage: _job_now(plan, stage, done) for stage in done}
+        if stages := behind(plan, done, jobs):
+            lines.append(_tell_dvc(plan, done, jobs, stages))
+    return lines
+
+
+def _tell_dvc(plan: Plan, done: Mapping[str, Artifact], jobs: Mapping[str, Job], stages: Sequence[str]) -> str:
+    path = plan.settings.project / "dvc.lock"
+    stale = [stage for stage in stages if jobs[stage].key.digest != done[stage].key]
+    if stale or plan.settings.tree != plan.reread():
+        what = f"code or params of {', '.join(stale)}" if stale else PIPELINE
+        return f"{what} changed during the run: dvc.lock was left as it was"
+    old = path.read_text() if path.exists() else None
+    answer = dvc(plan.settings.project, "commit", "--force", *stages)
     if answer.returncode:
         said = (answer.stderr or answer.stdout).strip().splitlines()
         return f"DVC could not be brought up to date ({said[-1] if said else 'no message'}); the next `cairn run` tries again"
+    if late := behind(plan, done, jobs):
+        path.unlink() if old is None else write_text(path, old)
+        return f"something of {', '.join(late)} changed while DVC looked at it: dvc.lock was left as it was"
     return f"dvc.lock updated for {', '.join(stages)}"
 
 

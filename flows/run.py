@@ -12,7 +12,7 @@ from typing import Any
 
 from flows import OUTSIDE, PROJECT, STATE
 from flows.console import Console
-from flows.road import everyone, lay_out, tell_dvc
+from flows.road import bring_up_to_date, everyone
 from tasks.artifact import Artifact, check_writable, write_text
 from tasks.execute import Plan
 from tasks.params import BadInput
@@ -61,9 +61,8 @@ class Run:
         """Bring the workspace and DVC up to date with what was found; an experiment touches neither."""
         if self.plan.experiment:
             return
-        lay_out(self.plan, done.values())
-        if said := tell_dvc(self.plan, done):
-            self.plan.watch("dvc", "note", {"note": said})
+        for line in bring_up_to_date(self.plan, done):
+            self.plan.watch("dvc", "note", {"note": line})
 
     def report(self, done: Mapping[str, Artifact]) -> None:
         """Write summary.json and report.html: views, never inputs."""

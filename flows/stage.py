@@ -31,6 +31,8 @@ def run_stage(stage: str, refresh: bool = False) -> str:
         else:
             artifact = _compute(run, stage, job.inputs)
         job.check_unchanged()
+        if workspace_inputs(plan, stage) != dict(job.inputs):
+            raise Changed(f"an input in data/ changed while stage {stage!r} ran; DVC is told to record nothing. Run again.")
         if plan.settings.tree != plan.reread():
             raise Changed(f"{PIPELINE} changed while stage {stage!r} ran; DVC is told to record nothing. Run again.")
         lay_out(plan, [artifact])

@@ -108,7 +108,8 @@ class Store:
     def view(self, identity: str) -> Path:
         """A folder with the artifact's files, for reading. LookupError when bytes are missing."""
         folder = self.state / "views" / identity
-        self.lay_out(identity, folder)
+        with lock(self.state, f"view-{identity[:32]}"):  # several threads and processes may want it first
+            self.lay_out(identity, folder)
         return folder
 
     def lay_out(self, identity: str, folder: Path) -> bool:

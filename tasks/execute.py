@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,9 @@ from tasks.artifact import Artifact, Store, lock, write_text
 from tasks.context import Context
 from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
 from tasks.params import BadInput, Params
-from tasks.settings import Settings
+from tasks.settings import Settings, dig
+
+DAMAGED = "its artifact is missing or damaged"
 
 
 class Changed(RuntimeError):
@@ -69,11 +71,18 @@ class Plan:
                 code[path] = _first_seen.setdefault(settings.project / path, store.hashes.path(settings.project / path))
         plan = cls(settings, store, stages, code, **more)
         settings.check()
+        _check_local_roles(settings, store)
         for about in stages.values():
+            _check_listed(settings, about)
             for file in about.files:
                 if not (settings.project / file).is_file():
                     raise BadInput(f"{file} is missing: dvc.yaml tracks it for stage {about.stage!r}. A file that says `{{}}` will do.")
         return plan
+
+    def check_closures(self, stages: Iterable[str]) -> None:
+        """Compare the imports of these stages with their deps now, not when their turn comes after hours."""
+        for stage in stages:
+            check_closure(self.settings, self.stages[stage])
 
     def job(self, stage: str, inputs: Mapping[str, str]) -> Job:
         """A stage's job, given the identities of its inputs. `Changed` when the code is no longer what it was at the start."""
@@ -97,6 +106,29 @@ class Plan:
         """Names this run for the tracker: the same params, code and versions give the same one, in every process."""
         versions = (self.settings.project / "params/versions.yaml").read_text()
         return Key({"tree": self.settings.tree, "code": self.code, "versions": versions}).digest
+
+
+def _check_local_roles(settings: Settings, store: Store) -> None:
+    """DVC sees the params and not the checkpoint's folder; so the params must name the bytes."""
+    for name, role in settings.shared.roles.items():
+        if role.backend == "local" and role.identity != (found := store.hashes.path(settings.project / role.path)):
+            raise BadInput(
+                f"{settings.source}: roles.{name}.identity = {role.identity!r}: the bytes in {role.path} are {found!r}. "
+                "Write that, so that a change of the checkpoint is a change of the params, for Cairn and for DVC."
+            )
+
+
+def _check_listed(settings: Settings, about: Listed) -> None:
+    missing = [path for path in about.code if not (settings.project / path).exists()]
+    if missing:
+        raise BadInput(f"dvc.yaml: stage {about.stage!r}: deps that do not exist: {', '.join(missing)}")
+    for key in about.settings:
+        try:
+            dig(settings.tree, key)
+        except KeyError:
+            raise BadInput(
+                f"{settings.source}: {key!r} is missing; dvc.yaml tracks it for stage {about.stage!r}. A profile is one complete file."
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -150,10 +182,15 @@ class Job:
         if found := self.plan.store.find(self.key):
             return found
         identity = dvc_lock.held(self.plan.settings.project, self.plan.stages[self.stage], self.key, self.plan.settings.tree)
-        if identity and self.plan.store.has(identity):
+        if identity and (self.plan.store.has(identity) or self._rescued(identity)):
             self.plan.watch(self.stage, "adopted", {"identity": identity})
             return self.plan.store.record(self.key, identity, {"adopted": True, "figures": {}})
         return None
+
+    def _rescued(self, identity: str) -> bool:
+        """Take an artifact that lies in the workspace into a store that lacks it (another CAIRN_HOME, or a damaged object)."""
+        folder = self.plan.settings.project / self.plan.stages[self.stage].out
+        return folder.is_dir() and self.plan.store.hashes.path(folder) == identity and self.plan.store.put(folder) == identity
 
     def spec(self, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "") -> dict[str, Any]:
         """Everything a method's run needs, as JSON: a process of its own can be started from it."""
@@ -170,9 +207,9 @@ class Job:
             "device": shared.device,
             "out": str(out),
             "scratch": str(scratch),
-            "prompt": seen.get("prompt") or {"tools": "none", "policy": "none"},
+            "prompt": seen.get("prompt"),
             "roles": {
-                name: role.model_dump(mode="json")
+                name: role.model_dump(mode="json") | {"path": str(self.plan.settings.project / role.path)}
                 for name, role in shared.roles.items()
                 if f"roles.{name}" in self.plan.stages[self.stage].settings
             },
@@ -189,10 +226,15 @@ class Job:
 
         return log, progress
 
-    def check_unchanged(self) -> None:
-        """Law 1, the second half: compare what the result depends on with what it was before the work."""
+    def check_unchanged(self, workbench: str = "") -> None:
+        """Law 1, the second half: compare what the result depends on with what it was before the work.
+
+        workbench: the key whose work in progress is thrown away when something changed, since edited code may have written it.
+        """
         now = key_of(self.plan.settings, self.plan.stages[self.stage], self.inputs, self.plan.store.hashes)
         if now.digest != self.key.digest:
+            if workbench:
+                self.plan.store.clear_workbench(workbench)
             raise Changed(
                 f"stage {self.stage!r}: changed while it ran, so its result was not recorded: "
                 f"{'; '.join(changed(self.key.parts, now.parts))}. Run again."
@@ -212,8 +254,8 @@ Work = Callable[[Path, Path], Mapping[str, Any]]
 def produce(job: Job, work: Work) -> Artifact:
     """Carry a job out, once: other processes with the same key wait and then find the result.
 
-    Raises Changed when code or inputs changed under it; whatever `work` raises passes through. In both cases nothing is recorded,
-    and `scratch` stays for the next attempt.
+    Raises Changed when code or inputs changed under it; whatever `work` raises passes through. In both cases nothing is recorded;
+    after a failure `scratch` stays for the next attempt.
     """
     plan, key = job.plan, job.key
     with lock(plan.store.state, f"key-{key.digest[:32]}", lambda text: plan.watch(job.stage, "waiting", {"note": text})):
@@ -222,9 +264,11 @@ def produce(job: Job, work: Work) -> Artifact:
         check_closure(plan.settings, plan.stages[job.stage])
         plan.watch(job.stage, "started", {"key": key.digest, "method": job.method})
         start = time.monotonic()
+        if job.refreshed:
+            plan.store.clear_workbench(key.digest)
         out, scratch = plan.store.workbench(key.digest)
         figures = work(out, scratch)
-        job.check_unchanged()
+        job.check_unchanged(key.digest)
         identity = plan.store.put(out)
         about = {"figures": dict(figures), "seconds": round(time.monotonic() - start, 3), "method": job.method}
         done = plan.store.record(key, identity, about)
@@ -285,7 +329,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         progress=progress,
         shards=shards,
         role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"]),
-        prompt=spec["prompt"],
+        prompt=spec["prompt"] or {},
     )
 
 
@@ -328,7 +372,7 @@ def why(plan: Plan, job: Job) -> list[str]:
     except (OSError, ValueError, KeyError):
         return ["never ran here"]
     differs = list(changed(old, job.key.parts))
-    return differs or ["its artifact is missing or damaged"]
+    return differs or [DAMAGED]
 
 
 def remember(plan: Plan, job: Job) -> None:

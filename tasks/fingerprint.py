@@ -188,9 +188,6 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
     inputs: stage -> identity of its artifact. Everything else is read now: the bytes of the listed code, the params as they would
     be used, the library versions, and the identity of every checkpoint that plays a role.
     """
-    missing = [path for path in about.code if not (settings.project / path).exists()]
-    if missing:
-        raise BadInput(f"dvc.yaml: stage {about.stage!r}: deps that do not exist: {', '.join(missing)}")
     return Key(
         {
             "stage": about.stage,
@@ -198,29 +195,18 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
             "params": settings.params(about.stage).model_dump(mode="json"),
             "inputs": {name: inputs[name] for name in about.inputs},
             "code": {path: hashes.path(settings.project / path) for path in about.code},
-            "settings": {key: _used(settings, key, hashes) for key in about.settings if key != about.stage},
+            "settings": {key: _used(settings, key) for key in about.settings if key != about.stage},
             "versions": read_yaml(settings.project / "params/versions.yaml"),
         }
     )
 
 
-def _used(settings: Settings, key: str, hashes: Hashes) -> Any:
-    """A shared setting as it is used: defaults filled in, and a local model named by its bytes."""
-    full = settings.shared.model_dump(mode="json")
-    try:
-        value = dig(full, key)
-    except KeyError:
-        return None
-    if key == "roles" or key.startswith("roles."):
-        roles = value if key == "roles" else {key.removeprefix("roles."): value}
-        return {name: _role(settings.project, role, hashes) for name, role in sorted(roles.items())}
+def _used(settings: Settings, key: str) -> Any:
+    """A shared setting as it is used, defaults filled in; a local model is named by its bytes, wherever they lie."""
+    value = dig(settings.shared.model_dump(mode="json"), key)
+    if key.startswith("roles."):
+        return {name: item for name, item in value.items() if name != "path"}
     return value
-
-
-def _role(project: Path, role: Mapping[str, Any], hashes: Hashes) -> dict[str, Any]:
-    if role["backend"] == "scripted":
-        return {"backend": "scripted", "errors": role["errors"]}
-    return {"backend": role["backend"], "identity": hashes.path(project / role["path"])}
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -16,11 +16,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.params import BadInput
 from tasks.start import kernels
 
 
 class ProcessFailed(RuntimeError):
     """The child ended without a result; the message ends with what it said last."""
+
+
+_children: set[subprocess.Popen[str]] = set()
+
+
+def stop_all() -> None:
+    """Kill the children of this process: an interrupted run does not wait for its trainings (they resume from their last state)."""
+    for child in list(_children):
+        child.kill()
 
 
 def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progress: Callable[..., None]) -> dict[str, Any]:
@@ -44,17 +54,22 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
             text=True,
             preexec_fn=_die_with_parent,
         )
+        _children.add(child)
         try:
             _pass_on(child, log, progress)
             code = child.wait()
         finally:
+            _children.discard(child)
             if child.poll() is None:
                 child.kill()
                 child.wait()
     if code == 0 and (scratch / "figures.json").exists():
         figures: dict[str, Any] = json.loads((scratch / "figures.json").read_text())
         return figures
-    raise ProcessFailed(_last_words(spec, scratch, code))
+    error = json.loads((scratch / "error.json").read_text()) if (scratch / "error.json").exists() else None
+    if error and error["kind"] == BadInput.__name__:
+        raise BadInput(error["text"])
+    raise ProcessFailed(_last_words(spec, scratch, code, error))
 
 
 def _die_with_parent() -> None:
@@ -72,10 +87,10 @@ def _pass_on(child: subprocess.Popen[str], log: Callable[..., None], progress: C
         {"log": log, "progress": progress}[kind](*rest)
 
 
-def _last_words(spec: Mapping[str, Any], scratch: Path, code: int) -> str:
+def _last_words(spec: Mapping[str, Any], scratch: Path, code: int, error: Mapping[str, str] | None) -> str:
     name = f"{spec['stage']}/{spec['method']}{' ' + spec['unit'] if spec.get('unit') else ''}"
-    if (scratch / "error.json").exists():
-        return f"{name}: {json.loads((scratch / 'error.json').read_text())}"
+    if error:
+        return f"{name}: {error['kind']}: {error['text']}"
     lines = (scratch / "output.txt").read_text(errors="replace").strip().splitlines()
     how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with code {code}"
     return f"{name}: its process {how}. It said last: {' | '.join(lines[-3:]) or 'nothing'}. All of it: {scratch / 'output.txt'}"
@@ -100,7 +115,7 @@ def _main(scratch: Path) -> int:
     try:
         figures = call(spec, ctx)
     except Exception as error:
-        (scratch / "error.json").write_text(json.dumps(f"{type(error).__name__}: {error}"))
+        (scratch / "error.json").write_text(json.dumps({"kind": type(error).__name__, "text": str(error)}))
         raise
     temporary = scratch / "figures.json.new"
     temporary.write_text(json.dumps(figures))

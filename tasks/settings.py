@@ -38,6 +38,7 @@ class Role(Params):
 
     backend: Literal["scripted", "local"] = Field("scripted", description="a script, or a checkpoint in this process")
     path: str = Field("", description="folder of the checkpoint, for backend local")
+    identity: str = Field("", description="identity of that folder's bytes, so that both drivers see a change of them")
     errors: dict[str, float] = Field({}, description="rate in [0, 1] of each systematic error of the script")
 
 

@@ -102,6 +102,8 @@ def fix(project: Path, threads: int = 1) -> Path:
     Places and switches that the user set are respected; kernels and threads are not negotiable, they are part of the result.
     """
     state = state_root(project)
+    if str(project) not in sys.path:
+        sys.path.insert(0, str(project))  # a world of the user's lies in the project folder, wherever the command was started
     for name, value in surroundings(state, threads).items():
         if name in _FIXED or name in _PROJECT_ONLY:
             os.environ[name] = value

@@ -165,21 +165,15 @@ def register(tracker: Tracker, name: str, checkpoint: Path, tags: Mapping[str, s
     return str(version.version)
 
 
-def move_alias(tracker: Tracker, name: str, alias: str, version: str) -> str | None:
-    """Point an alias at a version; returns the version it pointed at before, None when it was new."""
-    before = alias_version(tracker, name, alias)
+def version_with(tracker: Tracker, name: str, tag: str, value: str) -> str | None:
+    """The version of a model that carries a tag's value, None when there is none."""
+    found = tracker.client.search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
+    return str(found[0].version) if found else None
+
+
+def move_alias(tracker: Tracker, name: str, alias: str, version: str) -> None:
+    """Point an alias at a version."""
     tracker.client.set_registered_model_alias(name, alias, version)
-    return before
-
-
-def alias_version(tracker: Tracker, name: str, alias: str) -> str | None:
-    """The version an alias points at, None when there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(tracker.client.get_model_version_by_alias(name, alias).version)
-    except MlflowException:
-        return None
 
 
 def _numbers(figures: Any, prefix: str = "") -> list[tuple[str, float]]:

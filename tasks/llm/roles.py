@@ -53,7 +53,7 @@ def _scripted(name: str, wanted: Mapping[str, Any], world: Any, seed: int) -> Cl
 def _local(name: str, wanted: Mapping[str, Any], world: Any, seed: int) -> Client:
     from tasks.llm import local
 
-    return local.client(Path(wanted["path"]), wanted.get("identity", wanted["path"]))
+    return local.client(Path(wanted["path"]), wanted["identity"])
 
 
 _BACKENDS: Mapping[str, Callable[..., Client]] = {"scripted": _scripted, "local": _local}

@@ -16,28 +16,29 @@ from tasks.execute import Job, own_process, produce
 from tasks.fingerprint import Key, folder_id
 
 
-def unit_key(job: Job, world: str) -> Key:
-    """The key of one world's specialist: the stage's key with that world alone among its inputs.
+def unit_key(job: Job, world: str, threads: int) -> Key:
+    """The key of one world's specialist: the stage's key with that world alone among its inputs, and the threads it has.
 
-    Adding, dropping or changing another world leaves it as it is.
+    Adding, dropping or changing another world leaves it as it is, as long as that leaves it its threads.
     """
     files = job.plan.store.files(job.inputs["worlds"]) or {}
     own = {path: md5 for path, md5 in files.items() if path.startswith(f"{world}/")}
-    return Key({**job.key.parts, "inputs": {**job.inputs, "worlds": folder_id(own)}, "unit": world})
+    return Key({**job.key.parts, "inputs": {**job.inputs, "worlds": folder_id(own)}, "unit": world, "threads": threads})
 
 
 @task(name="specialist", task_run_name="rl: {unit.parts[unit]}", cache_key_fn=key, **STAGE)
-def reinforce_world(job: Job, unit: Key, side_by_side: int) -> dict[str, str]:
+def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
     """Train one world's specialist from the common SFT model, in a process of its own."""
     store, world = job.plan.store, unit.parts["unit"]
     with lock(store.state, f"key-{unit.digest[:32]}"):
         if not job.refreshed and (found := store.find(unit)):
             return asdict(found)
+        if job.refreshed:
+            store.clear_workbench(unit.digest)
         out, scratch = store.workbench(unit.digest)
         inputs = {"worlds": job.open("worlds"), "sft": job.open("sft"), "world": world}
-        threads = max(1, job.plan.settings.shared.threads // side_by_side)
-        figures = own_process(job, out, scratch, inputs, world, threads)
-        job.check_unchanged()
+        figures = own_process(job, out, scratch, inputs, world, unit.parts["threads"])
+        job.check_unchanged(unit.digest)
         done = store.record(unit, store.put(out), {"figures": figures})
         store.clear_workbench(unit.digest)
     return asdict(done)
@@ -49,10 +50,12 @@ def reinforce(job: Job) -> dict[str, str]:
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
         store = job.plan.store
-        units = [unit_key(job, folder.name) for folder in sorted(job.open("worlds").iterdir()) if folder.is_dir()]
+        worlds = [folder.name for folder in sorted(job.open("worlds").iterdir()) if folder.is_dir()]
+        threads = max(1, job.plan.settings.shared.threads // len(worlds))  # the specialists are trained side by side
+        units = [unit_key(job, world, threads) for world in worlds]
         with lock(store.state, f"slot-{job.plan.settings.shared.device}"):
             futures = [
-                reinforce_world.with_options(refresh_cache=job.refreshed or store.find(unit) is None).submit(job, unit, len(units))
+                reinforce_world.with_options(refresh_cache=job.refreshed or store.find(unit) is None).submit(job, unit)
                 for unit in units
             ]
             specialists = [Artifact(**future.result()) for future in futures]

@@ -78,7 +78,7 @@ class Chain:
                 "models": {name: self.artifact(room) / "model" for name, room in models.items()},
                 "candidate": "merged",
                 "candidate_id": "0" * 32,
-                "champion": self.artifact("sft") / "model",
+                "champion": None,
             }
         if stage == "decide":
             none = self.folder / "champion.yaml"

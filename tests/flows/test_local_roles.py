@@ -60,7 +60,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def local(ground: dict[str, Path]) -> dict[str, Any]:
-    return {"backend": "local", "path": str(ground["base"] / "model"), "errors": {}}
+    return {"backend": "local", "path": str(ground["base"] / "model"), "identity": "tiny", "errors": {}}
 
 
 @pytest.mark.parametrize("role", ["generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent"])
