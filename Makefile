@@ -21,6 +21,8 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@# DVC takes this path as it stands, so it must be absolute and stay out of git.
+	@$(BIN)/dvc config --local core.site_cache_dir "$(CURDIR)/.cairn/dvc"
 	@touch $@
 
 run: setup ## the whole road on the active params (profile quickstart as it comes)

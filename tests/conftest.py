@@ -39,6 +39,7 @@ class Project:
             "GIT_COMMITTER_NAME": "test",
             "GIT_COMMITTER_EMAIL": "test@example.org",
         }
+        self.environment["DVC_SITE_CACHE_DIR"] = str(folder / ".cairn/dvc")
         self.environment.pop("HF_HOME", None)
         self.environment.pop("TMPDIR", None)
 

@@ -53,7 +53,7 @@ def shop(road: Project, tmp_path: Path) -> Project:
     """A copy of the smoke project after its run, committed, with a registry of its own."""
     shutil.copytree(road.folder, tmp_path / "shop", symlinks=True)
     copy = Project(tmp_path / "shop")
-    copy.environment = dict(road.environment)
+    copy.environment |= {name: road.environment[name] for name in ("HOME", "PYTHONPATH", "CAIRN_TEST_CALLS")}
     (copy.folder / ".cairn/mlflow.db").unlink()
     shutil.rmtree(copy.folder / ".cairn/mlartifacts", ignore_errors=True)
     copy.git("add", "-A")

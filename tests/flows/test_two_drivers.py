@@ -52,7 +52,7 @@ def after(first: Project, tmp_path: Path) -> Project:
     """A copy of the project after its first run, store and all."""
     shutil.copytree(first.folder, tmp_path / "after", symlinks=True)
     copy = Project(tmp_path / "after")
-    copy.environment = dict(first.environment)
+    copy.environment["PREFECT_API_URL"] = first.environment["PREFECT_API_URL"]
     return copy
 
 
@@ -62,7 +62,7 @@ def ran(answer: subprocess.CompletedProcess[str]) -> set[str]:
 
 
 def touched_params(project: Project) -> None:
-    project.replace("params/pipeline.yaml", "rejection_sampling: {", "rejection_sampling: {deduplicate: false, ")
+    project.replace("params/pipeline.yaml", "deduplicate: true", "deduplicate: false")
 
 
 def test_run_then_repro(after: Project) -> None:
@@ -176,7 +176,7 @@ def test_a_fresh_clone_with_a_pull_runs_nothing(after: Project, tmp_path: Path) 
     after.dvc("push", "-q", *PART)
     after.git("clone", "-q", str(after.folder), str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
-    clone.environment = dict(after.environment)
+    clone.environment["PREFECT_API_URL"] = after.environment["PREFECT_API_URL"]
     clone.dvc("pull", "-q", *PART)
     answer = clone.cairn("run", "--to", "filter")
     assert ran(answer) == set() and "Nothing to do" in answer.stdout
@@ -282,7 +282,7 @@ def test_ctrl_c_ends_with_130_and_the_next_run_goes_on(tiny: Project, first: Pro
 
 
 def test_damage_is_noticed_and_never_used(after: Project) -> None:
-    """Delete, truncate and alter bytes of three artifacts in the store: they are made again, with the same identities."""
+    """Delete, truncate and alter bytes in the store: what data/ still holds is taken back, the rest is made again, all the same bytes."""
     before = after.identities()
     store = after.folder / ".cairn/store/files/md5"
 
@@ -300,7 +300,7 @@ def test_damage_is_noticed_and_never_used(after: Project) -> None:
     data[len(data) // 2] ^= 1
     altered.write_bytes(bytes(data))
     answer = after.cairn("run", "--to", "filter")
-    assert ran(answer) == {"base", "generate", "filter"}, answer.stderr
+    assert ran(answer) == {"base", "generate"}, answer.stderr
     assert after.identities() == before
     assert "Running stage" not in after.dvc("repro", "base", "filter").stdout
 
@@ -318,7 +318,7 @@ def test_a_foreign_or_corrupt_parquet_is_named(after: Project) -> None:
     path.unlink()
     pq.write_table(pa.table({"traj_id": ["x"]}), path)
     answer = after.cairn("stage", "critique", check=False)
-    assert answer.returncode == 2 and "column 'problem_id' is missing" in answer.stderr, answer.stderr
+    assert answer.returncode == 2 and "trajectories.parquet: column 'world' is missing" in answer.stderr, answer.stderr
     assert ran(after.cairn("run", "--to", "filter")) == set(), "the store still has the real one"
 
 
@@ -326,6 +326,6 @@ def test_a_deleted_workspace_is_laid_out_again(after: Project) -> None:
     before = after.identities()
     shutil.rmtree(after.folder / "data")
     answer = after.cairn("run", "--to", "filter")
-    assert ran(answer) == set() and "data/ was brought back" in answer.stdout
+    assert ran(answer) == set() and "data/ brought up to date" in answer.stdout
     assert after.dvc("status", *PART).stdout.strip() == "Data and pipelines are up to date."
     assert after.identities() == before
