@@ -23,10 +23,10 @@ from flows.run import Run
 from tasks.artifact import Artifact
 
 def main():
-    candidate, reason, verdict = sys.argv[1:4]
+    candidate, reason, verdict, met = sys.argv[1:5]
     with Run.open() as run, tempfile.TemporaryDirectory() as folder:
         gates = [{"name": "reference", "passed": verdict == "promote", "figures": {}, "explanation": reason}]
-        decision = {"decision": verdict, "reason": reason, "gates": gates, "candidate": {"model": "merged", "identity": candidate}}
+        decision = {"decision": verdict, "reason": reason, "gates": gates, "champion": {"identity": met} if met else None}
         Path(folder, "decision.json").write_text(json.dumps(decision))
         identity = run.plan.store.put(Path(folder))
         promote_candidate(run, Artifact("decide", "-", identity), Artifact("merge", "-", candidate))
@@ -61,8 +61,11 @@ def shop(road: Project, tmp_path: Path) -> Project:
     return copy
 
 
-def promote(project: Project, candidate: str, reason: str, verdict: str = "promote", **environment: str) -> dict[str, str]:
-    answer = project.run(sys.executable, "-c", PROMOTE, candidate, reason, verdict, **environment)
+def promote(
+    project: Project, candidate: str, reason: str, verdict: str = "promote", met: str = "", **environment: str
+) -> dict[str, str]:
+    """Carry out a decision for `candidate` that was taken against the champion `met`."""
+    answer = project.run(sys.executable, "-c", PROMOTE, candidate, reason, verdict, met, **environment)
     found: dict[str, str] = json.loads(answer.stdout.strip().splitlines()[-1])
     return found
 
@@ -94,13 +97,14 @@ def test_promote_once_then_again_then_another_then_back(shop: Project) -> None:
     loaded = json.loads(shop.run(sys.executable, "-c", LOAD).stdout.strip().splitlines()[-1])
     assert loaded["new"] >= 1 and loaded["object"] == "chat.completion"
 
-    assert promote(shop, sft, "better still")["version"] == "2"
+    assert "decided against no champion" in promote(shop, sft, "it met nobody")["reason"], "it never met the present champion"
+    assert promote(shop, sft, "better still", met=merged)["version"] == "2"
     entry = ledger(shop)[-1]
     assert entry["previous"] == "1" and entry["who"] and entry["when"] and entry["commit"]
     assert "version 2" in shop.cairn("champion").stdout
     assert "champion is version 1" in shop.cairn("rollback", "--why", "it is rude").stdout
     assert ledger(shop)[-1]["reason"] == "it is rude" and ledger(shop)[-1]["previous"] == "2"
-    redo = promote(shop, sft, "better still")
+    redo = promote(shop, sft, "better still", met=merged)
     assert "carried out before" in redo["reason"], "a decision moves the alias once"
 
 
@@ -109,12 +113,12 @@ def test_refusals(shop: Project) -> None:
     shop.git("commit", "-q", "--allow-empty", "-m", "newer")
     assert promote(shop, merged, "better")["version"] == "1"
     shop.git("checkout", "-q", "HEAD~1")
-    older = promote(shop, sft, "from the past")
+    older = promote(shop, sft, "from the past", met=merged)
     assert older["decision"] == "refuse" and "older than the champion's commit" in older["reason"]
     shop.git("checkout", "-q", "main")
-    assert "a DVC experiment promotes nothing" in promote(shop, sft, "x", DVC_EXP_NAME="exp-1")["reason"]
+    assert "a DVC experiment promotes nothing" in promote(shop, sft, "x", met=merged, DVC_EXP_NAME="exp-1")["reason"]
     shop.replace("params/pipeline.yaml", "approval: auto", "approval: manual")
-    assert promote(shop, sft, "wait for me")["decision"] == "waiting"
+    assert promote(shop, sft, "wait for me", met=merged)["decision"] == "waiting"
     assert len(ledger(shop)) == 1
 
 
@@ -130,6 +134,6 @@ def test_a_damaged_candidate_is_never_promoted(shop: Project) -> None:
     path.chmod(0o644)
     path.write_bytes(bytes(data))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    answer = shop.run(sys.executable, "-c", PROMOTE, merged, "better", "promote", check=False)
+    answer = shop.run(sys.executable, "-c", PROMOTE, merged, "better", "promote", "", check=False)
     assert answer.returncode == 2 and "is damaged in the store" in answer.stderr
     assert ledger(shop) == []

@@ -299,6 +299,8 @@ def test_damage_is_noticed_and_never_used(after: Project) -> None:
     data = bytearray(altered.read_bytes())
     data[len(data) // 2] ^= 1
     altered.write_bytes(bytes(data))
+    for stage in ("base", "generate"):
+        shutil.rmtree(after.folder / "data" / stage)
     answer = after.cairn("run", "--to", "filter")
     assert ran(answer) == {"base", "generate"}, answer.stderr
     assert after.identities() == before
