@@ -29,7 +29,7 @@ run: setup ## the whole road on the active params (profile quickstart as it come
 	@$(BIN)/cairn run
 
 test: setup ## all tests but the long reliability ones
-	@$(BIN)/python -m pytest -m "not reliability"
+	@$(BIN)/python -m pytest -m "not reliability" -n 2 --dist loadgroup
 
 test-reliability: setup ## twenty random kills of the smoke road, damage, full disk
 	@$(BIN)/python -m pytest -m reliability

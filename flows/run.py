@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ class Run:
         try:
             yield run
         except BaseException as error:
-            tracker.close(error)
+            with suppress(Exception):  # an interrupt may have left MLflow's session half-way; what ended the run is what counts
+                tracker.close(error)
             raise
         tracker.close(None)
 

@@ -19,7 +19,7 @@ from tasks.fingerprint import Hashes
 from tasks.settings import Settings, load
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("chain")]
 
 ALL = [(one.stage, one.name) for one in methods.everything()]
 FILES: Mapping[str, Mapping[str, Any]] = {

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Project
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 
 PROMOTE = """
 import json, sys, tempfile
@@ -50,12 +50,10 @@ print(json.dumps({"new": int(out.shape[1] - ids.shape[1]), "object": chat[0]["ob
 
 @pytest.fixture
 def shop(road: Project, tmp_path: Path) -> Project:
-    """A copy of the smoke project after its run, committed, with a registry of its own."""
+    """A copy of the smoke project after its run, committed, with its own copy of the registry."""
     shutil.copytree(road.folder, tmp_path / "shop", symlinks=True)
     copy = Project(tmp_path / "shop")
     copy.environment |= {name: road.environment[name] for name in ("HOME", "PYTHONPATH", "CAIRN_TEST_CALLS")}
-    (copy.folder / ".cairn/mlflow.db").unlink()
-    shutil.rmtree(copy.folder / ".cairn/mlartifacts", ignore_errors=True)
     copy.git("add", "-A")
     copy.git("commit", "-q", "-m", "run")
     return copy

@@ -12,7 +12,7 @@ import pytest
 from tasks import STAGES
 from tests.conftest import Project
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 
 
 def summary(project: Project) -> dict:  # type: ignore[type-arg]

@@ -21,7 +21,7 @@ import yaml
 
 from tests.conftest import Project, make_project
 
-pytestmark = pytest.mark.matrix
+pytestmark = [pytest.mark.matrix, pytest.mark.xdist_group("matrix")]
 
 PART = ("worlds", "base", "generate", "critique", "filter")
 
