@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
 
-.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop bench-smoke lock clean
+.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop bench-smoke figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -43,6 +43,9 @@ check: setup ## format, lint, types, import contracts, architecture: under a min
 
 docs: setup ## rewrite the generated parts of the README
 	@$(BIN)/python -m infra.readme --write
+
+figures: setup ## the models of the last run: pass^1 on write problems, paired differences
+	@$(BIN)/python -m infra.figures
 
 bench-noop: setup ## `make run` again with nothing changed; `dvc repro` beside it
 	@$(BIN)/python -m infra.bench_noop

@@ -144,7 +144,9 @@ def register(tracker: Tracker, name: str, checkpoint: Path, tags: Mapping[str, s
     """
     import mlflow
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     mlflow.set_tracking_uri(tracker.client.tracking_uri)
