@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.promote import promote_candidate
 from flows.road import Road
@@ -24,7 +25,11 @@ from tasks.sft.task import train_sft
 from tasks.worlds.task import freeze_worlds
 
 
-@flow(name="cairn", flow_run_name="cairn {profile}", validate_parameters=False)
+def _run_name() -> str:
+    return f"cairn {flow_run.parameters.get('profile') or 'workspace'}"
+
+
+@flow(name="cairn", flow_run_name=_run_name, validate_parameters=False)
 def pipeline(
     profile: str = "",
     overrides: Mapping[str, Any] | None = None,

@@ -235,8 +235,12 @@ def _say(text: str) -> None:
     print(f"cairn: {text}", file=sys.stderr, flush=True)
 
 
+ROOM = 100_000_000
+"""bytes that must be free before a run starts: the databases of Prefect and MLflow, and the artifacts of a small road"""
+
+
 def check_writable(state: Path) -> None:
-    """BadInput when the state root cannot be written: better now than after an hour."""
+    """BadInput when the state root cannot be written or has hardly any room left: better now than after an hour."""
     try:
         state.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=state):
@@ -245,3 +249,7 @@ def check_writable(state: Path) -> None:
         raise BadInput(
             f"{state} cannot be written ({error.strerror}). Make it writable, or set CAIRN_HOME to a folder that is."
         ) from None
+    if (free := shutil.disk_usage(state).free) < ROOM:
+        raise BadInput(
+            f"{state}: {free / 1e6:.0f} MB are free, {ROOM / 1e6:.0f} MB are needed to begin. Make room, or set CAIRN_HOME elsewhere."
+        )
