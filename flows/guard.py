@@ -37,14 +37,21 @@ def guarded(main: Callable[[], int]) -> int:
         _say(str(error))
         return 1
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
-            where = error.filename or "no file named"
-            _say(f"{error.strerror}: {where}. Nothing half-written was kept; make room or rights, and run again.")
-            return 1
         if os.environ.get("CAIRN_DEBUG"):
             traceback.print_exc()
-        _say(f"{type(error).__name__}: {error} (set CAIRN_DEBUG=1 for the traceback)")
+        _say(_in_words(error))
         return 1
+
+
+def _in_words(error: Exception) -> str:
+    """A failure in a line or three; what a database or the file system says of a full disk is said plainly."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        where = error.filename or "no file named"
+        return f"{error.strerror}: {where}. Nothing half-written was kept; make room or rights, and run again."
+    if "disk is full" in str(error):
+        return "No space left on the disk of the state root. Nothing half-written was kept; make room, and run again."
+    lines = "\n".join(str(error).splitlines()[:3])
+    return f"{type(error).__name__}: {lines} (set CAIRN_DEBUG=1 for the traceback)"
 
 
 def _interrupted(*_: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,8 +40,7 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
     Curves of an earlier, killed attempt are passed on again (the child rewrites them), so a resumed run logs whole curves.
     """
     scratch = Path(spec["scratch"])
-    for stale in ("figures.json", "error.json"):
-        (scratch / stale).unlink(missing_ok=True)
+    (scratch / "figures.json").unlink(missing_ok=True)
     (scratch / "spec.json").write_text(json.dumps(spec))
     environment = {**os.environ, **kernels(spec["threads"])}
     with (scratch / "output.txt").open("w") as output:
@@ -56,7 +56,7 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
         )
         _children.add(child)
         try:
-            _pass_on(child, log, progress)
+            error = _pass_on(child, log, progress)
             code = child.wait()
         finally:
             _children.discard(child)
@@ -66,9 +66,8 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
     if code == 0 and (scratch / "figures.json").exists():
         figures: dict[str, Any] = json.loads((scratch / "figures.json").read_text())
         return figures
-    error = json.loads((scratch / "error.json").read_text()) if (scratch / "error.json").exists() else None
-    if error and error["kind"] == BadInput.__name__:
-        raise BadInput(error["text"])
+    if error and error[0] == BadInput.__name__:
+        raise BadInput(error[1])
     raise ProcessFailed(_last_words(spec, scratch, code, error))
 
 
@@ -77,20 +76,28 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _pass_on(child: subprocess.Popen[str], log: Callable[..., None], progress: Callable[..., None]) -> None:
+def _pass_on(child: subprocess.Popen[str], log: Callable[..., None], progress: Callable[..., None]) -> list[str] | None:
+    """Pass curves and progress on until the child closes its end; returns [kind, text] of the error it ended with, if any."""
     assert child.stdout is not None
+    error = None
     for line in child.stdout:
         try:
             kind, *rest = json.loads(line)
         except ValueError:
             continue  # a library printed something; the child's own lines are JSON lists
-        {"log": log, "progress": progress}[kind](*rest)
+        if kind == "error":
+            error = rest
+        else:
+            {"log": log, "progress": progress}[kind](*rest)
+    return error
 
 
-def _last_words(spec: Mapping[str, Any], scratch: Path, code: int, error: Mapping[str, str] | None) -> str:
+def _last_words(spec: Mapping[str, Any], scratch: Path, code: int, error: list[str] | None) -> str:
     name = f"{spec['stage']}/{spec['method']}{' ' + spec['unit'] if spec.get('unit') else ''}"
+    if shutil.disk_usage(scratch).free < 1_000_000:  # libraries have many words for it
+        return f"{name}: No space left on the disk of {scratch}. Nothing half-written was kept; make room, and run again."
     if error:
-        return f"{name}: {error['kind']}: {error['text']}"
+        return f"{name}: {': '.join(error)}"
     lines = (scratch / "output.txt").read_text(errors="replace").strip().splitlines()
     how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with code {code}"
     return f"{name}: its process {how}. It said last: {' | '.join(lines[-3:]) or 'nothing'}. All of it: {scratch / 'output.txt'}"
@@ -115,7 +122,7 @@ def _main(scratch: Path) -> int:
     try:
         figures = call(spec, ctx)
     except Exception as error:
-        (scratch / "error.json").write_text(json.dumps({"kind": type(error).__name__, "text": str(error)}))
+        say("error", type(error).__name__, str(error))
         raise
     temporary = scratch / "figures.json.new"
     temporary.write_text(json.dumps(figures))
