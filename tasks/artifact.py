@@ -59,12 +59,6 @@ class Store:
                 temporary.write_bytes(listing_bytes(files))
         return identity
 
-    def put_file(self, path: Path) -> str:
-        """Take one file into the store; returns its md5."""
-        md5 = self.hashes.file(path)
-        self._keep(path, md5)
-        return md5
-
     def _keep(self, path: Path, md5: str) -> None:
         target = self._object(md5)
         if target.exists() and self.hashes.file(target) == md5:
