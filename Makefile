@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
 
-.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop bench-smoke figures lock clean
+.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop bench-smoke bench-quickstart figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -55,6 +55,9 @@ bench-shards: setup ## scheduling cost per item at 100,000 items
 
 bench-smoke: setup ## the whole road on the smoke profile, from nothing
 	@$(BIN)/python -m infra.bench_smoke
+
+bench-quickstart: setup ## the figures to reach: 3 seeds of the quickstart road from nothing, some ten minutes each
+	@$(BIN)/python -m infra.bench_quickstart
 
 bench-rollout: setup ## episodes per second of the rollout engine
 	@$(BIN)/python -m infra.bench_rollout

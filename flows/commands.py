@@ -138,6 +138,8 @@ def _print_steps(steps: Sequence[Any]) -> None:
 
 
 def _print_table(path: Any) -> None:
+    from flows.report.reading import place  # pyarrow takes a moment; `cairn --help` has none
+
     summary = json.loads(path.read_text())
     print(f"\n{'stage':<9} {'method':<20} {'seconds':>8}  artifact")
     for name, stage in summary["stages"].items():
@@ -146,7 +148,7 @@ def _print_table(path: Any) -> None:
     if "evaluate" in summary:
         worlds = sorted({world for model in summary["evaluate"].values() for world in model})
         print(f"\n{'pass^1':<12}" + "".join(f"{world:>26}" for world in worlds))
-        for model, figures in sorted(summary["evaluate"].items(), key=lambda one: _place(one[0])):
+        for model, figures in sorted(summary["evaluate"].items(), key=lambda one: place(one[0])):
             cells = [_cell(figures.get(world, {}).get("pass_1")) for world in worlds]
             print(f"{model:<12}" + "".join(f"{cell:>26}" for cell in cells))
         print("(mean, 95 % interval over problems; simulated roles)")
@@ -155,11 +157,6 @@ def _print_table(path: Any) -> None:
         version = f" (version {promotion['version']})" if promotion["version"] else ""
         print(f"\n{promotion['decision']}: {promotion['reason']}{version}")
     print(f"report: {path.with_name('report.html')}")
-
-
-def _place(model: str) -> tuple[int, str]:
-    """Models in the order of the road: base, sft, the specialists, merged."""
-    return {"base": 0, "sft": 1, "merged": 3}.get(model, 2), model
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

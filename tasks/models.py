@@ -10,6 +10,7 @@ what it produces in it. Law 7, "tokens are never re-rendered", rests on `render`
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -79,12 +80,39 @@ _SPECIAL = re.compile("<(?=" + "|".join(re.escape(token[1:]) for token in SPECIA
 PIECES = (
     r"(?:system|user|assistant)\n"  # a turn's header ends here, whatever comes next: encoding by turns equals encoding the whole
     r'|(?:\n?[\]}"]*(?:, )?[\[{]*"[a-z_]+": (?:\["|")?)+'  # JSON keys with what stands around them: fixed words of a world's API
-    r"|\d{1,3}"  # longer groups of digits, cut one by one, cannot be told apart when copied
-    r"| ?[a-z]+(?![a-z0-9_@-])(?: (?=[A-Z\d]))?|[a-z]+(?:_[a-z]+)+(?![a-z0-9_])"  # words, names of tools
-    r"|[a-z]+|[A-Z][A-Za-z]*(?: (?=[A-Z]))?"  # parts of identifiers, proper names: the same in prose and in a JSON string
-    r"|[^\sA-Za-z\d]+(?: [^\sA-Za-z\d]+)*(?:\n| (?=[A-Z\d]))?|\s"
+    r"|~"  # words of a world's data stand alone: one token in prose and in JSON, so that it can be found again and copied
+    r"|\d{1,2}"  # a hundred groups that every world uses often; of a thousand groups of three, many are too rare to be copied
+    r"| ?(?!~)[a-z]+(?![a-z0-9_@-])(?: (?=[A-Z\d]|~))?|[a-z]+(?:_[a-z]+)+(?![a-z0-9_])"  # other words, names of tools
+    r"|[a-z]+|[A-Z][A-Za-z]*"  # parts of identifiers, proper names
+    r"|[^\sA-Za-z\d]+(?: [^\sA-Za-z\d]+)*(?:\n| (?=[A-Z\d]|~))?|\s"
 )
-"""Pre-tokens of the tiny tokenizer: long where a world's API fixes the words, and alike wherever a name or an id is copied."""
+"""Pre-tokens of the tiny tokenizer: long where a world's API fixes the words, and alike wherever a name or a value is copied.
+`~` stands for any of the data's words."""
+_WORD = r"(?<![A-Za-z_])[a-z]+(?![A-Za-z_0-9])"
+
+
+def _pieces(words: Iterable[str]) -> str:
+    known = "|".join(sorted(words, key=lambda word: (-len(word), word)))
+    return PIECES.replace("~", rf"(?<![A-Za-z_])(?:{known})(?![A-Za-z_0-9])" if known else "(?!)")
+
+
+def data_words(messages: Sequence[Message]) -> set[str]:
+    """Lower-case words in the values that tools are given and answer with, errors apart: what an agent reads and repeats."""
+    values: list[Any] = [call["function"]["arguments"] for message in messages for call in message.get("tool_calls") or ()]
+    for message in messages:
+        if message["role"] == "tool":
+            with contextlib.suppress(ValueError):
+                values.append(json.loads(message["content"]))
+    found: set[str] = set()
+    while values:
+        value = values.pop()
+        if isinstance(value, dict) and set(value) != {"error"}:
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, str):
+            found.update(re.findall(_WORD, value))
+    return found
 
 
 def language(system: str | None, messages: Sequence[Message]) -> list[str]:
@@ -93,8 +121,10 @@ def language(system: str | None, messages: Sequence[Message]) -> list[str]:
     return [text for text in re.split(markers, "".join(_segments(system, messages, prompt=False))) if text]
 
 
-def build_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerBase:
+def build_tokenizer(texts: Iterable[str], vocab: int, words: Iterable[str] = ()) -> PreTrainedTokenizerBase:
     """Train a byte-level BPE tokenizer of at most `vocab` entries on `texts`; deterministic in the texts and their order.
+
+    words: lower-case words that keep no space to themselves, wherever they stand (`data_words`).
 
     Raises ValueError when `vocab` cannot hold the 256 bytes and the special tokens.
     """
@@ -105,7 +135,7 @@ def build_tokenizer(texts: Iterable[str], vocab: int) -> PreTrainedTokenizerBase
         raise ValueError(f"a byte-level vocabulary needs at least {256 + len(SPECIALS)} entries, not {vocab}")
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [pre_tokenizers.Split(Regex(_pieces(words)), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     bpe.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

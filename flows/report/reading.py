@@ -22,14 +22,14 @@ COLOURS = 4
 """Colours that specialists take in turn; base, sft and merged have their own."""
 
 
-def place(model: str) -> tuple[int, str]:
-    """The order of the road: base, sft, specialists by name, merged."""
-    return {"base": 0, "sft": 1, "merged": 3}.get(model, 2), model
+def place(model: str) -> tuple[float, str]:
+    """The order of the road: base, the control of sft, sft, specialists by name, merged."""
+    return {"base": 0, "sft_unfiltered": 0.5, "sft": 1, "merged": 3}.get(model, 2), model
 
 
 def colours(models: Sequence[str]) -> dict[str, str]:
     """CSS class of each model's colour, the same on the whole page."""
-    own = {"base": "m-base", "sft": "m-sft", "merged": "m-merged"}
+    own = {"base": "m-base", "sft_unfiltered": "m-base", "sft": "m-sft", "merged": "m-merged"}
     others = sorted(name for name in models if name not in own)
     return {**own, **{name: f"m-{index % COLOURS}" for index, name in enumerate(others)}}
 

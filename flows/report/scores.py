@@ -86,13 +86,14 @@ def _gain(pair: str, world: str, one: Mapping[str, Any], kinds: Mapping[str, str
 
 
 def is_step(pair: str) -> bool:
-    """Whether, of "later-earlier", one was made from the other: sft of base, specialists of sft, merged of sft and them.
+    """Whether, of "later-earlier", one was made from the other (sft of base, specialists of sft, merged
+    of sft and them), or is its control.
 
     >>> [is_step(pair) for pair in ("sft-base", "rl_shop-sft", "merged-sft", "merged-base", "rl_shop-rl_kiosk")]
     [True, True, True, False, False]
     """
     later, _, earlier = pair.partition("-")
-    return place(later)[0] - place(earlier)[0] == 1 or (later, earlier) == ("merged", "sft")
+    return place(later)[0] - place(earlier)[0] == 1 or (later, earlier) in (("merged", "sft"), ("sft", "sft_unfiltered"))
 
 
 def families(summary: Summary, models: Sequence[str]) -> list[dict[str, Any]]:

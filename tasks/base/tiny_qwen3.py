@@ -104,8 +104,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(ctx.threads)
-    texts = corpus(inputs.worlds, params.corpus_dialogues, ctx)
-    tokenizer = models.build_tokenizer(texts, params.vocab)
+    texts, words = corpus(inputs.worlds, params.corpus_dialogues, ctx)
+    tokenizer = models.build_tokenizer(texts, params.vocab, words)
     torch.manual_seed(ctx.seed_for("weights"))
     model = models.tiny_qwen3(tokenizer, params.layers, params.width, params.heads)
     with torch.no_grad():
@@ -119,19 +119,21 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "vocabulary": len(tokenizer),
         "corpus_texts": len(texts),
+        "data_words": len(words),
         "steps": params.steps,
         "first_loss": curve[0][1],
         "final_loss": curve[-1][1],
     }
 
 
-def corpus(worlds: Path, dialogues: int, ctx: Context) -> list[str]:
-    """Texts of the worlds' language: train-split conversations between the scripted roles, without planted errors.
+def corpus(worlds: Path, dialogues: int, ctx: Context) -> tuple[list[str], set[str]]:
+    """Texts of the worlds' language and the words of their data: train-split conversations between the scripted roles,
+    without planted errors.
 
-    And every group of two or three digits, so that an id that nobody has seen is cut like the seen ones.
+    And every group of two digits, so that an id that nobody has seen is cut like the seen ones.
     """
-    groups = [f"{number:0{size}d}" for size in (2, 3) for number in range(10**size)]
-    texts = [" ".join(groups)] * GROUPS
+    groups = [f"{number:02d}" for number in range(100)]
+    texts, words = [" ".join(groups)] * GROUPS, set[str]()
     for world in load_all(worlds).values():
         jobs = [(problem, 0) for problem in world.problems("train", dialogues, ctx.seed_for("corpus", world.name))]
         human = scripted.client("human", world, {}, ctx.seed)
@@ -139,7 +141,8 @@ def corpus(worlds: Path, dialogues: int, ctx: Context) -> list[str]:
         system = system_message(world, ctx.prompt)
         for played in play(world, jobs, agent, human, seed=ctx.seed_for("corpus")):
             texts += models.language(system, played.messages)
-    return texts
+            words |= models.data_words(played.messages)
+    return texts, words
 
 
 def look_back(model: PreTrainedModel) -> None:

@@ -14,10 +14,12 @@ from tasks.execute import Job, StageFailed, own_process, produce
 
 
 def models(job: Job) -> dict[str, Path]:
-    """Every model of the road by name, in its order: base, sft, rl_<world> ..., merged."""
+    """Every model of the road by name, in its order: base, sft_unfiltered (if there is one), sft, rl_<world> ..., merged."""
+    control = job.open("sft") / "unfiltered/model"
     specialists = {f"rl_{folder.name}": folder / "model" for folder in sorted(job.open("rl").iterdir())}
     return {
         "base": job.open("base") / "model",
+        **({"sft_unfiltered": control} if control.is_dir() else {}),
         "sft": job.open("sft") / "model",
         **specialists,
         "merged": job.open("merge") / "model",

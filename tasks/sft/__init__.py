@@ -12,8 +12,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Inputs:
-    """worlds: folder of frozen worlds (for the system prompt). base: folder with model/. filter: folder with dataset.parquet."""
+    """worlds: folder of frozen worlds (for the system prompt). base: folder with model/. filter: folder with dataset.parquet.
+    unfiltered: train on as many rows as were kept, drawn from all, whatever the filter said (the control)."""
 
     worlds: Path
     base: Path
     filter: Path
+    unfiltered: bool = False

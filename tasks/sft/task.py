@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,28 @@ from prefect import task
 from tasks.cached import STAGE, key
 from tasks.execute import Job, own_process, produce
 
+CONTROL = "unfiltered"
+"""Folder, unit and figures of the model that is trained on unfiltered rows."""
+
 
 @task(name="sft", task_run_name="sft: {job.method}", cache_key_fn=key, **STAGE)
 def train_sft(job: Job) -> dict[str, str]:
-    """Fine-tune the base on the kept rows, in a process of its own."""
+    """Fine-tune the base on the kept rows, in a process of its own; beside it the control, where one is asked for."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        return own_process(job, out, scratch, {name: job.open(name) for name in ("worlds", "base", "filter")})
+        inputs = {name: job.open(name) for name in ("worlds", "base", "filter")}
+        if not job.params.model_dump().get("control"):
+            return own_process(job, out, scratch, inputs)
+        threads = max(1, job.plan.settings.shared.threads // 2)
+        folders = [(out, scratch), (out / CONTROL, scratch / CONTROL)]
+        for folder in folders[1]:
+            folder.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(2) as pool:
+            both = [
+                pool.submit(own_process, job, *folder, {**inputs, "unfiltered": unfiltered}, unit, threads)
+                for folder, unfiltered, unit in zip(folders, (False, True), ("", CONTROL), strict=True)
+            ]
+            figures, control = (future.result() for future in both)
+        return {**figures, CONTROL: control}
 
     return asdict(produce(job, work))

@@ -81,8 +81,7 @@ class Desk:
     line: str = ""
     lines: int = 0
     key: str = ""
-    _used: int = 0
-    _barrier: list[Call] = field(default_factory=list)
+    _reported: list[Call] = field(default_factory=list)
 
     # --- reading the conversation --------------------------------------------------------------------------------------------
 
@@ -180,9 +179,9 @@ class Desk:
     def read(self, name: str, /, **arguments: Any) -> Any:
         """The answer of a look-up, None when it was refused. An earlier write about the same id makes an answer stale."""
         ids = set(map(str, arguments.values()))
-        after = max((call.place for call in self._barrier if ids & set(map(str, call.arguments.values()))), default=-1)
+        after = max((call.place for call in self._reported if ids & set(map(str, call.arguments.values()))), default=-1)
         found = [call for call in self.calls if call.name == name and call.arguments == arguments and call.place > after]
-        if not found or (len(found) == 1 and name != "find_user" and not self._used and self._reads_twice(name)):
+        if not found or (len(found) == 1 and name != "find_user" and not self._reported and self._reads_twice(name)):
             self.call(name, arguments)
         return found[0].answer
 
@@ -208,12 +207,10 @@ class Desk:
 
     def write(self, name: str, summary: str, /, **arguments: Any) -> Any:
         """Announce a write, wait for a yes, make it. Its answer, None when it was refused."""
-        made = [call for call in self.calls if call.name in self.writes]
-        if self._used < len(made):
-            call = made[self._used]
-            self._used += 1
-            self._barrier.append(call)
-            return call.answer
+        reported = set(map(id, self._reported))
+        if made := [call for call in self.calls if call.name == name and id(call) not in reported]:
+            self._reported.append(made[0])
+            return made[0].answer
         question = f"{summary} {QUESTION}"
         if not (self.reply == question and agrees(self.line)) and not self.errs("skips_confirmation"):
             self.say(question)

@@ -104,16 +104,29 @@ def test_tokenizer_is_deterministic_and_bounded() -> None:
 
 
 def test_identifiers_read_the_same_after_a_space_and_after_a_quote() -> None:
-    """Groups of at most three digits, and no piece of a name or an id swallows what stands before it."""
+    """Groups of at most two digits, and no piece of a name or an id swallows what stands before it."""
 
     def pieces(text: str) -> list[str]:
         return [tokenizer().decode([token]) for token in tokenizer()(text)["input_ids"]]
 
-    digits = models.build_tokenizer(["123 456 7 12345678"] * 5, 300)
-    assert [digits.decode([token]) for token in digits("1234567")["input_ids"]] == ["123", "456", "7"]
+    digits = models.build_tokenizer(["12 34 56 7 1234567"] * 5, 300)
+    assert [digits.decode([token]) for token in digits("1234567")["input_ids"]] == ["12", "34", "56", "7"]
     for name in ("W1234567", "Ada", "ada_7", "get_order"):
         assert pieces(f"x {name}")[-len(pieces(name)) :] == pieces(name)
         assert pieces(f'{{"order_id": "{name}"')[-len(pieces(name)) - 1 : -1] == pieces(name)
+
+
+def test_words_of_the_data_are_one_token_wherever_they_stand() -> None:
+    """As an argument, inside an answer's text, and in prose before a full stop."""
+    call = {"function": {"name": "get_product", "arguments": {"product": "mug"}}}
+    answer = {"role": "tool", "content": '{"I1": "red mug 9"}'}
+    refused = {"role": "tool", "content": '{"error": "no such thing"}'}
+    words = models.data_words([{"role": "assistant", "tool_calls": [call]}, answer, refused])
+    assert words == {"mug", "red"}
+    text = 'The red mug. {"I1": "red mug 9"}'
+    built = models.build_tokenizer([text] * 9, 400, words)
+    pieces = [built.decode([token]) for token in built(text)["input_ids"]]
+    assert (pieces.count("red"), pieces.count("mug"), "".join(pieces)) == (2, 2, text)
 
 
 # Parsing.

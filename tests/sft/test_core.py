@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from tasks.models import tiny_qwen3
+from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Row, batches, collate, load_data
 from tasks.sft.core.hooks import Hooks, Tokens, total_loss
+from tasks.sft.core.loop import Training
 from tests.models.talks import dataset, tokenizer, worlds
 
 PROMPT = {"tools": "none", "policy": "none"}
@@ -107,3 +110,52 @@ def test_a_row_that_does_not_fit_is_named_not_cut(tmp_path: Path) -> None:
     fitting = load(tmp_path, max_length=limit)
     assert {name: f"{size} tokens" for name, size in sizes.items() if size > limit}.items() <= dict(fitting.dropped).items()
     assert {row.name for row in fitting.train} == {name for name, size in sizes.items() if size <= limit}
+
+
+def test_the_control_draws_as_many_rows_from_all(tmp_path: Path) -> None:
+    """Row t10, which the filter dropped, is among 9 train rows of which 8 are drawn; validation stays as it is."""
+    filtered = load(tmp_path)
+    drawn = [{row.name for row in load(tmp_path, unfiltered=random.Random(seed)).train} for seed in range(8)]
+    assert {len(names) for names in drawn} == {8} and any("t10" in names for names in drawn)
+    control = load(tmp_path, unfiltered=random.Random(0))
+    assert [row.name for row in control.validation] == [row.name for row in filtered.validation]
+
+
+def params(**more: Any) -> Training:
+    return Training(learning_rate=0.01, **more)
+
+
+def test_muon_moves_matrices_of_the_layers_and_adamw_the_rest() -> None:
+    """By hand: the first step of Muon on a gradient with orthogonal rows of one length goes along that gradient."""
+    import torch
+
+    model = tiny_qwen3(tokenizer(), layers=1, width=32, heads=2)
+    both = optimizer.build(model, params(optimizer="muon", muon_rate=0.01))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    square = model.model.layers[0].self_attn.q_proj.weight
+    square.grad = torch.nn.init.orthogonal_(torch.empty(32, 32))
+    model.model.norm.weight.grad = torch.ones(32)
+    both.step()
+    moved = square.detach() - before["model.layers.0.self_attn.q_proj.weight"]
+    cosine = -(moved * square.grad).sum() / moved.norm() / square.grad.norm()
+    assert cosine.item() == pytest.approx(1.0, abs=0.01)
+    assert moved.pow(2).mean().sqrt().item() == pytest.approx(0.01 * 0.2, rel=0.2)  # match_rms_adamw: 0.2 of the rate
+    step = model.model.norm.weight.detach() - before["model.norm.weight"]
+    assert step.mean().item() == pytest.approx(-0.01, rel=1e-3)  # AdamW's first step is its rate
+
+
+def test_a_schedule_reaches_every_part_and_a_state_comes_back() -> None:
+    model = tiny_qwen3(tokenizer(), layers=1, width=32, heads=2)
+    both = optimizer.build(model, params(optimizer="muon"))
+    for group in both.param_groups:
+        group["lr"] = 0.0
+    for parameter in model.parameters():
+        parameter.grad = parameter.detach().clone()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    both.step()
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    again = optimizer.build(model, params(optimizer="muon"))
+    again.load_state_dict(both.state_dict())
+    assert [group["lr"] for group in again.param_groups] == [0.0] * len(both.param_groups)

@@ -6,6 +6,7 @@ number that transformers computes from labels (the limit in which the room's loo
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +77,20 @@ def test_it_learns_and_accounts_for_every_row(inputs: Inputs, tmp_path: Path) ->
     assert words.chat_template == models.CHAT_TEMPLATE and not model.training
 
 
-def test_the_same_bytes_again_and_after_a_kill(inputs: Inputs, tmp_path: Path) -> None:
-    figures = tune(inputs, tmp_path / "a", tmp_path / "sa")
-    assert figures == tune(inputs, tmp_path / "b", tmp_path / "sb")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_same_bytes_again_and_after_a_kill(inputs: Inputs, tmp_path: Path, optimizer: str) -> None:
+    run = partial(tune, inputs, optimizer=optimizer)
+    figures = run(tmp_path / "a", tmp_path / "sa")
+    assert figures == run(tmp_path / "b", tmp_path / "sb")
     assert same(tmp_path / "a", tmp_path / "b")
     assert figures["steps"] > 10
     with pytest.raises(KeyboardInterrupt):
-        tune(inputs, tmp_path / "c", tmp_path / "sc", stop=10)
+        run(tmp_path / "c", tmp_path / "sc", stop=10)
     assert [path.name for path in (tmp_path / "sc" / "states").iterdir()] == ["checkpoint-8"]
     (tmp_path / "sc" / "staging" / "checkpoint-12").mkdir(parents=True)  # half written when the kill came
-    assert figures == tune(inputs, tmp_path / "d", tmp_path / "sc")
+    assert figures == run(tmp_path / "d", tmp_path / "sc")
     assert same(tmp_path / "a", tmp_path / "d")
-    assert figures == tune(inputs, tmp_path / "e", tmp_path / "sa")  # killed after the last step, before the artifact was stored
+    assert figures == run(tmp_path / "e", tmp_path / "sa")  # killed after the last step, before the artifact was stored
     assert same(tmp_path / "a", tmp_path / "e")
 
 

@@ -49,8 +49,11 @@ def load_data(
     prompt: Mapping[str, str],
     max_length: int,
     row_weight: Callable[[Mapping[str, Any]], float],
+    unfiltered: random.Random | None = None,
 ) -> Data:
     """The kept rows of train and validation as tokens; the mask proof has held for each of them.
+
+    unfiltered: draws as many train rows from all of them instead, kept or not (the control; validation stays as it is).
 
     Every row of the file is accounted for: not marked to keep, of the test split, without a turn, longer than max_length
     tokens, or used. Raises MaskError naming the row whose tokens are not what a server would read and the assistant produce.
@@ -58,6 +61,10 @@ def load_data(
     systems = {name: system_message(world, prompt) for name, world in load_all(worlds).items()}
     rows = read_table(path, DATASET).drop_columns(["turns"]).to_pylist()
     used = [row for row in rows if row["keep"] and row["split"] in ("train", "validation")]
+    if unfiltered is not None:
+        everything = [row for row in rows if row["split"] == "train"]
+        train = unfiltered.sample(everything, sum(row["split"] == "train" for row in used))
+        used = train + [row for row in used if row["split"] == "validation"]
     talks = [[message_of(message) for message in row["messages"]] for row in used]
     rendered = render_many(tokenizer, [(systems[row["world"]], talk) for row, talk in zip(used, talks, strict=True)])
     names = [row["traj_id"] for row in used]

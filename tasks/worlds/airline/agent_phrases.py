@@ -2,10 +2,10 @@
 
 ASK_BOOKING = "Which booking is it?"
 CANCEL = "I will cancel booking {booking_id}."
-MOVE = "I will move booking {booking_id} to the {day} flight."
+MOVE = "I will move booking {booking_id} to the {day} flight {flight_id}."
 CABIN = "I will change booking {booking_id} to {cabin}."
 BAGS = "I will put {bags} bags on booking {booking_id}."
-BOOK = "I will book the {day} flight from {origin} to {destination} in {cabin}."
+BOOK = "I will book the {day} flight {flight_id} from {origin} to {destination} in {cabin}."
 VOUCHER = "I will give a voucher of {amount} for booking {booking_id}."
 DONE = "Done."
 REFUNDED = "Done, the refund is {price}."

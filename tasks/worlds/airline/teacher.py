@@ -76,7 +76,7 @@ def _move(desk: Desk, booking_id: str, origin: str, destination: str, wanted: st
         return desk.refusal(say.NO_FLIGHT.format(day=day))
     if desk.forbids(full):
         return desk.refusal(say.FULL.format(day=day))
-    summary = say.MOVE.format(booking_id=booking_id, day=day)
+    summary = say.MOVE.format(booking_id=booking_id, day=day, flight_id=flight_id)
     answer = desk.write("change_flight", summary, booking_id=booking_id, flight_id=flight_id)
     return say.COSTS.format(price=desk.amount(answer["price"])) if answer else say.DONE
 
@@ -125,7 +125,8 @@ def book(desk: Desk, slots: Slots) -> str:
         return desk.refusal(say.NO_FLIGHT.format(day=day))
     if desk.forbids(full):
         return desk.refusal(say.FULL.format(day=day))
-    summary = say.BOOK.format(day=day, origin=slots["origin"], destination=slots["destination"], cabin=slots["cabin"])
+    route = {name: slots[name] for name in ("origin", "destination", "cabin")}
+    summary = say.BOOK.format(day=day, flight_id=flight_id, **route)
     user_id = desk.user()["user_id"]
     answer = desk.write("book_flight", summary, user_id=user_id, flight_id=flight_id, cabin=slots["cabin"])
     return say.COSTS.format(price=desk.amount(answer["price"])) if answer else say.DONE

@@ -96,7 +96,7 @@ def _swap(desk: Desk, slots: Slots, status: str, tool: str, phrase: str) -> str:
     found, _, *sold_out = variants[new_item_id].split()
     if desk.forbids(bool(sold_out)):
         return desk.refusal(say.SOLD_OUT.format(option=option, product=product))
-    summary = phrase.format(product=product, order_id=order_id, option=found)
+    summary = phrase.format(product=product, item_id=item_id, order_id=order_id, option=found, new_item_id=new_item_id)
     answer = desk.write(tool, summary, order_id=order_id, item_id=item_id, new_item_id=new_item_id)
     return say.SWAPPED.format(price=desk.amount(answer["price"])) if answer else say.DONE
 
@@ -132,7 +132,7 @@ def give_back(desk: Desk, slots: Slots) -> str:
     if not item_id:
         return desk.refusal(say.NO_ITEM.format(product=slots["product"], order_id=order_id))
     target = order["paid"] if slots["target"] == "original" else _payment(desk, slots["target"], other_than=order["paid"])
-    summary = say.RETURN.format(product=slots["product"], order_id=order_id, payment_id=target)
+    summary = say.RETURN.format(product=slots["product"], item_id=item_id, order_id=order_id, payment_id=target)
     answer = desk.write("return_item", summary, order_id=order_id, item_id=item_id, payment_id=target)
     return say.REFUNDED.format(price=desk.amount(answer["refund"])) if answer else say.DONE
 
