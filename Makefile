@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
 
-.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop bench-smoke bench-quickstart figures lock clean
+.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop bench-smoke bench-quickstart gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -61,6 +61,9 @@ bench-quickstart: setup ## the figures to reach: 3 seeds of the quickstart road 
 
 bench-rollout: setup ## episodes per second of the rollout engine
 	@$(BIN)/python -m infra.bench_rollout
+
+gpu-proof: setup ## SFT and GRPO of a 0.6 B model, and the road with a 50 M one (needs a GPU; LOCK=requirements-cuda.lock)
+	@$(BIN)/python -m infra.gpu_proof
 
 lock: ## resolve pyproject.toml anew into requirements.lock, requirements-cuda.lock and params/versions.yaml
 	@$(PYTHON) infra/lock.py

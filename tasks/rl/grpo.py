@@ -8,7 +8,7 @@ one sequence, tokens that the model did not produce are masked, all of an episod
 Departures:
 1. No KL term: beta is 0, as in DAPO.
 2. Groups are dropped by their raw outcomes, so that shaped rewards cannot bring a group without spread to life; dropped
-   groups are counted and not replaced by further sampling.
+   groups are counted and not replaced by further sampling (DAPO's dynamic sampling); instead their problem waits.
 3. The ratio's denominator is the probability recorded when the token was sampled. One pass is made over each step's
    conversations, so that the ratio is 1 up to rounding and the clip binds only if a method takes more.
 
@@ -29,7 +29,7 @@ from tasks.rl import Inputs
 from tasks.rl.core.hooks import Group, Screened
 from tasks.rl.core.loop import reinforce
 from tasks.rl.core.params import LoopParams, check_loop
-from tasks.rl.core.pool import has_spread, round_robin
+from tasks.rl.core.pool import has_spread, in_turn
 from tasks.worlds import Problem, Trajectory
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Grpo:
     params: Params
 
     def next_problems(self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int) -> list[Problem]:
-        """Every problem of the pool in turn, families spread evenly."""
-        return round_robin(step, count, pool, seed)
+        """Every problem of the pool in turn, families spread evenly; one whose group agreed waits."""
+        return in_turn(count, pool, history, seed)
 
     def shape(self, played: Trajectory) -> dict[str, float]:
         """The outcome alone."""

@@ -53,11 +53,14 @@ def reinforce(job: Job) -> dict[str, str]:
         worlds = [folder.name for folder in sorted(job.open("worlds").iterdir()) if folder.is_dir()]
         threads = max(1, job.plan.settings.shared.threads // len(worlds))  # the specialists are trained side by side
         units = [unit_key(job, world, threads) for world in worlds]
-        with lock(store.state, f"slot-{job.plan.settings.shared.device}"):
-            futures = [
-                reinforce_world.with_options(refresh_cache=job.refreshed or store.find(unit) is None).submit(job, unit)
-                for unit in units
-            ]
+        device = job.plan.settings.shared.device
+        with lock(store.state, f"slot-{device}"):
+            futures: list[Any] = []
+            for unit in units:
+                if futures and device != "cpu":
+                    futures[-1].wait()  # one GPU's memory is for one training
+                anew = job.refreshed or store.find(unit) is None
+                futures.append(reinforce_world.with_options(refresh_cache=anew).submit(job, unit))
             specialists = [Artifact(**future.result()) for future in futures]
         figures = {}
         for unit, specialist in zip(units, specialists, strict=True):

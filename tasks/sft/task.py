@@ -28,7 +28,8 @@ def train_sft(job: Job) -> dict[str, str]:
         folders = [(out, scratch), (out / CONTROL, scratch / CONTROL)]
         for folder in folders[1]:
             folder.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(2) as pool:
+        side_by_side = job.plan.settings.shared.device == "cpu"  # one GPU's memory is for one training
+        with ThreadPoolExecutor(2 if side_by_side else 1) as pool:
             both = [
                 pool.submit(own_process, job, *folder, {**inputs, "unfiltered": unfiltered}, unit, threads)
                 for folder, unfiltered, unit in zip(folders, (False, True), ("", CONTROL), strict=True)

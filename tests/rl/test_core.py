@@ -11,7 +11,7 @@ from tasks.rl.core import record
 from tasks.rl.core.hooks import Group, Screened
 from tasks.rl.core.loop import _columns
 from tasks.rl.core.params import LoopParams, check_loop
-from tasks.rl.core.pool import choose_pool, difficulty, has_spread, round_robin
+from tasks.rl.core.pool import choose_pool, difficulty, has_spread, in_turn
 from tasks.worlds import Problem, Trajectory
 from tests.rollout import tiny
 
@@ -30,19 +30,36 @@ def names(pool: list[Screened]) -> list[str]:
 
 def test_the_pool_keeps_every_family() -> None:
     """By hand: six places, two families, three places each. Of the writes (solved 1, 2, 0, 3 of 4) the three medium ones
-    stay. No refusal is of medium difficulty (0, 4, 0, 4): screening over all families would drop them; here one that is
-    always solved, one that is never solved and one that is always solved stay."""
+    stay. No refusal is of medium difficulty (0, 4, 0, 4): screening over all families would drop them; here max(1, 3 // 4)
+    = 1 that is always solved and 1 that is never solved stay."""
     items = screened("write", 1, 2, 0, 3) + screened("forbidden", 0, 4, 0, 4)
-    assert names(choose_pool(items, 6)) == ["forbidden1", "forbidden0", "forbidden3", "write0", "write1", "write3"]
+    assert names(choose_pool(items, 6)) == ["forbidden1", "forbidden0", "write0", "write1", "write3"]
     assert difficulty(items) == {"forbidden": {"always": 2, "never": 2}, "write": {"never": 1, "sometimes": 3}}
 
 
 def test_families_are_spread_evenly_and_every_problem_comes_once_a_round() -> None:
     """By hand: three problems of family a stand at 1/6, 1/2 and 5/6 of a round, the one of family b at 1/2: a a b a."""
     pool = screened("a", 1, 1, 1) + screened("b", 1)
-    walk = [one for step in range(4) for one in round_robin(step, 2, pool, seed=1)]
+    walk: list[Problem] = []
+    history: list[Group] = []
+    for step in range(4):
+        now = in_turn(2, pool, history, seed=1)
+        history += [Group(step, one.problem_id, one.family, (0, 1), (0.0, 1.0)) for one in now]
+        walk += now
     assert [one.family for one in walk] == ["a", "a", "b", "a"] * 2
     assert {one.problem_id for one in walk[:4]} == {"a0", "a1", "a2", "b0"} and walk[:4] == walk[4:]
+
+
+def test_a_problem_whose_group_agreed_waits_three_turns() -> None:
+    """By hand: two problems; a's groups agree and count 4, b's count 1. a b b b b (a: 4, b: 4), then a again."""
+    pool = screened("a", 1) + screened("b", 1)
+    walk: list[str] = []
+    history: list[Group] = []
+    for step in range(6):
+        (now,) = in_turn(1, pool, history, seed=1)
+        history.append(Group(step, now.problem_id, now.family, (1, 1) if now.family == "a" else (0, 1), (0.0, 1.0)))
+        walk.append(now.family)
+    assert walk == ["a", "b", "b", "b", "b", "a"]
 
 
 def test_never_solved_problems_take_few_places() -> None:

@@ -9,44 +9,50 @@ from collections.abc import Sequence
 from tasks.rl.core.hooks import Group, Screened
 from tasks.worlds import Problem
 
-NEVER = 4
-"""At most one in 4 of a family's places goes to problems that were never solved: they rarely give a gradient, but a family whose
-problems are all of that kind must not fall out. Ours."""
+GUARDS = 4
+"""At most one in 4 of a family's places goes to problems that were always solved, and one in 4 to problems never solved. They
+rarely give a gradient, but a family whose problems are all of that kind must not fall out. Ours."""
+REST = 3
+"""A problem whose group agreed in its outcomes waits as long as this many more turns would have taken: four of eight groups
+agreed when it did not; ours."""
 
 
 def choose_pool(screened: Sequence[Screened], size: int) -> list[Screened]:
-    """At most `size` problems, an equal share a family: first those of medium difficulty (solved sometimes), then, in turns,
-    problems always solved (they guard what is known) and some that were never solved.
+    """At most `size` problems, at most an equal share a family: those of medium difficulty (solved sometimes), then a few
+    always solved (they guard what is known) and a few never solved.
 
     Screening over all families at once would drop the never-solved refusals and keep the writes: acting would be rewarded, and
     refusing unlearned (measured: refusals fell from 0.52 to 0.1).
     """
     families = sorted({item.problem.family for item in screened})
     share = -(-size // max(1, len(families)))
+    guards = max(1, share // GUARDS)
     pool: list[Screened] = []
     for family in families:
         mine = [item for item in screened if item.problem.family == family]
         medium = [item for item in mine if 0 < item.solved < item.trials]
-        always = [item for item in mine if item.solved == item.trials]
-        never = [item for item in mine if item.solved == 0][: max(1, share // NEVER)]
-        pool += (medium + _alternate(always, never))[:share]
+        always = [item for item in mine if item.solved == item.trials][:guards]
+        never = [item for item in mine if item.solved == 0][:guards]
+        pool += (medium + always + never)[:share]
     return pool
 
 
-def _alternate(first: Sequence[Screened], second: Sequence[Screened]) -> list[Screened]:
-    rank = [(index, 0, item) for index, item in enumerate(first)] + [(index, 1, item) for index, item in enumerate(second)]
-    return [item for _, _, item in sorted(rank, key=lambda entry: entry[:2])]
+def in_turn(count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int) -> list[Problem]:
+    """The next `count` problems: whichever were played least, families spread evenly over a round.
 
-
-def round_robin(step: int, count: int, pool: Sequence[Screened], seed: int) -> list[Problem]:
-    """`count` problems for `step` (from 0) of an endless walk: every problem once a round, families spread evenly over it."""
+    A group whose outcomes agreed counts as 1 + REST, so that its problem waits: conversations go where there is something to
+    learn. Without such groups every problem comes once a round.
+    """
+    played: Counter[str] = Counter()
+    for group in history:
+        played[group.problem_id] += 1 if has_spread(group) else 1 + REST
     places = []
     for family in sorted({item.problem.family for item in pool}):
         line = [item.problem for item in pool if item.problem.family == family]
         random.Random(f"{seed}-{family}").shuffle(line)
-        places += [((index + 0.5) / len(line), family, problem) for index, problem in enumerate(line)]
-    walk = [problem for _, _, problem in sorted(places, key=lambda place: place[:2])]
-    return [walk[turn % len(walk)] for turn in range(step * count, (step + 1) * count)]
+        places += [(played[problem.problem_id], (index + 0.5) / len(line), family, problem) for index, problem in enumerate(line)]
+    walk = [problem for _, _, _, problem in sorted(places, key=lambda place: place[:3])]
+    return [walk[turn % len(walk)] for turn in range(count)]
 
 
 def difficulty(screened: Sequence[Screened]) -> dict[str, dict[str, int]]:

@@ -1,0 +1,86 @@
+"""The GPU proof on a CPU: its path from the worlds to the merged model on two layers, and what it says without a GPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import gpu_proof
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # main() sets it: put back afterwards
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_without_a_gpu_it_says_so_and_writes_nothing(no_gpu: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_proof.main(["--out", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "no GPU here" in said.err and "--device cpu --tiny" in said.err
+    assert not said.out and not list(tmp_path.iterdir())
+
+
+def test_an_override_that_does_not_exist_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--device", "cpu", "--tiny", "--set", "rl.grpo.group=3", "--out", str(tmp_path)]
+    assert gpu_proof.main(asked) == 2
+    assert "rl.grpo" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def proof(folder: Path, tiny: bool) -> gpu_proof.Proof:
+    return gpu_proof.Proof(folder, "cpu", tiny, (), folder / "gpu_proof.json", ends=0.0)
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+@pytest.mark.parametrize("part", list(gpu_proof.SIZES))
+def test_the_sizes_are_params_of_the_rooms(part: str, tiny: bool, tmp_path: Path) -> None:
+    """Those for a GPU are not run here; they must at least be accepted."""
+    proof(tmp_path, tiny).settings(part).check()
+
+
+def test_the_roads_model_has_about_50_million_parameters(tmp_path: Path) -> None:
+    params: Any = proof(tmp_path, tiny=False).settings("road").params("base")
+    wide = -(-8 * params.width // 96) * 32
+    weights = params.vocab * params.width + params.layers * (4 * params.width**2 + 3 * params.width * wide)
+    assert 45e6 < weights < 55e6
+
+
+def test_a_spent_budget_starts_no_stage(tmp_path: Path) -> None:
+    spent = proof(tmp_path, tiny=True)
+    with pytest.raises(gpu_proof.Spent, match="before worlds"):
+        spent.run(spent.settings(), "worlds", {})
+
+
+@pytest.mark.smoke
+def test_the_whole_proof_on_a_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "infra.gpu_proof", "--device", "cpu", "--tiny", "--vocab", "2000", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    text = (tmp_path / "gpu_proof.json").read_text()
+    record = json.loads(text)
+    figures = {(row["part"], row["stage"], row["figure"]): row["value"] for row in record["rows"]}
+    for stage, figure in (
+        ("sft", "steps/s"),
+        ("sft", "tokens/s, without padding"),
+        ("grpo", "steps/s"),
+        ("grpo", "produced tokens/s of play"),
+    ):
+        assert figures["throughput", stage, figure] > 0
+    assert figures["throughput", "grpo", "trained tokens/s of the update"] > 0, "every group trains"
+    assert figures["throughput", "sft", "peak GPU memory, GiB"] is None, "no GPU, no figure"
+    assert record["throughput"]["model"]["stored_in"] == ["BF16"] and record["throughput"]["model"]["vocabulary"] == 2000
+    assert record["throughput"]["sft_computed_in"] == {"training": "float32 (weights float32)"}
+    assert set(record["throughput"]["grpo_computed_in"]) == {"rollout", "training"}
+    played = [(row["stage"], row["world"]) for row in record["rows"] if row["figure"] == "pass^1"]
+    stages = ["base", "sft", "rl_airline", "rl_retail", "merged"]
+    assert played == [(stage, world) for stage in stages for world in ("airline", "retail")]
+    minutes = [row["minutes"] for row in record["rows"] if row["figure"] == "pass^1"]
+    assert minutes == sorted(minutes) and not record["left_out"]
+    assert record["machine"]["gpu"] is None and str(ROOT) not in text and str(tmp_path) not in text
