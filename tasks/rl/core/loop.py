@@ -118,7 +118,9 @@ class Loop:
         self._step = _Step([], [], [])
         self._held_out = world.problems("validation", params.validation_problems, ctx.seed_for("validation"))
 
-    def _play(self, model: PreTrainedModel, jobs: Sequence[tuple[Problem, int]], *names: object) -> list[Trajectory]:
+    def _play(
+        self, model: PreTrainedModel, jobs: Sequence[tuple[Problem, int]], *names: object, temperature: float | None = None
+    ) -> list[Trajectory]:
         """Play with the present policy, sampled; `names` key the noise. The model's mode is as it was afterwards."""
         params, training = self.params, model.training
         agent = CheckpointAgent(
@@ -127,7 +129,7 @@ class Loop:
             self.ctx.prompt,
             name="policy",
             rows=min(params.rows, len(jobs)),
-            temperature=params.temperature,
+            temperature=params.temperature if temperature is None else temperature,
             max_turn_tokens=params.max_turn_tokens,
             max_episode_tokens=params.max_episode_tokens,
         )
@@ -252,7 +254,8 @@ class Loop:
         """Sampled pass^1 on the validation split, by family; a new best checkpoint is written to the scratch folder."""
         from tasks import models
 
-        played = self._play(model, [(problem, 0) for problem in self._held_out], "validation")
+        jobs = [(problem, 0) for problem in self._held_out]
+        played = self._play(model, jobs, "validation", temperature=self.params.validation_temperature)
         counted = [talk for talk in played if talk.stop not in NOT_THE_AGENTS]
         tried = Counter(talk.problem.family for talk in counted)
         won = Counter(talk.problem.family for talk in counted if _won(talk))

@@ -19,7 +19,12 @@ class LoopParams(Params):
     schedule: Literal["linear", "constant", "cosine"] = Field("linear", description="learning rate over the steps; TRL's default")
     max_grad_norm: float = Field(1.0, gt=0, description="clip of the gradient's norm; TRL's default")
     slices: int = Field(1, ge=1, description="backward passes a step; more save memory")
-    temperature: float = Field(1.0, gt=0, le=2, description="of the sampled conversations and of the scored log-probabilities")
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        le=2,
+        description="of the sampled conversations and the scored log-probabilities; measured: 1.2 for a policy sure of itself",
+    )
     max_turns: int = Field(30, ge=1, description="assistant turns of a conversation; tau-bench's limit")
     max_turn_tokens: int = Field(96, ge=4, description="produced tokens of one turn")
     max_episode_tokens: int = Field(448, ge=32, description="tokens of a conversation; measured: keeps one babbler from padding all")
@@ -28,6 +33,7 @@ class LoopParams(Params):
     screen_trials: int = Field(4, ge=1, description="conversations a screened problem")
     pool: int = Field(132, ge=1, description="problems kept for training, in equal shares of the families; measured: 130")
     validate_every: int = Field(10, ge=1, description="steps between validations; the state to resume from is saved as often")
+    validation_temperature: float = Field(0.7, ge=0, le=2, description="of the sampled validation; evaluate's own default")
     validation_problems: int = Field(96, ge=1, description="problems of the validation split, one sampled conversation each")
     max_family_fall: float = Field(
         0.35, ge=0, le=1, description="a checkpoint whose pass^1 in some family fell by more cannot become the best"
