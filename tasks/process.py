@@ -43,6 +43,7 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
     (scratch / "figures.json").unlink(missing_ok=True)
     (scratch / "spec.json").write_text(json.dumps(spec))
     environment = {**os.environ, **kernels(spec["threads"])}
+    environment.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a training is for one GPU: the Trainer would spread batches over all
     with (scratch / "output.txt").open("w") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "tasks.process", str(scratch)],

@@ -10,7 +10,8 @@ Departures:
 2. Groups are dropped by their raw outcomes, so that shaped rewards cannot bring a group without spread to life; dropped
    groups are counted and not replaced by further sampling (DAPO's dynamic sampling); instead their problem waits.
 3. The ratio's denominator is the probability recorded when the token was sampled. One pass is made over each step's
-   conversations, so that the ratio is 1 up to rounding and the clip binds only if a method takes more.
+   conversations, so that the ratio is 1 up to rounding and the clip binds only if a method takes more. (On a GPU the loss
+   runs in bfloat16 autocast and sampling in float32: up to that rounding.)
 
 Cost: groups x group_size conversations a step; 2.2 to 2.6 s for 64 conversations of a 0.66 M model on one thread.
 """

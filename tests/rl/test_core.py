@@ -37,6 +37,21 @@ def test_the_pool_keeps_every_family() -> None:
     assert difficulty(items) == {"forbidden": {"always": 2, "never": 2}, "write": {"never": 1, "sometimes": 3}}
 
 
+def test_scores_under_autocast_are_those_of_float32_up_to_its_rounding() -> None:
+    """What a GPU does: matrices in bfloat16 (8 bits of mantissa), log-probabilities summed in float32."""
+    import torch
+
+    from tasks.rl.core.scoring import score
+
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    ones, trained = torch.ones_like(ids), torch.ones((1, 3), dtype=torch.long)
+    wide, _ = score(tiny.model(), ids, ones, trained, temperature=1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow, entropy = score(tiny.model(), ids, ones, trained, temperature=1.0)
+    assert narrow.dtype == entropy.dtype == torch.float32 and not narrow.equal(wide)
+    assert (narrow - wide).abs().max() < 0.1
+
+
 def test_families_are_spread_evenly_and_every_problem_comes_once_a_round() -> None:
     """By hand: three problems of family a stand at 1/6, 1/2 and 5/6 of a round, the one of family b at 1/2: a a b a."""
     pool = screened("a", 1, 1, 1) + screened("b", 1)

@@ -211,7 +211,9 @@ class Loop:
         mask = batch["completion_mask"] * batch["tool_mask"]
         if not mask.any():  # no group trains: a step of zero gradient
             return sum((weight.sum() for weight in model.parameters() if weight.requires_grad), torch.zeros(())) * 0.0
-        logp, entropy = score(model, ids, present, mask, self.params.temperature)
+        device = ids.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.params.bf16 and device != "cpu"):
+            logp, entropy = score(model, ids, present, mask, self.params.temperature)
         losses = self.hooks.token_loss(logp, batch["sampling_per_token_logps"], batch["advantages"][:, None], mask)
         self._step.entropy += float(entropy.sum())
         self._step.tokens += int(mask.sum())

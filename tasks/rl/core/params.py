@@ -25,6 +25,7 @@ class LoopParams(Params):
         le=2,
         description="of the sampled conversations and the scored log-probabilities; measured: 1.2 for a policy sure of itself",
     )
+    bf16: bool = Field(True, description="bfloat16 autocast of the loss on a GPU; conversations are sampled in the weights' float32")
     max_turns: int = Field(30, ge=1, description="assistant turns of a conversation; tau-bench's limit")
     max_turn_tokens: int = Field(96, ge=4, description="produced tokens of one turn")
     max_episode_tokens: int = Field(448, ge=32, description="tokens of a conversation; measured: keeps one babbler from padding all")
