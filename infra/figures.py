@@ -30,8 +30,8 @@ def main() -> int:
         for world in worlds:
             print(_line(f"  {model}, {world}", metrics["evaluate"][model][world]["families"]["write"]["pass_1"]))
     print("paired differences of pass^1, all families")
-    steps = [f"{later}-{earlier}" for later, earlier in (("sft", "base"), ("merged", "sft"), ("merged", "base"))]
-    for pair in (*steps, *(f"rl_{world}-sft" for world in worlds)):
+    steps = ["sft-base", "sft-sft_unfiltered", *(f"rl_{world}-sft" for world in worlds), "merged-sft", "merged-base"]
+    for pair in (step for step in steps if step in metrics["paired"]):
         for world in worlds:
             print(_line(f"  {pair}, {world}", metrics["paired"][pair][world]["pass_1"]))
     print("paired differences of pass^1, write problems")

@@ -146,6 +146,30 @@ def test_muon_moves_matrices_of_the_layers_and_adamw_the_rest() -> None:
     assert step.mean().item() == pytest.approx(-0.01, rel=1e-3)  # AdamW's first step is its rate
 
 
+def test_our_muon_is_torchs_up_to_the_rounding_of_bfloat16() -> None:
+    """Two steps on tall, wide and square matrices, against torch.optim.Muon, which iterates in bfloat16."""
+    import torch
+
+    torch.manual_seed(0)
+    ours, theirs = (tiny_qwen3(tokenizer(), layers=1, width=32, heads=2) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    both = optimizer.build(ours, params(optimizer="muon", muon_rate=0.01, weight_decay=0.1))
+    names = [name for name, value in theirs.named_parameters() if value.ndim == 2 and "embed" not in name]
+    known = dict(theirs.named_parameters())
+    matrices = [known[name] for name in names]
+    muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    before = [matrix.detach().clone() for matrix in matrices]
+    for _ in range(2):
+        for name in names:
+            known[name].grad = torch.randn_like(known[name])
+            dict(ours.named_parameters())[name].grad = known[name].grad.clone()
+        both.step()
+        muon.step()
+    for name, start in zip(names, before, strict=True):
+        moved, wanted = dict(ours.named_parameters())[name] - start, known[name] - start
+        assert (moved - wanted).norm() < 0.05 * wanted.norm(), name
+
+
 def test_a_schedule_reaches_every_part_and_a_state_comes_back() -> None:
     model = tiny_qwen3(tokenizer(), layers=1, width=32, heads=2)
     both = optimizer.build(model, params(optimizer="muon"))
