@@ -89,8 +89,10 @@ def is_step(pair: str) -> bool:
     """Whether, of "later-earlier", one was made from the other (sft of base, specialists of sft, merged
     of sft and them), or is its control.
 
-    >>> [is_step(pair) for pair in ("sft-base", "rl_shop-sft", "merged-sft", "merged-base", "rl_shop-rl_kiosk")]
-    [True, True, True, False, False]
+    >>> [is_step(pair) for pair in ("sft-base", "sft-sft_unfiltered", "rl_shop-sft", "merged-sft")]
+    [True, True, True, True]
+    >>> [is_step(pair) for pair in ("merged-base", "sft_unfiltered-base", "rl_shop-sft_unfiltered", "rl_shop-rl_kiosk")]
+    [False, False, False, False]
     """
     later, _, earlier = pair.partition("-")
     return place(later)[0] - place(earlier)[0] == 1 or (later, earlier) in (("merged", "sft"), ("sft", "sft_unfiltered"))

@@ -236,8 +236,8 @@ def test_flat_and_negative_curves_are_drawn() -> None:
 
 
 def test_colours_and_order_are_the_same_everywhere() -> None:
-    models = ["merged", "rl_b", "base", "rl_a", "sft"]
-    assert sorted(models, key=reading.place) == ["base", "sft", "rl_a", "rl_b", "merged"]
+    models = ["merged", "rl_b", "base", "rl_a", "sft", "sft_unfiltered"]
+    assert sorted(models, key=reading.place) == ["base", "sft_unfiltered", "sft", "rl_a", "rl_b", "merged"]
     assert reading.colours(models)["rl_b"] == reading.colours(["rl_a", "rl_b"])["rl_b"] == "m-1"
 
 

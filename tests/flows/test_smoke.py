@@ -34,7 +34,7 @@ def test_the_summary_has_the_promised_shape(road: Project) -> None:
     assert tuple(found["stages"]) == STAGES
     for stage in found["stages"].values():
         assert {"seconds", "cached", "artifact"} <= set(stage)
-    models = {"base", "sft", "rl_retail", "rl_airline", "merged"}
+    models = {"base", "sft_unfiltered", "sft", "rl_retail", "rl_airline", "merged"}
     assert set(found["evaluate"]) == models
     for model in models:
         for world in ("retail", "airline"):
@@ -42,6 +42,7 @@ def test_the_summary_has_the_promised_shape(road: Project) -> None:
             assert {"mean", "low", "high", "n", "trials"} <= set(figures["pass_1"])
             assert "write" in figures["families"]
             assert 0 <= figures["pass_1"]["low"] <= figures["pass_1"]["mean"] <= figures["pass_1"]["high"] <= 1
+    assert "sft-sft_unfiltered" in found["paired"]
     for world in ("retail", "airline"):
         assert set(found["baselines"][world]) >= {"do_nothing", "constant", "oracle"}
     assert {"decision", "reason", "version", "alias"} <= set(found["promotion"])
