@@ -42,6 +42,8 @@ CORES = 2
 """The issue's machine; as many processes play at once when the engine is timed, one thread each."""
 ROUNDS = 3
 """Of the engine."""
+WALL = Path("reports") / "wall_seconds.txt"
+"""In a kept copy: how long its road took. It says that the road was finished."""
 TAIL = 40
 """Lines of a failed road that are shown."""
 
@@ -243,7 +245,7 @@ def show(title: str, found: Sequence[Line]) -> None:
 def copy(folder: Path, profile: str, seed: int) -> None:
     """A project of its own in `folder` on a profile and a seed: code and params of this one, no champion, nothing cached."""
     if folder.exists():
-        raise SystemExit(f"{folder} exists; every road starts from nothing, so name another folder")
+        raise SystemExit(f"{folder} exists; holds no finished road, and every road starts from nothing: remove it or name another")
     folder.mkdir(parents=True)
     for name in PARTS:
         source = ROOT / name
@@ -272,6 +274,7 @@ def travel(folder: Path, seed: int) -> Road:
     if answer.returncode:
         last = "\n".join(answer.stdout.splitlines()[-TAIL:])
         raise SystemExit(f"seed {seed}: `cairn run` ended with {answer.returncode} after {seconds:.0f} s:\n{last}")
+    (folder / WALL).write_text(f"{seconds:.3f}\n", encoding="utf-8")
     return read(folder, seed, seconds)
 
 
@@ -354,12 +357,15 @@ def write(target: Path, profile: str, found: Mapping[int, Sequence[Line]]) -> No
 def measure(home: Path, asked: argparse.Namespace) -> None:
     """Run all seeds in folders below `home`; print a table for each and one over all."""
     folders = {seed: home / f"seed_{seed}" for seed in asked.seeds}
+    finished = {seed for seed, folder in folders.items() if (folder / WALL).is_file()}
     for seed, folder in folders.items():
-        copy(folder, asked.profile, seed)
+        if seed not in finished:
+            copy(folder, asked.profile, seed)
     found: dict[int, list[Line]] = {}
     for seed, folder in folders.items():
-        print(f"seed {seed}: the road runs in {folder}", flush=True)
-        found[seed] = lines(travel(folder, seed))
+        print(f"seed {seed}: the road {'was run' if seed in finished else 'runs'} in {folder}", flush=True)
+        known = read(folder, seed, float((folder / WALL).read_text())) if seed in finished else travel(folder, seed)
+        found[seed] = lines(known)
         write(asked.json, asked.profile, found)
         show(f"{asked.profile}, seed {seed}", found[seed])
     last = asked.seeds[-1]
@@ -375,7 +381,7 @@ def main() -> int:
     known = sorted(path.stem for path in (ROOT / "params" / "profiles").glob("*.yaml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--profile", default="quickstart", choices=known)
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the copies here, as DIR/seed_N; else they are thrown away")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the copies here, as DIR/seed_N, and go on from finished ones")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the tables go; else reports/bench/road_PROFILE.json")
     asked = parser.parse_args()
     asked.json = asked.json or ROOT / "reports" / "bench" / f"road_{asked.profile}.json"
