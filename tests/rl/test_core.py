@@ -82,6 +82,17 @@ def test_never_solved_problems_take_few_places() -> None:
     assert names(choose_pool(screened("hard", *[0] * 10), 8)) == ["hard0", "hard1"]
 
 
+def test_the_latest_checkpoint_within_one_standard_error_is_kept() -> None:
+    """By hand: the highest rate is 0.8 of 100, its standard error 0.04: 0.76 is kept, 0.75 is not, and 0.76 of the highest
+    (not of the one kept last) is what later ones are compared with."""
+    kept = record.Record()
+    rates = [60, 80, 76, 75, 76]
+    assert [kept.validated(record.Validation(step, {"a": (won, 100)}), 1.0) for step, won in enumerate(rates)] == [
+        True, True, True, False, True,
+    ]  # fmt: skip
+    assert kept.best == 4
+
+
 def test_shaped_rewards_do_not_bring_a_dead_group_to_life() -> None:
     assert not has_spread(Group(0, "p", "f", (0, 0), (0.0, 0.5)))
     assert has_spread(Group(0, "p", "f", (0, 1), (0.0, 1.0)))

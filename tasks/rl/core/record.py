@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,12 @@ class Validation:
     @property
     def rate(self) -> float:
         """pass^1 over all families."""
-        return sum(won for won, _ in self.families.values()) / max(1, sum(tried for _, tried in self.families.values()))
+        return sum(won for won, _ in self.families.values()) / max(1, self.tried)
+
+    @property
+    def tried(self) -> int:
+        """Conversations."""
+        return sum(tried for _, tried in self.families.values())
 
     def rates(self) -> dict[str, float]:
         """pass^1 of each family."""
@@ -40,7 +46,8 @@ class Validation:
 
 @dataclass
 class Record:
-    """step: optimiser steps done. lines: one a step, for curves.csv. best: step of the best validation so far."""
+    """step: optimiser steps done. lines: one a step, for curves.csv. best: step of the checkpoint
+    that is kept so far."""
 
     step: int = 0
     stopped: bool = False
@@ -55,12 +62,18 @@ class Record:
         return [Group(**{**entry, "outcomes": tuple(entry["outcomes"]), "rewards": tuple(entry["rewards"])}) for entry in self.history]
 
     def validated(self, result: Validation, max_fall: float) -> bool:
-        """Add a validation; True when its checkpoint is the best so far. The first one always is."""
+        """Add a validation; True when its checkpoint is the one to keep, as the first one always is.
+
+        The latest within one standard error of the highest rate is kept: validation sets are small, and the highest of several
+        noisy rates is often an early one. None is kept in which a family fell by more than `max_fall`.
+        """
         earlier = {entry.step: entry for entry in self.results()}
         self.validations.append({"step": result.step, "families": {name: list(pair) for name, pair in result.families.items()}})
         if earlier:
             start = next(iter(earlier.values()))
-            if result.rate <= earlier[self.best].rate or any(fall > max_fall for fall in result.falls(start).values()):
+            high = max(entry.rate for entry in earlier.values())
+            error = math.sqrt(high * (1 - high) / max(1, result.tried))
+            if result.rate < high - error or any(fall > max_fall for fall in result.falls(start).values()):
                 return False
         self.best = result.step
         return True
@@ -136,7 +149,7 @@ def publish(record: Record, scratch: Path, out: Path, screened: Sequence[Screene
         "validation_start": start.rate,
         "validation_best": best.rate,
         "validation_last": last.rate,
-        "validation_n": sum(tried for _, tried in start.families.values()),
+        "validation_n": start.tried,
         "families_start": start.rates(),
         "families_best": best.rates(),
         "family_falls": best.falls(start),
