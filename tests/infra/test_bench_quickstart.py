@@ -21,6 +21,7 @@ import pytest
 
 from infra.bench_quickstart import TAGS, UNFILTERED, Figure, Line, Road, lines, over_seeds, travel
 from tasks.evaluate.core.tables import Maker, metrics, tables
+from tasks.start import MARKERS
 
 WORLDS = ("airline", "retail")
 FAMILIES = ("one_write", "information")
@@ -139,5 +140,9 @@ def test_over_seeds_the_median_counts() -> None:
 
 
 def test_a_road_that_fails_shows_its_last_lines(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"seed 3: `cairn run` ended with \d+ after \d+ s:\n(.|\n)*not inside a Cairn project"):
+    """In a project of its own, so that no project above the folder is found and run."""
+    for marker in MARKERS:
+        (tmp_path / marker).parent.mkdir(exist_ok=True)
+        (tmp_path / marker).write_text("stages: {}\n" if marker == "dvc.yaml" else "nonsense: 1\n")
+    with pytest.raises(SystemExit, match=r"seed 3: `cairn run` ended with [12] after \d+ s:\n(.|\n)*nonsense"):
         travel(tmp_path, 3)
