@@ -147,10 +147,10 @@ def _print_table(path: Any) -> None:
         print(f"{name:<9} {stage['method']:<20} {seconds:>8}  {stage['artifact'][:12]}{'  cached' if stage['cached'] else ''}")
     if "evaluate" in summary:
         worlds = sorted({world for model in summary["evaluate"].values() for world in model})
-        print(f"\n{'pass^1':<12}" + "".join(f"{world:>26}" for world in worlds))
+        print(f"\n{'pass^1':<15}" + "".join(f"{world:>26}" for world in worlds))
         for model, figures in sorted(summary["evaluate"].items(), key=lambda one: place(one[0])):
             cells = [_cell(figures.get(world, {}).get("pass_1")) for world in worlds]
-            print(f"{model:<12}" + "".join(f"{cell:>26}" for cell in cells))
+            print(f"{model:<15}" + "".join(f"{cell:>26}" for cell in cells))
         print("(mean, 95 % interval over problems; simulated roles)")
     promotion = summary["promotion"]
     if promotion["decision"]:
