@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("flows", "tasks", "params", "dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml", ".dvc")
+"""What a project consists of."""
+
+
+def copy(folder: Path, profile: str) -> None:
+    """A project of its own in `folder` on a profile: code and params of this one, nothing cached."""
+    for name in PARTS:
+        source = ROOT / name
+        leave = shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local")
+        shutil.copytree(source, folder / name, ignore=leave) if source.is_dir() else shutil.copy2(source, folder / name)
+    shutil.copy2(folder / "params" / "profiles" / f"{profile}.yaml", folder / "params" / "pipeline.yaml")
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+
+
+def cairn_run(folder: Path) -> subprocess.CompletedProcess[str]:
+    """`cairn run` in a project, away from this one's state; all that it says is in stdout."""
+    strange = ("PREFECT", "MLFLOW", "DVC", "CAIRN")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = [sys.executable, "-m", "flows.cli", "run"]
+    said, errors = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.run(command, cwd=folder, env=environment, check=False, text=True, stdout=said, stderr=errors)
 
 
 def publish(name: str, figures: Sequence[tuple[str, float]], sizes: Mapping[str, Any]) -> None:

@@ -14,9 +14,7 @@ import multiprocessing
 import os
 import platform
 import re
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,8 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from infra.bench import ROOT
-from infra.bench_smoke import PARTS
+from infra.bench import ROOT, cairn_run, copy
 from tasks.evaluate.core.tables import COLUMNS, WRITE, Maker, Played, tables
 
 MAKER = Maker(seed=0, resamples=2000)
@@ -242,34 +239,24 @@ def show(title: str, found: Sequence[Line]) -> None:
     print(flush=True)
 
 
-def copy(folder: Path, profile: str, seed: int) -> None:
-    """A project of its own in `folder` on a profile and a seed: code and params of this one, no champion, nothing cached."""
+def prepare(folder: Path, profile: str, seed: int) -> None:
+    """A project of its own in `folder` on a profile and a seed, without a champion."""
     if folder.exists():
-        raise SystemExit(f"{folder} exists; holds no finished road, and every road starts from nothing: remove it or name another")
+        raise SystemExit(f"{folder} holds no finished road, and every road starts from nothing: remove it or name another")
     folder.mkdir(parents=True)
-    for name in PARTS:
-        source = ROOT / name
-        leave = shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local")
-        shutil.copytree(source, folder / name, ignore=leave) if source.is_dir() else shutil.copy2(source, folder / name)
-    text = (folder / "params" / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
-    text, count = re.subn(r"^seed: \d+", f"seed: {seed}", text, flags=re.M)
+    copy(folder, profile)
+    pipeline = folder / "params" / "pipeline.yaml"
+    text, count = re.subn(r"^seed: \d+", f"seed: {seed}", pipeline.read_text(encoding="utf-8"), flags=re.M)
     if count != 1:
         raise SystemExit(f"params/profiles/{profile}.yaml: expected one line 'seed: NUMBER', found {count}")
-    (folder / "params" / "pipeline.yaml").write_text(text, encoding="utf-8")
+    pipeline.write_text(text, encoding="utf-8")
     (folder / "params" / "champion.yaml").write_text("champion: none\n", encoding="utf-8")
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
 
 
 def travel(folder: Path, seed: int) -> Road:
     """Run the road in a copy and read what it left. SystemExit with the road's last lines when it fails."""
-    strange = ("PREFECT", "MLFLOW", "DVC", "CAIRN")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = [sys.executable, "-m", "flows.cli", "run"]
     start = time.perf_counter()
-    answer = subprocess.run(
-        command, cwd=folder, env=environment, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    answer = cairn_run(folder)
     seconds = time.perf_counter() - start
     if answer.returncode:
         last = "\n".join(answer.stdout.splitlines()[-TAIL:])
@@ -360,7 +347,7 @@ def measure(home: Path, asked: argparse.Namespace) -> None:
     finished = {seed for seed, folder in folders.items() if (folder / WALL).is_file()}
     for seed, folder in folders.items():
         if seed not in finished:
-            copy(folder, asked.profile, seed)
+            prepare(folder, asked.profile, seed)
     found: dict[int, list[Line]] = {}
     for seed, folder in folders.items():
         print(f"seed {seed}: the road {'was run' if seed in finished else 'runs'} in {folder}", flush=True)
