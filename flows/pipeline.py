@@ -20,6 +20,7 @@ from tasks.evaluate.task import evaluate_models
 from tasks.filter.task import filter_rows
 from tasks.generate.task import generate_rows
 from tasks.merge.task import merge_models
+from tasks.process import stopping
 from tasks.rl.task import reinforce
 from tasks.sft.task import train_sft
 from tasks.worlds.task import freeze_worlds
@@ -43,7 +44,7 @@ def pipeline(
     overrides: dotted key -> value, for an experiment that leaves the workspace as it is. first, last: the part of the road to
     run. refresh: stages to compute again even if cached. Returns the identity of each stage's artifact.
     """
-    with watched(), Run.open(profile, overrides or {}, refresh) as run:
+    with watched(), stopping(), Run.open(profile, overrides or {}, refresh) as run:
         road = Road(run.plan, first, last)
 
         worlds = road(freeze_worlds)

@@ -46,10 +46,11 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
     from flows.pipeline import TASKS
     from flows.server import watched
     from tasks.cached import take
+    from tasks.process import stopping
 
     @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
     def one_stage():  # type: ignore[no-untyped-def]
-        with watched():
+        with watched(), stopping():
             return take(TASKS[stage], run.plan.job(stage, inputs))
 
     return one_stage()

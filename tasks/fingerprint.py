@@ -33,6 +33,7 @@ PLUMBING = frozenset(
         "dvc_lock",
         "execute",
         "fingerprint",
+        "forked",
         "methods",
         "process",
         "settings",

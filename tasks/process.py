@@ -13,8 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import Any
 
 from tasks.params import BadInput
@@ -26,12 +28,36 @@ class ProcessFailed(RuntimeError):
 
 
 _children: set[subprocess.Popen[str]] = set()
+_stopped = Event()
 
 
 def stop_all() -> None:
-    """Kill the children of this process: an interrupted run does not wait for its trainings (they resume from their last state)."""
+    """Kill the children of this process and start no others: an interrupted run does not wait for its trainings (they resume)."""
+    _stopped.set()
     for child in list(_children):
         child.kill()
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """While the block runs, SIGTERM stops the trainings before it does what it did. For a flow's body: Prefect puts a handler of its
+    own in place there, which only raises in the main thread, and that one waits for the trainings."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: Any) -> None:
+        stop_all()
+        signal.signal(number, before)
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is stop:
+            signal.signal(signal.SIGTERM, before)
 
 
 def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progress: Callable[..., None]) -> dict[str, Any]:
@@ -39,6 +65,8 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
 
     Curves of an earlier, killed attempt are passed on again (the child rewrites them), so a resumed run logs whole curves.
     """
+    if _stopped.is_set():
+        raise ProcessFailed(f"{_name(spec)}: not started, the run was stopped")
     scratch = Path(spec["scratch"])
     (scratch / "figures.json").unlink(missing_ok=True)
     (scratch / "spec.json").write_text(json.dumps(spec))
@@ -46,14 +74,13 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
     environment.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a training is for one GPU: the Trainer would spread batches over all
     with (scratch / "output.txt").open("w") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tasks.process", str(scratch)],
+            [sys.executable, "-m", "tasks.process", str(scratch), str(os.getpid())],
             cwd=project,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
-            preexec_fn=_die_with_parent,
         )
         _children.add(child)
         try:
@@ -72,9 +99,14 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
     raise ProcessFailed(_last_words(spec, scratch, code, error))
 
 
-def _die_with_parent() -> None:
-    """Linux: a killed parent takes its trainings along, so that no orphan writes into the next attempt's scratch."""
+def die_with_parent(parent: int) -> None:
+    """Linux: a killed parent takes its trainings along, so that no orphan writes into the next attempt's scratch.
+
+    For the child to call (as `preexec_fn` it would run Python between fork and exec, where a signal to the parent is lost).
+    """
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _pass_on(child: subprocess.Popen[str], log: Callable[..., None], progress: Callable[..., None]) -> list[str] | None:
@@ -93,8 +125,12 @@ def _pass_on(child: subprocess.Popen[str], log: Callable[..., None], progress: C
     return error
 
 
+def _name(spec: Mapping[str, Any]) -> str:
+    return f"{spec['stage']}/{spec['method']}{' ' + spec['unit'] if spec.get('unit') else ''}"
+
+
 def _last_words(spec: Mapping[str, Any], scratch: Path, code: int, error: list[str] | None) -> str:
-    name = f"{spec['stage']}/{spec['method']}{' ' + spec['unit'] if spec.get('unit') else ''}"
+    name = _name(spec)
     if shutil.disk_usage(scratch).free < 1_000_000:  # libraries have many words for it
         return f"{name}: No space left on the disk of {scratch}. Nothing half-written was kept; make room, and run again."
     if error:
@@ -104,8 +140,10 @@ def _last_words(spec: Mapping[str, Any], scratch: Path, code: int, error: list[s
     return f"{name}: its process {how}. It said last: {' | '.join(lines[-3:]) or 'nothing'}. All of it: {scratch / 'output.txt'}"
 
 
-def _main(scratch: Path) -> int:
+def _main(scratch: Path, parent: int) -> int:
+    die_with_parent(parent)
     from tasks.execute import call, context, sharded
+    from tasks.forked import Forks, at_once
 
     spec = json.loads((scratch / "spec.json").read_text())
     lines = os.fdopen(os.dup(1), "w", buffering=1)
@@ -114,11 +152,12 @@ def _main(scratch: Path) -> int:
     def say(*parts: Any) -> None:
         lines.write(json.dumps(parts) + "\n")
 
+    limit = at_once(spec["threads"], spec["device"])
     ctx = context(
         spec,
         log=lambda name, value, step: say("log", name, float(value), int(step)),
         progress=lambda done, total, note="": say("progress", done, total, note),
-        shards=sharded(scratch),
+        shards=sharded(scratch, Forks(scratch / "forks", limit), 2 * limit) if limit > 1 else sharded(scratch),
     )
     try:
         figures = call(spec, ctx)
@@ -132,4 +171,4 @@ def _main(scratch: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(Path(sys.argv[1])))
+    sys.exit(_main(Path(sys.argv[1]), int(sys.argv[2])))
