@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
 
-.PHONY: help setup run test test-reliability check docs bench-shards bench-rollout bench-noop bench-smoke bench-quickstart gpu-proof figures lock clean
+.PHONY: help setup run test test-reliability test-bfcl check docs bench-shards bench-rollout bench-noop bench-smoke bench-quickstart bench-worlds gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -29,10 +29,18 @@ run: setup ## the whole road on the active params (profile quickstart as it come
 	@$(BIN)/cairn run
 
 test: setup ## all tests but the long reliability ones
-	@$(BIN)/python -m pytest -m "not reliability" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "not reliability and not bfcl" -n 2 --dist loadgroup
 
 test-reliability: setup ## twenty random kills of the smoke road, damage, full disk
 	@$(BIN)/python -m pytest -m reliability
+
+test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plain-object adapter (its package goes into .cairn/bfcl)
+	@CAIRN_BFCL=$(CURDIR)/.cairn/bfcl $(BIN)/python -m pytest -m bfcl -s tests/bfcl
+
+.cairn/bfcl/.ready: infra/bfcl.txt $(VENV)/.ready
+	@rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(@D) --requirement infra/bfcl.txt
+	@touch $@
 
 check: setup ## format, lint, types, import contracts, architecture: under a minute
 	@$(BIN)/ruff check .
@@ -61,6 +69,9 @@ bench-quickstart: setup ## the figures to reach: 3 seeds of the quickstart road 
 
 bench-rollout: setup ## episodes per second of the rollout engine
 	@$(BIN)/python -m infra.bench_rollout
+
+bench-worlds: setup ## reset, snapshot, hash and call of a world of 10,000 rows; 100,000 fuzzed calls
+	@$(BIN)/python -m infra.bench_worlds
 
 gpu-proof: setup ## SFT and GRPO of a 0.6 B model, and the road with a 50 M one (needs a GPU; LOCK=requirements-cuda.lock)
 	@$(BIN)/python -m infra.gpu_proof

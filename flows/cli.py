@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.guard import guarded
 from tasks import STAGES
+from tasks.worlds import SPLITS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +52,38 @@ def parser() -> argparse.ArgumentParser:
     rollback.add_argument("--why", required=True, help="for the ledger")
     champion = commands.add_parser("champion", help="who is champion, and the evidence that decisions use")
     champion.add_argument("--none", action="store_true", help="decide from now on as if there were no champion")
+
+    _world(commands.add_parser("world", help="write, prove or play a world of your own"))
+
+    regrade = commands.add_parser("regrade", help="grade stored conversations again; what the present grading changes, part by part")
+    regrade.add_argument("file", metavar="FILE.parquet", help="trajectories, a dataset, or an evaluation's trials; stays as it is")
+    regrade.add_argument("--world", default="", metavar="FOLDER", help="a frozen world, or a folder of them (default: the file's own)")
+    regrade.add_argument(
+        "--problems", action="append", default=[], metavar="FILE", help="blueprints or problems, if not beside the file"
+    )
+    regrade.add_argument("--seed", type=int, default=None, help="of the run that made the trials (default: that of the active params)")
+    regrade.add_argument("--out", default="", metavar="FILE", help="write the rows with their new verdicts here")
     return top
+
+
+def _world(world: argparse.ArgumentParser) -> None:
+    """cairn world new, check, play."""
+    actions = world.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = actions.add_parser("new", help="write a small world that works, with its tests")
+    new.add_argument("name", metavar="NAME", help="of the package, such as my_shop")
+    new.add_argument("--class", dest="cls", default="", metavar="CLASS", help="of the world (default: after the package)")
+    check = actions.add_parser("check", help="prove a world: tools, determinism, state, policy, problems")
+    check.add_argument("--problems", type=int, default=105, metavar="N", help="problems of each split that are looked at")
+    play = actions.add_parser("play", help="take the agent's or the user's seat in one conversation")
+    play.add_argument("--seat", choices=("agent", "user"), default="agent")
+    play.add_argument("--family", default="", help="of the problem (default: drawn)")
+    play.add_argument("--split", choices=SPLITS, default="train", help="of the problem")
+    for one in (check, play):
+        one.add_argument("address", metavar="MODULE:CLASS", help="such as my_shop.world:Shop")
+        one.add_argument("--size", type=int, default=60, metavar="N", help="users of the world")
+        one.add_argument("--seed", type=int, default=0, help="of tables and problems")
+    for one in (new, check, play):
+        one.add_argument("--folder", default="", metavar="DIR", help="where the package lies, if not in the project")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

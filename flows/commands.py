@@ -336,3 +336,28 @@ def champion(asked: argparse.Namespace) -> int:
     print(f"champion: {f'''version {now['version']}, {now['identity']} ({now['event']}: {now['reason']})''' if now else 'none'}")
     print(f"evidence for decisions ({CHAMPION}): {evidence['identity'] if evidence else 'none'}")
     return 0
+
+
+def regrade(asked: argparse.Namespace) -> int:
+    """cairn regrade: stored conversations under the present grading."""
+    from pathlib import Path
+
+    from flows import OUTSIDE, PROJECT
+    from flows.regrade import lines
+    from flows.regrade import regrade as grade_again
+    from tasks.settings import load
+
+    seed = asked.seed if asked.seed is not None or OUTSIDE else load(PROJECT).shared.seed
+    worlds, out = (Path(text) if text else None for text in (asked.world, asked.out))
+    difference = grade_again(Path(asked.file), worlds, [Path(text) for text in asked.problems], seed, out)
+    print("\n".join(lines(difference)))
+    if out is not None:
+        print(f"written: {out}")
+    return 0
+
+
+def world(asked: argparse.Namespace) -> int:
+    """cairn world: write, prove or play a world."""
+    from flows.worlds.command import run
+
+    return run(asked)

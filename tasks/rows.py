@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.params import BadInput
-from tasks.worlds import Action, Outcome, Problem, ToolResult, Trajectory
+from tasks.worlds import GRADING, Action, Outcome, Problem, ToolResult, Trajectory
 
 _ACTION = pa.struct([("name", pa.string()), ("arguments_json", pa.string()), ("kind", pa.string())])
 _CALL = pa.struct(
@@ -90,6 +90,9 @@ BLUEPRINT = pa.schema(
 failed_committee, failed_gate, failed_duplicate; `fail_reason` says why. A refused attempt may lack actions and a problem_id, or share
 the problem_id of an accepted one: join on status == "accepted"."""
 
+_GRADED = {"grading": json.dumps(GRADING, sort_keys=True)}
+"""What a file of graded rows says of itself: the versions of the grading's parts."""
+
 TRAJECTORY = pa.schema(
     [
         ("traj_id", pa.string()),
@@ -119,7 +122,8 @@ TRAJECTORY = pa.schema(
         ("agent", pa.string()),
         ("human", pa.string()),
         ("seed", pa.int64()),
-    ]
+    ],
+    metadata=_GRADED,
 )
 """One played conversation with its outcome (see `tasks.worlds.Trajectory`). n_tokens counts the ids the model produced."""
 
@@ -176,10 +180,10 @@ PREFERENCE = pa.schema(
 )
 """One chosen/rejected pair of critiques of the same trajectory, kept or dropped with a reason."""
 
-DATASET = pa.schema([*TRAJECTORY, ("keep", pa.bool_()), ("score", pa.float32()), ("reason", pa.string())])
+DATASET = pa.schema([*TRAJECTORY, ("keep", pa.bool_()), ("score", pa.float32()), ("reason", pa.string())], metadata=_GRADED)
 """Every trajectory, marked: keep, score in [0, 1], reason ("" when kept). Nothing is deleted. `split` is by lineage."""
 
-TRIAL = pa.schema([("model", pa.string()), ("set", pa.string()), *TRAJECTORY])
+TRIAL = pa.schema([("model", pa.string()), ("set", pa.string()), *TRAJECTORY], metadata=_GRADED)
 """One trial of one model on one problem. set: "test" (report), "gate" (fresh problems), "baseline" (do-nothing, constant, oracle)."""
 
 

@@ -368,6 +368,11 @@ def client(role: str, world: World | None, errors: Mapping[str, float], seed: in
             raise BadInput(f"roles.{role}.errors: unknown error {error!r}.{nearest(error, known)} Known: {names}.")
         if not 0.0 <= rate <= 1.0:
             raise BadInput(f"roles.{role}.errors.{error} = {rate!r}: a rate lies between 0 and 1.")
+    if role in ("human", "agent") and world is not None and world.scripts is None:
+        raise BadInput(
+            f"roles.{role}.backend = scripted: world {world.name!r} has no scripted {role}; worlds made by an adapter have none. Give the "
+            "role a model (backend: local), or the world's class SCRIPTS (tasks.worlds.scripting.Scripts)."
+        )
     if role != "agent":
         return Scripted(role, world, dict(errors), seed, _PLAYERS[role])
     if world is None:

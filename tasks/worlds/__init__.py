@@ -65,9 +65,14 @@ class ToolResult(NamedTuple):
     content: str
 
 
+GRADING = {"state": 1, "outputs": 1, "required": 1, "policy": 1}
+"""Part of the grading -> its version (`tasks.worlds.grading`), kept with frozen worlds and graded rows. Who changes what a part says
+of some conversation counts its version up; `cairn regrade` shows the difference on stored conversations."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """The one grading of a conversation. Each part is 0 or 1; `reward` is their product, without `policy`.
+    """The one grading of a conversation in its parts (`GRADING`). Each is 0 or 1; `reward` is their product, without `policy`.
 
     state:    the final state hash equals that of the replayed ground truth.
     outputs:  every expected output appears in an agent reply (both sides normalised).

@@ -186,14 +186,21 @@ def held_out(compositions: Iterable[frozenset[str]], rules: Iterable[str]) -> Bl
     return holds
 
 
-def tags(draft: Mapping[str, Any], split: str, compositions: Iterable[frozenset[str]], rules: Iterable[str]) -> tuple[str, ...]:
-    """What training never saw in a draft (`Problem.tags`)."""
-    intent = draft.get("intent") or {}
-    names = {action["name"] for action in draft["actions"]}
-    found = {
-        "unseen_user": split != "train",
-        "unseen_phrasing": intent.get("pool") == "reserved",
-        "unseen_composition": any(pair <= names for pair in compositions),
-        "unseen_rule": intent.get("rule") in frozenset(rules),
-    }
-    return tuple(tag for tag, holds in found.items() if holds)
+def tagger(
+    compositions: Iterable[frozenset[str]], rules: Iterable[str]
+) -> Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[str, ...]]:
+    """A world's `tags`: what training never saw in a draft (`Problem.tags`), given the pairs of tools and the rules it holds out."""
+    known, kept = tuple(compositions), frozenset(rules)
+
+    def tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str, ...]:
+        intent = draft.get("intent") or {}
+        names = {action["name"] for action in draft["actions"]}
+        found = {
+            "unseen_user": context["split"] != "train",
+            "unseen_phrasing": intent.get("pool") == "reserved",
+            "unseen_composition": any(pair <= names for pair in known),
+            "unseen_rule": intent.get("rule") in kept,
+        }
+        return tuple(tag for tag, holds in found.items() if holds)
+
+    return tags

@@ -205,6 +205,23 @@ class Desk:
             self.say(question)
         return slots[name]
 
+    def own(
+        self, slots: Mapping[str, str], slot: str, tool: str, *, question: str, not_found: str, foreign: str
+    ) -> tuple[str, dict[str, Any], str]:
+        """(id, row, refusal) of the row that a wish is about: its id is asked for when it was not told, and looked up with `tool`.
+
+        An unknown id and somebody else's row are refused, in the words of the templates `not_found` and `foreign`, which hold
+        {slot}; the row is then empty. The tool's answer holds the owner as `user_id`.
+        """
+        key = self.slot(slots, slot, question)
+        row: dict[str, Any] | None = self.read(tool, **{slot: key})
+        if row is None:
+            return key, {}, self.refusal(not_found.format(**{slot: key}))
+        known = next((call.answer for call in self.calls if call.name == "find_user" and call.answer), None)
+        if known is not None and self.forbids(row["user_id"] != known["user_id"]):
+            return key, {}, self.refusal(foreign.format(**{slot: key}))
+        return key, row, ""
+
     def write(self, name: str, summary: str, /, **arguments: Any) -> Any:
         """Announce a write, wait for a yes, make it. Its answer, None when it was refused."""
         reported = set(map(id, self._reported))

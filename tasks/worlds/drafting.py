@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from tasks.worlds.phrases import Phrases
+from tasks.worlds.state import State
 
 STYLES = ("full", "direct", "vague", "drip")
 """How details are revealed: who and what at once; what, then who; what without its id, then who and the id; a greeting first."""
@@ -23,6 +24,8 @@ HELD_OUT_SHARE = 1 / 3
 TRIES = 20
 """Redraws for one customer, who may have another order or item that fits; ours."""
 NUMBER_WORDS = ("one_write", "two_writes", "three_writes")
+Fits = Callable[[Mapping[str, Any]], bool]
+"""Whether a row will do."""
 
 
 def call(name: str, /, **arguments: Any) -> dict[str, Any]:
@@ -65,6 +68,25 @@ class Case:
         """Whether held-out rules and compositions may be used."""
         return bool(self.context["split"] == "test")
 
+    def choose(self, table: str, fits: Fits) -> tuple[str, Mapping[str, Any]]:
+        """A row of the context's table that fits and that no earlier wish uses, with its key; ("", {}) when there is none."""
+        found = [key for key, row in self.context[table].items() if fits(row) and key not in self.used]
+        key = self.rng.choice(found or [""])
+        self.used.add(key)
+        return key, self.context[table].get(key, {})
+
+
+Maker = Callable[[Case], Step | None]
+"""One wish of one kind, or None when the customer's rows do not allow it."""
+Single = Callable[[Case, Sequence[str]], Step | None]
+"""The one wish of a family, of one of the given kinds when some are given."""
+
+
+def foreign(db: State, table: str, others: Sequence[str], rng: Random) -> str:
+    """The key of a row of somebody else, "" when nobody else has one."""
+    found = sorted(key for other in others[:50] for key in db.find(table, user_id=other))
+    return rng.choice(found) if found else ""
+
 
 def look_ups(step: Step | None, rule: str, output: str, look: int = 0) -> Step | None:
     """A forbidden wish: its look-ups alone, the reason to be told, and the look-up that shows it (the `look`-th) required."""
@@ -74,9 +96,19 @@ def look_ups(step: Step | None, rule: str, output: str, look: int = 0) -> Step |
     return Step(step.kind, step.slots, step.check, reads[: look + 1], (output,), (reads[look],), rule)
 
 
+def forbidden(case: Case, makers: Mapping[str, Maker], held_out_rules: Sequence[str]) -> Step | None:
+    """A wish that a rule forbids (rule -> its maker): in training any rule but the held-out ones; in test, if there are any, a
+    held-out one every second time."""
+    if case.test and held_out_rules and case.rng.random() < 0.5:
+        rule = case.rng.choice(held_out_rules)
+    else:
+        rule = case.rng.choice([rule for rule in makers if rule not in held_out_rules])
+    return makers[rule](case)
+
+
 def compose(
     case: Case,
-    makers: Mapping[str, Callable[[Case], Step | None]],
+    makers: Mapping[str, Maker],
     tool_of: Mapping[str, str],
     held_out: Sequence[frozenset[str]],
     kinds: Sequence[str],
@@ -86,8 +118,10 @@ def compose(
 
     Held-out pairs of writes appear in test problems only, where a third of the problems with several writes hold one.
     """
+    if count > len(makers):
+        return []
     chosen = list(kinds) or case.rng.sample(list(makers), count)
-    if not kinds and case.test and count > 1 and case.rng.random() < HELD_OUT_SHARE:
+    if not kinds and held_out and case.test and count > 1 and case.rng.random() < HELD_OUT_SHARE:
         pair = case.rng.choice(list(held_out))
         chosen = [kind for kind, tool in tool_of.items() if tool in pair]
         chosen += case.rng.sample([kind for kind in makers if kind not in chosen], count - 2)
@@ -107,6 +141,39 @@ def along(walk: Sequence[str], tool_of: Mapping[str, str], informs: Mapping[str,
     if "transfer_to_human" in walk:
         return "hand_over", ()
     return "information", next((informs[name] for name in reversed(walk) if name in informs), ())
+
+
+def proposer(
+    phrases: Phrases,
+    families: Sequence[str],
+    writes: Mapping[str, Maker],
+    tool_of: Mapping[str, str],
+    singles: Mapping[str, Single],
+    informs: Mapping[str, Sequence[str]],
+    held_out: Sequence[frozenset[str]],
+) -> Callable[..., dict[str, Any]]:
+    """A world's `propose`. writes: kind of wish -> its maker. tool_of: kind -> the tool that writes it. singles: every family of
+    one wish without a number in its name -> its maker. informs: look-up -> the questions that it answers. held_out: pairs of
+    tools that test problems alone may combine.
+
+    A draft in a family, or along a walk, whose writes become the wishes in its order. {} when the rows do not allow it.
+    """
+
+    def steps(case: Case, family: str, kinds: Sequence[str]) -> list[Step]:
+        if family in NUMBER_WORDS:
+            return compose(case, writes, tool_of, held_out, kinds, NUMBER_WORDS.index(family) + 1)
+        step = singles[family](case, kinds) if family in singles else None
+        return [step] if step else []
+
+    def propose(
+        context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None
+    ) -> dict[str, Any]:
+        kinds: Sequence[str] = ()
+        if walk and family is None:
+            family, kinds = along(walk, tool_of, informs)
+        return draft(context, rng, phrases, family or rng.choice(families), lambda case, family: steps(case, family, kinds))
+
+    return propose
 
 
 def draft(

@@ -1,4 +1,9 @@
-"""The one grading of a conversation: state, outputs, required calls, policy (APIGen-MT section 3.1; tau-bench's reward).
+"""The one grading of a conversation, in four parts (APIGen-MT section 3.1; tau-bench's reward): `grade`.
+
+state:    the conversation left the state that the ground truth leaves (equal hashes, `tasks.worlds.state`).
+outputs:  every expected output was said to the user.
+required: every required call succeeded.
+policy:   the share of the world's trajectory predicates that hold, and the names of those that do not.
 
 Departures from tau-bench: 1. both sides of the output check are normalised the same way and matched on word boundaries, so "5"
 is not found in "15" and "1,234" equals "1234.0". 2. The ground truth is replayed on a fresh fork, never on the live world.
@@ -9,14 +14,63 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from tasks.worlds import Action, Trajectory
-from tasks.worlds.state import canonical
+from tasks.worlds import Action, Outcome, Trajectory
+from tasks.worlds.calls import unfit
+from tasks.worlds.values import canonical
+
+if TYPE_CHECKING:
+    from tasks.worlds.runtime import World
 
 _WORD = re.compile(r"(?<![a-z0-9.])-?\d+(?:\.\d+)?(?![a-z0-9])|[a-z0-9]+")
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 _DASH_IN_WORD = re.compile(r"(?<=\w)-")
+
+
+class TruthRefused(ValueError):
+    """The world refuses a problem's ground truth, so there is no state that should have been."""
+
+
+def grade(trajectory: Trajectory, world: World, final_state_hash: str, wanted_state_hash: str) -> Outcome:
+    """Grade a conversation that ended in one state and should have ended in the other. A part that changes gets a new version
+    in `tasks.worlds.GRADING`.
+
+    Predicates see calls with arguments that are JSON objects: what is none was refused, and stands there as {}.
+    """
+    trajectory = readable(trajectory)
+    predicates = world.trajectory_predicates
+    broken = tuple(rule for rule, breach in predicates.items() if breach(trajectory, world) is not None)
+    return Outcome(
+        state=int(final_state_hash == wanted_state_hash),
+        outputs=int(outputs_said(trajectory)),
+        required=int(required_called(trajectory)),
+        policy=(len(predicates) - len(broken)) / len(predicates) if predicates else 1.0,
+        broken=broken,
+        final_state_hash=final_state_hash,
+        wanted_state_hash=wanted_state_hash,
+    )
+
+
+def readable(trajectory: Trajectory) -> Trajectory:
+    """The conversation, with {} for the arguments of calls that no world takes: model output can nest without end or hold 1e999."""
+    if not any(unfit(action.arguments) for action, _ in trajectory.calls):
+        return trajectory
+    calls = [(replace(action, arguments=_fit(action.arguments)), result) for action, result in trajectory.calls]
+    return replace(trajectory, calls=calls, messages=[_fit_message(message) for message in trajectory.messages])
+
+
+def _fit(arguments: Any) -> dict[str, Any]:
+    return {} if unfit(arguments) else arguments
+
+
+def _fit_message(message: dict[str, Any]) -> dict[str, Any]:
+    if not message.get("tool_calls"):
+        return message
+    functions = [{**call["function"], "arguments": _fit(call["function"]["arguments"])} for call in message["tool_calls"]]
+    calls = [{**call, "function": function} for call, function in zip(message["tool_calls"], functions, strict=True)]
+    return {**message, "tool_calls": calls}
 
 
 def words(text: str) -> list[str]:

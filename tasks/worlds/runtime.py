@@ -9,6 +9,7 @@
     SCRIPTS                           a tasks.worlds.scripting.Scripts, for scripted humans and agents
     FAMILIES, WRITE_FAMILIES          families of problems
     context(db, user, others, rng), propose(context, rng, walk, family), tags(draft, context)    static; problems
+    LOGS, OPTIONAL                    tables that only record; table -> fields whose null is absence (see tasks.worlds.state)
     BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES     rule id -> function, the policy as tests
     PERSONAS, USERS ("users"), may_follow(first, second)   how people talk; the table that is split; edges the policy forbids
 
@@ -18,7 +19,6 @@ Costs: fork, reset, snapshot and restore are proportional to the rows that chang
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ from typing import Any
 
 from tasks.context import seed_of
 from tasks.params import BadInput, nearest
-from tasks.worlds import SPLITS, Action, Outcome, Problem, ToolResult, Trajectory
+from tasks.worlds import GRADING, SPLITS, Action, Outcome, Problem, ToolResult, Trajectory, calls, grading
 from tasks.worlds.folder import pretty, read_json, table_lines
-from tasks.worlds.grading import outputs_said, required_called
 from tasks.worlds.loading import code_hash, world_class
 from tasks.worlds.state import Base, Snapshot, State, canonical_json
-from tasks.worlds.tools import Refused, tools_of
+from tasks.worlds.tools import tools_of
+from tasks.worlds.values import TAGS, tagged, untagged
 
 FORMAT = 1
 """Version of the frozen folder."""
@@ -74,6 +74,7 @@ class World:
         self.shared = shared
         self.name: str = cls.NAME
         self.policy: str = cls.POLICY
+        self.foreign: Any = getattr(cls, "FOREIGN", None)  # a tasks.worlds.adapters.adapted.Adapter
         self.tools = tools_of(cls)
         self.splits = shared.splits
         self.personas: tuple[str, ...] = tuple(getattr(cls, "PERSONAS", ("plain",)))
@@ -89,7 +90,7 @@ class World:
         self._open()
 
     def _open(self) -> None:
-        self.state = State(self.shared.base)
+        self.state: Any = State(self.shared.base) if self.foreign is None else self.foreign.state(self.shared.base)
         self._code = self.shared.cls(self.state)
 
     @classmethod
@@ -100,8 +101,12 @@ class World:
                 raise BadInput(f"world {world.__name__}: {needed} is missing (see tasks/worlds/runtime.py for what a world has).")
         tables = world.tables(size, seed)  # type: ignore[attr-defined]
         users = list(tables[getattr(world, "USERS", "users")])
-        splits = split_users(users, seed_of(world.NAME, seed))  # type: ignore[attr-defined]
-        return cls(_frozen(world, address or f"{world.__module__}:{world.__name__}", seed, size, tables, splits))
+        foreign = getattr(world, "FOREIGN", None)
+        splits = split_users(users, seed_of(world.NAME, seed)) if users or foreign is None else {}  # type: ignore[attr-defined]
+        built = cls(_frozen(world, address or f"{world.__module__}:{world.__name__}", seed, size, tables, splits))
+        if foreign is not None:
+            foreign.prove(built)
+        return built
 
     def freeze(self, folder: Path, allow: Sequence[str] = ()) -> None:
         """Write the artifact: world.json, policy.md, schemas.json, tables.json, splits.json. No clocks, sorted keys.
@@ -109,7 +114,7 @@ class World:
         allow: packages outside the project from which `load` may import the world's class again.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        tables = {name: dict(rows) for name, rows in self.shared.base.tables.items()}
+        base = self.shared.base
         about = {
             "format": FORMAT,
             "name": self.name,
@@ -118,26 +123,41 @@ class World:
             "seed": self.shared.seed,
             "size": self.shared.size,
             "code": code_hash(self.shared.address),
-            "state": State(self.shared.base).hash(),
+            "state": State(base).hash(),
+            "logs": sorted(base.logs),
+            "optional": {name: sorted(fields) for name, fields in sorted(base.optional.items())},
+            "grading": GRADING,
+            **({} if self.foreign is None else {"start": self.fork().state_hash()}),
         }
         (folder / "policy.md").write_text(self.policy, encoding="utf-8")
         for name, value in (("world", about), ("schemas", self.schemas()), ("splits", self.splits)):
             (folder / f"{name}.json").write_text(pretty(value), encoding="utf-8")
+        tables = {name: {key: tagged(row) for key, row in rows.items()} for name, rows in base.tables.items()}
         (folder / "tables.json").write_text(table_lines(tables), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, allow: Sequence[str] = ()) -> World:
-        """A frozen world. Raises BadInput when the folder is not one, or its code is no longer the code that was frozen."""
+    def load(cls, folder: Path, allow: Sequence[str] = (), present_code: bool = False) -> World:
+        """A frozen world. Raises BadInput when the folder is not one, or its code is no longer the code that was frozen.
+
+        present_code: take the frozen tables with the code as it is now; log tables that the code has added start empty.
+        """
         about = read_json(folder / "world.json")
         if about.get("format") != FORMAT:
             raise BadInput(f"{folder}: format {about.get('format')!r}, this version reads {FORMAT}. Run the worlds stage again.")
         world = world_class(about["address"], (*about.get("allow", ()), *allow))
-        if code_hash(about["address"]) != about["code"]:
+        changed = code_hash(about["address"]) != about["code"]
+        if changed and not present_code:
             raise BadInput(f"{folder}: the code of {about['address']} has changed since it was frozen. Run the worlds stage again.")
         tables, splits = read_json(folder / "tables.json"), read_json(folder / "splits.json")
-        loaded = cls(_frozen(world, about["address"], about["seed"], about["size"], tables, splits))
-        if loaded.state_hash() != about["state"]:
+        rows = {**({name: {} for name in _logs(world)} if changed else {}), **_untagged(folder, tables)}
+        loaded = cls(_frozen(world, about["address"], about["seed"], about["size"], rows, splits))
+        base = loaded.shared.base
+        if changed:  # what the code then declared is what the recorded hash was made with
+            base = Base({name: base.tables[name] for name in tables}, about.get("logs", ()), about.get("optional"))
+        if State(base).hash() != about["state"]:
             raise BadInput(f"{folder}: tables.json was altered after it was frozen. Run the worlds stage again.")
+        if loaded.foreign is not None and not changed:
+            loaded.foreign.compare(loaded, about.get("start"), read_json(folder / "schemas.json"), folder)
         return loaded
 
     def schemas(self) -> list[dict[str, Any]]:
@@ -176,25 +196,11 @@ class World:
     # --- calls -------------------------------------------------------------------------------------------------------------
 
     def call(self, name: str, arguments: Any) -> ToolResult:
-        """Validate and run one tool call. A refused call changes nothing and says why."""
-        tool = self.tools.get(name) if isinstance(name, str) else None
+        """Validate and run one tool call. A call that is refused or fails changes nothing and says why; nothing is raised."""
+        tool = self.tools.get(name) if type(name) is str else None
         if tool is None:
-            return _error(f"no tool {name!r}.{nearest(str(name), self.tools)}")
-        state = self.state
-        before = state.snapshot()
-        state.writable = tool.kind == "write"
-        try:
-            value = getattr(self._code, name)(**tool.validate(arguments))
-            content = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        except Refused as refusal:
-            state.restore(before)
-            return _error(str(refusal))
-        except Exception as failure:  # the edge to a world's own code: its bug must not end the run
-            state.restore(before)
-            return _error(f"tool failure: {type(failure).__name__}: {failure}")
-        finally:
-            state.writable = True
-        return ToolResult(True, content)
+            return calls.unknown(name, self.tools)
+        return calls.run(tool, getattr(self._code, name), self.state, arguments)
 
     def replay(self, actions: Iterable[Action]) -> Replay:
         """Play actions on a fresh fork; this world is not touched."""
@@ -209,20 +215,8 @@ class World:
         return Replay(not errors, tuple(errors), world.state_hash(), world.diff(), tuple(results))
 
     def grade(self, trajectory: Trajectory, final: World) -> Outcome:
-        """The one grading (law 6). `final` is the fork in which the conversation was played; it is only looked at."""
-        problem = trajectory.problem
-        wanted, got = self._wanted(problem), final.state_hash()
-        broken = tuple(rule for rule, holds in self.trajectory_predicates.items() if holds(trajectory, self) is not None)
-        count = len(self.trajectory_predicates)
-        return Outcome(
-            state=int(got == wanted),
-            outputs=int(outputs_said(trajectory)),
-            required=int(required_called(trajectory)),
-            policy=(count - len(broken)) / count if count else 1.0,
-            broken=broken,
-            final_state_hash=got,
-            wanted_state_hash=wanted,
-        )
+        """The one grading (law 6, `tasks.worlds.grading`). `final` is the fork that was played in; it is only looked at."""
+        return grading.grade(trajectory, self, final.state_hash(), self._wanted(trajectory.problem))
 
     def _wanted(self, problem: Problem) -> str:
         """State hash after the ground truth; kept per sequence of actions, since many trials share one problem."""
@@ -231,7 +225,7 @@ class World:
             replay = self.replay(problem.actions)
             writes = [error for error in replay.errors if self._is_write(error)]
             if writes:
-                raise ValueError(f"problem {problem.problem_id}: its ground truth is refused: {'; '.join(writes)}")
+                raise grading.TruthRefused(f"problem {problem.problem_id}: its ground truth is refused: {'; '.join(writes)}")
             self.shared.wanted[key] = replay.state_hash
         return self.shared.wanted[key]
 
@@ -251,7 +245,13 @@ class World:
                 known = ", ".join(self.families)
                 raise BadInput(f"world {self.name}: no family {family!r}.{nearest(family, self.families)} Families: {known}.")
         if count and not chosen:
-            raise BadInput(f"world {self.name}: makes no problems of its own (FAMILIES is empty).")
+            raise BadInput(
+                f"world {self.name}: makes no problems of its own (FAMILIES is empty). Give it FAMILIES, context and propose, or an "
+                "adapted world a problems_file."
+            )
+        if self.foreign is not None and self.foreign.lines:
+            given: list[Problem] = self.foreign.problems(self, split, count, seed, chosen)
+            return given
         made: dict[str, Problem] = {}
         for place in range(count):
             problem = self._draw(split, chosen[place % len(chosen)], seed, place, made)
@@ -275,6 +275,10 @@ class World:
 
     def context(self, rng: Random, split: str) -> dict[str, Any]:
         """JSON-able rows of one user of a split, with a persona: all that a generator is given of the database."""
+        if not self.shared.users[split]:
+            raise BadInput(
+                f"world {self.name}: has no users to make problems for. Name the state's table of them (users), or give problems."
+            )
         user = rng.choice(self.shared.users[split])
         others = [other for other in self.shared.users[split] if other != user]
         found: dict[str, Any] = self.shared.cls.context(State(self.shared.base), user, others, rng)
@@ -366,9 +370,31 @@ def split_users(users: Iterable[str], seed: int) -> dict[str, str]:
     return dict(sorted(zip(ranked, names, strict=True)))
 
 
-def _frozen(cls: type, address: str, seed: int, size: int, tables: Any, splits: dict[str, str]) -> Frozen:
+def _frozen(cls: Any, address: str, seed: int, size: int, tables: Any, splits: dict[str, str]) -> Frozen:
     users = {split: tuple(sorted(user for user, own in splits.items() if own == split)) for split in SPLITS}
-    return Frozen(cls, address, seed, size, Base(tables), splits, users, {})
+    try:
+        base = Base(tables, _logs(cls), getattr(cls, "OPTIONAL", {}))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"world {cls.NAME}: {error}") from None
+    return Frozen(cls, address, seed, size, base, splits, users, {})
+
+
+def _logs(cls: Any) -> tuple[str, ...]:
+    logs = getattr(cls, "LOGS", ())
+    if isinstance(logs, str):
+        raise BadInput(f"world {cls.NAME}: LOGS = {logs!r} is text; write LOGS = ({logs!r},).")
+    return tuple(logs)
+
+
+def _untagged(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Tables as they were before they were written as JSON; plain JSON, which most are, is what it was."""
+    text = (folder / "tables.json").read_text(encoding="utf-8")
+    if not any(f'"{tag}"' in text for tag in TAGS):
+        return tables
+    try:
+        return {name: {key: untagged(row) for key, row in rows.items()} for name, rows in tables.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BadInput(f"{folder}: tables.json was altered after it was frozen ({error}). Run the worlds stage again.") from None
 
 
 def _family(actions: Sequence[Action]) -> str:
@@ -379,7 +405,3 @@ def _family(actions: Sequence[Action]) -> str:
 
 def _no_tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str, ...]:
     return () if context["split"] == "train" else ("unseen_user",)
-
-
-def _error(message: str) -> ToolResult:
-    return ToolResult(False, json.dumps({"error": message}, ensure_ascii=False))

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from tasks.params import BadInput, nearest
 from tasks.worlds import Kind
+from tasks.worlds.places import place
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Check = Callable[[Any], Any]
@@ -87,34 +88,69 @@ def end(*, produces: tuple[str, ...] = (), consumes: tuple[str, ...] | None = No
 
 
 def tools_of(world: type) -> dict[str, Tool]:
-    """Every tool of a world class, by name, in the order of their definition."""
+    """Every tool of a world class, by name, in the order of their definition.
+
+    Raises BadInput with every mistake of every tool on a line of its own, each with its file and line.
+    """
+    if (foreign := getattr(world, "FOREIGN", None)) is not None:  # tasks.worlds.adapters: tools that nobody marked
+        return dict(foreign.tools())
     found: dict[str, Tool] = {}
-    for base in reversed(world.__mro__):
-        for name, member in vars(base).items():
-            if hasattr(member, "cairn_tool"):
-                found[name] = _tool(world, name, member)
+    wrong: list[str] = []
+    for name, member in marked(world).items():
+        found[name] = _tool(world, name, member, wrong)
+    if wrong:
+        raise BadInput("\n".join(wrong))
     if not found:
         raise BadInput(f"world {world.__name__}: no tools. Decorate methods with @read, @write or @end of tasks.worlds.tools.")
     return found
 
 
-def _tool(world: type, name: str, function: Callable[..., Any]) -> Tool:
+def marked(world: type) -> dict[str, Callable[..., Any]]:
+    """The methods of a world class that are marked as tools, by name, in the order of their definition."""
+    members = [(name, member) for base in reversed(world.__mro__) for name, member in vars(base).items()]
+    return {name: member for name, member in members if hasattr(member, "cairn_tool")}
+
+
+def _tool(world: type, name: str, function: Callable[..., Any], wrong: list[str]) -> Tool:
+    """One tool; what is wrong with it goes to `wrong`."""
     kind, produces, consumes = function.__dict__["cairn_tool"]
-    where = f"tool {world.__name__}.{name}"
-    summary, about = _docstring(inspect.getdoc(function) or "")
+
+    def mistake(text: str, argument: str = "") -> None:
+        about = f": argument {argument!r}" if argument else ":"
+        wrong.append(f"tool {world.__name__}.{name} ({place(function, argument)}){about} {text}")
+
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        mistake("is async or yields. Make it a plain function that returns its answer.")
+    summary, about = docstring(inspect.getdoc(function) or "")
     if not summary:
-        raise BadInput(f"{where}: no docstring. Write one line on what the tool does, and an 'Args:' section.")
-    hints = get_type_hints(function)
+        mistake("no docstring. Write one line on what the tool does, and an 'Args:' section.")
+    try:
+        hints = get_type_hints(function)
+    except Exception as error:  # an annotation is code of the user's
+        mistake(f"its type hints cannot be read ({error}). Import the names that they use.")
+        hints = {}
     properties: dict[str, Any] = {}
     checks: dict[str, tuple[Check, bool]] = {}
-    for argument in list(inspect.signature(function).parameters.values())[1:]:
+    arguments = list(inspect.signature(function).parameters.values())[1:]
+    for argument in arguments:
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD, argument.POSITIONAL_ONLY):
+            mistake("is no argument that can be given by name. Spell each argument out.", argument.name)
+            continue
+        if argument.name not in about and summary:
+            mistake("is not described under 'Args:'. Add a line for it.", argument.name)
         if argument.name not in hints:
-            raise BadInput(f"{where}: argument {argument.name!r} has no type hint.")
-        if argument.name not in about:
-            raise BadInput(f"{where}: argument {argument.name!r} is not described under 'Args:'.")
-        schema, check = _schema(hints[argument.name], f"{where}: argument {argument.name!r}")
-        properties[argument.name] = {**schema, "description": about[argument.name]}
+            mistake(f"has no type hint. {_ALLOWED}", argument.name)
+            continue
+        try:
+            schema, check = schema_of(hints[argument.name])
+        except BadInput as error:
+            mistake(str(error), argument.name)
+            continue
+        properties[argument.name] = {**schema, "description": about.get(argument.name, "")}
         checks[argument.name] = (check, argument.default is inspect.Parameter.empty)
+    for described in about:
+        if described not in {argument.name for argument in arguments}:
+            mistake(f"'Args:' describes {described!r}, which is no argument.{nearest(described, [one.name for one in arguments])}")
     parameters = {
         "type": "object",
         "properties": properties,
@@ -124,7 +160,7 @@ def _tool(world: type, name: str, function: Callable[..., Any]) -> Tool:
     return Tool(name, summary, parameters, kind, produces, tuple(checks) if consumes is None else consumes, checks)
 
 
-def _docstring(text: str) -> tuple[str, dict[str, str]]:
+def docstring(text: str) -> tuple[str, dict[str, str]]:
     """Summary (everything before the first section, on one line) and the Args section, argument -> text."""
     head, _, rest = text.partition("\nArgs:\n")
     summary = " ".join(re.split(r"\n(?:Returns|Raises):\n", head)[0].split())
@@ -177,27 +213,30 @@ _PLAIN: dict[Any, tuple[str, Check]] = {
 }
 
 
-def _schema(hint: Any, where: str) -> tuple[dict[str, Any], Check]:
-    """JSON schema and check of one type hint."""
+_ALLOWED = "Allowed: str, int, float, bool, Literal, list of these, and '| None'."
+
+
+def schema_of(hint: Any) -> tuple[dict[str, Any], Check]:
+    """JSON schema and check of one type hint. Raises BadInput for any other than the supported ones."""
     if hint in _PLAIN:
         name, check = _PLAIN[hint]
         return {"type": name}, check
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return _choice(inner, where)
+        return _choice(inner)
     if origin is list and len(inner) == 1:
-        schema, check = _schema(inner[0], where)
+        schema, check = schema_of(inner[0])
         return {"type": "array", "items": schema}, _list_of(check)
     if origin in (Union, types.UnionType) and len(inner) == 2 and type(None) in inner:
-        schema, check = _schema(next(kind for kind in inner if kind is not type(None)), where)
+        schema, check = schema_of(next(kind for kind in inner if kind is not type(None)))
         return {"anyOf": [schema, {"type": "null"}]}, _optional(check)
-    raise BadInput(f"{where} has type {hint}. Allowed: str, int, float, bool, Literal, list of these, and '| None'.")
+    raise BadInput(f"has type {getattr(hint, '__name__', hint)}. {_ALLOWED}")
 
 
-def _choice(values: tuple[Any, ...], where: str) -> tuple[dict[str, Any], Check]:
+def _choice(values: tuple[Any, ...]) -> tuple[dict[str, Any], Check]:
     kinds = {type(value) for value in values}
     if len(kinds) != 1 or not kinds <= {str, int}:
-        raise BadInput(f"{where}: a Literal must hold strings only or integers only, got {values}.")
+        raise BadInput(f"has a Literal of {values}. It must hold strings only or integers only.")
     kind, plain = _PLAIN[kinds.pop()]
 
     def check(value: Any) -> Any:

@@ -24,12 +24,13 @@ _STEPS = 4
 """Turns given to an agent that repeats itself; one would do."""
 
 
-class _Listener:
+class Listener:
     """A human without a wish: greets, says yes, and hangs up when the desk closes."""
 
     name, revision = "listener", "1"
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
+        """A line for each request."""
         return [{"role": "assistant", "content": _line(request.messages)} for request in requests]
 
 
@@ -44,7 +45,7 @@ def gate(world: World, problems: Sequence[Problem]) -> list[tuple[str, dict[str,
     jobs = [(problem, 0) for problem in problems]
     steps = max((len(problem.actions) + len(problem.required) + 3 for problem in problems), default=1)
     players = ((Oracle(problems), steps), (do_nothing(), _STEPS), (refuses(), _STEPS), (hands_over(), _STEPS))
-    games = [play(world, jobs, agent, _Listener(), seed=0, max_steps=limit) for agent, limit in players]
+    games = [play(world, jobs, agent, Listener(), seed=0, max_steps=limit) for agent, limit in players]
     passed = [[played.outcome.reward if played.outcome else 0 for played in game] for game in games]
     scores = [dict(zip(AGENTS, rewards, strict=True)) for rewards in zip(*passed, strict=True)]
     return [(_refusal(score), score) for score in scores]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tasks.worlds import conduct
 from tasks.worlds.airline import data, problems, rules
@@ -29,8 +27,4 @@ class Airline(Tools):
     tables = staticmethod(data.tables)
     context = staticmethod(problems.context)
     propose = staticmethod(problems.propose)
-
-    @staticmethod
-    def tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str, ...]:
-        """What training never saw in this draft."""
-        return conduct.tags(draft, context["split"], rules.HELD_OUT, rules.HELD_OUT_RULES)
+    tags = staticmethod(conduct.tagger(rules.HELD_OUT, rules.HELD_OUT_RULES))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
 from tasks.worlds.airline.data import BAGS, CABINS, CITIES, SURCHARGE
 from tasks.worlds.airline.rules import HELD_OUT, HELD_OUT_RULES, VOUCHER
 from tasks.worlds.airline.user_phrases import PHRASES
-from tasks.worlds.drafting import NUMBER_WORDS, Case, Step, along, call, compose, draft, look_ups
+from tasks.worlds.drafting import Case, Fits, Maker, Single, Step, call, forbidden, foreign, look_ups, proposer
 from tasks.worlds.state import State
 
 FAMILIES = ("one_write", "two_writes", "three_writes", "lookup", "forbidden", "information", "hand_over")
@@ -44,13 +44,12 @@ def context(db: State, user_id: str, others: Sequence[str], rng: Random) -> dict
     origin, destination = rng.sample(CITIES, 2)
     routes.add((origin, destination))
     flights = {flight_id: row for flight_id, row in db.rows("flights") if _route(row) in routes}
-    foreign = sorted(booking_id for other in others[:50] for booking_id in db.find("bookings", user_id=other))
     return {
         "user": db.get("users", user_id),
         "bookings": bookings,
         "flights": flights,
         "wish": {"origin": origin, "destination": destination},
-        "foreign_booking": rng.choice(foreign) if foreign else "",
+        "foreign_booking": foreign(db, "bookings", others, rng),
     }
 
 
@@ -59,16 +58,6 @@ def _route(flight: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 # --- parts of a step ---
-
-Fits = Callable[[Mapping[str, Any]], bool]
-
-
-def _choose(case: Case, fits: Fits) -> tuple[str, Mapping[str, Any]]:
-    """A booking of the traveller that fits and that no earlier wish uses; ("", {}) when there is none."""
-    found = [key for key, row in case.context["bookings"].items() if fits(row) and key not in case.used]
-    booking_id = case.rng.choice(found or [""])
-    case.used.add(booking_id)
-    return booking_id, case.context["bookings"].get(booking_id, {})
 
 
 def _booked(row: Mapping[str, Any]) -> bool:
@@ -105,7 +94,7 @@ def _wanted(case: Case, flights: Mapping[str, Mapping[str, Any]], cheapest: bool
 
 
 def _cancel(case: Case, fits: Fits = lambda row: _booked(row) and _cancellable(row)) -> Step | None:
-    booking_id, row = _choose(case, fits)
+    booking_id, row = case.choose("bookings", fits)
     if not booking_id:
         return None
     write = call("cancel_booking", booking_id=booking_id)
@@ -119,7 +108,7 @@ def _move(
     cheapest: bool = False,
     full: bool = False,
 ) -> Step | None:
-    booking_id, row = _choose(case, fits)
+    booking_id, row = case.choose("bookings", fits)
     if not booking_id:
         return None
     origin, destination = _route(_flight(case, row["flight"]))
@@ -143,7 +132,7 @@ def _move(
 
 
 def _reroute(case: Case) -> Step | None:
-    booking_id, row = _choose(case, lambda row: _booked(row) and row["cabin"] != "basic")
+    booking_id, row = case.choose("bookings", lambda row: _booked(row) and row["cabin"] != "basic")
     if not booking_id:
         return None
     route = _route(_flight(case, row["flight"]))
@@ -152,7 +141,7 @@ def _reroute(case: Case) -> Step | None:
 
 
 def _cabin(case: Case, fits: Fits = lambda row: _booked(row) and row["cabin"] != "business", up: bool = True) -> Step | None:
-    booking_id, row = _choose(case, fits)
+    booking_id, row = case.choose("bookings", fits)
     if not booking_id:
         return None
     place = CABINS.index(row["cabin"])
@@ -165,7 +154,7 @@ def _cabin(case: Case, fits: Fits = lambda row: _booked(row) and row["cabin"] !=
 
 
 def _bags(case: Case, fits: Fits = lambda row: _booked(row) and row["cabin"] != "basic", allowed: bool = True) -> Step | None:
-    booking_id, row = _choose(case, fits)
+    booking_id, row = case.choose("bookings", fits)
     if not booking_id:
         return None
     most = BAGS[row["cabin"]]
@@ -197,7 +186,7 @@ def _book(case: Case, *, cheapest: bool = False, full: bool = False) -> Step | N
 
 
 def _voucher(case: Case, due: bool = True) -> Step | None:
-    booking_id, row = _choose(case, lambda row: row["status"] != "cancelled" and due == (_status(case, row) in VOUCHER))
+    booking_id, row = case.choose("bookings", lambda row: row["status"] != "cancelled" and due == (_status(case, row) in VOUCHER))
     if not booking_id:
         return None
     status = _status(case, row)
@@ -211,7 +200,7 @@ def _status(case: Case, row: Mapping[str, Any]) -> str:
     return str(_flight(case, row["flight"])["status"])
 
 
-WRITES: Mapping[str, Callable[[Case], Step | None]] = {
+WRITES: Mapping[str, Maker] = {
     "cancel": _cancel,
     "move": _move,
     "cabin": _cabin,
@@ -231,7 +220,7 @@ def _information(case: Case, kinds: Sequence[str] = ()) -> Step | None:
         told = min(row["fare"] for row in flights.values() if not row["full"])
         look = call("search_flights", **slots)
         return Step(kind, slots, (), (look,), (str(told),), (look,))
-    booking_id, row = _choose(case, lambda row: row["status"] == "booked")
+    booking_id, row = case.choose("bookings", lambda row: row["status"] == "booked")
     told = row["price"] if kind == "price" else BAGS[row["cabin"]]
     return Step(kind, {"booking_id": booking_id}, (booking_id,), (_look(booking_id),), (str(told),), (_look(booking_id),))
 
@@ -276,7 +265,7 @@ def _full(case: Case) -> Step | None:
     return look_ups(_move(case, full=True), "R12", "full", look=1)
 
 
-_FORBIDDEN: Mapping[str, Callable[[Case], Step | None]] = {
+_FORBIDDEN: Mapping[str, Maker] = {
     "R2": _foreign,
     "R5": lambda case: look_ups(_cancel(case, lambda row: _booked(row) and not _cancellable(row)), "R5", "24 hours"),
     "R6": _closed,
@@ -290,15 +279,6 @@ _FORBIDDEN: Mapping[str, Callable[[Case], Step | None]] = {
 """The rule that forbids -> a wish that it forbids."""
 
 
-def _forbidden(case: Case) -> Step | None:
-    """In training any rule but the held-out ones; in test a held-out one every second time."""
-    if case.test and case.rng.random() < 0.5:
-        rule = case.rng.choice(HELD_OUT_RULES)
-    else:
-        rule = case.rng.choice([rule for rule in _FORBIDDEN if rule not in HELD_OUT_RULES])
-    return _FORBIDDEN[rule](case)
-
-
 def _lookup(case: Case) -> Step | None:
     return _move(case, cheapest=True) if case.rng.random() < 0.5 else _book(case, cheapest=True)
 
@@ -306,29 +286,18 @@ def _lookup(case: Case) -> Step | None:
 def _trouble(case: Case) -> Step | None:
     """R11: a lost bag, or special help."""
     reason = case.rng.choice(("lost_bag", "special_help"))
-    booking_id, _ = _choose(case, lambda row: row["status"] == ("flown" if reason == "lost_bag" else "booked"))
+    booking_id, _ = case.choose("bookings", lambda row: row["status"] == ("flown" if reason == "lost_bag" else "booked"))
     if not booking_id:
         return None
     look, over = _look(booking_id), call("transfer_to_human", reason=reason)
     return Step("trouble", {"booking_id": booking_id, "help": reason}, (booking_id,), (look, over), (), (look, over))
 
 
-def _steps(case: Case, family: str, kinds: Sequence[str]) -> list[Step]:
-    if family in NUMBER_WORDS:
-        return compose(case, WRITES, TOOL_OF, HELD_OUT, kinds, NUMBER_WORDS.index(family) + 1)
-    makers: Mapping[str, Callable[[Case], Step | None]] = {
-        "lookup": _lookup,
-        "forbidden": _forbidden,
-        "information": lambda case: _information(case, kinds),
-        "hand_over": _trouble,
-    }
-    step = makers[family](case)
-    return [step] if step else []
+_SINGLES: Mapping[str, Single] = {
+    "lookup": lambda case, kinds: _lookup(case),
+    "forbidden": lambda case, kinds: forbidden(case, _FORBIDDEN, HELD_OUT_RULES),
+    "information": _information,
+    "hand_over": lambda case, kinds: _trouble(case),
+}
 
-
-def propose(context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None) -> dict[str, Any]:
-    """A draft in a family, or along a walk, whose writes become the wishes in its order. {} when the rows do not allow it."""
-    kinds: Sequence[str] = ()
-    if walk and family is None:
-        family, kinds = along(walk, TOOL_OF, INFORMS)
-    return draft(context, rng, PHRASES, family or rng.choice(FAMILIES), lambda case, family: _steps(case, family, kinds))
+propose = proposer(PHRASES, FAMILIES, WRITES, TOOL_OF, _SINGLES, INFORMS, HELD_OUT)

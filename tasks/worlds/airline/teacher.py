@@ -18,14 +18,7 @@ Slots = dict[str, str]
 
 def _booking(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
     """(booking id, its row, refusal): R2 and unknown ids are settled here."""
-    booking_id = desk.slot(slots, "booking_id", say.ASK_BOOKING)
-    booking = desk.read("get_booking", booking_id=booking_id)
-    if booking is None:
-        return booking_id, {}, desk.refusal(say.NOT_FOUND.format(booking_id=booking_id))
-    known = next((call.answer for call in desk.calls if call.name == "find_user" and call.answer), None)
-    if known is not None and desk.forbids(booking["user_id"] != known["user_id"]):
-        return booking_id, {}, desk.refusal(say.FOREIGN.format(booking_id=booking_id))
-    return booking_id, booking, ""
+    return desk.own(slots, "booking_id", "get_booking", question=say.ASK_BOOKING, not_found=say.NOT_FOUND, foreign=say.FOREIGN)
 
 
 def _open(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:

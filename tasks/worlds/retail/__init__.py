@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tasks.worlds import conduct
 from tasks.worlds.desk import VISIBLE
@@ -29,13 +27,9 @@ class Retail(Tools):
     tables = staticmethod(data.tables)
     context = staticmethod(problems.context)
     propose = staticmethod(problems.propose)
+    tags = staticmethod(conduct.tagger(rules.HELD_OUT, rules.HELD_OUT_RULES))
 
     @staticmethod
     def may_follow(first: str, second: str) -> bool:
         """R5 and R6 ask for the order's status first, so the list of a customer's orders leads to no gate that needs it."""
         return first != "get_user" or second in ("get_order", "change_payment", "return_item")
-
-    @staticmethod
-    def tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str, ...]:
-        """What training never saw in this draft."""
-        return conduct.tags(draft, context["split"], rules.HELD_OUT, rules.HELD_OUT_RULES)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from tasks.worlds.drafting import NUMBER_WORDS, Case, Step, along, call, compose, draft, look_ups
+from tasks.worlds.drafting import Case, Maker, Single, Step, call, forbidden, foreign, look_ups, proposer
 from tasks.worlds.names import address
 from tasks.worlds.retail.rules import HELD_OUT, HELD_OUT_RULES
 from tasks.worlds.retail.user_phrases import PHRASES
@@ -44,12 +44,11 @@ def context(db: State, user_id: str, others: Sequence[str], rng: Random) -> dict
     orders = {order_id: db.get("orders", order_id) for order_id in db.find("orders", user_id=user_id)}
     names = {item["product"] for order in orders.values() if order for item in order["items"]}
     products = {name: row for name, row in db.rows("products") if name in names}
-    foreign = sorted(order_id for other in others[:50] for order_id in db.find("orders", user_id=other))
     return {
         "user": db.get("users", user_id),
         "orders": orders,
         "products": products,
-        "foreign_order": rng.choice(foreign) if foreign else "",
+        "foreign_order": foreign(db, "orders", others, rng),
     }
 
 
@@ -177,7 +176,7 @@ def _return(case: Case, statuses: Sequence[str] = ("delivered",), target: str = 
     return Step("return", slots, (order_id, item["product"]), (*reads, write), (str(item["price"]),))
 
 
-WRITES: Mapping[str, Callable[[Case], Step | None]] = {
+WRITES: Mapping[str, Maker] = {
     "cancel": _cancel,
     "address": _address,
     "payment": _payment,
@@ -234,7 +233,7 @@ def _foreign(case: Case) -> Step | None:
     return Step("cancel", slots, (order_id,), (_look(order_id),), ("another account",), (_look(order_id),), "R2")
 
 
-_FORBIDDEN: Mapping[str, Callable[[Case], Step | None]] = {
+_FORBIDDEN: Mapping[str, Maker] = {
     "R2": _foreign,
     "R5": _wrong_status,
     "R7": lambda case: look_ups(_swap(case, case.rng.choice(("change", "exchange")), changed=True), "R7", "only once"),
@@ -243,15 +242,6 @@ _FORBIDDEN: Mapping[str, Callable[[Case], Step | None]] = {
     "R10": lambda case: look_ups(_payment(case, covered=False), "R10", "balance", look=1),
 }
 """The rule that forbids -> a wish that it forbids (R5 stands for R6 too)."""
-
-
-def _forbidden(case: Case) -> Step | None:
-    """In training any rule but the held-out ones; in test a held-out one every second time."""
-    if case.test and case.rng.random() < 0.5:
-        rule = case.rng.choice(HELD_OUT_RULES)
-    else:
-        rule = case.rng.choice([rule for rule in _FORBIDDEN if rule not in HELD_OUT_RULES])
-    return _FORBIDDEN[rule](case)
 
 
 def _trouble(case: Case) -> Step | None:
@@ -265,22 +255,11 @@ def _trouble(case: Case) -> Step | None:
     return Step("trouble", slots, (order_id,), (look, over), (), (look, over))
 
 
-def _steps(case: Case, family: str, kinds: Sequence[str]) -> list[Step]:
-    if family in NUMBER_WORDS:
-        return compose(case, WRITES, TOOL_OF, HELD_OUT, kinds, NUMBER_WORDS.index(family) + 1)
-    makers: Mapping[str, Callable[[Case], Step | None]] = {
-        "lookup": lambda case: _swap(case, case.rng.choice(("change", "exchange")), cheapest=True),
-        "forbidden": _forbidden,
-        "information": lambda case: _information(case, kinds),
-        "hand_over": _trouble,
-    }
-    step = makers[family](case)
-    return [step] if step else []
+_SINGLES: Mapping[str, Single] = {
+    "lookup": lambda case, kinds: _swap(case, case.rng.choice(("change", "exchange")), cheapest=True),
+    "forbidden": lambda case, kinds: forbidden(case, _FORBIDDEN, HELD_OUT_RULES),
+    "information": _information,
+    "hand_over": lambda case, kinds: _trouble(case),
+}
 
-
-def propose(context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None) -> dict[str, Any]:
-    """A draft in a family, or along a walk, whose writes become the wishes in its order. {} when the rows do not allow it."""
-    kinds: Sequence[str] = ()
-    if walk and family is None:
-        family, kinds = along(walk, TOOL_OF, INFORMS)
-    return draft(context, rng, PHRASES, family or rng.choice(FAMILIES), lambda case, family: _steps(case, family, kinds))
+propose = proposer(PHRASES, FAMILIES, WRITES, TOOL_OF, _SINGLES, INFORMS, HELD_OUT)

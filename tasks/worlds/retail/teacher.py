@@ -13,24 +13,17 @@ WRITES = ("cancel_order", "change_address", "change_payment", "change_item", "ex
 Slots = dict[str, str]
 
 
-def _order(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any] | None, str]:
+def _order(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
     """(order id, its row, refusal): R2 and unknown ids are settled here."""
-    order_id = desk.slot(slots, "order_id", say.ASK_ORDER)
-    order = desk.read("get_order", order_id=order_id)
-    if order is None:
-        return order_id, None, desk.refusal(say.NOT_FOUND.format(order_id=order_id))
-    known = next((call.answer for call in desk.calls if call.name == "find_user" and call.answer), None)
-    if known is not None and desk.forbids(order["user_id"] != known["user_id"]):
-        return order_id, None, desk.refusal(say.FOREIGN.format(order_id=order_id))
-    return order_id, order, ""
+    return desk.own(slots, "order_id", "get_order", question=say.ASK_ORDER, not_found=say.NOT_FOUND, foreign=say.FOREIGN)
 
 
 def _gated(desk: Desk, slots: Slots, status: str) -> tuple[str, dict[str, Any], str]:
     """An order with the status that the wish needs (R5, R6), else the refusal."""
     order_id, order, refusal = _order(desk, slots)
-    if order is not None and desk.forbids(order["status"] != status):
+    if order and desk.forbids(order["status"] != status):
         refusal = desk.refusal(say.WRONG_STATUS.format(order_id=order_id, status=order["status"]))
-    return order_id, order or {}, refusal
+    return order_id, order, refusal
 
 
 def _item(order: Mapping[str, Any], product: str) -> str:
@@ -140,13 +133,13 @@ def give_back(desk: Desk, slots: Slots) -> str:
 def total(desk: Desk, slots: Slots) -> str:
     """R2."""
     _, order, refusal = _order(desk, slots)
-    return refusal or say.TOTAL.format(price=desk.amount((order or {})["total"]))
+    return refusal or say.TOTAL.format(price=desk.amount(order["total"]))
 
 
 def status(desk: Desk, slots: Slots) -> str:
     """R2."""
     order_id, order, refusal = _order(desk, slots)
-    return refusal or say.STATUS.format(order_id=order_id, status=(order or {})["status"])
+    return refusal or say.STATUS.format(order_id=order_id, status=order["status"])
 
 
 def balance(desk: Desk, slots: Slots) -> str:

@@ -1,0 +1,100 @@
+"""How members of the library say what they want. Reserved sentences belong to test problems."""
+
+from __future__ import annotations
+
+from tasks.worlds.phrases import NAME, ZIP, Phrases, Wish
+
+TITLES = (
+    "Blue Lake", "Cold Harbour", "Dark Forest", "Empty Street", "First Snow", "Green Island", "High Tide", "Iron Bridge",
+    "Long Winter", "Old Mill", "Quiet House", "Red Mountain",
+)  # fmt: skip
+
+WISHES = {
+    "renew": Wish(
+        open=(
+            "Please renew loan {loan_id} for {weeks}.",
+            "I want to renew loan {loan_id} for {weeks}.",
+            "Can I keep loan {loan_id} for {weeks} more?",
+            "I would like {weeks} more for loan {loan_id}.",
+        ),
+        reserved=("Can you renew loan {loan_id} for {weeks}?", "I need loan {loan_id} for {weeks} more."),
+        vague=("I want to renew a loan for {weeks}.", "Can I keep a book for {weeks} more?"),
+        task="renew loan {loan_id} for {weeks}",
+        ask="loan_id",
+    ),
+    "pay": Wish(
+        open=(
+            "Please take the fee of loan {loan_id} from my account.",
+            "I want to pay the fee of loan {loan_id}.",
+            "Can I pay what I owe for loan {loan_id}?",
+            "I would like to settle the fee of loan {loan_id}.",
+        ),
+        reserved=("Can you settle the fee of loan {loan_id}?", "I am here to pay the fee of loan {loan_id}."),
+        vague=("I want to pay the fee of a loan.",),
+        task="pay the fee of loan {loan_id} and hear how much it is",
+        ask="loan_id",
+    ),
+    "reserve": Wish(
+        open=(
+            "Please reserve {title} for me at {branch}.",
+            "I want to reserve {title} and pick it up at {branch}.",
+            "Can you reserve {title} at {branch}?",
+            "I would like the next copy of {title}, at {branch}.",
+        ),
+        reserved=("Could I reserve {title} at {branch}?", "Put me down for {title} at {branch}."),
+        vague=("I want to reserve a book at {branch}.",),
+        task="reserve {title} and pick it up at {branch}",
+        ask="title",
+    ),
+    "status": Wish(
+        open=(
+            "What is the status of loan {loan_id}?",
+            "Is loan {loan_id} overdue?",
+            "Tell me how loan {loan_id} stands.",
+            "I would like to know the status of loan {loan_id}.",
+        ),
+        reserved=("How does loan {loan_id} stand?", "I want to hear the status of loan {loan_id}."),
+        vague=("What is the status of a loan of mine?",),
+        task="know the status of loan {loan_id}",
+        ask="loan_id",
+    ),
+    "copies": Wish(
+        open=(
+            "How many copies of {title} are free?",
+            "Is {title} on the shelf, and how many copies?",
+            "Tell me how many copies of {title} you have free.",
+            "I would like to know how many copies of {title} are free.",
+        ),
+        reserved=("How many free copies of {title} are there?", "I want to hear how many copies of {title} are left."),
+        vague=(),
+        task="know how many copies of {title} are free",
+    ),
+    "trouble": Wish(
+        open=(
+            "The book of loan {loan_id} {trouble}.",
+            "I am sorry, the book of loan {loan_id} {trouble}.",
+            "There is a problem: loan {loan_id} {trouble}.",
+            "Can you help me? Loan {loan_id} {trouble}.",
+        ),
+        reserved=("I must tell you that loan {loan_id} {trouble}.", "It is about loan {loan_id}, it {trouble}."),
+        vague=("A book that I have on loan {trouble}.",),
+        task="report that the book of loan {loan_id} {trouble}, and be put through to a person",
+        ask="loan_id",
+    ),
+}
+PHRASES = Phrases(
+    wishes=WISHES,
+    lexicon={
+        "weeks": {"1": "one week", "2": "two weeks", "3": "three weeks", "4": "four weeks", "5": "five weeks"},
+        "title": {title: title for title in TITLES},
+        "branch": {"north": "the north branch", "south": "the south branch"},
+        "trouble": {"lost": "is lost", "damaged": "got wet"},
+    },
+    patterns={"loan_id": r"L\d+", "name": NAME, "zip": ZIP},
+    answers={
+        "loan_id": ("It is loan {loan_id}.", "Loan {loan_id}.", "The loan is {loan_id}."),
+        "title": ("It is {title}.", "{title}.", "The book is {title}."),
+    },
+    asks={"loan_id": ("which loan", "loan id", "loan number"), "title": ("which title", "which book")},
+)
+"""lexicon: what stands for a value of the API. patterns: what an id looks like. answers, asks: for sentences that leave one out."""

@@ -1,0 +1,27 @@
+"""`python -m flows.worlds.again MODULE:CLASS SIZE SEED PROBLEMS`: a world's record in a process of its own, as a line of JSON.
+
+The process that starts it has found the address allowed, and hands its import path over.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+
+from flows.worlds.processes import record
+from flows.worlds.sample import draw
+from tasks.worlds.runtime import World
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the record."""
+    address, size, seed, problems = arguments
+    module, _, name = address.partition(":")
+    world = World.build(getattr(importlib.import_module(module), name), int(size), int(seed), address)
+    print(json.dumps(record(draw(world, int(problems), int(seed)))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

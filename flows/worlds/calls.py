@@ -1,0 +1,106 @@
+"""Checks of single calls: they work, equal calls give equal answers, and none reads a clock or draws chance."""
+
+from __future__ import annotations
+
+import json
+
+from flows.worlds.report import REMEDIES, Check, Finding, first_of_each, short
+from flows.worlds.sample import Attempt, Call, Sample, attempt, failure, led_up
+from flows.worlds.watch import Sight, watching
+from tasks.worlds.adapters.foreign import SourceFailed
+from tasks.worlds.places import shown
+from tasks.worlds.runtime import World
+
+# --- they work ---
+
+
+def calls_work(sample: Sample) -> Check:
+    """No call ends in a failure of the tool's own code."""
+    pairs, refused = [], 0
+    for call in sample.calls:
+        result = attempt(sample.world, call)
+        refused += not result.ok
+        if not result.ok and "tool failure: " in result.content:
+            pairs.append((call.action.name, _failed(sample, call, result)))
+    called = {call.action.name for call in sample.calls}
+    said = f"{len(sample.calls)} calls of {len(called)} tools, {refused} of them refused, none failed"
+    findings = first_of_each(pairs)
+    return Check("calls", said if not findings else f"{len(pairs)} of {len(sample.calls)} calls failed", findings)
+
+
+def _failed(sample: Sample, call: Call, result: Attempt) -> Finding:
+    """Run the method again by itself, to see where it fails."""
+    name = call.action.name
+    what, where = json.loads(result.content)["error"].removeprefix("tool failure: "), sample.place(name)
+    if error := _raised(sample.world, call):
+        where, what = failure(error, sample.files)
+    told = REMEDIES["in place"] if "in place" in what else "Raise Refused(reason) for what the API forbids, and mend what is a bug."
+    if what.startswith(SourceFailed.__name__):
+        told = ""  # an adapter names the remedy itself
+    return Finding(where, f"tool {name} fails when it is called as {call.words}: {what}", told)
+
+
+def _raised(world: World, call: Call) -> BaseException | None:
+    fork = led_up(world, call)
+    try:
+        getattr(world.shared.cls(fork.state), call.action.name)(**world.tools[call.action.name].validate(call.action.arguments))
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        return error
+    return None
+
+
+# --- equal calls, equal answers ---
+
+
+class Repeats:
+    """Every call twice on equal forks, the first time watched; a third time when `determinism` is asked."""
+
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+        self._sights: dict[str, list[Sight]] = {}
+        self._first: list[Attempt] = []
+        for call in sample.calls:
+            fork = led_up(sample.world, call)
+            with watching(sample.files) as seen:
+                result = fork.call(call.action.name, call.action.arguments)
+            self._first.append(Attempt(result.ok, result.content, fork.state_hash()))
+            self._sights.setdefault(call.action.name, []).extend(seen)
+        self._second = self._attempts()
+
+    def _attempts(self) -> list[Attempt]:
+        return [attempt(self._sample.world, call) for call in self._sample.calls]
+
+    def watched(self, what: str) -> Check:
+        """The check `clock` or `random`: no tool reads it."""
+        name = {"clock": "reads the clock", "random": "draws random numbers"}[what]
+        findings = []
+        for tool, sights in self._sights.items():
+            lines: dict[str, list[str]] = {}
+            for sight in sights:
+                if sight.what == what:
+                    where = shown(sight.file, sight.line) if sight.file else self._sample.place(tool)
+                    lines.setdefault(where, []).append(sight.name)
+            for where, functions in lines.items():
+                called = ", ".join(dict.fromkeys(functions))
+                findings.append(Finding(where, f"tool {tool} {name}: it calls {called}", REMEDIES[what]))
+        return Check(what, f"{len(self._sights)} tools, watched while they ran", tuple(findings))
+
+    def determinism(self) -> Check:
+        """Two equal calls give the same answer and the same state, now and some time later."""
+        later = self._attempts()
+        pairs = []
+        for call, *answers in zip(self._sample.calls, self._first, self._second, later, strict=True):
+            other = next((answer for answer in answers[1:] if answer != answers[0]), None)
+            if other is not None:
+                pairs.append((call.action.name, _differs(self._sample, call, answers[0], other)))
+        said = f"{len(self._sample.calls)} calls, three times each on equal forks, the third some time later"
+        return Check("determinism", said, first_of_each(pairs))
+
+
+def _differs(sample: Sample, call: Call, one: Attempt, other: Attempt) -> Finding:
+    name = call.action.name
+    if one.content != other.content:
+        what = f"answers {short(one.content)} and then {short(other.content)}"
+    else:
+        what = "leaves two different states"
+    return Finding(sample.place(name), f"tool {name} is not deterministic: {call.words} {what}", REMEDIES["differs"])

@@ -1,0 +1,180 @@
+"""`cairn world check`: proves a world before anything is made with it, and says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.worlds import calls, policy, problems, processes, shared, states
+from flows.worlds.report import REMEDIES, Check, Finding, Report
+from flows.worlds.sample import Sample, draw, failure, own_files
+from flows.worlds.watch import watching
+from tasks.params import BadInput
+from tasks.worlds.loading import world_class
+from tasks.worlds.places import place, shown
+from tasks.worlds.runtime import World
+from tasks.worlds.state import canonical_json
+from tasks.worlds.tools import Tool, tools_of
+
+CONTRACT = "tasks/worlds/runtime.py says what a world has"
+
+
+def load(address: str, folder: str = "", allow: Sequence[str] = ()) -> type:
+    """The class at "package.module:Class", in the project or in a folder that the command names. Raises BadInput."""
+    package = address.partition(":")[0].partition(".")[0]
+    if folder:
+        place_of = Path(folder).resolve()
+        if not (place_of / package).is_dir() and not (place_of / f"{package}.py").is_file():
+            raise BadInput(f"--folder {folder}: holds no package {package!r} (of {address}).")
+        sys.path.insert(0, str(place_of))
+        allow = (*allow, package)
+    try:
+        return world_class(address, allow)
+    except BadInput:
+        raise
+    except Exception as error:  # the user's module, while it is imported
+        module = importlib.util.find_spec(package)
+        files = [str(path) for path in Path(module.origin).parent.rglob("*.py")] if module and module.origin else []
+        where, what = failure(error, files)
+        raise BadInput(f"world {address!r}: it cannot be imported: {where}: {what}") from None
+
+
+def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: str = "") -> Report:
+    """All checks of a world's class.
+
+    size: users. count: problems of each split. address: where other processes find it (default: the name it was defined under). A
+    fault that leaves nothing to look at ends the report early.
+    """
+    address = address or f"{cls.__module__}:{cls.__qualname__}"
+    title = f"{address}, {size} users, seed {seed}"
+    shape = _shape(cls)
+    if not shape.ok:
+        return Report(title, (), (shape,))
+    schemas = _schemas(cls)
+    if not schemas.ok:
+        return Report(title, (), (shape, schemas))
+    tables = _tables(cls, size, seed, address)
+    if not tables.ok:
+        return Report(title, tuple(_tools(cls).values()), (shape, schemas, tables))
+
+    def build() -> World:
+        return World.build(cls, size, seed, address)
+
+    world = build()
+    elsewhere = processes.Elsewhere(address, size, seed, count)
+    try:
+        sample = draw(world, count, seed)
+        made, stored = problems.made(sample), shared.stored_rows(sample, build)
+        found = [shape, schemas, tables, made, stored]
+        if stored.ok:  # else every figure below would be wrong for this one reason
+            found += _behaviour(sample, elsewhere)
+    finally:
+        elsewhere.stop()
+    return Report(title, tuple(world.tools.values()), found)
+
+
+def _behaviour(sample: Sample, elsewhere: processes.Elsewhere) -> list[Check]:
+    """Everything that calls tools. The comparison of answers ends last, so that time passes in between."""
+    works = calls.calls_work(sample)
+    repeats = calls.Repeats(sample)
+    apart_from_state = shared.shared_state(sample)
+    state = [states.state_hash(sample), states.snapshots(sample), states.speed(sample)]
+    rest = [problems.graph(sample)]
+    if sample.everything:
+        last = (policy.policy, problems.coverage, problems.oracle, problems.idle, problems.ambiguous, problems.teacher)
+        rest += [one(sample) for one in last]
+    apart = elsewhere.check(sample)
+    steady = [repeats.determinism(), apart, repeats.watched("clock"), repeats.watched("random")]
+    return [works, *steady, apart_from_state, *state, *rest]
+
+
+# --- the class ---
+
+
+def _shape(cls: type) -> Check:
+    """The names that a world must have, all that are missing at once."""
+    where, findings = _class_place(cls), []
+    for name, what in (("NAME", "its name"), ("POLICY", "its policy text"), ("tables", "a static method tables(size, seed)")):
+        if not hasattr(cls, name):
+            findings.append(Finding(where, f"{cls.__name__}.{name} is missing: {what}", CONTRACT))
+    name, text = getattr(cls, "NAME", "x"), getattr(cls, "POLICY", "x")
+    if not isinstance(name, str) or not name.isidentifier():
+        findings.append(Finding(where, f"NAME = {name!r} is no word of letters, digits and underscores", "it names files and rows"))
+    if not isinstance(text, str) or not text.strip():
+        findings.append(Finding(where, "POLICY is empty", "write the rules that the agent must keep, one a line: R1. ..."))
+    if hasattr(cls, "tables") and not isinstance(inspect.getattr_static(cls, "tables"), staticmethod):
+        findings.append(Finding(place(cls.tables), "tables is no static method", "write @staticmethod above it"))
+    return Check("class", f"{cls.__name__}, a world named {name!r}", tuple(findings))
+
+
+def _class_place(cls: type) -> str:
+    try:
+        return shown(inspect.getsourcefile(cls) or "", inspect.getsourcelines(cls)[1])
+    except (OSError, TypeError):
+        return ""
+
+
+def _schemas(cls: type) -> Check:
+    """Every tool has a schema that says as much as its function; every mistake is named."""
+    try:
+        tools = _tools(cls)
+    except BadInput as error:
+        lines = str(error).splitlines()
+        return Check("schemas", f"{len(lines)} mistakes", tuple(Finding("", line) for line in lines))
+    given = [schema for tool in tools.values() for schema in tool.parameters.get("properties", {}).values()]
+    optional = sum(len(tool.parameters.get("properties", {})) - len(tool.parameters.get("required", ())) for tool in tools.values())
+    enums = sum("enum" in str(schema) for schema in given)
+    kinds = ", ".join(f"{sum(tool.kind == kind for tool in tools.values())} {kind}" for kind in ("read", "write", "end"))
+    said = f"{len(tools)} tools ({kinds}), {len(given)} arguments, {enums} with an enumeration, {optional} optional"
+    return Check("schemas", said, notes=(*_undescribed(tools), *_unmarked(cls)))
+
+
+def _tools(cls: Any) -> dict[str, Tool]:
+    """The tools of a class, its own or those that it adapts. Raises BadInput."""
+    found: dict[str, Tool] = tools_of(cls) if getattr(cls, "FOREIGN", None) is None else cls.FOREIGN.tools()
+    return found
+
+
+def _undescribed(tools: Mapping[str, Tool]) -> list[str]:
+    """Tools and arguments of an adapted API that say nothing of themselves; a world's own cannot."""
+    bare = [name for name, tool in tools.items() if not tool.description]
+    for name, tool in tools.items():
+        bare += [f"{name}.{key}" for key, schema in tool.parameters.get("properties", {}).items() if not schema.get("description")]
+    return [f"a model reads no description of: {', '.join(bare)}"] if bare else []
+
+
+def _unmarked(cls: type) -> list[str]:
+    """Public methods that are no tools: perhaps a mark was forgotten."""
+    known = {"tables", "context", "propose", "may_follow", "tags"}
+    found = [
+        name
+        for name, member in vars(cls).items()
+        if inspect.isfunction(member) and not name.startswith("_") and not hasattr(member, "cairn_tool") and name not in known
+    ]
+    return [f"public methods that are no tools: {', '.join(found)}"] if found else []
+
+
+def _tables(cls: Any, size: int, seed: int, address: str) -> Check:
+    """Tables are JSON, the same each time, and drawn from the seed alone."""
+    files, where = own_files(address), place(cls.tables)
+    try:
+        with watching(files) as seen:
+            one = cls.tables(size, seed)
+        other = cls.tables(size, seed)
+        world = World.build(cls, size, seed, address)
+    except Exception as error:  # the user's code
+        at, what = failure(error, files)
+        return Check("tables", "", (Finding(at if not isinstance(error, BadInput) else where, what, f"mend tables(); {CONTRACT}"),))
+    findings = [
+        Finding(shown(sight.file, sight.line) if sight.file else where, f"tables() calls {sight.name}", REMEDIES[sight.what])
+        for sight in seen
+    ]
+    if canonical_json(one) != canonical_json(other):
+        told = "use a generator of your own: Random(tasks.context.seed_of(NAME, size, seed))"
+        findings.append(Finding(where, "tables(size, seed) gives different rows the second time", told))
+    rows = {name: len(table) for name, table in world.shared.base.tables.items()}
+    return Check("tables", ", ".join(f"{name} {count}" for name, count in rows.items()) + " rows", tuple(findings))

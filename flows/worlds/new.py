@@ -1,0 +1,82 @@
+"""`cairn world new`: a small world that works, under the user's names, with its tests.
+
+The template is a package of this project (flows/templates/), so it is checked, typed and played by the tests like all other code;
+what is written is its text with the names replaced.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import importlib.util
+import keyword
+import re
+import sys
+from pathlib import Path
+
+from flows import templates
+from tasks.params import BadInput
+from tasks.worlds.loading import BUILT_IN
+
+HERE = Path(str(templates.__file__)).parent
+PACKAGE, CLASS, NAME = "flows.templates.world", "Library", "library"
+"""What stands in the template for the user's names."""
+
+
+def write(package: str, cls: str, folder: Path) -> list[Path]:
+    """Write `package`/ and tests/test_`package`.py into a folder; returns the files. cls: "" for one after the package.
+
+    Raises BadInput, and writes nothing, for names that cannot be used and files that exist.
+    """
+    cls = cls or class_name(package)
+    _check_package(package)
+    _check_class(cls)
+    texts = {folder / package / path.name: _named(path, package, cls) for path in sorted((HERE / "world").iterdir()) if path.is_file()}
+    texts[folder / "tests" / f"test_{package}.py"] = _named(HERE / "test_world.py", package, cls)
+    for path in (folder / package, *texts):
+        if path.exists():
+            raise BadInput(f"{path} exists already. Take another name, or another --folder.")
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(texts)
+
+
+def class_name(package: str) -> str:
+    """A class after a package: my_shop -> Shop, bike_rental -> BikeRental."""
+    words = [word for word in package.split("_") if word]
+    return "".join(word.capitalize() for word in (words[1:] if len(words) > 1 and words[0] == "my" else words))
+
+
+def _named(path: Path, package: str, cls: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    text = text.replace(PACKAGE, package).replace(f'"{NAME}"', f'"{package}"')
+    return re.sub(rf"\b{CLASS}\b", cls, text)
+
+
+def _check_package(name: str) -> None:
+    where = f"world {name!r}"
+    if not name.isidentifier() or keyword.iskeyword(name):
+        better = re.sub(r"\W+", "_", name).strip("_").lower()
+        hint = f" Did you mean {better!r}?" if better.isidentifier() and not keyword.iskeyword(better) else ""
+        raise BadInput(f"{where}: not a name for a Python package (letters, digits and underscores).{hint}")
+    if name in [address.split(".")[2].partition(":")[0] for address in BUILT_IN]:
+        raise BadInput(f"{where}: a built-in world has this name, and worlds of one run need different ones.")
+    try:
+        found = name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        found = True
+    if found:
+        raise BadInput(
+            f"{where}: a module of this name is installed or lies in the project already; importing it would be a matter of luck."
+        )
+
+
+def _check_class(name: str) -> None:
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise BadInput(f"--class {name!r}: not a name for a Python class, such as Shop.")
+    taken = set(vars(importlib.import_module(f"{PACKAGE}.world"))) - {CLASS}
+    if name in taken or hasattr(builtins, name):
+        raise BadInput(f"--class {name!r}: world.py uses this name for something else. Take another one, such as {name}World.")

@@ -1,0 +1,251 @@
+"""What a world is proven on: problems of two splits, and for each tool some calls with the calls that lead up to them."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from flows.worlds.prints import Globals, globals_of
+from flows.worlds.report import Finding
+from tasks.context import seed_of
+from tasks.params import BadInput
+from tasks.worlds import Action, Problem
+from tasks.worlds.loading import code_files
+from tasks.worlds.places import place, shown
+from tasks.worlds.runtime import World
+
+Predicate = Callable[..., str | None]
+SPLITS = ("train", "test")
+"""The splits that are looked at: what test problems alone hold (rules, pairs of writes) must be sound as well."""
+PER_TOOL = 8
+"""Calls of each tool out of ground truths; ours."""
+GUESSED = 4
+"""Calls of each tool with other arguments, most of which the tool refuses; ours."""
+DRAFTS = 40
+"""Drafts that are looked into when a family gives no problem; ours."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call and what led up to it. truth: it is part of a ground truth, so it has to succeed."""
+
+    action: Action
+    before: tuple[Action, ...]
+    truth: bool
+
+    @property
+    def words(self) -> str:
+        """The call as Python would write it."""
+        return f"{self.action.name}({', '.join(f'{name}={value!r}' for name, value in self.action.arguments.items())})"
+
+
+@dataclass
+class Sample:
+    """A world with what it is proven on.
+
+    files: the world's own code, by name of file. before: what its modules and classes held before anything was called. findings:
+    what keeps it from making problems. crashed: (list, rule) -> the predicates that failed; they count as holding.
+    """
+
+    world: World
+    files: frozenset[str]
+    before: Globals
+    problems: dict[str, list[Problem]] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    crashed: dict[tuple[str, str], Finding] = field(default_factory=dict)
+
+    @property
+    def everything(self) -> list[Problem]:
+        """The problems of all splits."""
+        return [problem for problems in self.problems.values() for problem in problems]
+
+    def place(self, tool: str) -> str:
+        """File and line of a tool, "" for one that no method of the world's class stands for."""
+        function = getattr(self.world.shared.cls, tool, None)
+        return place(function) if callable(function) else ""
+
+
+def draw(world: World, count: int, seed: int) -> Sample:
+    """`count` problems a split, and the calls. What keeps the world from making problems is among the findings."""
+    files = own_files(world.shared.address)
+    sample = Sample(world, files, globals_of(files))
+    world.blueprint_predicates = _guarded(sample, "blueprint", world.blueprint_predicates)
+    world.trajectory_predicates = _guarded(sample, "trajectory", world.trajectory_predicates)
+    cls = world.shared.cls
+    if not world.families or not hasattr(cls, "context") or not hasattr(cls, "propose"):
+        lacks = [name for name in ("FAMILIES", "context", "propose") if not getattr(cls, name, None)]
+        what = f"it makes no problems: {', '.join(lacks)} {'is' if len(lacks) == 1 else 'are'} missing"
+        sample.findings.append(Finding("", what, "see tasks/worlds/runtime.py, and flows/templates/world/problems.py for an example"))
+    else:
+        for split in SPLITS:
+            sample.problems[split] = _problems(sample, split, count, seed)
+    pool = Pool(world, [action for problem in sample.everything for action in problem.actions])
+    for name in world.tools:
+        sample.calls += _calls(sample, name, pool, Random(seed_of("calls", name, seed)))
+    return sample
+
+
+def own_files(address: str) -> frozenset[str]:
+    """The Python files of a world, named as its modules are: the package that holds the class, and those of its base classes."""
+    files = {str(path) for path in code_files(address).values() if path.suffix == ".py"}
+    loaded = {str(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
+    return frozenset(files | {name for name in loaded if str(Path(name).resolve()) in files})
+
+
+def _guarded(sample: Sample, kind: str, predicates: Mapping[str, Predicate]) -> dict[str, Predicate]:
+    """Predicates whose own failures are kept in the sample: one that fails must not end what is graded with it."""
+
+    def guarded(rule: str, predicate: Predicate) -> Predicate:
+        @wraps(predicate)
+        def ask(*given: Any) -> str | None:
+            try:
+                return predicate(*given)
+            except Exception as error:  # the user's code
+                where, what = failure(error, sample.files)
+                told = "It must answer for every conversation, also one with malformed calls or rows that do not exist."
+                sample.crashed.setdefault((kind, rule), Finding(where, f"the {kind} predicate {rule} fails: {what}", told))
+                return None
+
+        return ask
+
+    return {rule: guarded(rule, predicate) for rule, predicate in predicates.items()}
+
+
+# --- problems ---
+
+
+def _problems(sample: Sample, split: str, count: int, seed: int) -> list[Problem]:
+    """Problems of all families in equal shares. A family that gives none is looked into."""
+    world, share = sample.world, -(-count // len(sample.world.families))
+    found: list[Problem] = []
+    for family in world.families:
+        for wanted in (share, share // 2, share // 4, 1):  # a world may have fewer problems than are asked for
+            try:
+                found += world.problems(split, wanted, seed, [family])
+                break
+            except BadInput:
+                if wanted == 1:
+                    sample.findings.append(_why_none(world, split, family, seed))
+            except Exception as error:
+                where, what = failure(error, sample.files)
+                sample.findings.append(Finding(where, f"no problem of family {family!r} in split {split!r}: {what}", "mend that line"))
+                break
+    return found
+
+
+def _why_none(world: World, split: str, family: str, seed: int) -> Finding:
+    """What happens to drafts of a family that gives no problem."""
+    reasons: dict[str, int] = defaultdict(int)
+    rng = Random(seed_of("drafts", split, family, seed))
+    for _ in range(DRAFTS):
+        context = world.context(rng, split)
+        draft = world.propose(context, rng, family=family)
+        replay = world.replay(world.problem(draft, context).actions) if draft else None
+        reasons["the rows of the user drawn allow none" if replay is None else "; ".join(replay.errors)] += 1
+    most = max(reasons, key=lambda reason: reasons[reason])
+    what = f"no problem of family {family!r} in split {split!r}; of {DRAFTS} drafts {reasons[most]}: {most}"
+    return Finding(place(world.shared.cls.propose), what, "let propose draw what the tables allow, or let tables() make such rows")
+
+
+def failure(error: BaseException, files: Iterable[str]) -> tuple[str, str]:
+    """(file:line of the world's innermost line on the way to an exception, what was raised)."""
+    known = frozenset(files)
+    steps = traceback.extract_tb(error.__traceback__)
+    own = [step for step in steps if step.filename in known] or steps[-1:]
+    where = shown(own[-1].filename, own[-1].lineno or 0) if own else ""
+    return where, f"{type(error).__name__}: {error}"
+
+
+# --- calls ---
+
+
+def _calls(sample: Sample, name: str, pool: Pool, rng: Random) -> list[Call]:
+    """Calls of one tool: out of ground truths, spread over the problems, and guessed ones."""
+    tool = sample.world.tools[name]
+    truths = [
+        Call(action, problem.actions[:place], True)
+        for problem in sample.everything
+        for place, action in enumerate(problem.actions)
+        if action.name == name
+    ]
+    found = rng.sample(truths, min(PER_TOOL, len(truths)))
+    for _ in range(GUESSED if truths else PER_TOOL):
+        arguments = {key: pool.draw(name, key, schema, rng) for key, schema in tool.parameters.get("properties", {}).items()}
+        before = rng.choice(truths).before if truths else ()
+        found.append(Call(Action(name, arguments, tool.kind), before, False))
+    return found
+
+
+class Pool:
+    """Values for arguments: those that ground truths and tables hold under the argument's name."""
+
+    def __init__(self, world: World, actions: Sequence[Action]) -> None:
+        self._seen: dict[str, dict[str, Any]] = defaultdict(dict)
+        for action in actions:
+            for name, value in action.arguments.items():
+                self._seen[name][repr(value)] = value
+        self._tables = world.shared.base.tables
+        self._texts: dict[str, list[str]] = {}
+
+    def draw(self, tool: str, name: str, schema: Mapping[str, Any], rng: Random) -> Any:
+        """One value that fits the schema of argument `name` of `tool`, as far as names and tables tell."""
+        if "enum" in schema:
+            return rng.choice(list(schema["enum"]))
+        for key in ("anyOf", "oneOf"):
+            if key in schema:
+                return self.draw(tool, name, rng.choice(list(schema[key])), rng)
+        kind = schema.get("type")
+        if kind == "array":
+            return [self.draw(tool, name, schema.get("items", {}), rng)]
+        if kind in ("integer", "number"):
+            return rng.choice([*range(8), 20, 100])
+        if kind == "string":
+            return rng.choice(self.texts(name) or ["x"])
+        return {"boolean": rng.random() < 0.5, "object": {}}.get(str(kind))
+
+    def texts(self, name: str) -> list[str]:
+        """Texts known under an argument's name: in ground truths, as keys of a table so called, as fields of rows; else any key."""
+        if name not in self._texts:
+            self._texts[name] = self._known(name)
+        return self._texts[name]
+
+    def _known(self, name: str) -> list[str]:
+        found = dict.fromkeys(value for value in self._seen[name].values() if isinstance(value, str))
+        stem = name.removesuffix("_id")
+        for table, rows in self._tables.items():
+            if table.startswith(stem):
+                found.update(dict.fromkeys(rows))
+            found.update({row[name]: None for row in rows.values() if isinstance(row.get(name), str)})
+        return list(found) or [key for rows in self._tables.values() for key in rows]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one call did: whether it was answered, the answer, the state hash after it."""
+
+    ok: bool
+    content: str
+    state_hash: str
+
+
+def attempt(world: World, call: Call) -> Attempt:
+    """The call on a fresh fork, after what led up to it."""
+    fork = led_up(world, call)
+    result = fork.call(call.action.name, call.action.arguments)
+    return Attempt(result.ok, result.content, fork.state_hash())
+
+
+def led_up(world: World, call: Call) -> World:
+    """A fresh fork after what led up to the call."""
+    fork = world.fork()
+    for action in call.before:
+        fork.call(action.name, action.arguments)
+    return fork

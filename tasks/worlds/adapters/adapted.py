@@ -1,0 +1,186 @@
+"""A world class out of a source of tools and state: what `tasks.worlds.runtime` asks of a world, without decorators or tables.
+
+The class can be subclassed, to give it what only its author knows: PERSONAS, TRAJECTORY_PREDICATES, SCRIPTS (scripted humans and
+agents), context and propose (a problem generator).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from tasks.params import BadInput, nearest
+from tasks.worlds import Kind
+from tasks.worlds.adapters import given
+from tasks.worlds.adapters.foreign import Calls, ForeignState, Source
+from tasks.worlds.conduct import gated
+from tasks.worlds.state import Base, State
+from tasks.worlds.tools import Tool
+
+if TYPE_CHECKING:
+    from tasks.worlds import Problem
+    from tasks.worlds.runtime import World
+
+MOST = 6
+"""Entries of one table or list in the sample of the state that a generator is shown; ours."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of the tools there are are offered, and what they do. tools: None for all. writes, ends: all others only read.
+    produces: tool -> types of the ids in its answer (the edges of the API graph). where: how messages call the source."""
+
+    tools: tuple[str, ...] | None
+    writes: tuple[str, ...]
+    ends: tuple[str, ...]
+    produces: Mapping[str, tuple[str, ...]]
+    where: str
+
+    def names(self, known: Iterable[str]) -> tuple[str, ...]:
+        """The tools that are offered, in their own order. Raises BadInput for a name that is not there."""
+        known = tuple(known)
+        offered = tuple(name for name in known if self.tools is None or name in self.tools)
+        for word, names, among in (
+            ("tools", self.tools or (), known),
+            ("writes", self.writes, offered),
+            ("ends", self.ends, offered),
+            ("produces", tuple(self.produces), offered),
+        ):
+            for name in names:
+                if name not in among:
+                    raise BadInput(f"{self.where}: {word} names {name!r}.{nearest(name, among)} Tools: {', '.join(among) or 'none'}.")
+        if not offered:
+            raise BadInput(f"{self.where}: there is no tool to offer.")
+        return offered
+
+    def kind(self, name: str) -> Kind:
+        """What a tool does."""
+        return "write" if name in self.writes else "end" if name in self.ends else "read"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What the runtime asks of an adapted world. users: path of the state's table of users, "" for none. lines: given problems."""
+
+    source: Source
+    users: str
+    lines: tuple[tuple[int, given.Line], ...]
+    where: str
+    _shown: dict[str, Any] = field(default_factory=dict)
+
+    def tools(self) -> Mapping[str, Tool]:
+        """The tools by name."""
+        return self.source.tools()
+
+    def state(self, base: Base) -> ForeignState:
+        """A state at the start."""
+        return ForeignState(self.source, base)
+
+    def tables(self) -> dict[str, Any]:
+        """What is frozen: users, given problems, and what the source wants kept."""
+        kept: dict[str, Any] = self.source.tables()
+        problems = given.rows(self.lines)
+        if self.users:
+            users = _people(self.source.start(Base(kept)).text, self.users, self.where)
+        else:
+            users = {row["user"]: {} for row in problems.values()}
+        for key, row in problems.items():
+            if row["user"] not in users:
+                raise BadInput(
+                    f"{self.where} line {int(key)}: user {row['user']!r} is not in {self.users}.{nearest(row['user'], users)}"
+                )
+        return {"users": users, given.TABLE: problems, **kept}
+
+    def prove(self, world: World) -> None:
+        """Raise BadInput for a given problem that does not work."""
+        given.prove(world, self.where)
+
+    def compare(self, world: World, start: str | None, schemas: Any, folder: Path) -> None:
+        """Raise BadInput when what was frozen is not what is there now: the code behind an adapter is not all in the world's hash."""
+        for what, same in (("tools", world.schemas() == schemas), ("start", world.state_hash() == start)):
+            if not same:
+                raise BadInput(f"{folder}: the {what} of {self.where} changed since it was frozen. Run the worlds stage again.")
+
+    def problems(self, world: World, split: str, count: int, seed: int, families: Sequence[str]) -> list[Problem]:
+        """Given problems; see `given.draw`."""
+        return given.draw(world, split, count, seed, families, self.where)
+
+    def context(self, base: Base, user: str, rng: Random) -> dict[str, Any]:
+        """What a generator is given of one user: the row, a sample of the state, and the problems given for them."""
+        if "start" not in self._shown:
+            self._shown["start"] = json.loads(self.source.start(base).text)
+        row = base.tables["users"][user]
+        mine = [dict(one) for one in base.tables.get(given.TABLE, {}).values() if one["user"] == user]
+        return {"user": json.loads(json.dumps(row)), "state": _sample(self._shown["start"], rng), "given": json.loads(json.dumps(mine))}
+
+
+def adapted(
+    source: Source, *, name: str, policy: str, users: str, problems_file: Path | str | None, writes: Sequence[str], where: str
+) -> type[Any]:
+    """The world class. Raises BadInput for a problems file that cannot be read."""
+    lines = given.read(Path(problems_file)) if problems_file is not None else ()
+    adapter = Adapter(source, users, lines, str(problems_file or where))
+    families = given.families(lines, writes)
+
+    def tables(size: int, seed: int) -> dict[str, Any]:
+        """The frozen tables; neither size nor seed enters, since the source has one start."""
+        return adapter.tables()
+
+    def context(db: State, user: str, others: Sequence[str], rng: Random) -> dict[str, Any]:
+        """See `Adapter.context`."""
+        return adapter.context(db.base, user, rng)
+
+    def propose(context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None, family: str | None) -> dict[str, Any]:
+        """A given problem of the user: of the family, or one that holds the walk's last tool; {} when there is none."""
+        wanted = [
+            row
+            for row in context["given"]
+            if (family is None or given.family_of(row, writes) == family)
+            and (not walk or walk[-1] in [action["name"] for action in row["actions"]])
+        ]
+        return {"thought": "a given problem", **rng.choice(wanted)} if wanted else {}
+
+    space: dict[str, Any] = {
+        "__doc__": f"The adapted world {name}.",
+        "__new__": _code,
+        "NAME": name,
+        "POLICY": policy,
+        "FOREIGN": adapter,
+        "FAMILIES": families,
+        "WRITE_FAMILIES": tuple(family for family in families if family in given.FAMILIES[1:]),
+        "BLUEPRINT_PREDICATES": {"gated": gated},
+        **{function.__name__: staticmethod(function) for function in (tables, context, propose)},
+    }
+    return type("".join(word.title() for word in name.split("_")) or "World", (), space)
+
+
+def _code(cls: type, db: Any) -> Calls:
+    return Calls(db)
+
+
+def _people(text: str, path: str, where: str) -> dict[str, Any]:
+    """The state's table at a dotted path, as rows. Raises BadInput when there is none."""
+    found = json.loads(text)
+    for part in path.split("."):
+        if not isinstance(found, dict) or part not in found:
+            known = ", ".join(found) if isinstance(found, dict) else type(found).__name__
+            raise BadInput(f"{where}: users = {path!r}: the state has no {part!r} there; it has: {known}.")
+        found = found[part]
+    if not isinstance(found, dict) or not found:
+        raise BadInput(f"{where}: users = {path!r}: must be a table of the state, id -> row, that is not empty.")
+    return {key: row if isinstance(row, dict) else {"value": row} for key, row in found.items()}
+
+
+def _sample(value: Any, rng: Random) -> Any:
+    """The state with at most MOST entries in each of its tables and lists, in their own order."""
+    if isinstance(value, dict):
+        kept = set(rng.sample(sorted(value), MOST)) if len(value) > MOST else value.keys()
+        return {key: _sample(item, rng) for key, item in value.items() if key in kept}
+    if isinstance(value, list):
+        places = sorted(rng.sample(range(len(value)), MOST)) if len(value) > MOST else range(len(value))
+        return [_sample(value[place], rng) for place in places]
+    return value

@@ -1,0 +1,124 @@
+"""State that a world does not keep in tables: what an adapter must offer, and the state of one fork of it.
+
+A source is used as if it were a function: `call(saved, tool, arguments)` gives the answer and the state after it, and `saved` stays
+what it was. So fork, reset, snapshot and restore are assignments, however the source holds its things, and a call that fails has
+changed nothing. Objects and servers behind a source are brought to the wanted state when a call needs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from tasks.worlds import Kind
+from tasks.worlds.adapters.plain import text_diff
+from tasks.worlds.state import Base
+from tasks.worlds.tools import Tool
+
+SHOWN = 4
+"""Lines of a difference in a message; ours."""
+
+
+class Saved(NamedTuple):
+    """A state. token: what the source restores it from (text or bytes). text: what counts of it, as canonical JSON; hashed,
+    compared and shown."""
+
+    token: Any
+    text: str
+
+
+class SourceFailed(RuntimeError):
+    """A tool could not run, or broke what its world says of it: nothing the agent did. The message names tool and remedy."""
+
+
+class Source(Protocol):
+    """Something with tools and a state of its own."""
+
+    def tools(self) -> Mapping[str, Tool]:
+        """Every tool by name. Raises BadInput for tools that cannot be offered."""
+
+    def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What is frozen of it with the world, as tables; {} when the code makes its start."""
+
+    def start(self, base: Base) -> Saved:
+        """The state that every fork starts from. base: the frozen tables. Raises BadInput when there is none."""
+
+    def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
+        """Run a tool in a state; its answer (text or JSON) and the state after it. Raises Refused, or SourceFailed."""
+
+
+class ForeignState:
+    """The state of one fork of an adapted world; `tasks.worlds.state.State` for tables."""
+
+    __slots__ = ("_before", "_kind", "_source", "_start", "base", "saved")
+
+    def __init__(self, source: Source, base: Base) -> None:
+        self.base = base
+        self.saved = self._start = self._before = source.start(base)
+        self._source = source
+        self._kind: Kind | None = None
+
+    @property
+    def value(self) -> Any:
+        """What counts of the state, as JSON."""
+        return json.loads(self.saved.text)
+
+    def call(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Run a tool. Raises SourceFailed when one that is no write changed the state."""
+        answer, after = self._source.call(self.saved, name, arguments, self._kind)
+        if self._kind not in (None, "write") and after.text != self.saved.text:
+            changed = text_diff(self.saved.text, after.text, SHOWN).replace("\n", "; ")
+            raise SourceFailed(
+                f"tool {name!r} is not declared to write and changed the state ({changed}). Name it in 'writes', or name what it "
+                "changed in 'leave_out'."
+            )
+        self.saved = after
+        return answer
+
+    def begin(self, kind: Kind) -> None:
+        """A tool of this kind runs until `finish`."""
+        self._kind, self._before = kind, self.saved
+
+    def finish(self, keep: bool) -> None:
+        """The tool has ended; keep what it changed, or take it back."""
+        self._kind = None
+        if not keep:
+            self.saved = self._before
+
+    def reset(self) -> None:
+        """Back to the start."""
+        self.saved = self._start
+
+    def snapshot(self) -> Saved:
+        """An immutable value that `restore` takes, in any fork."""
+        return self.saved
+
+    def restore(self, snapshot: Saved) -> None:
+        """Back to a snapshot."""
+        self.saved = snapshot
+
+    def hash(self) -> str:
+        """The canonical hash, 64 hex digits, over the frozen tables and the state."""
+        content = f"{self.base.total():064x}{self.saved.text}"
+        return hashlib.blake2b(content.encode(), digest_size=32).hexdigest()
+
+    def diff(self) -> str:
+        """The changes as text, one line per place: '- ' the start, '+ ' now."""
+        return text_diff(self._start.text, self.saved.text)
+
+
+class Calls:
+    """What the runtime takes for a world's code: every name is a tool of the source, but Python's own."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: ForeignState) -> None:
+        object.__setattr__(self, "_state", state)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__"):
+            return object.__getattribute__(self, name)
+        state: ForeignState = object.__getattribute__(self, "_state")
+        return lambda **arguments: state.call(name, arguments)

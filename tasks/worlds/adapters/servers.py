@@ -1,0 +1,312 @@
+"""Worlds out of MCP servers: their tools are the tools, what they dump is the state.
+
+    class Shop(from_mcp(Path(__file__).with_name("mcp.yaml"), name="shop", policy=POLICY)):
+        ...
+
+A call takes a server, restores the fork's state in it unless it holds it already, runs the tool and dumps. Costs, with a small state
+and a server on the same machine: some milliseconds for each of the three, and a second or two to start a server. With as many
+`servers` as there are conversations in play, restoring falls away; with one server, forks take turns in it, and each call pays for
+all three. A server behind a url cannot be trusted to hold what it was left with, so there every call restores first, and the
+processes of one machine take turns by a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.params import BadInput, nearest
+from tasks.worlds import Kind
+from tasks.worlds.adapters import server_file
+from tasks.worlds.adapters.adapted import Choice, adapted
+from tasks.worlds.adapters.connection import Connection, short
+from tasks.worlds.adapters.foreign import Saved, SourceFailed
+from tasks.worlds.adapters.plain import NotPlain, View
+from tasks.worlds.adapters.schemas import tool_of_schema
+from tasks.worlds.adapters.server_file import Command, ServerFile, argv
+from tasks.worlds.state import Base, canonical_json
+from tasks.worlds.tools import Refused, Tool
+
+START = "start"
+
+
+def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | str | None = None) -> type[Any]:
+    """A world class over the MCP server that `file` describes (`tasks.worlds.adapters.server_file`). No server is started yet.
+
+    problems_file: problems as JSON lines (`tasks.worlds.adapters.given`). There are no scripted humans: the role needs a model.
+    Raises BadInput for a file that says too little or too much; the world's building raises it for a server that does not answer.
+    """
+    path = Path(file).resolve()
+    about = server_file.read(path)
+    source = Servers(path, about)
+    return adapted(
+        source, name=name, policy=policy, users=about.users, problems_file=problems_file, writes=about.writes, where=str(path)
+    )
+
+
+class _Seat:
+    """One server. holds: the token of the state in it, None when that is not known."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.holds: str | None = None
+        self.free = True
+
+
+class Servers:
+    """A `Source` over the servers of one file. A process that was forked off starts servers of its own."""
+
+    def __init__(self, path: Path, about: ServerFile) -> None:
+        self._path, self._about, self._view = path, about, View(tuple(about.leave_out))
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._seats: list[_Seat] = []
+        self._change = threading.Condition()
+
+    # --- the source --------------------------------------------------------------------------------------------------------
+
+    def tools(self) -> Mapping[str, Tool]:
+        """The tools that are offered, by name. Raises BadInput for a server that cannot say them."""
+        return self._tools
+
+    @functools.cached_property
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        """Everything that the server has, by name."""
+        with self._plainly(), self._seat() as seat:
+            return {tool["name"]: tool for tool in seat.connection.tools()}
+
+    @functools.cached_property
+    def _tools(self) -> Mapping[str, Tool]:
+        about, listed = self._about, self._listed
+        for word in ("dump", "restore"):
+            name = getattr(about, word)
+            if isinstance(name, str) and name not in listed:
+                known = ", ".join(listed) or "none"
+                raise BadInput(f"{self._path}: {word} names {name!r}.{nearest(name, listed)} Tools of the server: {known}.")
+        if isinstance(about.restore, str):
+            _ = self._restoring
+        own = (about.dump, about.restore) if about.tools is None else ()
+        made = {tool: tuple(kinds) for tool, kinds in about.produces.items()}
+        asked = None if about.tools is None else tuple(about.tools)
+        choice = Choice(asked, tuple(about.writes), tuple(about.ends), made, str(self._path))
+        tools = {
+            name: tool_of_schema(
+                name,
+                listed[name]["description"],
+                listed[name]["input"],
+                choice.kind(name),
+                made.get(name, _produced(listed[name]["output"])),
+                f"tool {name!r} of {self._path}",
+            )
+            for name in choice.names(name for name in listed if name not in own)
+        }
+        _ = self._fresh
+        return tools
+
+    @functools.cached_property
+    def _fresh(self) -> str:
+        """What a server dumps in which nothing was played: tools are asked for before anything is."""
+        with self._plainly(), self._seat() as seat:
+            return self._dump(seat)
+
+    def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The start, frozen with the world: later plays begin there, whatever a server would begin with."""
+        if self._about.start:
+            place = self._path.parent / self._about.start
+            try:
+                state = json.loads(place.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise BadInput(f"{self._path}: start = {self._about.start!r}: {place} is no JSON file ({error}).") from None
+        else:
+            self.tools()
+            state = json.loads(self._fresh)
+        return {START: {"dump": {"state": state}}}
+
+    def start(self, base: Base) -> Saved:
+        """The frozen start."""
+        return self._saved(json.dumps(base.tables[START]["dump"]["state"], ensure_ascii=False))
+
+    def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
+        """Run a tool on a server in this state."""
+        with self._seat(saved.token) as seat:
+            if seat.holds != saved.token:
+                self._restore(seat, saved.token)
+            seat.holds = None  # until it is known what the tool has left, also when it fails
+            answer = seat.connection.call(name, arguments).said()
+            if kind not in (None, "write") and not self._about.check_reads:
+                after = saved
+            else:
+                token = self._dump(seat)
+                after = saved if token == saved.token else self._saved(token)
+            seat.holds = after.token
+        return answer, after
+
+    def _saved(self, token: str) -> Saved:
+        try:
+            return Saved(token, canonical_json(self._view.plain(json.loads(token))))
+        except NotPlain as error:
+            raise SourceFailed(f"the state of {short(self._path)}: {error}") from None
+
+    # --- seats -------------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Before anything is played, a server's failure is the user's to mend."""
+        try:
+            yield
+        except (SourceFailed, Refused) as error:
+            raise BadInput(" ".join([f"{self._path}: {error}", *getattr(error, "__notes__", ())])) from None
+
+    @contextlib.contextmanager
+    def _seat(self, wanted: str = "") -> Iterator[_Seat]:
+        """A server for one use. One that fails meanwhile is given up."""
+        seat = self._taken(wanted)
+        failed = True
+        try:
+            with self._alone():
+                if self._about.url:
+                    seat.holds = None  # another process, or a restart, may have changed it
+                yield seat
+            failed = False
+        except Refused:
+            failed = False
+            raise
+        except SourceFailed as failure:
+            for note in getattr(failure, "__notes__", ()):
+                _tell(str(failure), note)
+            raise
+        finally:
+            with self._change:
+                seat.free = True
+                if failed:
+                    seat.connection.close(wait=False)
+                    self._seats.remove(seat)
+                self._change.notify()
+
+    def _taken(self, wanted: str) -> _Seat:
+        """A free server: one that holds the wanted state, or none that is known, or a new one, or the one used least lately."""
+        with self._change:
+            while True:
+                free = [seat for seat in self._seats if seat.free]
+                best = next((seat for held in (wanted, None) for seat in free if seat.holds == held), None)
+                if best is None and len(self._seats) < self._about.servers:
+                    best = _Seat(Connection(self._about, self._path))
+                    best.connection.open()
+                    self._seats.append(best)
+                if best := best or next(iter(free), None):
+                    best.free = False
+                    self._seats.remove(best)
+                    self._seats.append(best)
+                    return best
+                self._change.wait()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The processes of this machine that play on one url take turns."""
+        if not self._about.url:
+            yield
+            return
+        name = hashlib.blake2b(self._about.url.encode(), digest_size=8).hexdigest()
+        with (Path(tempfile.gettempdir()) / f"cairn-mcp-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # --- dump and restore --------------------------------------------------------------------------------------------------
+
+    def _dump(self, seat: _Seat) -> str:
+        """The state in a server as JSON. Keys keep their order: a tool's answer may show it."""
+        dump = self._about.dump
+        what = f"dump of {short(self._path)} ({' '.join(dump.command) if isinstance(dump, Command) else f'tool {dump!r}'})"
+        try:
+            text = self._ran(dump, seat, "") if isinstance(dump, Command) else _one_text(seat.connection.call(dump, {}))
+            value = json.loads(text) if isinstance(text, str) else text
+            return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except Refused as error:
+            raise SourceFailed(f"{what}: refused: {error}. It must work in every state.") from None
+        except (ValueError, RecursionError) as error:
+            raise SourceFailed(
+                f"{what}: gave what is no JSON ({error}): {str(text)[:200]!r}. It must give the whole state as JSON."
+            ) from None
+
+    def _restore(self, seat: _Seat, token: str) -> None:
+        restore = self._about.restore
+        if isinstance(restore, Command):
+            self._ran(restore, seat, token)
+            return
+        argument, is_text = self._restoring
+        try:
+            seat.connection.call(restore, {argument: token if is_text else json.loads(token)})
+        except Refused as error:
+            raise SourceFailed(
+                f"restore of {short(self._path)} (tool {restore!r}): refused: {error}. It must take what dump gives."
+            ) from None
+
+    @functools.cached_property
+    def _restoring(self) -> tuple[str, bool]:
+        """The restore tool's argument, and whether it takes the state as text."""
+        arguments = self._listed[str(self._about.restore)]["input"].get("properties") or {}
+        named = self._about.restore_argument
+        if named not in arguments and (named or len(arguments) != 1):
+            known = ", ".join(arguments) or "none"
+            raise BadInput(
+                f"{self._path}: restore_argument = {named!r}: tool {self._about.restore!r} has the arguments {known}; name the one "
+                "that takes the state."
+            )
+        name = named or next(iter(arguments))
+        return name, arguments[name].get("type") == "string"
+
+    def _ran(self, command: Command, seat: _Seat, given: str) -> str:
+        """What a dump or restore command prints. Raises SourceFailed when it fails."""
+        environment = {**_BARE, **seat.connection.environment()}
+        try:
+            done = subprocess.run(
+                argv(command.command),
+                input=given,
+                cwd=self._path.parent,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=self._about.call_seconds,
+                check=False,
+            )
+        except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired) as error:
+            raise SourceFailed(f"{short(self._path)}: command {' '.join(command.command)!r}: {error}") from None
+        if done.returncode:
+            last = " ".join(done.stderr.split())[-200:]
+            raise SourceFailed(f"{short(self._path)}: command {' '.join(command.command)!r} ended with {done.returncode}: {last}")
+        return done.stdout
+
+
+@functools.lru_cache(maxsize=256)
+def _tell(failure: str, note: str) -> None:
+    """Log what a server wrote, once: a thousand conversations may meet the same failure."""
+    logging.getLogger(__name__).warning("%s %s", failure, note)
+
+
+_BARE = {name: os.environ[name] for name in ("HOME", "PATH", "USER", "LANG") if name in os.environ}
+
+
+def _one_text(answer: Any) -> Any:
+    """The dump in an answer: its one text, else its JSON value, in which servers put a list as "result"."""
+    if len(answer.texts) == 1:
+        return answer.texts[0]
+    value = answer.structured
+    return value["result"] if isinstance(value, dict) and set(value) == {"result"} else value
+
+
+def _produced(schema: Any) -> tuple[str, ...]:
+    """What an answer holds, by its output schema; "result" is how servers wrap what is no object."""
+    return tuple(name for name in (schema or {}).get("properties") or {} if name != "result")

@@ -1,0 +1,223 @@
+"""Given problems: an adapted world is proven, split, played, graded and enlarged from a file, with models in the roles.
+
+Worked by hand on `kiosk.jsonl`: six customers with a cancellation and a question each; 70 / 10 / 20 % of the customers are 4, 1 and 1, so
+test holds two problems.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tasks.agents.scripted import ClientAgent
+from tasks.context import Context
+from tasks.generate import Inputs, apigen_mt
+from tasks.llm import Message, Request, scripted
+from tasks.llm.scripted import blocks
+from tasks.params import BadInput
+from tasks.rollout import play
+from tasks.rows import BLUEPRINT, TRAJECTORY, read_rows
+from tasks.worlds import SPLITS, Problem
+from tasks.worlds.adapters import given
+from tasks.worlds.runtime import World
+from tasks.worlds.scripting import STOP
+from tests.worlds.kiosk import HERE, Adapted, Kiosk, adapted
+
+LOOK = {"name": "get_order", "arguments": {"order_id": "W1"}}
+CANCEL = {"name": "cancel_order", "arguments": {"order_id": "W1"}}
+
+
+def world() -> World:
+    return World.build(Adapted, 1, 0, "tests.worlds.kiosk:Adapted")
+
+
+def test_splits_by_hand() -> None:
+    here = world()
+    assert [len(here.shared.users[split]) for split in SPLITS] == [4, 1, 1]
+    assert here.families == ("one_write", "lookup") and here.write_families == ("one_write",)
+    test = here.problems("test", 2, 0)
+    assert [problem.family for problem in test] == ["one_write", "lookup"]
+    assert {problem.lineage for problem in test} == {here.shared.users["test"]}
+    assert [problem.persona for problem in test] == ["plain", "curt"]
+
+
+def test_the_first_do_not_depend_on_how_many() -> None:
+    here = world()
+    some = here.problems("train", 8, 3)
+    assert here.problems("train", 5, 3) == some[:5] and len({problem.problem_id for problem in some}) == 8
+    assert any(here.problems("train", 8, seed) != some for seed in range(5))
+    assert {problem.family for problem in here.problems("train", 4, 3, ["lookup"])} == {"lookup"}
+    with pytest.raises(BadInput, match=r"9 problems of split 'train' are wanted, .*kiosk.jsonl holds 8 \(4 one_write, 4 lookup\)"):
+        here.problems("train", 9, 3)
+
+
+@dataclass
+class Model:
+    """A model in a role, as far as the engine can tell."""
+
+    answer: Callable[[Request], Message | str]
+    name: str = "model"
+    revision: str = "1"
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        answers = [self.answer(request) for request in requests]
+        return [{"role": "assistant", "content": one} if isinstance(one, str) else one for one in answers]
+
+
+def person(request: Request) -> str:
+    """Reads its own instruction aloud, then stops."""
+    told = next(str(message["content"]) for message in request.messages if message["role"] == "system")
+    begun = any(message["role"] == "assistant" for message in request.messages)
+    return STOP if begun else told.split("Instruction: ")[1].split("\n")[0]
+
+
+def clerk(request: Request) -> Message | str:
+    """Looks up, cancels what is to be cancelled, and tells the total."""
+    wish = next(str(message["content"]) for message in request.messages if message["role"] == "user")
+    order = re.findall(r"W\d+", wish)[0]
+    answers = [message for message in request.messages if message["role"] == "tool"]
+    wants = [("get_order", {"order_id": order})]
+    if "ancel" in wish:
+        wants.append(("cancel_order", {"order_id": order, "reason": "late"}))
+    if len(answers) < len(wants):
+        name, arguments = wants[len(answers)]
+        call = {"id": f"c{len(answers)}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        return {"role": "assistant", "content": "", "tool_calls": [call]}
+    return f"It costs {json.loads(str(answers[0]['content']))['total']}."
+
+
+def talk(here: World, problems: Sequence[Problem], agent: Callable[[Request], Message | str]) -> list[Any]:
+    desk = ClientAgent(Model(agent), {"tools": "none", "policy": "none"})
+    return play(here, [(problem, 0) for problem in problems], desk, Model(person), seed=1)
+
+
+def test_played_and_graded() -> None:
+    here = world()
+    problems = here.problems("train", 8, 0)
+    assert [one.outcome.reward for one in talk(here, problems, clerk)] == [1] * 8
+    assert [one.outcome.reward for one in talk(here, problems, lambda request: "No.")] == [0] * 8
+    lost = talk(here, problems[:1], lambda request: {**call_of("sly"), "content": ""})
+    assert lost[0].stop == "tool_error", "a method that breaks what is said of it is no failure of the agent's"
+    assert here.diff() == ""
+
+
+def call_of(name: str) -> Message:
+    return {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": name, "arguments": {}}}]}
+
+
+def test_there_is_no_scripted_human() -> None:
+    here = world()
+    for role in ("human", "agent"):
+        with pytest.raises(BadInput, match=rf"roles.{role}.backend = scripted: world 'kiosk' has no scripted {role}.*backend: local"):
+            scripted.client(role, here, {}, 0)
+
+
+def test_generate_with_models_in_the_roles(tmp_path: Path) -> None:
+    """The generator sees a customer and a sample of the state, and writes problems that nobody gave."""
+    world().freeze(tmp_path / "worlds" / "kiosk")
+    fine = {name: {"score": 1, "reason": "fine"} for name in ("correctness", "completeness", "satisfaction", "creativity")}
+
+    def draft(request: Request) -> str:
+        data = blocks(request.messages, "data")[-1]
+        order = data["user"]["orders"][0]
+        assert f"({order[1:]})" in data["state"]["_orders"], "all six orders fit into the sample"
+        return json.dumps(
+            {
+                "thought": "",
+                "instruction": f"Please cancel {order} for me now, number {request.seed}.",
+                "actions": [{"name": "cancel_order", "arguments": {"order_id": order}}],
+                "outputs": [],
+            }
+        )
+
+    roles: dict[str, Model] = {
+        "generator": Model(draft),
+        "judge": Model(lambda request: json.dumps(fine)),
+        "feedback": Model(lambda request: json.dumps({"summary": "again"})),
+        "recombiner": Model(lambda request: json.dumps({"instruction": " ".join(map(str, blocks(request.messages, "tasks")[0]))})),
+        "human": Model(person),
+        "human_critic": Model(lambda request: json.dumps({"score": 5})),
+        "agent": Model(clerk),
+    }
+    (tmp_path / "out").mkdir()
+    ctx = Context(0, tmp_path / "out", tmp_path, role=lambda name, world="": roles[name])
+    params = apigen_mt.Params(problems=6, rounds=1, attempts=1, recombine=0)
+    apigen_mt.run(Inputs(tmp_path / "worlds"), params, ctx)
+    made = [row for row in read_rows(tmp_path / "out" / "blueprints.parquet", BLUEPRINT) if row["status"] == "accepted"]
+    assert made and all(row["instruction"].startswith("Please cancel W") for row in made)
+    assert len(list(read_rows(tmp_path / "out" / "trajectories.parquet", TRAJECTORY))) == len(made)
+
+
+def test_a_scripted_generator_hands_the_given_ones_out() -> None:
+    here = world()
+    rng = Random(0)
+    context = here.context(rng, "train")
+    assert set(context["state"]) == {"_orders", "_users"} and context["user"] == {"orders": [f"W{context['user_id'][1]}"]}
+    drafts = {family: here.propose(context, rng, family=family) for family in here.families}
+    assert {family: draft["family"] or "one_write" for family, draft in drafts.items()} == {
+        "one_write": "one_write",
+        "lookup": "lookup",
+    }
+    assert here.propose(context, rng, walk=["get_order", "cancel_order"])["actions"][-1]["name"] == "cancel_order"
+    assert here.propose(context, rng, walk=["tag"]) == {} and here.api_graph()["get_order"] == ("cancel_order", "tag", "move")
+    assert json.loads(json.dumps(context)) == context
+
+
+def test_large_tables_are_sampled() -> None:
+    here = World.build(adapted(factory=Large, users="_users"), 1, 0)
+    stock = here.context(Random(1), "train")["state"]["_stock"]
+    assert len(stock) == 6 and stock == sorted(stock) and here.context(Random(2), "train")["state"]["_stock"] != stock
+
+
+class Large(Kiosk):
+    def __init__(self) -> None:
+        super().__init__()
+        self._stock = list(range(100))
+
+
+def test_a_world_without_problems_says_so() -> None:
+    here = World.build(adapted(), 1, 0)
+    with pytest.raises(BadInput, match=r"makes no problems of its own .*an adapted world a problems_file"):
+        here.problems("train", 1, 0)
+    with pytest.raises(BadInput, match=r"has no users to make problems for. Name the state's table of them \(users\)"):
+        here.context(Random(0), "train")
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["{"], "line 1: not JSON"),
+        (["", "[1]"], "line 2: must be a JSON object with instruction, actions and outputs, got '[1]'"),
+        ([{"instruction": "x", "actions": []}], "line 1: actions = []"),
+        ([{"instruction": "x", "actions": [LOOK], "output": []}], "line 1: unknown key 'output'. Did you mean 'outputs'?"),
+        ([], "holds no problem"),
+        ([{"instruction": "x", "actions": [LOOK], "user": "u9"}], "line 1: user 'u9' is not in _users"),
+        ([{"instruction": "x", "actions": [{"name": "cancel"}]}] * 3, "line 1: its ground truth does not work: action 1 cancel: "),
+        (
+            [{"instruction": "x", "actions": [CANCEL]}] * 2 + [{"instruction": "x", "actions": [{**CANCEL, "arguments": {}}]}],
+            'line 3: its ground truth does not work: action 1 cancel_order: {"error": "argument \'order_id\' is missing"}',
+        ),
+        ([{"instruction": "x", "actions": [LOOK]}] * 3, "line 1: gated: an agent that does nothing would pass"),
+        ([{"instruction": "x", "actions": [CANCEL]}] * 2, "a world needs at least 3 users, one for each split; it has 2"),
+    ],
+)
+def test_bad_files_are_named_by_line(lines: list[Any], says: str, tmp_path: Path) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    users = "_users" if "_users" in says else ""
+    with pytest.raises(BadInput) as caught:
+        World.build(adapted(problems_file=file, users=users), 1, 0)
+    assert says in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"problems_file .*none.jsonl: cannot be read"):
+        adapted(problems_file=tmp_path / "none.jsonl")
+    assert len(given.read(HERE / "kiosk.jsonl")) == 12

@@ -1,0 +1,164 @@
+"""Plain data out of any values: equal states have equal texts, different ones different texts, and cycles end.
+
+Worked by hand: a folder that knows its parent is shown with the number of holders up to it; {1: "a"} and {"1": "a"} differ.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import json
+import pickle
+import random
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import PurePosixPath
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.worlds.adapters.plain import NotPlain, View, text_diff
+from tasks.worlds.state import canonical_json
+
+
+class Folder:
+    def __init__(self, name: str, parent: Folder | None = None) -> None:
+        self.name, self.parent, self.inside = name, parent, {}
+        if parent is not None:
+            parent.inside[name] = self
+
+
+class Slotted:
+    __slots__ = ("__secret", "a", "unset")
+
+    def __init__(self) -> None:
+        self.a, self.__secret = 1, 2
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+@dataclass
+class Point:
+    x: float
+    _cache: list[int] = field(default_factory=list)
+
+
+def plain(value: Any, *leave_out: str) -> Any:
+    return View(leave_out).plain(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({1: "a", "1": "b", (1, 2): "c", "(": "d"}, {"(1)": "a", "1": "b", "([1,2])": "c", '("(")': "d"}),
+        (Point(1.5), {"(type)": "Point", "x": 1.5, "_cache": []}),
+        (Slotted(), {"(type)": "Slotted", "_Slotted__secret": 2, "a": 1}),
+        ([Colour.RED, Level.LOW, {Colour.RED}], ["Colour.RED", "Level.LOW", ["Colour.RED"]]),
+        ((b"\x01", datetime.date(2026, 1, 2), datetime.timedelta(minutes=1)), ["(bytes 01)", "2026-01-02", 60.0]),
+        ([float("nan"), float("-inf"), Decimal("NaN"), Decimal("1.50")], ["(nan)", "(-inf)", "(NaN)", Decimal("1.50")]),
+        ({"s": {3, 1, 2}, "f": frozenset(), "p": PurePosixPath("a/b"), "e": ...}, {"s": [1, 2, 3], "f": [], "p": "a/b", "e": "..."}),
+        (SimpleNamespace(a=[None, True]), {"(type)": "SimpleNamespace", "a": [None, True]}),
+    ],
+)
+def test_by_hand(value: Any, shown: Any) -> None:
+    assert plain(value) == shown and canonical_json(plain(value)) == canonical_json(shown)
+
+
+def test_cycles_are_levels_up() -> None:
+    root = Folder("root")
+    Folder("leaf", Folder("mid", root))
+    leaf = plain(root)["inside"]["mid"]["inside"]["leaf"]
+    assert leaf == {"(type)": "Folder", "name": "leaf", "parent": {"(up)": 3}, "inside": {}}, "leaf, the dict that holds it, mid"
+    shared = ["x"]
+    assert plain([shared, shared]) == [["x"], ["x"]], "what is held twice is no cycle"
+    loop: list[Any] = []
+    loop.append(loop)
+    assert plain(loop) == [{"(up)": 1}]
+
+
+def test_left_out_names() -> None:
+    value = {"_id": 1, "log": [2], "deep": [Point(3.0, [4])]}
+    assert plain(value, "log", "_*") == {"deep": [{"(type)": "Point", "x": 3.0}]}
+    assert View(inside=False).plain(value) == {"_id": 1, "log": [2], "deep": [{"x": 3.0}]}
+
+
+def test_what_is_no_data_is_named_by_its_place() -> None:
+    for value, place in (
+        ({"a": [1, {"b": len}]}, r"a\[1\].b holds a builtin_function_or_method"),
+        (iter([1]), r"the value holds a list_iterator"),
+        (Point(lambda: 1), r"x holds a function"),
+        ([{1: Point}], r"\[0\].\(1\) holds a type"),
+    ):
+        with pytest.raises(NotPlain, match=place):
+            plain(value)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(NotPlain, match="the value holds more levels than can be compared"):
+        plain(deep)
+
+
+def test_a_generator_is_the_numbers_that_it_will_give() -> None:
+    one, two = random.Random(1), random.Random(1)
+    assert plain({"r": one}) == plain({"r": two})
+    two.random()
+    assert plain({"r": one}) != plain({"r": two})
+
+
+KEYS = st.one_of(st.text(max_size=3), st.integers(-3, 3), st.tuples(st.integers(0, 2)))
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(KEYS, inner, max_size=3),
+        st.builds(Point, x=inner),
+        st.sets(st.integers(0, 9), max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_a_copy_has_the_same_text(value: Any) -> None:
+    assert canonical_json(plain(value)) == canonical_json(plain(pickle.loads(pickle.dumps(value))))
+
+
+@settings(deadline=None)
+@given(st.dictionaries(KEYS, st.integers(), min_size=2, max_size=5))
+def test_keys_of_different_kinds_stay_apart_and_order_does_not_matter(value: dict[Any, int]) -> None:
+    assert len(plain(value)) == len(value)
+    turned = dict(reversed(value.items()))
+    assert canonical_json(plain(turned)) == canonical_json(plain(value))
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(0, 3), st.sampled_from(["", "a"])),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(JSON, JSON)
+def test_a_difference_is_empty_for_equal_texts_alone(one: Any, other: Any) -> None:
+    before, after = canonical_json(one), canonical_json(other)
+    assert (text_diff(before, after) == "") == (before == after) and text_diff(before, before) == ""
+
+
+def test_differences_by_hand() -> None:
+    before = json.dumps({"a": {"x": 1, "y": [1, 2]}, "gone": True})
+    after = json.dumps({"a": {"x": 2, "y": [1]}, "new": None})
+    assert text_diff(before, after).splitlines() == [
+        *("- a.x: 1", "+ a.x: 2", "- a.y[1]: 2", "- gone: true", "+ new: null"),
+    ]
+    assert text_diff(before, after, 1) == "- a.x: 1" and text_diff("1", "true") == "- state: 1\n+ state: true"

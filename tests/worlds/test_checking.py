@@ -1,0 +1,341 @@
+"""`cairn world check` on worlds with one fault each: it names the tool, the line and the remedy, and says nothing of what is well."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.templates.world.world import Library
+from flows.worlds import calls, check, policy, problems, processes, shared, states
+from flows.worlds.prints import changed, print_of
+from flows.worlds.report import Check, Finding, Report, kind_of
+from flows.worlds.sample import Sample, draw
+from tasks.params import BadInput
+from tasks.worlds.loading import BUILT_IN
+from tasks.worlds.places import place, shown
+from tasks.worlds.runtime import World
+from tasks.worlds.tools import tools_of
+from tests.worlds import broken
+
+SOURCE = Path(broken.__file__)
+
+
+def build(cls: type) -> World:
+    return World.build(cls, 12, 0, f"{cls.__module__}:{cls.__name__}")
+
+
+@cache
+def sample(cls: type, count: int = 10) -> Sample:
+    return draw(build(cls), count, 0)
+
+
+def line(mark: str) -> str:
+    """Where a mark stands in broken.py, as the report writes it."""
+    numbers = [number for number, text in enumerate(SOURCE.read_text().splitlines(), 1) if text.endswith(mark)]
+    assert len(numbers) == 1, mark
+    return shown(str(SOURCE), numbers[0])
+
+
+def definition(function: Any) -> str:
+    lines, start = inspect.getsourcelines(function)
+    offset = next(number for number, text in enumerate(lines) if text.lstrip().startswith("def "))
+    return shown(str(SOURCE), start + offset)
+
+
+def said(found: Check) -> dict[str, Finding]:
+    """Place -> finding."""
+    return {finding.where: finding for finding in found.findings}
+
+
+# --- bad input, as the issue names it ---
+
+
+def test_a_tool_without_types_or_docstring() -> None:
+    """Every mistake of every tool, each with file and line, at once."""
+    with pytest.raises(BadInput) as caught:
+        tools_of(broken.Untyped)
+    lines = str(caught.value).splitlines()
+    assert lines == [
+        f"tool Untyped.first ({line('# untyped')}): argument 'key' has no type hint. "
+        "Allowed: str, int, float, bool, Literal, list of these, and '| None'.",
+        f"tool Untyped.second ({line('# no docstring')}): no docstring. Write one line on what the tool does, and an 'Args:' section.",
+        f"tool Untyped.third ({line('# two mistakes')}): argument 'key' is not described under 'Args:'. Add a line for it.",
+        f"tool Untyped.third ({line('# two mistakes')}): argument 'other' has type dict. "
+        "Allowed: str, int, float, bool, Literal, list of these, and '| None'.",
+        f"tool Untyped.third ({line('# two mistakes')}): 'Args:' describes 'kee', which is no argument. Did you mean 'key'?",
+    ]
+    report = check.check(broken.Untyped)
+    assert [finding.what for finding in report["schemas"].findings] == lines
+    assert len(report.checks) == 2 and not report.ok, "nothing else can be looked at"
+
+
+def test_a_clock_inside_a_tool() -> None:
+    """However it was imported, and in a function that the tool calls; a log record is no fault."""
+    found = said(calls.Repeats(sample(broken.Clock)).watched("clock"))
+    assert set(found) == {line("# clock-1"), line("# clock-2"), line("# clock-3")}
+    assert found[line("# clock-1")].what == "tool get_title reads the clock: it calls time.time"
+    assert found[line("# clock-2")].what == "tool get_loan reads the clock: it calls datetime.now"
+    assert found[line("# clock-3")].what == "tool pay_fee reads the clock: it calls date.today"
+    assert all("Keep the date in a table" in finding.remedy for finding in found.values())
+
+
+def test_chance_inside_a_tool() -> None:
+    found = said(calls.Repeats(sample(broken.Chance)).watched("random"))
+    assert set(found) == {line(f"# random-{number}") for number in (1, 2, 3, 4)}
+    assert found[line("# random-1")].what.startswith("tool get_title draws random numbers: it calls random.")
+    assert found[line("# random-2")].what == "tool get_loan draws random numbers: it calls uuid.uuid4, os.urandom"
+    assert found[line("# random-3")].what == "tool find_user draws random numbers: it calls os.urandom"
+    assert found[line("# random-4")].what == "tool find_user draws random numbers: it calls random.Random() without a seed"
+    assert "Derive the value from the arguments" in found[line("# random-1")].remedy
+
+
+def test_a_generator_that_a_tool_seeds_is_no_chance() -> None:
+    repeats = calls.Repeats(sample(broken.Seeded))
+    assert repeats.watched("random").ok and repeats.watched("clock").ok and repeats.determinism().ok
+
+
+def test_a_tool_that_is_not_deterministic() -> None:
+    """Its answer counts how often it was called."""
+    (finding,) = calls.Repeats(sample(broken.Forgetful)).determinism().findings
+    assert finding.where == definition(broken.Forgetful.get_title)
+    assert finding.what.startswith("tool get_title is not deterministic: get_title(title=") and " and then {" in finding.what
+    assert finding.remedy == "Let a tool depend on its arguments and on self.db alone."
+
+
+def test_a_tool_that_mutates_shared_state() -> None:
+    found = {finding.what: finding for finding in shared.shared_state(sample(broken.Forgetful)).findings}
+    where = {
+        "tool get_title changes self.last, which is no part of the state": line("# shared-1"),
+        "tool get_title changes Forgetful.calls, which is no part of the state": line("# shared-2"),
+        "tool get_loan changes tests.worlds.broken.SEEN, which is no part of the state": line("# shared-3"),
+        "tool get_loan changes tests.worlds.broken._times, which is no part of the state": definition(broken.Forgetful.get_loan),
+    }
+    assert set(found) == set(where)
+    for what, finding in found.items():
+        if "_times" not in what:
+            assert finding.where == where[what]
+        assert "Keep it in a table" in finding.remedy
+
+
+def test_a_row_changed_in_place() -> None:
+    """The report ends there: every other figure would be wrong for this one reason."""
+    report = check.check(broken.InPlace, 12, 0, 10)
+    (finding,) = report["stored rows"].findings
+    assert finding.where == definition(broken.InPlace.pay_fee)
+    assert finding.what.startswith("tool pay_fee changes a stored row in place, past the state: pay_fee(loan_id=")
+    assert "Use self.db.update" in finding.remedy
+    assert report.checks[-1].name == "stored rows"
+
+
+def test_a_snapshot_that_shares_memory() -> None:
+    (finding,) = states.snapshots(sample(broken.Sharing)).findings
+    assert finding.where == definition(broken.Sharing.reserve_title)
+    assert finding.what == "tool reserve_title: a snapshot shares memory with the live state: a write made after it has changed it"
+    assert "Use self.db.update" in finding.remedy
+
+
+def test_the_order_of_a_set() -> None:
+    """It is the same within a process: only others, with another PYTHONHASHSEED, show it."""
+    elsewhere = processes.Elsewhere("tests.worlds.broken:Unordered", 12, 0, 10)
+    try:
+        found = elsewhere.check(sample(broken.Unordered))
+    finally:
+        elsewhere.stop()
+    assert calls.Repeats(sample(broken.Unordered)).determinism().ok
+    (finding,) = found.findings
+    assert finding.where == definition(broken.Unordered.find_user)
+    assert finding.what.startswith("tool find_user differs in another process: ") and "sort first" in finding.remedy
+
+
+# --- the other faults ---
+
+
+def test_tools_that_fail() -> None:
+    """A bug by its own line; a look-up that writes by its `def`, since the state refuses it."""
+    reached = draw(World.build(broken.Failing, 12, 0, "tests.worlds.broken:Failing"), 10, 0)
+    found = said(calls.calls_work(reached))
+    bug = found[line("# failing")]
+    assert bug.what.startswith("tool get_title fails when it is called as get_title(title=") and "ZeroDivisionError" in bug.what
+    assert "mend what is a bug" in bug.remedy
+    (other,) = (finding for where, finding in found.items() if where != line("# failing"))
+    assert other.where == definition(broken.Failing.get_loan) and "a tool that is not a write tried to change loans" in other.what
+
+
+def test_new_rows_must_not_be_numbered() -> None:
+    (finding,) = states.state_hash(sample(broken.Counting)).findings
+    assert finding.where == definition(broken.Counting.reserve_title)
+    assert finding.what.startswith("tools reserve_title and reserve_title write different rows") and "a counter" in finding.remedy
+    assert states.state_hash(sample(Library)).ok, "two reservations of one title by one member are one row, in either order"
+
+
+def test_tools_that_nobody_needs() -> None:
+    """A write that changes nothing; a tool that nothing leads to and that is in no ground truth."""
+    lazy = sample(broken.Lazy)
+    (idle,) = states.state_hash(lazy).findings
+    assert idle.where == definition(broken.Lazy.reserve_title) and "changes nothing in any ground truth" in idle.what
+    (unreached,) = problems.graph(lazy).findings
+    assert unreached.where == definition(broken.Lazy.stamp_card)
+    assert unreached.what == "tool stamp_card needs stamp, which no look-up that can be reached gives"
+    assert "Given now: fee, free, loan_id, status, user_id" in unreached.remedy
+    (uncovered,) = problems.coverage(lazy).findings
+    assert uncovered.where == definition(broken.Lazy.stamp_card) and "in none of 20 ground truths" in uncovered.what
+
+
+def test_predicates_must_be_able_to_hold_and_to_fail() -> None:
+    found = {finding.what.split(":")[0]: finding for finding in policy.policy(sample(broken.Blind)).findings}
+    assert set(found) == {
+        "BLUEPRINT_PREDICATES['R5'] never fails",
+        "TRAJECTORY_PREDICATES['R6'] never holds, not even on a ground truth",
+        "the trajectory predicate R7 fails",
+    }
+    assert found["BLUEPRINT_PREDICATES['R5'] never fails"].where == line("# always")
+    assert found["TRAJECTORY_PREDICATES['R6'] never holds, not even on a ground truth"].where == line("# never")
+    assert found["the trajectory predicate R7 fails"].where == line("# crashes")
+    assert "KeyError: 'no such argument'" in found["the trajectory predicate R7 fails"].what
+
+
+def test_rules_without_a_predicate_are_listed() -> None:
+    found = policy.policy(sample(Library))
+    assert found.ok and found.notes == (
+        "without a predicate: R10 (left to the grading and to judges)",
+        "predicates that are no rules of the policy: G1, S1",
+    )
+
+
+def test_problems_that_their_own_predicates_refuse() -> None:
+    found = [finding.what for finding in policy.policy(sample(broken.Strict)).findings]
+    assert len(found) == 1 and "breaks blueprint predicate R9: handed over without get_title" in found[0]
+
+
+def test_problems_that_cannot_be_solved_or_need_nothing() -> None:
+    mute = sample(broken.Mute)
+    solved = problems.oracle(mute)
+    assert solved.said == "score 0.80 on 20 problems (must be 1.00)" and len(solved.findings) == 4
+    assert all("(family hand_over" in finding.what and "fails in required" in finding.what for finding in solved.findings)
+    lazy = problems.idle(mute)
+    assert lazy.said == "do_nothing 0.20, always_refuses 0.20, always_hands_over 0.20 (must be 0.00)"
+    assert "do_nothing passes library_" in lazy.findings[0].what and "(family forbidden" in lazy.findings[0].what
+    taught = problems.teacher(mute)
+    assert "fails 4 of 20 problems (hand_over 4)" in taught.findings[0].what
+
+
+def test_problems_that_say_the_same_and_want_different_things() -> None:
+    vague = problems.ambiguous(sample(broken.Vague))
+    assert vague.said == "4 of 20 problems are ambiguous"
+    assert all("say the same and want different things" in finding.what for finding in vague.findings)
+
+
+def test_a_family_without_problems_says_why() -> None:
+    stuck = sample(broken.Stuck)
+    assert [finding.where for finding in stuck.findings] == [definition(broken.Stuck.propose)] * 2
+    what = "no problem of family 'renewals' in split 'train'; of 40 drafts 40: action 1 renew_loan: {\"error\": \"closed today\"}"
+    assert stuck.findings[0].what == what
+
+
+def test_tables_that_are_drawn_anew() -> None:
+    report = check.check(broken.Drifting, 12, 0, 10)
+    assert [finding.what for finding in report["tables"].findings] == [
+        "tables() calls random.random",
+        "tables(size, seed) gives different rows the second time",
+    ]
+    assert report["tables"].findings[0].where == line("# drifting")
+
+
+def test_everything_that_a_class_lacks_is_named_at_once() -> None:
+    report = check.check(broken.Bare)
+    assert [finding.what for finding in report.findings] == [
+        "Bare.POLICY is missing: its policy text",
+        "Bare.tables is missing: a static method tables(size, seed)",
+        "NAME = 'my shop' is no word of letters, digits and underscores",
+    ]
+
+
+def test_a_world_without_problems_is_looked_at_all_the_same() -> None:
+    report = check.check(broken.Toolbox, 12, 0, 10)
+    assert [finding.what for finding in report.findings] == ["it makes no problems: FAMILIES, context, propose are missing"]
+    assert report["schemas"].notes == ("public methods that are no tools: total",)
+    assert report["calls"].said == "8 calls of 1 tools, 0 of them refused, none failed"
+    assert "oracle" not in [one.name for one in report.checks]
+
+
+def test_an_api_that_is_adapted() -> None:
+    """Its methods lie anywhere: the line is found all the same, and what has no description is told."""
+    report = check.check(broken.Ticking, 6, 0, 4, "tests.worlds.broken:Ticking")
+    (clock,) = report["clock"].findings
+    assert clock.where == line("# adapted-1") and clock.what == "tool now reads the clock: it calls time.time"
+    (bug,) = report["calls"].findings
+    assert "tool peek fails when it is called as peek(): SourceFailed" in bug.what and bug.remedy == "", "the adapter says what to do"
+    assert report["schemas"].notes == ("a model reads no description of: add, add.user, add.amount",)
+    assert report["shared state"].notes == ("the tools are no methods of the world's class; what they share is not looked into",)
+    (uncovered,) = report["coverage"].findings
+    assert uncovered.what == "tool leave (end) is in none of 3 ground truths" and "problems file" in uncovered.remedy
+
+
+def test_a_slow_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "LIMIT", 1e-12)
+    found = states.speed(sample(Library))
+    assert [finding.what.split()[0] for finding in found.findings] == ["reset", "snapshot", "restore"]
+    assert "ms; at most 0 ms" in found.findings[0].what and "Copy only what changed" in found.findings[0].remedy
+
+
+# --- the parts ---
+
+
+def test_prints_tell_what_changes() -> None:
+    """Equal prints for equal contents, and another after a change at any depth."""
+
+    class Thing:
+        __slots__ = ("box",)
+
+        def __init__(self) -> None:
+            self.box: dict[str, list[int]] = {"a": [1]}
+
+    def keeps(value: int, seen: list[int] = []) -> None:  # noqa: B006
+        seen.append(value)
+
+    one, other = Thing(), Thing()
+    assert print_of(one) == print_of(other) and print_of({1, 2}) == print_of({2, 1})
+    one.box["a"].append(2)
+    assert print_of(one) != print_of(other) and print_of(1) != print_of(True) and print_of([1]) != print_of((1,))
+    before = print_of(keeps)
+    keeps(1)
+    assert print_of(keeps) != before
+    loop: list[Any] = []
+    loop.append(loop)
+    assert print_of(loop) == print_of(loop), "a cycle ends"
+    assert changed({"a": 1, "b": 2}, {"b": 3, "c": 4}) == ["a", "b", "c"]
+
+
+def test_types_in_words() -> None:
+    assert kind_of({"type": "array", "items": {"type": "integer"}}) == "list of integer"
+    assert kind_of({"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "null"}]}) == '"a" or "b" or null'
+    assert kind_of({"type": ["string", "null"]}) == "string or null" and kind_of({}) == "any"
+
+
+def test_a_report_in_words() -> None:
+    faults = tuple(Finding("", f"fault {number}") for number in range(14))
+    report = Report("a world", (), (Check("one", "looked at", notes=("known",)), Check("two", "seen", faults)))
+    lines = report.text().splitlines()
+    assert lines[2:6] == ["ok     one            looked at", "       . known", "wrong  two            seen", "       - fault 0"]
+    assert lines[-3:] == ["       - and 2 more", "", "1 of 2 checks failed: two."]
+
+
+# --- worlds that are sound ---
+
+
+@pytest.mark.parametrize("address", BUILT_IN)
+def test_the_built_in_worlds_are_sound(address: str) -> None:
+    report = check.check(check.load(address), 30, 3, 28)
+    assert report.ok, report.text()
+    assert len(report.checks) == 21 and len(report.tools) == 11
+
+
+def test_places_are_those_an_editor_opens() -> None:
+    assert place(broken.Clock.get_title) == definition(broken.Clock.get_title)
+    assert place(broken._today).endswith(f":{inspect.getsourcelines(broken._today)[1]}")
+    assert place(broken._today, "no such argument") == place(broken._today) and place(len) == ""
+    assert shown("/elsewhere/world.py", 3) == "/elsewhere/world.py:3"
