@@ -47,9 +47,11 @@ def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: s
     """All checks of a world's class.
 
     size: users. count: problems of each split. address: where other processes find it (default: the name it was defined under). A
-    fault that leaves nothing to look at ends the report early.
+    fault that leaves nothing to look at ends the report early. Raises BadInput for a class that other processes cannot find.
     """
     address = address or f"{cls.__module__}:{cls.__qualname__}"
+    if "." in address.partition(":")[2]:
+        raise BadInput(f"world {address!r}: define it at the top level of its module, where other processes find it.")
     title = f"{address}, {size} users, seed {seed}"
     shape = _shape(cls)
     if not shape.ok:

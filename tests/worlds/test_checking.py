@@ -254,6 +254,11 @@ def test_everything_that_a_class_lacks_is_named_at_once() -> None:
     ]
 
 
+def test_a_class_inside_a_function_is_nowhere() -> None:
+    with pytest.raises(BadInput, match="define it at the top level of its module"):
+        check.check(type("Inner", (Library,), {"__qualname__": "test.<locals>.Inner"}))
+
+
 def test_a_world_without_problems_is_looked_at_all_the_same() -> None:
     report = check.check(broken.Toolbox, 12, 0, 10)
     assert [finding.what for finding in report.findings] == ["it makes no problems: FAMILIES, context, propose are missing"]

@@ -13,15 +13,10 @@ processes of one machine take turns by a lock.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import hashlib
 import json
-import logging
 import os
 import subprocess
-import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,10 +25,11 @@ from tasks.params import BadInput, nearest
 from tasks.worlds import Kind
 from tasks.worlds.adapters import server_file
 from tasks.worlds.adapters.adapted import Choice, adapted
-from tasks.worlds.adapters.connection import Connection, short
+from tasks.worlds.adapters.connection import short
 from tasks.worlds.adapters.foreign import Saved, SourceFailed
 from tasks.worlds.adapters.plain import NotPlain, View
 from tasks.worlds.adapters.schemas import tool_of_schema
+from tasks.worlds.adapters.seats import Seat, Seats
 from tasks.worlds.adapters.server_file import Command, ServerFile, argv
 from tasks.worlds.state import Base, canonical_json
 from tasks.worlds.tools import Refused, Tool
@@ -55,26 +51,13 @@ def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | 
     )
 
 
-class _Seat:
-    """One server. holds: the token of the state in it, None when that is not known."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.holds: str | None = None
-        self.free = True
-
-
 class Servers:
-    """A `Source` over the servers of one file. A process that was forked off starts servers of its own."""
+    """A `Source` over the servers of one file."""
 
     def __init__(self, path: Path, about: ServerFile) -> None:
         self._path, self._about, self._view = path, about, View(tuple(about.leave_out))
-        self._forget()
-        os.register_at_fork(after_in_child=self._forget)
-
-    def _forget(self) -> None:
-        self._seats: list[_Seat] = []
-        self._change = threading.Condition()
+        self._seats = Seats(path, about)
+        self._started: tuple[Base, Saved] | None = None
 
     # --- the source --------------------------------------------------------------------------------------------------------
 
@@ -85,7 +68,7 @@ class Servers:
     @functools.cached_property
     def _listed(self) -> dict[str, dict[str, Any]]:
         """Everything that the server has, by name."""
-        with self._plainly(), self._seat() as seat:
+        with self._plainly() as seat:
             return {tool["name"]: tool for tool in seat.connection.tools()}
 
     @functools.cached_property
@@ -119,7 +102,7 @@ class Servers:
     @functools.cached_property
     def _fresh(self) -> str:
         """What a server dumps in which nothing was played: tools are asked for before anything is."""
-        with self._plainly(), self._seat() as seat:
+        with self._plainly() as seat:
             return self._dump(seat)
 
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -137,11 +120,13 @@ class Servers:
 
     def start(self, base: Base) -> Saved:
         """The frozen start."""
-        return self._saved(json.dumps(base.tables[START]["dump"]["state"], ensure_ascii=False))
+        if self._started is None or self._started[0] is not base:
+            self._started = base, self._saved(json.dumps(base.tables[START]["dump"]["state"], ensure_ascii=False))
+        return self._started[1]
 
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
         """Run a tool on a server in this state."""
-        with self._seat(saved.token) as seat:
+        with self._seats.use(saved.token) as seat:
             if seat.holds != saved.token:
                 self._restore(seat, saved.token)
             seat.holds = None  # until it is known what the tool has left, also when it fails
@@ -160,73 +145,18 @@ class Servers:
         except NotPlain as error:
             raise SourceFailed(f"the state of {short(self._path)}: {error}") from None
 
-    # --- seats -------------------------------------------------------------------------------------------------------------
-
     @contextlib.contextmanager
-    def _plainly(self) -> Iterator[None]:
-        """Before anything is played, a server's failure is the user's to mend."""
+    def _plainly(self) -> Iterator[Seat]:
+        """A server before anything is played, when its failure is the user's to mend."""
         try:
-            yield
+            with self._seats.use("") as seat:
+                yield seat
         except (SourceFailed, Refused) as error:
             raise BadInput(" ".join([f"{self._path}: {error}", *getattr(error, "__notes__", ())])) from None
 
-    @contextlib.contextmanager
-    def _seat(self, wanted: str = "") -> Iterator[_Seat]:
-        """A server for one use. One that fails meanwhile is given up."""
-        seat = self._taken(wanted)
-        failed = True
-        try:
-            with self._alone():
-                if self._about.url:
-                    seat.holds = None  # another process, or a restart, may have changed it
-                yield seat
-            failed = False
-        except Refused:
-            failed = False
-            raise
-        except SourceFailed as failure:
-            for note in getattr(failure, "__notes__", ()):
-                _tell(str(failure), note)
-            raise
-        finally:
-            with self._change:
-                seat.free = True
-                if failed:
-                    seat.connection.close(wait=False)
-                    self._seats.remove(seat)
-                self._change.notify()
-
-    def _taken(self, wanted: str) -> _Seat:
-        """A free server: one that holds the wanted state, or none that is known, or a new one, or the one used least lately."""
-        with self._change:
-            while True:
-                free = [seat for seat in self._seats if seat.free]
-                best = next((seat for held in (wanted, None) for seat in free if seat.holds == held), None)
-                if best is None and len(self._seats) < self._about.servers:
-                    best = _Seat(Connection(self._about, self._path))
-                    best.connection.open()
-                    self._seats.append(best)
-                if best := best or next(iter(free), None):
-                    best.free = False
-                    self._seats.remove(best)
-                    self._seats.append(best)
-                    return best
-                self._change.wait()
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """The processes of this machine that play on one url take turns."""
-        if not self._about.url:
-            yield
-            return
-        name = hashlib.blake2b(self._about.url.encode(), digest_size=8).hexdigest()
-        with (Path(tempfile.gettempdir()) / f"cairn-mcp-{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
     # --- dump and restore --------------------------------------------------------------------------------------------------
 
-    def _dump(self, seat: _Seat) -> str:
+    def _dump(self, seat: Seat) -> str:
         """The state in a server as JSON. Keys keep their order: a tool's answer may show it."""
         dump = self._about.dump
         what = f"dump of {short(self._path)} ({' '.join(dump.command) if isinstance(dump, Command) else f'tool {dump!r}'})"
@@ -241,7 +171,7 @@ class Servers:
                 f"{what}: gave what is no JSON ({error}): {str(text)[:200]!r}. It must give the whole state as JSON."
             ) from None
 
-    def _restore(self, seat: _Seat, token: str) -> None:
+    def _restore(self, seat: Seat, token: str) -> None:
         restore = self._about.restore
         if isinstance(restore, Command):
             self._ran(restore, seat, token)
@@ -268,7 +198,7 @@ class Servers:
         name = named or next(iter(arguments))
         return name, arguments[name].get("type") == "string"
 
-    def _ran(self, command: Command, seat: _Seat, given: str) -> str:
+    def _ran(self, command: Command, seat: Seat, given: str) -> str:
         """What a dump or restore command prints. Raises SourceFailed when it fails."""
         environment = {**_BARE, **seat.connection.environment()}
         try:
@@ -288,12 +218,6 @@ class Servers:
             last = " ".join(done.stderr.split())[-200:]
             raise SourceFailed(f"{short(self._path)}: command {' '.join(command.command)!r} ended with {done.returncode}: {last}")
         return done.stdout
-
-
-@functools.lru_cache(maxsize=256)
-def _tell(failure: str, note: str) -> None:
-    """Log what a server wrote, once: a thousand conversations may meet the same failure."""
-    logging.getLogger(__name__).warning("%s %s", failure, note)
 
 
 _BARE = {name: os.environ[name] for name in ("HOME", "PATH", "USER", "LANG") if name in os.environ}
