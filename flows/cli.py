@@ -47,9 +47,7 @@ def parser() -> argparse.ArgumentParser:
     merge.add_argument("--threads", type=int, default=0, help="of the merge; default: all cores")
 
     search = commands.add_parser("search", help="better params for the merge, found on validation problems")
-    search.add_argument(
-        "file", nargs="?", default="params/search.yaml", metavar="FILE", help="what to try (default: %(default)s)"
-    )
+    search.add_argument("file", nargs="?", default="params/search.yaml", metavar="FILE", help="what to try (default: %(default)s)")
     search.add_argument("--no-write", action="store_true", help="leave params/pipeline.yaml as it is, whoever wins")
 
     accept = commands.add_parser("accept", help="keep a stage's result although its key changed, as `dvc commit` does")
