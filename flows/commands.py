@@ -267,12 +267,15 @@ def search(asked: argparse.Namespace) -> int:
     from pathlib import Path
 
     from flows import OUTSIDE
+    from flows.run import open_plan
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
-    from flows.search import read_search, search_merge
+    from flows.search import check_space, read_search, search_merge
 
-    said = search_merge(read_search(Path(asked.file)), write=not asked.no_write)
+    wanted = read_search(Path(asked.file))
+    check_space(open_plan().settings, wanted)
+    said = search_merge(wanted, write=not asked.no_write)
     best = ", ".join(f"{name} {value}" for name, value in said["best"].items())
     print(f"\nbest of {said['trials']}: {best}")
     print(f"pass^1 {said['score']:.3f} on the validation problems of the search; all trials: reports/search_merge.csv")

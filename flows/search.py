@@ -125,7 +125,6 @@ def search_merge(search: Search, write: bool = True) -> dict[str, Any]:
     """Try the space; returns the trials, the last comparison and whether the winner was written into the workspace's params."""
     with watched(), stopping(), Run.open() as run:
         plan = run.plan
-        check_space(plan.settings, search)
         inputs = _inputs(plan)
         tried: dict[str, Trial] = {}
 
