@@ -69,9 +69,9 @@ def _install(command: Sequence[str]) -> None:
     found = 0
     for line in pip.stdout:
         said.append(line)
-        if line.startswith("Collecting "):
+        if line.startswith(("Collecting ", "Processing ")):  # from an index, from a folder of wheels
             found += 1
-            print(f"  {found} of {wanted}: {line.split()[1]}", flush=True)
+            print(f"  {found} of {wanted}: {Path(line.split()[1]).name}", flush=True)
         elif line.startswith("Installing"):
             print("  installing", flush=True)
     if pip.wait():

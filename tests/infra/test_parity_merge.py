@@ -292,10 +292,10 @@ def interpreter(script: str) -> Any:
 def test_the_environment_is_made_once_and_again_when_its_pins_change(
     apart: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = f"echo made >> {apart.parent}/calls; echo Collecting left==1; echo Collecting right==2; echo Installing"
+    script = f"echo made >> {apart.parent}/calls; echo Collecting left==1; echo Processing /wheels/right-2.whl; echo Installing"
     monkeypatch.setattr(peer.venv, "create", interpreter(script))
     assert peer.ready() == apart / "bin" == peer.ready()
-    assert capsys.readouterr().out.splitlines()[1:] == ["  1 of 2: left==1", "  2 of 2: right==2", "  installing"]
+    assert capsys.readouterr().out.splitlines()[1:] == ["  1 of 2: left==1", "  2 of 2: right-2.whl", "  installing"]
     peer.PINS.write_text("left==2\n")
     peer.ready()
     assert (apart.parent / "calls").read_text() == "made\nmade\n"
