@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 
@@ -51,6 +52,9 @@ OPTIONS = ("--num-threads", str(THREADS), "--lazy-unpickle", "--async-write", "-
 """mergekit's fastest settings without a GPU; its output is sharded as the inputs are, which keeps its memory low."""
 PERIOD = 0.02
 """Seconds between two looks at a command's memory."""
+FAMILY = 10
+"""Looks between two searches for a command's new processes."""
+STATUS = re.compile(rb"^(RssAnon|VmHWM):\s+(\d+) kB$", re.M)
 PIECE = 8 << 20
 """Bytes that the copy reads and writes at a time."""
 UNITS = {"M": 10**6, "B": 10**9}
@@ -78,9 +82,12 @@ class Watch(Thread):
         self.anonymous = self.resident = 0
 
     def run(self) -> None:
-        """Look, every PERIOD."""
-        while True:
-            found = [memory(pid) for pid in tree(self._pid)]
+        """Look, every PERIOD; look for new processes at every FAMILY-th turn, which costs more."""
+        pids = [self._pid]
+        for turn in count():
+            if turn % FAMILY == 0:
+                pids = tree(self._pid)
+            found = [memory(pid) for pid in pids]
             self.anonymous = max(self.anonymous, sum(anonymous for anonymous, _ in found))
             self.resident = max(self.resident, sum(resident for _, resident in found))
             if self._ended.wait(PERIOD):
@@ -96,22 +103,23 @@ def tree(pid: int) -> list[int]:
     """A process and its descendants."""
     found = [pid]
     for one in found:
-        for task in Path(f"/proc/{one}/task").glob("*/children"):
-            try:
-                found += map(int, task.read_text().split())
-            except OSError:  # it has just ended
-                continue
+        try:
+            for task in os.listdir(f"/proc/{one}/task"):
+                with open(f"/proc/{one}/task/{task}/children", "rb") as stream:
+                    found += map(int, stream.read().split())
+        except OSError:  # it has just ended
+            continue
     return found
 
 
 def memory(pid: int) -> tuple[int, int]:
     """(RssAnon, VmHWM) of a process in bytes; 0 when it has ended."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        with open(f"/proc/{pid}/status", "rb") as stream:
+            said = dict(STATUS.findall(stream.read()))
     except OSError:
         return 0, 0
-    said = dict(re.findall(r"^(RssAnon|VmHWM):\s+(\d+) kB$", text, re.M))
-    return int(said.get("RssAnon", 0)) << 10, int(said.get("VmHWM", 0)) << 10
+    return int(said.get(b"RssAnon", 0)) << 10, int(said.get(b"VmHWM", 0)) << 10
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str]) -> Run:
@@ -158,8 +166,8 @@ def pieces(file: Path) -> Iterator[memoryview]:
     """A file's bytes; each piece is overwritten by the next."""
     buffer = memoryview(bytearray(PIECE))
     with file.open("rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            yield buffer[:count]
+        while length := stream.readinto(buffer):
+            yield buffer[:length]
 
 
 def warm(folder: Path) -> None:

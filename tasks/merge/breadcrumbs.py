@@ -14,7 +14,7 @@ Three conventions name the tails; `keep` and `trim_top` are ours, and the figure
 Departures:
 1. Exact ranks with ties broken by flat index, where the paper says percentile: exactly as many entries survive as said.
 2. Counts: keep is rounded, the top is floored. So a small tensor of which nothing is trimmed still keeps its share (the
-   authors' code floors both, mergekit 0.1 zeroes such a tensor's whole change).
+   authors' code and mergekit floor both).
 3. `granularity: tensor` (the paper's text) is the default; `row` (the last dimension) is what the authors' code does.
 4. Weights per model, all 1 in the paper. Scalars are kept whole, as in the authors' code.
 5. Arithmetic in float32, rounded once to the stored dtype; mergekit subtracts in the stored dtype.

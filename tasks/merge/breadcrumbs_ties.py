@@ -11,8 +11,8 @@ s = sign(sum_i w_i m_i d_i), entry by entry:
 
 Departures from mergekit's method of this name:
 1. `normalize: false` is its default; `true` divides by the agreeing experts' weights, as TIES does.
-2. Counts: keep is rounded, the top is floored, ties are broken by flat index, a scalar is kept whole. mergekit 0.1 zeroes the whole
-   change of a tensor of which nothing is trimmed (every norm with fewer than 1 / trim_top entries), and trims nothing at density 1.
+2. Counts: keep is rounded, the top is floored, ties are broken by flat index, a scalar is kept whole. mergekit floors both, and trims
+   nothing at density 1.
 3. Shares that add up to more than 1 are refused; mergekit lowers gamma.
 4. `granularity: row` (the last dimension), as in the authors' code, besides `tensor`.
 5. Where the votes cancel exactly no sign is elected and nothing is added; mergekit elects + there.
