@@ -113,6 +113,8 @@ def _play_all(
     inputs: Inputs, params: Params, ctx: Context, worlds: Mapping[str, World], reference: str | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of TRIAL, one (set, model, world) after the other; finished ones are found again after a kill."""
+    from tasks import models
+
     folders = {**inputs.models, **({CHAMPION: inputs.champion} if inputs.champion is not None else {})}
     split = params.split
     test = {name: draw(world, params.problems, ctx.seed_for("evaluate", split, name), split) for name, world in worlds.items()}
@@ -140,6 +142,8 @@ def _play_all(
             played += _trials(worlds[name], problems, trials, agent, (which, model), params, ctx)
         return played
 
+    if ctx.device == "cpu":
+        models.warm_up(folders[inputs.candidate])  # the units may be played in forks of this process
     for done in ctx.shards("evaluate", work, units, 1):
         yield from done
 
