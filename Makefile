@@ -2,13 +2,16 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 LOCK ?= requirements.lock
+SIZES ?= 125M
+GROWTH ?=
+ROUNDS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
 
-.PHONY: help setup run test test-reliability test-bfcl check docs bench-shards bench-rollout bench-noop bench-smoke bench-quickstart bench-worlds gpu-proof figures lock clean
+.PHONY: help setup run test test-reliability test-bfcl check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -66,6 +69,12 @@ bench-smoke: setup ## the whole road on the smoke profile, from nothing
 
 bench-quickstart: setup ## the figures to reach: 3 seeds of the quickstart road from nothing, some ten minutes each
 	@$(BIN)/python -m infra.bench_quickstart
+
+bench-merge: setup ## merging against mergekit and a plain copy (SIZES=125M,500M; GROWTH=250M,1B for ours alone; ROUNDS=3)
+	@$(BIN)/python -m infra.bench_merge --sizes "$(SIZES)" --growth "$(GROWTH)" --rounds $(ROUNDS)
+
+parity-merge: setup ## every merge method that mergekit 0.1.5 has too, over a grid of params (it gets an environment of its own)
+	@$(BIN)/python -m infra.parity_merge
 
 bench-rollout: setup ## episodes per second of the rollout engine
 	@$(BIN)/python -m infra.bench_rollout

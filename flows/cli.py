@@ -41,6 +41,16 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check the environment, and hash every byte of the cached artifacts")
     doctor.set_defaults(verify=True)
 
+    merge = commands.add_parser("merge", help="merge any checkpoints by a recipe, beside the road")
+    merge.add_argument("recipe", metavar="RECIPE", help="YAML: method, base, experts, params (see the README)")
+    merge.add_argument("out", metavar="FOLDER", help="the merged checkpoint; must not exist yet")
+    merge.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a param of the recipe")
+    merge.add_argument("--threads", type=int, default=0, help="of the merge; default: all cores")
+
+    search = commands.add_parser("search", help="better params for the merge, found on validation problems")
+    search.add_argument("file", nargs="?", default="params/search.yaml", metavar="FILE", help="what to try (default: %(default)s)")
+    search.add_argument("--no-write", action="store_true", help="leave params/pipeline.yaml as it is, whoever wins")
+
     accept = commands.add_parser("accept", help="keep a stage's result although its key changed, as `dvc commit` does")
     accept.add_argument("stage", metavar="STAGE")
     accept.add_argument("--why", required=True, help="why the change does not matter")

@@ -249,6 +249,45 @@ def doctor(asked: argparse.Namespace) -> int:
     return 1 if wrong or damaged else 0
 
 
+def merge(asked: argparse.Namespace) -> int:
+    """cairn merge: one recipe, one merged checkpoint."""
+    from pathlib import Path
+
+    from flows.merging import merge_by_recipe, print_figures
+    from tasks.settings import parse_override
+
+    if asked.threads < 0:
+        raise BadInput(f"--threads {asked.threads}: allowed are 1 and more, or 0 for all cores")
+    print_figures(merge_by_recipe(Path(asked.recipe), Path(asked.out), dict(map(parse_override, asked.set)), asked.threads))
+    return 0
+
+
+def search(asked: argparse.Namespace) -> int:
+    """cairn search: try params of the merge; keep the best if it wins on fresh problems."""
+    from pathlib import Path
+
+    from flows import OUTSIDE
+    from flows.run import open_plan
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    from flows.search import check_space, read_search, search_merge
+
+    wanted = read_search(Path(asked.file))
+    check_space(open_plan().settings, wanted)
+    said = search_merge(wanted, write=not asked.no_write)
+    best = ", ".join(f"{name} {value}" for name, value in said["best"].items())
+    print(f"\nbest of {said['trials']}: {best}")
+    print(f"pass^1 {said['score']:.3f} on the validation problems of the search; all trials: reports/search_merge.csv")
+    if said["difference"] is None:
+        print("That is the present setting.")
+        return 0
+    gap = said["difference"]
+    print(f"on fresh ones, against the present setting: {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]")
+    print("written into params/pipeline.yaml" if said["written"] else "params/pipeline.yaml stays as it is")
+    return 0
+
+
 def accept(asked: argparse.Namespace) -> int:
     """cairn accept: bind the stage's present key to the result it had."""
     from flows.road import bring_up_to_date, survey

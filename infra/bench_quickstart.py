@@ -314,7 +314,7 @@ def _rate(folder: Path, name: str) -> float:
     model, tokenizer = models.load(folder / "data" / "sft" / "model", "cpu", params.dtype)
     sizes = {key: getattr(params, key) for key in ("rows", "temperature", "max_turn_tokens", "max_episode_tokens")}
     world = load_world(folder / "data" / "worlds" / name)
-    jobs = [(problem, trial) for problem in draw(world, params.problems, 0) for trial in range(params.trials)]
+    jobs = [(problem, trial) for problem in draw(world, params.problems, 0, params.split) for trial in range(params.trials)]
     rates = []
     for repeat in range(ROUNDS):
         agent = CheckpointAgent(model, tokenizer, settings.shared.prompt.model_dump(), **sizes)

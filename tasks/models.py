@@ -217,6 +217,17 @@ def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> tuple[Pre
     return model.to(device).eval(), load_tokenizer(folder)
 
 
+def warm_up(folder: Path) -> None:
+    """Import all that `load` needs for a checkpoint (4 s) and compute nothing: for a process that forks before it loads."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    load_tokenizer(folder)
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a checkpoint folder: safetensors, JSON and the chat template. The bytes depend on the weights alone."""
     from transformers.utils import logging

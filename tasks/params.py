@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Safe, and in C where libyaml is there: the whole road's YAML is read on every run."""
+
+class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe, and in C where libyaml is there: the whole road's YAML is read on every run. 1e-05 is a number, as in YAML 1.2, which DVC
+    reads and writes; PyYAML by itself takes it for a string."""
+
+
+YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 class BadInput(Exception):
@@ -70,7 +78,7 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
 def read_yaml(path: Path) -> Any:
     """A YAML file, or BadInput that names the file and the line."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -21,7 +21,7 @@ import yaml
 from pydantic import Field
 
 from tasks import STAGES, methods
-from tasks.params import YAML_LOADER, BadInput, Params, nearest, read_yaml, validate
+from tasks.params import BadInput, Params, YamlLoader, nearest, read_yaml, validate
 
 PIPELINE = "params/pipeline.yaml"
 
@@ -98,7 +98,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not sign or not key.strip():
         raise BadInput(f"--set {text!r}: expected key=value, for example --set sft.sft.epochs=2")
     try:
-        return key.strip(), yaml.load(value, Loader=YAML_LOADER)
+        return key.strip(), yaml.load(value, Loader=YamlLoader)
     except yaml.YAMLError:
         raise BadInput(f"--set {text!r}: {value!r} is not a YAML value") from None
 

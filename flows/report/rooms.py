@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.report.charts import Bar, Cell, Curve, bars, curves, heat, smooth
@@ -136,56 +137,126 @@ def waterfall(folders: Folders) -> dict[str, Any]:
 
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+OUTSIDE = "\u2013"
+"""The column of what belongs to no layer."""
+_COUNTS = ("numel", "kept_n", "trimmed_n")
+_NORMS = ("delta_l2", "masked_l2")
+_NUMBERS = (*_NORMS, "mean_pairwise_cos", "sign_conflict_frac")
+_REPORT = pa.schema(
+    [*((name, pa.string()) for name in ("tensor", "model")), *((name, pa.int64()) for name in _COUNTS)]
+    + [(name, pa.float64()) for name in _NUMBERS]
+)
+"""What is read of the merge room's report (`tasks.merge.core.tally.COLUMNS` says what each is)."""
+Line = Mapping[str, Any]
+"""One tensor and expert."""
 
 
 def merge_map(folders: Folders, kinds: Mapping[str, str]) -> dict[str, Any]:
-    """How far each expert moved, tensor by tensor, where the experts disagree, and the numbers behind it."""
-    lines = read_csv(folders["merge"] / "report.csv") if "merge" in folders else []
+    """How far each expert moved, tensor by tensor; where and how much the experts agree; what the method left of each."""
+    table = read_columns(folders, "merge", "report.parquet", _REPORT, *_REPORT.names)
+    lines = table.to_pylist() if table is not None else []
     if not lines:
         return {}
     experts = list(dict.fromkeys(line["model"] for line in lines))
-    moved = {(line["tensor"], line["model"]): (number(line["delta_l2"]) or 0.0) / math.sqrt(int(line["numel"])) for line in lines}
-    most = max(moved.values()) or 1.0
-    maps = []
-    for expert in experts:
-        own = {
-            line["tensor"]: Cell(moved[line["tensor"], expert] / most, _tensor_note(line)) for line in lines if line["model"] == expert
-        }
-        maps.append({"title": f"how far {expert} moved", "chart": _tensor_map(own)})
+    most = max(map(_moved, lines)) or 1.0
+    maps = [
+        (f"how far {expert} moved", _tensor_map([line for line in lines if line["model"] == expert], lambda line: _moved(line) / most))
+        for expert in experts
+    ]
     if len(experts) > 1:
-        clash = {line["tensor"]: Cell(2 * (number(line["sign_conflict_frac"]) or 0.0), _tensor_note(line)) for line in lines}
-        maps.append({"title": "where they disagree in sign", "chart": _tensor_map(clash)})
-    table = [_merge_line(line) for line in lines]
+        first = [line for line in lines if line["model"] == experts[0]]  # these two are the same for all experts
+        maps.append(("where they disagree in sign", _tensor_map(first, lambda line: 2 * (line["sign_conflict_frac"] or 0.0))))
+        maps.append(("how alike their changes are", _tensor_map(first, lambda line: line["mean_pairwise_cos"] or 0.0)))
+    maps.append(("what is left of them, layer by layer", _left_map(lines, experts)))
+    maps.append(("norms before and after", _norm_bars(lines, experts, kinds)))
     return {
-        "maps": maps,
+        "maps": [{"title": title, "chart": chart} for title, chart in maps],
         "most": f"{most:.3g}",
-        "lines": table[:MOST_TENSORS],
-        "more": max(0, len(table) - MOST_TENSORS),
+        "trimmed": _most_trimmed(_by_layer(lines).values()),
+        "lines": [{**line, "kept": _share(line, "kept_n")} for line in lines[:MOST_TENSORS]],
+        "more": max(0, len(lines) - MOST_TENSORS),
         "kinds": kinds,
     }
 
 
-_MERGE_NUMBERS = ("numel", "delta_l2", "masked_l2", "kept_n", "trimmed_n", "mean_pairwise_cos", "sign_conflict_frac")
+def _moved(line: Line) -> float:
+    """Root mean square of a change."""
+    return float(line["delta_l2"]) / math.sqrt(line["numel"] or 1)
 
 
-def _merge_line(line: Mapping[str, str]) -> dict[str, Any]:
-    numbers = {key: number(line.get(key)) for key in _MERGE_NUMBERS}
-    return {**line, **numbers, "kept": (numbers["kept_n"] or 0.0) / (numbers["numel"] or 1.0)}
+def _share(line: Line, count: str) -> float:
+    return (line[count] or 0) / (line["numel"] or 1)
 
 
-def _tensor_note(line: Mapping[str, str]) -> str:
-    values = ", ".join(
-        f"{name} {line[name]}" for name in ("numel", "delta_l2", "kept_n", "masked_l2", "sign_conflict_frac") if line.get(name)
-    )
-    return f"{line['tensor']}, {line['model']}: {values}"
+def _left(line: Line) -> float:
+    """Norm after over norm before; a method may also stretch what it keeps."""
+    return float(line["masked_l2"]) / (line["delta_l2"] or 1.0)
 
 
-def _tensor_map(cells: Mapping[str, Cell]) -> str:
-    """Kinds of tensors down, layers across; what belongs to no layer stands in a column of its own."""
+def _note(line: Line) -> str:
+    counts = ", ".join(f"{name} {line[name]:,}" for name in _COUNTS if line[name] is not None)
+    numbers = ", ".join(f"{name} {line[name]:.4g}" for name in _NUMBERS if line.get(name) is not None)
+    return f"{line['tensor']}, {line['model']}: {counts}, {numbers}"
+
+
+def _place(tensor: str) -> str:
+    layer = _LAYER.search(tensor)
+    return layer[1] if layer else OUTSIDE
+
+
+def _columns(tensors: Iterable[str]) -> list[str]:
+    """Layers in order, then the column of what belongs to none."""
+    return sorted({_place(tensor) for tensor in tensors}, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0))
+
+
+def _tensor_map(lines: Sequence[Line], share: Callable[[Line], float]) -> str:
+    """Kinds of tensors down, layers across."""
     placed = {}
-    for tensor, cell in cells.items():
-        layer = _LAYER.search(tensor)
-        kind = re.sub(r"^model\.|layers\.|\.weight$", "", _LAYER.sub(".", tensor, count=1)).strip(".")
-        placed[kind, layer[1] if layer else "\u2013"] = cell
-    columns = sorted({column for _, column in placed}, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0))
-    return heat(list(dict.fromkeys(kind for kind, _ in placed)), columns, placed, "layer")
+    for line in lines:
+        kind = re.sub(r"^model\.|layers\.|\.weight$", "", _LAYER.sub(".", line["tensor"], count=1)).strip(".")
+        placed[kind, _place(line["tensor"])] = Cell(share(line), _note(line))
+    return heat(list(dict.fromkeys(kind for kind, _ in placed)), _columns(line["tensor"] for line in lines), placed, "layer")
+
+
+def _by_layer(lines: Sequence[Line]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(expert, layer) -> its tensors as one line: counts added up, norms as of one long vector."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in lines:
+        place = _place(line["tensor"])
+        name = "outside the layers" if place == OUTSIDE else f"layer {place}"
+        one = found.setdefault((line["model"], place), {"tensor": name, "model": line["model"]} | dict.fromkeys((*_COUNTS, *_NORMS), 0))
+        one.update({key: one[key] + (line[key] or 0) for key in _COUNTS})
+        one.update({key: math.hypot(one[key], line[key]) for key in _NORMS})
+    return found
+
+
+def _left_map(lines: Sequence[Line], experts: Sequence[str]) -> str:
+    """The share of the entries that is kept, of the norm that is left, and of the entries that are trimmed; layers across."""
+    layers = _by_layer(lines)
+    most = _most_trimmed(layers.values())
+    cells = {}
+    for (expert, place), line in layers.items():
+        kept, left, trimmed = _share(line, "kept_n"), _left(line), _share(line, "trimmed_n")
+        note = f"{_note(line)}: {100 * kept:.3g} % of the entries, {100 * left:.3g} % of the norm, {100 * trimmed:.3g} % trimmed"
+        cells[f"{expert} kept", place] = Cell(kept, note)
+        cells[f"{expert} norm", place] = Cell(left, note)
+        if most:
+            cells[f"{expert} trimmed", place] = Cell(trimmed / most, note)
+    measures = ("kept", "norm", "trimmed") if most else ("kept", "norm")
+    names = [f"{expert} {measure}" for measure in measures for expert in experts]
+    return heat(names, _columns(line["tensor"] for line in lines), cells, "layer")
+
+
+def _most_trimmed(layers: Iterable[Line]) -> float:
+    return max(_share(line, "trimmed_n") for line in layers)
+
+
+def _norm_bars(lines: Sequence[Line], experts: Sequence[str], kinds: Mapping[str, str]) -> str:
+    """Per expert the norm of its whole change: solid what is left of it, pale what was taken away."""
+    drawn = []
+    for expert in experts:
+        own = [line for line in lines if line["model"] == expert]
+        before, after = (math.hypot(*(line[key] for line in own)) for key in _NORMS)
+        words = f"{after:.3g} of {before:.3g}"
+        drawn.append(Bar(expert, after, words, f"{expert}: norm {words}", kinds.get(expert, "count"), max(0.0, before - after)))
+    return bars(drawn, "norm after and before")

@@ -57,6 +57,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     metrics = _metrics(inputs.evaluate / "metrics.json", inputs.candidate)
     incumbent = _incumbent(inputs.champion)
     gate = metrics["gate"]
+    if not gate:
+        raise BadInput("decide: evaluate played no gate problems (gate_problems: 0), so there is nothing to decide by. Raise it.")
     if (incumbent is not None) != (gate["reference"] == CHAMPION):
         found = gate["reference"] or "nobody"
         raise BadInput(
@@ -146,6 +148,8 @@ def _reference_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
 def _family_gate(metrics: Mapping[str, Any], candidate: str, params: Params) -> dict[str, Any]:
     """Compare family by family with the champion on the gate problems, or with `family_model` on the test problems."""
     gate = metrics["gate"]
+    if not gate:
+        raise BadInput("decide: evaluate played no gate problems (gate_problems: 0), so there is nothing to decide by. Raise it.")
     if gate["reference"] == CHAMPION:
         other, worlds = CHAMPION, {world: block["paired"] for world, block in gate["worlds"].items()}
     elif candidate == params.family_model:

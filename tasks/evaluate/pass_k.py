@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -54,7 +54,8 @@ class Params(Base):
     """Sizes of the evaluation; the defaults are for a report, a profile for quick runs lowers them."""
 
     problems: int = Field(100, ge=1, le=10_000, description="test problems per world")
-    gate_problems: int = Field(100, ge=1, le=10_000, description="fresh problems per world that the promotion gate plays")
+    gate_problems: int = Field(100, ge=0, le=10_000, description="fresh problems per world that the promotion gate plays; 0: no gate")
+    split: Literal["test", "validation"] = Field("test", description="validation: for searches, without baselines; it decides nothing")
     trials: int = Field(4, ge=1, le=64, description="trials per problem; below 4 there is no pass^4 (paper: at least 5)")
     temperature: float = Field(0.7, ge=0, le=2, description="of the agents' sampling; at 0 all trials of a problem are alike")
     max_steps: int = Field(30, ge=1, le=200, description="assistant turns of a conversation; tau-bench's cap")
@@ -112,17 +113,22 @@ def _play_all(
     inputs: Inputs, params: Params, ctx: Context, worlds: Mapping[str, World], reference: str | None
 ) -> Iterator[dict[str, Any]]:
     """Rows of TRIAL, one (set, model, world) after the other; finished ones are found again after a kill."""
+    from tasks import models
+
     folders = {**inputs.models, **({CHAMPION: inputs.champion} if inputs.champion is not None else {})}
-    test = {name: draw(world, params.problems, ctx.seed_for("evaluate", "test", name)) for name, world in worlds.items()}
+    split = params.split
+    test = {name: draw(world, params.problems, ctx.seed_for("evaluate", split, name), split) for name, world in worlds.items()}
     gate = {
-        name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), avoid=test[name])
+        name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), split, avoid=test[name])
         for name, world in worlds.items()
     }
+    met = (inputs.candidate, reference) if params.gate_problems else ()
+    baselines = BASELINES if split == "test" else ()
     drawn = {"test": test, "gate": gate, "baseline": test}
     units = [
         *(("test", model, world) for model in inputs.models for world in worlds),
-        *(("gate", model, world) for model in (inputs.candidate, reference) if model for world in worlds),
-        *(("baseline", name, world) for name in BASELINES for world in worlds),
+        *(("gate", model, world) for model in met if model for world in worlds),
+        *(("baseline", name, world) for name in baselines for world in worlds),
     ]
 
     def work(shard: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -136,16 +142,18 @@ def _play_all(
             played += _trials(worlds[name], problems, trials, agent, (which, model), params, ctx)
         return played
 
+    if ctx.device == "cpu":
+        models.warm_up(folders[inputs.candidate])  # the units may be played in forks of this process
     for done in ctx.shards("evaluate", work, units, 1):
         yield from done
 
 
-def draw(world: World, count: int, seed: int, avoid: Sequence[Problem] = ()) -> list[Problem]:
-    """`count` distinct test problems of a world, families in turn, none of them in `avoid`. BadInput when it has no more."""
+def draw(world: World, count: int, seed: int, split: str, avoid: Sequence[Problem] = ()) -> list[Problem]:
+    """`count` distinct problems of a world's split, families in turn, none of them in `avoid`. BadInput when it has no more."""
     seen = {problem.problem_id for problem in avoid}
     asked = count
     while True:
-        fresh = [problem for problem in world.problems("test", asked, seed) if problem.problem_id not in seen]
+        fresh = [problem for problem in world.problems(split, asked, seed) if problem.problem_id not in seen]
         if len(fresh) >= count:
             return fresh[:count]
         asked += count - len(fresh)

@@ -30,7 +30,7 @@ FILES: Mapping[str, Mapping[str, Any]] = {
     "filter": {"dataset.parquet": rows.DATASET},
     "sft": {"model/config.json": None, "model/model.safetensors": None, "curves.csv": None},
     "rl": {"model/config.json": None, "model/model.safetensors": None, "curves.csv": None},
-    "merge": {"model/config.json": None, "report.csv": None},
+    "merge": {"model/config.json": None, "report.parquet": None},
     "evaluate": {"trials.parquet": rows.TRIAL, "metrics.json": None},
     "decide": {"decision.json": None},
 }

@@ -146,8 +146,8 @@ def test_a_killed_evaluation_resumes_and_ends_in_the_same_bytes(folders: Path, t
 
 def test_draw_fills_up_after_leaving_out(folders: Path) -> None:
     world = World.build(Retail, 30, 0, ADDRESS)
-    first = draw(world, 10, seed=1)
-    again = draw(world, 10, seed=1, avoid=first[:4])
+    first = draw(world, 10, 1, "test")
+    again = draw(world, 10, 1, "test", avoid=first[:4])
     assert [problem.problem_id for problem in again[:6]] == [problem.problem_id for problem in first[4:]]
     assert len({problem.problem_id for problem in (*first, *again)}) == 14
     assert {problem.split for problem in again} == {"test"}

@@ -14,7 +14,7 @@ from typing import Any
 from tasks import STAGES, rows
 from tasks.evaluate.core.tables import Maker, metrics
 from tasks.filter.core.waterfall import Bar, write_bars
-from tasks.merge.core.engine import COLUMNS
+from tasks.merge.core.tally import write_report
 from tasks.worlds import Action, Problem, ToolResult, Trajectory
 from tasks.worlds.runtime import World
 from tests.flows.shop import Kiosk, Shop
@@ -37,7 +37,7 @@ def build(root: Path, users: int = 12, trials: int = 4, steps: int = 40) -> tupl
     said = _evaluate(folders["evaluate"], worlds, problems, trials)
     _data(folders, worlds, problems)
     _curves(folders, steps)
-    _merge(folders["merge"] / "report.csv")
+    _merge(folders["merge"] / "report.parquet")
     gates = [
         {"name": "not_below_reference", "passed": True, "figures": {}, "explanation": "fresh problems: +0.20, 95 % above 0"},
         {"name": "no_family_falls", "passed": False, "figures": {}, "explanation": "forbidden fell in shop"},
@@ -246,8 +246,11 @@ def _merge(path: Path) -> None:
         conflict = rng.random() * 0.4
         for model in ("rl_kiosk", "rl_shop"):
             norm = 0.2 + rng.random()
-            lines.append((name, model, 16384, norm, 1638, 163, 1e-5, 1e-3, norm * 0.8, 0.12, conflict))
-    _csv(path, COLUMNS, lines)
+            counts = {"numel": 16384, "changed_n": 16000, "kept_n": 1638, "trimmed_n": 163}
+            norms = {"weight": 1.0, "base_l2": 9.0, "delta_l2": norm, "masked_l2": norm * 0.8, "thr_lo": 1e-5, "thr_hi": 1e-3}
+            shared = {"mean_pairwise_cos": 0.12, "sign_conflict_frac": conflict}
+            lines.append({"tensor": name, "model": model, **counts, **norms, **shared})
+    write_report(path, lines)
 
 
 def _csv(path: Path, header: tuple[str, ...], lines: list[Any]) -> None:

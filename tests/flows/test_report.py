@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from flows.report import charts, page, reading, render, scores, talks
+from flows.report import charts, page, reading, render, rooms, scores, talks
 from tasks import STAGES, rows
+from tasks.merge.core.tally import write_report
 from tasks.params import BadInput
 from tests.flows.artifacts import NASTY, build
 
@@ -183,8 +184,56 @@ def test_page_is_made_of_what_the_rooms_counted(made: Made) -> None:
     assert found["blueprints"]["accepted"] == 24 and found["blueprints"]["attempts"] == 48
     policy = next(entry for entry in found["blueprints"]["reasons"] if entry["status"] == "policy")
     assert policy["lines"] == [("policy \u2026: order \u2026 is delivered", 8)]
-    assert len(found["merge"]["maps"]) == 3 and len(found["merge"]["lines"]) == 32
+    assert len(found["merge"]["maps"]) == 6 and len(found["merge"]["lines"]) == 32
     assert found["cost"]["played"] == {"generated": 48, "evaluated": 12 * 2 * (5 * 4 + 3 + 2)}
+
+
+def test_the_merge_is_told_by_layer(tmp_path: Path) -> None:
+    """Layer 0 of `a` has two tensors: 10 + 30 entries, of which 4 + 6 are kept and 1 + 1 trimmed; norms 3 and 4 make 5, and of them
+    0 and 3 are left, 3. With the last norm (12 before, 4 after) it is 13 before and 5 after. `b` moved nothing."""
+    about = {"weight": 1.0, "base_l2": 1.0, "mean_pairwise_cos": None, "sign_conflict_frac": 0.25}
+    sizes = {"model.layers.0.q": (10, 4, 1, 3.0, 0.0), "model.layers.0.v": (30, 6, 1, 4.0, 3.0), "model.norm": (8, 8, None, 12.0, 4.0)}
+    keys = ("numel", "kept_n", "trimmed_n", "delta_l2", "masked_l2")
+    table = [
+        {"tensor": name, "model": model, "changed_n": 1, **about, **dict(zip(keys, numbers, strict=True)), **still}
+        for name, numbers in sizes.items()
+        for model, still in (("a", {}), ("b", {"kept_n": 0, "trimmed_n": 0, "delta_l2": 0.0, "masked_l2": 0.0}))
+    ]
+    write_report(tmp_path / "report.parquet", table)
+    found = rooms.merge_map({"merge": tmp_path}, {"a": "m-0"})
+    assert [one["title"] for one in found["maps"]] == [
+        *("how far a moved", "how far b moved", "where they disagree in sign", "how alike their changes are"),
+        *("what is left of them, layer by layer", "norms before and after"),
+    ]
+    left, norms = (str(one["chart"]) for one in found["maps"][-2:])
+    assert (
+        "layer 0, a: numel 40, kept_n 10, trimmed_n 2, delta_l2 5, masked_l2 3: 25 % of the entries, 60 % of the norm, 5 % trimmed"
+        in left
+    )
+    assert (
+        "outside the layers, a: numel 8, kept_n 8, trimmed_n 0, delta_l2 12, masked_l2 4: 100 % of the entries, 33.3 % of the norm"
+        in left
+    )
+    assert "layer 0, b: numel 40, kept_n 0, trimmed_n 0, delta_l2 0, masked_l2 0: 0 % of the entries" in left
+    assert left.count("--v:100") == 2 and left.count("--v:60") == 1, "all is kept outside the layers, most is trimmed in layer 0"
+    assert "a: norm 5 of 13" in norms and "b: norm 0 of 0" in norms and "mark m-0" in norms
+    assert found["trimmed"] == 0.05 and found["most"] == f"{12 / 8**0.5:.3g}"
+    assert [line["kept"] for line in found["lines"]] == [0.4, 0.0, 0.2, 0.0, 1.0, 0.0]
+
+
+def test_one_expert_and_a_method_without_trimming_have_smaller_maps(tmp_path: Path) -> None:
+    line = {"tensor": "w", "model": "a", "numel": 4, "kept_n": 4, "delta_l2": 1.0, "masked_l2": 2.0, "sign_conflict_frac": 0.0}
+    write_report(tmp_path / "report.parquet", [line])
+    found = rooms.merge_map({"merge": tmp_path}, {})
+    assert [one["title"] for one in found["maps"]] == [
+        "how far a moved",
+        "what is left of them, layer by layer",
+        "norms before and after",
+    ]
+    assert "trimmed" not in re.sub("<title>.*?</title>", "", str(found["maps"][1]["chart"])) and found["trimmed"] == 0
+    assert "a: norm 2 of 1" in str(found["maps"][2]["chart"]), "a method may stretch what it keeps"
+    write_report(tmp_path / "report.parquet", [])
+    assert rooms.merge_map({"merge": tmp_path}, {}) == {}
 
 
 def test_without_four_trials_there_is_no_diamond(tmp_path: Path) -> None:

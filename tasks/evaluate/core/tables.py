@@ -197,6 +197,9 @@ def _gate(
     reference: str | None,
     maker: Maker,
 ) -> dict[str, Any]:
+    """The candidate against the reference on the gate problems; {} when none were played."""
+    if not any(which == "gate" for which, _, _ in found):
+        return {}
     ours = [found["gate", candidate, world] for world in worlds]
     said: dict[str, Any] = {
         "candidate": candidate,

@@ -1,170 +1,276 @@
-"""The merge engine: streams tensor by tensor, asks the method for its formula, writes the sum and reports what was done.
+"""The merge engine: streams tensor by tensor and block by block, asks the method for its formula, writes the sum, keeps count.
 
-For one tensor: read base and experts, widen to float32, d_i = theta_i - theta_0, `combine`, theta = theta_0 + delta, round
-once to the stored dtype. Integer tensors are copied from the base. Tensors are independent, so any number of threads gives
-the same bytes; memory is about threads x (experts + 3) x the largest tensor in float32.
+For one tensor: the method looks at it as a whole (thresholds, angles); then for each block d_i = theta_i - theta_0 in float32, the
+method's blend, theta = theta_0 + blend, rounded once to the stored dtype. Integer tensors are copied from the base. Tensors are
+independent, so any number of threads gives the same bytes; memory is a few blocks a thread, whatever the model's size.
+
+A killed merge goes on where it was: finished tensors stand in a journal beside the half-written folder, which takes its name when
+all is done.
 """
 
 from __future__ import annotations
 
-import csv
+import hashlib
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import combinations
+import os
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.merge.core.headers import Array, narrow, read, widen
+from tasks.merge.core.headers import Array, Mapped, narrow, widen
+from tasks.merge.core.params import MergeParams
 from tasks.merge.core.plan import Plan
-from tasks.merge.core.write import Writer, whole_or_nothing
+from tasks.merge.core.tally import Tally
+from tasks.merge.core.tensors import BLOCK, Block, Tensor
+from tasks.merge.core.vocabulary import is_table
+from tasks.merge.core.write import Writer
 from tasks.params import BadInput
 
-COLUMNS = (
-    "tensor",
-    "model",
-    "numel",
-    "delta_l2",
-    "kept_n",
-    "trimmed_n",
-    "thr_lo",
-    "thr_hi",
-    "masked_l2",
-    "mean_pairwise_cos",
-    "sign_conflict_frac",
-)
-"""Of report.csv, one line per float tensor and expert.
-
-delta_l2, masked_l2: L2 norm of the task vector before and after the method has masked it. kept_n, trimmed_n: entries kept,
-and removed as too large. thr_lo, thr_hi: smallest and largest kept magnitude (empty when nothing is kept).
-mean_pairwise_cos: mean cosine over pairs of unmasked task vectors (empty when there is no pair of non-zero ones).
-sign_conflict_frac: of the entries that two or more masked task vectors change, the share on which two of them disagree in
-sign (0 when there is no such entry)."""
-
-_BLOCK = 1 << 16  # elements per partial sum: 0.5 MiB of float64, stays in cache
+VERSION = 2
+"""Of the journal: raised when the engine would write other bytes for the same inputs."""
+SLACK = 64 << 20
+"""Room on the disk beside the weights, bytes: tokenizer, report, journal."""
 
 
 @dataclass(frozen=True)
-class Combined:
-    """A method's answer for one tensor.
+class Look:
+    """What a method makes of one tensor. blend(block): the change to add to the block's base, float32 of its length; blocks come
+    once each, in flat order. stats: one mapping per expert for the report, over and above the columns of `tally`; read after the last
+    block."""
 
-    delta: float32, the shape of the tensor, to be added to the base. stats: one mapping per expert for the report (keys of
-    COLUMNS, or further ones, which become further columns).
-    """
-
-    delta: Array
+    blend: Callable[[Block], Array]
     stats: Sequence[Mapping[str, Any]] = ()
 
 
-Combine = Callable[[str, Array, list[Array]], Combined]
-"""combine(name, base, deltas): the formula of a method on one tensor, all float32 of one shape. It may overwrite the
-deltas, and what it leaves in them is reported as the masked task vectors. `name` is for noise that depends on it alone."""
+Formula = Callable[[Tensor], Look]
+"""A method: how it looks at a tensor. Noise depends on the tensor's name, the expert's label and the flat index alone."""
 
 
 @dataclass
 class Report:
-    """What was merged. rows: for report.csv. norms: per expert, L2 of its task vector over L2 of the base, matrices only."""
+    """What was merged. rows: for the report. norms: per expert, L2 of its task vector over L2 of the base, matrices only.
+    seconds: of all threads together, by what was done (not part of the artifact)."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     norms: dict[str, float] = field(default_factory=dict)
     tensors: int = 0
     copied: int = 0
     parameters: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Done:
+class Done:
+    """One finished tensor, as the journal keeps it."""
+
     name: str
     rows: list[dict[str, Any]]
     base_square: float
     squares: list[float]
     numel: int
     merged: bool
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def merge(
     plan: Plan,
-    combine: Combine,
+    formula: Formula,
     folder: Path,
+    params: MergeParams,
     *,
+    scratch: Path,
     metadata: Mapping[str, str],
-    max_relative_delta: float,
-    max_shard_bytes: int = 5_000_000_000,
     workers: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Report:
     """Write the merged checkpoint to `folder` (which must not exist yet) and return the report.
 
-    max_relative_delta: an expert farther from the base than this share of the base's own norm did not start from it.
-    Raises BadInput, naming the tensor, for NaN and infinities, and naming the expert for a base that is not its base; then
-    nothing is left behind.
+    scratch: holds the half-written checkpoint and its journal; a later call with the same inputs goes on from there.
+    Raises BadInput, naming the tensor, for NaN and infinities, naming the expert for a base that is not its base, and for a full
+    disk; then nothing is left behind.
     """
-    report = Report()
-    base_square, squares = 0.0, [0.0] * len(plan.experts)
-    with whole_or_nothing(folder) as partial, ThreadPoolExecutor(max_workers=workers) as pool:
-        writer = Writer(plan, partial, metadata, max_shard_bytes)
-        for done in _in_turn(pool, workers, lambda name: _one(plan, combine, writer, name), plan.names):
-            report.rows += done.rows
-            report.tensors += 1
-            report.copied += not done.merged
-            report.parameters += done.numel
-            base_square += done.base_square
-            squares = [total + new for total, new in zip(squares, done.squares, strict=True)]
-            if progress is not None:
-                progress(report.tensors, len(plan.names), "tensors")
-        for expert, square in zip(plan.experts, squares, strict=True):
-            report.norms[expert.label] = math.sqrt(square / base_square) if base_square else 0.0
-        _refuse_foreign(report.norms, max_relative_delta)
+    partial, journal = scratch / "merge" / "model", scratch / "merge" / "done.jsonl"
+    done = _finished(journal, partial, _fingerprint(plan, params, metadata))
+    if not done:
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        _check_room(partial, sum(spec.nbytes for spec in plan.specs.values()))
+        with (
+            Writer(plan, partial, metadata, params.max_shard_bytes, goes_on=bool(done)) as writer,
+            closing(_work(plan, formula, params, writer, workers, done)) as work,  # before the writer: its files stay open till then
+        ):
+            for one in work:
+                done[one.name] = one
+                with journal.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(asdict(one)) + "\n")
+                if progress is not None:
+                    progress(len(done), len(plan.specs), "tensors")
+        report = _report(plan, done)
+        _refuse_foreign(report.norms, params.max_relative_delta)
+    except BadInput:
+        shutil.rmtree(partial.parent)
+        raise
+    os.replace(partial, folder)
+    shutil.rmtree(partial.parent)
     return report
 
 
-def _in_turn(pool: ThreadPoolExecutor, workers: int, work: Callable[[str], _Done], names: Sequence[str]) -> Iterator[_Done]:
-    """Results in the order of names, at most `workers` tensors in memory; a failure stops what has not started."""
-    waiting = []
-    try:
-        for name in names:
-            waiting.append(pool.submit(work, name))
-            if len(waiting) >= workers:
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
-    finally:
-        for future in waiting:
-            future.cancel()
+def _fingerprint(plan: Plan, params: MergeParams, metadata: Mapping[str, str]) -> str:
+    """Names the inputs of a merge for its journal; a restart of the machine makes it another, since pages may have been lost."""
+    files = sorted(file for part in (plan.base, *plan.experts) for file in part.folder.iterdir() if file.is_file())
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    said = {
+        "version": VERSION,
+        "boot": boot.read_text().strip() if boot.exists() else "",
+        "params": params.model_dump(mode="json"),
+        "metadata": dict(metadata),
+        "files": [(str(file), (about := file.stat()).st_size, about.st_mtime_ns) for file in files],
+    }
+    return hashlib.md5(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _one(plan: Plan, combine: Combine, writer: Writer, name: str) -> _Done:
+def _finished(journal: Path, partial: Path, fingerprint: str) -> dict[str, Done]:
+    """What an earlier, killed call finished; a journal of other inputs, or one that outlived its folder, is started anew."""
+    lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() and partial.exists() else []
+    if not lines or lines[0] != fingerprint:
+        shutil.rmtree(journal.parent, ignore_errors=True)
+        journal.parent.mkdir(parents=True)
+        journal.write_text(fingerprint + "\n", encoding="utf-8")
+        return {}
+    done = {}
+    for line in lines[1:]:
+        try:
+            one = Done(**json.loads(line))
+        except ValueError:
+            break  # the line that was being written when it was killed
+        done[one.name] = one
+    kept = [fingerprint, *(json.dumps(asdict(one)) for one in done.values())]
+    journal.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    return done
+
+
+def _check_room(partial: Path, wanted: int) -> None:
+    there = sum(file.stat().st_blocks * 512 for file in partial.iterdir())
+    free = shutil.disk_usage(partial).free + there
+    if wanted + SLACK > free:
+        raise BadInput(f"merge: the merged model needs {wanted / 1e9:.2f} GB, {partial} has {free / 1e9:.2f} GB free. Make room.")
+
+
+def _work(
+    plan: Plan, formula: Formula, params: MergeParams, writer: Writer, workers: int, done: Mapping[str, Done]
+) -> Generator[Done, None, None]:
+    """Tensors as they get finished, the largest first; as many at a time as there are workers."""
+    todo = sorted((name for name in plan.specs if name not in done), key=lambda name: (plan.specs[name].nbytes, name))
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        running: set[Future[Done]] = set()
+        try:
+            while todo or running:
+                while todo and len(running) < workers:
+                    running.add(pool.submit(_one, plan, formula, params, writer, todo.pop()))
+                    if todo:
+                        _read_ahead(plan, todo[-1])
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _read_ahead(plan: Plan, name: str) -> None:
+    plan.stored(name).ahead()
+    for expert in plan.experts:
+        if name in (tensors := getattr(expert, "tensors", {})):
+            Mapped(tensors[name]).ahead()
+
+
+def _one(plan: Plan, formula: Formula, params: MergeParams, writer: Writer, name: str) -> Done:
     """Merge and write one tensor."""
-    sources = plan.sources(name)
-    stored = read(sources[0])
-    if not sources[0].is_float:
-        writer.put(name, stored)
-        return _Done(name, [], 0.0, [0.0] * len(plan.experts), sources[0].numel, merged=False)
-    base = _finite(widen(stored, sources[0].dtype), "base", name)
-    deltas = []
-    for expert, source in zip(plan.experts, sources[1:], strict=True):
-        theta = _finite(widen(read(source), source.dtype), expert.label, name)
-        deltas.append(np.subtract(theta, base, out=theta))
-    matrix = base.ndim >= 2
-    squares = [dot(delta, delta) for delta in deltas]
-    base_square = dot(base, base) if matrix else 0.0
-    cosine = _mean_cosine(deltas, squares)
-    combined = combine(name, base, deltas)
-    rows = _rows(plan, name, deltas, squares, cosine, combined)
-    merged = narrow(np.add(base, combined.delta, out=base), sources[0].dtype)
-    _finite(widen(merged, sources[0].dtype), "the merged model", name)
-    writer.put(name, merged)
-    return _Done(name, rows, base_square, squares if matrix else [0.0] * len(deltas), base.size, merged=True)
+    spec = plan.specs[name]
+    if not spec.is_float or params.excludes(name):
+        _copy(plan, writer, name)
+        return Done(name, [], 0.0, [0.0] * len(plan.experts), spec.numel, merged=False)
+    clock = _Clock()
+    tensor = plan.tensor(name, params)
+    look = formula(tensor)
+    clock.lap("select")
+    tally = Tally(len(tensor.labels))
+    for block in clock.each(tensor.blocks(), "read"):
+        tally.before(block)
+        clock.lap("report")
+        change = look.blend(block)
+        clock.lap("combine")
+        tally.after(block)
+        clock.lap("report")
+        stored = narrow(np.add(block.base, change, out=change), spec.dtype)
+        _finite(stored, spec.dtype, name)
+        writer.put(name, block.start, stored)
+        clock.lap("write")
+    rows = tally.rows(tensor, look.stats)
+    return Done(name, rows, *tally.moved(tensor), tensor.numel, merged=True, seconds=clock.seconds)
 
 
-def _finite(values: Array, label: str, name: str) -> Array:
-    if not np.isfinite(values).all():
-        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
-        raise BadInput(f"{label}: tensor {name!r} has {bad} values that are NaN or infinite (of {values.size})")
-    return values
+class _Clock:
+    """Where one tensor's time goes."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, what: str) -> None:
+        now = time.perf_counter()
+        self.seconds[what] = self.seconds.get(what, 0.0) + now - self._last
+        self._last = now
+
+    def each(self, blocks: Iterator[Block], what: str) -> Iterator[Block]:
+        for block in blocks:
+            self.lap(what)
+            yield block
+
+
+def _copy(plan: Plan, writer: Writer, name: str) -> None:
+    """A tensor that is not merged, as the base has it; new rows of a table that is excluded are those of `tensors.Values`."""
+    spec = plan.specs[name]
+    if plan.union is not None and is_table(name):
+        for block in plan.tensor(name, MergeParams()).blocks():
+            writer.put(name, block.start, narrow(block.base, spec.dtype))
+        return
+    stored = plan.stored(name).flat
+    for start in range(0, spec.numel, BLOCK):
+        writer.put(name, start, stored[start : start + BLOCK])
+
+
+def _finite(stored: Array, dtype: str, name: str) -> None:
+    values = widen(stored, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspect = not np.isfinite(np.add.reduce(values, axis=None))
+    if suspect and not np.isfinite(values).all():
+        raise BadInput(f"the merged model: tensor {name!r} holds NaN or infinity: the sum leaves the range of {dtype}")
+
+
+def _report(plan: Plan, done: Mapping[str, Done]) -> Report:
+    report = Report()
+    for one in sorted(done.values(), key=lambda one: one.name):
+        report.rows += one.rows
+        report.tensors += 1
+        report.copied += not one.merged
+        report.parameters += one.numel
+        for what, seconds in one.seconds.items():
+            report.seconds[what] = report.seconds.get(what, 0.0) + seconds
+    base = math.fsum(one.base_square for one in done.values())
+    for index, label in enumerate(plan.labels):
+        moved = math.fsum(one.squares[index] for one in done.values())
+        report.norms[label] = math.sqrt(moved / base) if base else 0.0
+    return report
 
 
 def _refuse_foreign(norms: Mapping[str, float], limit: float) -> None:
@@ -175,68 +281,3 @@ def _refuse_foreign(norms: Mapping[str, float], limit: float) -> None:
                 "An unrelated checkpoint of the same architecture looks like this: give the one that it was trained from, "
                 "or raise max_relative_delta if it truly moved that far."
             )
-
-
-def dot(left: Array, right: Array) -> float:
-    """Inner product of two tensors of one shape in float64, block by block: the same for any number of threads."""
-    a, b = left.reshape(-1), right.reshape(-1)
-    room = np.empty(min(_BLOCK, a.size), dtype=np.float64)
-    partial = []
-    for start in range(0, a.size, _BLOCK):
-        x, y = a[start : start + _BLOCK], b[start : start + _BLOCK]
-        partial.append(float(np.multiply(x, y, out=room[: x.size], dtype=np.float64).sum()))
-    return math.fsum(partial)
-
-
-def _mean_cosine(deltas: Sequence[Array], squares: Sequence[float]) -> float | None:
-    cosines = [
-        dot(deltas[i], deltas[j]) / math.sqrt(squares[i]) / math.sqrt(squares[j])
-        for i, j in combinations(range(len(deltas)), 2)
-        if squares[i] > 0 and squares[j] > 0
-    ]
-    return math.fsum(cosines) / len(cosines) if cosines else None
-
-
-def _conflicts(masked: Sequence[Array]) -> float:
-    """Of the entries that two or more task vectors change, the share on which two of them disagree in sign."""
-    if len(masked) < 2:
-        return 0.0
-    flat = [delta.reshape(-1) for delta in masked]
-    shared = against = 0
-    for start in range(0, flat[0].size, _BLOCK):
-        blocks = [delta[start : start + _BLOCK] for delta in flat]
-        ups = np.sum([block > 0 for block in blocks], axis=0, dtype=np.int16)
-        downs = np.sum([block < 0 for block in blocks], axis=0, dtype=np.int16)
-        shared += int(np.count_nonzero(ups + downs >= 2))
-        against += int(np.count_nonzero((ups > 0) & (downs > 0)))
-    return against / shared if shared else 0.0
-
-
-def _rows(
-    plan: Plan, name: str, masked: Sequence[Array], squares: Sequence[float], cosine: float | None, combined: Combined
-) -> list[dict[str, Any]]:
-    conflict = _conflicts(masked)
-    stats = combined.stats or [{}] * len(masked)
-    return [
-        {
-            "tensor": name,
-            "model": expert.label,
-            "numel": delta.size,
-            "delta_l2": math.sqrt(square),
-            **own,
-            "masked_l2": math.sqrt(dot(delta, delta)),
-            "mean_pairwise_cos": cosine,
-            "sign_conflict_frac": conflict,
-        }
-        for expert, delta, square, own in zip(plan.experts, masked, squares, stats, strict=True)
-    ]
-
-
-def write_report(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """report.csv: COLUMNS, then the method's own columns; numbers with nine significant digits, None as an empty field."""
-    extra = sorted({key for row in rows for key in row} - set(COLUMNS))
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, [*COLUMNS, *extra], restval="", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()})

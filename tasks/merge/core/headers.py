@@ -1,14 +1,15 @@
 """What a checkpoint folder holds, read from its safetensors headers alone, and one tensor of it at a time.
 
 A safetensors file starts with a header length (8 bytes, little-endian) and a JSON header with dtype, shape and offsets of
-every tensor. Numpy only: merging needs no torch, which saves seconds and hundreds of MB. Files are read, not mapped: mapped
-pages would count as memory of the process.
+every tensor. Numpy only: merging needs no torch, which saves seconds and hundreds of MB. Files are mapped: a tensor is read where
+it lies, block by block, and costs no memory of its own.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from tasks.params import BadInput
 
 Array = npt.NDArray[Any]
 
-FLOATS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Storage dtypes that can be merged, as numpy reads them (bfloat16 as the upper half of a float32's bits)."""
 EXACT = {"BOOL": "|u1", "U8": "|u1", "I8": "|i1", "I16": "<i2", "U16": "<u2"} | {
     "I32": "<i4",
@@ -50,9 +51,14 @@ class Spec:
         return math.prod(self.shape)
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return _BYTES[self.dtype]
+
+    @property
     def nbytes(self) -> int:
         """Bytes in the file."""
-        return self.numel * _BYTES[self.dtype]
+        return self.numel * self.itemsize
 
     @property
     def is_float(self) -> bool:
@@ -75,29 +81,43 @@ def open_checkpoint(label: str, folder: Path) -> Checkpoint:
     """Read headers, config and tokenizer of a checkpoint folder; BadInput says what is missing or damaged."""
     if not folder.is_dir():
         raise BadInput(f"{label}: {folder} is not a folder")
-    if (folder / "adapter_config.json").is_file():
-        raise BadInput(f"{label}: {folder} holds an adapter; give the full checkpoint, with the adapter merged into it")
     tensors: dict[str, Spec] = {}
     for file in _weight_files(label, folder):
-        for spec in _read_header(file):
+        for spec in read_header(file):
             if spec.name in tensors:
                 raise BadInput(f"{label}: tensor {spec.name!r} is in {tensors[spec.name].file.name} and in {file.name}")
             tensors[spec.name] = spec
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config is None:
         raise BadInput(f"{label}: {folder} has no config.json: it is not a checkpoint folder")
     return Checkpoint(label, folder, tensors, config, _tokenizer(folder))
 
 
+class Mapped:
+    """One tensor where it lies in its file, as stored (bfloat16 as uint16 bits), without a copy."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._offset = spec.start % mmap.ALLOCATIONGRANULARITY
+        with spec.file.open("rb") as stream:
+            length = self._offset + spec.nbytes
+            start = spec.start - self._offset
+            self._map = mmap.mmap(stream.fileno(), length, offset=start, access=mmap.ACCESS_READ) if length else None
+        code = (FLOATS | EXACT)[spec.dtype]
+        self.flat: Array = np.frombuffer(self._map or b"", dtype=code, count=spec.numel, offset=self._offset)
+
+    def ahead(self) -> None:
+        """Ask the kernel to read it in the background: it is wanted next."""
+        if self._map is not None and hasattr(mmap, "MADV_WILLNEED"):
+            self._map.madvise(mmap.MADV_WILLNEED)
+
+
 def read(spec: Spec) -> Array:
-    """One tensor as stored (bfloat16 as uint16 bits), shape `spec.shape`."""
-    code = (FLOATS | EXACT)[spec.dtype]
-    flat = np.fromfile(spec.file, dtype=code, count=spec.numel, offset=spec.start)
-    return flat.reshape(spec.shape)
+    """One tensor as stored, shape `spec.shape`."""
+    return Mapped(spec).flat.reshape(spec.shape)
 
 
 def widen(stored: Array, dtype: str) -> Array:
-    """Stored values as float32; exact, because F32, F16 and BF16 are subsets of float32."""
+    """Stored values as float32; exact for F32, F16 and BF16, which are subsets of it, and rounded for F64."""
     if dtype == "BF16":
         wide: Array = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return wide
@@ -112,13 +132,13 @@ def narrow(values: Array, dtype: str) -> Array:
         rounded: Array = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
         return rounded
     with np.errstate(over="ignore"):  # an overflow becomes inf, which the engine refuses by the tensor's name
-        return values.astype(FLOATS[dtype])
+        return values.astype(FLOATS[dtype], copy=False)
 
 
 def _weight_files(label: str, folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        weight_map = (_read_json(index) or {}).get("weight_map")
+        weight_map = (read_json(index) or {}).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise BadInput(f"{label}: {index} has no weight_map")
         files = sorted({str(name) for name in weight_map.values()})
@@ -132,7 +152,8 @@ def _weight_files(label: str, folder: Path) -> list[Path]:
     return [single]
 
 
-def _read_header(file: Path) -> list[Spec]:
+def read_header(file: Path) -> list[Spec]:
+    """Every tensor of one safetensors file; BadInput when it is damaged."""
     size = file.stat().st_size
     try:
         with file.open("rb") as stream:
@@ -157,7 +178,8 @@ def _spec(file: Path, name: str, entry: Mapping[str, Any], data: int, size: int)
     return spec
 
 
-def _read_json(file: Path) -> dict[str, Any] | None:
+def read_json(file: Path) -> dict[str, Any] | None:
+    """A JSON object, None when there is no such file; BadInput when it is something else."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -171,9 +193,9 @@ def _read_json(file: Path) -> dict[str, Any] | None:
 
 def _tokenizer(folder: Path) -> dict[str, Any]:
     """What turns text into ids: the tokenizer without padding and truncation, which trainers rewrite; the chat template."""
-    whole = _read_json(folder / "tokenizer.json") or {}
+    whole = read_json(folder / "tokenizer.json") or {}
     parts = {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
     template = folder / "chat_template.jinja"
-    inline = (_read_json(folder / "tokenizer_config.json") or {}).get("chat_template", "")
+    inline = (read_json(folder / "tokenizer_config.json") or {}).get("chat_template", "")
     parts["chat_template"] = template.read_text(encoding="utf-8") if template.is_file() else inline
     return parts

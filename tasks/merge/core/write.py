@@ -1,17 +1,19 @@
-"""The output checkpoint: headers first (all sizes are known in advance), then every tensor at its own offset, in any order.
+"""The output checkpoint: headers first (all sizes are known in advance), then every block at its own offset, in any order.
 
-The folder appears whole or not at all: it is written under another name and renamed at the end. Config, tokenizer and chat
-template are carried over from the base.
+It is written into a folder of its own, which the engine renames at the end. While it is written, a thread brings it to the disk,
+so that little is left to wait for when the last block is done.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event, Thread
+from typing import Self
+
+import numpy as np
 
 from tasks.merge.core.headers import Array, Spec
 from tasks.merge.core.plan import Plan
@@ -32,49 +34,70 @@ CARRIED = (
 """Files of a transformers checkpoint folder that go with the weights; nothing else of the base's folder is copied."""
 
 
-@contextmanager
-def whole_or_nothing(folder: Path) -> Iterator[Path]:
-    """A folder to write into; it becomes `folder` when the block ends well and vanishes when it does not."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for file in sorted(partial.iterdir()):
-            with file.open("rb+") as stream:
-                os.fsync(stream.fileno())
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+FLUSH = 0.5
+"""Seconds between two turns of the thread that brings what is written to the disk."""
 
 
 class Writer:
-    """Lays the tensors of a plan out over shards and takes them in any order, from any thread."""
+    """Lays the tensors of a plan out over shards and takes their blocks in any order, from any thread."""
 
-    def __init__(self, plan: Plan, folder: Path, metadata: Mapping[str, str], max_shard_bytes: int) -> None:
-        """folder: exists and is empty. metadata: goes into every shard's header. Writes headers, index and carried files."""
-        shards = _shards([plan.base.tensors[name] for name in plan.names], max_shard_bytes)
-        self._places: dict[str, tuple[Path, int]] = {}
+    def __init__(self, plan: Plan, folder: Path, metadata: Mapping[str, str], max_shard_bytes: int, goes_on: bool = False) -> None:
+        """folder: exists. metadata: goes into every shard's header. goes_on: the shards are there, with some of their tensors."""
+        shards = _shards(list(plan.specs.values()), max_shard_bytes)
+        self._places: dict[str, tuple[int, int, int]] = {}
+        self._open: list[int] = []
         weight_map: dict[str, str] = {}
         for number, specs in enumerate(shards, 1):
             name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            starts = _write_header(folder / name, specs, metadata)
-            self._places |= {tensor: (folder / name, start) for tensor, start in starts.items()}
+            starts = _layout(folder / name, specs, metadata, write=not goes_on)
+            handle = os.open(folder / name, os.O_RDWR)
+            self._open.append(handle)
+            self._places |= {spec.name: (handle, starts[spec.name], spec.itemsize) for spec in specs}
             weight_map |= {spec.name: name for spec in specs}
         if len(shards) > 1:
             total = sum(spec.nbytes for specs in shards for spec in specs)
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        for name in CARRIED:
-            if (plan.base.folder / name).is_file():
-                (folder / name).write_bytes((plan.base.folder / name).read_bytes())
+        _carry(plan, folder)
+        self._ended = Event()
+        self._flusher = Thread(target=self._flush, daemon=True)
 
-    def put(self, name: str, stored: Array) -> None:
-        """Write one tensor, already in its storage dtype."""
-        file, start = self._places[name]
-        with file.open("rb+") as stream:
-            stream.seek(start)
-            stored.tofile(stream)
+    def __enter__(self) -> Self:
+        self._flusher.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """All of it is on the disk; after an error, none of it need be."""
+        self._ended.set()
+        self._flusher.join()
+        for handle in self._open:
+            if kind is None:
+                os.fsync(handle)
+            os.close(handle)
+
+    def put(self, name: str, start: int, stored: Array) -> None:
+        """Write the entries of a tensor from flat index `start` on, already in its storage dtype."""
+        handle, offset, size = self._places[name]
+        left = np.ascontiguousarray(stored).data.cast("B")
+        offset += start * size
+        while left:
+            written = os.pwrite(handle, left, offset)
+            left, offset = left[written:], offset + written
+
+    def _flush(self) -> None:
+        while not self._ended.wait(FLUSH):
+            for handle in self._open:
+                os.fdatasync(handle)
+
+
+def _carry(plan: Plan, folder: Path) -> None:
+    """Config, tokenizer and chat template of the base, with what the plan says differently."""
+    said = plan.carried()
+    for name in CARRIED:
+        if name in said:
+            (folder / name).write_text(said[name], encoding="utf-8")
+        elif (plan.base.folder / name).is_file():
+            (folder / name).write_bytes((plan.base.folder / name).read_bytes())
 
 
 def _shards(specs: Sequence[Spec], limit: int) -> list[list[Spec]]:
@@ -90,18 +113,19 @@ def _shards(specs: Sequence[Spec], limit: int) -> list[list[Spec]]:
     return shards
 
 
-def _write_header(file: Path, specs: Sequence[Spec], metadata: Mapping[str, str]) -> dict[str, int]:
-    """Header and room for the data; returns each tensor's offset in the file. Wide dtypes first, so that all are aligned."""
+def _layout(file: Path, specs: Sequence[Spec], metadata: Mapping[str, str], write: bool) -> dict[str, int]:
+    """Write header and room for the data, if asked to; returns each tensor's offset. Wide dtypes first, so that all are aligned."""
     entries: dict[str, object] = {"__metadata__": dict(sorted({"format": "pt", **metadata}.items()))}
     starts: dict[str, int] = {}
     offset = 0
-    for spec in sorted(specs, key=lambda spec: (-(spec.nbytes // max(spec.numel, 1)), spec.name)):
+    for spec in sorted(specs, key=lambda spec: (-spec.itemsize, spec.name)):
         entries[spec.name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [offset, offset + spec.nbytes]}
         starts[spec.name] = offset
         offset += spec.nbytes
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
-    with file.open("wb") as stream:
-        stream.write(len(header).to_bytes(8, "little") + header)
-        stream.truncate(8 + len(header) + offset)
+    if write:
+        with file.open("wb") as stream:
+            stream.write(len(header).to_bytes(8, "little") + header)
+            stream.truncate(8 + len(header) + offset)
     return {name: 8 + len(header) + start for name, start in starts.items()}

@@ -1,0 +1,95 @@
+"""`cairn merge`: any checkpoints, one recipe, one method of the merge room; beside the road, with nothing promoted or cached.
+
+The recipe is a YAML file:
+
+    method: breadcrumbs
+    base: checkpoints/instruct            # or artifact:<identity>, models:/<name>/<version>, models:/<name>@<alias>
+    experts: {code: checkpoints/code, chat: artifact:0123...dir/model}
+    params: {keep: 0.1, trim_top: 0.01, alpha: 0.4}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows import OUTSIDE, PROJECT, STATE
+from flows.console import Console
+from flows.sources import FORMS, checkpoint
+from tasks import methods
+from tasks.artifact import Store
+from tasks.context import Context
+from tasks.params import BadInput, nearest, read_yaml, validate
+
+ROOM = "merge"
+
+
+class Recipe(BaseModel):
+    """What a recipe file may say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = Field(description="a method of the merge room")
+    base: str = Field(description=FORMS)
+    experts: dict[str, str] = Field(min_length=1, description=f"name: {FORMS}")
+    params: dict[str, Any] = Field({}, description="the method's params; params/merge/<method>.yaml does not count here")
+
+
+def merge_by_recipe(path: Path, out: Path, overrides: Mapping[str, Any], threads: int = 0) -> dict[str, Any]:
+    """Merge as the recipe says into the folder `out`, which must not exist; returns the figures. threads: 0 means all cores."""
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    given = read_yaml(path)
+    if not isinstance(given, dict):
+        raise BadInput(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    recipe = validate(Recipe, {**given, "params": {**(given.get("params") or {}), **overrides}}, str(path))
+    if recipe.method not in methods.names(ROOM):
+        known = methods.names(ROOM)
+        raise BadInput(f"{path}: method {recipe.method!r}: no such method.{nearest(recipe.method, known)} Methods: {', '.join(known)}.")
+    if out.exists():
+        raise BadInput(f"{out} exists; name a folder that does not")
+    module = methods.load(ROOM, recipe.method)
+    params = validate(module.Params, recipe.params, f"{path}: params")
+    store = Store(STATE)
+    inputs = module.Inputs(
+        base=checkpoint(recipe.base, PROJECT, store),
+        experts={name: checkpoint(text, PROJECT, store) for name, text in recipe.experts.items()},
+    )
+    scratch = out.resolve().with_name(f".{out.name}.merging")  # beside it, so that the last step is a rename; a killed merge goes on
+    shutil.rmtree(scratch / "out", ignore_errors=True)
+    (scratch / "out").mkdir(parents=True)
+    console = Console()
+    ctx = Context(
+        seed=0,
+        out=scratch / "out",
+        scratch=scratch,
+        threads=threads or len(os.sched_getaffinity(0)),
+        progress=lambda done, total, note: console(ROOM, "progress", {"done": done, "total": total, "note": note}),
+    )
+    try:
+        figures: dict[str, Any] = module.run(inputs, params, ctx)
+    except BadInput:
+        shutil.rmtree(scratch)
+        raise
+    (scratch / "out" / "report.parquet").replace(scratch / "out" / "model" / "merge_report.parquet")
+    os.replace(scratch / "out" / "model", out)
+    shutil.rmtree(scratch)
+    return figures
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """What was merged, for a person."""
+    print(f"{figures['tensors']} tensors ({figures['copied']} copied), {figures['parameters']:,} parameters")
+    for name, one in figures["experts"].items():
+        moved = f"moved {one['relative_delta']:.2%} of the base's norm" if not one["unchanged"] else "does not differ from the base"
+        norm = one["masked_l2"] / (one["delta_l2"] or 1)
+        print(f"  {name:<20} {moved}; kept {one['kept_frac']:.1%} of the entries, {norm:.1%} of the norm")
+    for key, value in figures.items():
+        if key not in ("tensors", "copied", "parameters", "experts"):
+            print(f"  {key}: {json.dumps(value)}")

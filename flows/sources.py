@@ -1,0 +1,80 @@
+"""Checkpoints by name: a folder, an artifact by its identity (from here or from the DVC remote), or a registered model.
+
+What is named by identity is checked against it when it arrives, so a remote input is the same bytes everywhere or an error.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tasks.artifact import Store
+from tasks.params import BadInput
+
+_ARTIFACT = re.compile(r"^artifact:(?P<identity>[0-9a-f]{32}\.dir)(?:/(?P<inside>.+))?$")
+_REGISTERED = re.compile(r"^models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))$")
+FORMS = "a folder, artifact:<identity>[/folder], models:/<name>/<version> or models:/<name>@<alias>"
+
+
+def checkpoint(text: str, project: Path, store: Store) -> Path:
+    """The folder that a source names; relative folders count from the current one. BadInput when it names nothing."""
+    if found := _ARTIFACT.match(text):
+        return _inside(_artifact(found["identity"], project, store), found["inside"] or "", text)
+    if found := _REGISTERED.match(text):
+        identity = _registered(found["name"], found["version"], found["alias"], text)
+        return _inside(_artifact(identity, project, store), "", text)
+    if text.startswith(("artifact:", "models:")):
+        raise BadInput(f"{text!r} names no checkpoint. Allowed: {FORMS}.")
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise BadInput(f"{text!r}: {folder} is not a folder. Allowed: {FORMS}.")
+    return folder
+
+
+def _inside(folder: Path, inside: str, text: str) -> Path:
+    """A folder of an artifact; without a name the one that holds the model."""
+    found = (
+        folder / inside if inside else next((path for path in (folder / "model", folder) if (path / "config.json").is_file()), folder)
+    )
+    if not found.is_dir() or not found.resolve().is_relative_to(folder.resolve()):
+        raise BadInput(f"{text!r}: the artifact has no folder {inside!r}")
+    return found
+
+
+def _artifact(identity: str, project: Path, store: Store) -> Path:
+    if not store.has(identity):
+        _pull(identity, project, store)
+    try:
+        return store.view(identity)
+    except LookupError:
+        raise BadInput(f"artifact {identity} is not in the store, and the DVC remote does not have it whole.") from None
+
+
+def _pull(identity: str, project: Path, store: Store) -> None:
+    """Bring an artifact from DVC's remote into the store, which is DVC's cache: its listing first, then the files."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    try:
+        with Repo(str(project)) as repo:
+            repo.cloud.pull([HashInfo("md5", identity)])
+            repo.cloud.pull([HashInfo("md5", md5) for md5 in sorted(set((store.files(identity) or {}).values()))])
+    except DvcException as error:
+        raise BadInput(f"artifact {identity} is not in the store, and DVC cannot fetch it: {error}") from None
+
+
+def _registered(name: str, version: str | None, alias: str | None, text: str) -> str:
+    """The identity that promotion wrote on a registered version."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client: Any = MlflowClient()
+    try:
+        found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        raise BadInput(f"{text!r}: the registry does not know it: {error.message}") from None
+    if "cairn.artifact" not in found.tags:
+        raise BadInput(f"{text!r}: this version was not registered by Cairn: it has no tag cairn.artifact")
+    return str(found.tags["cairn.artifact"])

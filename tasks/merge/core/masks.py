@@ -1,0 +1,42 @@
+"""The mask that magnitude methods share: the ranks between two cuts of one expert's change, of a whole tensor or of each row."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tasks.merge.core.headers import Array
+from tasks.merge.core.selection import Middle, middle_rows, share
+from tasks.merge.core.tensors import Tensor
+
+
+class MiddleMask:
+    """Ranks trimmed+1 .. trimmed+kept of an expert's change, largest first; trimmed and kept count entries of the tensor, or of each
+    of its rows. `apply` is called once for each block, in flat order. said: for the report."""
+
+    def __init__(self, tensor: Tensor, expert: int, trimmed: int, kept: int, rows: bool = False) -> None:
+        self._trimmed, self._kept = trimmed, kept
+        self._width = tensor.row if rows and tensor.numel > tensor.row else 0
+        self.said: dict[str, Any] = {"trimmed_n": trimmed * (tensor.numel // self._width if self._width else 1)}
+        if self._width:
+            return
+        self._middle = Middle(lambda: tensor.magnitudes(expert), lambda: tensor.sample(expert), tensor.numel, trimmed, kept)
+        self.said |= self._middle.bounds
+
+    def apply(self, change: Array) -> None:
+        """Zero the next block's entries outside the middle, in place."""
+        magnitudes = np.abs(change)
+        if self._width:
+            kept = middle_rows(magnitudes.reshape(-1, self._width), self._trimmed, self._kept).reshape(-1)
+        else:
+            kept = self._middle.keep(magnitudes)
+        np.multiply(change, kept, out=change)
+
+
+def middle_counts(n: int, keep: float, trim_top: float = 0.0) -> tuple[int, int]:
+    """(trimmed, kept) of n entries, for the shares trim_top and keep: the top floored, the kept rounded (halves to even), together at
+    most n. So a small tensor of which nothing is trimmed still keeps its share."""
+    trimmed = math.floor(share(trim_top, n))
+    return trimmed, min(round(share(keep, n)), n - trimmed)
