@@ -83,7 +83,9 @@ def regrade(
     worlds: a frozen world, or a folder of them; by default the one that belongs to the file. problems: files of PROBLEM or
     BLUEPRINT. seed: of the run that made the file. Raises BadInput when the files are not such, or nothing can be graded.
     """
-    from tasks.rows import write_rows
+    import pyarrow as pa
+
+    from tasks import rows
 
     schema = schema_of(path)
     if out is not None and out.resolve() == path.resolve():
@@ -92,13 +94,14 @@ def regrade(
     home = _Worlds(_world_folders(worlds or _beside(path)), difference.notes)
     known = _problems(path, problems, home, seed)
     done = _again(path, schema, home, known, difference)
+    whole = pa.schema([*schema, *(rows.TRAJECTORY.field(name) for name in rows.ADDED if name not in schema.names)], schema.metadata)
     if out is None:
         for _ in done:
             pass
     else:
         part = out.with_name(f"{out.name}.part")
         try:
-            write_rows(part, schema, done, group=256)
+            rows.write_rows(part, whole, done, group=256)
             _insist(path, difference)
             part.replace(out)
         finally:
@@ -130,7 +133,9 @@ def _header(path: Path) -> pa.Schema:
 
 
 def schema_of(path: Path) -> pa.Schema:
-    """The schema of a file of conversations: TRIAL, DATASET or TRAJECTORY of `tasks.rows`."""
+    """The schema of a file of conversations: TRIAL, DATASET or TRAJECTORY of `tasks.rows`, without what was added since."""
+    import pyarrow as pa
+
     from tasks import rows
 
     names = set(_header(path).names)
@@ -139,7 +144,8 @@ def schema_of(path: Path) -> pa.Schema:
             f"{path}: holds no conversations. Give trajectories.parquet of generate, dataset.parquet of filter or trials.parquet "
             "of evaluate."
         )
-    return rows.TRIAL if {"model", "set"} <= names else rows.DATASET if "keep" in names else rows.TRAJECTORY
+    schema = rows.TRIAL if {"model", "set"} <= names else rows.DATASET if "keep" in names else rows.TRAJECTORY
+    return pa.schema([field for field in schema if field.name in names or field.name not in rows.ADDED], metadata=schema.metadata)
 
 
 def _versions(path: Path) -> str:
@@ -282,6 +288,8 @@ def _verdict(outcome: Outcome) -> Row:
         "reward": outcome.reward,
         "final_state_hash": outcome.final_state_hash,
         "wanted_state_hash": outcome.wanted_state_hash,
+        "blame": outcome.blame,
+        "blame_reason": outcome.blame_reason,
     }
 
 

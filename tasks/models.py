@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.llm import Message
+from tasks.worlds.calls import unfit
+from tasks.worlds.values import half_character
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -376,6 +378,8 @@ def _parse_call(text: str, number: int) -> Message:
         raise ValueError("a call is an object with name and arguments")
     if not isinstance(call["name"], str) or not call["name"] or not isinstance(call["arguments"], dict):
         raise ValueError("a call's name is a string and its arguments are an object")
+    if wrong := unfit(call["arguments"]) or half_character(call["name"]):
+        raise ValueError(f"a call that no file can hold: {wrong}")
     return {"id": f"call_{number}", "type": "function", "function": call}
 
 

@@ -27,10 +27,6 @@ HUMAN_TOKENS = 128
 TOOL_FAILURE = '{"error": "tool failure: '
 """How the answer of a tool begins whose own code failed (`World.call`)."""
 
-NOT_THE_AGENTS = ("human_error", "tool_error")
-"""Stop reasons that say nothing about the agent (law 6): training leaves such conversations out, reports count them
-apart."""
-
 
 @dataclass
 class _Open:

@@ -90,6 +90,9 @@ BLUEPRINT = pa.schema(
 failed_committee, failed_gate, failed_duplicate; `fail_reason` says why. A refused attempt may lack actions and a problem_id, or share
 the problem_id of an accepted one: join on status == "accepted"."""
 
+ADDED = ("blame", "blame_reason")
+"""Columns of conversations that files written before they were there lack."""
+
 _GRADED = {"grading": json.dumps(GRADING, sort_keys=True)}
 """What a file of graded rows says of itself: the versions of the grading's parts."""
 
@@ -119,6 +122,8 @@ TRAJECTORY = pa.schema(
         ("reward", pa.int8()),
         ("final_state_hash", pa.string()),
         ("wanted_state_hash", pa.string()),
+        ("blame", pa.string()),
+        ("blame_reason", pa.string()),
         ("agent", pa.string()),
         ("human", pa.string()),
         ("seed", pa.int64()),
@@ -303,6 +308,8 @@ def trajectory_row(played: Trajectory) -> dict[str, Any]:
         "reward": outcome.reward,
         "final_state_hash": outcome.final_state_hash,
         "wanted_state_hash": outcome.wanted_state_hash,
+        "blame": outcome.blame,
+        "blame_reason": outcome.blame_reason,
         "agent": played.agent,
         "human": played.human,
         "seed": played.seed,
@@ -326,6 +333,8 @@ def trajectory_of(row: Mapping[str, Any], problem: Problem) -> Trajectory:
             broken=tuple(row["broken"]),
             final_state_hash=row["final_state_hash"],
             wanted_state_hash=row["wanted_state_hash"],
+            blame=row.get("blame") or "",
+            blame_reason=row.get("blame_reason") or "",
         ),
         agent=row["agent"],
         human=row["human"],

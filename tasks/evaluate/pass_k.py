@@ -14,7 +14,7 @@ Three sets of trials:
 Departures:
 1. Intervals are ours (tau-bench gives none): cluster bootstrap over problems, 95 %.
 2. With fewer than 4 trials pass^4 is null, never an estimate with another k.
-3. A conversation that the simulated human broke counts as a failure, and is counted in `stops` as human_error.
+3. A conversation that the simulated human or a tool broke counts as a failure; `lost_by` tells how many are whose failure.
 
 Cost: (models + 2) x worlds x problems x trials conversations; each (set, model, world) is one unit of resuming.
 """
@@ -67,7 +67,7 @@ class Params(Base):
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """Play, write trials.parquet, metrics.json, models.csv and families.csv; returns what is in metrics.json.
+    """Play, write problems.parquet, trials.parquet, metrics.json, models.csv and families.csv; returns what is in metrics.json.
 
     Raises BadInput when the candidate is not among the models or a world cannot make enough distinct problems.
     """
@@ -80,10 +80,12 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         raise BadInput(f"evaluate: the candidate {inputs.candidate!r} is not among the models: {', '.join(inputs.models)}")
     worlds = load_all(inputs.worlds)
     reference = _reference(inputs)
+    drawn = _draw_all(inputs, params, ctx, worlds)
+    problems = (problem for which in ("test", "gate") for world in drawn[which].values() for problem in world)
+    rows.write_rows(ctx.out / "problems.parquet", rows.PROBLEM, map(rows.problem_row, problems))
     found: list[Mapping[str, Any]] = []
-    count = rows.write_rows(
-        ctx.out / "trials.parquet", rows.TRIAL, _noted(_play_all(inputs, params, ctx, worlds, reference), found), group=256
-    )
+    trials = _noted(_play_all(inputs, params, ctx, worlds, drawn, reference), found)
+    count = rows.write_rows(ctx.out / "trials.parquet", rows.TRIAL, trials, group=256)
     maker = Maker(ctx.seed_for("evaluate", "bootstrap"), params.resamples)
     writes = {name: tuple(world.write_families) for name, world in worlds.items()}
     said = {"trials": count, **metrics(found, list(inputs.models), inputs.candidate, writes, reference, maker)}
@@ -109,22 +111,31 @@ def _noted(trials: Iterator[dict[str, Any]], found: list[Mapping[str, Any]]) -> 
         yield row
 
 
-def _play_all(
-    inputs: Inputs, params: Params, ctx: Context, worlds: Mapping[str, World], reference: str | None
-) -> Iterator[dict[str, Any]]:
-    """Rows of TRIAL, one (set, model, world) after the other; finished ones are found again after a kill."""
-    from tasks import models
-
-    folders = {**inputs.models, **({CHAMPION: inputs.champion} if inputs.champion is not None else {})}
+def _draw_all(inputs: Inputs, params: Params, ctx: Context, worlds: Mapping[str, World]) -> dict[str, dict[str, list[Problem]]]:
+    """Set -> world -> its problems. Gate problems follow from the candidate and are none of the test problems."""
     split = params.split
     test = {name: draw(world, params.problems, ctx.seed_for("evaluate", split, name), split) for name, world in worlds.items()}
     gate = {
         name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), split, avoid=test[name])
         for name, world in worlds.items()
     }
+    return {"test": test, "gate": gate, "baseline": test}
+
+
+def _play_all(
+    inputs: Inputs,
+    params: Params,
+    ctx: Context,
+    worlds: Mapping[str, World],
+    drawn: Mapping[str, Mapping[str, Sequence[Problem]]],
+    reference: str | None,
+) -> Iterator[dict[str, Any]]:
+    """Rows of TRIAL, one (set, model, world) after the other; finished ones are found again after a kill."""
+    from tasks import models
+
+    folders = {**inputs.models, **({CHAMPION: inputs.champion} if inputs.champion is not None else {})}
     met = (inputs.candidate, reference) if params.gate_problems else ()
-    baselines = BASELINES if split == "test" else ()
-    drawn = {"test": test, "gate": gate, "baseline": test}
+    baselines = BASELINES if params.split == "test" else ()
     units = [
         *(("test", model, world) for model in inputs.models for world in worlds),
         *(("gate", model, world) for model in met if model for world in worlds),

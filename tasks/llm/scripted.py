@@ -370,8 +370,8 @@ def client(role: str, world: World | None, errors: Mapping[str, float], seed: in
             raise BadInput(f"roles.{role}.errors.{error} = {rate!r}: a rate lies between 0 and 1.")
     if role in ("human", "agent") and world is not None and world.scripts is None:
         raise BadInput(
-            f"roles.{role}.backend = scripted: world {world.name!r} has no scripted {role}; worlds made by an adapter have none. Give the "
-            "role a model (backend: local), or the world's class SCRIPTS (tasks.worlds.scripting.Scripts)."
+            f"roles.{role}.backend = scripted: world {world.name!r} has no scripted {role}; worlds made by an adapter have none. "
+            "Give the role a model (backend: local), or the world's class SCRIPTS (tasks.worlds.scripting.Scripts)."
         )
     if role != "agent":
         return Scripted(role, world, dict(errors), seed, _PLAYERS[role])

@@ -70,6 +70,11 @@ GRADING = {"state": 1, "outputs": 1, "required": 1, "policy": 1}
 of some conversation counts its version up; `cairn regrade` shows the difference on stored conversations."""
 
 
+Party = Literal["agent", "human", "tool"]
+PARTIES: tuple[Party, ...] = ("agent", "human", "tool")
+"""Whose failure a lost conversation can be (`tasks.worlds.blame`)."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The one grading of a conversation in its parts (`GRADING`). Each is 0 or 1; `reward` is their product, without `policy`.
@@ -80,6 +85,7 @@ class Outcome:
     policy:   share of the trajectory predicates that hold; reported apart (the paper's verifier does not see it).
     broken:   names of the trajectory predicates that do not hold.
     final_state_hash, wanted_state_hash: for the report.
+    blame, blame_reason: of a lost conversation, whose failure it is (`tasks.worlds.blame`): agent, human or tool. "" when it was won.
     """
 
     state: int
@@ -89,11 +95,18 @@ class Outcome:
     broken: tuple[str, ...] = ()
     final_state_hash: str = ""
     wanted_state_hash: str = ""
+    blame: Party | Literal[""] = ""
+    blame_reason: str = ""
 
     @property
     def reward(self) -> int:
         """1 when the problem is solved, else 0."""
         return self.state * self.outputs * self.required
+
+    @property
+    def about_agent(self) -> bool:
+        """Whether it says something about the agent: training learns nothing from what human or tool did wrong (law 6)."""
+        return self.blame in ("", "agent")
 
 
 @dataclass

@@ -18,6 +18,9 @@ _SLOT = re.compile(r"\{(\w+)\}")
 NAME = r"[A-Z][a-z]+ [A-Z][a-z]+"
 ZIP = r"\d{5}"
 
+CLOSING_QUESTION = re.compile(r"anything else|something else|any other|further (help|question|request|assistance)|else i can")
+"""What an agent asks when it thinks that it is done (in lower case)."""
+
 
 def pick(choices: Sequence[Any], *names: object) -> Any:
     """One of the choices, by a hash of the names."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,6 +29,7 @@ from typing import Any
 from tasks.context import seed_of
 from tasks.params import BadInput, nearest
 from tasks.worlds import GRADING, SPLITS, Action, Outcome, Problem, ToolResult, Trajectory, calls, grading
+from tasks.worlds.blame import blame
 from tasks.worlds.folder import pretty, read_json, table_lines
 from tasks.worlds.loading import code_hash, world_class
 from tasks.worlds.state import Base, Snapshot, State, canonical_json
@@ -216,7 +217,11 @@ class World:
 
     def grade(self, trajectory: Trajectory, final: World) -> Outcome:
         """The one grading (law 6, `tasks.worlds.grading`). `final` is the fork that was played in; it is only looked at."""
-        return grading.grade(trajectory, self, final.state_hash(), self._wanted(trajectory.problem))
+        outcome = grading.grade(trajectory, self, final.state_hash(), self._wanted(trajectory.problem))
+        if outcome.reward:
+            return outcome
+        who, why = blame(grading.readable(trajectory), self, outcome.broken)
+        return replace(outcome, blame=who, blame_reason=why)
 
     def _wanted(self, problem: Problem) -> str:
         """State hash after the ground truth; kept per sequence of actions, since many trials share one problem."""

@@ -16,7 +16,7 @@ from typing import Any
 from tasks.llm import Message, Request
 from tasks.worlds import Problem
 from tasks.worlds.grading import words
-from tasks.worlds.phrases import DRIP, GREETING, IDENTITY, INSIST, NO, THANKS, YES, Phrases, pick
+from tasks.worlds.phrases import CLOSING_QUESTION, DRIP, GREETING, IDENTITY, INSIST, NO, THANKS, YES, Phrases, pick
 
 STOP = "###STOP###"
 """What the human says when its goal is met or nothing remains to say (tau-bench's word)."""
@@ -69,7 +69,6 @@ def merged(intents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 # What an agent's reply wants of the user. The first that matches counts.
 _ASKS_NAME = re.compile(r"\bname\b.*\b(zip|post(al)?)\b|\b(zip|post(al)?)\b.*\bname\b|\bwho are you\b|\bidentity\b", re.DOTALL)
-_CLOSING = re.compile(r"anything else|something else|any other|further (help|question|request|assistance)|else i can")
 _CONFIRM = re.compile(
     r"yes or no|yes/no|\byes\b.*\?|confirm|proceed|\b(shall|should) i\b|go ahead|is (that|this) (right|correct|ok)"
     r"|would you like me to|do you want me to|do you agree"
@@ -188,7 +187,7 @@ def _react(mind: _Mind, text: str) -> str:
     if _REFUSAL.search(text) and mind.intent.get("insist") and not mind.insisted and mind.told == len(mind.requests):
         mind.insisted = True
         return mind.choose(INSIST, "insist")
-    if _CLOSING.search(text):
+    if CLOSING_QUESTION.search(text):
         return _next_or_stop(mind)
     if (slot := _asked_slot(mind, text)) is not None:
         return slot

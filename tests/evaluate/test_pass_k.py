@@ -93,6 +93,7 @@ def test_it_plays_counts_and_reports(folders: Path, tmp_path: Path) -> None:
         "families.csv",
         "metrics.json",
         "models.csv",
+        "problems.parquet",
         "trials.parquet",
     ]
 

@@ -38,6 +38,7 @@ def rows(which: str, model: str, trials: int = 4, world: str = "retail") -> list
             "reward": int(trial < wins),
             "policy": 0.5,
             "stop": "user_stop" if trial else "max_steps",
+            "blame": "" if trial < wins else "human" if trial == 3 else "agent",
             "n_tokens": 10,
         }
         for problem, wins in WINS[model].items()
@@ -64,6 +65,7 @@ def test_worked_example() -> None:
     assert sft["families"]["information"]["pass_4"]["mean"] == 0.0
     assert sft["tags"]["unseen_phrasing"]["pass_1"]["n"] == 1 and sft["tags"]["unseen_user"]["pass_1"]["n"] == 2
     assert sft["policy"]["mean"] == 0.5 and sft["stops"] == {"max_steps": 2, "user_stop": 6}
+    assert sft["lost_by"] == {"agent": 1, "human": 1, "tool": 0}
     assert said["baselines"]["retail"]["oracle"]["pass_1"]["mean"] == 1.0
     assert said["baselines"]["retail"]["oracle"]["pass_4"] is None
     assert said["gate"]["overall"]["paired"]["pass_1"]["mean"] == 0.5

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from tasks.evaluate.core.estimates import Floats, difference, estimate, pass_hat_k
+from tasks.worlds import PARTIES
 
-COLUMNS = ("model", "set", "world", "problem_id", "family", "tags", "trial", "reward", "policy", "stop", "n_tokens")
+COLUMNS = ("model", "set", "world", "problem_id", "family", "tags", "trial", "reward", "policy", "stop", "blame", "n_tokens")
 """What the metrics need of a row of trials.parquet."""
 KS = (1, 4)
 """pass^1 is the mean reward; pass^4 is the consistency that tau-bench and APIGen-MT report."""
@@ -39,6 +40,7 @@ class Played:
     policy: Floats
     trials: int
     stops: Mapping[str, int]
+    blame: Mapping[str, int]
     tokens: float
 
     def where(self, wanted: Callable[[str, frozenset[str]], bool]) -> Any:
@@ -80,6 +82,7 @@ class Maker:
             **self._split(played, writes, lambda mask: self.passes([played], [mask])),
             "policy": policy,
             "stops": dict(sorted(played.stops.items())),
+            "lost_by": {party: played.blame.get(party, 0) for party in PARTIES},
             "tokens_per_trial": round(played.tokens, 1),
         }
 
@@ -143,6 +146,7 @@ def _played(key: tuple[str, str, str], rows: Sequence[Row]) -> Played:
         policy=np.array([sum(trial["policy"] for trial in trials) / len(trials) for trials in ordered]),
         trials=counts.pop(),
         stops=Counter(row["stop"] for row in rows),
+        blame=Counter(row["blame"] for row in rows),
         tokens=sum(row["n_tokens"] for row in rows) / len(rows),
     )
 

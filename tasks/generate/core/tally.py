@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.generate.core.checks import ACCEPTED, FAILURES
 from tasks.generate.core.gate import AGENTS
+from tasks.worlds import PARTIES
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Tally:
     accepted: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     stops: Counter[str] = field(default_factory=Counter)
+    blame: Counter[str] = field(default_factory=Counter)
     families: dict[str, Counter[str]] = field(default_factory=dict)
     seen: tuple[str, set[str]] = ("", set())
 
@@ -43,6 +45,7 @@ class Tally:
         won = "won" if row["reward"] else "lost"
         self.outcomes[won] += 1
         self.stops[row["stop"]] += 1
+        self.blame[row["blame"]] += not row["reward"]
         family = self.families.setdefault(f"{row['world']}.{row['family']}", Counter())
         family.update({"played": 1, won: 1})
         if self.seen[0] != row["problem_id"]:
@@ -53,7 +56,8 @@ class Tally:
             self.seen[1].add(words)
 
     def figures(self) -> dict[str, Any]:
-        """Everything as JSON. In "base" and "recombined" the reasons add up to attempts; won and lost add up to played."""
+        """Everything as JSON. In "base" and "recombined" the reasons add up to attempts; won and lost add up to played, and
+        lost_by to lost."""
         made = {kind: _by_reason(count) for kind, count in self.kinds.items()}
         calls = made["base"]["attempts"]
         gated = self.gates["gated"]
@@ -68,6 +72,7 @@ class Tally:
             "conversations": {"played": played, **{name: self.outcomes[name] for name in ("won", "lost", "won_distinct")}},
             "won_per_conversation": self.outcomes["won"] / played if played else 0.0,
             "stops": dict(sorted(self.stops.items())),
+            "lost_by": {party: self.blame[party] for party in PARTIES},
             "families": {name: dict(sorted(count.items())) for name, count in sorted(self.families.items())},
         }
 

@@ -32,8 +32,8 @@ from tasks.rl.core.hooks import Group, Hooks, Screened
 from tasks.rl.core.params import LoopParams
 from tasks.rl.core.pool import choose_pool
 from tasks.rl.core.record import Record, Validation
-from tasks.rollout import NOT_THE_AGENTS, play
-from tasks.worlds import Problem, Trajectory
+from tasks.rollout import play
+from tasks.worlds import PARTIES, Problem, Trajectory
 
 if TYPE_CHECKING:
     import torch
@@ -165,7 +165,7 @@ class Loop:
         problems = self.hooks.next_problems(step, len(prompts) // size, self.pool, self.record.groups(), seed)
         jobs = [(problems[trial // size], trial) for trial in range(len(prompts))]
         played = self._play(trainer.accelerator.unwrap_model(trainer.model), jobs, "rollout", step)
-        counts = [bool(talk.turns) and talk.stop not in NOT_THE_AGENTS for talk in played]
+        counts = [bool(talk.turns) and _about_agent(talk) for talk in played]
         self._step = _Step(played, [self.hooks.shape(talk) for talk in played], counts)
         self._group(step)
         columns = _columns(played, int(self.tokenizer.pad_token_id or 0))
@@ -241,6 +241,7 @@ class Loop:
         for index in chosen:
             terms.update(now.terms[index])
         share = max(1, len(chosen))
+        blamed = Counter(talk.outcome.blame for talk in now.played if talk.outcome)
         return {
             "outcome": sum(_won(now.played[index]) for index in chosen) / share,
             "reward": sum(now.reward(index) for index in chosen) / share,
@@ -249,6 +250,7 @@ class Loop:
             "live_groups": sum(now.live),
             "dropped_groups": len(now.live) - sum(now.live),
             "left_out": len(now.counts) - len(chosen),
+            **{f"lost_by_{party}": blamed[party] for party in PARTIES},
             "tokens": now.tokens,
         }
 
@@ -258,7 +260,7 @@ class Loop:
 
         jobs = [(problem, 0) for problem in self._held_out]
         played = self._play(model, jobs, "validation", temperature=self.params.validation_temperature)
-        counted = [talk for talk in played if talk.stop not in NOT_THE_AGENTS]
+        counted = [talk for talk in played if _about_agent(talk)]
         tried = Counter(talk.problem.family for talk in counted)
         won = Counter(talk.problem.family for talk in counted if _won(talk))
         families = {family: (won[family], tried[family]) for family in sorted(tried)}
@@ -271,6 +273,11 @@ class Loop:
     def saved(self, step: int, folder: Path) -> None:
         """Add the record to TRL's state and put both, complete, where the next attempt looks."""
         record.keep(self.record, folder, self.ctx.scratch, step)
+
+
+def _about_agent(played: Trajectory) -> bool:
+    assert played.outcome is not None
+    return played.outcome.about_agent
 
 
 def _won(played: Trajectory) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from tasks.rl.core.hooks import Group, Screened
 from tasks.rl.core.pool import difficulty
+from tasks.worlds import PARTIES
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ def publish(record: Record, scratch: Path, out: Path, screened: Sequence[Screene
         "groups_played": len(record.history),
         "groups_dropped": sum(int(line["dropped_groups"]) for line in record.lines),
         "conversations_left_out": sum(int(line["left_out"]) for line in record.lines),
+        "conversations_lost_by": {party: sum(int(line[f"lost_by_{party}"]) for line in record.lines) for party in PARTIES},
         "tokens_trained": sum(int(line["tokens"]) for line in record.lines),
         "entropy_alarms": record.alarms,
         "stopped_by_entropy": record.stopped,
@@ -171,7 +173,8 @@ def publish(record: Record, scratch: Path, out: Path, screened: Sequence[Screene
 def _write_curves(path: Path, record: Record, results: Mapping[int, Validation]) -> None:
     """One line a step, step 0 for the start: numbers with six digits, empty where there is none."""
     names = sorted({name for line in record.lines for name in line if name.startswith("term_")})
-    columns = ["outcome", "reward", *names, "entropy", "live_groups", "dropped_groups", "left_out", "tokens"]
+    columns = ["outcome", "reward", *names, "entropy", "live_groups", "dropped_groups", "left_out"]
+    columns += [*(f"lost_by_{party}" for party in PARTIES), "tokens"]
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *columns, "validation"])
