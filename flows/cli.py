@@ -17,6 +17,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="cairn", description="From a tool API to a small agent that is good at it.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    init = commands.add_parser("init", help="make a project of your own in an empty folder")
+    init.add_argument("folder", metavar="FOLDER", help="where; it must be empty or not exist yet")
+    init.add_argument("--world", default="", metavar="NAME", help="package of the world (default: the folder's name)")
+    init.add_argument("--class", dest="cls", default="", metavar="CLASS", help="of the world (default: after the package)")
+    init.add_argument("--smoke", action="store_true", help="set up its environment and run every stage on tiny inputs")
+
     run = commands.add_parser("run", help="run the road; what is cached is not run again")
     run.add_argument("--profile", default="", help="run a profile as an experiment: the workspace stays as it is")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a param, as an experiment")

@@ -19,6 +19,22 @@ def _stage(name: str, option: str) -> str:
     return name
 
 
+def init(asked: argparse.Namespace) -> int:
+    """cairn init: the files, git and DVC; with --smoke also the environment and a first run."""
+    import subprocess
+    from pathlib import Path
+
+    from flows.init import create, versioned
+
+    folder = Path(asked.folder).resolve()
+    address = create(folder, asked.world, asked.cls)
+    print(f"{folder}: a project with the world {address}\n{versioned(folder, folder.name)}\n")
+    if asked.smoke:
+        return subprocess.run(["make", "--no-print-directory", "smoke"], cwd=folder, check=False).returncode
+    print(f"cd {asked.folder}\nmake smoke    # the environment, then every stage on tiny inputs\nmake run      # to a promoted agent")
+    return 0
+
+
 def run(asked: argparse.Namespace) -> int:
     """cairn run: survey first; import Prefect only when something is to be computed."""
     from flows.road import survey

@@ -29,8 +29,7 @@ def write(package: str, cls: str, folder: Path) -> list[Path]:
     Raises BadInput, and writes nothing, for names that cannot be used and files that exist.
     """
     cls = cls or class_name(package)
-    _check_package(package)
-    _check_class(cls)
+    check_names(package, cls)
     texts = {folder / package / path.name: _named(path, package, cls) for path in sorted((HERE / "world").iterdir()) if path.is_file()}
     texts[folder / "tests" / f"test_{package}.py"] = _named(HERE / "test_world.py", package, cls)
     for path in (folder / package, *texts):
@@ -56,8 +55,13 @@ def _named(path: Path, package: str, cls: str) -> str:
     return re.sub(rf"\b{CLASS}\b", cls, text)
 
 
-def _check_package(name: str) -> None:
-    where = f"world {name!r}"
+def check_names(package: str, cls: str, option: str = "world ") -> None:
+    """Raise BadInput for a package or a class that cannot be called so. option: how messages begin."""
+    _check_package(package, f"{option}{package!r}")
+    _check_class(cls)
+
+
+def _check_package(name: str, where: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name):
         better = re.sub(r"\W+", "_", name).strip("_").lower()
         hint = f" Did you mean {better!r}?" if better.isidentifier() and not keyword.iskeyword(better) else ""
