@@ -38,7 +38,7 @@ def create(folder: Path, package: str = "", cls: str = "") -> str:
         raise BadInput(f"{ROOT} is a project already, with a world of its own in its files. Run `cairn init` from a checkout of Cairn.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} is not empty. Name a folder that does not exist yet, or an empty one.")
-    if folder.resolve().is_relative_to(ROOT):
+    if folder.resolve().is_relative_to(ROOT) and not folder.resolve().is_relative_to(ROOT / ".cairn"):
         raise BadInput(f"{folder} lies inside Cairn's own checkout. Name a folder beside it, such as {ROOT.parent / package}.")
     new.check_names(package, cls or new.class_name(package), "--world ")
     address = f"{package}.world:{cls or new.class_name(package)}"
@@ -100,8 +100,8 @@ def versioned(folder: Path, title: str) -> str:
     """Put the project under git, unless it lies in a repository already, with a first commit; says what was done."""
     if not shutil.which("git"):
         return "git is not installed: put the project under git before the first run; `dvc` and `cairn run` want it."
-    inside = _git(folder, "rev-parse", "--is-inside-work-tree").returncode == 0
-    if inside:
+    known = _git(folder, "rev-parse", "--is-inside-work-tree").returncode == 0
+    if known and _git(folder, "check-ignore", "--quiet", ".").returncode != 0:
         return "The folder lies in a git repository: commit it there. DVC's files are in .dvc/."
     _git(folder, "init", "--quiet")
     _git(folder, "add", "--all")

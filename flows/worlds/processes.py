@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flows.worlds.calls import source_failed
 from flows.worlds.report import REMEDIES, Check, Finding, short
 from flows.worlds.sample import Sample, attempt
 from tasks.worlds.places import place
@@ -22,8 +23,13 @@ WAIT = 300.0
 def record(sample: Sample) -> dict[str, Any]:
     """What must be the same in every process: tables, ids of the problems, and each tool's answers; JSON."""
     tools: dict[str, list[list[Any]]] = {}
+    lost: set[str] = set()
     for call in sample.calls:
+        if call.action.name in lost:  # a server that hangs takes its time for each call
+            continue
         made = attempt(sample.world, call)
+        if source_failed(made):
+            lost.add(call.action.name)
         words = " ".join([*(action.name for action in call.before), call.words])
         tools.setdefault(call.action.name, []).append([words, made.content, made.state_hash])
     problems = [problem.problem_id for problem in sample.everything]

@@ -68,7 +68,9 @@ class Sample:
         return [problem for problems in self.problems.values() for problem in problems]
 
     def place(self, tool: str) -> str:
-        """File and line of a tool, "" for one that no method of the world's class stands for."""
+        """File and line of a tool, or of what stands for it; "" when that is not known."""
+        if self.world.foreign is not None:
+            return str(self.world.foreign.place(tool))
         function = getattr(self.world.shared.cls, tool, None)
         return place(function) if callable(function) else ""
 

@@ -1,25 +1,18 @@
-"""A world for TRL's `GRPOTrainer`: environments that are its tools, rows for its dataset, and the world's own grading as the reward.
+"""A world for TRL's `GRPOTrainer`: environments with its tools, rows for its dataset, and its own grading as the reward.
 
-    trainer = GRPOTrainer(
-        model=..., processing_class=tokenizer, args=GRPOConfig(...),
-        train_dataset=dataset(world, world.problems("train", 500, seed=0)),
-        environment_factory=environment_factory(world),
-        reward_funcs=reward,
-    )
+    GRPOTrainer(model=..., train_dataset=dataset(world, world.problems("train", 500, seed=0)),
+                environment_factory=environment_factory(world), reward_funcs=reward)
 
-Departures from a conversation in `tasks.rollout`, all of them TRL's (1.16):
+How it departs from `tasks.rollout`, all by the ways of TRL 1.16:
 
-1. Nobody answers the agent: its first message without a call is its last. So the user's one message says all that it wants, and what
-   the policy wants to hear a yes to cannot be kept: the reward leaves out `policy`, as everywhere, and the metrics show it. With a
-   simulated user train in Cairn's own rl room.
-2. TRL goes on when a tool has ended the conversation. The environment then refuses every call, and the grading sees nothing of it.
-3. A call of a tool that there is not never comes here; TRL answers it with words of its own.
-4. Tools are shown as `transformers.utils.get_json_schema` reads them off a method: in the order of their names, without defaults, and
-   with its name for a description where the world has none. What it cannot say at all (a pattern, a bound, nested objects) is refused.
-5. A result that would overflow `max_completion_length` is taken out of the conversation, though its call was made.
+1. Nobody answers the agent: its first message without a call is its last. So the user's one line says everything, and a policy that
+   wants a yes before a change cannot be kept. The reward never counts `policy`. With a simulated user, train in Cairn's rl room.
+2. TRL goes on after a tool that ends the conversation; the environment then refuses every call, and the grading sees no more.
+3. TRL itself answers calls of tools that there are not, and takes an answer that overflows `max_completion_length` back out.
+4. A model reads of a tool what `transformers` reads off a method: tools by name, no defaults, and a name where a description is
+   missing. What that cannot say at all (patterns, bounds, nested objects) is refused.
 
-A checkpoint of Cairn's has a chat template that TRL does not know by its bytes: set
-`tokenizer.response_template = trl.chat_template_utils.qwen3_template`.
+TRL does not know the chat template of Cairn's checkpoints: set `tokenizer.response_template = trl.chat_template_utils.qwen3_template`.
 """
 
 from __future__ import annotations
@@ -28,6 +21,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from tasks.context import seed_of
@@ -48,7 +42,8 @@ if TYPE_CHECKING:
 RESERVED = ("reset", "get_reward")
 """Names that mean something to TRL; it hides names with a leading underscore as well."""
 _PLAIN = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None), "array": list, "object": dict}
-_SAID = {"type", "enum", "items", "anyOf", "nullable", "description", "default"}
+_SAID = {"type", "enum", "items", "anyOf", "additionalProperties", "nullable", "description", "default"}
+_PARTS = ("its name", "its description", "its arguments", "what is required")
 _SAID_OF_ALL = {"type", "properties", "required", "additionalProperties", "description", "$schema", "$defs", "definitions"}
 
 
@@ -80,9 +75,7 @@ def environment_factory(world: World) -> Callable[[], Any]:
 
     Their public methods are the world's tools and `reset(problem=...)`. Raises BadInput for a tool that cannot be shown as it is.
     """
-    methods = {name: _method(world, tool) for name, tool in world.tools.items()}
-    for name, method in methods.items():
-        _prove(world, world.tools[name], method)
+    methods = {tool.name: _method(world, tool) for tool in world.tools.values()}
 
     def begin(environment: Any) -> None:
         environment._played = _Played(world.fork())
@@ -98,9 +91,7 @@ def environment_factory(world: World) -> Callable[[], Any]:
         own.reset()
         environment._played = _Played(own, wanted)
 
-    title = "".join(word.title() for word in world.name.split("_"))
-    environment = type(f"{title}Environment", (), {"__init__": begin, "reset": reset, **methods})
-    return lambda: environment()
+    return type(f"{world.name.title()}Environment", (), {"__init__": begin, "reset": reset, **methods})
 
 
 def dataset(world: World, problems: Iterable[Problem], seed: int = 0) -> Dataset:
@@ -112,15 +103,12 @@ def dataset(world: World, problems: Iterable[Problem], seed: int = 0) -> Dataset
 
     from tasks.rows import problem_row
 
+    def row(problem: Problem) -> dict[str, Any]:
+        user = {"role": "user", "content": _opening(world, problem, seed)}
+        return {"prompt": [system, user], "problem": json.dumps(problem_row(problem), ensure_ascii=False)}
+
     system = {"role": "system", "content": system_message(world, {"tools": "none", "policy": "full"})}
-    rows = [
-        {
-            "prompt": [system, {"role": "user", "content": _opening(world, problem, seed)}],
-            "problem": json.dumps(problem_row(problem), ensure_ascii=False),
-        }
-        for problem in problems
-    ]
-    return Dataset.from_list(rows)
+    return Dataset.from_list([row(problem) for problem in problems])
 
 
 def reward(
@@ -136,8 +124,7 @@ def reward(
     """
     if environments is None:
         raise BadInput("reward: there are no environments. Give the trainer environment_factory=environment_factory(world) as well.")
-    pairs = zip(environments, prompts, completions, strict=True)
-    outcomes = [outcome(environment, [*prompt, *completion]) for environment, prompt, completion in pairs]
+    outcomes = [outcome(one, [*said, *more]) for one, said, more in zip(environments, prompts, completions, strict=True)]
     if log_metric is not None:
         for part in ("state", "outputs", "required", "policy"):
             log_metric(f"outcome/{part}", sum(getattr(one, part) for one in outcomes) / len(outcomes))
@@ -156,12 +143,9 @@ def outcome(environment: Any, messages: Sequence[Message]) -> Outcome:
 
 def _until_the_end(played: _Played, messages: Sequence[Message]) -> list[Message]:
     """The messages up to the answer that ended the conversation, if one did."""
-    if not played.stop:
-        return list(messages)
-    action, result = played.calls[-1]
-    last = (action.name, result.content)
-    places = [place for place, one in enumerate(messages) if one["role"] == "tool" and (one.get("name"), one["content"]) == last]
-    return list(messages[: places[0] + 1] if places else messages)
+    last = [(action.name, result.content) for action, result in played.calls[-1:] if played.stop]
+    ends = (place for place, one in enumerate(messages, 1) if one["role"] == "tool" and (one["name"], one["content"]) in last)
+    return list(messages[: next(ends, len(messages))])
 
 
 def _opening(world: World, problem: Problem, seed: int) -> str:
@@ -178,53 +162,52 @@ def _opening(world: World, problem: Problem, seed: int) -> str:
 
 
 def _method(world: World, tool: Tool) -> Callable[..., str]:
-    """A method with the tool's name, types and docstring, that takes whatever it is given: the world says what is wrong with it."""
+    """A method with the tool's name, types and docstring, proven to be read as the tool's schema. It takes whatever it is given: what
+    is wrong with a call the world says."""
+    from transformers.utils.chat_template_utils import get_json_schema
 
     def method(environment: Any, /, **arguments: Any) -> str:
         return str(environment._played.call(tool.name, arguments))
 
+    def refused(why: object) -> BadInput:
+        told = "Train this world in Cairn's rl room, or give TRL one without the tool."
+        return BadInput(f"world {world.name}: TRL cannot show tool {tool.name!r} as it is: {' '.join(str(why).split())}. {told}")
+
     if tool.name in RESERVED or tool.name.startswith("_"):
-        raise _refusal(world, tool, "its name means something else to TRL")
-    if more := sorted(set(tool.parameters) - _SAID_OF_ALL):
-        raise _refusal(world, tool, f"its schema says {more[0]!r} of its arguments")
-    arguments = _properties(tool.parameters)
-    own = [inspect.Parameter("environment_", inspect.Parameter.POSITIONAL_ONLY)]
+        raise refused("its name means something else to TRL")
+    wanted = tool.schema()["function"]
+    arguments = _properties(wanted)
+    method.__name__ = method.__qualname__ = tool.name
+    lines = [f"    {name}: {_described(name, schema)}" for name, schema in arguments.items()]
+    method.__doc__ = "\n".join([_described(tool.name, wanted), *(["", "Args:", *lines] if lines else [])])
+    own = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
     try:
+        meant = _meaning(wanted)
         for name, schema in arguments.items():
-            default = inspect.Parameter.empty if name in tool.parameters["required"] else None
+            default = inspect.Parameter.empty if name in meant[-1] else None
             own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_hint(schema)))
         method.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
-    except (TypeError, ValueError) as mistake:
-        raise _refusal(world, tool, str(mistake)) from None
-    method.__name__ = method.__qualname__ = tool.name
-    method.__annotations__ = {one.name: one.annotation for one in own[1:]}
-    lines = [f"    {name}: {_described(name, schema)}" for name, schema in arguments.items()]
-    method.__doc__ = "\n".join([_described(tool.name, tool.schema()["function"]), *(["", "Args:", *lines] if lines else [])])
+        method.__annotations__ = {one.name: one.annotation for one in own[1:]}
+        shown = _meaning(get_json_schema(method)["function"])
+    except Exception as mistake:  # of names that Python does not take, of types, and transformers has some of its own
+        raise refused(mistake) from None
+    if shown != meant:
+        what, one, other = next(parts for parts in zip(_PARTS, shown, meant, strict=True) if parts[1] != parts[2])
+        raise refused(f"a model would read as {what} {one!r}, which should be {other!r}")
     return method
-
-
-def _prove(world: World, tool: Tool, method: Callable[..., str]) -> None:
-    """Raise BadInput unless transformers reads off the method what the tool's schema says."""
-    from transformers.utils.chat_template_utils import get_json_schema
-
-    try:
-        shown = get_json_schema(method)["function"]
-    except Exception as mistake:  # it has exceptions of its own for docstrings and type hints
-        raise _refusal(world, tool, " ".join(str(mistake).split())) from None
-    wanted = tool.schema()["function"]
-    if _meaning(shown) != _meaning(wanted):
-        raise _refusal(world, tool, f"it would read {_meaning(shown)}, which should be {_meaning(wanted)}")
 
 
 def _meaning(function: Mapping[str, Any]) -> tuple[Any, ...]:
     """What counts of a schema in either dialect: names, descriptions, types and what is required."""
     parameters = function["parameters"]
-    arguments = {name: (_hint(schema), _described(name, schema)) for name, schema in _properties(parameters).items()}
+    if more := sorted(set(parameters) - _SAID_OF_ALL):
+        raise ValueError(f"its schema says {more[0]!r} of all arguments")
+    arguments = {name: (_hint(schema), _described(name, schema)) for name, schema in _properties(function).items()}
     return function["name"], _described(function["name"], function), arguments, sorted(parameters.get("required", ()))
 
 
-def _properties(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return parameters.get("properties") or {}
+def _properties(function: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return function["parameters"].get("properties") or {}
 
 
 def _described(name: str, about: Mapping[str, Any]) -> str:
@@ -233,24 +216,18 @@ def _described(name: str, about: Mapping[str, Any]) -> str:
 
 def _hint(schema: Mapping[str, Any]) -> Any:
     """The type hint that a schema stands for. Raises ValueError for what none can say."""
-    if more := sorted(set(schema) - _SAID):
-        raise ValueError(f"its schema says {more[0]!r}: {json.dumps(schema, default=str)[:200]}")
-    kind = schema.get("type")
+    kind, values = schema.get("type"), schema.get("additionalProperties", True)
+    if (more := sorted(set(schema) - _SAID)) or values is False:
+        raise ValueError(f"its schema says {(more or ['additionalProperties'])[0]!r}: {json.dumps(schema)[:200]}")
     if schema.get("nullable"):
-        hint = Union[_hint({key: value for key, value in schema.items() if key != "nullable"}), None]  # noqa: UP007 - built at run time
-    elif "enum" in schema:
-        hint = Literal[tuple(schema["enum"])]
-    elif "anyOf" in schema or isinstance(kind, list):
-        hint = Union[tuple(_hint(one) for one in schema.get("anyOf") or [{**schema, "type": one} for one in kind])]
-    elif kind == "array" and "items" in schema:
-        hint = list[_hint(schema["items"])]
-    else:
-        hint = _PLAIN[kind] if kind in _PLAIN else Any
-    return hint
-
-
-def _refusal(world: World, tool: Tool, why: str) -> BadInput:
-    return BadInput(
-        f"world {world.name}: tool {tool.name!r} cannot be shown by TRL as it is: {why}. Train this world in Cairn's rl room, "
-        "or give TRL a world without the tool."
-    )
+        return Union[_hint({key: value for key, value in schema.items() if key != "nullable"}), None]  # noqa: UP007 - made at run time
+    if "enum" in schema:
+        return Literal[tuple(schema["enum"])]
+    if "anyOf" in schema or isinstance(kind, list):
+        kinds = schema["anyOf"] if "anyOf" in schema else [{**schema, "type": one} for one in kind or ()]
+        return Union[tuple(map(_hint, kinds))]  # noqa: UP007
+    if kind == "array" and "items" in schema:
+        return GenericAlias(list, (_hint(schema["items"]),))
+    if kind == "object" and isinstance(values, Mapping):
+        return GenericAlias(dict, (str, _hint(values)))
+    return _PLAIN[kind] if kind else Any

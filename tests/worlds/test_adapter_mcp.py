@@ -389,5 +389,5 @@ def test_a_url_that_nobody_answers(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = f"http://127.0.0.1:{probe.getsockname()[1]}/mcp"
-    with pytest.raises(BadInput, match=r"mcp.yaml: .*\(http://127.0.0.1:\d+/mcp\) cannot be used: .*Mend or restart the server"):
+    with pytest.raises(BadInput, match=r"mcp.yaml:\d+: .*\(http://127.0.0.1:\d+/mcp\) cannot be used: .*Mend or restart the server"):
         over_http(tmp_path, free)

@@ -76,6 +76,10 @@ class Adapter:
         """The tools by name."""
         return self.source.tools()
 
+    def place(self, name: str) -> str:
+        """ "file:line" of a tool, or of what stands for it; "" when that is not known."""
+        return self.source.place(name)
+
     def state(self, base: Base) -> ForeignState:
         """A state at the start."""
         return ForeignState(self.source, base)

@@ -45,6 +45,9 @@ class Source(Protocol):
     def start(self, base: Base) -> Saved:
         """The state that every fork starts from. base: the frozen tables. Raises BadInput when there is none."""
 
+    def place(self, name: str) -> str:
+        """ "file:line" of a tool, or of what stands for it; "" when that is not known."""
+
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
         """Run a tool in a state; its answer (text or JSON) and the state after it. Raises Refused, or SourceFailed."""
 

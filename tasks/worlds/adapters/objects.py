@@ -24,6 +24,7 @@ from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.foreign import SHOWN, Saved, SourceFailed
 from tasks.worlds.adapters.functions import tool_of
 from tasks.worlds.adapters.plain import TYPE, NotPlain, View, text_diff
+from tasks.worlds.places import place
 from tasks.worlds.state import Base, canonical_json
 from tasks.worlds.tools import Refused, Tool
 
@@ -135,6 +136,11 @@ class Objects:
             )
             for name in offered
         }
+
+    def place(self, name: str) -> str:
+        """File and line of the method."""
+        found = [getattr(value, name) for value in _parts(self._made()).values() if hasattr(value, name)]
+        return place(found[0]) if found else ""
 
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Nothing is frozen: the factory makes the start."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import yaml
 from pydantic import Field
 
 from tasks.params import BadInput, Params, read_yaml, validate
@@ -66,6 +67,12 @@ def read(path: Path) -> ServerFile:
     if about.url and about.servers > 1:
         raise BadInput(f"{path}: servers = {about.servers}: behind a url there is one server. Leave servers out.")
     return about
+
+
+def lines(path: Path) -> dict[str, int]:
+    """Key -> the line of the file in which it stands, for messages."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    return {key.value: key.start_mark.line + 1 for key, _ in node.value}
 
 
 def argv(command: list[str]) -> list[str]:

@@ -31,6 +31,7 @@ from tasks.worlds.adapters.plain import NotPlain, View
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.adapters.seats import Seat, Seats
 from tasks.worlds.adapters.server_file import Command, ServerFile, argv
+from tasks.worlds.places import shown
 from tasks.worlds.state import Base, canonical_json
 from tasks.worlds.tools import Refused, Tool
 
@@ -56,7 +57,7 @@ class Servers:
 
     def __init__(self, path: Path, about: ServerFile) -> None:
         self._path, self._about, self._view = path, about, View(tuple(about.leave_out))
-        self._seats = Seats(path, about)
+        self._seats, self._lines = Seats(path, about), server_file.lines(path)
         self._started: tuple[Base, Saved] | None = None
 
     # --- the source --------------------------------------------------------------------------------------------------------
@@ -65,10 +66,18 @@ class Servers:
         """The tools that are offered, by name. Raises BadInput for a server that cannot say them."""
         return self._tools
 
+    def place(self, name: str) -> str:
+        """Where the file says how the server is reached: the tool's own code may lie anywhere."""
+        return shown(str(self._path), self._lines[self._reached])
+
+    @property
+    def _reached(self) -> str:
+        return "url" if self._about.url else "command"
+
     @functools.cached_property
     def _listed(self) -> dict[str, dict[str, Any]]:
         """Everything that the server has, by name."""
-        with self._plainly() as seat:
+        with self._plainly(self._reached) as seat:
             return {tool["name"]: tool for tool in seat.connection.tools()}
 
     @functools.cached_property
@@ -102,7 +111,7 @@ class Servers:
     @functools.cached_property
     def _fresh(self) -> str:
         """What a server dumps in which nothing was played: tools are asked for before anything is."""
-        with self._plainly() as seat:
+        with self._plainly("dump") as seat:
             return self._dump(seat)
 
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -146,13 +155,13 @@ class Servers:
             raise SourceFailed(f"the state of {short(self._path)}: {error}") from None
 
     @contextlib.contextmanager
-    def _plainly(self) -> Iterator[Seat]:
-        """A server before anything is played, when its failure is the user's to mend."""
+    def _plainly(self, key: str) -> Iterator[Seat]:
+        """A server before anything is played, when its failure is the user's to mend, at this key of the file."""
         try:
             with self._seats.use("") as seat:
                 yield seat
         except (SourceFailed, Refused) as error:
-            raise BadInput(" ".join([f"{self._path}: {error}", *getattr(error, "__notes__", ())])) from None
+            raise BadInput(" ".join([f"{self._path}:{self._lines[key]}: {error}", *getattr(error, "__notes__", ())])) from None
 
     # --- dump and restore --------------------------------------------------------------------------------------------------
 
