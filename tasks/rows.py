@@ -342,32 +342,49 @@ def trajectory_of(row: Mapping[str, Any], problem: Problem) -> Trajectory:
     )
 
 
-def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], group: int = 4096) -> int:
-    """Stream rows into a Parquet file, `group` rows at a time; returns how many. Missing columns become null.
+class Sink:
+    """A Parquet file that rows are added to one by one, `group` of them in memory; a context manager. Missing columns become null.
 
     A row with a column that the schema does not know is refused by name.
     """
-    count = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False) as writer:
-        for batch in _batches(rows, group):
-            for row in batch:
-                if unknown := set(row) - set(schema.names):
-                    raise ValueError(f"{path.name}: a row has unknown columns {sorted(unknown)}; known: {schema.names}")
-            writer.write_table(pa.Table.from_pylist(list(batch), schema=schema))
-            count += len(batch)
-    return count
+
+    def __init__(self, path: Path, schema: pa.Schema, group: int = 4096) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._schema, self._group = path, schema, group
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False)
+        self._waiting: list[Mapping[str, Any]] = []
+        self.count = 0
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._flush()
+        finally:
+            self._writer.close()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One more row."""
+        if unknown := set(row) - set(self._schema.names):
+            raise ValueError(f"{self._path.name}: a row has unknown columns {sorted(unknown)}; known: {self._schema.names}")
+        self._waiting.append(row)
+        self.count += 1
+        if len(self._waiting) == self._group:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
+            self._waiting = []
 
 
-def _batches(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
-    batch: list[Mapping[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], group: int = 4096) -> int:
+    """Stream rows into a Parquet file (`Sink`); returns how many."""
+    with Sink(path, schema, group) as sink:
+        for row in rows:
+            sink.add(row)
+    return sink.count
 
 
 def _check(path: Path, schema: pa.Schema) -> None:

@@ -6,7 +6,8 @@ r = 1[state = state(replay a_gt)] * 1[every o in o_gt is said] of section 3.1, c
 
 Departures:
 1. The example bank grows by rounds: round r sees what rounds before r accepted, in the order of blueprint numbers, so that
-   blueprints of a round are independent. It is capped, per split, and so is each walk's share (the paper lets it grow).
+   blueprints of a round are independent. It is capped, per split, and so is each walk's share (the paper lets it grow). It may be
+   pinned to what another run has shown (`params/bank.json`).
 2. An accepted blueprint is also gated: an oracle must solve it, doing nothing and always handing over must not.
 3. An error in any gold call is refused; tau-bench's own gold has failing look-ups and four silently failing writes.
 4. The paper's threshold is not reported: 3.0 of 4; by default each criterion must also win its majority vote.
@@ -24,7 +25,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -35,12 +37,14 @@ from tasks.agents.scripted import ClientAgent
 from tasks.context import Context
 from tasks.generate import Inputs
 from tasks.generate.core import recombine
+from tasks.generate.core.accepted import Accepted, read_bank, write_bank
 from tasks.generate.core.best_of_n import BestOfN
 from tasks.generate.core.checks import ACCEPTED, DRAFT
 from tasks.generate.core.prompts import render
 from tasks.generate.core.proving import Commission, Prover, Rules
-from tasks.generate.core.samplers import Bank, Tastes, draw
+from tasks.generate.core.samplers import Tastes, draw
 from tasks.generate.core.tally import Tally
+from tasks.llm import BudgetSpent
 from tasks.rollout import play
 from tasks.worlds.runtime import load_all
 
@@ -51,14 +55,12 @@ TITLE = "APIGen-MT"
 PAPER = "https://arxiv.org/abs/2504.03601"
 SLUG = "apigen_mt"
 
-_Rows = list[dict[str, Any]]
-
 
 class Params(base.Params):
     """How many blueprints, how strictly they are proven, how they are played."""
 
     problems: int = Field(1000, ge=1, le=1_000_000, description="blueprints to start per world; ours")
-    rounds: int = Field(4, ge=1, le=1000, description="rounds of the growing example bank; ours")
+    round_size: int = Field(256, ge=1, le=1_000_000, description="blueprints of a round, which sees what rounds before accepted; ours")
     validation: float = Field(0.1, ge=0, lt=1, description="share of blueprints about validation customers; ours")
     max_reflections: int = Field(3, ge=0, le=10, description="attempts after the first (3 retail, 5 airline; section 4.3)")
     feedback: bool = Field(True, description="tell the author what to mend; false draws anew (the compute-matched control)")
@@ -83,8 +85,6 @@ class Params(base.Params):
 
 def check(params: Params) -> None:
     """Refuse what makes no sense together."""
-    if params.rounds > params.problems:
-        raise base.BadInput(f"rounds = {params.rounds} is more than problems = {params.problems}: some rounds would be empty.")
     if params.feedback is False and params.max_reflections == 0:
         raise base.BadInput("feedback = false compares redraws with feedback, but max_reflections = 0 allows no second draw.")
 
@@ -93,68 +93,71 @@ _PRIVATE = ("unreadable", "gates", "data")
 """What `Prover` adds to a row for the count and for recombination; not columns of BLUEPRINT."""
 
 
-@dataclass
-class _Proven:
-    """The accepted blueprints of one world as JSON texts, and the banks that they feed, split -> bank."""
-
-    banks: dict[str, Bank]
-    ids: set[str] = field(default_factory=set)
-    texts: list[str] = field(default_factory=list)
-
-    def take(self, row: dict[str, Any], feeds_bank: bool) -> None:
-        """Keep an accepted row; mark it as a duplicate when its very task was accepted before."""
-        if row["problem_id"] in self.ids:
-            row.update(status="failed_duplicate", fail_reason="duplicate: the same task was accepted before")
-            return
-        self.ids.add(row["problem_id"])
-        kept = {name: row[name] for name in (*rows.PROBLEM.names, "walk", "policy_ids", "data")}
-        self.texts.append(json.dumps(kept, ensure_ascii=False))
-        if feeds_bank:
-            calls = [{"name": call["name"], "arguments": json.loads(call["arguments_json"])} for call in row["actions"]]
-            example = {"instruction": row["instruction"], "actions": calls, "outputs": row["outputs"]}
-            self.banks[row["split"]].add(row["walk"] or [row["family"]], example)
-
-
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """Blueprints, then conversations, for every frozen world. Returns counts by reason; each group adds up to its total."""
+    """Blueprints, recombinations and conversations, round by round, in every frozen world. Returns counts by reason; each group adds
+    up to its total. A spent budget ends it early, with what was made until then."""
     worlds = load_all(inputs.worlds)
-    splits = ("train", "validation")
-    proven = {name: _Proven({split: Bank(params.bank, params.bank_per_walk) for split in splits}) for name in worlds}
+    pinned = read_bank(inputs.bank, tuple(worlds))
     tally = Tally()
-    rows.write_rows(ctx.out / "blueprints.parquet", rows.BLUEPRINT, _blueprints(worlds, proven, params, ctx, tally))
-    rows.write_rows(ctx.out / "trajectories.parquet", rows.TRAJECTORY, _conversations(worlds, proven, params, ctx, tally))
+    with ExitStack() as open_files:
+        proven = {}
+        for name in worlds:
+            shown = (params.bank, params.bank_per_walk, params.recombine, params.parts, pinned.get(name))
+            proven[name] = open_files.enter_context(closing(Accepted(ctx.scratch / f"accepted-{name}.jsonl", *shown)))
+        blueprints = open_files.enter_context(rows.Sink(ctx.out / "blueprints.parquet", rows.BLUEPRINT))
+        trajectories = open_files.enter_context(rows.Sink(ctx.out / "trajectories.parquet", rows.TRAJECTORY, group=1024))
+        try:
+            for turn in range(-(-params.problems // params.round_size)):
+                for name, world in worlds.items():
+                    _Round(world, proven[name], turn, params, ctx, tally, blueprints, trajectories).make()
+        except BudgetSpent as spent:
+            tally.stopped = str(spent)
+        write_bank(ctx.out / "bank.json", {name: mine.bank() for name, mine in proven.items()})
     return tally.figures()
 
 
-def _blueprints(
-    worlds: Mapping[str, World], proven: Mapping[str, _Proven], params: Params, ctx: Context, tally: Tally
-) -> Iterator[dict[str, Any]]:
-    """Phase 1: every attempt as a row, world after world, round after round, then the recombinations."""
-    for name, world in worlds.items():
-        mine = proven[name]
-        numbers = range(params.problems)
-        for turn in range(params.rounds):
-            items = numbers[turn * params.problems // params.rounds : (turn + 1) * params.problems // params.rounds]
-            examples = {split: list(bank.examples) for split, bank in mine.banks.items()}
-            work = _drafting(world, examples, params, ctx)
-            shards = ctx.shards(f"blueprints-{name}-{turn}", work, list(items), params.shard_size)
-            yield from _keep(shards, mine, tally, "base")
-            ctx.progress(items.stop, params.problems, f"{name} blueprints")
-            ctx.log(f"accepted/{name}", len(mine.texts), turn)
-        groups = _groups(name, mine, params, ctx)
-        shards = ctx.shards(f"recombined-{name}", _recombining(world, mine, params, ctx), groups, params.shard_size)
-        yield from _keep(shards, mine, tally, "recombined")
-        ctx.progress(len(groups), len(groups), f"{name} recombinations")
+@dataclass(frozen=True)
+class _Round:
+    """One round in one world: its blueprints, then recombinations, then conversations about all that was accepted."""
 
+    world: World
+    proven: Accepted
+    turn: int
+    params: Params
+    ctx: Context
+    tally: Tally
+    blueprints: rows.Sink
+    trajectories: rows.Sink
 
-def _keep(shards: Iterator[_Rows], mine: _Proven, tally: Tally, kind: str) -> Iterator[dict[str, Any]]:
-    """Count every attempt, keep the accepted ones, and pass all on without what is not a column."""
-    for shard in shards:
-        for row in shard:
-            if row["status"] == ACCEPTED:
-                mine.take(row, feeds_bank=kind == "base")
-            tally.blueprint(kind, row)
-            yield {name: value for name, value in row.items() if name not in _PRIVATE}
+    def make(self) -> None:
+        params, ctx, name = self.params, self.ctx, self.world.name
+        numbers = range(self.turn * params.round_size, min((self.turn + 1) * params.round_size, params.problems))
+        drafting = _drafting(self.world, self.proven.examples(), params, ctx)
+        fresh = self._keep("blueprints", drafting, list(numbers), base=True)
+        ctx.progress(numbers.stop, params.problems, f"{name} blueprints")
+        ctx.log(f"accepted/{name}", len(self.proven), self.turn)
+        groups = list(self.proven.groups(fresh, lambda place: ctx.rng("recombine", name, place)))
+        fresh += self._keep("recombined", _recombining(self.world, self.proven, params, ctx), groups, base=False)
+        places = [place for place, _ in fresh]
+        for shard in self._shards("conversations", _playing(self.world, self.proven, params, ctx), places):
+            self.tally.unreadable["scores"] += shard["unreadable"]
+            for row in shard["rows"]:
+                self.tally.conversation(row)
+                self.trajectories.add(row)
+            ctx.progress(self.tally.played, self.tally.played, f"{name} conversations")
+
+    def _shards(self, what: str, work: Any, items: Sequence[Any]) -> Iterator[Any]:
+        return self.ctx.shards(f"{what}-{self.world.name}-{self.turn}", work, items, self.params.shard_size)
+
+    def _keep(self, what: str, work: Any, items: Sequence[Any], base: bool) -> list[tuple[int, str]]:
+        """Count and write every attempt; returns (place, customer) of the accepted ones."""
+        fresh = []
+        for row in (row for shard in self._shards(what, work, items) for row in shard):
+            if row["status"] == ACCEPTED and (place := self.proven.take(row, base)) is not None:
+                fresh.append((place, row["lineage"][0]))
+            self.tally.blueprint("base" if base else "recombined", row)
+            self.blueprints.add({name: value for name, value in row.items() if name not in _PRIVATE})
+        return fresh
 
 
 def _prover(world: World, author: str, attempts: int, params: Params, ctx: Context) -> Prover:
@@ -163,18 +166,18 @@ def _prover(world: World, author: str, attempts: int, params: Params, ctx: Conte
     return Prover(world, ctx.role(author, world.name), judge, feedback, Rules(attempts=attempts, **known))
 
 
-def _drafting(world: World, examples: Mapping[str, _Rows], params: Params, ctx: Context) -> Any:
+def _drafting(world: World, examples: Mapping[str, list[dict[str, Any]]], params: Params, ctx: Context) -> Any:
     """The work of a round: blueprint numbers -> rows."""
     prover = _prover(world, "generator", 1 + params.max_reflections, params, ctx)
 
-    def work(numbers: Sequence[int]) -> _Rows:
+    def work(numbers: Sequence[int]) -> list[dict[str, Any]]:
         commissions = [_commission(world, number, examples, params, ctx) for number in numbers]
         return [row for attempts in prover.prove(commissions) for row in attempts]
 
     return work
 
 
-def _commission(world: World, number: int, examples: Mapping[str, _Rows], params: Params, ctx: Context) -> Commission:
+def _commission(world: World, number: int, examples: Mapping[str, list[dict[str, Any]]], params: Params, ctx: Context) -> Commission:
     """Draw the context of one blueprint and put it into words for the generator."""
     rng = ctx.rng("generate", world.name, number)
     split = "validation" if rng.random() < params.validation else "train"
@@ -204,21 +207,14 @@ def _known_family(world: World) -> Any:
     return finish
 
 
-def _groups(name: str, mine: _Proven, params: Params, ctx: Context) -> list[tuple[int, ...]]:
-    """Which accepted base blueprints are recombined: places in `mine.texts`."""
-    users = [json.loads(text)["lineage"][0] for text in mine.texts]
-    return recombine.choose(users, round(params.recombine * len(users)), params.parts, ctx.rng("recombine", name))
-
-
-def _recombining(world: World, mine: _Proven, params: Params, ctx: Context) -> Any:
+def _recombining(world: World, proven: Accepted, params: Params, ctx: Context) -> Any:
     """The work of recombination: groups of places -> rows."""
     prover = _prover(world, "recombiner", 1, params, ctx)
-    texts = list(mine.texts)
 
-    def work(groups: Sequence[Sequence[int]]) -> _Rows:
+    def work(groups: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
         commissions = []
         for group in groups:
-            parts = [json.loads(texts[place]) for place in group]
+            parts = [json.loads(text) for text in proven.texts(group)]
             seed = ctx.seed_for("recombine", *(part["problem_id"] for part in parts))
             commissions.append(recombine.commission(parts, group[0], seed))
         return [row for attempts in prover.prove(commissions) for row in attempts]
@@ -226,28 +222,13 @@ def _recombining(world: World, mine: _Proven, params: Params, ctx: Context) -> A
     return work
 
 
-def _conversations(
-    worlds: Mapping[str, World], proven: Mapping[str, _Proven], params: Params, ctx: Context, tally: Tally
-) -> Iterator[dict[str, Any]]:
-    """Phase 2: every attempt at every accepted blueprint as a row, won or lost."""
-    total = params.attempts * sum(len(mine.texts) for mine in proven.values())
-    for name, world in worlds.items():
-        shards = ctx.shards(f"conversations-{name}", _playing(world, params, ctx), proven[name].texts, params.shard_size)
-        for shard in shards:
-            tally.unreadable["scores"] += shard["unreadable"]
-            for row in shard["rows"]:
-                tally.conversation(row)
-                yield row
-            ctx.progress(tally.played, total, f"{name} conversations")
-
-
-def _playing(world: World, params: Params, ctx: Context) -> Any:
-    """The work of phase 2: accepted blueprints -> rows, all attempts at one together, and how many scores were unreadable."""
+def _playing(world: World, proven: Accepted, params: Params, ctx: Context) -> Any:
+    """The work of phase 2: places -> rows, all attempts at one together, and how many scores were unreadable."""
     person, critic, client = (ctx.role(role, world.name) for role in ("human", "human_critic", "agent"))
 
-    def work(texts: Sequence[str]) -> dict[str, Any]:
+    def work(places: Sequence[int]) -> dict[str, Any]:
         human = BestOfN(person, critic, params.user_best_of)
-        problems = [rows.problem_of(json.loads(text)) for text in texts]
+        problems = [rows.problem_of(json.loads(text)) for text in proven.texts(places)]
         jobs = [(problem, trial) for problem in problems for trial in range(params.attempts)]
         agent = ClientAgent(client, ctx.prompt, temperature=params.temperature)
         seed = ctx.seed_for("generate", "play")

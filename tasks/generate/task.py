@@ -17,6 +17,6 @@ def generate_rows(job: Job) -> dict[str, str]:
     """Make blueprints, prove them, and play them."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        return in_process(job, out, scratch, {"worlds": job.open("worlds")}, submit)
+        return in_process(job, out, scratch, {"worlds": job.open("worlds"), "bank": job.file("params/bank.json")}, submit)
 
     return asdict(produce(job, work))

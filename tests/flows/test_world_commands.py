@@ -43,7 +43,7 @@ def test_the_template_goes_through_the_generate_room(tmp_path: Path) -> None:
     assert load(folder / "library").name == "library"
     out.mkdir()
     ctx = Context(seed=0, out=out, scratch=tmp_path, role=roles.maker({}, folder, 0))
-    apigen_mt.run(Inputs(folder), apigen_mt.Params(problems=24, rounds=2, shard_size=12), ctx)
+    apigen_mt.run(Inputs(folder), apigen_mt.Params(problems=24, round_size=12, shard_size=12), ctx)
     accepted = [row for row in read_rows(out / "blueprints.parquet", BLUEPRINT) if row["status"] == "accepted"]
     assert len(accepted) >= 20 and {"renew_loan", "pay_fee", "reserve_title"} <= {
         call["name"] for row in accepted for call in row["actions"]

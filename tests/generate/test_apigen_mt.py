@@ -121,7 +121,7 @@ class TestFeedback:
             good = _scripted("generator", world).complete([request])[0]["content"]
             return ["I had rather not.", good.replace('"find_user"', '"find_usr"', 1), good][attempt]
 
-        made = make(clients={"generator": Says(answer)}, problems=1, rounds=1, recombine=0)
+        made = make(clients={"generator": Says(answer)}, problems=1, recombine=0)
         assert [row["attempt"] for row in made.blueprints] == [0, 1, 2]
         assert [row["status"] for row in made.blueprints] == ["failed_format", "failed_format", "accepted"]
         assert "not JSON" in made.blueprints[0]["fail_reason"] and "no tool is called 'find_usr'" in made.blueprints[1]["fail_reason"]
@@ -144,7 +144,7 @@ class TestFeedback:
 
     def test_redraws_hear_of_nothing(self, make: Make, world: Any) -> None:
         spy = Spy(_scripted("generator", world, tool_talk=1.0))
-        make(clients={"generator": spy}, feedback=False, problems=2, rounds=1, recombine=0)
+        make(clients={"generator": spy}, feedback=False, problems=2, recombine=0)
         assert len(spy.asked) == 8 and all(len(request.messages) == 2 for request in spy.asked)
         assert len({request.seed for request in spy.asked}) == 8
 
@@ -207,7 +207,7 @@ class TestTraps:
 
     def test_12_a_round_sees_only_what_earlier_rounds_accepted_in_its_split(self, make: Make, world: Any) -> None:
         spy = Spy(_scripted("generator", world))
-        made = make(clients={"generator": spy}, problems=60, validation=0.4, recombine=0, max_reflections=0)
+        made = make(clients={"generator": spy}, problems=60, round_size=20, validation=0.4, recombine=0, max_reflections=0)
         split_of = {row["instruction"]: row["split"] for row in made.accepted.values()}
         round_of = {row["instruction"]: place // 20 for place, row in reversed(list(enumerate(made.blueprints)))}
         seen = Counter[int]()
@@ -322,7 +322,6 @@ class TestOtherModels:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"problems": 3, "rounds": 4}, "rounds = 4 is more than problems = 3"),
         ({"feedback": False, "max_reflections": 0}, "max_reflections = 0 allows no second draw"),
         ({"threshold": 4.0}, "threshold = 4.0"),
         ({"judges": 0}, "Allowed: int >= 1 and <= 15"),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 from random import Random
 
-from tasks.generate.core.recombine import choose
 from tasks.generate.core.samplers import MAX_READS, Bank, subset, walk
 
 GRAPH = {
@@ -67,12 +65,3 @@ def test_the_bank_is_capped_as_a_whole_and_per_walk() -> None:
         bank.add((str(number % 20),), {"number": number})
     assert len(bank.examples) == 10
     assert not Bank(0, 1.0).add(("a",), {})
-
-
-def test_recombinations_are_different_groups_of_one_customer() -> None:
-    users = ["u1", "u2", "u1", "u3", "u2", "u1"]
-    groups = choose(users, 50, 3, Random(4))
-    assert len(groups) == 4 + 1, "three pairs and one triple of u1, one pair of u2"
-    assert all(len({users[place] for place in group}) == 1 and len(group) >= 2 for group in groups)
-    assert Counter(map(frozenset, groups)).most_common(1)[0][1] == 1
-    assert choose(["u1", "u2"], 5, 2, Random(0)) == [] and choose(users, 0, 2, Random(0)) == []

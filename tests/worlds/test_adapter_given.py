@@ -148,7 +148,7 @@ def test_generate_with_models_in_the_roles(tmp_path: Path) -> None:
     }
     (tmp_path / "out").mkdir()
     ctx = Context(0, tmp_path / "out", tmp_path, role=lambda name, world="": roles[name])
-    params = apigen_mt.Params(problems=6, rounds=1, attempts=1, recombine=0)
+    params = apigen_mt.Params(problems=6, attempts=1, recombine=0)
     apigen_mt.run(Inputs(tmp_path / "worlds"), params, ctx)
     made = [row for row in read_rows(tmp_path / "out" / "blueprints.parquet", BLUEPRINT) if row["status"] == "accepted"]
     assert made and all(row["instruction"].startswith("Please cancel W") for row in made)

@@ -6,9 +6,7 @@ Calls and outputs are concatenated, a model writes one instruction for all, and 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from random import Random
 from typing import Any
 
 from tasks.generate.core.prompts import render
@@ -25,24 +23,6 @@ INSTRUCTION: dict[str, Any] = {
     "required": ["instruction"],
 }
 """Schema of a recombiner's answer."""
-
-
-def choose(users: Sequence[str], count: int, most_parts: int, rng: Random) -> list[tuple[int, ...]]:
-    """`count` different groups of 2 to `most_parts` places in `users` (the customer of each proven task), each of one customer.
-
-    Fewer when the customers have not enough tasks. The order within a group is drawn: it is the order of the wishes.
-    """
-    by_user: dict[str, list[int]] = defaultdict(list)
-    for place, user in enumerate(users):
-        by_user[user].append(place)
-    rich = [places for places in by_user.values() if len(places) > 1]
-    chosen: dict[frozenset[int], tuple[int, ...]] = {}
-    for _ in range(4 * count if rich else 0):  # a draw may repeat a group; four times as many draws fill all but tiny worlds
-        if len(chosen) < count:
-            places = rng.choice(rich)
-            group = rng.sample(places, min(len(places), rng.randint(2, most_parts)))
-            chosen.setdefault(frozenset(group), tuple(group))
-    return list(chosen.values())
 
 
 def commission(parts: Sequence[Mapping[str, Any]], number: int, seed: int) -> Commission:

@@ -26,6 +26,7 @@ class Tally:
     blame: Counter[str] = field(default_factory=Counter)
     families: dict[str, Counter[str]] = field(default_factory=dict)
     seen: tuple[str, set[str]] = ("", set())
+    stopped: str = ""
 
     def blueprint(self, kind: str, row: Mapping[str, Any]) -> None:
         """Count one attempt."""
@@ -74,6 +75,7 @@ class Tally:
             "stops": dict(sorted(self.stops.items())),
             "lost_by": {party: self.blame[party] for party in PARTIES},
             "families": {name: dict(sorted(count.items())) for name, count in sorted(self.families.items())},
+            "stopped": self.stopped,
         }
 
 
