@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("file", nargs="?", default="params/search.yaml", metavar="FILE", help="what to try (default: %(default)s)")
     search.add_argument("--no-write", action="store_true", help="leave params/pipeline.yaml as it is, whoever wins")
 
+    bank = commands.add_parser("bank", help="pin the examples that a generator is shown to those of the last run, or let them grow")
+    bank.add_argument("action", choices=("pin", "grow"))
+
     accept = commands.add_parser("accept", help="keep a stage's result although its key changed, as `dvc commit` does")
     accept.add_argument("stage", metavar="STAGE")
     accept.add_argument("--why", required=True, help="why the change does not matter")

@@ -304,6 +304,17 @@ def search(asked: argparse.Namespace) -> int:
     return 0
 
 
+def bank(asked: argparse.Namespace) -> int:
+    """cairn bank pin, grow."""
+    from flows import OUTSIDE, PROJECT
+    from flows.bank import grow, pin
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    print((pin if asked.action == "pin" else grow)(PROJECT))
+    return 0
+
+
 def accept(asked: argparse.Namespace) -> int:
     """cairn accept: bind the stage's present key to the result it had."""
     from flows.road import bring_up_to_date, survey
