@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any, TextIO
 
+from flows.calls import lines
+
 EVERY = 10.0
 """seconds between two plain progress lines when piped"""
 
@@ -50,6 +52,13 @@ class Console:
 
     def _on_note(self, stage: str, about: Mapping[str, Any]) -> None:
         self._line(stage, about["note"])
+
+    def _on_calls(self, stage: str, about: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if about["last"] or now - self._said.get(f"{stage} calls", 0.0) >= EVERY:
+            self._said[f"{stage} calls"] = now
+            for line in lines(about):
+                self._line(stage, line)
 
     def _on_progress(self, stage: str, about: Mapping[str, Any]) -> None:
         now, key = time.monotonic(), " ".join([stage, *about["note"].split()[:1]])

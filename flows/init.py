@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from flows import templates
+from flows import bank, templates
 from flows.worlds import new
 from tasks.params import BadInput
 
@@ -69,6 +69,7 @@ def _make_it_theirs(folder: Path, package: str, address: str) -> None:
         _rewrite(path, lambda text: _once(r"^(  model: )cairn-agent", rf"\g<1>{title}", text))
     shutil.copyfile(folder / "params/profiles/quickstart.yaml", folder / "params/pipeline.yaml")
     (folder / "params/champion.yaml").write_text(NO_CHAMPION, encoding="utf-8")
+    bank.grow(folder)
 
     def road(text: str) -> str:
         text = _once(r"^(      - tasks/worlds\n)", rf"      - {package}\n\1", text, count=1)

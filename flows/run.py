@@ -13,6 +13,7 @@ from typing import Any
 from flows import OUTSIDE, PROJECT, STATE
 from flows.console import Console
 from flows.road import bring_up_to_date, everyone
+from flows.showing import Artifacts
 from tasks.artifact import Artifact, check_writable, write_text
 from tasks.execute import Plan
 from tasks.params import BadInput
@@ -43,7 +44,7 @@ class Run:
             if event == "done":
                 computed.add(stage)
 
-        run = cls(_watched(plan, everyone(Console(), tracker, note)), tracker, time.monotonic(), computed)
+        run = cls(_watched(plan, everyone(Console(), tracker, Artifacts(), note)), tracker, time.monotonic(), computed)
         try:
             yield run
         except BaseException as error:

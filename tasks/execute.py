@@ -22,6 +22,10 @@ from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, liste
 from tasks.params import BadInput, Params
 from tasks.settings import Settings, dig
 
+SERVER = "openai_compatible"
+LANES = 8
+"""Shards under way when a model behind a server plays a role: while one waits for its last answer others keep the server busy. Ours;
+how many calls are in flight is the client's business."""
 DAMAGED = "its artifact is missing or damaged"
 
 
@@ -281,7 +285,7 @@ def sharded(scratch: Path, submit: Callable[..., Any] | None = None, window: int
     """`Context.shards` that keeps each finished shard's result in `scratch`, so that a killed run goes on with the next one.
 
     submit(work, shard) hands a shard to a task runner and returns something with `.result()`; at most `window` are under way: one by
-    default, since scripts share the interpreter, a local model its threads, and an endpoint's client has a concurrency of its own.
+    default, since scripts share the interpreter and a local model its threads.
     """
 
     def shards(name: str, work: Callable[[Sequence[Any]], Any], items: Sequence[Any], size: int) -> Iterator[Any]:
@@ -350,7 +354,13 @@ def _path(value: Any) -> Any:
 def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], submit: Callable[..., Any] | None) -> dict[str, Any]:
     """Run the job's method here; its shards go through `submit`. For methods that need no training loop of a library."""
     log, progress = job.ears()
-    return call(spec := job.spec(out, scratch, inputs), context(spec, log, progress, sharded(scratch, submit)))
+    spec = job.spec(out, scratch, inputs)
+    if not any(role["backend"] == SERVER for role in spec["roles"].values()):
+        return call(spec, context(spec, log, progress, sharded(scratch, submit)))
+    from tasks.live import telling
+
+    with telling(job.plan.watch, job.stage, job.key.digest, progress) as heard:
+        return call(spec, context(spec, log, heard, sharded(scratch, submit, LANES)))
 
 
 def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "", threads: int = 0) -> dict[str, Any]:

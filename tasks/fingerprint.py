@@ -34,6 +34,7 @@ PLUMBING = frozenset(
         "execute",
         "fingerprint",
         "forked",
+        "live",
         "methods",
         "process",
         "settings",
