@@ -95,7 +95,12 @@ WANT = "user: Send order W17 to 5 Bay Drive."
         ((WHO, LOOK), "tool_error", "tool", "find_user"),
         ((), "human_error", "human", "said nothing"),
         (("user: I am Ann Lee, zip 54321.", Action("find_user", {"name": "Ann Lee", "zip": "54321"})), "user_stop", "human", "'54321'"),
-        (("user: I am Anna Lee, zip 12345.", Action("find_user", {"name": "Anna Lee", "zip": "12345"})), "hand_over", "human", "'Anna Lee'"),
+        (
+            ("user: I am Anna Lee, zip 12345.", Action("find_user", {"name": "Anna Lee", "zip": "12345"})),
+            "hand_over",
+            "human",
+            "'Anna Lee'",
+        ),
         ((WHO, LOOK, "agent: What can I do for you?"), "user_stop", "human", "without saying 'W17'"),
         ((WHO, LOOK, "agent: What?", WANT, "agent: Shall I send W17 to 5 Bay Drive?"), "user_stop", "human", "on a question"),
         ((WHO, LOOK, "agent: What?", WANT, "agent: Done. Anything else?"), "user_stop", "agent", "without the wanted end"),
