@@ -126,6 +126,7 @@ def test_groups_without_spread_and_broken_humans_train_nothing(inputs: Inputs, t
     figures = reinforce(inputs, PARAMS.model_copy(update={"steps": 2}), Grpo(PARAMS), ctx)
     assert figures["groups_dropped"] == figures["groups_played"] == 4 and figures["tokens_trained"] == 0
     assert 0 < figures["conversations_left_out"] < 16
+    assert figures["conversations_lost_by"]["human"] == figures["conversations_left_out"]
     state = tmp_path / "scratch" / "steps" / "2" / "model.safetensors"
     assert state.read_bytes() == (inputs.sft / "model" / "model.safetensors").read_bytes()
 

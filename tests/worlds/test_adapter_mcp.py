@@ -20,11 +20,14 @@ from typing import Any
 
 import pytest
 
+from flows.worlds import check
 from tasks.params import BadInput
 from tasks.rollout import TOOL_FAILURE
 from tasks.worlds import Action, ToolResult
 from tasks.worlds.adapters import from_mcp, server_file
+from tasks.worlds.places import shown
 from tasks.worlds.runtime import World
+from tests.worlds.servers import failing
 
 SERVERS = Path(__file__).parent / "servers"
 SHOP: dict[str, Any] = {
@@ -218,6 +221,23 @@ def test_mistakes_are_named_with_the_file(about: dict[str, Any], says: str, tmp_
     with pytest.raises(BadInput) as caught:
         build(tmp_path, **about)
     assert says in str(caught.value) and str(tmp_path / "mcp.yaml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Dies", "closed the connection; it died. Run its command by hand"),
+        ("Hangs", "did not answer within 1 s; it hangs, or call_seconds is too short. Run its command by hand"),
+        ("Babble", "It wrote to its standard output what is no JSON-RPC; a server must log to standard error. Run its command"),
+    ],
+)
+def test_the_check_names_tool_line_and_remedy(name: str, says: str) -> None:
+    """And waits for a server that hangs once in each process, not at every call."""
+    report = check.check(getattr(failing, name), 3, 0, 1, f"{failing.__name__}:{name}")
+    (found,) = report["calls"].findings
+    assert found.where == shown(str(SERVERS / f"{name.lower()}.yaml"), 2), "the line of its command"
+    assert "tool look fails when it is called as look()" in found.what and says in found.what
+    assert report["calls"].notes == ("no check below calls look",) and report["processes"].ok
 
 
 def test_a_world_file_that_is_none(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tasks.agents.scripted import ClientAgent
 from tasks.llm import Message, Request
 from tasks.params import BadInput
 from tasks.rollout import play
-from tasks.worlds import Outcome, Problem, Trajectory, trl
+from tasks.worlds import Outcome, Problem, Trajectory, to_trl
 from tasks.worlds.adapters import from_object
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.runtime import World
@@ -113,8 +113,8 @@ def trained(problem: Problem, scripts: Sequence[Sequence[Turn]], folder: Path) -
     def watched(completions: Any, environments: Any, prompts: Any, **more: Any) -> list[float | None]:
         metrics: dict[str, float] = {}
         more["log_metric"] = metrics.__setitem__
-        rewards = trl.reward(prompts, completions, environments, **more)
-        outcomes = [trl.outcome(one, [*p, *c]) for one, p, c in zip(environments, prompts, completions, strict=True)]
+        rewards = to_trl.reward(prompts, completions, environments, **more)
+        outcomes = [to_trl.outcome(one, [*p, *c]) for one, p, c in zip(environments, prompts, completions, strict=True)]
         answers = [[one["content"] for one in said if one["role"] == "tool"] for said in completions]
         hashes = [one._played.world.state_hash() for one in environments]
         seen.append(Seen(completions, hashes, answers, outcomes, rewards, trainer.tools, metrics))
@@ -140,8 +140,8 @@ def trained(problem: Problem, scripts: Sequence[Sequence[Turn]], folder: Path) -
         model=model,
         processing_class=tokenizer,
         args=config,
-        train_dataset=trl.dataset(world("retail"), [problem]),
-        environment_factory=trl.environment_factory(world("retail")),
+        train_dataset=to_trl.dataset(world("retail"), [problem]),
+        environment_factory=to_trl.environment_factory(world("retail")),
         reward_funcs=watched,
     )
     places = iter(range(len(scripts[0])))
@@ -182,8 +182,8 @@ def test_same_actions_same_outcome(tmp_path: Path) -> None:
 
 def started(name: str, problem: Problem) -> Any:
     here = WORLDS[name]()
-    environment = trl.environment_factory(here)()
-    environment.reset(**trl.dataset(here, [problem])[0])
+    environment = to_trl.environment_factory(here)()
+    environment.reset(**to_trl.dataset(here, [problem])[0])
     return environment
 
 
@@ -209,19 +209,19 @@ def test_refused_calls_say_the_same_and_change_nothing(tool: str, arguments: dic
 
 def test_two_environments_do_not_see_each_other_and_reset_is_clean() -> None:
     problem, here = task(), world("retail")
-    make = trl.environment_factory(here)
+    make = to_trl.environment_factory(here)
     one, two = make(), make()
-    row = trl.dataset(here, [problem])[0]
+    row = to_trl.dataset(here, [problem])[0]
     for environment in (one, two):
         environment.reset(**row)
     for action in problem.actions:
         getattr(one, action.name)(**action.arguments)
     said = [message_of(solved(problem)[-1])]
-    assert trl.outcome(one, said).reward == 1 and trl.outcome(two, said).reward == 0
+    assert to_trl.outcome(one, said).reward == 1 and to_trl.outcome(two, said).reward == 0
     assert two._played.world.diff() == "" and here.diff() == "" and one._played.world.diff() != ""
     one.reset(**row)
     assert one._played.world.state_hash() == two._played.world.state_hash() and one._played.calls == []
-    assert trl.outcome(one, said) == trl.outcome(two, said)
+    assert to_trl.outcome(one, said) == to_trl.outcome(two, said)
 
 
 def test_what_follows_the_end_does_not_count() -> None:
@@ -233,13 +233,13 @@ def test_what_follows_the_end_does_not_count() -> None:
     for action in problem.actions:
         content = getattr(environment, action.name)(**action.arguments)
         said += [message_of((action.name, action.arguments)), {"role": "tool", "name": action.name, "content": content}]
-    won = trl.outcome(environment, said)
+    won = to_trl.outcome(environment, said)
     assert won.reward == 1
     order = problem.actions[1].arguments
     refused = environment.cancel_order(**order, reason="no_longer_needed")
     assert json.loads(refused) == {"error": "the conversation has ended"}
     more = [message_of(("cancel_order", order)), {"role": "tool", "name": "cancel_order", "content": refused}, message_of("Bye.")]
-    assert trl.outcome(environment, [*said, *more]) == won
+    assert to_trl.outcome(environment, [*said, *more]) == won
 
 
 class Frail:
@@ -287,23 +287,23 @@ class Frail:
 
 def test_a_tools_own_failure_is_left_out() -> None:
     here = World.build(Frail, 3, 0)
-    environment = trl.environment_factory(here)()
+    environment = to_trl.environment_factory(here)()
     draft = {"instruction": "Leave.", "actions": [{"name": "leave", "arguments": {}}], "outputs": ["bye"]}
     problem = here.problem(draft, {"user_id": "a", "split": "train", "persona": ""})
-    row = trl.dataset(here, [problem])[0]
+    row = to_trl.dataset(here, [problem])[0]
     assert row["prompt"][1]["content"] == "Leave.", "without a scripted human the instruction opens"
     environment.reset(**row)
     said = environment.breaks(how=None, often=[], much=1)
     assert json.loads(said)["error"].startswith("tool failure: KeyError")
-    assert trl.reward([row["prompt"]], [[{"role": "tool", "name": "breaks", "content": said}]], [environment]) == [None]
+    assert to_trl.reward([row["prompt"]], [[{"role": "tool", "name": "breaks", "content": said}]], [environment]) == [None]
     environment.reset(**row)
-    assert trl.reward([row["prompt"]], [[message_of("Hm.")]], [environment]) == [0.0]
+    assert to_trl.reward([row["prompt"]], [[message_of("Hm.")]], [environment]) == [0.0]
 
 
 def test_the_user_says_everything_at_once() -> None:
     here = world("retail")
     problems = here.problems("train", 14, 0)
-    for row, problem in zip(trl.dataset(here, problems), problems, strict=True):
+    for row, problem in zip(to_trl.dataset(here, problems), problems, strict=True):
         system, user = row["prompt"]
         assert system["role"] == "system" and here.policy.strip() in system["content"] and user["role"] == "user"
         wanted = [problem.intent["zip"], *(value for one in problem.intent["requests"] for value in one["check"] if value[0] == "W")]
@@ -331,7 +331,7 @@ def test_schemas_are_the_worlds_own(name: str) -> None:
     from transformers.utils import get_json_schema
 
     here = World.build(Frail, 3, 0) if name == "frail" else WORLDS[name]()
-    environment = trl.environment_factory(here)()
+    environment = to_trl.environment_factory(here)()
     public = {member for member in dir(environment) if not member.startswith("_")}
     assert public == {*here.tools, "reset"}
     for schema in here.schemas():
@@ -360,7 +360,7 @@ def test_an_adapted_world() -> None:
     from transformers.utils import get_json_schema
 
     here = World.build(from_object(Desk, name="desk", policy="R1. Be kind.", writes=["note"]), 1, 0)
-    environment = trl.environment_factory(here)()
+    environment = to_trl.environment_factory(here)()
     assert environment.note(key="a", value={"b": 1}) == "kept" and environment._played.world.diff() != "" == here.diff()
     assert environment.note(key="a", value=7) == here.fork().call("note", {"key": "a", "value": 7}).content
     shown = get_json_schema(environment.note)["function"]
@@ -398,19 +398,19 @@ def test_what_cannot_be_shown_is_refused_by_name(name: str, about: dict[str, Any
     schema = {"type": "object", "properties": about, "required": list(about)}
     here.tools = {name: tool_of_schema(name, "Look.", schema, "read", (), "a test")}
     if not says:
-        assert trl.environment_factory(here)()
+        assert to_trl.environment_factory(here)()
         return
     with pytest.raises(BadInput) as caught:
-        trl.environment_factory(here)
+        to_trl.environment_factory(here)
     assert f"world retail: TRL cannot show tool '{name}' as it is: " in str(caught.value) and says in str(caught.value)
 
 
 def test_mistakes_of_the_user() -> None:
     with pytest.raises(BadInput, match="Give the trainer environment_factory"):
-        trl.reward([], [])
+        to_trl.reward([], [])
     with pytest.raises(BadInput, match="was not reset to a problem"):
-        trl.outcome(trl.environment_factory(world("retail"))(), [])
+        to_trl.outcome(to_trl.environment_factory(world("retail"))(), [])
     other = world("airline").problems("train", 1, 0)[0]
-    row = trl.dataset(world("airline"), [other])[0]
+    row = to_trl.dataset(world("airline"), [other])[0]
     with pytest.raises(BadInput, match="is of the world 'airline', its environment of 'retail'"):
-        trl.environment_factory(world("retail"))().reset(**row)
+        to_trl.environment_factory(world("retail"))().reset(**row)

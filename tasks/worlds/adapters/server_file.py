@@ -72,7 +72,7 @@ def read(path: Path) -> ServerFile:
 def lines(path: Path) -> dict[str, int]:
     """Key -> the line of the file in which it stands, for messages."""
     node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    return {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    return {key.value: key.start_mark.line + 1 for key, _ in node.value} if node is not None else {}
 
 
 def argv(command: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """A server that speaks the protocol by hand, and breaks it on demand: `python raw.py MODE`. It needs no library.
 
-mute: never answers. babble: answers a call with a line that is no JSON. wrong: answers a call with JSON that is no result.
+mute: never answers. dies: ends in a call. hangs: never answers a call. babble: answers a call with a line that is no JSON. wrong: answers a call with JSON that is no result.
 stubborn: works, and ends neither when its input closes nor when it is asked to.
 """
 
@@ -38,6 +38,10 @@ def answer(message: dict[str, Any]) -> None:
 
 def call(message: dict[str, Any], name: str) -> None:
     """A tool: the dump works, whatever the mode."""
+    if name == "look" and MODE == "dies":
+        os._exit(3)
+    if name == "look" and MODE == "hangs":
+        return
     if name == "look" and MODE == "babble":
         print("Looking ...", flush=True)
     elif name == "look" and MODE == "wrong":

@@ -8,7 +8,8 @@ How it departs from `tasks.rollout`, all by the ways of TRL 1.16:
 1. Nobody answers the agent: its first message without a call is its last. So the user's one line says everything, and a policy that
    wants a yes before a change cannot be kept. The reward never counts `policy`. With a simulated user, train in Cairn's rl room.
 2. TRL goes on after a tool that ends the conversation; the environment then refuses every call, and the grading sees no more.
-3. TRL itself answers calls of tools that there are not, and takes an answer that overflows `max_completion_length` back out.
+3. TRL itself answers calls of tools that there are not and calls whose arguments are no object, and takes an answer that overflows
+   `max_completion_length` out of the conversation, though its call was made.
 4. A model reads of a tool what `transformers` reads off a method: tools by name, no defaults, and a name where a description is
    missing. What that cannot say at all (patterns, bounds, nested objects) is refused.
 
