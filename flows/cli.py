@@ -47,6 +47,14 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="check the environment, and hash every byte of the cached artifacts")
     doctor.set_defaults(verify=True)
 
+    preview = commands.add_parser("preview", help="a few blueprints and conversations, shown readably; nothing is recorded")
+    preview.add_argument("stage", metavar="STAGE", choices=("generate",), help="generate")
+    preview.add_argument("-n", type=int, default=5, metavar="N", help="blueprints, shared evenly among the worlds (default: 5)")
+    preview.add_argument("--profile", default="", help="params of a profile instead of the workspace's")
+    preview.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a param")
+
+    _export(commands.add_parser("export", help="conversations as a data set for other trainers, with a card"))
+
     merge = commands.add_parser("merge", help="merge any checkpoints by a recipe, beside the road")
     merge.add_argument("recipe", metavar="RECIPE", help="YAML: method, base, experts, params (see the README)")
     merge.add_argument("out", metavar="FOLDER", help="the merged checkpoint; must not exist yet")
@@ -83,6 +91,20 @@ def parser() -> argparse.ArgumentParser:
     regrade.add_argument("--seed", type=int, default=None, help="of the run that made the trials (default: that of the active params)")
     regrade.add_argument("--out", default="", metavar="FILE", help="write the rows with their new verdicts here")
     return top
+
+
+def _export(export: argparse.ArgumentParser) -> None:
+    """cairn export generate, filter."""
+    export.add_argument("stage", metavar="STAGE", choices=("generate", "filter"), help="generate or filter: whose rows")
+    export.add_argument("out", metavar="FOLDER", help="for the data set; must not exist yet, or be empty")
+    export.add_argument("--format", choices=("messages", "sharegpt"), default="messages", help="messages + tools, or ShareGPT-like")
+    export.add_argument("--file", choices=("parquet", "jsonl"), default="parquet", help="of the rows (default: parquet)")
+    which = export.add_mutually_exclusive_group()
+    which.add_argument("--accepted", action="store_true", help="won (generate) or kept (filter) conversations alone; the default")
+    which.add_argument("--all", action="store_true", help="lost or dropped ones too; the column `accepted` tells")
+    export.add_argument("--split", choices=SPLITS, default="", help="one split (default: all, a file each)")
+    export.add_argument("--license", default="", metavar="ID", help="for the card, such as cc-by-4.0 (default: unknown)")
+    export.add_argument("--from", dest="source", default="", metavar="SOURCE", help="a folder or artifact:<identity> (default: data/)")
 
 
 def _world(world: argparse.ArgumentParser) -> None:

@@ -422,6 +422,23 @@ def regrade(asked: argparse.Namespace) -> int:
     return 0
 
 
+def preview(asked: argparse.Namespace) -> int:
+    """cairn preview: a few rows of a stage, made beside the road and shown."""
+    from flows.preview import show
+    from flows.run import open_plan
+    from tasks.settings import parse_override
+
+    show(open_plan(asked.profile, dict(parse_override(text) for text in asked.set)), asked.n)
+    return 0
+
+
+def export(asked: argparse.Namespace) -> int:
+    """cairn export: conversations as a data set for other trainers."""
+    from flows.export import run
+
+    return run(asked)
+
+
 def world(asked: argparse.Namespace) -> int:
     """cairn world: write, prove or play a world."""
     from flows.worlds.command import run

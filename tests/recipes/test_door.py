@@ -32,7 +32,7 @@ ARMS = {"a": {"new": 0.7, "old": 0.2, "regret": 0.01}, "b": {"new": 0.6, "old": 
 
 
 def test_the_recipes_are_their_files() -> None:
-    assert recipes.names() == ("breadcrumbs", "domain_adaptation", "lt_sft")
+    assert recipes.names() == ("apigen_mt", "breadcrumbs", "domain_adaptation", "lt_sft")
 
 
 @pytest.mark.parametrize("slug", recipes.names())
@@ -99,5 +99,5 @@ def test_a_mistake_of_the_users_ends_with_2_and_no_traceback() -> None:
 
 
 def test_without_a_name_the_command_says_the_names() -> None:
-    with pytest.raises(BadInput, match="name a recipe: breadcrumbs, domain_adaptation, lt_sft"):
+    with pytest.raises(BadInput, match="name a recipe: apigen_mt, breadcrumbs, domain_adaptation, lt_sft"):
         __main__.main([])

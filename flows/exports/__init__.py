@@ -1,0 +1,1 @@
+"""Conversations as data sets that other trainers read: the formats, the rows' sources and the card."""

@@ -1,0 +1,108 @@
+"""Where the conversations of an export come from: the artifact of a stage, its worlds, its blueprints, and how it was made.
+
+An artifact's folder holds rows alone. What is known of the run that made it (params, roles, seed, inputs) is the record of its key in
+the store, found by the artifact's identity; a folder from elsewhere has none, and the card then says only what the rows say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.params import BadInput
+
+if TYPE_CHECKING:
+    from tasks.artifact import Store
+
+FILES = {"generate": "trajectories.parquet", "filter": "dataset.parquet"}
+"""Stage -> the file with its conversations."""
+PARTS = ("state", "outputs", "required")
+"""Parts of the outcome whose product is the reward."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One artifact. stage: generate or filter. folder: with its rows. worlds: frozen worlds. generate: folder with the blueprints, or
+    None. records: stage -> what the store recorded when the artifact was made ({"identity", "parts", "figures"}); may lack stages."""
+
+    stage: str
+    folder: Path
+    worlds: Path
+    generate: Path | None
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Every conversation, with `accepted` and the `reason` why not."""
+        from tasks import rows
+
+        schema = {"generate": rows.TRAJECTORY, "filter": rows.DATASET}[self.stage]
+        for row in rows.read_rows(self.folder / FILES[self.stage], schema, group=256):
+            if self.stage == "filter":
+                yield {**row, "accepted": row["keep"]}
+            else:
+                yield {**row, "accepted": bool(row["reward"]), "reason": ", ".join(part for part in PARTS if not row[part])}
+
+    @cached_property
+    def desks(self) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+        """World -> (system message with the whole policy, tool schemas), read from the frozen files: no world's code is needed."""
+        from tasks.worlds.folder import read_json
+
+        found = {}
+        for about in sorted(self.worlds.glob("*/world.json")):
+            policy = (about.parent / "policy.md").read_text(encoding="utf-8").strip()
+            name = read_json(about)["name"]
+            found[name] = (f"You are the {name} agent.\n\n{policy}".strip(), read_json(about.parent / "schemas.json"))
+        return found
+
+    def desk(self, world: str) -> tuple[str, list[dict[str, Any]]]:
+        """System message and tools of a world; BadInput when it is not among the worlds."""
+        if world not in self.desks:
+            known = ", ".join(self.desks) or "none"
+            raise BadInput(f"{self.worlds}: no frozen world {world!r}, which the conversations are about; there: {known}.")
+        return self.desks[world]
+
+
+def find(stage: str, text: str, project: Path, store: Store) -> Source:
+    """The source that `text` names: "" for data/<stage>, a folder, or artifact:<identity>. BadInput when its rows are not there."""
+    from flows.sources import checkpoint
+
+    default = project / "data" / stage
+    if not text and not default.is_dir():
+        raise BadInput(f"data/{stage} is not there; `cairn run --to {stage}` makes it, or name an artifact with --from.")
+    folder = checkpoint(text, project, store) if text else default
+    if not (folder / FILES[stage]).is_file():
+        raise BadInput(f"{text or default}: no {FILES[stage]} here, so it is not what stage {stage!r} leaves.")
+    records = _records(stage, store.hashes.path(folder), store)
+    parts = records[stage]["parts"] if stage in records else {"inputs": {}}
+    worlds = _input("worlds", parts, store, folder)
+    generate = folder if stage == "generate" else _input("generate", parts, store, folder)
+    if worlds is None:
+        raise BadInput(f"{folder}: the frozen worlds of its conversations are neither in the store nor beside it; `dvc pull` may help.")
+    return Source(stage, folder, worlds, generate, records)
+
+
+def _input(name: str, parts: Mapping[str, Any], store: Store, folder: Path) -> Path | None:
+    """The artifact that was this input; or, when there is no record or its bytes are gone, what lies beside the folder."""
+    identity = parts["inputs"].get(name)
+    if identity and store.has(identity):
+        return store.view(identity)
+    beside = folder.parent / name
+    return beside if beside.is_dir() and (not identity or store.hashes.path(beside) == identity) else None
+
+
+def _records(stage: str, identity: str, store: Store) -> dict[str, Mapping[str, Any]]:
+    """The record of the artifact and those of its inputs."""
+    found: dict[str, Mapping[str, Any]] = {}
+    wanted = [(stage, identity)]
+    everything = [json.loads(path.read_text()) for path in sorted((store.state / "keys").glob("*.json"))]
+    while wanted:
+        name, one = wanted.pop()
+        record = next((entry for entry in everything if entry["identity"] == one and entry["parts"]["stage"] == name), None)
+        if record and name not in found:
+            found[name] = record
+            wanted += list(record["parts"]["inputs"].items())
+    return found

@@ -1,0 +1,227 @@
+"""`cairn preview generate`: a few blueprints and their conversations, before anybody pays for the rest.
+
+The method runs in a folder of its own that is thrown away, with its count of problems made small; nothing is recorded, and `data/`
+stays as it is. The first blueprints of a run have seen no example, so that with the same params, seed and worlds these are the
+blueprints with which the run itself begins (and where answers of a model are cached, they are paid for once).
+
+Any method of the generate room can be previewed: what is shown are the rows that it leaves. Its count of problems a world must be a
+param `problems`; one called `rounds` is set to 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.shown import Page, blueprint, blueprints, conversation
+from tasks.params import BadInput, validate
+
+if TYPE_CHECKING:
+    from tasks.execute import Plan
+
+STAGE = "generate"
+MOST = 100
+"""Blueprints of one preview; who wants more runs the stage."""
+STATS = ("tasks.llm.endpoint", "stats")
+"""Module and function that tell what the calls of a run (by its key) have cost: role -> figure -> number. Without that module no role
+is an endpoint."""
+COSTS = ("calls", "cached", "tokens_in", "tokens_out", "money")
+"""Figures of a role: answers paid for, answers that were known already, tokens and money of the paid ones."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a preview made. rows of BLUEPRINT and TRAJECTORY, in the order of their files; gates: problem_id -> agent -> 0 or 1; spent:
+    role -> figure of COSTS -> number, of the roles that are endpoints."""
+
+    asked: int
+    blueprints: Sequence[Mapping[str, Any]] = ()
+    trajectories: Sequence[Mapping[str, Any]] = ()
+    gates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def make(plan: Plan, count: int, progress: Any) -> Made:
+    """Make `count` blueprints, shared evenly among the worlds, and play them. BadInput for what a user can get wrong."""
+    if not 1 <= count <= MOST:
+        raise BadInput(f"-n {count}: a preview shows 1 to {MOST} blueprints; `cairn run --to {STAGE}` makes them all.")
+    with tempfile.TemporaryDirectory(prefix="preview-") as name:
+        work = Path(name)
+        worlds = _worlds(plan, work / "frozen")
+        folders = sorted(path.parent for path in worlds.glob("*/world.json"))
+        made = Made(count)
+        for place, folder in enumerate(folders):
+            share = count // len(folders) + (place < count % len(folders))
+            if share:
+                made = _joined(made, _run(plan, folder, share, work / f"world{place}", progress))
+    return made
+
+
+def _joined(one: Made, two: Made) -> Made:
+    return Made(
+        one.asked,
+        [*one.blueprints, *two.blueprints],
+        [*one.trajectories, *two.trajectories],
+        {**one.gates, **two.gates},
+        {role: _added(one.spent.get(role, {}), two.spent.get(role, {})) for role in {**one.spent, **two.spent}},
+    )
+
+
+def _added(one: Mapping[str, float], two: Mapping[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0) + two.get(name, 0) for name in COSTS}
+
+
+def _worlds(plan: Plan, folder: Path) -> Path:
+    """The frozen worlds: from the store when the stage ran with these params, else frozen now, as the stage would."""
+    from tasks.execute import call, context, sharded
+
+    job = plan.job("worlds", {})
+    if found := plan.store.find(job.key):
+        return plan.store.view(found.identity)
+    folder.mkdir(parents=True)
+    scratch = folder.with_name("scratch")
+    spec = job.spec(folder, scratch, {})
+    call(spec, context(spec, _quiet, _quiet, sharded(scratch)))
+    return folder
+
+
+def _quiet(*_: object) -> None:
+    """Freezing takes a second; nobody watches it."""
+
+
+def _run(plan: Plan, world: Path, count: int, work: Path, progress: Any) -> Made:
+    """The method on one world, with `count` problems."""
+    from tasks import rows
+    from tasks.execute import call, context, sharded
+
+    worlds, out = work / "worlds", work / "out"
+    shutil.copytree(world, worlds / world.name)
+    out.mkdir(parents=True)
+    job = plan.job(STAGE, {"worlds": plan.store.hashes.path(worlds)})
+    spec = {**job.spec(out, work, {"worlds": worlds}), "params": _small(job, count)}
+    call(spec, context(spec, _quiet, progress, sharded(work)))
+    made = list(rows.read_rows(out / "blueprints.parquet", rows.BLUEPRINT))
+    played = list(rows.read_rows(out / "trajectories.parquet", rows.TRAJECTORY))
+    return Made(count, made, played, _gates(world, made), stats(job.key.digest))
+
+
+def _small(job: Any, count: int) -> dict[str, Any]:
+    """The method's params with `count` problems in one round."""
+    given = job.params.model_dump(mode="json")
+    if "problems" not in given:
+        raise BadInput(
+            f"method {job.method!r} has no param `problems`, so a preview cannot be made small. "
+            f"`cairn run --only {STAGE}` with small params of its own shows what it does."
+        )
+    small = {**given, "problems": count, **({"rounds": 1} if "rounds" in given else {})}
+    checked = validate(job.module.Params, small, f"{STAGE}.{job.method}, for a preview of {count}")
+    if hasattr(job.module, "check"):
+        job.module.check(checked)
+    return checked.model_dump(mode="json")
+
+
+def _gates(world: Path, made: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, int]]:
+    """The gate's scores of every blueprint that came as far; rows hold the verdict alone."""
+    from tasks import rows
+    from tasks.generate.core.gate import gate
+    from tasks.worlds.runtime import load
+
+    problems = [rows.problem_of(row) for row in made if row["status"] in ("accepted", "failed_gate")]
+    scored = gate(load(world), problems) if problems else []
+    return {problem.problem_id: scores for problem, (_, scores) in zip(problems, scored, strict=True)}
+
+
+def lines(made: Made, page: Page) -> Iterator[str]:
+    """The whole preview as text."""
+    groups = blueprints(made.blueprints)
+    for number, attempts in enumerate(groups, 1):
+        yield page.ink("-" * page.width, "dim")
+        title = f"{attempts[0]['world']}, blueprint {number} of {len(groups)}"
+        yield from blueprint(attempts, title, made.gates, page)
+        played = [row for row in made.trajectories if row["problem_id"] == attempts[-1]["problem_id"]]
+        for place, row in enumerate(played if attempts[-1]["status"] == "accepted" else (), 1):
+            yield ""
+            yield from conversation(row, f"conversation {place} of {len(played)}", page)
+        yield ""
+    yield page.ink("-" * page.width, "dim")
+    yield from _sum(made, groups)
+    yield from bill(made.spent, made.asked)
+
+
+def _sum(made: Made, groups: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    accepted = sum(attempts[-1]["status"] == "accepted" for attempts in groups)
+    won = sum(row["reward"] for row in made.trajectories)
+    told = f"{accepted} of {len(groups)} blueprints accepted in {len(made.blueprints)} attempts"
+    yield f"{told}; {won} of {len(made.trajectories)} conversations won. Nothing was recorded."
+
+
+def stats(run: str) -> Mapping[str, Mapping[str, float]]:
+    """What a run of this process has asked of endpoints, role -> figures; empty where no role is one."""
+    module, function = STATS
+    if importlib.util.find_spec(module) is None:
+        return {}
+    told: Mapping[str, Mapping[str, float]] = getattr(importlib.import_module(module), function)(run)
+    return told
+
+
+def bill(spent: Mapping[str, Mapping[str, float]], problems: int) -> Iterator[str]:
+    """Calls, tokens and money of each role, so far and for 1,000 problems. money: in the currency of the prices in the params.
+
+    For 1,000 problems answers that came from the cache count as if they had to be paid for, at the price of the paid ones.
+    """
+    if not spent:
+        yield "Every role is a script or a checkpoint in this process: there is nothing to pay."
+        return
+    yield f"{'role':<14}" + "".join(f"{name:>14}" for name in COSTS)
+    yield from _table(spent, "so far")
+    asked = {role: one.get("calls", 0) + one.get("cached", 0) for role, one in spent.items()}
+    scale = {role: 1000 / problems * asked[role] / max(1, one.get("calls", 0)) for role, one in spent.items()}
+    yield from _table(
+        {role: {name: one.get(name, 0) * scale[role] for name in COSTS if name != "cached"} for role, one in spent.items()},
+        "for 1,000 problems, nothing cached (an estimate)",
+    )
+    if unknown := [role for role, one in spent.items() if asked[role] and not one.get("calls", 0)]:
+        yield f"All answers of {', '.join(unknown)} came from the cache, so their price is not known here."
+
+
+def _table(costs: Mapping[str, Mapping[str, float]], label: str) -> Iterator[str]:
+    total: dict[str, float] = {}
+    for figures in costs.values():
+        total = _added(total, figures)
+    for role, figures in [*costs.items(), ("all", total)]:
+        yield f"{role:<14}" + "".join(_figure(figures.get(name, 0), name) for name in COSTS) + f"   {label}"
+
+
+def _figure(value: float, name: str) -> str:
+    return f"{value:>14,.4f}" if name == "money" else f"{value:>14,.0f}"
+
+
+def page_of(stream: Any) -> Page:
+    """As wide as the terminal, with colours; 130 characters without them where the text goes elsewhere."""
+    if not stream.isatty():
+        return Page()
+    return Page(width=max(60, shutil.get_terminal_size().columns), colour=True)
+
+
+def show(plan: Plan, count: int) -> None:
+    """Make a preview and print it; progress goes to the error stream."""
+    from flows.console import Console
+
+    console = Console()
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        console(STAGE, "progress", {"done": done, "total": total, "note": note})
+
+    made = make(plan, count, progress)
+    if console.live:
+        print("\r\x1b[2K", end="", file=console.stream, flush=True)
+    page = page_of(sys.stdout)
+    for line in lines(made, page):
+        print(line)
