@@ -5,7 +5,7 @@ stays as it is. The first blueprints of a run have seen no example, so that with
 blueprints with which the run itself begins (and where answers of a model are cached, they are paid for once).
 
 Any method of the generate room can be previewed: what is shown are the rows that it leaves. Its count of problems a world must be a
-param `problems`; one called `rounds` is set to 1.
+param `problems`.
 """
 
 from __future__ import annotations
@@ -113,14 +113,14 @@ def _run(plan: Plan, world: Path, count: int, work: Path, progress: Any) -> Made
 
 
 def _small(job: Any, count: int) -> dict[str, Any]:
-    """The method's params with `count` problems in one round."""
+    """The method's params with `count` problems."""
     given = job.params.model_dump(mode="json")
     if "problems" not in given:
         raise BadInput(
             f"method {job.method!r} has no param `problems`, so a preview cannot be made small. "
             f"`cairn run --only {STAGE}` with small params of its own shows what it does."
         )
-    small = {**given, "problems": count, **({"rounds": 1} if "rounds" in given else {})}
+    small = {**given, "problems": count}
     checked = validate(job.module.Params, small, f"{STAGE}.{job.method}, for a preview of {count}")
     if hasattr(job.module, "check"):
         job.module.check(checked)

@@ -1,4 +1,4 @@
-"""What Prefect's UI shows while a stage runs: a progress artifact per stage (and per part of one), with the calls to models beside it."""
+"""What Prefect's UI shows while a stage runs: an artifact for the progress of each part, and one for the calls to models."""
 
 from __future__ import annotations
 

@@ -50,7 +50,8 @@ class Context:
     shards:   shards(name, work, items, shard_size) yields work(shard) in order. A shard is the unit of caching, retry and
               distribution: results of finished shards are found again after a kill. `work` returns something JSON-able.
     prompt:   how much the agent's system prompt carries: tools (full, names, none) and policy (full, none).
-    role:     role(name, world) gives the client that plays a model's role (generator, judge, human, agent, critic ...).
+    role:     role(name, world) gives the client that plays a model's role (generator, judge, human, agent, critic ...). Where several
+              models play one in turn, "judge/2" is the second; LookupError when there is none. See `panel`.
     """
 
     seed: int
@@ -63,6 +64,15 @@ class Context:
     shards: Callable[..., Iterator[Any]] = in_order
     role: Callable[..., Client] = _no_roles
     prompt: Mapping[str, str] = field(default_factory=lambda: {"tools": "none", "policy": "none"})
+
+    def panel(self, name: str, world: str = "") -> list[Client]:
+        """The clients of a role that several models may play in turn (`others` in its configuration); one, for most."""
+        members = [self.role(name, world)]
+        while True:
+            try:
+                members.append(self.role(f"{name}/{len(members) + 1}", world))
+            except LookupError:
+                return members
 
     def seed_for(self, *names: object) -> int:
         """A seed for something named: independent of the order in which things are done."""

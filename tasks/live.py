@@ -21,8 +21,8 @@ Progress = Callable[[int, int, str], None]
 def telling(
     watch: Callable[[str, str, Mapping[str, Any]], None], stage: str, run: str, progress: Progress, every: float = EVERY
 ) -> Iterator[Progress]:
-    """Tell the watcher of the event "calls" while the block runs: {roles, done, total, seconds, last}. Gives the progress to hand to the
-    method, from which `done` and `total` are taken. run: names the run in `tasks.llm.endpoint.stats`."""
+    """Tell the watcher of the event "calls" while the block runs: {roles, done, total, seconds, last}. Gives the progress to hand to
+    the method, from which `done` and `total` are taken. run: names the run in `tasks.llm.endpoint.stats`."""
     seen = {"done": 0, "total": 0}
     start, over = time.monotonic(), threading.Event()
 

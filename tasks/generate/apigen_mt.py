@@ -162,8 +162,8 @@ class _Round:
 
 def _prover(world: World, author: str, attempts: int, params: Params, ctx: Context) -> Prover:
     known = {name: getattr(params, name) for name in Rules.__dataclass_fields__ if name != "attempts"}
-    judge, feedback = ctx.role("judge", world.name), ctx.role("feedback", world.name)
-    return Prover(world, ctx.role(author, world.name), judge, feedback, Rules(attempts=attempts, **known))
+    judges, feedback = ctx.panel("judge", world.name)[: params.judges], ctx.role("feedback", world.name)
+    return Prover(world, ctx.role(author, world.name), judges, feedback, Rules(attempts=attempts, **known))
 
 
 def _drafting(world: World, examples: Mapping[str, list[dict[str, Any]]], params: Params, ctx: Context) -> Any:

@@ -36,10 +36,22 @@ def maker(roles: Mapping[str, Mapping[str, Any]], worlds: str | Path | None, see
 
     @cache
     def role(name: str, world: str = "") -> Client:
+        name, _, number = name.partition("/")
         wanted = roles.get(name, {"backend": "scripted", "errors": {}})
+        if number:
+            wanted = _another(name, int(number), wanted)
         return _BACKENDS[wanted["backend"]](name, wanted, loaded(world) if world else None, seed)
 
     return role
+
+
+def _another(name: str, number: int, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of the second, third ... model of a role."""
+    others = wanted.get("others") or ()
+    if number - 2 >= len(others):
+        raise LookupError(f"role {name!r} has {1 + len(others)} models")
+    found: Mapping[str, Any] = others[number - 2]
+    return found
 
 
 def _scripted(name: str, wanted: Mapping[str, Any], world: Any, seed: int) -> Client:

@@ -106,8 +106,10 @@ def says(replies: Iterable[str], output: str) -> bool:
 
 
 def replies_of(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the agent said to the user."""
-    return [str(message.get("content") or "") for message in messages if message["role"] == "assistant"]
+    """What the agent said to the user, who does not hear the words beside a tool call."""
+    return [
+        str(message.get("content") or "") for message in messages if message["role"] == "assistant" and not message.get("tool_calls")
+    ]
 
 
 def called(calls: Iterable[tuple[Action, Any]], wanted: Action) -> bool:

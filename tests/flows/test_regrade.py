@@ -69,7 +69,7 @@ def test_nothing_changed(stored: Path, road: Path, tmp_path: Path) -> None:
     assert found.rows == found.graded == 32 and not found.left and not found.lost and not found.won
     assert found.before == found.after == sum(row["reward"] for row in read(stored)) and not found.hashes and not found.answers
     assert read(tmp_path / "again.parquet") == read(stored) and stored.read_bytes() == before
-    versions = "outputs 1, policy 1, required 1, state 1"
+    versions = "outputs 2, policy 1, required 1, state 1"
     assert found.notes == [f"grading that is stored: {versions}; present: {versions}"]
     assert list(tmp_path.iterdir()) == [tmp_path / "again.parquet"]
 
@@ -95,11 +95,11 @@ def test_a_part_of_the_grading_changes(
     silent = [row for row in read(stored) if not row["outputs"]]
     assert silent
     monkeypatch.setattr(grading, "outputs_said", lambda trajectory: True)
-    monkeypatch.setitem(GRADING, "outputs", 2)
+    monkeypatch.setitem(GRADING, "outputs", 3)
     assert main(["regrade", str(stored), "--out", str(tmp_path / "again.parquet")]) == 0
     said = capsys.readouterr().out.splitlines()
     assert (
-        said[0] == "grading that is stored: outputs 1, policy 1, required 1, state 1; present: outputs 2, policy 1, required 1, state 1"
+        said[0] == "grading that is stored: outputs 2, policy 1, required 1, state 1; present: outputs 3, policy 1, required 1, state 1"
     )
     line = next(one for one in said if one.startswith("outputs "))
     assert line.split()[1:3] == ["0", str(len(silent))] and silent[0]["problem_id"] in line

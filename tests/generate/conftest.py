@@ -71,7 +71,7 @@ Make = Callable[..., Made]
 
 @pytest.fixture
 def make(folder: Path, tmp_path: Path) -> Make:
-    """make(errors={role: {error: rate}}, clients={role: Client}, seed=0, shards=through_json, bank=None, **params) -> Made."""
+    """make(errors={role: {error: rate}}, clients={role: Client}, seed=0, shards=through_json, pinned=None, **params) -> Made."""
     count = iter(range(1000))
 
     def run(
@@ -79,7 +79,7 @@ def make(folder: Path, tmp_path: Path) -> Make:
         clients: Mapping[str, Client] | None = None,
         seed: int = 0,
         shards: Callable[..., Iterator[Any]] = through_json,
-        bank: Path | None = None,
+        pinned: Path | None = None,
         **params: Any,
     ) -> Made:
         out = tmp_path / f"out{next(count)}"
@@ -92,7 +92,7 @@ def make(folder: Path, tmp_path: Path) -> Make:
 
         ctx = Context(seed=seed, out=out, scratch=tmp_path, role=role, shards=shards)
         values = {"problems": 30, "round_size": 10, "shard_size": 7, **params}
-        figures = apigen_mt.run(Inputs(folder, bank), apigen_mt.Params(**values), ctx)
+        figures = apigen_mt.run(Inputs(folder, pinned), apigen_mt.Params(**values), ctx)
         return Made(
             json.loads(json.dumps(figures)),
             list(rows.read_rows(out / "blueprints.parquet", rows.BLUEPRINT)),

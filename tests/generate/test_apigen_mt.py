@@ -232,6 +232,7 @@ class TestRecombination:
         made = make(problems=90, recombine=1.0, validation=0.0)
         refused = [row for row in made.blueprints if row["source_ids"] and row["status"] != "accepted"]
         assert {row["status"] for row in refused} >= {"failed_exec"} and all(row["fail_reason"] for row in refused)
+        assert any("is undone by another" in row["fail_reason"] for row in refused), "wishes that undo each other are refused too"
         assert all(row["attempt"] == 0 for row in made.blueprints if row["source_ids"])
 
     def test_one_instruction_says_every_wish_once(self, make: Make) -> None:

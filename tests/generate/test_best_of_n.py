@@ -93,3 +93,10 @@ def test_several_requests_keep_their_order() -> None:
     critic = _Marks({"a": _score(1), "b": _score(2), "c": _score(3), "d": _score(0)})
     said = BestOfN(_Lines(["a", "b", "c", "d"]), critic, 2).complete([Request(DESK_ASKS)] * 2)
     assert [line["content"] for line in said] == ["b", "c"]
+
+
+def test_an_empty_line_is_no_candidate_while_there_is_another() -> None:
+    """A critic that likes silence cannot end the talk with it; without any words there is nothing else to say."""
+    critic = _Marks({"": _score(10), "12345": _score(9), "Hm.": _score(1)})
+    assert BestOfN(_Lines(["", "12345", "Hm."]), critic, 3).complete([Request(DESK_ASKS)])[0]["content"] == "12345"
+    assert BestOfN(_Lines(["", " "]), critic, 2).complete([Request(DESK_ASKS)])[0]["content"] == ""

@@ -12,8 +12,9 @@ from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 
 from tasks.generate.core import prompts
-from tasks.generate.core.checks import check
+from tasks.generate.core.checks import check, undone
 from tasks.generate.core.gate import gate
+from tasks.worlds import Action
 from tasks.worlds.runtime import World
 
 
@@ -109,3 +110,17 @@ def test_prompts_are_strict_and_sandboxed(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_value_is_never_a_template() -> None:
     text = prompts.render("feedback", task={"instruction": "{{ 7 * 7 }}"}, failures=["{% raise %}"])
     assert "{{ 7 * 7 }}" in text and "49" not in text
+
+
+def test_tasks_that_undo_each_other_by_hand(world: World, case: Any) -> None:
+    """Two addresses for one order: the first leaves no trace. An address and a cancellation, or a look-up, leave theirs."""
+    order = case[1]["actions"][-1]["arguments"]["order_id"]
+
+    def move(address: str) -> tuple[Action, ...]:
+        return (Action("get_order", {"order_id": order}), Action("change_address", {"order_id": order, "address": address}, "write"))
+
+    cancel = (Action("cancel_order", {**case[1]["actions"][-1]["arguments"]}, "write"),)
+    assert undone(world, [move("28 Hill Street"), move("71 Hill Street")]) == "what task 1 changes is undone by another"
+    assert undone(world, [move("28 Hill Street"), move("28 Hill Street")]), "the same wish twice is one wish"
+    assert undone(world, [move("28 Hill Street"), cancel]) == "" == undone(world, [move("28 Hill Street"), move("1 Oak Road")[:1]])
+    assert undone(world, []) == ""

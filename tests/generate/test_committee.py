@@ -18,28 +18,29 @@ def _answer(*lost: str) -> tuple[dict[str, Any], str]:
 
 
 QUIET = [dict.fromkeys(CRITERIA, False)] * 3
+JUDGES = ("a#1", "a#2", "b#3")
 
 
 def test_hand_worked_votes() -> None:
     """Judges give 4, 3 (no creativity), 2 (no creativity, no satisfaction): the mean is (4 + 3 + 2) / 3 = 3.0. Creativity has one
     vote of three and loses; satisfaction has two of three and holds. 3.0 is not above 3.0."""
-    verdict = count([_answer(), _answer("creativity"), _answer("creativity", "satisfaction")], QUIET, "j")
+    verdict = count([_answer(), _answer("creativity"), _answer("creativity", "satisfaction")], QUIET, JUDGES)
     assert verdict.average == pytest.approx(3.0)
     assert verdict.majority == {"correctness": 1, "completeness": 1, "satisfaction": 1, "creativity": 0}
     assert not verdict.accepts(3.0, every_criterion=False)
     assert verdict.accepts(2.9, every_criterion=False) and not verdict.accepts(2.9, every_criterion=True)
     assert verdict.reasons == ("creativity: no creativity", "satisfaction: no satisfaction")
-    assert [vote["judge"] for vote in verdict.votes] == ["j#1", "j#2", "j#3"]
+    assert [vote["judge"] for vote in verdict.votes] == list(JUDGES)
 
 
 def test_one_judge_without_noise_is_the_judge() -> None:
     """The limit of a committee of one: its verdict is the answer itself."""
-    verdict = count([_answer("completeness")], QUIET[:1], "j")
+    verdict = count([_answer("completeness")], QUIET[:1], JUDGES[:1])
     assert verdict.average == 3.0 and verdict.majority == {name: int(name != "completeness") for name in CRITERIA}
 
 
 def test_an_unreadable_vote_counts_as_refusal_and_is_counted() -> None:
-    verdict = count([_answer(), _answer(), ({}, "the answer is empty")], QUIET, "j")
+    verdict = count([_answer(), _answer(), ({}, "the answer is empty")], QUIET, JUDGES)
     assert verdict.unreadable == 1 and verdict.average == pytest.approx(8 / 3)
     assert all(verdict.majority.values()) and "unreadable vote" in verdict.votes[2]["reason"]
 
@@ -69,9 +70,13 @@ def test_flips_have_the_rate_and_the_correlation() -> None:
 class _Echo:
     """A judge that is no script: it refuses whatever holds the word 'bad'."""
 
-    name, revision = "echo", "1"
+    revision = "1"
+
+    def __init__(self, name: str = "echo") -> None:
+        self.name, self.batches = name, list[int]()
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
+        self.batches.append(len(requests))
         return [
             {"content": json.dumps(_answer("correctness" if "bad" in request.messages[0]["content"] else "")[0])}
             for request in requests
@@ -80,5 +85,14 @@ class _Echo:
 
 def test_questions_are_asked_in_one_batch_and_answers_go_to_their_question() -> None:
     questions = [{"task": {"instruction": text}, "trace": [], "diff": "", "policies": {}} for text in ("good", "bad", "good")]
-    verdicts: list[Verdict] = ask(_Echo(), questions, [1, 2, 3], judges=3, eta=0.0, rho=0.0)
+    verdicts: list[Verdict] = ask([_Echo()], questions, [1, 2, 3], judges=3, eta=0.0, rho=0.0)
     assert [verdict.average for verdict in verdicts] == [4.0, 3.0, 4.0]
+
+
+def test_several_models_judge_in_turn() -> None:
+    """Five judges of two models: the first model is judges 1, 3 and 5; each is asked once, and the votes name who gave them."""
+    one, other = _Echo("one"), _Echo("other")
+    questions = [{"task": {"instruction": text}, "trace": [], "diff": "", "policies": {}} for text in ("good", "bad")]
+    verdicts = ask([one, other], questions, [1, 2], judges=5, eta=0.0, rho=0.0)
+    assert [vote["judge"] for vote in verdicts[0].votes] == ["one#1", "other#2", "one#3", "other#4", "one#5"]
+    assert (one.batches, other.batches) == ([6], [4]) and [verdict.average for verdict in verdicts] == [4.0, 3.0]

@@ -95,13 +95,13 @@ def test_an_edited_judge_asks_judges_alone(make: Make, clients: Any, tmp_path: P
     memory = Memory()
     first = make(clients=clients(memory), problems=40)
     (tmp_path / "bank.json").write_bytes(first.files["bank.json"])
-    assert make(clients=clients(memory), problems=40, bank=tmp_path / "bank.json").files == first.files and not memory.asked
+    assert make(clients=clients(memory), problems=40, pinned=tmp_path / "bank.json").files == first.files and not memory.asked
 
     def reworded(name: str, **values: Any) -> str:
         return render(name, **values) + ("\nBe strict." if name == "judge" else "")
 
     monkeypatch.setattr(committee, "render", reworded)
-    again = make(clients=clients(memory), problems=40, bank=tmp_path / "bank.json")
+    again = make(clients=clients(memory), problems=40, pinned=tmp_path / "bank.json")
     judged = sum(len(row["judge_scores"]) for row in again.blueprints)
     assert set(memory.asked) == {"judge"} and memory.asked["judge"] == judged
     assert again.files["trajectories.parquet"] == first.files["trajectories.parquet"]
@@ -125,7 +125,7 @@ def test_an_edited_judge_asks_judges_alone(make: Make, clients: Any, tmp_path: P
                 for request, answer in zip(requests, found, strict=True)
             ]
 
-    changed = make(clients={**made, "judge": Stricter()}, problems=40, recombine=0, bank=tmp_path / "bank.json")
+    changed = make(clients={**made, "judge": Stricter()}, problems=40, recombine=0, pinned=tmp_path / "bank.json")
     assert 1 <= memory.asked["generator"] == memory.asked["feedback"] <= 3, "further attempts at the one item"
     others = [[row for row in made.blueprints if row["seed"] != victim["seed"] and not row["source_ids"]] for made in (again, changed)]
     assert others[0] == others[1]

@@ -74,7 +74,7 @@ def test_7_hashes_and_generated_ids_are_the_same_in_every_process(make: Make, fo
 def test_12_the_bank_stays_within_its_caps_over_all_rounds(make: Make, world: Any) -> None:
     """A bank of 10 with a share of 0.2: over all prompts of a split at most 10 different examples, at most 2 of one walk or family."""
     spy = Spy(scripted.client("generator", world, {}, 0))
-    made = make(clients={"generator": spy}, problems=120, rounds=6, validation=0.3, recombine=0, bank=10, bank_per_walk=0.2)
+    made = make(clients={"generator": spy}, problems=120, round_size=20, validation=0.3, recombine=0, bank=10, bank_per_walk=0.2)
     kind = {row["instruction"]: tuple(row["walk"] or [row["family"]]) for row in made.accepted.values()}
     seen: dict[str, set[str]] = {"train": set(), "validation": set()}
     for request in spy.asked:

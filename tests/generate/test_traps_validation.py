@@ -53,7 +53,7 @@ def problem_action(world: Any, one: dict[str, Any]) -> Any:
 def test_the_feedback_is_about_all_reasons_and_reaches_the_next_attempt(make: Make, world: Any) -> None:
     """A plan is asked for each refused attempt but the last one; it is given every failure text, and the author hears its words."""
     feedback, author = Spy(_client("feedback", world)), Spy(_client("generator", world, **ERRORS["generator"]))
-    made = make(ERRORS, clients={"feedback": feedback, "generator": author}, problems=40, rounds=1, recombine=0)
+    made = make(ERRORS, clients={"feedback": feedback, "generator": author}, problems=40, round_size=40, recombine=0)
     told = Counter("; ".join(map(str, blocks(request.messages, "failures")[0])) for request in feedback.asked)
     assert told == Counter(row["fail_reason"] for row in made.blueprints if row["feedback"])
     last = {row["seed"]: row["attempt"] for row in made.blueprints}
@@ -78,8 +78,8 @@ def test_an_even_committee_needs_more_than_half() -> None:
         return {name: {"score": int(good), "reason": "" if good else "no"} for name in CRITERIA}, ""
 
     quiet = [dict.fromkeys(CRITERIA, False)] * 4
-    assert set(count([vote(True), vote(True), vote(False), vote(False)], quiet, "j").majority.values()) == {0}
-    assert set(count([vote(True), vote(True), vote(True), vote(False)], quiet, "j").majority.values()) == {1}
+    assert set(count([vote(True), vote(True), vote(False), vote(False)], quiet, ("a", "b", "c", "d")).majority.values()) == {0}
+    assert set(count([vote(True), vote(True), vote(True), vote(False)], quiet, ("a", "b", "c", "d")).majority.values()) == {1}
 
 
 @pytest.mark.parametrize(("threshold", "every", "accepted"), [(3.0, True, 0), (3.0, False, 0), (2.9, False, 12), (2.9, True, 0)])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.worlds import GRADING, Action, Outcome, Problem, ToolResult, Trajectory
-from tasks.worlds.grading import called, grade, readable, says, words
+from tasks.worlds.grading import called, grade, readable, replies_of, says, words
 from tasks.worlds.runtime import World
 from tests.flows.shop import Shop
 
@@ -121,3 +121,9 @@ def test_only_what_no_world_takes_is_hidden_from_predicates() -> None:
     assert shown.calls == [(Action("get_order", {}), ToolResult(False, ""))]
     assert shown.messages == [user, message({}), message({"order_id": "W1"})]
     assert odd.messages[1] == message([1])
+
+
+def test_words_beside_a_call_are_not_heard() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "get_order", "arguments": {}}}
+    beside, said = {"role": "assistant", "content": "It is 10.", "tool_calls": [call]}, {"role": "assistant", "content": "It is 10."}
+    assert replies_of([beside]) == [] and replies_of([beside, {"role": "tool", "content": "10"}, said]) == ["It is 10."]

@@ -53,7 +53,7 @@ class BestOfN:
         if self.n == 1:
             return drawn
         groups = [drawn[start : start + self.n] for start in range(0, len(drawn), self.n)]
-        lines = [list(dict.fromkeys(str(line.get("content") or "").strip() for line in group)) for group in groups]
+        lines = [_different(group) for group in groups]
         choices = [pair for pair in zip(requests, lines, strict=True) if len(pair[1]) > 1]
         asked = [_question(request, line) for request, group in choices for line in group]
         scores = iter(self.critic.complete(asked))
@@ -71,6 +71,12 @@ class BestOfN:
     def _draw(self, request: Request, number: int) -> Request:
         seed = request.seed if number == 0 else seed_of(request.seed, "candidate", number)
         return replace(request, seed=seed, temperature=self.temperature)
+
+
+def _different(group: Sequence[Message]) -> list[str]:
+    """The different lines among the candidates. An empty one, which would end the conversation, is none as long as another is there."""
+    lines = list(dict.fromkeys(str(line.get("content") or "").strip() for line in group))
+    return [line for line in lines if line] or lines
 
 
 def _question(request: Request, line: str) -> Request:

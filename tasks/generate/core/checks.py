@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.worlds import Problem
+from tasks.worlds import Action, Problem
 from tasks.worlds.grading import words
 from tasks.worlds.tools import Refused
 
@@ -73,6 +73,20 @@ def check(world: World, draft: Mapping[str, Any], data: Mapping[str, Any], linea
         if broken := holds(problem, replay, world):
             return _refused(checked, "failed_policy", f"policy {rule}: {broken}")
     return checked
+
+
+def undone(world: World, parts: Sequence[Sequence[Action]]) -> str:
+    """Which of several tasks, made one after the other, leaves no trace (the first of two changes of one address); "" for none.
+
+    A task is undone when the state is the same without its writes: nobody could tell whether it was done.
+    """
+    whole = world.replay([action for part in parts for action in part]).state_hash
+    for number, part in enumerate(parts):
+        if any(action.kind == "write" for action in part):
+            others = [action for place, one in enumerate(parts) if place != number for action in one]
+            if world.replay(others).state_hash == whole:
+                return f"what task {number + 1} changes is undone by another"
+    return ""
 
 
 def _refused(checked: Checked, status: str, why: str) -> Checked:

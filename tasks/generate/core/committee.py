@@ -59,9 +59,10 @@ def flips(rng: Random, judges: int, eta: float, rho: float) -> list[dict[str, bo
 
 
 def ask(
-    client: Client, questions: Sequence[Mapping[str, Any]], seeds: Sequence[int], judges: int, eta: float, rho: float
+    panel: Sequence[Client], questions: Sequence[Mapping[str, Any]], seeds: Sequence[int], judges: int, eta: float, rho: float
 ) -> list[Verdict]:
-    """One verdict per question (task, trace, diff, policies); all judges of all questions are asked as one batch."""
+    """One verdict per question (task, trace, diff, policies). panel: the models that judge in turn: judge n is model n of them, and
+    begins anew after the last. Each model is asked everything that it judges as one batch."""
     requests = [
         Request(
             messages=[{"role": "user", "content": render("judge", number=number + 1, **question)}],
@@ -74,23 +75,28 @@ def ask(
         for question, seed in zip(questions, seeds, strict=True)
         for number in range(judges)
     ]
-    answers = [read_json(message, SCHEMA) for message in client.complete(requests)]
+    answers: list[tuple[dict[str, Any], str]] = [({}, "")] * len(requests)
+    for turn, client in enumerate(panel):
+        mine = [place for place in range(len(requests)) if place % judges % len(panel) == turn]
+        for place, message in zip(mine, client.complete([requests[place] for place in mine]), strict=True):
+            answers[place] = read_json(message, SCHEMA)
+    names = [f"{panel[number % len(panel)].name}#{number + 1}" for number in range(judges)]
     verdicts = []
     for index, seed in enumerate(seeds):
-        mine = answers[index * judges : (index + 1) * judges]
-        verdicts.append(count(mine, flips(Random(seed), judges, eta, rho), client.name))
+        votes = answers[index * judges : (index + 1) * judges]
+        verdicts.append(count(votes, flips(Random(seed), judges, eta, rho), names))
     return verdicts
 
 
-def count(answers: Sequence[tuple[Mapping[str, Any], str]], flipped: Sequence[Mapping[str, bool]], name: str) -> Verdict:
-    """Add up the votes of one question; answers are (value, error) as `read_json` gives them."""
+def count(answers: Sequence[tuple[Mapping[str, Any], str]], flipped: Sequence[Mapping[str, bool]], names: Sequence[str]) -> Verdict:
+    """Add up the votes of one question; answers are (value, error) as `read_json` gives them, one for each judge's name."""
     votes: list[dict[str, Any]] = []
     reasons: dict[str, None] = {}
-    for number, ((value, error), flip) in enumerate(zip(answers, flipped, strict=True)):
+    for name, (value, error), flip in zip(names, answers, flipped, strict=True):
         vote = {criterion: _score(value, error, criterion, flip) for criterion in CRITERIA}
         lost = [f"{criterion}: {_reason(value, error, criterion)}" for criterion in CRITERIA if not vote[criterion]]
         reasons.update(dict.fromkeys(lost))
-        votes.append({"judge": f"{name}#{number + 1}", **vote, "reason": "; ".join(lost)})
+        votes.append({"judge": name, **vote, "reason": "; ".join(lost)})
     majority = {name: int(2 * sum(vote[name] for vote in votes) > len(votes)) for name in CRITERIA}
     average = sum(vote[criterion] for vote in votes for criterion in CRITERIA) / len(votes)
     return Verdict(tuple(votes), average, majority, tuple(reasons), sum(bool(error) for _, error in answers))

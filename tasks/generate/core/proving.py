@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.context import seed_of
 from tasks.generate.core import committee
 from tasks.generate.core.answers import read_json
-from tasks.generate.core.checks import ACCEPTED, Checked, check
+from tasks.generate.core.checks import ACCEPTED, Checked, check, undone
 from tasks.generate.core.gate import gate
 from tasks.generate.core.prompts import render
 from tasks.generate.core.samplers import Material
 from tasks.llm import Client, Message, Request
 from tasks.rows import problem_row
+from tasks.worlds import Action
 
 if TYPE_CHECKING:
     from tasks.worlds.runtime import World
@@ -35,7 +36,7 @@ PLAN: dict[str, Any] = {
 @dataclass(frozen=True)
 class Commission:
     """One blueprint to be made. opening: how the author is asked. finish: turns the author's answer (fits `schema`) into a
-    draft (fits `checks.DRAFT`). lineage, source_ids: the parents of a recombination, else empty."""
+    draft (fits `checks.DRAFT`). lineage, source_ids, parts: the parents of a recombination and their calls, else empty."""
 
     material: Material
     seed: int
@@ -44,6 +45,7 @@ class Commission:
     finish: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     lineage: tuple[str, ...] = ()
     source_ids: tuple[str, ...] = ()
+    parts: tuple[tuple[Action, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,12 @@ class _Open:
 
 @dataclass(frozen=True)
 class Prover:
-    """Proves blueprints of one world. author: generator or recombiner; judge and feedback as the paper has them."""
+    """Proves blueprints of one world. author: generator or recombiner; judges: the models of the
+    committee, in turn; feedback as the paper has it."""
 
     world: World
     author: Client
-    judge: Client
+    judges: Sequence[Client]
     feedback: Client
     rules: Rules
 
@@ -124,6 +127,8 @@ class Prover:
             else:
                 work.draft = work.commission.finish(answer)
                 work.checked = check(self.world, work.draft, work.commission.material.data, work.commission.lineage)
+                if not work.checked.status and (why := undone(self.world, work.commission.parts)):
+                    work.checked = replace(work.checked, status="failed_exec", why=f"recombination: {why}")
             work.failures = (work.checked.why,) if work.checked.why else ()
 
     def _seed(self, work: _Open, attempt: int) -> int:
@@ -135,7 +140,7 @@ class Prover:
         rules = self.rules
         questions = [self._question(work) for work in left]
         seeds = [seed_of(work.commission.seed, "judge", attempt) for work in left]
-        verdicts = committee.ask(self.judge, questions, seeds, rules.judges, rules.judge_noise, rules.judge_correlation)
+        verdicts = committee.ask(self.judges, questions, seeds, rules.judges, rules.judge_noise, rules.judge_correlation)
         for work, verdict in zip(left, verdicts, strict=True):
             work.verdict = verdict
             if not verdict.accepts(rules.threshold, rules.every_criterion):

@@ -56,7 +56,8 @@ def commission(parts: Sequence[Mapping[str, Any]], number: int, seed: int) -> Co
     def finish(answer: Mapping[str, Any]) -> dict[str, Any]:
         return {**together, "instruction": answer["instruction"]}
 
-    return Commission(material, seed, opening, INSTRUCTION, finish, lineage, parents)
+    calls = tuple(problem.actions for problem in problems)
+    return Commission(material, seed, opening, INSTRUCTION, finish, lineage, parents, calls)
 
 
 def _without_repeated_reads(problems: Sequence[Problem]) -> list[Action]:
