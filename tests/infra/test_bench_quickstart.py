@@ -49,6 +49,7 @@ def trials(which: str, model: str, wins: dict[str, tuple[int, int]], count: int 
             "reward": int(trial < won),
             "policy": 1.0,
             "stop": "user_stop",
+            "blame": "",
             "n_tokens": 10,
         }
         for world in WORLDS
