@@ -125,28 +125,48 @@ def _steps(world: World, calls: Iterable[tuple[Action, ToolResult]]) -> Iterator
         fork.call(action.name, action.arguments)
 
 
-def _broken(rule: str, check: Check, calls: Calls, world: World) -> str | None:
-    user_id = user_of(calls)
-    for state, action in _steps(world, calls):
-        if reason := check(state, action, user_id).get(rule):
-            return f"{action.name}: {reason}"
-    return None
+class _Pass:
+    """Which rules some calls break, and why: one pass over the writes for all rules, since all are asked about the same calls in turn.
+    The last answer is kept; the calls themselves are compared, so that a conversation that went on is looked at anew."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._last: tuple[World, list[tuple[Action, ToolResult]], dict[str, str]] | None = None
+
+    def broken(self, rule: str, calls: Calls, world: World) -> str | None:
+        known = self._last  # read once: threads may grade at the same time
+        if known is None or known[0] is not world or len(known[1]) != len(calls) or any(map(_differ, known[1], calls)):
+            known = self._last = (world, list(calls), self._look(calls, world))
+        return known[2].get(rule)
+
+    def _look(self, calls: Calls, world: World) -> dict[str, str]:
+        user_id, found = user_of(calls), dict[str, str]()
+        for state, action in _steps(world, calls):
+            for rule, reason in self._check(state, action, user_id).items():
+                found.setdefault(rule, f"{action.name}: {reason}")
+        return found
+
+
+def _differ(one: tuple[Action, ToolResult], other: tuple[Action, ToolResult]) -> bool:
+    return one[0] is not other[0] or one[1] is not other[1]
 
 
 def trajectory_rules(rules: Iterable[str], check: Check) -> dict[str, TrajectoryPredicate]:
     """The predicate of each rule over all writes that the agent tried, refused ones too."""
+    one = _Pass(check)
 
     def holds(rule: str) -> TrajectoryPredicate:
-        return lambda trajectory, world: _broken(rule, check, trajectory.calls, world)
+        return lambda trajectory, world: one.broken(rule, trajectory.calls, world)
 
     return {rule: holds(rule) for rule in rules}
 
 
 def blueprint_rules(rules: Iterable[str], check: Check) -> dict[str, BlueprintPredicate]:
     """The predicate of each rule over the writes of a ground truth."""
+    one = _Pass(check)
 
     def holds(rule: str) -> BlueprintPredicate:
-        return lambda problem, replay, world: _broken(rule, check, pairs(problem, replay), world)
+        return lambda problem, replay, world: one.broken(rule, pairs(problem, replay), world)
 
     return {rule: holds(rule) for rule in rules}
 

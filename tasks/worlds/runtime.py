@@ -38,6 +38,8 @@ from tasks.worlds.values import TAGS, tagged, untagged
 
 FORMAT = 1
 """Version of the frozen folder."""
+WANTED = 4096
+"""State hashes after ground truths that are kept; ours: more than the problems that are played at a time."""
 TRIES = 200
 """Redraws of one problem before its family counts as impossible in the split; ours."""
 
@@ -226,13 +228,16 @@ class World:
     def _wanted(self, problem: Problem) -> str:
         """State hash after the ground truth; kept per sequence of actions, since many trials share one problem."""
         key = canonical_json([[action.name, action.arguments] for action in problem.actions])
-        if key not in self.shared.wanted:
+        known = self.shared.wanted.get(key)
+        if known is None:
             replay = self.replay(problem.actions)
             writes = [error for error in replay.errors if self._is_write(error)]
             if writes:
                 raise grading.TruthRefused(f"problem {problem.problem_id}: its ground truth is refused: {'; '.join(writes)}")
-            self.shared.wanted[key] = replay.state_hash
-        return self.shared.wanted[key]
+            if len(self.shared.wanted) >= WANTED:
+                self.shared.wanted.clear()
+            known = self.shared.wanted[key] = replay.state_hash
+        return known
 
     def _is_write(self, error: str) -> bool:
         tool = self.tools.get(error.split()[2].rstrip(":"))
