@@ -17,6 +17,7 @@ from tasks.llm import Message, Request
 from tasks.worlds import Problem
 from tasks.worlds.grading import words
 from tasks.worlds.phrases import CLOSING_QUESTION, DRIP, GREETING, IDENTITY, INSIST, NO, THANKS, YES, Phrases, pick
+from tasks.worlds.prompts import render
 
 STOP = "###STOP###"
 """What the human says when its goal is met or nothing remains to say (tau-bench's word)."""
@@ -24,11 +25,6 @@ PATIENCE = 2
 """Unhelpful replies that the human puts up with; at the next one it gives up."""
 MAX_LINES = 14
 """Most lines of one human; ours, a full dialogue of three wishes needs nine."""
-RULES = (
-    "Say one thing at a time, in one short line. Tell only what the agent needs for the present step. Never invent details. "
-    f"Do not repeat the instruction word for word. When your goal is met or nothing remains to say, answer only {STOP}."
-)
-"""tau-bench's rules for a simulated user, shortened."""
 _INTENT = re.compile(r"^```json intent\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 
 
@@ -44,12 +40,11 @@ class Scripts:
 
 
 def human_system(problem: Problem) -> str:
-    """The human's system message: persona, instruction, rules, and the intent as a JSON block (for the scripted human)."""
-    intent = json.dumps(problem.intent, sort_keys=True, ensure_ascii=False)
-    return (
-        f"You are a customer who talks to the {problem.world} desk.\nPersona: {problem.persona}\n"
-        f"Instruction: {problem.instruction}\nRules: {RULES}\n```json intent\n{intent}\n```"
-    )
+    """The human's system message (prompts/human.jinja, after tau-bench's simulated user): persona, instruction, rules, and the intent,
+    where there is one, as a JSON block (for the scripted human)."""
+    intent = json.loads(json.dumps(problem.intent, sort_keys=True))
+    about = {"world": problem.world, "persona": problem.persona, "instruction": problem.instruction}
+    return render("human", **about, intent=intent, stop=STOP)
 
 
 def intent_of(messages: Sequence[Message]) -> dict[str, Any]:

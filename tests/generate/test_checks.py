@@ -15,6 +15,7 @@ from tasks.generate.core import prompts
 from tasks.generate.core.checks import check, undone
 from tasks.generate.core.gate import gate
 from tasks.worlds import Action
+from tasks.worlds.prompts import Prompts
 from tasks.worlds.runtime import World
 
 
@@ -97,13 +98,12 @@ def test_the_gate_refuses_what_nobody_or_anybody_passes(world: World, case: Any)
     assert gate(world, []) == []
 
 
-def test_prompts_are_strict_and_sandboxed(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_prompts_are_strict_and_sandboxed(tmp_path: Any) -> None:
     with pytest.raises(UndefinedError, match="failures"):
         prompts.render("feedback", task={})
     (tmp_path / "evil.jinja").write_text("{{ task.__class__.__mro__ }}")
-    monkeypatch.setattr(prompts, "_FOLDER", tmp_path)
     with pytest.raises(SecurityError):
-        prompts.render("evil", task={})
+        Prompts(tmp_path)("evil", task={})
     assert prompts.block({"b": "a\n```", "a": 1}, "x") == '```json x\n{"b": "a\\n```", "a": 1}\n```'
 
 
