@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any, TextIO
 
-from flows.calls import lines
+from flows.live import lines
 
 EVERY = 10.0
 """seconds between two plain progress lines when piped"""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
-from flows.calls import lines
+from flows.live import lines
 
 EVERY = 5.0
 """Seconds between two updates of one artifact; ours: each is a request to Prefect's server."""

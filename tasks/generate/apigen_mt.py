@@ -9,16 +9,17 @@ Departures:
    blueprints of a round are independent. It is capped, per split, and so is each walk's share (the paper lets it grow). It may be
    pinned to what another run has shown (`params/bank.json`).
 2. An accepted blueprint is also gated: an oracle must solve it, doing nothing and always handing over must not.
-3. An error in any gold call is refused; tau-bench's own gold has failing look-ups and four silently failing writes.
+3. An error in any gold call is refused; tau-bench's own gold has failing look-ups and four silently failing writes. A recombination
+   is refused as well when the state would be the same without one of its parts: their wishes undo each other.
 4. The paper's threshold is not reported: 3.0 of 4; by default each criterion must also win its majority vote.
 5. A recombination is replayed, and look-ups that repeat an earlier one word for word are made once; one attempt each.
 6. Lost conversations are kept beside the won ones, refused attempts beside the accepted.
-7. Besides thought, q, a_gt, o_gt a draft may hold `intent` (the wish as data, which a scripted human needs), `required` (the act
+7. One number of reflections for all worlds; parts of a recombination share the customer, and take the first part's persona.
+8. Besides thought, q, a_gt, o_gt a draft may hold `intent` (the wish as data, which a scripted human needs), `required` (the act
    that a refusal needs) and `family`.
 
 Cost per blueprint: 1 to 1 + max_reflections generator calls, `judges` judge calls and one feedback call an attempt; per
-conversation `user_best_of` human and critic calls a user line and one agent call a step. With scripts about 5 ms of one core per
-conversation, proof included (measured: 5,300 conversations of 2,650 proven blueprints in 26 s, 245 MB).
+conversation `user_best_of` human and critic calls a user line and one agent call a step. Scripts: `make bench-generate`.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ def check(params: Params) -> None:
         raise base.BadInput("feedback = false compares redraws with feedback, but max_reflections = 0 allows no second draw.")
 
 
+DRAFTING = 0.5
+"""Share of a blueprint's way that is behind it when it is proven; the rest is conversations. Ours, for the progress alone."""
 _PRIVATE = ("unreadable", "gates", "data")
 """What `Prover` adds to a row for the count and for recombination; not columns of BLUEPRINT."""
 
@@ -98,22 +101,33 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     up to its total. A spent budget ends it early, with what was made until then."""
     worlds = load_all(inputs.worlds)
     pinned = read_bank(inputs.bank, tuple(worlds))
-    tally = Tally()
     with ExitStack() as open_files:
         proven = {}
         for name in worlds:
             shown = (params.bank, params.bank_per_walk, params.recombine, params.parts, pinned.get(name))
             proven[name] = open_files.enter_context(closing(Accepted(ctx.scratch / f"accepted-{name}.jsonl", *shown)))
-        blueprints = open_files.enter_context(rows.Sink(ctx.out / "blueprints.parquet", rows.BLUEPRINT))
-        trajectories = open_files.enter_context(rows.Sink(ctx.out / "trajectories.parquet", rows.TRAJECTORY, group=1024))
+        books = _Books(
+            Tally(params.problems * len(worlds)),
+            open_files.enter_context(rows.Sink(ctx.out / "blueprints.parquet", rows.BLUEPRINT)),
+            open_files.enter_context(rows.Sink(ctx.out / "trajectories.parquet", rows.TRAJECTORY, group=1024)),
+        )
         try:
             for turn in range(-(-params.problems // params.round_size)):
                 for name, world in worlds.items():
-                    _Round(world, proven[name], turn, params, ctx, tally, blueprints, trajectories).make()
+                    _Round(world, proven[name], turn, params, ctx, books).make()
         except BudgetSpent as spent:
-            tally.stopped = str(spent)
+            books.tally.stopped = str(spent)
         write_bank(ctx.out / "bank.json", {name: mine.bank() for name, mine in proven.items()})
-    return tally.figures()
+    return books.tally.figures()
+
+
+@dataclass(frozen=True)
+class _Books:
+    """What all rounds write into."""
+
+    tally: Tally
+    blueprints: rows.Sink
+    trajectories: rows.Sink
 
 
 @dataclass(frozen=True)
@@ -125,38 +139,42 @@ class _Round:
     turn: int
     params: Params
     ctx: Context
-    tally: Tally
-    blueprints: rows.Sink
-    trajectories: rows.Sink
+    books: _Books
 
     def make(self) -> None:
-        params, ctx, name = self.params, self.ctx, self.world.name
+        params, ctx, name, tally = self.params, self.ctx, self.world.name, self.books.tally
         numbers = range(self.turn * params.round_size, min((self.turn + 1) * params.round_size, params.problems))
         drafting = _drafting(self.world, self.proven.examples(), params, ctx)
-        fresh = self._keep("blueprints", drafting, list(numbers), base=True)
-        ctx.progress(numbers.stop, params.problems, f"{name} blueprints")
-        ctx.log(f"accepted/{name}", len(self.proven), self.turn)
-        groups = list(self.proven.groups(fresh, lambda place: ctx.rng("recombine", name, place)))
-        fresh += self._keep("recombined", _recombining(self.world, self.proven, params, ctx), groups, base=False)
-        places = [place for place, _ in fresh]
-        for shard in self._shards("conversations", _playing(self.world, self.proven, params, ctx), places):
-            self.tally.unreadable["scores"] += shard["unreadable"]
+        fresh = self._keep("blueprints", drafting, list(numbers), len(numbers) * DRAFTING)
+        groups = self.proven.groups(fresh, lambda place: ctx.rng("recombine", name, place))
+        parts = [(group[0], self.proven.texts(group)) for group in groups]
+        fresh += self._keep("recombined", _recombining(self.world, params, ctx), parts, 0.0)
+        texts = self.proven.texts([place for place, _ in fresh])
+        for shard in self._shards("conversations", _playing(self.world, params, ctx), texts, len(numbers) * (1 - DRAFTING)):
+            tally.unreadable["scores"] += shard["unreadable"]
             for row in shard["rows"]:
-                self.tally.conversation(row)
-                self.trajectories.add(row)
-            ctx.progress(self.tally.played, self.tally.played, f"{name} conversations")
+                tally.conversation(row)
+                self.books.trajectories.add(row)
+        tally.through(len(numbers))
+        for what, count in tally.so_far().items():
+            ctx.log(f"items/{what}", count, self.turn)
 
-    def _shards(self, what: str, work: Any, items: Sequence[Any]) -> Iterator[Any]:
-        return self.ctx.shards(f"{what}-{self.world.name}-{self.turn}", work, items, self.params.shard_size)
+    def _shards(self, what: str, work: Any, items: Sequence[Any], weight: float) -> Iterator[Any]:
+        """The shards' results, with the progress of the whole. weight: how much of it all of them are, in blueprints."""
+        tally, size = self.books.tally, self.params.shard_size
+        for number, result in enumerate(self.ctx.shards(f"{what}-{self.world.name}-{self.turn}", work, items, size), 1):
+            yield result
+            tally.at += weight * min(number * size, len(items)) / len(items) - weight * (number - 1) * size / len(items)
+            self.ctx.progress(int(tally.at), tally.total, f"{self.world.name} {what}: {tally.words()}")
 
-    def _keep(self, what: str, work: Any, items: Sequence[Any], base: bool) -> list[tuple[int, str]]:
+    def _keep(self, what: str, work: Any, items: Sequence[Any], weight: float) -> list[tuple[int, str]]:
         """Count and write every attempt; returns (place, customer) of the accepted ones."""
-        fresh = []
-        for row in (row for shard in self._shards(what, work, items) for row in shard):
+        base, fresh = what == "blueprints", []
+        for row in (row for shard in self._shards(what, work, items, weight) for row in shard):
             if row["status"] == ACCEPTED and (place := self.proven.take(row, base)) is not None:
                 fresh.append((place, row["lineage"][0]))
-            self.tally.blueprint("base" if base else "recombined", row)
-            self.blueprints.add({name: value for name, value in row.items() if name not in _PRIVATE})
+            self.books.tally.blueprint("base" if base else "recombined", row)
+            self.books.blueprints.add({name: value for name, value in row.items() if name not in _PRIVATE})
         return fresh
 
 
@@ -207,28 +225,28 @@ def _known_family(world: World) -> Any:
     return finish
 
 
-def _recombining(world: World, proven: Accepted, params: Params, ctx: Context) -> Any:
-    """The work of recombination: groups of places -> rows."""
+def _recombining(world: World, params: Params, ctx: Context) -> Any:
+    """The work of recombination: (place, proven tasks) -> rows."""
     prover = _prover(world, "recombiner", 1, params, ctx)
 
-    def work(groups: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    def work(groups: Sequence[tuple[int, Sequence[str]]]) -> list[dict[str, Any]]:
         commissions = []
-        for group in groups:
-            parts = [json.loads(text) for text in proven.texts(group)]
+        for place, texts in groups:
+            parts = [json.loads(text) for text in texts]
             seed = ctx.seed_for("recombine", *(part["problem_id"] for part in parts))
-            commissions.append(recombine.commission(parts, group[0], seed))
+            commissions.append(recombine.commission(parts, place, seed))
         return [row for attempts in prover.prove(commissions) for row in attempts]
 
     return work
 
 
-def _playing(world: World, proven: Accepted, params: Params, ctx: Context) -> Any:
-    """The work of phase 2: places -> rows, all attempts at one together, and how many scores were unreadable."""
+def _playing(world: World, params: Params, ctx: Context) -> Any:
+    """The work of phase 2: proven tasks -> rows, all attempts at one together, and how many scores were unreadable."""
     person, critic, client = (ctx.role(role, world.name) for role in ("human", "human_critic", "agent"))
 
-    def work(places: Sequence[int]) -> dict[str, Any]:
+    def work(texts: Sequence[str]) -> dict[str, Any]:
         human = BestOfN(person, critic, params.user_best_of)
-        problems = [rows.problem_of(json.loads(text)) for text in proven.texts(places)]
+        problems = [rows.problem_of(json.loads(text)) for text in texts]
         jobs = [(problem, trial) for problem in problems for trial in range(params.attempts)]
         agent = ClientAgent(client, ctx.prompt, temperature=params.temperature)
         seed = ctx.seed_for("generate", "play")

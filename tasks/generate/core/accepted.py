@@ -125,7 +125,7 @@ def read_bank(path: Path | None, worlds: Sequence[str]) -> dict[str, Pinned]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        pinned = {name: {split: _pinned(banks[split]) for split in SPLITS} for name, banks in found.items()}
+        pinned: dict[str, Pinned] = {name: {split: _pinned(banks[split]) for split in SPLITS} for name, banks in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}"
         raise BadInput(f"{path}: is no example bank ({why}). Write {{}}, or run `cairn bank pin`.") from None

@@ -15,8 +15,11 @@ from tasks.worlds import PARTIES
 
 @dataclass
 class Tally:
-    """Counts of everything that was made, refused, played, won and lost."""
+    """Counts of everything that was made, refused, played, won and lost. total: blueprints to start. at: how many are behind us, in
+    parts."""
 
+    total: int = 0
+    at: float = 0.0
     kinds: dict[str, Counter[str]] = field(default_factory=lambda: {"base": Counter(), "recombined": Counter()})
     gates: Counter[str] = field(default_factory=Counter)
     unreadable: Counter[str] = field(default_factory=Counter)
@@ -27,6 +30,7 @@ class Tally:
     families: dict[str, Counter[str]] = field(default_factory=dict)
     seen: tuple[str, set[str]] = ("", set())
     stopped: str = ""
+    done: int = 0
 
     def blueprint(self, kind: str, row: Mapping[str, Any]) -> None:
         """Count one attempt."""
@@ -35,6 +39,23 @@ class Tally:
         self.gates.update({"gated": bool(row["gates"]), **row["gates"]})
         if row["status"] == ACCEPTED:
             self.accepted.update((row["world"], row["split"], "zero_writes" if not row["n_writes"] else "with_writes"))
+
+    def through(self, started: int) -> None:
+        """A round of so many blueprints is over."""
+        self.done += started
+        self.at = self.done
+
+    def so_far(self) -> dict[str, int]:
+        """Accepted, refused by reason, won and lost."""
+        made = self.kinds["base"] + self.kinds["recombined"]
+        return {
+            **{name: made[name] for name in (ACCEPTED, *FAILURES) if made[name]},
+            **{name: self.outcomes[name] for name in ("won", "lost")},
+        }
+
+    def words(self) -> str:
+        """The same for people."""
+        return ", ".join(f"{count} {name.removeprefix('failed_')}" for name, count in self.so_far().items() if count)
 
     @property
     def played(self) -> int:
