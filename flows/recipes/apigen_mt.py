@@ -244,6 +244,7 @@ class Lab:
             validation=0.0,
             recombine=0.0,
             attempts=attempts,
+            user_best_of=1,  # a script says what its description holds
             judge_noise=self.params.judge_noise,
             **how,
         )

@@ -91,7 +91,7 @@ def make(folder: Path, tmp_path: Path) -> Make:
             return (clients or {}).get(name) or known(name, world)
 
         ctx = Context(seed=seed, out=out, scratch=tmp_path, role=role, shards=shards)
-        values = {"problems": 30, "round_size": 10, "shard_size": 7, **params}
+        values = {"problems": 30, "round_size": 10, "shard_size": 7, "attempts": 2, "user_best_of": 1, **params}
         figures = apigen_mt.run(Inputs(folder, pinned), apigen_mt.Params(**values), ctx)
         return Made(
             json.loads(json.dumps(figures)),
