@@ -1,0 +1,76 @@
+"""The live view: lines for people, artifacts in Prefect's UI, and that a view never ends a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flows.live import lines
+from flows.showing import Artifacts
+
+FIGURES: dict[str, Any] = {
+    "model": "big",
+    "calls": 90,
+    "cached": 10,
+    "calls_per_second": 2.0,
+    "tokens_per_second": 150.4,
+    "in_flight": 8,
+    "limit": 16,
+    "tokens_in": 12_000,
+    "tokens_out": 3_000,
+    "money": 0.5,
+    "throttled": 2,
+    "retries": 0,
+    "refusals": 0,
+    "truncations": 0,
+    "unreadable": 1,
+}
+ABOUT = {"roles": {"judge": FIGURES}, "done": 25, "total": 100, "seconds": 60.0, "last": False}
+
+
+def test_a_line_by_hand() -> None:
+    """A hundred answers for 25 items: three hundred more at two a second are 150 seconds."""
+    assert lines(ABOUT) == [
+        "judge big: 90 calls, 10 kept, 2.0/s, 8 of 16 in flight, 12,000 + 3,000 tokens (150/s), money 0.5000, 2 throttled, "
+        "1 unreadable, 150 s left"
+    ]
+    long = {**ABOUT, "done": 1}
+    assert lines(long)[0].endswith("82 min left") and "left" not in lines({**ABOUT, "done": 0})[0]
+    quiet = {**FIGURES, "cached": 0, "money": 0.0, "throttled": 0, "unreadable": 0}
+    assert lines({**ABOUT, "roles": {"judge": quiet}, "done": 100}) == [
+        "judge big: 90 calls, 2.0/s, 8 of 16 in flight, 12,000 + 3,000 tokens (150/s)"
+    ]
+
+
+def test_outside_a_run_nothing_is_shown_and_nothing_fails() -> None:
+    Artifacts()("generate", "progress", {"done": 1, "total": 2, "note": "retail blueprints"})
+    Artifacts()("generate", "calls", ABOUT)
+
+
+@pytest.mark.smoke
+def test_prefect_shows_progress_and_calls(prefect_server: str) -> None:
+    """One artifact for each part, brought up to date, in the task run that it is about."""
+    from prefect import flow, task
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    shown = Artifacts(every=0.0)
+
+    @task(log_prints=False)
+    def work() -> None:
+        for done in (1, 2):
+            shown("generate", "progress", {"done": done, "total": 4, "note": "retail blueprints: 3 accepted"})
+        shown("generate", "calls", {**ABOUT, "last": True})
+
+    @flow
+    def road() -> None:
+        work()
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        road()
+        with get_client(sync_client=True) as client:
+            found = {artifact.key: artifact for artifact in client.read_artifacts()}
+    assert found["generate-retail"].data == 50.0 and "3 accepted" in str(found["generate-retail"].description)
+    assert found["generate-calls"].data == 25.0 and "big: 90 calls" in str(found["generate-calls"].description)
+    assert all(artifact.task_run_id for artifact in found.values())
