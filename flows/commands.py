@@ -42,6 +42,12 @@ def run(asked: argparse.Namespace) -> int:
         _print_steps(steps)
         return 0
     todo = [step for step in steps if step.artifact is None]
+    if asked.estimate:
+        from flows.estimate import estimate, lines
+
+        stages = [step.stage for step in todo if step.stage in part]
+        print("\n".join(lines(estimate(plan.settings, stages, plan.store.state), plan.settings)))
+        return 0
     for step in todo:
         if step.stage not in part:
             raise BadInput(f"--from {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
@@ -285,6 +291,20 @@ def search(asked: argparse.Namespace) -> int:
     gap = said["difference"]
     print(f"on fresh ones, against the present setting: {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]")
     print("written into params/pipeline.yaml" if said["written"] else "params/pipeline.yaml stays as it is")
+    return 0
+
+
+def calls(asked: argparse.Namespace) -> int:
+    """cairn calls: the cache of model calls."""
+    from flows import OUTSIDE, STATE
+    from flows.calls import forget, lines
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    if asked.forget:
+        print(f"{forget(STATE, asked.forget)} answers of {asked.forget} are forgotten")
+        return 0
+    print("\n".join(lines(STATE)))
     return 0
 
 

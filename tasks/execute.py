@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tasks import dvc_lock, methods
+from tasks import dvc_lock, keys, methods
 from tasks.artifact import Artifact, Store, lock, write_text
 from tasks.context import Context
 from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
@@ -80,9 +80,13 @@ class Plan:
         return plan
 
     def check_closures(self, stages: Iterable[str]) -> None:
-        """Compare the imports of these stages with their deps now, not when their turn comes after hours."""
+        """Compare the imports of these stages with their deps now, not when their turn comes after hours; and look for the keys that
+        their roles need."""
         for stage in stages:
             check_closure(self.settings, self.stages[stage])
+            for name, role in self.settings.shared.roles.items():
+                if f"roles.{name}" in self.stages[stage].settings:
+                    keys.check(role.model_dump(), f"{self.settings.source}: roles.{name}")
 
     def job(self, stage: str, inputs: Mapping[str, str]) -> Job:
         """A stage's job, given the identities of its inputs. `Changed` when the code is no longer what it was at the start."""
@@ -208,6 +212,9 @@ class Job:
             "out": str(out),
             "scratch": str(scratch),
             "prompt": seen.get("prompt"),
+            "state": str(self.plan.store.state),
+            "run": self.key.digest,
+            "budget": seen.get("budget"),
             "roles": {
                 name: role.model_dump(mode="json") | {"path": str(self.plan.settings.project / role.path)}
                 for name, role in shared.roles.items()
@@ -317,8 +324,11 @@ def _start(submit: Callable[..., Any] | None, work: Callable[[Sequence[Any]], An
 
 def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callable[..., None], shards: Callable[..., Any]) -> Context:
     """The surroundings of a method's run, from a job's spec."""
+    from tasks.llm.endpoint import Setting
     from tasks.llm.roles import maker
 
+    state = Path(spec["state"]) if "state" in spec else None  # a spec written by hand may do without a place for paid answers
+    setting = Setting(state, spec.get("run", ""), spec.get("budget") or {})
     return Context(
         seed=spec["seed"],
         out=Path(spec["out"]),
@@ -328,7 +338,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         log=log,
         progress=progress,
         shards=shards,
-        role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"]),
+        role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting),
         prompt=spec["prompt"] or {},
     )
 

@@ -34,6 +34,7 @@ PLUMBING = frozenset(
         "execute",
         "fingerprint",
         "forked",
+        "keys",
         "methods",
         "process",
         "settings",

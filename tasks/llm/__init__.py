@@ -1,8 +1,8 @@
 """The door to models that play a role: generator, judge, feedback, human, human critic, agent, critic ...
 
-A role names a *backend*: `scripted` (deterministic, with a declared catalogue of systematic errors) or `local` (a checkpoint
-in this process, batched). A backend sees messages, tool schemas and the wanted answer's schema; only the human and the
-oracle are ever given the blueprint.
+A role names a *backend*: `scripted` (deterministic, with a declared catalogue of systematic errors), `local` (a checkpoint
+in this process, batched) or `openai_compatible` (a model behind a server). A backend sees messages, tool schemas and the wanted
+answer's schema; only the human and the oracle are ever given the blueprint.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ class Request:
     """For logs and error messages (problem id, role); a backend must not act on it."""
 
 
+class CallFailed(RuntimeError):
+    """A model gave no answer after every attempt; the message says what was wrong and what to do. Nothing is made up instead."""
+
+
+class BudgetSpent(RuntimeError):
+    """The next call could cost more than the run may spend, so it was not made. What was answered is kept."""
+
+
 class Client(Protocol):
     """Something that answers requests. `name` and `revision` identify it in rows and in cache keys."""
 
@@ -41,5 +49,5 @@ class Client(Protocol):
     revision: str
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
-        """One assistant message per request, in order."""
+        """One assistant message per request, in order. A client of a server raises CallFailed and BudgetSpent."""
         ...

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.llm import Client
+
+if TYPE_CHECKING:
+    from tasks.llm.endpoint import Setting
 
 CRITICS = ("critic", "meta_critic", "aggregator")
 
@@ -20,10 +23,22 @@ def errors(role: str) -> tuple[str, ...]:
     return tuple(known.get(role, {}))
 
 
-def maker(roles: Mapping[str, Mapping[str, Any]], worlds: str | Path | None, seed: int) -> Callable[..., Client]:
+def _no_secrets(wanted: Mapping[str, Any]) -> str:
+    return ""
+
+
+def maker(
+    roles: Mapping[str, Mapping[str, Any]],
+    worlds: str | Path | None,
+    seed: int,
+    secrets: Callable[[Mapping[str, Any]], str] = _no_secrets,
+    setting: Setting | None = None,
+) -> Callable[..., Client]:
     """`Context.role`: role(name, world) gives the client of a role in a world; the same one each time.
 
     A role that is not configured is scripted without errors. Scripted players read the world's rules and phrases from its module.
+    secrets: gives the key of a role behind a server, from its configuration. setting: where calls to servers are kept and counted
+    (default: in memory, without a budget).
     """
 
     @cache
@@ -37,7 +52,15 @@ def maker(roles: Mapping[str, Mapping[str, Any]], worlds: str | Path | None, see
     @cache
     def role(name: str, world: str = "") -> Client:
         wanted = roles.get(name, {"backend": "scripted", "errors": {}})
+        if wanted["backend"] == "openai_compatible":
+            return endpoint(name)
         return _BACKENDS[wanted["backend"]](name, wanted, loaded(world) if world else None, seed)
+
+    @cache
+    def endpoint(name: str) -> Client:
+        from tasks.llm import endpoint as servers
+
+        return servers.client(name, roles[name], cache(lambda: secrets(roles[name])), setting or servers.Setting())
 
     return role
 
