@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
 
-.PHONY: help setup run test test-reliability test-bfcl check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds gpu-proof figures lock clean
+.PHONY: help setup run test test-reliability test-bfcl check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -81,6 +81,15 @@ bench-rollout: setup ## episodes per second of the rollout engine
 
 bench-worlds: setup ## reset, snapshot, hash and call of a world of 10,000 rows; 100,000 fuzzed calls
 	@$(BIN)/python -m infra.bench_worlds
+
+bench-generate: setup $(if $(PEER),.cairn/designer/.ready) ## calls to a model server: ours, the ideal, bare loops; faults; kills (PEER=1: NeMo Data Designer too)
+	@$(BIN)/python -m infra.bench_generate
+
+.cairn/designer/.ready: infra/designer.txt $(VENV)/.ready
+	@rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement infra/designer.txt
+	@touch $@
 
 gpu-proof: setup ## SFT and GRPO of a 0.6 B model, and the road with a 50 M one (needs a GPU; LOCK=requirements-cuda.lock)
 	@$(BIN)/python -m infra.gpu_proof

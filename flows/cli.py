@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--refresh", nargs="*", default=None, metavar="STAGE", help="compute again though cached (all, or those named)")
     run.add_argument("--dry-run", action="store_true", help="say what would run and why; run nothing")
     run.add_argument("--verify", action="store_true", help="hash every cached byte instead of trusting size, time and inode")
+    run.add_argument("--estimate", action="store_true", help="what its calls to model servers may cost; run nothing")
 
     use = commands.add_parser("use", help="make a profile the workspace's params")
     use.add_argument("profile", nargs="?", default="", help="its name; without one, list the profiles")
@@ -67,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
 
     bank = commands.add_parser("bank", help="pin the examples that a generator is shown to those of the last run, or let them grow")
     bank.add_argument("action", choices=("pin", "grow"))
+
+    calls = commands.add_parser("calls", help="answers of model servers that are kept: size, tokens and money per model")
+    calls.add_argument(
+        "--forget", default="", metavar="MODEL", help="delete a model's answers, so that they are asked and paid for again"
+    )
 
     accept = commands.add_parser("accept", help="keep a stage's result although its key changed, as `dvc commit` does")
     accept.add_argument("stage", metavar="STAGE")

@@ -58,6 +58,12 @@ def run(asked: argparse.Namespace) -> int:
         _print_steps(steps)
         return 0
     todo = [step for step in steps if step.artifact is None]
+    if asked.estimate:
+        from flows.estimate import estimate, lines
+
+        stages = [step.stage for step in todo if step.stage in part]
+        print("\n".join(lines(estimate(plan.settings, stages, plan.store.state), plan.settings)))
+        return 0
     for step in todo:
         if step.stage not in part:
             raise BadInput(f"--from {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
@@ -312,6 +318,20 @@ def bank(asked: argparse.Namespace) -> int:
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     print((pin if asked.action == "pin" else grow)(PROJECT))
+    return 0
+
+
+def calls(asked: argparse.Namespace) -> int:
+    """cairn calls: the cache of model calls."""
+    from flows import OUTSIDE, STATE
+    from flows.calls import forget, lines
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    if asked.forget:
+        print(f"{forget(STATE, asked.forget)} answers of {asked.forget} are forgotten")
+        return 0
+    print("\n".join(lines(STATE)))
     return 0
 
 

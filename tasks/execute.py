@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tasks import dvc_lock, methods
+from tasks import dvc_lock, keys, methods
 from tasks.artifact import Artifact, Store, lock, write_text
 from tasks.context import Context
 from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
@@ -84,9 +84,13 @@ class Plan:
         return plan
 
     def check_closures(self, stages: Iterable[str]) -> None:
-        """Compare the imports of these stages with their deps now, not when their turn comes after hours."""
+        """Compare the imports of these stages with their deps now, not when their turn comes after hours; and look for the keys that
+        their roles need."""
         for stage in stages:
             check_closure(self.settings, self.stages[stage])
+            for name, said, role in self.settings.shared.players():
+                if f"roles.{name}" in self.stages[stage].settings:
+                    keys.check(role.model_dump(), f"{self.settings.source}: {said}")
 
     def job(self, stage: str, inputs: Mapping[str, str]) -> Job:
         """A stage's job, given the identities of its inputs. `Changed` when the code is no longer what it was at the start."""
@@ -114,10 +118,10 @@ class Plan:
 
 def _check_local_roles(settings: Settings, store: Store) -> None:
     """DVC sees the params and not the checkpoint's folder; so the params must name the bytes."""
-    for name, role in settings.shared.roles.items():
+    for _, said, role in settings.shared.players():
         if role.backend == "local" and role.identity != (found := store.hashes.path(settings.project / role.path)):
             raise BadInput(
-                f"{settings.source}: roles.{name}.identity = {role.identity!r}: the bytes in {role.path} are {found!r}. "
+                f"{settings.source}: {said}.identity = {role.identity!r}: the bytes in {role.path} are {found!r}. "
                 "Write that, so that a change of the checkpoint is a change of the params, for Cairn and for DVC."
             )
 
@@ -212,8 +216,11 @@ class Job:
             "out": str(out),
             "scratch": str(scratch),
             "prompt": seen.get("prompt"),
+            "state": str(self.plan.store.state),
+            "run": self.key.digest,
+            "budget": seen.get("budget"),
             "roles": {
-                name: role.model_dump(mode="json") | {"path": str(self.plan.settings.project / role.path)}
+                name: _found(role.model_dump(mode="json"), self.plan.settings.project)
                 for name, role in shared.roles.items()
                 if f"roles.{name}" in self.plan.stages[self.stage].settings
             },
@@ -243,6 +250,11 @@ class Job:
                 f"stage {self.stage!r}: changed while it ran, so its result was not recorded: "
                 f"{'; '.join(changed(self.key.parts, now.parts))}. Run again."
             )
+
+
+def _found(role: Mapping[str, Any], project: Path) -> dict[str, Any]:
+    """A role's configuration with whole paths."""
+    return {**role, "path": str(project / role["path"]), "others": [_found(one, project) for one in role["others"]]}
 
 
 def _jsonable(value: Any) -> Any:
@@ -321,8 +333,11 @@ def _start(submit: Callable[..., Any] | None, work: Callable[[Sequence[Any]], An
 
 def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callable[..., None], shards: Callable[..., Any]) -> Context:
     """The surroundings of a method's run, from a job's spec."""
+    from tasks.llm.endpoint import Setting
     from tasks.llm.roles import maker
 
+    state = Path(spec["state"]) if "state" in spec else None  # a spec written by hand may do without a place for paid answers
+    setting = Setting(state, spec.get("run", ""), spec.get("budget") or {})
     return Context(
         seed=spec["seed"],
         out=Path(spec["out"]),
@@ -332,7 +347,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         log=log,
         progress=progress,
         shards=shards,
-        role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"]),
+        role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting),
         prompt=spec["prompt"] or {},
     )
 
@@ -355,12 +370,15 @@ def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], su
     """Run the job's method here; its shards go through `submit`. For methods that need no training loop of a library."""
     log, progress = job.ears()
     spec = job.spec(out, scratch, inputs)
-    if not any(role["backend"] == SERVER for role in spec["roles"].values()):
+    players = [one for role in spec["roles"].values() for one in (role, *role["others"])]
+    if not any(role["backend"] == SERVER for role in players):
         return call(spec, context(spec, log, progress, sharded(scratch, submit)))
     from tasks.live import telling
+    from tasks.llm.endpoint import stats
 
     with telling(job.plan.watch, job.stage, job.key.digest, progress) as heard:
-        return call(spec, context(spec, log, heard, sharded(scratch, submit, LANES)))
+        figures = call(spec, context(spec, log, heard, sharded(scratch, submit, LANES)))
+        return {**figures, "spent": stats(job.key.digest)}
 
 
 def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "", threads: int = 0) -> dict[str, Any]:

@@ -35,6 +35,7 @@ PLUMBING = frozenset(
         "fingerprint",
         "forked",
         "live",
+        "keys",
         "methods",
         "process",
         "settings",

@@ -11,11 +11,13 @@ A method's value comes from the section, else from `params/<stage>/<method>.yaml
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field
@@ -36,10 +38,30 @@ class Prompt(Params):
 class Role(Params):
     """Who plays a model's role."""
 
-    backend: Literal["scripted", "local"] = Field("scripted", description="a script, or a checkpoint in this process")
+    backend: Literal["scripted", "local", "openai_compatible"] = Field(
+        "scripted", description="a script, a checkpoint in this process, or a model behind a server"
+    )
     path: str = Field("", description="folder of the checkpoint, for backend local")
-    identity: str = Field("", description="identity of that folder's bytes, so that both drivers see a change of them")
+    identity: str = Field("", description="what is behind a name: the checkpoint's bytes (local), or your word for a server's version")
     errors: dict[str, float] = Field({}, description="rate in [0, 1] of each systematic error of the script")
+    base_url: str = Field("", description="where the server's API begins, such as http://127.0.0.1:8000/v1")
+    model: str = Field("", description="the model's name at that server")
+    key_env: str = Field("", description="name of the environment variable that holds the key (never the key)")
+    key_block: str = Field("", description="or the name of a Prefect Secret block that holds it")
+    price_in: float = Field(0.0, ge=0, description="money for a million tokens sent; 0 is unknown")
+    price_out: float = Field(0.0, ge=0, description="money for a million tokens answered; 0 is unknown")
+    max_in_flight: int = Field(32, ge=1, le=1024, description="most calls at once; fewer while the server says 429")
+    timeout_seconds: float = Field(180.0, gt=0, le=3600, description="of one attempt at a call, its answer included")
+    retries: int = Field(5, ge=1, le=20, description="attempts of a call before it waits for the end of its batch")
+    structured: Literal["json_schema", "json_object", "prompt"] = Field(
+        "json_schema", description="how a wanted form is asked for: as response_format, as JSON mode with words, in words alone"
+    )
+    send_seed: bool = Field(True, description="pass seeds on; false for a server that refuses them")
+    temperature: float | None = Field(None, ge=0, le=2, description="instead of what the method wants; empty: as the method wants")
+    others: list[Role] = Field([], description="further models that play the role in turn: a committee of several judges")
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="what the server calls the most tokens of an answer"
+    )
 
 
 ROLES = (
@@ -54,6 +76,13 @@ ROLES = (
     "meta_critic",
     "aggregator",
 )
+
+
+class Budget(Params):
+    """What the calls of one run to servers may use. Answers from the cache use nothing."""
+
+    max_cost: float = Field(0.0, ge=0, description="money, in the unit of the roles' prices; 0 is no limit")
+    max_tokens: int = Field(0, ge=0, description="tokens sent and answered; 0 is no limit")
 
 
 class Promote(Params):
@@ -72,7 +101,15 @@ class Shared(Params):
     device: Literal["cpu", "cuda"] = Field("cpu", description="where tensors live")
     prompt: Prompt = Prompt()
     roles: dict[str, Role] = Field({}, description="backend of each role; scripted where not named")
+    budget: Budget = Budget()
     promote: Promote = Promote()
+
+    def players(self) -> Iterator[tuple[str, str, Role]]:
+        """(role's name, dotted key, configuration) of everybody who plays a role, one after the other."""
+        for name, role in self.roles.items():
+            yield name, f"roles.{name}", role
+            for number, other in enumerate(role.others):
+                yield name, f"roles.{name}.others[{number}]", other
 
 
 def dig(tree: Any, dotted: str) -> Any:
@@ -170,10 +207,14 @@ class Settings:
     def _check_roles(self, shared: Shared) -> None:
         from tasks.llm import roles as players
 
-        for name, role in shared.roles.items():
-            where = f"{self.source}: roles.{name}"
+        for name, said, role in shared.players():
+            where = f"{self.source}: {said}"
+            if role.others and (name != "judge" or "others" in said):
+                raise BadInput(f"{where}.others: several models in turn are for the judge's role alone, and one list deep.")
             if role.backend == "local" and not (self.project / role.path / "config.json").is_file():
                 raise BadInput(f"{where}.path = {role.path!r}: not a checkpoint folder (no config.json in it)")
+            if role.backend == "openai_compatible":
+                _check_server(role, shared.budget, where)
             known = players.errors(name)
             for error, rate in role.errors.items():
                 if error not in known:
@@ -182,6 +223,32 @@ class Settings:
                     )
                 if not 0 <= rate <= 1:
                     raise BadInput(f"{where}.errors.{error} = {rate}: a rate is between 0 and 1")
+
+
+def _check_server(role: Role, budget: Budget, where: str) -> None:
+    """What a role behind a server needs. What was given for a key's name is never shown: it may be the key."""
+    url = urlsplit(role.base_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        shown = f" = {role.base_url!r}" if "@" not in role.base_url else ""
+        raise BadInput(f"{where}.base_url{shown}: where the API begins, with http:// or https://, often ending in /v1")
+    if url.username or url.password or url.query or url.fragment:
+        raise BadInput(f"{where}.base_url: an address alone, without user, password or anything after ? or #. A key comes by key_env.")
+    if role.base_url.rstrip("/").endswith("/chat/completions"):
+        raise BadInput(f"{where}.base_url = {role.base_url!r}: without /chat/completions, which is added for each call")
+    if not role.model.strip():
+        raise BadInput(f"{where}.model is missing: the model's name at {role.base_url}")
+    if role.key_env and role.key_block:
+        raise BadInput(f"{where}: key_env and key_block both say where the key is; keep one")
+    if role.key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", role.key_env):
+        raise BadInput(
+            f"{where}.key_env: the NAME of an environment variable (capitals, digits, _), such as OPENAI_API_KEY; never the key"
+        )
+    free = role.price_in or role.price_out or url.hostname in ("127.0.0.1", "localhost", "::1")
+    if budget.max_cost and not free:
+        raise BadInput(
+            f"{where}: budget.max_cost = {budget.max_cost:g} cannot be kept while price_in and price_out are unknown. Write them, or "
+            "limit tokens (budget.max_tokens) instead."
+        )
 
 
 def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] = ()) -> Settings:

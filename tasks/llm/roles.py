@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.llm import Client
+
+if TYPE_CHECKING:
+    from tasks.llm.endpoint import Setting
 
 CRITICS = ("critic", "meta_critic", "aggregator")
 
@@ -20,10 +23,22 @@ def errors(role: str) -> tuple[str, ...]:
     return tuple(known.get(role, {}))
 
 
-def maker(roles: Mapping[str, Mapping[str, Any]], worlds: str | Path | None, seed: int) -> Callable[..., Client]:
+def _no_secrets(wanted: Mapping[str, Any]) -> str:
+    return ""
+
+
+def maker(
+    roles: Mapping[str, Mapping[str, Any]],
+    worlds: str | Path | None,
+    seed: int,
+    secrets: Callable[[Mapping[str, Any]], str] = _no_secrets,
+    setting: Setting | None = None,
+) -> Callable[..., Client]:
     """`Context.role`: role(name, world) gives the client of a role in a world; the same one each time.
 
     A role that is not configured is scripted without errors. Scripted players read the world's rules and phrases from its module.
+    secrets: gives the key of a role behind a server, from its configuration. setting: where calls to servers are kept and counted
+    (default: in memory, without a budget).
     """
 
     @cache
@@ -34,13 +49,24 @@ def maker(roles: Mapping[str, Mapping[str, Any]], worlds: str | Path | None, see
             raise LookupError(f"a role was asked for in world {world!r}, but this stage has no worlds")
         return runtime.load(Path(worlds) / world)
 
+    def configured(name: str) -> Mapping[str, Any]:
+        first, _, number = name.partition("/")
+        wanted = roles.get(first, {"backend": "scripted", "errors": {}})
+        return _another(first, int(number), wanted) if number else wanted
+
     @cache
     def role(name: str, world: str = "") -> Client:
-        name, _, number = name.partition("/")
-        wanted = roles.get(name, {"backend": "scripted", "errors": {}})
-        if number:
-            wanted = _another(name, int(number), wanted)
-        return _BACKENDS[wanted["backend"]](name, wanted, loaded(world) if world else None, seed)
+        wanted = configured(name)
+        if wanted["backend"] == "openai_compatible":
+            return endpoint(name)
+        return _BACKENDS[wanted["backend"]](name.partition("/")[0], wanted, loaded(world) if world else None, seed)
+
+    @cache
+    def endpoint(name: str) -> Client:
+        from tasks.llm import endpoint as servers
+
+        wanted = configured(name)
+        return servers.client(name, wanted, cache(lambda: secrets(wanted)), setting or servers.Setting())
 
     return role
 
@@ -50,8 +76,7 @@ def _another(name: str, number: int, wanted: Mapping[str, Any]) -> Mapping[str, 
     others = wanted.get("others") or ()
     if number - 2 >= len(others):
         raise LookupError(f"role {name!r} has {1 + len(others)} models")
-    found: Mapping[str, Any] = others[number - 2]
-    return found
+    return dict(others[number - 2])
 
 
 def _scripted(name: str, wanted: Mapping[str, Any], world: Any, seed: int) -> Client:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tasks.generate.core import best_of_n, committee, proving, recombine
-from tasks.generate.core.answers import read_json
 from tasks.generate.core.checks import DRAFT
 from tasks.llm import Request, scripted
+from tasks.llm.answers import read_json
 from tasks.llm.scripted import blocks
 from tasks.prompts import system_message
 from tests.generate.conftest import ERRORS, Make

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.context import seed_of
-from tasks.generate.core.answers import read_json
 from tasks.generate.core.prompts import render
 from tasks.llm import Client, Message, Request
+from tasks.llm.answers import read_json
 from tasks.rollout import STOP
 
 SCHEMA: dict[str, Any] = {

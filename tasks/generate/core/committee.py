@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tasks.generate.core.answers import read_json
 from tasks.generate.core.prompts import render
 from tasks.llm import Client, Request
+from tasks.llm.answers import read_json
 
 CRITERIA = ("correctness", "completeness", "satisfaction", "creativity")
 _CRITERION = {

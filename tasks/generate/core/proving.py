@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.context import seed_of
 from tasks.generate.core import committee
-from tasks.generate.core.answers import read_json
 from tasks.generate.core.checks import ACCEPTED, Checked, check, undone
 from tasks.generate.core.gate import gate
 from tasks.generate.core.prompts import render
 from tasks.generate.core.samplers import Material
 from tasks.llm import Client, Message, Request
+from tasks.llm.answers import read_json
 from tasks.rows import problem_row
 from tasks.worlds import Action
 

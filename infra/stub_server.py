@@ -1,0 +1,278 @@
+"""A chat-completions server for tests and benchmarks that answers from what it is asked, and misbehaves on demand.
+
+    python -m infra.stub_server '{"latency": 0.1, "faults": {"500": 0.1, "hang": 0.02}}'
+
+prints the port it took on loopback and serves until it is killed or its standard input ends. The same request gets the same answer,
+and the n-th try of a request the same fault, in every process. GET /counts tells what was served, PUT /knobs changes how.
+
+Faults, each with its rate: 429, 429_after (with Retry-After), 429_date (with an HTTP date), 503, 500, reset (of the connection), hang
+(no answer at all), garbage (a body that is no JSON), malformed (an answer that is not the JSON that was wanted, or arguments that are
+none), truncated (finish_reason length), refusal, filter. malformed and truncated are slips of a model: they strike where a form or a
+tool call is wanted, and the first answer in a conversation alone; a second round there is answered well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from email.utils import formatdate
+from typing import Any
+
+SLIPS = ("malformed", "truncated")
+BROKEN = '{"broken": '
+"""What a malformed answer is; a conversation counts up to the first of these for what is answered."""
+
+
+@dataclass
+class Knobs:
+    """How the server behaves. latency: seconds before each answer. faults: name -> rate. retry_after: seconds it asks for. capacity:
+    requests at once above which it says 429, 0 for any number. key: the only one it takes, empty for any.
+    usage: whether it counts tokens."""
+
+    latency: float = 0.0
+    faults: dict[str, float] = field(default_factory=dict)
+    retry_after: float = 1.0
+    capacity: int = 0
+    key: str = ""
+    usage: bool = True
+
+
+@dataclass
+class Server:
+    """Counts and answers. tries: digest of a body -> how often it came; paid: -> how often it was answered."""
+
+    knobs: Knobs
+    served: Counter[str] = field(default_factory=Counter)
+    tries: Counter[str] = field(default_factory=Counter)
+    paid: Counter[str] = field(default_factory=Counter)
+    slipped: set[str] = field(default_factory=set)
+    times: list[float] = field(default_factory=list)
+    open: int = 0
+    most: int = 0
+
+    def counts(self) -> dict[str, Any]:
+        """What was served so far. twice: answers to a body that had been answered; times: of the arrivals, on this machine's clock."""
+        twice = sum(count - 1 for count in self.paid.values())
+        kinds = dict(self.served)
+        return {"served": kinds, "paid": self.paid.total(), "twice": twice, "open": self.open, "most": self.most, "times": self.times}
+
+    def turn(self, change: Mapping[str, Any]) -> None:
+        """Change knobs and start counting anew."""
+        known = {one.name for one in fields(Knobs)}
+        for name, value in change.items():
+            if name not in known:
+                raise ValueError(f"no knob {name!r}; known: {', '.join(sorted(known))}")
+            setattr(self.knobs, name, value)
+        for counter in (self.served, self.tries, self.paid):
+            counter.clear()
+        self.slipped.clear()
+        self.times.clear()
+        self.most = 0
+
+    def fault(self, digest: str) -> str:
+        """The fault of this try of a body, or an empty string."""
+        self.tries[digest] += 1
+        drawn = random.Random(f"{digest} {self.tries[digest]}").random()
+        for name, rate in self.knobs.faults.items():
+            if drawn < rate:
+                return name
+            drawn -= rate
+        return ""
+
+    async def answer(self, body: bytes, key: str, gone: asyncio.Event) -> tuple[int, dict[str, str], bytes] | None:
+        """(status, headers, body), or None to cut the connection. gone: set when nobody waits any more, which stops no answer (a real
+        server would charge for it too), only a hang."""
+        self.times.append(time.time())
+        if self.knobs.key and key != f"Bearer {self.knobs.key}":
+            self.served["401"] += 1
+            return _error(401, f"Incorrect API key provided: {key.removeprefix('Bearer ')}")
+        if self.knobs.capacity and self.open > self.knobs.capacity:
+            self.served["429"] += 1
+            return _error(429, "too many at once")
+        digest = hashlib.sha256(body).hexdigest()
+        fault = self.fault(digest)
+        if fault == "hang":
+            self.served[fault] += 1
+            await gone.wait()
+            return None
+        if self.knobs.latency and fault not in ("429", "429_after", "429_date", "503"):
+            await asyncio.sleep(self.knobs.latency)
+        if fault == "reset":
+            self.served[fault] += 1
+            return None
+        if fault in ("429", "503", "500"):
+            self.served[fault] += 1
+            return _error(int(fault), "on demand")
+        if fault in ("429_after", "429_date"):
+            self.served[fault] += 1
+            later = self.knobs.retry_after
+            when = f"{later:g}" if fault == "429_after" else formatdate(time.time() + later, usegmt=True)
+            return _error(429, "on demand", {"Retry-After": when})
+        if fault == "garbage":
+            self.served[fault] += 1
+            return 200, {}, b"<html>502 Bad Gateway</html>"
+        status, said, served = self.completion(json.loads(body), fault)
+        self.served[served] += 1
+        self.paid[digest] += 1
+        return status, {}, json.dumps(said).encode()
+
+    def completion(self, asked: Mapping[str, Any], fault: str) -> tuple[int, dict[str, Any], str]:
+        """A chat completion, and what it counts as."""
+        messages = _unbroken(asked["messages"])
+        name = json.dumps([asked["model"], messages, asked.get("tools"), asked.get("seed"), asked.get("temperature")])
+        rng = random.Random(hashlib.sha256(name.encode()).hexdigest())
+        message: dict[str, Any] = {"role": "assistant", "content": None}
+        finish, formed = "stop", True
+        if schema := (asked.get("response_format") or {}).get("json_schema", {}).get("schema"):
+            message["content"] = json.dumps(fill(schema, rng))
+        elif asked.get("tools") and messages[-1]["role"] == "user":
+            function = rng.choice(asked["tools"])["function"]
+            arguments = json.dumps(fill(function.get("parameters", {"type": "object"}), rng))
+            call = {
+                "id": f"chatcmpl-{rng.random()}",
+                "type": "function",
+                "function": {"name": function["name"], "arguments": arguments},
+            }
+            message["tool_calls"], finish = [call], "tool_calls"
+        else:
+            message["content"], formed = f"Reply {rng.getrandbits(64):016x}, as you wish.", False
+        slips = fault in SLIPS and formed and name not in self.slipped
+        if slips:
+            self.slipped.add(name)
+            finish = _slip(message, fault) or finish
+        elif fault == "refusal":
+            message.update(content=None, refusal="I cannot help with that.")
+            message.pop("tool_calls", None)
+        elif fault == "filter":
+            message, finish = {"role": "assistant", "content": ""}, "content_filter"
+        usage = {"prompt_tokens": len(json.dumps(asked)) // 4, "completion_tokens": len(json.dumps(message)) // 4}
+        said = {
+            "id": "chatcmpl-0",
+            "object": "chat.completion",
+            "created": 0,
+            "model": asked["model"],
+            "system_fingerprint": "stub",
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            **({"usage": usage | {"total_tokens": sum(usage.values())}} if self.knobs.usage else {}),
+        }
+        return 200, said, fault if slips or fault in ("refusal", "filter") else "well"
+
+
+def _slip(message: dict[str, Any], fault: str) -> str:
+    """Spoil an answer; returns its finish_reason when that changes."""
+    if calls := message.get("tool_calls"):
+        function = calls[0]["function"]
+        function["arguments"] = BROKEN if fault == "malformed" else function["arguments"][:-1]
+    else:
+        message["content"] = BROKEN if fault == "malformed" else message["content"][: len(message["content"]) // 2]
+    return "length" if fault == "truncated" else ""
+
+
+def _unbroken(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A conversation up to the first of our own malformed answers."""
+    for place, message in enumerate(messages):
+        if message["role"] == "assistant" and message.get("content") == BROKEN:
+            return list(messages[:place])
+    return list(messages)
+
+
+def fill(schema: Mapping[str, Any], rng: random.Random) -> Any:
+    """A value that fits a JSON schema of the simple kind."""
+    if "enum" in schema:
+        return rng.choice(schema["enum"])
+    kind = schema.get("type", "object")
+    if kind == "object":
+        return {name: fill(one, rng) for name, one in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [fill(schema.get("items", {"type": "string"}), rng) for _ in range(max(1, schema.get("minItems", 1)))]
+    if kind == "integer":
+        return rng.randint(schema.get("minimum", 0), schema.get("maximum", 100))
+    return {"number": round(rng.random(), 3), "boolean": rng.random() < 0.5}.get(kind, f"word{rng.getrandbits(24):06x}")
+
+
+def _error(status: int, words: str, headers: Mapping[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
+    return status, dict(headers or {}), json.dumps({"error": {"message": words, "type": "stub", "code": None}}).encode()
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection: HTTP/1.1 with Content-Length, which is all that our clients send."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.waiting = server, b""
+        self.transport: asyncio.Transport | None = None
+        self.work: asyncio.Task[None] | None = None
+        self.gone = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Collect one whole request, then answer it."""
+        self.waiting += data
+        head, found, rest = self.waiting.partition(b"\r\n\r\n")
+        if not found:
+            return
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if len(rest) < int(headers.get("content-length", 0)):
+            return
+        self.waiting = b""
+        self.work = asyncio.get_running_loop().create_task(self.reply(*first.split()[:2], rest, headers))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client went away."""
+        self.gone.set()
+
+    async def reply(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Route one request."""
+        server = self.server
+        if (method, path) == ("GET", "/counts"):
+            return self.send(200, {}, json.dumps(server.counts()).encode())
+        if (method, path) == ("PUT", "/knobs"):
+            server.turn(json.loads(body))
+            return self.send(200, {}, b"{}")
+        if (method, path) != ("POST", "/v1/chat/completions"):
+            return self.send(*_error(404, f"no {path} here"))
+        server.open += 1
+        server.most = max(server.most, server.open)
+        try:
+            answer = await server.answer(body, headers.get("authorization", ""), self.gone)
+        finally:
+            server.open -= 1
+        if answer is None and self.transport is not None:
+            return self.transport.abort()
+        assert answer is not None
+        return self.send(*answer)
+
+    def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Write an answer in one piece."""
+        assert self.transport is not None
+        if self.gone.is_set():
+            return
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        date = formatdate(usegmt=True)
+        head = f"HTTP/1.1 {status} x\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+        self.transport.write(head.encode() + body)
+
+
+async def serve(knobs: Knobs) -> None:
+    """Listen on a free port of loopback, say which, and go on until standard input ends."""
+    server = Server(knobs)
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: Connection(server), "127.0.0.1", 0, backlog=1024)
+    print(listening.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    listening.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Knobs(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))))

@@ -1,0 +1,41 @@
+"""Models behind OpenAI-compatible servers: `client` plays a role with one, `stats` says how it goes.
+
+    client    a batch of requests -> answers: second rounds, salvage, errors in words
+    line      one call: cache, budget, pace, attempts
+    wire      requests and answers as JSON
+    pacing    how many calls are in flight, pauses, the circuit breaker
+    budget    tokens, money, the hard stop
+    cache     paid answers and the ledger, in SQLite
+    connections  one transport of httpx for each call under way
+    office    the background event loop and what clients share
+    figures   live counts
+
+A failed attempt (a time-out, a broken connection) is not counted as paid: the server names no price for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tasks.llm.endpoint.budget import Prices
+from tasks.llm.endpoint.client import EndpointClient, Setting
+from tasks.llm.endpoint.figures import stats
+from tasks.llm.endpoint.pacing import Pace
+from tasks.llm.endpoint.wire import Dialect
+
+__all__ = ["Dialect", "EndpointClient", "Pace", "Prices", "Setting", "client", "stats"]
+
+
+def client(role: str, wanted: Mapping[str, Any], secret: Callable[[], str], setting: Setting) -> EndpointClient:
+    """The client of a role as the params have it (`tasks.settings.Role` as a mapping)."""
+    return EndpointClient(
+        role,
+        wanted["base_url"],
+        Dialect(wanted["model"], wanted["structured"], wanted["send_seed"], wanted["temperature"], wanted["limit_field"]),
+        pace=Pace(wanted["max_in_flight"], wanted["timeout_seconds"], wanted["retries"]),
+        prices=Prices(wanted["price_in"], wanted["price_out"]),
+        secret=secret,
+        setting=setting,
+        revision=wanted["identity"] or "unpinned",
+    )

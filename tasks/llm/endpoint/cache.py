@@ -1,0 +1,128 @@
+"""Every answer that was paid for, kept in one SQLite file by what was asked; and a ledger of who paid.
+
+An answer is committed the moment it arrives (write-ahead log: a killed process loses no commit), together with its line in the
+ledger. Safe under concurrent processes: of two answers to one question the first is kept, and both processes go on with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.params import BadInput
+
+NAME = "calls.sqlite"
+"""The file's name in the state root."""
+PATIENCE = 60.0
+"""Seconds to wait for another process that writes."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS answers (
+    key BLOB PRIMARY KEY, model TEXT NOT NULL, role TEXT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL,
+    answer TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS paid (
+    run TEXT, role TEXT, model TEXT, calls INT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL, money REAL NOT NULL,
+    PRIMARY KEY (run, role, model));
+"""
+_PAY = """
+INSERT INTO paid VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + 1,
+    tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out, money = money + excluded.money
+"""
+
+
+def key_of(url: str, sent: bytes, sample: int) -> bytes:
+    """Names an answer: where it was asked, everything that was sent (no key is in it), and the request's sample number."""
+    return hashlib.sha256(b"\0".join((url.encode(), str(sample).encode(), sent))).digest()
+
+
+@dataclass(frozen=True)
+class Paid:
+    """One paid answer for the ledger. run: names the run that paid. money: in the unit of the user's prices."""
+
+    run: str
+    role: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+    money: float
+
+
+class Cache:
+    """The file in the folder `state`; in memory without one. Used by one thread at a time."""
+
+    def __init__(self, state: Path | None) -> None:
+        path = state / NAME if state else None
+        try:
+            if state:
+                state.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path or ":memory:", timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+            self._make()
+        except sqlite3.DatabaseError as error:
+            raise BadInput(
+                f"{path}: the cache of model calls cannot be opened ({error}). Move the file away to start a new one."
+            ) from None
+
+    def _make(self) -> None:
+        """Put mode and tables in place. Of processes that do so at once, SQLite turns some away without waiting; they come again."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.executescript(_TABLES)
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+
+    def get(self, key: bytes) -> dict[str, Any] | None:
+        """The answer kept under a key."""
+        row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def put(self, key: bytes, answer: Mapping[str, Any], paid: Paid) -> dict[str, Any]:
+        """Keep an answer and write down what it cost; returns the answer that counts, which is that of whoever was first."""
+        row = (key, paid.model, paid.role, paid.tokens_in, paid.tokens_out, json.dumps(answer))
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            new = self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row).rowcount
+            self._db.execute(_PAY, (paid.run, paid.role, paid.model, paid.tokens_in, paid.tokens_out, paid.money))
+        except sqlite3.Error:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+        return dict(answer) if new else self.get(key) or dict(answer)
+
+    def spent(self, run: str) -> tuple[int, float]:
+        """(tokens in and out, money) that a run has paid, over all its processes and attempts."""
+        row = self._db.execute("SELECT SUM(tokens_in + tokens_out), SUM(money) FROM paid WHERE run = ?", (run,)).fetchone()
+        return int(row[0] or 0), float(row[1] or 0.0)
+
+    def kept(self) -> list[dict[str, Any]]:
+        """Per model and role: answers kept and their tokens."""
+        found = self._db.execute(
+            "SELECT model, role, COUNT(*), SUM(tokens_in), SUM(tokens_out) FROM answers GROUP BY model, role ORDER BY model, role"
+        )
+        return [dict(zip(("model", "role", "answers", "tokens_in", "tokens_out"), row, strict=True)) for row in found]
+
+    def money(self) -> dict[str, float]:
+        """model -> money paid so far, kept answers or not."""
+        return dict(self._db.execute("SELECT model, SUM(money) FROM paid GROUP BY model ORDER BY model"))
+
+    def forget(self, model: str) -> int:
+        """Delete a model's answers and give the room back; returns how many there were."""
+        count = self._db.execute("DELETE FROM answers WHERE model = ?", (model,)).rowcount
+        self._db.execute("VACUUM")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return count
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()

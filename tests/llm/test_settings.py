@@ -1,0 +1,110 @@
+"""What a user writes for a role behind a server: mistakes are named before anything runs, and a key is never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import keys
+from tasks.fingerprint import listed
+from tasks.llm.endpoint import EndpointClient, Setting
+from tasks.llm.roles import maker
+from tasks.params import BadInput
+from tasks.settings import Role, Settings, load, overlay
+from tests.conftest import ROOT
+
+GOOD: dict[str, Any] = {
+    "backend": "openai_compatible",
+    "base_url": "https://api.example.org/v1",
+    "model": "some-model",
+    "key_env": "SOME_KEY",
+}
+
+
+def settings(role: dict[str, Any], **more: Any) -> Settings:
+    tree = overlay(load(ROOT, "smoke").tree, "roles.judge", role)
+    for key, value in more.items():
+        tree = overlay(tree, key, value)
+    return Settings(ROOT, tree)
+
+
+def test_a_complete_role_is_accepted_and_is_part_of_the_key() -> None:
+    found = settings(GOOD, budget={"max_tokens": 10})
+    found.check()
+    assert found.shared.roles["judge"].max_in_flight == 32 and found.shared.budget.max_tokens == 10
+    for stage, about in listed(found).items():
+        assert ("budget" in about.settings) == (stage in ("generate", "critique"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"base_url": ""}, r"roles\.judge\.base_url = '': where the API begins, with http:// or https://"),
+        ({"base_url": "api.example.org/v1"}, r"base_url = 'api\.example\.org/v1': where the API begins"),
+        ({"base_url": "https://user:pw@api.example.org/v1"}, r"base_url: an address alone"),
+        ({"base_url": "user:pw@api.example.org/v1"}, r"base_url: where the API begins"),
+        ({"base_url": "https://api.example.org/v1/chat/completions"}, r"without /chat/completions"),
+        ({"model": " "}, r"roles\.judge\.model is missing: the model's name at https://api\.example\.org/v1"),
+        ({"key_env": "sk-secret-abc"}, r"roles\.judge\.key_env: the NAME of an environment variable .* never the key"),
+        ({"key_env": "hf_secretABC"}, r"the NAME of an environment variable"),
+        ({"key_block": "block"}, r"key_env and key_block both say where the key is; keep one"),
+        ({"structured": "xml"}, r"structured = 'xml'.*json_schema"),
+        ({"max_in_flight": 0}, r"roles\.judge\.max_in_flight = 0: Input should be greater than or equal to 1"),
+        ({"api_key": "sk-secret-abc"}, r"unknown key 'judge\.api_key'|unknown key 'roles\.judge\.api_key'"),
+    ],
+)
+def test_a_mistake_is_named_and_no_secret_with_it(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said) as wrong:
+        settings(GOOD | change).check()
+    assert "secret" not in str(wrong.value) and ":pw@" not in str(wrong.value)
+
+
+def test_a_budget_of_money_needs_prices() -> None:
+    """A server on this machine is free; any other wants its prices."""
+    with pytest.raises(BadInput, match=r"roles\.judge: budget\.max_cost = 5 cannot be kept while price_in and price_out are unknown"):
+        settings(GOOD, budget={"max_cost": 5}).check()
+    settings(GOOD | {"price_in": 1}, budget={"max_cost": 5}).check()
+    settings(GOOD | {"base_url": "http://127.0.0.1:8000/v1"}, budget={"max_cost": 5}).check()
+
+
+def test_a_missing_key_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tasks.execute import Plan
+
+    plan = Plan.open(settings(GOOD), tmp_path)  # to look at the plan needs no key
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    plan.check_closures(["sft"])
+    with pytest.raises(
+        BadInput, match=r"roles\.judge\.key_env: the environment variable SOME_KEY is not set\. Set it to the key of https://api"
+    ):
+        plan.check_closures(["generate"])
+    monkeypatch.setenv("SOME_KEY", " abc \n")
+    plan.check_closures(["generate"])
+    assert keys.of(Role(**GOOD).model_dump()) == "abc" and keys.of(Role(**GOOD | {"key_env": ""}).model_dump()) == ""
+
+
+def test_a_job_carries_the_name_of_a_key_and_not_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The spec is what a process of its own is given in a file."""
+    import json
+
+    from tasks.execute import Plan, context
+
+    monkeypatch.setenv("SOME_KEY", "very-secret")
+    plan = Plan.open(settings(GOOD, budget={"max_tokens": 7}), tmp_path)
+    job = plan.job("generate", {"worlds": "0" * 32})
+    spec = job.spec(tmp_path, tmp_path, {"worlds": tmp_path})
+    assert "very-secret" not in json.dumps(spec) + json.dumps(job.key.parts) and "SOME_KEY" in json.dumps(spec)
+    client = context(spec, print, print, print).role("judge")
+    assert isinstance(client, EndpointClient) and client._setting == Setting(
+        tmp_path, job.key.digest, {"max_cost": 0.0, "max_tokens": 7}
+    )
+
+
+def test_the_maker_gives_one_client_a_role_in_every_world() -> None:
+    asked = []
+    role = maker({"judge": Role(**GOOD).model_dump()}, None, 0, lambda wanted: asked.append(wanted["model"]) or "key")
+    one, other = role("judge", "retail"), role("judge", "airline")
+    assert one is other and (one.name, one.revision) == ("some-model", "unpinned")
+    assert maker({"judge": Role(**GOOD, identity="2026-01").model_dump()}, None, 0)("judge").revision == "2026-01"
+    assert asked == [], "a key is asked for when the first call is made"

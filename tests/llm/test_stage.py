@@ -1,0 +1,130 @@
+"""A whole stage whose roles are asked at a server: faults and a spent budget change nothing that was accepted; and what a run may cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.calls import forget, lines
+from flows.estimate import PROBLEMS, estimate
+from flows.estimate import lines as estimated
+from infra.stub import Stub
+from tasks.context import Context
+from tasks.generate import Inputs, apigen_mt
+from tasks.llm import BudgetSpent, roles
+from tasks.llm.endpoint import Dialect, EndpointClient, Prices, Setting, stats
+from tasks.llm.endpoint.cache import Cache
+from tasks.params import BadInput
+from tasks.settings import Settings
+from tasks.worlds.loading import world_class
+from tasks.worlds.runtime import World
+from tests.llm.conftest import QUICK, Make, questions
+from tests.llm.test_settings import GOOD, settings
+
+FAULTS = {
+    "429": 0.05,
+    "429_after": 0.05,
+    "500": 0.05,
+    "reset": 0.04,
+    "hang": 0.01,
+    "garbage": 0.04,
+    "malformed": 0.03,
+    "truncated": 0.03,
+}
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("worlds")
+    World.build(world_class("tasks.worlds.retail:Retail"), 60, 0).freeze(place / "retail")
+    return place
+
+
+def generated(worlds: Path, out: Path, url: str, **limits: Any) -> dict[str, bytes]:
+    """The files of a small run whose judges, plans and human's critic answer from the server; scripts play the rest."""
+    out.mkdir()
+    known = roles.maker({"generator": {"backend": "scripted", "errors": {"dropped_wish": 0.3}}}, worlds, 0)
+    servers = {
+        name: EndpointClient(
+            name,
+            url,
+            Dialect("m"),
+            pace=QUICK,
+            prices=Prices(1, 1),
+            setting=Setting(out.parent / f"{out.name}-calls", out.name, limits),
+        )
+        for name in ("judge", "feedback", "human_critic")
+    }
+    ctx = Context(0, out, out.parent, role=lambda name, world="": servers.get(name) or known(name, world))
+    params = apigen_mt.Params(problems=12, rounds=2, threshold=1.0, every_criterion=False, user_best_of=2, attempts=1, recombine=0)
+    apigen_mt.run(Inputs(worlds), params, ctx)
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def test_thirty_percent_faults_leave_the_same_bytes(worlds: Path, stub: Stub, tmp_path: Path) -> None:
+    clean = generated(worlds, tmp_path / "clean", stub.url)
+    assert stats("clean")["judge"]["calls"] > 20 and sum(FAULTS.values()) == pytest.approx(0.3)
+    stub.turn(faults=FAULTS, retry_after=0.02)
+    assert generated(worlds, tmp_path / "faulty", stub.url) == clean
+    served = stub.counts()["served"]
+    assert sum(served.get(name, 0) for name in FAULTS) > 20, served
+
+
+def test_a_spent_budget_stops_the_stage_and_the_next_run_pays_for_the_rest(worlds: Path, stub: Stub, tmp_path: Path) -> None:
+    clean = generated(worlds, tmp_path / "clean", stub.url)
+    whole = stub.counts()["paid"]
+    with pytest.raises(BudgetSpent, match=r"budget\.max_tokens"):
+        generated(worlds, tmp_path / "small", stub.url, max_tokens=20_000)
+    first = stub.counts()["paid"] - whole
+    (tmp_path / "small").rename(tmp_path / "stopped")
+    assert 0 < first < whole
+    (tmp_path / "larger-calls").symlink_to(tmp_path / "small-calls")
+    assert generated(worlds, tmp_path / "larger", stub.url) == clean
+    assert stub.counts()["paid"] == 2 * whole
+
+
+def test_an_estimate_counts_the_roles_at_servers(tmp_path: Path, make: Make) -> None:
+    """Twice the problems are about twice the calls; real answers of the model replace the guess at its tokens."""
+    judged = GOOD | {"price_in": 1.0, "price_out": 2.0}
+
+    def of(problems: int) -> Any:
+        found = estimate(sized(judged, problems), ["generate"], tmp_path / "state")
+        assert [one.role for one in found] == ["judge"]
+        return found[0]
+
+    one, two = of(PROBLEMS), of(2 * PROBLEMS)
+    assert one.calls >= 3 * 2 * PROBLEMS * 0.8 and two.calls == 2 * one.calls and not one.measured
+    assert one.money == pytest.approx((one.tokens_in + 2 * one.tokens_out) / 1e6)
+    make().complete(questions(20))
+    measured = of(PROBLEMS)
+    mean = Cache(tmp_path / "state").kept()[0]["tokens_in"] / 20
+    assert measured.measured and measured.tokens_in == round(mean * measured.calls)
+    text = "\n".join(estimated([one], replace(sized(judged, 20, budget={"max_tokens": 10}))))
+    assert "An estimate" in text and "more than the budget" in text and f"{one.calls:,} calls" in text
+    assert estimate(settings({"backend": "scripted"}), ["generate"], tmp_path) == []
+    assert estimate(settings(GOOD), ["sft"], tmp_path) == []
+
+
+def sized(role: dict[str, Any], problems: int, **more: Any) -> Settings:
+    return settings(role, **{"generate.apigen_mt": {"problems": problems}, **more})
+
+
+def test_what_is_kept_is_shown_and_forgotten(make: Make, stub: Stub, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert lines(state) == ["no model server was ever asked here"]
+    make(prices=Prices(1e6, 0)).complete(questions(7))
+    make("human", dialect=Dialect("another")).complete(questions(2, schema=None))
+    text = "\n".join(lines(state))
+    assert "calls.sqlite: 0." in text and "paid to another: unknown (no prices)" in text
+    assert json.dumps(stats()["judge"]["tokens_in"]) in text and f"paid to some-model: {stats()['judge']['money']:.4f}" in text
+    with pytest.raises(BadInput, match=r"--forget 'some-modle': no answers .* Did you mean 'some-model'\? Kept: another, some-model"):
+        forget(state, "some-modle")
+    assert forget(state, "some-model") == 7
+    before = stub.counts()["paid"]
+    make().complete(questions(7))
+    make("human", dialect=Dialect("another")).complete(questions(2, schema=None))
+    assert stub.counts()["paid"] == before + 7
