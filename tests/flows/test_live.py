@@ -74,3 +74,34 @@ def test_prefect_shows_progress_and_calls(prefect_server: str) -> None:
     assert found["generate-retail"].data == 50.0 and "3 accepted" in str(found["generate-retail"].description)
     assert found["generate-calls"].data == 25.0 and "big: 90 calls" in str(found["generate-calls"].description)
     assert all(artifact.task_run_id for artifact in found.values())
+
+
+def test_a_stage_that_asks_a_server_tells_how_it_goes(tmp_path: Any) -> None:
+    """Against a real server: the watcher hears of the role's calls while they go on, and once more at the end; tokens and items beside
+    them. Without calls it hears nothing."""
+    from infra.stub import running
+    from tasks.live import telling
+    from tasks.llm import Request
+    from tasks.llm.endpoint import Dialect, EndpointClient, Setting
+
+    heard: list[dict[str, Any]] = []
+
+    def watch(stage: str, event: str, about: Any) -> None:
+        assert (stage, event) == ("generate", "calls")
+        heard.append(dict(about))
+
+    with telling(watch, "generate", "nobody", lambda done, total, note: None, every=0.01) as progress:
+        progress(1, 2, "")
+    assert heard == []
+    with running(latency=0.2) as stub:
+        client = EndpointClient("judge", stub.url, Dialect("m"), setting=Setting(tmp_path, "this-run"))
+        passed: list[tuple[int, int, str]] = []
+        with telling(watch, "generate", "this-run", lambda *about: passed.append(about), every=0.05) as progress:
+            progress(1, 4, "half")
+            client.complete([Request([{"role": "user", "content": f"{number}"}], seed=number) for number in range(5)])
+            progress(2, 4, "more")
+    assert passed == [(1, 4, "half"), (2, 4, "more")]
+    assert any(about["roles"]["judge"]["in_flight"] for about in heard[:-1]) and not any(about["last"] for about in heard[:-1])
+    last = heard[-1]
+    assert last["last"] and (last["done"], last["total"]) == (2, 4) and last["roles"]["judge"]["calls"] == 5
+    assert last["roles"]["judge"]["tokens_per_second"] > 0 and lines(last)[0].startswith("judge m: 5 calls")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.stub import running
+from tasks.rows import BLUEPRINT, read_rows
 from tests.conftest import Project
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("served")]
@@ -27,6 +28,7 @@ def test_a_run_asks_a_server(project: Project) -> None:
             "key_env": "STUB_KEY",
             "price_in": 1,
             "price_out": 2,
+            "others": [{"backend": "scripted"}],
         }
         project.replace("params/pipeline.yaml", "\nroles:", f"\nroles:\n  judge: {json.dumps(role)}")
         text = (project.folder / "params/pipeline.yaml").read_text()
@@ -41,9 +43,17 @@ def test_a_run_asks_a_server(project: Project) -> None:
         said = project.cairn("run", "--to", "generate", "--estimate").stdout
         assert "judge" in said and "An estimate" in said and stub.counts()["paid"] == 0
 
-        project.cairn(*asked, STUB_KEY=KEY)
+        answer = project.cairn(*asked, STUB_KEY=KEY)
         first = stub.counts()["paid"]
-        assert first > 20
+        assert first > 20 and f"judge stub: {first} calls" in answer.stderr, "how calls go is shown, and what they came to"
+        votes = [
+            vote["judge"]
+            for row in read_rows(project.folder / "data/generate/blueprints.parquet", BLUEPRINT)
+            for vote in row["judge_scores"]
+        ]
+        assert {"stub#1", "stub#3"} <= set(votes) and any(name.endswith("#2") and "stub" not in name for name in votes), (
+            "judges in turn"
+        )
         shown = project.cairn("calls").stdout
         assert f"{first:,}" in shown and "paid to stub: " in shown and "unknown" not in shown
         project.cairn(*asked, "--refresh", "generate", STUB_KEY=KEY)

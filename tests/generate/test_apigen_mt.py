@@ -6,11 +6,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from tasks.execute import sharded
 from tasks.generate import apigen_mt
 from tasks.generate.core.checks import FAILURES
 from tasks.llm import Client, Message, Request
@@ -83,6 +85,13 @@ def test_same_inputs_same_bytes_whatever_the_shards(make: Make) -> None:
     assert first.files == make(ERRORS, recombine=1.0, shard_size=4096).files
     assert first.files == make(ERRORS, recombine=1.0, shard_size=1).files
     assert first.files != make(ERRORS, recombine=1.0, seed=1).files
+
+
+def test_shards_side_by_side_give_the_same_bytes(make: Make, tmp_path: Any) -> None:
+    """Eight shards under way in as many threads, as when models behind servers play the roles."""
+    with ThreadPoolExecutor(8) as pool:
+        beside = make(ERRORS, recombine=1.0, shard_size=2, shards=sharded(tmp_path / "beside", pool.submit, 8))
+    assert beside.files == make(ERRORS, recombine=1.0).files
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(make: Make) -> None:
