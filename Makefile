@@ -5,6 +5,7 @@ LOCK ?= requirements.lock
 SIZES ?= 125M
 GROWTH ?=
 ROUNDS ?= 3
+BLUEPRINTS ?= 2000,20000
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -82,8 +83,9 @@ bench-rollout: setup ## episodes per second of the rollout engine
 bench-worlds: setup ## reset, snapshot, hash and call of a world of 10,000 rows; 100,000 fuzzed calls
 	@$(BIN)/python -m infra.bench_worlds
 
-bench-generate: setup $(if $(PEER),.cairn/designer/.ready) ## calls to a model server: ours, the ideal, bare loops; faults; kills (PEER=1: NeMo Data Designer too)
+bench-generate: setup $(if $(PEER),.cairn/designer/.ready) ## calls to a model server: ours, the ideal, bare loops; faults; kills; scripted blueprints (PEER=1: NeMo Data Designer too; BLUEPRINTS=10000,100000)
 	@$(BIN)/python -m infra.bench_generate
+	@$(BIN)/python -m infra.bench_scripted --sizes "$(BLUEPRINTS)"
 
 .cairn/designer/.ready: infra/designer.txt $(VENV)/.ready
 	@rm -rf $(@D)
