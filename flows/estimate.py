@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,20 @@ class _Counting:
 def estimate(settings: Settings, stages: Iterable[str], state: Path) -> list[Estimate]:
     """Per role behind a server that those stages ask. `state`: folder of the cache, whose answers tell of real tokens."""
     wanted = {stage for stage in stages if stage in ASKING}
-    servers = {name: role for name, role in settings.shared.roles.items() if role.backend == "openai_compatible"}
+    servers = {name: role for name, role in _models(settings) if role.backend == "openai_compatible"}
     if not wanted or not servers:
         return []
     with tempfile.TemporaryDirectory() as folder:
         counts, scale = _sample(settings, Path(folder), wanted)
     known = _experience(state)
     return [_estimate(name, role, counts, scale, known) for name, role in servers.items() if counts[name, "calls"]]
+
+
+def _models(settings: Settings) -> Iterator[tuple[str, Role]]:
+    """Everybody who plays a role, under the names of `Context.panel`: judge, judge/2, ..."""
+    for name, role in settings.shared.roles.items():
+        yield name, role
+        yield from ((f"{name}/{number}", other) for number, other in enumerate(role.others, 2))
 
 
 def _estimate(name: str, role: Role, counts: Mapping[tuple[str, str], int], scale: float, known: Mapping[Any, Any]) -> Estimate:
@@ -103,8 +110,9 @@ def _sample(settings: Settings, folder: Path, wanted: set[str]) -> tuple[Counter
     """Counts of a small run with scripts, and how many times as large the real one is."""
     from tasks.llm.roles import maker
 
-    errors = {name: role.errors for name, role in settings.shared.roles.items()}
-    scripts = {name: {"backend": "scripted", "errors": rates} for name, rates in errors.items()}
+    scripts = {
+        name: {**_script(role), "others": [_script(other) for other in role.others]} for name, role in settings.shared.roles.items()
+    }
     counts: Counter[tuple[str, str]] = Counter()
     counted = wanted if "generate" in wanted else {"critique"}
 
@@ -123,10 +131,14 @@ def _sample(settings: Settings, folder: Path, wanted: set[str]) -> tuple[Counter
         return getattr(params, "problems", 1) / smaller.get("problems", 1)
 
     run("worlds", {"size": SIZE})
-    scale = run("generate", {"problems": PROBLEMS, "rounds": 1}, worlds=folder / "worlds")
+    scale = run("generate", {"problems": PROBLEMS}, worlds=folder / "worlds")
     if "critique" in wanted:
         run("critique", {}, worlds=folder / "worlds", generate=folder / "generate")
     return counts, scale
+
+
+def _script(role: Role) -> dict[str, Any]:
+    return {"backend": "scripted", "errors": role.errors}
 
 
 def lines(found: Sequence[Estimate], settings: Settings) -> list[str]:

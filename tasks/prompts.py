@@ -1,15 +1,17 @@
 """The agent's system prompt: how much of a world's tools and policy it carries.
 
-Real models get everything; the tiny model of the quickstart learns its worlds by heart and gets one line.
+Real models get everything; the tiny model of the quickstart learns its worlds by heart and gets one line. The words are those of
+`tasks/worlds/prompts/agent.jinja`; about tools they are the chat template's for tools=, so that a served model reads what it was
+trained on.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tasks.params import BadInput, nearest
+from tasks.worlds.prompts import render
 
 if TYPE_CHECKING:
     from tasks.worlds.runtime import World
@@ -28,21 +30,6 @@ def check_prompt(prompt: Mapping[str, str]) -> None:
         raise BadInput(f"prompt: {', '.join(missing)} is missing; it says how much of it the system prompt carries.")
 
 
-def _tools(world: World, how: str) -> str:
-    if how == "none":
-        return ""
-    if how == "names":
-        return "# Tools\n\n" + ", ".join(world.tools)
-    # The words of the chat template for tools=, so that a served model reads what it was trained on.
-    signatures = "\n".join(json.dumps(schema, ensure_ascii=False) for schema in world.schemas())
-    return (
-        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-        f"You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n{signatures}\n</tools>\n\n"
-        "For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML "
-        'tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
-    )
-
-
 def system_message(world: World, prompt: Mapping[str, str]) -> str:
     """The text of the system turn: a line that names the world, then its policy and its tools as far as `prompt` says.
 
@@ -50,5 +37,6 @@ def system_message(world: World, prompt: Mapping[str, str]) -> str:
     """
     check_prompt(prompt)
     policy = world.policy.strip() if prompt["policy"] == "full" else ""
-    parts = (f"You are the {world.name} agent.", policy, _tools(world, prompt["tools"]))
-    return "\n\n".join(part for part in parts if part)
+    names = list(world.tools) if prompt["tools"] == "names" else []
+    schemas = world.schemas() if prompt["tools"] == "full" else []
+    return render("agent", world=world.name, policy=policy, names=names, schemas=schemas)

@@ -67,6 +67,7 @@ _JUDGEMENT = pa.struct(
         ("reason", pa.string()),
     ]
 )
+ACCEPTED = "accepted"
 BLUEPRINT = pa.schema(
     [
         *PROBLEM,
@@ -88,7 +89,7 @@ BLUEPRINT = pa.schema(
 )
 """One attempt at a blueprint, accepted or refused. status: accepted, failed_format, failed_exec, failed_policy,
 failed_committee, failed_gate, failed_duplicate; `fail_reason` says why. A refused attempt may lack actions and a problem_id, or share
-the problem_id of an accepted one: join on status == "accepted"."""
+the problem_id of an accepted one: join on status == ACCEPTED."""
 
 ADDED = ("blame", "blame_reason")
 """Columns of conversations that files written before they were there lack."""

@@ -58,6 +58,7 @@ class Role(Params):
     )
     send_seed: bool = Field(True, description="pass seeds on; false for a server that refuses them")
     temperature: float | None = Field(None, ge=0, le=2, description="instead of what the method wants; empty: as the method wants")
+    thinking: int = Field(0, ge=0, le=1_000_000, description="tokens added to the most of every answer, for a model that thinks first")
     others: list[Role] = Field([], description="further models that play the role in turn: a committee of several judges")
     limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="what the server calls the most tokens of an answer"

@@ -7,7 +7,8 @@ policy's predicates over the conversation, the critics' score, exact duplicates,
 Departures (what is ours):
 1. Rows are marked with the first failing reason, never deleted, so that every loss can be counted and read.
 2. A row's split is computed again from its lineage, and whatever is connected to a stricter split is dropped.
-3. Policy predicates are an arm that can be switched off: the paper's verifier does not see them.
+3. Policy predicates are an arm that can be switched off: the paper's verifier does not see them. Nor does it see a detour that ends
+   in the right state (a write undone by a later one); `writes` asks for the ground truth's writes, in any order.
 
 Cost: two passes over the file, about 0.2 ms a trajectory; memory holds no messages, only their hashes.
 """
@@ -38,6 +39,8 @@ SLUG = ""
 
 _MARKED_BY = ("traj_id", "problem_id", "world", "split", "lineage", "messages", "state", "outputs", "required", "policy")
 _READ = pa.schema([rows.TRAJECTORY.field(name) for name in _MARKED_BY])
+_WRITTEN = pa.schema([rows.TRAJECTORY.field(name) for name in ("traj_id", "problem_id", "calls")])
+_WANTED = pa.schema([rows.BLUEPRINT.field(name) for name in ("problem_id", "status", "actions")])
 _BLUEPRINT = pa.schema([rows.BLUEPRINT.field(name) for name in ("problem_id", "lineage")])
 _CRITIQUE = pa.schema([rows.CRITIQUE.field(name) for name in ("traj_id", "source", "score")])
 
@@ -46,6 +49,7 @@ class Params(base.Params):
     """Which checks a conversation must pass, beside the verifier."""
 
     policy: bool = Field(True, description="require that every policy predicate over the conversation holds (policy = 1); ours")
+    writes: bool = Field(False, description="require exactly the ground truth's writes, in any order; reads are free; ours")
     min_score: float = Field(0.0, ge=0, le=1, description="least score of the aggregated critique; 0 asks for no critique at all; ours")
     deduplicate: bool = Field(True, description="keep one of several conversations with the same words and calls; ours")
 
@@ -55,6 +59,9 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     source = inputs.generate / "trajectories.parquet"
     table = [_light(row) for row in rows.read_rows(source, _READ)]
     _check_ids(table)
+    if params.writes:
+        detours = _detours(source, inputs.generate / "blueprints.parquet")
+        table = [{**row, "writes": int(row["traj_id"] not in detours)} for row in table]
     scores = _scores(inputs.critique / "critiques.parquet")
     marks = mark(table, _known(inputs.worlds, table), _parents(inputs.generate, table), scores, params)
     rows.write_rows(ctx.out / "dataset.parquet", rows.DATASET, _marked(source, marks, scores))
@@ -113,6 +120,21 @@ def _check_ids(table: Sequence[Mapping[str, Any]]) -> None:
         raise BadInput(f"trajectories.parquet: traj_id {twice[0]!r} comes more than once ({len(twice)} such ids); generate again.")
 
 
+def _detours(source: Path, blueprints: Path) -> set[str]:
+    """Trajectories whose successful writes are not those of the ground truth, each as often."""
+    wanted = {
+        row["problem_id"]: Counter((action["name"], action["arguments_json"]) for action in row["actions"] if action["kind"] == "write")
+        for row in rows.read_rows(blueprints, _WANTED)
+        if row["status"] == rows.ACCEPTED
+    }
+    found = set()
+    for row in rows.read_rows(source, _WRITTEN):
+        done = Counter((call["name"], call["arguments_json"]) for call in row["calls"] if call["ok"] and call["kind"] == "write")
+        if done != wanted.get(row["problem_id"]):
+            found.add(row["traj_id"])
+    return found
+
+
 def _scores(path: Path) -> dict[str, float]:
     return {row["traj_id"]: row["score"] for row in rows.read_rows(path, _CRITIQUE) if row["source"] == "aggregate"}
 
@@ -153,6 +175,8 @@ def _checks(
     ]
     if params.policy:
         checks.append(Check("policy", "policy", lacks("policy")))
+    if params.writes:
+        checks.append(Check("writes", "writes", lacks("writes")))
     if params.min_score > 0:
         least = params.min_score - 1e-6  # scores are float32: a score equal to the threshold passes
         unknown = {index for index, row in enumerate(table) if row["traj_id"] not in scores}

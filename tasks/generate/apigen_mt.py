@@ -40,7 +40,7 @@ from tasks.generate import Inputs
 from tasks.generate.core import recombine
 from tasks.generate.core.accepted import Accepted, read_bank, write_bank
 from tasks.generate.core.best_of_n import BestOfN
-from tasks.generate.core.checks import ACCEPTED, DRAFT
+from tasks.generate.core.checks import DRAFT
 from tasks.generate.core.prompts import render
 from tasks.generate.core.proving import Commission, Prover, Rules
 from tasks.generate.core.samplers import Tastes, draw
@@ -171,7 +171,7 @@ class _Round:
         """Count and write every attempt; returns (place, customer) of the accepted ones."""
         base, fresh = what == "blueprints", []
         for row in (row for shard in self._shards(what, work, items, weight) for row in shard):
-            if row["status"] == ACCEPTED and (place := self.proven.take(row, base)) is not None:
+            if row["status"] == rows.ACCEPTED and (place := self.proven.take(row, base)) is not None:
                 fresh.append((place, row["lineage"][0]))
             self.books.tally.blueprint("base" if base else "recombined", row)
             self.books.blueprints.add({name: value for name, value in row.items() if name not in _PRIVATE})

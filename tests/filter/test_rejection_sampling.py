@@ -105,6 +105,12 @@ def test_the_order_of_rows_does_not_matter(order: list[int]) -> None:
     assert dict(zip((line["traj_id"] for line in shuffled), reasons(shuffled), strict=True)) == wanted
 
 
+def test_a_detour_drops_when_the_writes_are_asked_for() -> None:
+    table = [row("a", writes=1), row("b", writes=0), row("c", writes=0, policy=0.5)]
+    assert reasons(table, Params(writes=True)) == ["", "writes", "policy"]
+    assert reasons(table) == ["", "", "policy"]
+
+
 def test_a_score_below_the_threshold_or_none_at_all_drops() -> None:
     table = [row("a"), row("b"), row("c")]
     scores = {"a": 0.49, "b": 0.5}

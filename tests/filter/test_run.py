@@ -63,6 +63,25 @@ def test_with_everything_off_it_is_the_verifier(inputs: Inputs, tmp_path: Path) 
     assert sum(row["keep"] for row in strict) < sum(row["keep"] for row in dataset)
 
 
+def test_writes_are_asked_for_in_any_order_and_reads_are_free(inputs: Inputs, tmp_path: Path) -> None:
+    """Of four won conversations: one as it was, one with a read and a refused write more, one with a write done twice (as by a detour
+    that a state check forgives), one with its writes turned round. The third alone is dropped, and only when asked for."""
+    table = [row for row in rows.read_rows(inputs.generate / "trajectories.parquet", rows.TRAJECTORY) if row["reward"]]
+    several = [row for row in table if sum(call["kind"] == "write" and call["ok"] for call in row["calls"]) > 1]
+    plain, read, twice, turned = several[:4]
+    write = next(call for call in read["calls"] if call["kind"] == "write")
+    read["calls"] += [{**write, "kind": "read"}, {**write, "ok": False}]
+    twice["calls"].append(next(call for call in twice["calls"] if call["kind"] == "write" and call["ok"]))
+    turned["calls"].reverse()
+    rows.write_rows(tmp_path / "generate" / "trajectories.parquet", rows.TRAJECTORY, [plain, read, twice, turned])
+    (tmp_path / "generate" / "blueprints.parquet").symlink_to(inputs.generate / "blueprints.parquet")
+    changed = Inputs(inputs.worlds, tmp_path / "generate", inputs.critique)
+    loose = Params(policy=False, deduplicate=False)
+    figures, dataset = marked(changed, tmp_path / "a", loose.model_copy(update={"writes": True}))
+    assert [row["reason"] for row in dataset] == ["", "", "writes", ""] and figures["dropped"]["writes"] == 1
+    assert all(row["keep"] for row in marked(changed, tmp_path / "b", loose)[1])
+
+
 def test_same_inputs_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
     for name in ("a", "b"):
         marked(inputs, tmp_path / name, Params(min_score=0.5))

@@ -175,6 +175,20 @@ def test_what_is_sent() -> None:
     assert (sent["seed"], sent["temperature"], sent["max_tokens"]) == (5, 0.5, 9) and "hidden" not in json.dumps(sent)
     other = json.loads(wire.body(Dialect("m", send_seed=False, temperature=1.0, limit_field="max_completion_tokens"), asked))
     assert (other["temperature"], other["max_completion_tokens"]) == (1.0, 9) and not {"seed", "max_tokens"} & set(other)
+    assert json.loads(wire.body(Dialect("m", thinking=1000), asked))["max_tokens"] == 1009
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("<think>Two <b>cards</b>.</think>\n\nWhich card?", "Which card?"),
+        ("\n<think>\n</think>Yes", "Yes"),
+        ("Is it <think>ing</think>?", "Is it <think>ing</think>?"),
+        ("<think>and no end", ""),
+    ],
+)
+def test_thoughts_are_not_said(content: str, said: str) -> None:
+    assert wire.read({"message": {"content": content}, "finish_reason": "stop"}, 0).message["content"] == said
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,8 @@ def test_an_estimate_counts_the_roles_at_servers(tmp_path: Path, make: Make) -> 
     assert measured.measured and measured.tokens_in == round(mean * measured.calls)
     text = "\n".join(estimated([one], replace(sized(judged, 20, budget={"max_tokens": 10}))))
     assert "An estimate" in text and "more than the budget" in text and f"{one.calls:,} calls" in text
+    several = {one.role: one.calls for one in estimate(sized(judged | {"others": [judged, judged]}, PROBLEMS), ["generate"], tmp_path)}
+    assert several.keys() == {"judge", "judge/2", "judge/3"} and len(set(several.values())) == 1 and 3 * several["judge"] == one.calls
     assert estimate(settings({"backend": "scripted"}), ["generate"], tmp_path) == []
     assert estimate(settings(GOOD), ["sft"], tmp_path) == []
 

@@ -38,7 +38,6 @@ DRAFT: dict[str, Any] = {
 }
 """Schema of a generator's answer (thought, q, a_gt, o_gt of the paper; intent, required and family are ours)."""
 
-ACCEPTED = "accepted"
 FAILURES = ("failed_format", "failed_exec", "failed_policy", "failed_committee", "failed_gate", "failed_duplicate")
 """Why a blueprint is refused, in the order in which it is looked at."""
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.context import seed_of
 from tasks.generate.core import committee
-from tasks.generate.core.checks import ACCEPTED, Checked, check, undone
+from tasks.generate.core.checks import Checked, check, undone
 from tasks.generate.core.gate import gate
 from tasks.generate.core.prompts import render
 from tasks.generate.core.samplers import Material
 from tasks.llm import Client, Message, Request
 from tasks.llm.answers import read_json
-from tasks.rows import problem_row
+from tasks.rows import ACCEPTED, problem_row
 from tasks.worlds import Action
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.generate.core.checks import ACCEPTED, FAILURES
+from tasks.generate.core.checks import FAILURES
 from tasks.generate.core.gate import AGENTS
+from tasks.rows import ACCEPTED
 from tasks.worlds import PARTIES
 
 

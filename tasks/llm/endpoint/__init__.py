@@ -16,6 +16,7 @@ A failed attempt (a time-out, a broken connection) is not counted as paid: the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from tasks.llm.endpoint.budget import Prices
@@ -32,7 +33,7 @@ def client(role: str, wanted: Mapping[str, Any], secret: Callable[[], str], sett
     return EndpointClient(
         role,
         wanted["base_url"],
-        Dialect(wanted["model"], wanted["structured"], wanted["send_seed"], wanted["temperature"], wanted["limit_field"]),
+        Dialect(**{field.name: wanted[field.name] for field in fields(Dialect)}),
         pace=Pace(wanted["max_in_flight"], wanted["timeout_seconds"], wanted["retries"]),
         prices=Prices(wanted["price_in"], wanted["price_out"]),
         secret=secret,

@@ -136,7 +136,7 @@ class EndpointClient:
         return reply.message
 
     async def _reply(self, line: Line, request: Request) -> Reply:
-        kept = await line.ask(body(self._dialect, request), request.max_tokens, request.seed)
+        kept = await line.ask(body(self._dialect, request), self._dialect.most(request), request.seed)
         return read(kept, calls_so_far(request.messages))
 
     @staticmethod
@@ -148,10 +148,11 @@ class EndpointClient:
 def _second_round(request: Request, reply: Reply) -> Request | None:
     """What to ask after an answer that cannot be used: the same with more room when it was cut off, else what is wrong with it.
 
-    None for an answer that can be used, for a refusal, and for free text that was cut off.
+    None for an answer that can be used, for a refusal, and for free text that was cut off after it had begun.
     """
     wrong = read_json(reply.message, request.schema)[1] if request.schema is not None else ""
-    if reply.refused or not (wrong or (reply.truncated and reply.called)):
+    cut = reply.truncated and (reply.called or not reply.message["content"])
+    if reply.refused or not (wrong or cut):
         return None
     if reply.truncated:
         return replace(request, max_tokens=request.max_tokens * ROOM)

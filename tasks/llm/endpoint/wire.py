@@ -11,6 +11,8 @@ from typing import Any
 from tasks.llm import Message, Request
 
 WISH = "Answer with one JSON value that fits this schema: "
+_THOUGHT = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
+"""What a model thought before it spoke, where the server leaves it in the answer."""
 _OURS = re.compile(r"call_(\d{1,5})")
 
 
@@ -21,13 +23,18 @@ class Garbled(ValueError):
 @dataclass(frozen=True)
 class Dialect:
     """How a model is asked. structured: json_schema, json_object or prompt, the way a wanted schema is put. temperature: instead of
-    the request's, unless None. limit_field: what the server calls the most tokens of an answer."""
+    the request's, unless None. limit_field: what the server calls the most tokens of an answer. thinking: tokens on top of these."""
 
     model: str
     structured: str = "json_schema"
     send_seed: bool = True
     temperature: float | None = None
     limit_field: str = "max_tokens"
+    thinking: int = 0
+
+    def most(self, request: Request) -> int:
+        """The most tokens of an answer, thoughts included."""
+        return request.max_tokens + self.thinking
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ def body(dialect: Dialect, request: Request) -> bytes:
         "model": dialect.model,
         "messages": messages,
         "temperature": request.temperature if dialect.temperature is None else dialect.temperature,
-        dialect.limit_field: request.max_tokens,
+        dialect.limit_field: dialect.most(request),
     }
     if request.tools:
         sent["tools"] = list(request.tools)
@@ -128,7 +135,8 @@ def _start(text: bytes | str) -> str:
 
 def read(kept: Mapping[str, Any], first_call: int) -> Reply:
     """An answer as a message of the house: arguments are dicts, and calls are numbered call_<first_call> and on, so that a
-    conversation reads the same whatever ids a server draws. Calls that cannot be read come back as plain content."""
+    conversation reads the same whatever ids a server draws. Calls that cannot be read come back as plain content; thoughts at the
+    beginning, between <think> and </think>, are not part of what was said."""
     message, finish = kept["message"], kept["finish_reason"]
     refusal = message.get("refusal")
     content = _text(message.get("content")) or (refusal if isinstance(refusal, str) else "")
@@ -144,10 +152,10 @@ def read(kept: Mapping[str, Any], first_call: int) -> Reply:
 
 
 def _text(content: Any) -> str:
-    """Text, or the text parts of a list of parts."""
+    """Text, or the text parts of a list of parts; without thoughts."""
     if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return _THOUGHT.sub("", content) if isinstance(content, str) else ""
 
 
 def _call(call: Any, number: int) -> dict[str, Any]:

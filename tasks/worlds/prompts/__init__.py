@@ -1,4 +1,4 @@
-"""Prompts as files: Jinja templates of a folder, rendered in a sandbox. The simulated human's lies here; other rooms have their own.
+"""Prompts as files: Jinja templates of a folder, rendered in a sandbox. Human and agent have theirs here; other rooms have their own.
 
 Every structured input stands in the text as a fenced block on one line, "```json NAME": a person can read it, a model can use it
 and a script can parse it, so no backend needs a side channel.
@@ -24,13 +24,17 @@ def block(value: Any, name: str) -> str:
     return f"```json {name}\n{json.dumps(value, ensure_ascii=False)}\n```"
 
 
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 @cache
 def _template(path: Path) -> Template:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
     environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters["block"] = block
+    environment.filters |= {"block": block, "json": _line}
     return environment.from_string(path.read_text(encoding="utf-8"))
 
 
