@@ -36,7 +36,7 @@ def _contents(value: Any, seen: Seen) -> Any:
     if isinstance(value, Mapping):
         return tuple((print_of(key, seen), print_of(item, seen)) for key, item in value.items())
     if isinstance(value, set | frozenset):
-        return tuple(sorted(repr(print_of(item, {})) for item in value))
+        return tuple(sorted(repr(print_of(item, None if isinstance(item, _FIXED) else dict(seen))) for item in value))
     if isinstance(value, FunctionType):
         cells = [_cell(cell) for cell in value.__closure__ or ()]
         parts = (*(value.__defaults__ or ()), *cells)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
 
 from tasks.worlds import Action, Problem, ToolResult, Trajectory
 from tasks.worlds.grading import words
@@ -131,12 +132,11 @@ class _Pass:
 
     def __init__(self, check: Check) -> None:
         self._check = check
-        self._last: tuple[World, list[tuple[Action, ToolResult]], dict[str, str]] | None = None
 
     def broken(self, rule: str, calls: Calls, world: World) -> str | None:
-        known = self._last  # read once: threads may grade at the same time
-        if known is None or known[0] is not world or len(known[1]) != len(calls) or any(map(_differ, known[1], calls)):
-            known = self._last = (world, list(calls), self._look(calls, world))
+        known = _LAST.get(self)  # read once: threads may grade at the same time
+        if known is None or known[0]() is not world or len(known[1]) != len(calls) or any(map(_differ, known[1], calls)):
+            known = _LAST[self] = (ref(world), list(calls), self._look(calls, world))
         return known[2].get(rule)
 
     def _look(self, calls: Calls, world: World) -> dict[str, str]:
@@ -145,6 +145,10 @@ class _Pass:
             for rule, reason in self._check(state, action, user_id).items():
                 found.setdefault(rule, f"{action.name}: {reason}")
         return found
+
+
+_LAST: WeakKeyDictionary[_Pass, tuple[ref[World], list[tuple[Action, ToolResult]], dict[str, str]]] = WeakKeyDictionary()
+"""The last answers. Not in the passes: predicates belong to a world's code, in which `cairn world check` allows no memory."""
 
 
 def _differ(one: tuple[Action, ToolResult], other: tuple[Action, ToolResult]) -> bool:

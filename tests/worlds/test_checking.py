@@ -312,6 +312,9 @@ def test_prints_tell_what_changes() -> None:
     loop: list[Any] = []
     loop.append(loop)
     assert print_of(loop) == print_of(loop), "a cycle ends"
+    round_about = Thing()
+    round_about.box = {round_about}  # type: ignore[assignment]
+    assert print_of(round_about) == print_of(round_about), "and one through a set"
     assert changed({"a": 1, "b": 2}, {"b": 3, "c": 4}) == ["a", "b", "c"]
 
 
