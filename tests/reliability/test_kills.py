@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.stub import running
 from tests.conftest import Project, make_project
 
 pytestmark = [pytest.mark.reliability, pytest.mark.timeout(5400)]
@@ -48,6 +50,42 @@ def test_random_kills_end_in_the_same_identities(tmp_path: Path) -> None:
     wild.cairn("run", timeout=1200)
     assert wild.identities() == calm.identities()
     assert wild.dvc("status").stdout.strip() == "Data and pipelines are up to date."
+
+
+def test_kills_of_a_stage_that_asks_a_server(tmp_path: Path) -> None:
+    """Generate, its judges behind a server that takes 0.3 s, killed at random moments once it has begun to ask: the same identity as
+    without kills, and what is paid twice is at most what was in flight at the kills."""
+    flight, rng, bound = 4, random.Random(0), 0
+    asked = ("run", "--to", "generate")
+    with running(latency=0.3) as stub:
+        role = {"backend": "openai_compatible", "base_url": stub.url, "model": "stub", "max_in_flight": flight}
+        calm, wild = make_project(tmp_path / "calm"), make_project(tmp_path / "wild")
+        for project in (calm, wild):
+            file = project.folder / "params/pipeline.yaml"
+            lines = file.read_text().splitlines()
+            place = next(number for number, line in enumerate(lines) if line.startswith("  judge:"))
+            file.write_text("\n".join([*lines[:place], f"  judge: {json.dumps(role)}", *lines[place + 1 :], ""]))
+        calm.cairn(*asked)
+        whole = stub.counts()["paid"]
+        stub.turn()
+        for _ in range(int(os.environ.get("CAIRN_KILLS", "20"))):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", *asked],
+                cwd=wild.folder, env=wild.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+            while not stub.counts()["open"] and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(rng.uniform(0, 0.6))
+            assert process.poll() is None, "it ended before it was killed: take more problems"
+            os.killpg(process.pid, signal.SIGKILL)
+            bound += stub.counts()["open"]
+            process.wait()
+            while stub.counts()["open"]:  # the server answers them all the same
+                time.sleep(0.02)
+        wild.cairn(*asked)
+        counts = stub.counts()
+    assert wild.identities() == calm.identities()
+    assert counts["twice"] <= bound and counts["paid"] == whole + counts["twice"], (counts, bound, whole)
 
 
 def _forget_one_stage(project: Project, rng: random.Random) -> None:
