@@ -249,7 +249,7 @@ def kills(stub: Stub, count: int, seed: int, clean: str) -> list[tuple[str, floa
     return [
         (f"{KILLS} kills: the same accepted set (must 1)", float(last.stdout.split()[-1] == clean)),
         (f"{KILLS} kills: calls answered twice (must be at most {KILLS * flight})", counts["twice"]),
-        (f"{KILLS} kills: calls in flight at the kills", bound),
+        (f"{KILLS} kills: calls open at the server at the kills (answers on their way are not among them)", bound),
         (f"{KILLS} kills: answers paid in all, of {2 * count}", counts["paid"]),
     ]
 

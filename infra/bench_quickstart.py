@@ -36,7 +36,7 @@ UNFILTERED = "sft_unfiltered"
 """The control of the filter: SFT on as many rows that nobody filtered."""
 TAGS = ("unseen_phrasing", "unseen_composition", "unseen_rule")
 CORES = 2
-"""The issue's machine; as many processes play at once when the engine is timed, one thread each."""
+"""Processes that play at once when the engine is timed, one thread each."""
 ROUNDS = 3
 """Of the engine."""
 WALL = Path("reports") / "wall_seconds.txt"

@@ -51,7 +51,7 @@ def said(found: Check) -> dict[str, Finding]:
     return {finding.where: finding for finding in found.findings}
 
 
-# --- bad input, as the issue names it ---
+# --- bad input ---
 
 
 def test_a_tool_without_types_or_docstring() -> None:
