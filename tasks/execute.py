@@ -112,8 +112,17 @@ class Plan:
     @property
     def run_key(self) -> str:
         """Names this run for the tracker: the same params, code and versions give the same one, in every process."""
+        return self._digest(self.settings.tree)
+
+    @property
+    def ledger(self) -> str:
+        """Under which name this run's calls to servers are paid: the budget is no part of it, so that with a larger one the run goes
+        on from what it has spent, and all stages share it."""
+        return self._digest({name: value for name, value in self.settings.tree.items() if name != "budget"})
+
+    def _digest(self, tree: Mapping[str, Any]) -> str:
         versions = (self.settings.project / "params/versions.yaml").read_text()
-        return Key({"tree": self.settings.tree, "code": self.code, "versions": versions}).digest
+        return Key({"tree": tree, "code": self.code, "versions": versions}).digest
 
 
 def _check_local_roles(settings: Settings, store: Store) -> None:
@@ -218,6 +227,7 @@ class Job:
             "prompt": seen.get("prompt"),
             "state": str(self.plan.store.state),
             "run": self.key.digest,
+            "ledger": self.plan.ledger,
             "budget": seen.get("budget"),
             "roles": {
                 name: _found(role.model_dump(mode="json"), self.plan.settings.project)
@@ -337,7 +347,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
     from tasks.llm.roles import maker
 
     state = Path(spec["state"]) if "state" in spec else None  # a spec written by hand may do without a place for paid answers
-    setting = Setting(state, spec.get("run", ""), spec.get("budget") or {})
+    setting = Setting(state, spec.get("run", ""), spec.get("ledger", ""), spec.get("budget") or {})
     return Context(
         seed=spec["seed"],
         out=Path(spec["out"]),

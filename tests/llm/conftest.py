@@ -50,7 +50,7 @@ def make(stub: Stub, tmp_path: Path) -> Make:
     """make(role, **more): a client of the stub whose cache lies in the test's folder; `name` gives it a cache of its own."""
 
     def client(role: str = "judge", name: str = "state", run: str = "run", limits: Any = None, dialect: Any = None, **more: Any) -> Any:
-        setting = Setting(tmp_path / name, run, limits or {})
+        setting = Setting(tmp_path / name, run, run, limits or {})
         return EndpointClient(role, stub.url, dialect or Dialect("some-model"), **{"pace": QUICK, "setting": setting, **more})
 
     return client

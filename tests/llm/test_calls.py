@@ -28,7 +28,7 @@ from pathlib import Path
 from tasks.llm.endpoint import Dialect, EndpointClient, Setting
 from tests.llm.conftest import QUICK, questions
 url, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-role = EndpointClient("judge", url, Dialect("some-model"), pace=QUICK, setting=Setting(folder, "run"))
+role = EndpointClient("judge", url, Dialect("some-model"), pace=QUICK, setting=Setting(folder, "run", "run"))
 answers = []
 for start in range(0, count, 20):
     answers += role.complete(questions(20, start=start))
@@ -158,7 +158,7 @@ def test_without_usage_tokens_are_estimated_and_said_to_be(make: Make, stub: Stu
 
 @pytest.mark.parametrize("limits", [{"max_tokens": 3000}, {"max_cost": 0.003}])
 def test_a_budget_is_never_passed_and_what_was_paid_is_kept(make: Make, stub: Stub, tmp_path: Path, limits: dict[str, float]) -> None:
-    """Some calls are made, none that could pass the limit; a larger budget pays for the rest alone, in a run of another name."""
+    """Some calls are made, none that could pass the limit; a larger budget pays for the rest alone and counts what was spent before."""
     role = make(limits=limits, prices=Prices(1.0, 1.0))
     small = {"max_tokens": 40}
     with pytest.raises(BudgetSpent, match=r"the next model call was not made: budget\.max_(cost|tokens) = .*run again"):
@@ -170,7 +170,12 @@ def test_a_budget_is_never_passed_and_what_was_paid_is_kept(make: Make, stub: St
         make(limits=limits, prices=Prices(1.0, 1.0)).complete(questions(200, **small))
     assert stub.counts()["paid"] - paid <= 1
     before = stub.counts()["paid"]
-    assert len(make(run="larger", prices=Prices(1.0, 1.0)).complete(questions(200, **small))) == 200
+    larger = {name: limit * 1.5 for name, limit in limits.items()}
+    with pytest.raises(BudgetSpent):
+        make(limits=larger, prices=Prices(1.0, 1.0)).complete(questions(200, **small))
+    tokens, money = Cache(tmp_path / "state").spent("run")
+    assert before < stub.counts()["paid"] < 200 and tokens <= 4500 and money <= 0.0045
+    assert len(make(prices=Prices(1.0, 1.0)).complete(questions(200, **small))) == 200
     assert stub.counts()["paid"] == 200 and before < 200
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tasks import keys
+from tasks.execute import Plan
 from tasks.fingerprint import listed
 from tasks.llm.endpoint import EndpointClient, Setting
 from tasks.llm.roles import maker
@@ -88,7 +89,7 @@ def test_a_job_carries_the_name_of_a_key_and_not_the_key(monkeypatch: pytest.Mon
     """The spec is what a process of its own is given in a file."""
     import json
 
-    from tasks.execute import Plan, context
+    from tasks.execute import context
 
     monkeypatch.setenv("SOME_KEY", "very-secret")
     plan = Plan.open(settings(GOOD, budget={"max_tokens": 7}), tmp_path)
@@ -97,8 +98,16 @@ def test_a_job_carries_the_name_of_a_key_and_not_the_key(monkeypatch: pytest.Mon
     assert "very-secret" not in json.dumps(spec) + json.dumps(job.key.parts) and "SOME_KEY" in json.dumps(spec)
     client = context(spec, print, print, print).role("judge")
     assert isinstance(client, EndpointClient) and client._setting == Setting(
-        tmp_path, job.key.digest, {"max_cost": 0.0, "max_tokens": 7}
+        tmp_path, job.key.digest, plan.ledger, {"max_cost": 0.0, "max_tokens": 7}
     )
+
+
+def test_a_run_has_one_ledger_whatever_its_budget(tmp_path: Path) -> None:
+    """A raised budget goes on from what is spent, though the stage has another key; another param is another run."""
+    small, large = (Plan.open(settings(GOOD, budget={"max_tokens": limit}), tmp_path) for limit in (7, 70))
+    one, other = (plan.job("generate", {"worlds": "0" * 32}) for plan in (small, large))
+    assert one.key.digest != other.key.digest and small.run_key != large.run_key and small.ledger == large.ledger
+    assert Plan.open(settings(GOOD | {"model": "another"}), tmp_path).ledger != small.ledger
 
 
 def test_the_maker_gives_one_client_a_role_in_every_world() -> None:

@@ -56,7 +56,7 @@ def generated(worlds: Path, out: Path, url: str, **limits: Any) -> tuple[dict[st
             Dialect("m"),
             pace=QUICK,
             prices=Prices(1, 1),
-            setting=Setting(out.parent / f"{out.name}-calls", out.name, limits),
+            setting=Setting(out.parent / f"{out.name}-calls", out.name, out.name, limits),
         )
         for name in ("judge", "feedback", "human_critic")
     }

@@ -43,15 +43,15 @@ class Measure:
 
 @dataclass
 class Purse:
-    """What one run may still spend. Counts what its other processes and earlier, killed attempts paid (they share a ledger).
+    """What one run may still spend. Counts what its other stages and processes and earlier, killed attempts paid (by `ledger`).
 
     max_cost, max_tokens: 0 is no limit. Lives in the event loop's thread.
     """
 
-    run: str
+    ledger: str
     cache: Cache
-    max_cost: float
-    max_tokens: int
+    max_cost: float = 0.0
+    max_tokens: int = 0
     _reserved: dict[int, tuple[int, float]] = field(default_factory=dict)
     _number: int = 0
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -79,7 +79,7 @@ class Purse:
         """Why a call could pass a limit, or an empty string."""
         if not self.max_cost and not self.max_tokens:
             return ""
-        used, money = self.cache.spent(self.run)
+        used, money = self.cache.spent(self.ledger)
         tokens += sum(reserved[0] for reserved in self._reserved.values())
         cost += sum(reserved[1] for reserved in self._reserved.values())
         if self.max_cost and money + cost > self.max_cost:

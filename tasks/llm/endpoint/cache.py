@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS answers (
     key BLOB PRIMARY KEY, model TEXT NOT NULL, role TEXT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL,
     answer TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS paid (
-    run TEXT, role TEXT, model TEXT, calls INT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL, money REAL NOT NULL,
-    PRIMARY KEY (run, role, model));
+    ledger TEXT, role TEXT, model TEXT, calls INT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL, money REAL NOT NULL,
+    PRIMARY KEY (ledger, role, model));
 """
 _PAY = """
 INSERT INTO paid VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + 1,
@@ -43,9 +43,9 @@ def key_of(url: str, sent: bytes, sample: int) -> bytes:
 
 @dataclass(frozen=True)
 class Paid:
-    """One paid answer for the ledger. run: names the run that paid. money: in the unit of the user's prices."""
+    """One paid answer. ledger: names the run that paid. money: in the unit of the user's prices."""
 
-    run: str
+    ledger: str
     role: str
     model: str
     tokens_in: int
@@ -93,16 +93,16 @@ class Cache:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             new = self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row).rowcount
-            self._db.execute(_PAY, (paid.run, paid.role, paid.model, paid.tokens_in, paid.tokens_out, paid.money))
+            self._db.execute(_PAY, (paid.ledger, paid.role, paid.model, paid.tokens_in, paid.tokens_out, paid.money))
         except sqlite3.Error:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
         return dict(answer) if new else self.get(key) or dict(answer)
 
-    def spent(self, run: str) -> tuple[int, float]:
-        """(tokens in and out, money) that a run has paid, over all its processes and attempts."""
-        row = self._db.execute("SELECT SUM(tokens_in + tokens_out), SUM(money) FROM paid WHERE run = ?", (run,)).fetchone()
+    def spent(self, ledger: str) -> tuple[int, float]:
+        """(tokens in and out, money) that a run has paid, over all its stages, processes and attempts."""
+        row = self._db.execute("SELECT SUM(tokens_in + tokens_out), SUM(money) FROM paid WHERE ledger = ?", (ledger,)).fetchone()
         return int(row[0] or 0), float(row[1] or 0.0)
 
     def kept(self) -> list[dict[str, Any]]:

@@ -30,11 +30,12 @@ def _no_key() -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a client's calls are kept and counted. state: folder of the cache, None for none that lasts. run: names the run in the
-    ledger and in `stats`. limits: max_cost and max_tokens of the run, 0 for none."""
+    """Where a client's calls are kept and counted. state: folder of the cache, None for none that lasts. run: names a stage's run in
+    `stats`. ledger: under which name its calls are paid, with others. limits: max_cost and max_tokens of that ledger, 0 for none."""
 
     state: Path | None = None
     run: str = ""
+    ledger: str = ""
     limits: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -89,7 +90,7 @@ class EndpointClient:
             pace=self._pace,
             prices=self._prices,
             gate=mine.gate,
-            purse=place.purse(setting.run, setting.limits),
+            purse=place.purse(setting.ledger, setting.limits),
             figures=mine,
             headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             clean=lambda text: text.replace(key, "<the key>") if key else text,

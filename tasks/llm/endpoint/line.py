@@ -156,7 +156,7 @@ class Line:
         money = self.prices.of(tokens_in, tokens_out)
         self.figures.paid(tokens_in, tokens_out, money)
         self.figures.by.update([" ".join(answer["by"])] if answer["by"] else [])
-        return self.office.cache.put(key, answer, Paid(self.purse.run, self.role, self.model, tokens_in, tokens_out, money))
+        return self.office.cache.put(key, answer, Paid(self.purse.ledger, self.role, self.model, tokens_in, tokens_out, money))
 
     async def _post(self, sent: bytes) -> Outcome:
         import httpx

@@ -51,11 +51,11 @@ class Office:
         """How many tokens the model counts."""
         return self._measures.setdefault((url, model), Measure())
 
-    def purse(self, run: str, limits: Mapping[str, float]) -> Purse:
-        """A run's budget, shared by its roles."""
-        if run not in self._purses:
-            self._purses[run] = Purse(run, self.cache, limits.get("max_cost", 0.0), int(limits.get("max_tokens", 0)))
-        return self._purses[run]
+    def purse(self, ledger: str, limits: Mapping[str, float]) -> Purse:
+        """A run's budget, shared by its roles and stages. The limits are those that were named last."""
+        found = self._purses.setdefault(ledger, Purse(ledger, self.cache))
+        found.max_cost, found.max_tokens = limits.get("max_cost", 0.0), int(limits.get("max_tokens", 0))
+        return found
 
 
 _loop: asyncio.AbstractEventLoop | None = None
