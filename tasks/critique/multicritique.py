@@ -35,6 +35,7 @@ from tasks.critique.core.aggregate import AGGREGATE
 from tasks.critique.core.pairs import pair
 from tasks.critique.core.review import Critiques, Desk, criticise, judge, merge
 from tasks.critique.core.units import UNSUPPORTED, WEIGHTS, Unit, quality, render, score
+from tasks.llm import BudgetSpent
 from tasks.params import BadInput, nearest
 
 TITLE = "MultiCritique: several critics, judged unit by unit"
@@ -80,7 +81,8 @@ def check(params: Params) -> None:
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """Write critiques.parquet and preferences.parquet; return counts that add up, and means over trajectories."""
+    """Write critiques.parquet and preferences.parquet; return counts that add up, and means over trajectories. A spent budget ends it
+    early: what was not reviewed by then has no critique."""
     from tasks.worlds.runtime import load_all
 
     check(params)
@@ -92,9 +94,13 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     def work(shard: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return review(shard, frames, params, ctx)
 
-    for result in ctx.shards("critique", work, trajectories, params.shard_size):
-        done.append(result)
-        ctx.progress(sum(len(part["pairs"]) for part in done), len(trajectories), "trajectories reviewed")
+    stopped = ""
+    try:
+        for result in ctx.shards("critique", work, trajectories, params.shard_size):
+            done.append(result)
+            ctx.progress(sum(len(part["pairs"]) for part in done), len(trajectories), "trajectories reviewed")
+    except BudgetSpent as spent:
+        stopped = str(spent)
     critiques = [critique for part in done for critique in part["critiques"]]
     pairs = [row for part in done for row in part["pairs"]]
     rows.write_rows(ctx.out / "critiques.parquet", rows.CRITIQUE, critiques)
@@ -102,7 +108,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     for part in done:
         counts.update(part["counts"])
-    return figures(trajectories, critiques, pairs, counts)
+    return {**figures(trajectories, critiques, pairs, counts), "stopped": stopped}
 
 
 def _check_rows(trajectories: Sequence[Mapping[str, Any]], frames: Mapping[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 
+from flows.console import Console
 from flows.live import lines
 from flows.showing import Artifacts
 
@@ -40,6 +42,18 @@ def test_a_line_by_hand() -> None:
     quiet = {**FIGURES, "cached": 0, "money": 0.0, "throttled": 0, "unreadable": 0}
     assert lines({**ABOUT, "roles": {"judge": quiet}, "done": 100}) == [
         "judge big: 90 calls, 2.0/s, 8 of 16 in flight, 12,000 + 3,000 tokens (150/s)"
+    ]
+
+
+def test_a_stage_that_a_budget_ended_says_so() -> None:
+    told = io.StringIO()
+    about = {"identity": "0123456789abcdef", "seconds": 2.0}
+    Console(told)("generate", "done", {**about, "figures": {"stopped": "the next model call was not made"}})
+    Console(told)("critique", "done", {**about, "figures": {"stopped": ""}})
+    assert told.getvalue().splitlines() == [
+        "generate  done     0123456789ab in 2.0 s",
+        "generate  stopped  before everything was made: the next model call was not made",
+        "critique  done     0123456789ab in 2.0 s",
     ]
 
 

@@ -14,14 +14,18 @@ from flows.estimate import PROBLEMS, estimate
 from flows.estimate import lines as estimated
 from infra.stub import Stub
 from tasks.context import Context
+from tasks.critique import Inputs as CritiqueInputs
+from tasks.critique import multicritique
 from tasks.generate import Inputs, apigen_mt
 from tasks.llm import roles
 from tasks.llm.endpoint import Dialect, EndpointClient, Prices, Setting, stats
 from tasks.llm.endpoint.cache import Cache
 from tasks.params import BadInput
+from tasks.rows import CRITIQUE, read_rows
 from tasks.settings import Settings
 from tasks.worlds.loading import world_class
 from tasks.worlds.runtime import World
+from tests.critique.played import play_into
 from tests.llm.conftest import QUICK, Make, questions
 from tests.llm.test_settings import GOOD, settings
 
@@ -86,6 +90,27 @@ def test_a_spent_budget_leaves_a_dataset_and_the_next_run_pays_for_the_rest(worl
     (tmp_path / "larger-calls").symlink_to(tmp_path / "small-calls")
     assert generated(worlds, tmp_path / "larger", stub.url) == clean
     assert stub.counts()["paid"] == 2 * whole
+
+
+def test_a_spent_budget_leaves_what_was_reviewed(stub: Stub, tmp_path: Path) -> None:
+    """Critique, its critics behind the server: the first shards are there as they would be, the rest has no critique."""
+    worlds, generate = play_into(tmp_path, count=12)
+    known = roles.maker({}, worlds, 0)
+
+    def reviewed(name: str, **limits: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        client = EndpointClient(
+            "critic", stub.url, Dialect("m"), pace=QUICK, setting=Setting(tmp_path / "calls", name, name, limits), prices=Prices(1, 1)
+        )
+        (tmp_path / name).mkdir()
+        role = lambda asked, world="": client if asked == "critic" else known(asked, world)  # noqa: E731
+        ctx = Context(0, tmp_path / name, tmp_path / name, role=role)
+        figures = multicritique.run(CritiqueInputs(worlds, generate), multicritique.Params(shard_size=4), ctx)
+        return list(read_rows(tmp_path / name / "critiques.parquet", CRITIQUE)), figures
+
+    some, figures = reviewed("small", max_tokens=40_000)
+    assert "budget.max_tokens = 40000" in figures["stopped"] and 0 < figures["unreviewed"] < figures["trajectories"]
+    everything, whole = reviewed("whole")
+    assert everything[: len(some)] == some and len(some) < len(everything) and not whole["stopped"]
 
 
 def test_an_estimate_counts_the_roles_at_servers(tmp_path: Path, make: Make) -> None:
