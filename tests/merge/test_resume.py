@@ -236,7 +236,10 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path, monke
     wanted = sum(values.nbytes for values in load_file(base / "model.safetensors").values())
 
     def free(size: int) -> None:
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 40 if "fresh" in str(path) else size))
+        def usage(path: Any) -> SimpleNamespace:
+            return SimpleNamespace(free=1 << 40 if "fresh" in str(path).removeprefix(str(tmp_path)) else size)
+
+        monkeypatch.setattr(shutil, "disk_usage", usage)
 
     free(wanted + SLACK - 1)
     with pytest.raises(BadInput, match=r"the merged model needs 0\.00 GB, .*/model has 0\.07 GB free\. Make room\."):
