@@ -49,7 +49,7 @@ class Console:
 
     def _on_done(self, stage: str, about: Mapping[str, Any]) -> None:
         self._line(stage, f"done     {about['identity'][:12]} in {about['seconds']:.1f} s")
-        if stopped := about.get("figures", {}).get("stopped"):
+        if stopped := about["figures"].get("stopped"):
             self._line(stage, f"stopped  before everything was made: {stopped}")
 
     def _on_note(self, stage: str, about: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,20 +71,13 @@ class _Counting:
 def estimate(settings: Settings, stages: Iterable[str], state: Path) -> list[Estimate]:
     """Per role behind a server that those stages ask. `state`: folder of the cache, whose answers tell of real tokens."""
     wanted = {stage for stage in stages if stage in ASKING}
-    servers = {name: role for name, role in _models(settings) if role.backend == "openai_compatible"}
+    servers = {name: role for name, _, role in settings.shared.players() if role.backend == "openai_compatible"}
     if not wanted or not servers:
         return []
     with tempfile.TemporaryDirectory() as folder:
         counts, scale = _sample(settings, Path(folder), wanted)
     known = _experience(state)
     return [_estimate(name, role, counts, scale, known) for name, role in servers.items() if counts[name, "calls"]]
-
-
-def _models(settings: Settings) -> Iterator[tuple[str, Role]]:
-    """Everybody who plays a role, under the names of `Context.panel`: judge, judge/2, ..."""
-    for name, role in settings.shared.roles.items():
-        yield name, role
-        yield from ((f"{name}/{number}", other) for number, other in enumerate(role.others, 2))
 
 
 def _estimate(name: str, role: Role, counts: Mapping[tuple[str, str], int], scale: float, known: Mapping[Any, Any]) -> Estimate:

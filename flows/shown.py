@@ -15,6 +15,7 @@ from typing import Any
 
 from tasks.generate.core.checks import FAILURES
 from tasks.generate.core.committee import CRITERIA
+from tasks.rows import ACCEPTED
 
 Row = Mapping[str, Any]
 
@@ -73,7 +74,7 @@ def blueprints(rows: Iterable[Row]) -> list[list[Row]]:
 def blueprint(attempts: Sequence[Row], title: str, gates: Mapping[str, Mapping[str, int]], page: Page) -> Iterator[str]:
     """One blueprint. attempts: its rows in order. gates: problem_id -> agent -> whether it passes, for those that came so far."""
     last = attempts[-1]
-    done = last["status"] == "accepted"
+    done = last["status"] == ACCEPTED
     verdict = page.ink("accepted", "green") if done else page.ink("refused", "red")
     yield f"{page.ink(title, 'bold')}: {verdict} after {len(attempts)} attempt{'s' if len(attempts) > 1 else ''}"
     family = next((row["family"] for row in reversed(attempts) if row["family"]), "")
@@ -103,10 +104,10 @@ def _attempt(row: Row, gates: Mapping[str, Mapping[str, int]], page: Page) -> It
         yield from page.line("" if place else "diff", change, 4, colour)
     if row["judge_scores"]:
         yield from _votes(row, page)
-    if row["problem_id"] in gates and (status == "accepted" or status == "failed_gate"):
+    if row["problem_id"] in gates and (status == ACCEPTED or status == "failed_gate"):
         told = ", ".join(f"{agent} {score}" for agent, score in gates[row["problem_id"]].items())
         yield from page.line("gate", told, 4)
-    if status != "accepted":
+    if status != ACCEPTED:
         yield from page.line("refused", row["fail_reason"], 4, "red")
     if row["feedback"]:
         yield from page.line("feedback", row["feedback"], 4)
@@ -114,7 +115,7 @@ def _attempt(row: Row, gates: Mapping[str, Mapping[str, int]], page: Page) -> It
 
 def _passed(status: str, page: Page) -> str:
     """The checks in order, up to the one that failed."""
-    if status == "accepted":
+    if status == ACCEPTED:
         return "  ".join(page.ink(f"{name} ok", "green") for name in CHECKS)
     failed = status.removeprefix("failed_")
     if failed not in CHECKS:

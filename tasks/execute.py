@@ -89,7 +89,7 @@ class Plan:
         for stage in stages:
             check_closure(self.settings, self.stages[stage])
             for name, said, role in self.settings.shared.players():
-                if f"roles.{name}" in self.stages[stage].settings:
+                if f"roles.{name.partition('/')[0]}" in self.stages[stage].settings:
                     keys.check(role.model_dump(), f"{self.settings.source}: {said}")
 
     def job(self, stage: str, inputs: Mapping[str, str]) -> Job:

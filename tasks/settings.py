@@ -106,11 +106,11 @@ class Shared(Params):
     promote: Promote = Promote()
 
     def players(self) -> Iterator[tuple[str, str, Role]]:
-        """(role's name, dotted key, configuration) of everybody who plays a role, one after the other."""
+        """(name, dotted key, configuration) of everybody who plays a role: judge, then judge/2, as `Context.panel` names them."""
         for name, role in self.roles.items():
             yield name, f"roles.{name}", role
             for number, other in enumerate(role.others):
-                yield name, f"roles.{name}.others[{number}]", other
+                yield f"{name}/{number + 2}", f"roles.{name}.others[{number}]", other
 
 
 def dig(tree: Any, dotted: str) -> Any:
@@ -210,13 +210,13 @@ class Settings:
 
         for name, said, role in shared.players():
             where = f"{self.source}: {said}"
-            if role.others and (name != "judge" or "others" in said):
+            if role.others and name != "judge":
                 raise BadInput(f"{where}.others: several models in turn are for the judge's role alone, and one list deep.")
             if role.backend == "local" and not (self.project / role.path / "config.json").is_file():
                 raise BadInput(f"{where}.path = {role.path!r}: not a checkpoint folder (no config.json in it)")
             if role.backend == "openai_compatible":
                 _check_server(role, shared.budget, where)
-            known = players.errors(name)
+            known = players.errors(name.partition("/")[0])
             for error, rate in role.errors.items():
                 if error not in known:
                     raise BadInput(

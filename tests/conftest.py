@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -73,6 +74,14 @@ class Project:
         text = file.read_text()
         assert old in text, f"{old!r} is not in {path}"
         file.write_text(text.replace(old, new, 1))
+
+    def cast(self, role: str, player: dict[str, object]) -> None:
+        """Let another player play a role, one that has a line of its own in params/pipeline.yaml."""
+        file = self.folder / "params/pipeline.yaml"
+        lines = file.read_text().splitlines()
+        (place,) = (number for number, line in enumerate(lines) if line.startswith(f"  {role}: {{"))
+        lines[place] = f"  {role}: {json.dumps(player)}"
+        file.write_text("\n".join([*lines, ""]))
 
     def identities(self) -> dict[str, str]:
         """stage -> identity as dvc.lock has it."""

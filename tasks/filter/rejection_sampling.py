@@ -10,7 +10,8 @@ Departures (what is ours):
 3. Policy predicates are an arm that can be switched off: the paper's verifier does not see them. Nor does it see a detour that ends
    in the right state (a write undone by a later one); `writes` asks for the ground truth's writes, in any order.
 
-Cost: two passes over the file, about 0.2 ms a trajectory; memory holds no messages, only their hashes.
+Cost: two passes over the file (`writes` looks through its calls once more), about 0.2 ms a trajectory; memory holds no messages,
+only their hashes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -30,10 +29,7 @@ def test_a_run_asks_a_server(project: Project) -> None:
             "price_out": 2,
             "others": [{"backend": "scripted"}],
         }
-        project.replace("params/pipeline.yaml", "\nroles:", f"\nroles:\n  judge: {json.dumps(role)}")
-        text = (project.folder / "params/pipeline.yaml").read_text()
-        head, _, rest = text.partition("  judge: {backend: scripted")
-        (project.folder / "params/pipeline.yaml").write_text(head + rest.partition("\n")[2])
+        project.cast("judge", role)
 
         asked = ("run", "--to", "generate")
         refused = project.cairn(*asked, check=False)

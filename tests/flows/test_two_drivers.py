@@ -275,7 +275,7 @@ def test_a_signal_stops_a_training_and_the_next_run_goes_on(tiny: Project, first
         [*command, "--set", "base.tiny_qwen3.steps=20000"],
         cwd=tiny.folder, env=tiny.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    wait_for(lambda: bool(list((tiny.folder / ".cairn/work").rglob("spec.json"))))
+    wait_for(lambda: list((tiny.folder / ".cairn/work").glob("*/scratch/spec.json")) != [])
     process.send_signal(number)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said

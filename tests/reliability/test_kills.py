@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -62,10 +61,7 @@ def test_kills_of_a_stage_that_asks_a_server(tmp_path: Path) -> None:
         role = {"backend": "openai_compatible", "base_url": stub.url, "model": "stub", "max_in_flight": flight}
         calm, wild = make_project(tmp_path / "calm"), make_project(tmp_path / "wild")
         for project in (calm, wild):
-            file = project.folder / "params/pipeline.yaml"
-            lines = file.read_text().splitlines()
-            place = next(number for number, line in enumerate(lines) if line.startswith("  judge:"))
-            file.write_text("\n".join([*lines[:place], f"  judge: {json.dumps(role)}", *lines[place + 1 :], ""]))
+            project.cast("judge", role)
         calm.cairn(*asked)
         whole = stub.counts()["paid"]
         stub.turn()

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def block(value: Any, name: str) -> str:
     """A value as a named JSON block. Keys keep their order, which may mean something (a customer's first card)."""
     from jinja2 import Undefined
 
     if isinstance(value, Undefined):
         str(value)  # raises, naming what is missing: a filter would otherwise see a value
-    return f"```json {name}\n{json.dumps(value, ensure_ascii=False)}\n```"
-
-
-def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return f"```json {name}\n{_line(value)}\n```"
 
 
 @cache
