@@ -104,7 +104,7 @@ def _attempt(row: Row, gates: Mapping[str, Mapping[str, int]], page: Page) -> It
         yield from page.line("" if place else "diff", change, 4, colour)
     if row["judge_scores"]:
         yield from _votes(row, page)
-    if row["problem_id"] in gates and (status == ACCEPTED or status == "failed_gate"):
+    if row["problem_id"] in gates and status in (ACCEPTED, "failed_gate"):
         told = ", ".join(f"{agent} {score}" for agent, score in gates[row["problem_id"]].items())
         yield from page.line("gate", told, 4)
     if status != ACCEPTED:

@@ -150,6 +150,26 @@ def test_tokens_and_money_are_counted(make: Make, stub: Stub, tmp_path: Path) ->
     assert cache.spent("another") == (0, 0.0)
 
 
+def test_a_file_of_an_earlier_version_is_read_and_goes_on(tmp_path: Path) -> None:
+    """The tables as the first version made them, with an answer that somebody paid for."""
+    with sqlite3.connect(tmp_path / "calls.sqlite") as db:
+        db.execute(
+            "CREATE TABLE answers (key BLOB PRIMARY KEY, model TEXT NOT NULL, role TEXT NOT NULL, tokens_in INT NOT NULL, "
+            "tokens_out INT NOT NULL, answer TEXT NOT NULL)"
+        )
+        db.execute(
+            "CREATE TABLE paid (run TEXT, role TEXT, model TEXT, calls INT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL, "
+            "money REAL NOT NULL, PRIMARY KEY (run, role, model))"
+        )
+        db.execute("INSERT INTO answers VALUES (?, 'm', 'judge', 3, 4, ?)", (b"one", '{"content": "yes"}'))
+        db.execute("INSERT INTO paid VALUES ('first', 'judge', 'm', 1, 3, 4, 0.5)")
+    db.close()
+    cache = Cache(tmp_path)
+    assert cache.get(b"one") == {"content": "yes"} and cache.spent("first") == (7, 0.5)
+    cache.put(b"two", {"content": "no"}, Paid("first", "judge", "m", 5, 6, 0.25))
+    assert cache.spent("first") == (18, 0.75) and cache.money() == {"m": 0.75}
+
+
 def test_without_usage_tokens_are_estimated_and_said_to_be(make: Make, stub: Stub) -> None:
     stub.turn(usage=False)
     make().complete(questions(4))

@@ -27,9 +27,10 @@ CREATE TABLE IF NOT EXISTS answers (
     key BLOB PRIMARY KEY, model TEXT NOT NULL, role TEXT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL,
     answer TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS paid (
-    ledger TEXT, role TEXT, model TEXT, calls INT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL, money REAL NOT NULL,
-    PRIMARY KEY (ledger, role, model));
+    run TEXT, role TEXT, model TEXT, calls INT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL, money REAL NOT NULL,
+    PRIMARY KEY (run, role, model));
 """
+"""The file outlives versions: its columns keep their names. `run` holds the ledger's name."""
 _PAY = """
 INSERT INTO paid VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + 1,
     tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out, money = money + excluded.money
@@ -102,7 +103,7 @@ class Cache:
 
     def spent(self, ledger: str) -> tuple[int, float]:
         """(tokens in and out, money) that a run has paid, over all its stages, processes and attempts."""
-        row = self._db.execute("SELECT SUM(tokens_in + tokens_out), SUM(money) FROM paid WHERE ledger = ?", (ledger,)).fetchone()
+        row = self._db.execute("SELECT SUM(tokens_in + tokens_out), SUM(money) FROM paid WHERE run = ?", (ledger,)).fetchone()
         return int(row[0] or 0), float(row[1] or 0.0)
 
     def kept(self) -> list[dict[str, Any]]:
