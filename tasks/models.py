@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.llm import Message
+from tasks.llm.answers import without_thought
 from tasks.worlds.calls import unfit
 from tasks.worlds.values import half_character
 
@@ -408,15 +409,20 @@ def _parse(text: str, first_call: int) -> tuple[Message, str]:
         return {"role": "assistant", "content": text.removesuffix(END)}, "parse_error"
 
 
-def parse_turn(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], first_call: int = 0) -> tuple[Message, str]:
+def parse_turn(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], first_call: int = 0, thinking: bool = False
+) -> tuple[Message, str]:
     """One generated turn as (assistant message, error). error: "", "parse_error", or "max_tokens" when <|im_end|> is
     missing.
 
     Calls are data: their JSON must be an object of exactly a name and arguments, without repeated keys or NaN; which tools
     exist and what they accept is the world's to judge. Calls get the ids call_<first_call>, call_<first_call + 1> ... A
-    broken turn becomes a message whose content is the raw text.
+    broken turn becomes a message whose content is the raw text. Thoughts before the turn are no part of the message; thinking: the
+    prompt has opened them (`without_thought`).
     """
-    return _parse(_decode(tokenizer, [list(ids)])[0], first_call)
+    text = _decode(tokenizer, [list(ids)])[0]
+    said = without_thought(text.removesuffix(END), thinking)
+    return _parse(said + END if text.endswith(END) else said, first_call)
 
 
 # The mask proof (law 7).

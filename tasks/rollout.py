@@ -78,7 +78,7 @@ def play(
 
     The noise of agent and human is keyed by (seed, problem, trial, turn, role). max_steps counts assistant turns (30:
     tau-bench's `max_num_steps`). Stop reasons: user_stop, hand_over (a tool of kind "end" succeeded), max_steps,
-    max_tokens, parse_error; and human_error (the human said nothing, or hung up before it had asked for anything) and
+    max_tokens, parse_error; and human_error (the human said nothing or half a line, or hung up before it had asked for anything) and
     tool_error (a tool's own code failed).
     """
     table = _Table(agent, human, max_steps)
@@ -127,6 +127,8 @@ def _ask_human(table: _Table) -> None:
             table.close(talk, "human_error")
         elif STOP in content:
             table.close(talk, "user_stop")
+        elif line.get("finish_reason") == "length":  # nobody says half a line
+            table.close(talk, "human_error")
         elif talk.steps >= table.max_steps:
             table.close(talk, "max_steps")
         else:

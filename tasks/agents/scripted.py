@@ -1,7 +1,7 @@
 """`ClientAgent`: any client of `tasks.llm` (scripted, a local checkpoint, a server) acts as an agent.
 
 What the client answers is data: an answer that is neither a reply nor well-formed calls ends the conversation as a
-parse_error.
+parse_error, one that was cut as max_tokens.
 """
 
 from __future__ import annotations
@@ -68,9 +68,12 @@ class ClientAgent:
 
 
 def _turn(answer: Message) -> Turn:
-    """The answer as a turn: calls when it has calls, else a reply; a malformed one keeps its words and says parse_error."""
+    """The answer as a turn: calls when it has calls, else a reply. A malformed one keeps its words and says parse_error, one that was
+    cut at its most tokens says max_tokens: half a turn is none."""
     content = answer.get("content") or ""
     calls = answer.get("tool_calls") or ()
+    if error := {"length": "max_tokens", "error": "parse_error"}.get(answer.get("finish_reason") or ""):
+        return Turn({"role": "assistant", "content": str(content)}, error=error)
     if not isinstance(content, str) or not all(_well_formed(call) for call in calls):
         return Turn({"role": "assistant", "content": str(content)}, error="parse_error")
     if calls:

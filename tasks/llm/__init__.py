@@ -13,7 +13,10 @@ from typing import Any, Protocol
 
 Message = dict[str, Any]
 """One chat message in the OpenAI shape: role, content, and where they apply tool_calls, tool_call_id, name.
-`tool_calls` is a list of {"id", "type": "function", "function": {"name", "arguments": dict}}."""
+`tool_calls` is a list of {"id", "type": "function", "function": {"name", "arguments": dict}}.
+
+A model's answer may also say how it ended, as the OpenAI API does: `finish_reason` is stop, tool_calls, length (cut at the most tokens:
+not a whole answer) or error (not a turn that can be read). A script's answers lack it. It is no part of a conversation."""
 
 
 @dataclass(frozen=True)

@@ -92,3 +92,21 @@ def read_json(message: Message, schema: Mapping[str, Any]) -> tuple[dict[str, An
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+THINK, THINK_END = "<think>", "</think>"
+
+
+def without_thought(text: str, opened: bool = False) -> str:
+    """What a model said, without what it thought before it: everything up to the first `</think>`, whether or not `<think>` stands at
+    the beginning (some chat templates write that into the prompt).
+
+    opened: the prompt ended with `<think>`, so that an answer without `</think>` is all thought, cut off: "". A `<think>` behind
+    other words is text like any other.
+    """
+    if opened:
+        text = THINK + text
+    while text.lstrip().startswith(THINK):
+        text = text.partition(THINK_END)[2].lstrip()
+    thought, closed, said = text.partition(THINK_END)
+    return said.lstrip() if closed and THINK not in thought else text

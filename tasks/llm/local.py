@@ -4,11 +4,13 @@ read."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.llm import Message, Request
+from tasks.llm.answers import THINK
 from tasks.llm.decoding import Decoder, Row
 from tasks.models import END, load, parse_turn, plain
 
@@ -17,13 +19,16 @@ if TYPE_CHECKING:
 
 ROWS = 64
 """Requests generated together."""
+NO_ROOM: Message = {"role": "assistant", "content": "", "finish_reason": "length"}
+"""The answer to a prompt that fills the checkpoint's whole context."""
 
 
 class LocalClient:
     """Answers with the checkpoint in `folder`, loaded at the first question.
 
     A wanted schema is put into words in the system message; whether the answer fits it is the caller's to check, as for any
-    model. An answer that is not well-formed comes back as plain content.
+    model. An answer that is not well-formed comes back as plain content with finish_reason "error", one that was cut at its most
+    tokens or at the checkpoint's context with "length". What the checkpoint thought before it spoke is not part of an answer.
     """
 
     name = "local"
@@ -40,21 +45,25 @@ class LocalClient:
         if self._loaded is None:
             self._loaded = load(self._folder, self._device, self._dtype)
         model, tokenizer = self._loaded
-        prompts = [_prompt(tokenizer, request) for request in requests]
-        most = max(len(ids) + request.max_tokens for ids, request in zip(prompts, requests, strict=True))
-        decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), min(ROWS, len(requests)), most + 1)
-        answers: list[Message] = [{}] * len(requests)
+        texts = [_prompt(tokenizer, request) for request in requests]
+        prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+        limits = [min(request.max_tokens, context - len(ids)) for ids, request in zip(prompts, requests, strict=True)]
+        most = max(len(ids) + max(limit, 0) for ids, limit in zip(prompts, limits, strict=True))
+        decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), min(ROWS, len(requests)), min(most + 1, context))
+        answers: list[Message] = [dict(NO_ROOM) for _ in requests]
         open_rows: dict[Row, int] = {}
-        todo = list(range(len(requests)))[::-1]
+        todo = [index for index in reversed(range(len(requests))) if limits[index] > 0]
         while todo or open_rows:
             while todo and len(open_rows) < decoder.rows:
                 index = todo.pop()
                 row = decoder.open()
                 open_rows[row] = index
                 asked = requests[index]
-                decoder.ask(row, prompts[index], seed=asked.seed, temperature=asked.temperature, limit=asked.max_tokens)
+                decoder.ask(row, prompts[index], seed=asked.seed, temperature=asked.temperature, limit=limits[index])
             for row in decoder.run():
-                answers[open_rows.pop(row)] = parse_turn(tokenizer, row.ids)[0]
+                index = open_rows.pop(row)
+                answers[index] = _answer(tokenizer, row.ids, requests[index], texts[index])
                 decoder.close(row)
         return answers
 
@@ -64,7 +73,15 @@ def client(folder: Path, identity: str, device: str = "cpu", dtype: str = "float
     return LocalClient(folder, identity, device, dtype)
 
 
-def _prompt(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
+def _answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], request: Request, prompt: str) -> Message:
+    """One generated turn as an answer, with how it ended."""
+    before = sum(len(message.get("tool_calls") or ()) for message in request.messages)
+    message, error = parse_turn(tokenizer, ids, before, thinking=prompt.rstrip().endswith(THINK))
+    finish = {"max_tokens": "length", "parse_error": "error"}.get(error) or ("tool_calls" if message.get("tool_calls") else "stop")
+    return {**message, "finish_reason": finish}
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, request: Request) -> str:
     messages = [
         dict(message) if message["role"] == "system" else {**message, "content": plain(message.get("content") or "")}
         for message in request.messages
@@ -75,6 +92,5 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
             messages[0]["content"] = f"{messages[0]['content']}\n\n{wish}"
         else:
             messages.insert(0, {"role": "system", "content": wish})
-    text = tokenizer.apply_chat_template(messages, tools=list(request.tools) or None, add_generation_prompt=True, tokenize=False)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    text: str = tokenizer.apply_chat_template(messages, tools=list(request.tools) or None, add_generation_prompt=True, tokenize=False)
+    return text

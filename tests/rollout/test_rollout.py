@@ -107,6 +107,20 @@ def test_a_babbling_checkpoint_is_played_to_an_end_and_its_tokens_are_kept() -> 
         assert tiny.tokenizer().decode(talk.turns[0]["prompt_ids"]).endswith("<|im_start|>assistant\n")
 
 
+def test_half_a_turn_ends_the_conversation_as_such() -> None:
+    """What was cut at its most tokens is neither a reply nor a line: the agent's conversation says max_tokens, the human's
+    human_error; a human that had said its stop word has said all."""
+
+    class Cut(Says):
+        def _say(self, number: int) -> Message:
+            return {**super()._say(number), "finish_reason": "length"}
+
+    agent = one(Cut("Your order is now"), Says("Hello.", STOP))
+    assert (agent.stop, agent.messages[-1]) == ("max_tokens", {"role": "assistant", "content": "Your order is now"})
+    assert one(Says("Hi."), Cut("Hello, I would like to")).stop == "human_error"
+    assert one(Says("Hi."), Cut(f"Thanks {STOP} and")).stop == "human_error"  # before it has asked for anything
+
+
 def test_the_human_sees_replies_only_and_the_agent_never_sees_the_problem() -> None:
     """By hand: the agent calls a tool, gets its answer, replies; the human has then seen its own line and that reply."""
     agent, person = Says([("no_such_tool", {})], "I cannot help."), Says("Hello.", STOP)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.llm import Message, Request
+from tasks.llm.answers import without_thought
 
 WISH = "Answer with one JSON value that fits this schema: "
-_THOUGHT = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
-"""What a model thought before it spoke, where the server leaves it in the answer."""
 _OURS = re.compile(r"call_(\d{1,5})")
 
 
@@ -136,7 +135,7 @@ def _start(text: bytes | str) -> str:
 def read(kept: Mapping[str, Any], first_call: int) -> Reply:
     """An answer as a message of the house: arguments are dicts, and calls are numbered call_<first_call> and on, so that a
     conversation reads the same whatever ids a server draws. Calls that cannot be read come back as plain content; thoughts at the
-    beginning, between <think> and </think>, are not part of what was said."""
+    beginning are not part of what was said."""
     message, finish = kept["message"], kept["finish_reason"]
     refusal = message.get("refusal")
     content = _text(message.get("content")) or (refusal if isinstance(refusal, str) else "")
@@ -155,7 +154,7 @@ def _text(content: Any) -> str:
     """Text, or the text parts of a list of parts; without thoughts."""
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
-    return _THOUGHT.sub("", content) if isinstance(content, str) else ""
+    return without_thought(content) if isinstance(content, str) else ""
 
 
 def _call(call: Any, number: int) -> dict[str, Any]:
