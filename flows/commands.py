@@ -255,17 +255,11 @@ def _look(verify: bool) -> list[str]:
 
 def doctor(asked: argparse.Namespace) -> int:
     """cairn doctor: the environment against the versions file, then every byte."""
-    from importlib.metadata import version
-
     from flows.run import open_plan
-    from tasks.params import read_yaml
+    from tasks import versions
 
     plan = open_plan()
-    wrong = []
-    for name, wanted in read_yaml(plan.settings.project / "params/versions.yaml").items():
-        found = version(name).partition("+")[0]
-        if found != wanted:
-            wrong.append(f"{name} is {found}, params/versions.yaml says {wanted}")
+    wrong = versions.differences(plan.settings.project)
     print("\n".join(wrong) or "library versions agree with params/versions.yaml")
     damaged = _look(asked.verify)
     return 1 if wrong or damaged else 0

@@ -2,13 +2,15 @@
 
 The CPU lock pins every package that a fresh environment gets. The CUDA lock is the same list plus the packages that the CUDA build
 of the same torch version needs; which build of torch a plain `torch==X` gives is decided by the package index, not by the lock.
-`params/versions.yaml` holds the versions of the numeric libraries; it is part of every cache key.
+`params/versions.yaml` holds the versions of the numeric libraries and the instruction set of CPU kernels: part of every
+cache key.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NUMERIC = ("accelerate", "datasets", "numpy", "peft", "pyarrow", "safetensors", "tokenizers", "torch", "transformers", "trl")
 """Libraries whose version can change the bytes of a result."""
+INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR")
+"""What `tasks.start` fixes of the instruction set; threads are a param."""
 HEAD = "# Written by `make lock` from pyproject.toml. Every transitive version is pinned: see the README on why.\n"
 
 
@@ -40,8 +44,12 @@ def main() -> int:
         (ROOT / "requirements.lock").write_text(HEAD + "\n".join(sorted(pins, key=str.lower)) + "\n")
         (ROOT / "requirements-cuda.lock").write_text(HEAD + _cuda(python, pins))
     versions = dict(pin.split("==") for pin in pins)
-    lines = ["# Versions of the numeric libraries, written with the lock: part of every cache key."]
+    lines = [
+        "# Versions of the numeric libraries and the instruction set of CPU kernels, written with the lock: part of every cache key."
+    ]
     lines += [f"{name}: {versions[name]!r}" for name in NUMERIC]
+    fixed = runpy.run_path(str(ROOT / "tasks" / "start.py"))["kernels"](1)  # the file alone: nothing is installed for this Python
+    lines.append(f"kernels: {{{', '.join(f'{name}: {fixed[name]!r}' for name in INSTRUCTIONS)}}}")
     (ROOT / "params" / "versions.yaml").write_text("\n".join(lines) + "\n")
     return 0
 

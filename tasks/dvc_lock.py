@@ -25,7 +25,13 @@ def stages(project: Path) -> Mapping[str, Any]:
 
 
 def held(project: Path, about: Listed, key: Key, tree: Mapping[str, Any]) -> str | None:
-    """Identity that DVC holds for a stage, if its deps and params are exactly those of `key`; else None."""
+    """Identity that DVC holds for a stage, if its deps and params are exactly those of `key`; else None.
+
+    Of CPU kernels DVC knows what stands in params/versions.yaml: where this process fixes something else, nothing is taken over.
+    """
+    kernels = (key.parts["versions"] or {}).get("kernels") or {}
+    if any(key.parts["kernels"].get(name) != value for name, value in kernels.items()):
+        return None
     entry = stages(project).get(about.stage)
     if entry is None or not _same_deps(entry, about, key) or not _same_params(project, entry, about, tree):
         return None

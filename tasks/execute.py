@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tasks import dvc_lock, keys, methods
+from tasks import dvc_lock, keys, methods, versions
 from tasks.artifact import Artifact, Store, lock, write_text
 from tasks.context import Context
 from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
@@ -84,8 +84,9 @@ class Plan:
         return plan
 
     def check_closures(self, stages: Iterable[str]) -> None:
-        """Compare the imports of these stages with their deps now, not when their turn comes after hours; and look for the keys that
-        their roles need."""
+        """Compare the imports of these stages with their deps now, not when their turn comes after hours; look for the keys that their
+        roles need, and at the versions that are installed."""
+        versions.check(self.settings.project)
         for stage in stages:
             check_closure(self.settings, self.stages[stage])
             for name, said, role in self.settings.shared.players():
@@ -287,6 +288,7 @@ def produce(job: Job, work: Work) -> Artifact:
     with lock(plan.store.state, f"key-{key.digest[:32]}", lambda text: plan.watch(job.stage, "waiting", {"note": text})):
         if found := job.find():
             return found
+        versions.check(plan.settings.project)
         check_closure(plan.settings, plan.stages[job.stage])
         plan.watch(job.stage, "started", {"key": key.digest, "method": job.method})
         start = time.monotonic()

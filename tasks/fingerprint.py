@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from tasks import start
 from tasks.params import BadInput, read_yaml
 from tasks.settings import PIPELINE, Settings, dig
 
@@ -41,6 +42,7 @@ PLUMBING = frozenset(
         "settings",
         "start",
         "track",
+        "versions",
     )
 )
 """Modules that carry results but compute none: they choose what runs, hash it, store it and report it. What they pass into a
@@ -189,7 +191,8 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
     """The key of a stage's result.
 
     inputs: stage -> identity of its artifact. Everything else is read now: the bytes of the listed code, the params as they would
-    be used, the library versions, and the identity of every checkpoint that plays a role.
+    be used, the library versions, what `tasks.start` fixes of CPU kernels (threads where the stage has a say in them), and the
+    identity of every checkpoint that plays a role.
     """
     return Key(
         {
@@ -200,6 +203,7 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
             "code": {path: hashes.path(settings.project / path) for path in about.code},
             "settings": {key: _used(settings, key) for key in about.settings if key != about.stage},
             "versions": read_yaml(settings.project / "params/versions.yaml"),
+            "kernels": start.kernels(settings.shared.threads if "threads" in about.settings else 1),
         }
     )
 
