@@ -8,14 +8,14 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from tasks.params import BadInput
+from tasks.params import BadInput, StageFailed
 
 
 def guarded(main: Callable[[], int]) -> int:
     """Run a command's main function and turn what it raises into a message and an exit code."""
     import signal
 
-    from tasks.execute import Changed, StageFailed
+    from tasks.execute import Changed
     from tasks.process import ProcessFailed
 
     for number in (signal.SIGTERM, signal.SIGINT):  # a terminated run stops its trainings and its server as Ctrl-C does

@@ -19,7 +19,7 @@ from tasks import dvc_lock, keys, methods, versions
 from tasks.artifact import Artifact, Store, lock, write_text
 from tasks.context import Context
 from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
-from tasks.params import BadInput, Params
+from tasks.params import BadInput, Params, StageFailed
 from tasks.settings import Settings, dig
 
 SERVER = "openai_compatible"
@@ -31,10 +31,6 @@ DAMAGED = "its artifact is missing or damaged"
 
 class Changed(RuntimeError):
     """Code or inputs changed while a stage ran: its result was not recorded."""
-
-
-class StageFailed(RuntimeError):
-    """A stage could not be finished; the message says why and what to do."""
 
 
 _first_seen: dict[Path, str] = {}

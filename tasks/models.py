@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.llm import Message
 from tasks.llm.answers import without_thought
+from tasks.params import StageFailed
 from tasks.worlds.calls import unfit
 from tasks.worlds.values import half_character
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 START, END, TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
@@ -231,10 +233,22 @@ def warm_up(folder: Path) -> None:
     load_tokenizer(folder)
 
 
+def trainable(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """The parameters that a training moves, at least one; StageFailed when a method's `prepare` has left none."""
+    if found := [parameter for parameter in model.parameters() if parameter.requires_grad]:
+        return found
+    raise StageFailed("nothing would train: after the method's `prepare` no parameter has requires_grad. Leave some of them free.")
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a checkpoint folder: safetensors, JSON and the chat template. The bytes depend on the weights alone."""
+    """Write a checkpoint folder: safetensors, JSON and the chat template. The bytes depend on the weights alone.
+
+    StageFailed for a model that still wears an adapter: PEFT would save that alone, and no later stage could load it.
+    """
     from transformers.utils import logging
 
+    if hasattr(model, "get_base_model"):
+        raise StageFailed("the trained model still wears an adapter. A method that puts one in by `prepare` merges it by `finish`.")
     logging.disable_progress_bar()  # Cairn reports progress itself
     model.config._name_or_path = ""
     tokenizer.name_or_path = ""

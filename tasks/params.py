@@ -25,6 +25,10 @@ class BadInput(Exception):
     """A user's mistake: shown without a traceback, exit code 2, nothing written."""
 
 
+class StageFailed(RuntimeError):
+    """A stage could not be finished, or would have ended without what it is for; the message says why and what to do."""
+
+
 class Params(BaseModel):
     """Base of every method's params: frozen, complete, no unknown keys."""
 

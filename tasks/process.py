@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Event, current_thread, main_thread
 from typing import Any
 
-from tasks.params import BadInput
+from tasks.params import BadInput, StageFailed
 from tasks.start import kernels
 
 
@@ -96,6 +96,8 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
         return figures
     if error and error[0] == BadInput.__name__:
         raise BadInput(error[1])
+    if error and error[0] == StageFailed.__name__:
+        raise StageFailed(f"{_name(spec)}: {error[1]}")
     raise ProcessFailed(_last_words(spec, scratch, code, error))
 
 

@@ -10,7 +10,8 @@ from prefect import task
 
 from tasks.cached import STAGE, key
 from tasks.champion import CHAMPION, read
-from tasks.execute import Job, StageFailed, own_process, produce
+from tasks.execute import Job, own_process, produce
+from tasks.params import StageFailed
 
 
 def models(job: Job) -> dict[str, Path]:

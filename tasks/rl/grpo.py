@@ -27,7 +27,7 @@ from pydantic import Field
 from tasks.context import Context
 from tasks.params import BadInput
 from tasks.rl import Inputs
-from tasks.rl.core.hooks import Group, Screened
+from tasks.rl.core.hooks import Group, Hooks, Screened
 from tasks.rl.core.loop import reinforce
 from tasks.rl.core.params import LoopParams, check_loop
 from tasks.rl.core.pool import has_spread, in_turn
@@ -58,9 +58,13 @@ def check(params: Params) -> None:
 
 @dataclass(frozen=True)
 class Grpo:
-    """The hooks of `tasks.rl.core.hooks.Hooks`."""
+    """What GRPO puts into the room's hooks."""
 
     params: Params
+
+    def hooks(self) -> Hooks:
+        """As the room takes them."""
+        return Hooks(self.next_problems, self.shape, self.keep, self.advantages, self.token_loss)
 
     def next_problems(self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int) -> list[Problem]:
         """Every problem of the pool in turn, families spread evenly; one whose group agreed waits."""
@@ -96,4 +100,4 @@ class Grpo:
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Train one specialist; see the room's loop for what it leaves behind."""
-    return reinforce(inputs, params, Grpo(params), ctx)
+    return reinforce(inputs, params, Grpo(params).hooks(), ctx)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 
 from tasks.context import Context
 from tasks.llm import Message, Request, scripted
-from tasks.params import BadInput
+from tasks.params import BadInput, StageFailed
 from tasks.rl import Inputs
 from tasks.rl.core.hooks import Group
 from tasks.rl.core.loop import reinforce
@@ -91,11 +91,11 @@ def killed_at(step: int) -> Callable[[str, float, int], None]:
 
 def test_a_killed_run_continues_to_the_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    figures = reinforce(inputs, PARAMS, Brief(PARAMS), context(whole))
+    figures = reinforce(inputs, PARAMS, Brief(PARAMS).hooks(), context(whole))
     with pytest.raises(KeyboardInterrupt):
-        reinforce(inputs, PARAMS, Brief(PARAMS), context(cut, log=killed_at(3)))
+        reinforce(inputs, PARAMS, Brief(PARAMS).hooks(), context(cut, log=killed_at(3)))
     assert [path.name for path in (cut / "scratch" / "steps").iterdir()] == ["2"] and not list((cut / "out").iterdir())
-    assert reinforce(inputs, PARAMS, Brief(PARAMS), context(cut)) == figures
+    assert reinforce(inputs, PARAMS, Brief(PARAMS).hooks(), context(cut)) == figures
     assert digest(cut / "out") == digest(whole / "out")
     weights = [root / "scratch" / "steps" / "4" / "model.safetensors" for root in (whole, cut)]
     assert weights[0].read_bytes() == weights[1].read_bytes() != (inputs.sft / "model" / "model.safetensors").read_bytes()
@@ -108,7 +108,7 @@ def test_a_killed_run_continues_to_the_same_bytes(inputs: Inputs, tmp_path: Path
 
 
 def test_without_steps_the_start_is_the_result(inputs: Inputs, tmp_path: Path) -> None:
-    figures = reinforce(inputs, PARAMS.model_copy(update={"steps": 0}), Grpo(PARAMS), context(tmp_path))
+    figures = reinforce(inputs, PARAMS.model_copy(update={"steps": 0}), Grpo(PARAMS).hooks(), context(tmp_path))
     assert figures["best_step"] == 0 and figures["reward_first"] is None
     assert digest(tmp_path / "out" / "model")["model.safetensors"] == digest(inputs.sft / "model")["model.safetensors"]
 
@@ -123,7 +123,7 @@ def test_groups_without_spread_and_broken_humans_train_nothing(inputs: Inputs, t
             return [{"role": "assistant", "content": "Hello." if request.seed % 2 else ""} for request in requests]
 
     ctx = context(tmp_path, role=lambda name, world_name="": Broken())
-    figures = reinforce(inputs, PARAMS.model_copy(update={"steps": 2}), Grpo(PARAMS), ctx)
+    figures = reinforce(inputs, PARAMS.model_copy(update={"steps": 2}), Grpo(PARAMS).hooks(), ctx)
     assert figures["groups_dropped"] == figures["groups_played"] == 4 and figures["tokens_trained"] == 0
     assert 0 < figures["conversations_left_out"] < 16
     assert figures["conversations_lost_by"]["human"] == figures["conversations_left_out"]
@@ -131,6 +131,33 @@ def test_groups_without_spread_and_broken_humans_train_nothing(inputs: Inputs, t
     assert state.read_bytes() == (inputs.sft / "model" / "model.safetensors").read_bytes()
 
 
+def test_an_adapter_is_trained_kept_merged_and_found_again_after_a_kill(inputs: Inputs, tmp_path: Path) -> None:
+    """A LoRA goes in by `prepare`; each checkpoint that is kept is a whole model with the adapter merged into a copy."""
+    from peft import LoraConfig, get_peft_model
+
+    from tasks import models
+
+    adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    hooks = replace(
+        Brief(PARAMS).hooks(), prepare=lambda model: get_peft_model(model, adapter), finish=lambda model: model.merge_and_unload()
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    figures = reinforce(inputs, PARAMS, hooks, context(whole))
+    assert figures["best_step"] == 4 and figures["tokens_trained"] > 0
+    start, best = (models.load(folder)[0].state_dict() for folder in (inputs.sft / "model", whole / "out" / "model"))
+    moved = {name for name in start if not start[name].equal(best[name])}
+    assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(start) == set(best)
+    with pytest.raises(KeyboardInterrupt):
+        reinforce(inputs, PARAMS, hooks, context(cut, log=killed_at(3)))
+    assert reinforce(inputs, PARAMS, hooks, context(cut)) == figures and digest(cut / "out") == digest(whole / "out")
+
+
+def test_a_policy_of_which_nothing_trains_is_refused_before_it_plays(inputs: Inputs, tmp_path: Path) -> None:
+    hooks = replace(Grpo(PARAMS).hooks(), prepare=lambda model: model.requires_grad_(False))
+    with pytest.raises(StageFailed, match="nothing would train"):
+        reinforce(inputs, PARAMS, hooks, context(tmp_path))
+
+
 def test_an_unknown_world_is_named(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no world 'retial'. Did you mean 'retail'"):
-        reinforce(Inputs(inputs.worlds, inputs.sft, "retial"), PARAMS, Grpo(PARAMS), context(tmp_path))
+        reinforce(Inputs(inputs.worlds, inputs.sft, "retial"), PARAMS, Grpo(PARAMS).hooks(), context(tmp_path))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tasks.models import tiny_qwen3
+from tasks.params import StageFailed
 from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Row, batches, collate, load_data
 from tasks.sft.core.hooks import Hooks, Tokens, total_loss
@@ -168,6 +169,29 @@ def test_our_muon_is_torchs_up_to_the_rounding_of_bfloat16() -> None:
     for name, start in zip(names, before, strict=True):
         moved, wanted = dict(ours.named_parameters())[name] - start, known[name] - start
         assert (moved - wanted).norm() < 0.05 * wanted.norm(), name
+
+
+@pytest.mark.parametrize("how", ["adamw", "muon"])
+@pytest.mark.parametrize("wanted", [("q_proj",), ("norm",), ("embed_tokens",), ("q_proj", "norm"), ("q_proj", "embed_tokens", "norm")])
+def test_any_set_of_parameters_trains(how: str, wanted: tuple[str, ...]) -> None:
+    """Matrices alone, vectors alone, the table alone, and together: what has a gradient moves, the rest stays."""
+    import torch
+
+    model = tiny_qwen3(tokenizer(), layers=1, width=32, heads=2)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = any(part in name for part in wanted)
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    optimizer.build(model, params(optimizer=how)).step()
+    moved = {name for name, value in model.named_parameters() if not value.equal(before[name])}
+    assert moved == {name for name in before if any(part in name for part in wanted)} != set()
+
+
+@pytest.mark.parametrize("how", ["adamw", "muon"])
+def test_without_a_parameter_that_trains_there_is_no_optimizer(how: str) -> None:
+    model = tiny_qwen3(tokenizer(), layers=1, width=32, heads=2).requires_grad_(False)
+    with pytest.raises(StageFailed, match=r"nothing would train: .*`prepare`"):
+        optimizer.build(model, params(optimizer=how))
 
 
 def test_a_schedule_reaches_every_part_and_a_state_comes_back() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tasks import models
 from tasks.context import Context
-from tasks.params import BadInput
+from tasks.params import BadInput, StageFailed
 from tasks.sft import Inputs, sft
 from tasks.sft.core import loop
 from tasks.sft.core.data import IGNORED, Row, collate
@@ -112,16 +112,36 @@ def test_hooks_choose_what_trains(inputs: Inputs, tmp_path: Path) -> None:
     assert all(torch.equal(base[name], still[name]) for name in base)
 
 
-def test_adapters_fit_the_hooks(inputs: Inputs, tmp_path: Path) -> None:
-    """A LoRA goes in by `prepare` and is merged by `finish`: the artifact is an ordinary checkpoint."""
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_adapters_fit_the_hooks(inputs: Inputs, tmp_path: Path, optimizer: str) -> None:
+    """A LoRA, which is matrices alone, goes in by `prepare` and is merged by `finish`: the artifact is an ordinary checkpoint, also
+    after a kill."""
     from peft import LoraConfig, get_peft_model
 
     adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     hooks = Hooks(prepare=lambda model: get_peft_model(model, adapter), finish=lambda model: model.merge_and_unload())
-    tune(inputs, tmp_path / "a", tmp_path / "s", hooks, max_steps=3)
+    run = partial(tune, inputs, hooks=hooks, max_steps=6, optimizer=optimizer)
+    run(tmp_path / "a", tmp_path / "s")
     base, tuned = models.load(inputs.base / "model")[0].state_dict(), models.load(tmp_path / "a" / "model")[0].state_dict()
     moved = {name for name in base if not base[name].equal(tuned[name])}
     assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(base) == set(tuned)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", tmp_path / "sb", stop=6)
+    run(tmp_path / "c", tmp_path / "sb")
+    assert same(tmp_path / "a", tmp_path / "c")
+
+
+def test_an_adapter_that_nobody_merges_is_no_checkpoint(inputs: Inputs, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    hooks = Hooks(prepare=lambda model: get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])))
+    with pytest.raises(StageFailed, match=r"still wears an adapter.*`finish`"):
+        tune(inputs, tmp_path / "a", tmp_path / "s", hooks, max_steps=1)
+
+
+def test_a_model_of_which_nothing_trains_is_refused(inputs: Inputs, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="nothing would train"):
+        tune(inputs, tmp_path / "a", tmp_path / "s", Hooks(prepare=lambda model: model.requires_grad_(False)), max_steps=1)
 
 
 def test_nothing_to_train_on_says_so(inputs: Inputs, tmp_path: Path) -> None:

@@ -5,14 +5,15 @@ Legend: n conversations of a step, g groups, (b, t) a slice of b conversations a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tasks.worlds import Problem, Trajectory
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,30 @@ class Group:
     rewards: tuple[float, ...]
 
 
-class Hooks(Protocol):
-    """The five places where papers differ. None of them keeps state: what has happened so far arrives in `history`."""
+def as_it_is(model: PreTrainedModel) -> PreTrainedModel:
+    """All parameters train and start where the SFT model left them; what is kept is the trained model itself."""
+    return model
 
-    def next_problems(self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int) -> list[Problem]:
-        """Which `count` problems to play in this step, one group each."""
-        ...
 
-    def shape(self, played: Trajectory) -> dict[str, float]:
-        """Named reward terms added to the outcome; each is logged apart. Empty: the outcome alone."""
-        ...
+@dataclass(frozen=True)
+class Hooks:
+    """The places where papers differ. None of them keeps state: what has happened so far arrives in `history`.
 
-    def keep(self, group: Group) -> bool:
-        """Whether the group trains. Dropped groups are counted; their tokens are not scored."""
-        ...
+    next_problems: (step, count, pool, history, seed) -> which `count` problems to play in this step, one group each.
+    shape:         a conversation -> named reward terms added to its outcome; each is logged apart. Empty: the outcome alone.
+    keep:          whether a group trains. Dropped groups are counted; their tokens are not scored.
+    advantages:    rewards (n,) and the number of each one's group (n,) -> advantages (n,).
+    token_loss:    (logp, old_logp, advantages, mask) -> the loss of each token (b, t); the room sums it over `mask` and divides by the
+                   step's number of trained tokens. logp: of the present policy, with gradient; old_logp: as recorded when the token
+                   was sampled; advantages (b, 1).
+    prepare:       which parameters train and how they start: the loaded model -> the model to train (frozen parts, adapters).
+    finish:        the trained model -> the checkpoint to keep (adapters merged); it is given a copy, since training may go on.
+    """
 
-    def advantages(self, rewards: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-        """rewards (n,) and the number of each one's group (n,) -> advantages (n,)."""
-        ...
-
-    def token_loss(self, logp: torch.Tensor, old_logp: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Loss of each token (b, t); the room sums it over `mask` and divides by the step's number of trained tokens.
-
-        logp: of the present policy, with gradient; old_logp: as recorded when the token was sampled; advantages (b, 1).
-        """
-        ...
+    next_problems: Callable[[int, int, Sequence[Screened], Sequence[Group], int], list[Problem]]
+    shape: Callable[[Trajectory], dict[str, float]]
+    keep: Callable[[Group], bool]
+    advantages: Callable[[Tensor, Tensor], Tensor]
+    token_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    prepare: Callable[[PreTrainedModel], PreTrainedModel] = as_it_is
+    finish: Callable[[PreTrainedModel], PreTrainedModel] = as_it_is

@@ -15,6 +15,7 @@ Cost a step: groups x group_size conversations, one forward and backward pass ov
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from tasks.llm import Client
 from tasks.params import BadInput, nearest
 from tasks.rl import Inputs
 from tasks.rl.core import record
-from tasks.rl.core.hooks import Group, Hooks, Screened
+from tasks.rl.core.hooks import Group, Hooks, Screened, as_it_is
 from tasks.rl.core.params import LoopParams
 from tasks.rl.core.pool import choose_pool
 from tasks.rl.core.record import Record, Validation
@@ -48,6 +49,8 @@ SCREEN_SHARD = 32
 
 def reinforce(inputs: Inputs, params: LoopParams, hooks: Hooks, ctx: Context) -> dict[str, Any]:
     """Reinforce `inputs.sft` in `inputs.world`; leaves model/ and curves.csv in `ctx.out` and returns figures."""
+    from transformers import set_seed
+
     from tasks import models
     from tasks.worlds.runtime import load
 
@@ -56,6 +59,9 @@ def reinforce(inputs: Inputs, params: LoopParams, hooks: Hooks, ctx: Context) ->
         raise BadInput(f"rl: no world {inputs.world!r}.{nearest(inputs.world, known)} Frozen worlds: {', '.join(known)}.")
     world = load(inputs.worlds / inputs.world)
     model, tokenizer = models.load(inputs.sft / "model", ctx.device)
+    set_seed(ctx.seed_for("prepare") % 2**31)
+    model = hooks.prepare(model)
+    models.trainable(model)
     loop = Loop(ctx, params, hooks, world, ctx.role("human", inputs.world), tokenizer)
     loop.screen(model)
     state = record.newest(ctx.scratch)
@@ -268,7 +274,8 @@ class Loop:
         self.ctx.log("rl/validation", result.rate, step)
         if self.record.validated(result, self.params.max_family_fall):
             with record.staged(self.ctx.scratch / "best" / str(step)) as folder:
-                models.save(model, self.tokenizer, folder)
+                finish = self.hooks.finish
+                models.save(model if finish is as_it_is else finish(copy.deepcopy(model)), self.tokenizer, folder)
 
     def saved(self, step: int, folder: Path) -> None:
         """Add the record to TRL's state and put both, complete, where the next attempt looks."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from tasks.models import trainable
+
 if TYPE_CHECKING:
     import torch
     from torch.optim import Optimizer
@@ -31,12 +33,12 @@ RMS = 0.2
 
 
 def build(model: PreTrainedModel, params: Training) -> Optimizer:
-    """The optimiser of a run over the parameters that train; embeddings and the output layer are no matrices in Muon's
-    sense.
+    """The optimiser of a run over the parameters that train, whichever a method left: matrices alone (adapters), vectors alone.
+    Embeddings and the output layer are no matrices in Muon's sense. StageFailed when nothing trains.
     """
     import torch
 
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = trainable(model)
     tables = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None}
     matrices = [parameter for parameter in trained if parameter.ndim == 2 and id(parameter) not in tables]
     own = {id(parameter) for parameter in matrices} if params.optimizer == "muon" else set()
@@ -45,10 +47,12 @@ def build(model: PreTrainedModel, params: Training) -> Optimizer:
         {"params": [parameter for parameter in rest if parameter.ndim >= 2], "weight_decay": params.weight_decay},
         {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=params.learning_rate, betas=(0.9, params.beta2), fused=True
-    )
-    return _both(adamw, _muon(matrices, params)) if own else adamw
+    parts: list[Optimizer] = []
+    if used := [group for group in groups if group["params"]]:
+        parts.append(torch.optim.AdamW(used, lr=params.learning_rate, betas=(0.9, params.beta2), fused=True))
+    if own:
+        parts.append(_muon(matrices, params))
+    return parts[0] if len(parts) == 1 else _both(*parts)
 
 
 def orthogonal(updates: torch.Tensor) -> torch.Tensor:
