@@ -1,16 +1,19 @@
 """What a model answered, read as data: JSON text checked against a schema, or the reason why not.
 
 An answer is never evaluated and never trusted: it is parsed as JSON, checked, and otherwise refused with words that a feedback
-prompt can carry. Nothing becomes None quietly; the caller counts the refusals.
+prompt can carry. Nothing becomes None quietly; the caller counts the refusals. What comes out of here, any file can hold: no halves
+of characters, no numbers that are not finite, no nesting without end.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.llm import Message
+from tasks.worlds.values import DEPTH, frozen
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -73,6 +76,8 @@ def read_json(message: Message, schema: Mapping[str, Any]) -> tuple[dict[str, An
 
     A fenced block (three backquotes, optionally "json") around the object is taken off, as chat models like to write one.
     """
+    if lost := message.get("lost"):
+        return {}, f"there is no answer ({lost})"
     text = message.get("content")
     if not isinstance(text, str) or not text.strip():
         return {}, "the answer is empty"
@@ -80,8 +85,8 @@ def read_json(message: Message, schema: Mapping[str, Any]) -> tuple[dict[str, An
     if text.startswith("```") and text.endswith("```") and "\n" in text:
         text = text[text.index("\n") + 1 : -3]
     try:
-        value = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        value = data(text)
+    except ValueError as error:
         return {}, f"the answer is not JSON ({error}): {_short(text)}"
     if not isinstance(value, dict):
         return {}, f"the answer should be a JSON object, got {_short(value)}"
@@ -90,23 +95,95 @@ def read_json(message: Message, schema: Mapping[str, Any]) -> tuple[dict[str, An
     return value, ""
 
 
+def data(text: str) -> Any:
+    """JSON text that a model wrote, as a value that any file can hold. Halves of characters are replaced (`whole`).
+
+    Raises ValueError for what is no JSON, and for what JSON files cannot rely on: NaN, numbers that are not finite or larger than a
+    double, more than 64 levels.
+    """
+    try:
+        value = whole(json.loads(text, parse_constant=_no_constant))
+        frozen(value)
+    except RecursionError:
+        raise ValueError(f"nested more than {DEPTH} levels deep") from None
+    return value
+
+
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-THINK, THINK_END = "<think>", "</think>"
+def whole(value: Any, depth: int = DEPTH) -> Any:
+    """A JSON value whose texts, names of fields included, hold no halves of characters: two that stand side by side become the
+    character they make, a lone one becomes the replacement character. Raises ValueError below `depth` levels."""
+    if isinstance(value, str):
+        return _whole_text(value)
+    if isinstance(value, (dict, list)) and depth <= 0:
+        raise ValueError(f"nested more than {DEPTH} levels deep")
+    if isinstance(value, dict):
+        return {_whole_text(name): whole(item, depth - 1) for name, item in value.items()}
+    return [whole(item, depth - 1) for item in value] if isinstance(value, list) else value
+
+
+def _whole_text(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+THINK = "<think>"
+_NAMES = r"think|thinking|thought|reasoning|seed:think"
+_THOUGHT = re.compile(rf"\A\s*(?:<({_NAMES})>.*?(?:</\1>\s*|\Z)|\[THINK\].*?(?:\[/THINK\]\s*|\Z))", re.DOTALL)
+_END_OF_THOUGHT = re.compile(rf"</({_NAMES})>\s*|\[/THINK\]\s*")
 
 
 def without_thought(text: str, opened: bool = False) -> str:
-    """What a model said, without what it thought before it: everything up to the first `</think>`, whether or not `<think>` stands at
-    the beginning (some chat templates write that into the prompt).
+    """What a model said, without what it thought before: blocks such as <think>...</think> at the beginning, and everything before a
+    closing tag whose opening one is not there (some chat templates write that into the prompt). A block that never ends is all
+    thought. Blocks behind other words are text like any other.
 
-    opened: the prompt ended with `<think>`, so that an answer without `</think>` is all thought, cut off: "". A `<think>` behind
-    other words is text like any other.
+    opened: the prompt ended with `<think>`, so that an answer without `</think>` is all thought, cut off: "".
+
+    >>> without_thought("The user greets me.</think>Hi.")
+    'Hi.'
     """
     if opened:
         text = THINK + text
-    while text.lstrip().startswith(THINK):
-        text = text.partition(THINK_END)[2].lstrip()
-    thought, closed, said = text.partition(THINK_END)
-    return said.lstrip() if closed and THINK not in thought else text
+    while found := _THOUGHT.match(text):
+        text = text[found.end() :]
+    if (end := _END_OF_THOUGHT.search(text)) and not _opened(text[: end.start()], end[1]):
+        return without_thought(text[end.end() :])
+    return text
+
+
+def _opened(before: str, name: str | None) -> bool:
+    return (f"<{name}>" if name else "[THINK]") in before
+
+
+_CALL_MARKS = re.compile(
+    r"<tool_call>|</tool_call>|<\|tool_calls?(?:_begin)?(?:_section_begin)?\|>|<｜tool▁calls?▁begin｜>|\[TOOL_CALLS\]|<\|python_tag\|>"
+    r"|<function(?:_calls?)?[=>]|<invoke name=|<\|action_start\|>"
+)
+_FENCED = re.compile(r"```(?:json|tool_call|tool_code|python)?\s*(.*?)```", re.DOTALL)
+
+
+def looks_like_calls(text: str, tools: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an answer in words holds what should have been a tool call: the marks that models write around calls, or JSON that names
+    one of the offered tools with its arguments, alone or in a fenced block."""
+    if _CALL_MARKS.search(text):
+        return True
+    names = {str(tool.get("function", tool).get("name")) for tool in tools}
+    return any(_is_call(piece, names) for piece in (text, *_FENCED.findall(text)))
+
+
+def _is_call(text: str, names: set[str]) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return any(
+        isinstance(one, dict)
+        and not {"arguments", "parameters", "args"}.isdisjoint(one)
+        and any(isinstance(one.get(key), str) and one[key] in names for key in ("name", "function", "tool", "tool_name"))
+        for one in (found if isinstance(found, list) else [found])
+    )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.generate.core.checks import DRAFT
-from tasks.llm.answers import mismatch, read_json
+from tasks.llm.answers import looks_like_calls, mismatch, read_json
 
 SCHEMA = {
     "type": "object",
@@ -64,3 +64,51 @@ def test_any_answer_is_read_or_refused(answer: Any) -> None:
 
 def test_a_bottomless_answer_is_refused() -> None:
     assert "not JSON" in read_json({"content": "[" * 200_000}, SCHEMA)[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        (r'{"score": 1, "names": ["a\ud83d", "\ud83d\ude00", "\ude00"]}', ["a\ufffd", "\U0001f600", "\ufffd"]),
+        ('{"score": 1, "names": ["' + "\ud83d" + '"]}', ["\ufffd"]),
+        (r'{"score": 1, "names": [], "\ud83d": {"\ude00": ["\ud83d"]}}', []),
+    ],
+)
+def test_halves_of_characters_never_get_into_a_file(content: str, value: list[str]) -> None:
+    found, why = read_json({"content": content}, SCHEMA)
+    assert (found["names"], why) == (value, "") and json.dumps(found, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400, "9" * 5000])
+def test_numbers_that_no_file_can_hold_are_refused(number: str) -> None:
+    assert "not JSON" in read_json({"content": f'{{"score": 1, "more": {number}}}'}, SCHEMA)[1]
+
+
+def test_nesting_ends_somewhere() -> None:
+    for levels in (65, 5000, 200_000):
+        deep = '{"score": 1, "more": ' + "[" * levels + "]" * levels + "}"
+        assert "nested more than 64 levels" in read_json({"content": deep}, SCHEMA)[1]
+
+
+TOOLS = [{"type": "function", "function": {"name": "get_order"}}]
+
+
+@pytest.mark.parametrize(
+    ("content", "calls"),
+    [
+        ('<tool_call>\n{"name": "get_order", "arguments": {}}\n</tool_call>', True),
+        ('I look.\n```json\n{"name": "get_order", "arguments": {"order_id": "1"}}\n```', True),
+        ('{"name": "get_order", "parameters": {}}', True),
+        ('[{"function": "get_order", "args": {}}]', True),
+        ("[TOOL_CALLS][...", True),
+        ("<function=get_order>{}</function>", True),
+        ('```json\n{"name": "Ann", "zip": "1"}\n```', False),
+        ('{"name": "cancel_all", "arguments": {}}', False),
+        ("I shall call get_order for you.", False),
+        ("```", False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_calls_in_words_are_seen(content: str, calls: bool) -> None:
+    """Only what names a tool that was offered, or carries the marks of a call, counts."""
+    assert looks_like_calls(content, TOOLS) is calls

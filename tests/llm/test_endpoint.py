@@ -185,6 +185,11 @@ def test_what_is_sent() -> None:
         ("\n<think>\n</think>Yes", "Yes"),
         ("Is it <think>ing</think>?", "Is it <think>ing</think>?"),
         ("<think>and no end", ""),
+        ("The user greets me.\n</think>\n\nHi.", "Hi."),
+        ("<think>Write </think> at the end.</think>Hi.", "Hi."),
+        ("<think>One.</think>\n<think>Two.</think>Hi.", "Hi."),
+        ("[THINK]One.[/THINK]Hi.", "Hi."),
+        ("hm</reasoning>Hi.", "Hi."),
     ],
 )
 def test_thoughts_are_not_said(content: str, said: str) -> None:

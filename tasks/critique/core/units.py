@@ -9,10 +9,11 @@ for a unit whose verdict could not be read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+from tasks.llm.answers import data
 
 SEVERITIES = 4
 """Severity goes from 1 (cosmetic) to 4 (harm done); four levels, as the paper's agreement study suggests (chance .25)."""
@@ -111,7 +112,7 @@ class Verdict(NamedTuple):
 
 def _answer(content: Any, key: str) -> dict[str, Any]:
     try:
-        answer = json.loads(content)
+        answer = data(content)
     except (TypeError, ValueError):
         raise Unreadable("the answer is not JSON") from None
     if not isinstance(answer, dict) or key not in answer:
