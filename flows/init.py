@@ -15,7 +15,9 @@ from pathlib import Path
 
 from flows import bank, templates
 from flows.worlds import new
+from tasks import roles_lock
 from tasks.params import BadInput
+from tasks.settings import ROLES_LOCK
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(str(templates.__file__)).parent / "project"
@@ -69,6 +71,7 @@ def _make_it_theirs(folder: Path, package: str, address: str) -> None:
         _rewrite(path, lambda text: _once(r"^(  model: )cairn-agent", rf"\g<1>{title}", text))
     shutil.copyfile(folder / "params/profiles/quickstart.yaml", folder / "params/pipeline.yaml")
     (folder / "params/champion.yaml").write_text(NO_CHAMPION, encoding="utf-8")
+    (folder / ROLES_LOCK).write_text(roles_lock.text({}), encoding="utf-8")
     bank.grow(folder)
 
     def road(text: str) -> str:

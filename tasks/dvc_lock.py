@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from tasks import roles_lock
 from tasks.fingerprint import DATA, Key, Listed
 from tasks.params import read_yaml
-from tasks.settings import PIPELINE, dig
+from tasks.settings import PIPELINE, ROLES_LOCK, Role, asked, dig
 
 
 def stages(project: Path) -> Mapping[str, Any]:
@@ -25,7 +28,7 @@ def stages(project: Path) -> Mapping[str, Any]:
 
 
 def held(project: Path, about: Listed, key: Key, tree: Mapping[str, Any]) -> str | None:
-    """Identity that DVC holds for a stage, if its deps and params are exactly those of `key`; else None.
+    """Identity that DVC holds for a stage, if its deps and params are those of `key` in all that counts; else None.
 
     Of CPU kernels DVC knows what stands in params/versions.yaml: where this process fixes something else, nothing is taken over.
     """
@@ -33,8 +36,12 @@ def held(project: Path, about: Listed, key: Key, tree: Mapping[str, Any]) -> str
     if any(key.parts["kernels"].get(name) != value for name, value in kernels.items()):
         return None
     entry = stages(project).get(about.stage)
-    if entry is None or not _same_deps(entry, about, key) or not _same_params(project, entry, about, tree):
+    if entry is None or not _same_deps(entry, about, key) or not _same_params(project, entry, about, key, tree):
         return None
+    return _identity(entry, about)
+
+
+def _identity(entry: Mapping[str, Any], about: Listed) -> str | None:
     for out in entry.get("outs", ()):
         if out["path"] == about.out:
             return str(out["md5"])
@@ -46,21 +53,36 @@ def _same_deps(entry: Mapping[str, Any], about: Listed, key: Key) -> bool:
     return {dep["path"]: dep["md5"] for dep in entry.get("deps", ())} == wanted
 
 
-def _same_params(project: Path, entry: Mapping[str, Any], about: Listed, tree: Mapping[str, Any]) -> bool:
+def _same_params(project: Path, entry: Mapping[str, Any], about: Listed, key: Key, tree: Mapping[str, Any]) -> bool:
+    """Whether an entry's params are these. Of a role, what says how its model is reached may differ: no answer depends on it."""
     locked = entry.get("params", {})
     try:
-        wanted = {key: dig(tree, key) for key in about.settings}
+        wanted = {key: _counts(key, dig(tree, key)) for key in about.settings}
     except KeyError:
         return False
-    own = {name: value for name, value in locked.get(PIPELINE, {}).items() if name in wanted}
-    if own != wanted:
+    own = {name: _counts(name, value) for name, value in locked.get(PIPELINE, {}).items() if name in wanted}
+    if own != wanted or locked.get(ROLES_LOCK, {}) != key.parts["servers"]:
         return False
     return all(locked.get(file, {}) == (read_yaml(project / file) or {}) for file in about.files)
 
 
+def _counts(key: str, value: Any) -> Any:
+    if not key.startswith("roles."):
+        return value
+    try:
+        return asked(Role.model_validate(value))
+    except ValidationError:
+        return value
+
+
 def up_to_date(project: Path, about: Listed, key: Key, tree: Mapping[str, Any], identity: str, extra: Mapping[str, str]) -> bool:
-    """Whether dvc.lock already says that this key gave this identity (and these extra files)."""
+    """Whether dvc.lock already says that this key gave this identity (and these extra files), word for word as DVC compares it."""
     if held(project, about, key, tree) != identity:
         return False
-    outs = {out["path"]: out["md5"] for out in stages(project)[about.stage].get("outs", ())}
+    entry = stages(project)[about.stage]
+    reports = roles_lock.read(project)
+    literal = {PIPELINE: {key: dig(tree, key) for key in about.settings}, ROLES_LOCK: {role: reports.get(role) for role in about.roles}}
+    if any(entry["params"].get(file, {}) != params for file, params in literal.items()):
+        return False
+    outs = {out["path"]: out["md5"] for out in entry.get("outs", ())}
     return all(outs.get(path) == md5 for path, md5 in extra.items())

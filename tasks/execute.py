@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tasks import dvc_lock, keys, methods, versions
+from tasks import dvc_lock, keys, methods, roles_lock, versions
 from tasks.artifact import Artifact, Store, lock, write_text
 from tasks.context import Context
 from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
 from tasks.params import BadInput, Params, StageFailed
-from tasks.settings import Settings, dig
+from tasks.settings import SERVER, Settings, asked, dig
 
-SERVER = "openai_compatible"
 LANES = 8
 """Shards under way when a model behind a server plays a role: while one waits for its last answer others keep the server busy. Ours;
 how many calls are in flight is the client's business."""
@@ -77,7 +76,7 @@ class Plan:
             for file in about.files:
                 if not (settings.project / file).is_file():
                     raise BadInput(f"{file} is missing: dvc.yaml tracks it for stage {about.stage!r}. A file that says `{{}}` will do.")
-        return plan
+        return replace(plan, settings=roles_lock.recalled(settings, state))
 
     def check_closures(self, stages: Iterable[str]) -> None:
         """Compare the imports of these stages with their deps now, not when their turn comes after hours; look for the keys that their
@@ -113,9 +112,10 @@ class Plan:
 
     @property
     def ledger(self) -> str:
-        """Under which name this run's calls to servers are paid: the budget is no part of it, so that with a larger one the run goes
-        on from what it has spent, and all stages share it."""
-        return self._digest({name: value for name, value in self.settings.tree.items() if name != "budget"})
+        """Under which name this run's calls to servers are paid. Neither the budget nor how a model is reached is part of it, so that
+        with a larger budget, or at another port, the run goes on from what it has spent; all stages share it."""
+        tree = {name: value for name, value in self.settings.tree.items() if name != "budget"}
+        return self._digest({**tree, "roles": {name: asked(role) for name, role in self.settings.shared.roles.items()}})
 
     def _digest(self, tree: Mapping[str, Any]) -> str:
         versions = (self.settings.project / "params/versions.yaml").read_text()
@@ -225,7 +225,7 @@ class Job:
             "state": str(self.plan.store.state),
             "run": self.key.digest,
             "ledger": self.plan.ledger,
-            "budget": seen.get("budget"),
+            "budget": shared.budget.model_dump(),
             "roles": {
                 name: _found(role.model_dump(mode="json"), self.plan.settings.project)
                 for name, role in shared.roles.items()

@@ -21,7 +21,8 @@ from typing import Any
 
 from tasks import start
 from tasks.params import BadInput, read_yaml
-from tasks.settings import PIPELINE, Settings, dig
+from tasks.roles_lock import in_force
+from tasks.settings import PIPELINE, ROLES_LOCK, Settings, asked, dig
 
 DATA = "data/"
 """Deps and outs under this folder are artifacts; all other deps are code or files that people edit."""
@@ -39,6 +40,7 @@ PLUMBING = frozenset(
         "keys",
         "methods",
         "process",
+        "roles_lock",
         "settings",
         "start",
         "track",
@@ -124,6 +126,8 @@ class Listed:
     """code files and folders, and other files that people edit"""
     settings: tuple[str, ...]
     """dotted keys of params/pipeline.yaml"""
+    roles: tuple[str, ...]
+    """roles whose servers' reports in params/roles.lock count"""
     files: tuple[str, ...]
     """params files that count whole"""
     out: str
@@ -148,11 +152,14 @@ def _fill(text: str, tree: Mapping[str, Any]) -> str:
 def _listed(name: str, body: Mapping[str, Any], settings: Settings) -> Listed:
     deps = [_fill(dep, settings.tree) for dep in body.get("deps", ())]
     keys: list[str] = []
+    roles: list[str] = []
     files: list[str] = []
     for entry in body.get("params", ()):
         for file, wanted in entry.items():
             if file == PIPELINE:
                 keys += [_fill(key, settings.tree) for key in wanted]
+            elif file == ROLES_LOCK:
+                roles += wanted
             else:
                 files.append(_fill(file, settings.tree))
     metrics = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in body.get("metrics", ())]
@@ -161,6 +168,7 @@ def _listed(name: str, body: Mapping[str, Any], settings: Settings) -> Listed:
         inputs=tuple(dep.removeprefix(DATA) for dep in deps if dep.startswith(DATA)),
         code=tuple(dep for dep in deps if not dep.startswith(DATA)),
         settings=tuple(keys),
+        roles=tuple(roles),
         files=tuple(files),
         out=body["outs"][0],
         extra=tuple(metrics),
@@ -191,9 +199,10 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
     """The key of a stage's result.
 
     inputs: stage -> identity of its artifact. Everything else is read now: the bytes of the listed code, the params as they would
-    be used, the library versions, what `tasks.start` fixes of CPU kernels (threads where the stage has a say in them), and the
-    identity of every checkpoint that plays a role.
+    be used, the library versions, what `tasks.start` fixes of CPU kernels (threads where the stage has a say in them), the identity of
+    every checkpoint that plays a role, and what the server of every other model said it is.
     """
+    reports = in_force(settings)
     return Key(
         {
             "stage": about.stage,
@@ -202,6 +211,7 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
             "inputs": {name: inputs[name] for name in about.inputs},
             "code": {path: hashes.path(settings.project / path) for path in about.code},
             "settings": {key: _used(settings, key) for key in about.settings if key != about.stage},
+            "servers": {role: reports[role] for role in about.roles},
             "versions": read_yaml(settings.project / "params/versions.yaml"),
             "kernels": start.kernels(settings.shared.threads if "threads" in about.settings else 1),
         }
@@ -209,11 +219,11 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
 
 
 def _used(settings: Settings, key: str) -> Any:
-    """A shared setting as it is used, defaults filled in; a local model is named by its bytes, wherever they lie."""
-    value = dig(settings.shared.model_dump(mode="json"), key)
-    if key.startswith("roles."):
-        return {name: item for name, item in value.items() if name != "path"}
-    return value
+    """A shared setting as it is used, defaults filled in; of a role what changes answers, wherever and however it is reached."""
+    section, _, role = key.partition(".")
+    if section == "roles":
+        return asked(settings.shared.roles[role])
+    return dig(settings.shared.model_dump(mode="json"), key)
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

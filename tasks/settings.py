@@ -26,6 +26,10 @@ from tasks import STAGES, methods
 from tasks.params import BadInput, Params, YamlLoader, nearest, read_yaml, validate
 
 PIPELINE = "params/pipeline.yaml"
+ROLES_LOCK = "params/roles.lock"
+"""What servers said of the models that play roles; see tasks/roles_lock.py."""
+SERVER = "openai_compatible"
+"""The backend of a model behind a server."""
 
 
 class Prompt(Params):
@@ -64,6 +68,12 @@ class Role(Params):
         "max_tokens", description="what the server calls the most tokens of an answer"
     )
 
+
+REACHED = frozenset(
+    ("path", "base_url", "key_env", "key_block", "price_in", "price_out", "max_in_flight", "timeout_seconds", "retries")
+)
+"""Of a role: where its model is, what it costs and how patiently it is asked. No answer depends on it, so no key of a result holds it;
+everything else of a role changes answers and is in the key. (`path` is a place; a local checkpoint is named by its `identity`.)"""
 
 ROLES = (
     "generator",
@@ -113,6 +123,11 @@ class Shared(Params):
                 yield f"{name}/{number + 2}", f"roles.{name}.others[{number}]", other
 
 
+def asked(role: Role) -> dict[str, Any]:
+    """What of a role changes its answers, defaults filled in."""
+    return {**role.model_dump(mode="json", exclude={*REACHED, "others"}), "others": [asked(other) for other in role.others]}
+
+
 def dig(tree: Any, dotted: str) -> Any:
     """The value at a dotted key; KeyError when there is none."""
     for part in dotted.split("."):
@@ -148,6 +163,8 @@ class Settings:
     project: Path
     tree: Mapping[str, Any]
     source: str = PIPELINE
+    reported: Mapping[str, Any] | None = None
+    """what is in force of params/roles.lock, where that is not the file as it lies there: an experiment's, or before it is written"""
 
     @cached_property
     def shared(self) -> Shared:

@@ -67,7 +67,9 @@ def test_dvc_resolves_the_same_list(profile: str, tmp_path: Path) -> None:
             assert theirs == {*about.code, *(f"data/{one}" for one in about.inputs)}, name
             params = {dep.def_path: set(dep.params) for dep in stages[name].deps if hasattr(dep, "params")}
             assert params["params/pipeline.yaml"] == set(about.settings), name
-            assert set(params) == {"params/pipeline.yaml", *about.files}, name
+            assert params.get("params/roles.lock", set()) == set(about.roles), name
+            assert set(params) == {"params/pipeline.yaml", *about.files, *(["params/roles.lock"] if about.roles else [])}, name
+            assert set(about.roles) == {key.removeprefix("roles.") for key in about.settings if key.startswith("roles.")}, name
     assert tuple(ours) == STAGES
 
 

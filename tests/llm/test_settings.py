@@ -108,6 +108,8 @@ def test_a_run_has_one_ledger_whatever_its_budget(tmp_path: Path) -> None:
     one, other = (plan.job("generate", {"worlds": "0" * 32}) for plan in (small, large))
     assert one.key.digest != other.key.digest and small.run_key != large.run_key and small.ledger == large.ledger
     assert Plan.open(settings(GOOD | {"model": "another"}), tmp_path).ledger != small.ledger
+    moved = Plan.open(settings(GOOD | {"base_url": "https://other.example.org/v1", "price_in": 3, "retries": 9}), tmp_path)
+    assert moved.ledger == Plan.open(settings(GOOD), tmp_path).ledger, "another port or price is the same run"
 
 
 def test_the_maker_gives_one_client_a_role_in_every_world() -> None:
