@@ -65,7 +65,7 @@ class ToolResult(NamedTuple):
     content: str
 
 
-GRADING = {"state": 1, "outputs": 2, "required": 1, "policy": 1}
+GRADING = {"state": 1, "outputs": 3, "required": 1, "policy": 2}
 """Part of the grading -> its version (`tasks.worlds.grading`), kept with frozen worlds and graded rows. Who changes what a part says
 of some conversation counts its version up; `cairn regrade` shows the difference on stored conversations."""
 

@@ -22,8 +22,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from tasks.worlds import Action, Party, Trajectory
-from tasks.worlds.grading import words
 from tasks.worlds.phrases import CLOSING_QUESTION
+from tasks.worlds.said import words
 from tasks.worlds.values import canonical
 
 if TYPE_CHECKING:

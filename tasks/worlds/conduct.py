@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from tasks.worlds import Action, Problem, ToolResult, Trajectory
-from tasks.worlds.grading import words
 from tasks.worlds.phrases import agrees
+from tasks.worlds.said import words
 from tasks.worlds.state import State, canonical_json
 from tasks.worlds.tools import Refused
 

@@ -5,28 +5,24 @@ outputs:  every expected output was said to the user.
 required: every required call succeeded.
 policy:   the share of the world's trajectory predicates that hold, and the names of those that do not.
 
-Departures from tau-bench: 1. both sides of the output check are normalised the same way and matched on word boundaries, so "5"
-is not found in "15" and "1,234" equals "1234.0". 2. The ground truth is replayed on a fresh fork, never on the live world.
+Departures from tau-bench: 1. both sides of the output check become words in one form (`tasks.worlds.said`), so "5" is not found in
+"15", "1,234" equals "1234.0", and "Mänchen" is not "München". 2. The ground truth is replayed on a fresh fork, never on the live world.
 3. Required calls and policy predicates are parts of their own.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.worlds import Action, Outcome, Trajectory
 from tasks.worlds.calls import unfit
+from tasks.worlds.said import says
 from tasks.worlds.values import canonical
 
 if TYPE_CHECKING:
     from tasks.worlds.runtime import World
-
-_WORD = re.compile(r"(?<![a-z0-9.])-?\d+(?:\.\d+)?(?![a-z0-9])|[a-z0-9]+")
-_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
-_DASH_IN_WORD = re.compile(r"(?<=\w)-")
 
 
 class TruthRefused(ValueError):
@@ -71,38 +67,6 @@ def _fit_message(message: dict[str, Any]) -> dict[str, Any]:
     functions = [{**call["function"], "arguments": _fit(call["function"]["arguments"])} for call in message["tool_calls"]]
     calls = [{**call, "function": function} for call, function in zip(message["tool_calls"], functions, strict=True)]
     return {**message, "tool_calls": calls}
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in canonical form: lower case, no punctuation, 1,234.50 as 1234.5, 25.0 as 25.
-
-    >>> words("Order W4821: $1,234.50!")
-    ['order', 'w4821', '1234.5']
-    """
-    text = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text.lower())
-    text = _DASH_IN_WORD.sub(" ", text)
-    return [_number(word) for word in _WORD.findall(text)]
-
-
-def _number(word: str) -> str:
-    if "." not in word:
-        return word
-    whole, _, part = word.partition(".")
-    part = part.rstrip("0")
-    return f"{whole}.{part}" if part else whole
-
-
-def says(replies: Iterable[str], output: str) -> bool:
-    """Whether some reply holds the words of `output` in a row. An output without words is never said."""
-    wanted = words(output)
-    size = len(wanted)
-    if not size:
-        return False
-    for reply in replies:
-        found = words(reply)
-        if any(found[start : start + size] == wanted for start in range(len(found) - size + 1)):
-            return True
-    return False
 
 
 def replies_of(messages: Sequence[Mapping[str, Any]]) -> list[str]:

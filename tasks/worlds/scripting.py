@@ -15,9 +15,9 @@ from typing import Any
 
 from tasks.llm import Message, Request
 from tasks.worlds import Problem
-from tasks.worlds.grading import words
 from tasks.worlds.phrases import CLOSING_QUESTION, DRIP, GREETING, IDENTITY, INSIST, NO, THANKS, YES, Phrases, pick
 from tasks.worlds.prompts import render
+from tasks.worlds.said import words
 
 STOP = "###STOP###"
 """What the human says when its goal is met or nothing remains to say (tau-bench's word)."""

@@ -69,7 +69,7 @@ def test_nothing_changed(stored: Path, road: Path, tmp_path: Path) -> None:
     assert found.rows == found.graded == 32 and not found.left and not found.lost and not found.won
     assert found.before == found.after == sum(row["reward"] for row in read(stored)) and not found.hashes and not found.answers
     assert read(tmp_path / "again.parquet") == read(stored) and stored.read_bytes() == before
-    versions = "outputs 2, policy 1, required 1, state 1"
+    versions = "outputs 3, policy 2, required 1, state 1"
     assert found.notes == [f"grading that is stored: {versions}; present: {versions}"]
     assert list(tmp_path.iterdir()) == [tmp_path / "again.parquet"]
 
@@ -89,18 +89,28 @@ def test_a_wrong_verdict_is_found_and_named(stored: Path, road: Path, tmp_path: 
     assert all(one in said for one in (*lost, *won)) and "graded again: 32 of 32 conversations" in said
 
 
+def test_what_an_earlier_grading_could_not_read(stored: Path, road: Path, tmp_path: Path) -> None:
+    """An answer in Arabic digits, which version 2 of the outputs never found."""
+    asked = {row["problem_id"] for row in pq.read_table(road / "generate/blueprints.parquet").to_pylist() if row["outputs"]}
+    heard = [row for row in read(stored) if row["outputs"] and row["problem_id"] in asked][:1]
+    digits = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
+    other = [{**message, "content": str(message["content"]).translate(digits)} for message in heard[0]["messages"]]
+    rows.write_rows(tmp_path / "old.parquet", rows.TRAJECTORY, [{**heard[0], "messages": other, "outputs": 0, "reward": 0}])
+    found = regrade(tmp_path / "old.parquet", road / "worlds", [road / "generate/blueprints.parquet"])
+    assert found.won.get("outputs") == ids(heard) and not found.lost
+
+
 def test_a_part_of_the_grading_changes(
     stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     silent = [row for row in read(stored) if not row["outputs"]]
     assert silent
     monkeypatch.setattr(grading, "outputs_said", lambda trajectory: True)
-    monkeypatch.setitem(GRADING, "outputs", 3)
+    monkeypatch.setitem(GRADING, "outputs", 4)
     assert main(["regrade", str(stored), "--out", str(tmp_path / "again.parquet")]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert (
-        said[0] == "grading that is stored: outputs 2, policy 1, required 1, state 1; present: outputs 3, policy 1, required 1, state 1"
-    )
+    was, now = (f"outputs {version}, policy 2, required 1, state 1" for version in (3, 4))
+    assert said[0] == f"grading that is stored: {was}; present: {now}"
     line = next(one for one in said if one.startswith("outputs "))
     assert line.split()[1:3] == ["0", str(len(silent))] and silent[0]["problem_id"] in line
     assert next(one for one in said if one.startswith("state ")).split() == ["state", "0", "0"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.worlds import Action, Problem
-from tasks.worlds.grading import words
+from tasks.worlds.said import words
 from tasks.worlds.tools import Refused
 
 if TYPE_CHECKING:
