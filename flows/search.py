@@ -28,7 +28,7 @@ from flows.run import Run
 from flows.server import watched
 from tasks.artifact import Artifact, lock
 from tasks.cached import STAGE, key, take
-from tasks.execute import Job, Plan, own_process
+from tasks.execute import Job, Plan, own_process, work_out
 from tasks.fingerprint import Key
 from tasks.merge.task import merge_models
 from tasks.params import BadInput, nearest, read_yaml, validate
@@ -218,18 +218,20 @@ def _score(job: Job, unit: Key, candidate: str) -> dict[str, str]:
     with lock(store.state, f"key-{unit.digest[:32]}"):
         if found := store.find(unit):
             return asdict(found)
-        out, scratch = store.workbench(unit.digest)
         named = {name: identity for name, identity in unit.parts["inputs"].items() if name != "worlds"}
-        inputs = {
-            "worlds": job.open("worlds"),
-            "models": {name: store.view(identity) / "model" for name, identity in named.items()},
-            "candidate": candidate,
-            "candidate_id": named[candidate],
-            "champion": None,
-        }
-        figures = own_process(job, out, scratch, inputs, "validation")
-        done = store.record(unit, store.put(out), {"figures": {"overall": figures["overall"]}})
-        store.clear_workbench(unit.digest)
+
+        def work(out: Path, scratch: Path) -> dict[str, Any]:
+            inputs = {
+                "worlds": job.open("worlds"),
+                "models": {name: job.read(identity) / "model" for name, identity in named.items()},
+                "candidate": candidate,
+                "candidate_id": named[candidate],
+                "champion": None,
+            }
+            return own_process(job, out, scratch, inputs, "validation")
+
+        figures, identity = work_out(job, unit, work)
+        done = store.record(unit, identity, {"figures": {"overall": figures["overall"]}, "read": sorted(job.opened)})
     return asdict(done)
 
 

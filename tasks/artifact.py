@@ -8,19 +8,24 @@ An entry of `keys/` binds a key to an identity. A hit counts only when the bytes
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import hashlib
 import json
-import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.fingerprint import Hashes, Key, folder_id, listing_bytes
+from tasks.files import Moving, new_name, place, prune, read_json, replacing, sweep
+from tasks.files import write_text as write_text
+from tasks.fingerprint import Hashes, Key, file_md5, folder_id, listing_bytes, walk
+from tasks.locks import lock as lock
 from tasks.params import BadInput
+
+
+class Damaged(RuntimeError):
+    """Bytes that are not what they should be, where nothing can put them right by itself."""
 
 
 @dataclass(frozen=True)
@@ -50,52 +55,87 @@ class Store:
         files = self.hashes.listing(folder)
         if not files:
             raise ValueError(f"{folder} is empty: a stage that leaves nothing has no artifact")
-        for path, md5 in files.items():
-            self._keep(folder / path, md5)
+        with self.hashes.own_moves() as moving:
+            for path, md5 in files.items():
+                self._keep(folder / path, md5, moving)
         identity = folder_id(files)
-        target = self._object(identity)
-        if not target.exists():
-            with _replacing(target) as temporary:
+        if self._listing(identity) is None:
+            with replacing(self._object(identity)) as temporary:
                 temporary.write_bytes(listing_bytes(files))
         return identity
 
-    def _keep(self, path: Path, md5: str) -> None:
+    def _keep(self, path: Path, md5: str, moving: Moving) -> None:
         target = self._object(md5)
-        if target.exists() and self.hashes.file(target) == md5:
-            return
-        with _replacing(target) as temporary:
-            _link(path, temporary)
-        target.chmod(0o444)
+        with contextlib.suppress(FileNotFoundError):
+            if self.hashes.file(target) == md5:
+                return
+        if not place(path, target, moving) and file_md5(target) != md5:  # a copy: the file may have changed since it was hashed
+            target.unlink(missing_ok=True)
+            raise Damaged(f"{path} changed while it was taken into the store")
+        with moving(target):
+            target.chmod(0o444)
 
     def files(self, identity: str) -> dict[str, str] | None:
-        """relative path -> md5 of an artifact's files; None when its listing is not there or is damaged."""
+        """relative path -> md5 of an artifact's files; None when its listing is not there or is damaged.
+
+        OSError when it is there and cannot be read now: that says nothing of its bytes.
+        """
+        data = self._listing(identity)
+        if data is None:
+            return None
+        try:
+            files = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}
+        except (ValueError, KeyError, TypeError):
+            raise Damaged(f"{self._object(identity)} is no listing of files, though its hash is right") from None
+        if any(Path(path).is_absolute() or ".." in Path(path).parts for path in files):
+            raise Damaged(f"{self._object(identity)} lists files outside its folder")
+        return files
+
+    def _listing(self, identity: str) -> bytes | None:
+        """A listing's bytes if they are there and right."""
         try:
             data = self._object(identity).read_bytes()
-            files = {entry["relpath"]: entry["md5"] for entry in json.loads(data)}
-        except (OSError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
             return None
-        return files if folder_id(files) == identity else None
+        return data if _identity(data) == identity else None
 
     def has(self, identity: str, verify: bool = False) -> bool:
-        """Whether every byte of an artifact is there. Files are checked by inode, size and time; with `verify` they are hashed.
+        """Whether every byte of an artifact is there. Files whose stamps moved are read again; with `verify` all are.
 
-        A damaged object is removed, so that it can be fetched or made again; it is never used.
+        A damaged object, one that was read whole and has another hash, is removed, so that it can be fetched or made again; it is
+        never used. OSError when an object cannot be read now; then nothing is removed.
         """
         files = self.files(identity)
         if files is None:
-            self._object(identity).unlink(missing_ok=True)
+            self._drop(identity)
             return False
-        return all([self._sound(md5, verify) for md5 in set(files.values())])
-
-    def _sound(self, md5: str, verify: bool) -> bool:
-        path = self._object(md5)
+        wanted = {self._object(md5): md5 for md5 in files.values()}
+        there = [path for path in wanted if path.exists()]
         try:
-            if self.hashes.file(path, trust=not verify) == md5:
-                return True
-        except FileNotFoundError:
+            damaged = [wanted[path] for path, found in self.hashes.files(there, trust=not verify).items() if found != wanted[path]]
+        except FileNotFoundError:  # another process has just removed it
             return False
-        path.unlink(missing_ok=True)
-        return False
+        lost = [md5 for md5 in damaged if self._drop(md5)]
+        return len(there) == len(wanted) and not lost
+
+    def _drop(self, name: str) -> bool:
+        """Remove an object that was found damaged, unless a second reading finds it sound (another process may have put it right, or
+        the disk misread once); returns whether it is gone."""
+        path = self._object(name)
+        aside = new_name(path)
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return True
+        sound = True  # unless it is read whole and says otherwise
+        try:
+            sound = _identity(aside.read_bytes()) == name if name.endswith(".dir") else file_md5(aside) == name
+        finally:
+            if sound:
+                aside.rename(path)
+            else:
+                aside.unlink()
+        return not sound
 
     # places to read from ---------------------------------------------------------------------------------------------
 
@@ -106,6 +146,27 @@ class Store:
             self.lay_out(identity, folder)
         return folder
 
+    def read(self, identity: str) -> Path:
+        """As `view`, with every byte read and hashed now: what a result is made of is what its key says. LookupError when bytes are
+        missing or damaged."""
+        folder = self.view(identity)
+        if not self.intact(identity, trust=False):
+            raise LookupError(f"artifact {identity} was damaged")
+        return folder
+
+    def intact(self, identity: str, trust: bool = True) -> bool:
+        """Whether a view holds what it should (read again where stamps moved; with `trust` False all of it). What is damaged, there
+        and in the store, is removed."""
+        folder, files = self.state / "views" / identity, self.files(identity)
+        found = self.hashes.listing(folder, trust) if folder.is_dir() else {}
+        if found == files:
+            return True
+        for path, md5 in found.items():
+            if files is None or files.get(path) != md5:
+                (folder / path).unlink(missing_ok=True)
+        self.has(identity, verify=True)
+        return False
+
     def lay_out(self, identity: str, folder: Path) -> bool:
         """Make `folder` hold exactly the artifact's files; returns whether anything had to be done."""
         files = self.files(identity)
@@ -114,21 +175,22 @@ class Store:
         present = self.hashes.listing(folder) if folder.is_dir() else {}
         if present == files:
             return False
-        for path in present.keys() - files.keys():
-            (folder / path).unlink()
-        for path, md5 in files.items():
-            if present.get(path) != md5:
-                with _replacing(folder / path) as temporary:
-                    _link(self._object(md5), temporary)
-        _prune(folder)
+        with self.hashes.own_moves() as moving:
+            for path in present.keys() - files.keys():
+                with moving(folder / path):
+                    (folder / path).unlink()
+            for path, md5 in files.items():
+                if present.get(path) != md5:
+                    place(self._object(md5), folder / path, moving)
+        prune(folder)
         return True
 
     def lay_out_file(self, md5: str, target: Path) -> bool:
         """Make `target` one stored file; returns whether anything had to be done."""
         if target.is_file() and self.hashes.file(target) == md5:
             return False
-        with _replacing(target) as temporary:
-            _link(self._object(md5), temporary)
+        with self.hashes.own_moves() as moving:
+            place(self._object(md5), target, moving)
         return True
 
     # keys ------------------------------------------------------------------------------------------------------------
@@ -138,17 +200,15 @@ class Store:
 
     def record(self, key: Key, identity: str, about: Mapping[str, Any]) -> Artifact:
         """Bind a key to an identity. `about` holds figures and seconds, for people; it is not part of the artifact."""
-        with _replacing(self._entry(key.digest)) as temporary:
+        with replacing(self._entry(key.digest)) as temporary:
             temporary.write_text(json.dumps({"identity": identity, "parts": key.parts, **about}, indent=1))
         return Artifact(key.parts["stage"], key.digest, identity)
 
     def entry(self, digest: str) -> dict[str, Any] | None:
-        """What was recorded under a key, whether or not the bytes are still there."""
-        try:
-            found: dict[str, Any] = json.loads(self._entry(digest).read_text())
-        except (OSError, ValueError):
-            return None
-        return found
+        """What was recorded under a key, whether or not the bytes are still there; None when nothing was, or when the record is
+        damaged. OSError when it cannot be read now."""
+        found = read_json(self._entry(digest))
+        return found if found and isinstance(found.get("identity"), str) and isinstance(found.get("parts"), dict) else None
 
     def find(self, key: Key, verify: bool = False) -> Artifact | None:
         """The artifact under a key, when it was recorded and every byte is there."""
@@ -159,74 +219,49 @@ class Store:
 
     # work in progress ------------------------------------------------------------------------------------------------
 
-    def workbench(self, digest: str) -> tuple[Path, Path]:
-        """(out, scratch) of a key: out is empty, scratch is as an earlier, killed attempt left it."""
+    def workbench(self, digest: str, inputs: Iterable[str] = ()) -> tuple[Path, Path]:
+        """(out, scratch) of a key: out is empty, scratch is as an earlier, killed attempt left it.
+
+        inputs: identities of what the work reads. When one of their files was put back since the earlier attempt, it may have been
+        read while it was damaged, and scratch is empty too.
+        """
         bench = self.state / "work" / digest[:32]
+        ages = {path.name: path.stat().st_mtime_ns for one in inputs for path in self._objects_of(one)}
+        if (before := read_json(bench / "inputs.json")) is not None and before != ages:
+            self.clear_workbench(digest)
         shutil.rmtree(bench / "out", ignore_errors=True)
         for folder in (bench / "out", bench / "scratch"):
             folder.mkdir(parents=True, exist_ok=True)
+        write_text(bench / "inputs.json", json.dumps(ages))
         return bench / "out", bench / "scratch"
+
+    def _objects_of(self, identity: str) -> list[Path]:
+        paths = [self._object(md5) for md5 in sorted(set((self.files(identity) or {}).values()))]
+        return [path for path in paths if path.exists()]
 
     def clear_workbench(self, digest: str) -> None:
         """Forget the work in progress of a key."""
-        shutil.rmtree(self.state / "work" / digest[:32], ignore_errors=True)
+        bench = self.state / "work" / digest[:32]
+        if (bench / "out").is_dir():
+            with self.hashes.own_moves() as moving:
+                for path in walk(bench / "out"):
+                    if path.stat().st_nlink > 1:  # the store has it: its bytes are known there, and lose a name here
+                        with moving(path):
+                            path.unlink()
+        shutil.rmtree(bench, ignore_errors=True)
+
+    # leftovers -------------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> list[Path]:
+        """Delete what killed processes left half-written in the store and beside the keys; returns what was deleted."""
+        folders = [self.state, self.state / "keys", self.state / "last", self._objects]
+        if self._objects.is_dir():
+            folders += [folder for folder in self._objects.iterdir() if folder.is_dir()]
+        return [path for folder in folders for path in sweep(folder)]
 
 
-def _prune(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-
-
-def _link(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that takes its place when the block ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(target: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old bytes or the new ones, never half."""
-    with _replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.chmod(0o644)
-
-
-@contextlib.contextmanager
-def lock(state: Path, name: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """A lock that dies with its process (flock). `waiting` is told once who holds it when it is not free."""
-    path = state / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            (waiting or _say)(f"waiting for {name}, held by process {file.read().strip() or 'unknown'}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _say(text: str) -> None:
-    print(f"cairn: {text}", file=sys.stderr, flush=True)
+def _identity(listing: bytes) -> str:
+    return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
 
 
 ROOM = 100_000_000

@@ -16,9 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from tasks import dvc_lock, keys, methods, roles_lock, versions
-from tasks.artifact import Artifact, Store, lock, write_text
+from tasks.artifact import Artifact, Store
 from tasks.context import Context
+from tasks.files import read_json, write_text
 from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
+from tasks.locks import lock
 from tasks.params import BadInput, Params, StageFailed
 from tasks.settings import SERVER, Settings, asked, dig
 
@@ -26,6 +28,7 @@ LANES = 8
 """Shards under way when a model behind a server plays a role: while one waits for its last answer others keep the server busy. Ours;
 how many calls are in flight is the client's business."""
 DAMAGED = "its artifact is missing or damaged"
+LOST = "the record of its result is missing or damaged"
 
 
 class Changed(RuntimeError):
@@ -153,6 +156,8 @@ class Job:
     stage: str
     inputs: Mapping[str, str]
     key: Key
+    opened: dict[str, Path] = field(default_factory=dict, compare=False)
+    """identity -> folder of every artifact that this job read and hashed: what its result is made of"""
 
     @property
     def method(self) -> str:
@@ -175,13 +180,20 @@ class Job:
         return self.stage in self.plan.refresh
 
     def open(self, stage: str) -> Path:
-        """Folder with an input's files. StageFailed when its bytes are gone."""
+        """Folder with an input's files, each byte read and hashed now. StageFailed when they are gone or damaged."""
         try:
-            return self.plan.store.view(self.inputs[stage])
+            return self.read(self.inputs[stage])
         except LookupError:
             raise StageFailed(
-                f"the input {stage!r} ({self.inputs[stage]}) is no longer in the store; run again to make it, or `dvc pull`."
+                f"the input {stage!r} ({self.inputs[stage]}) is not in the store as it should be, and what was damaged was removed; "
+                "run again to make it, or `dvc pull`."
             ) from None
+
+    def read(self, identity: str) -> Path:
+        """`open` for an artifact by its identity. LookupError when its bytes are gone or damaged."""
+        if identity not in self.opened:
+            self.opened[identity] = self.plan.store.read(identity)
+        return self.opened[identity]
 
     def file(self, path: str) -> Path:
         """A listed file that people edit (an input that is no artifact)."""
@@ -245,10 +257,19 @@ class Job:
         return log, progress
 
     def check_unchanged(self, workbench: str = "") -> None:
-        """Law 1, the second half: compare what the result depends on with what it was before the work.
+        """Law 1, the second half: compare what the result depends on with what it was before the work, the bytes it read included.
 
         workbench: the key whose work in progress is thrown away when something changed, since edited code may have written it.
         """
+        altered = [identity for identity in self.opened if not self.plan.store.intact(identity)]
+        if altered:
+            if workbench:
+                self.plan.store.clear_workbench(workbench)
+            names = {identity: name for name, identity in self.inputs.items()}
+            raise Changed(
+                f"stage {self.stage!r}: bytes of {', '.join(names.get(one, one) for one in altered)} were altered on the disk while it "
+                "read them, so its result was not recorded and what was damaged was removed. Run again."
+            )
         now = key_of(self.plan.settings, self.plan.stages[self.stage], self.inputs, self.plan.store.hashes)
         if now.digest != self.key.digest:
             if workbench:
@@ -288,17 +309,41 @@ def produce(job: Job, work: Work) -> Artifact:
         check_closure(plan.settings, plan.stages[job.stage])
         plan.watch(job.stage, "started", {"key": key.digest, "method": job.method})
         start = time.monotonic()
-        if job.refreshed:
-            plan.store.clear_workbench(key.digest)
-        out, scratch = plan.store.workbench(key.digest)
-        figures = work(out, scratch)
-        job.check_unchanged(key.digest)
-        identity = plan.store.put(out)
-        about = {"figures": dict(figures), "seconds": round(time.monotonic() - start, 3), "method": job.method}
-        done = plan.store.record(key, identity, about)
-        plan.store.clear_workbench(key.digest)
+        figures, identity = work_out(job, key, work)
+        about = {"figures": figures, "seconds": round(time.monotonic() - start, 3), "method": job.method}
+        done = plan.store.record(key, identity, {**about, "read": sorted(job.opened)})
     plan.watch(job.stage, "done", {"identity": identity, **about})
     return done
+
+
+def work_out(job: Job, key: Key, work: Work) -> tuple[dict[str, Any], str]:
+    """Do a job's work (or, under a key of its own, a part of it) on a workbench; (figures, identity) of what it left.
+
+    What the job opens is hashed before the work, and compared after it. See `produce`, whose caller holds the key's lock.
+    """
+    store = job.plan.store
+    if job.refreshed:
+        store.clear_workbench(key.digest)
+    out, scratch = store.workbench(key.digest, filter(None, job.inputs.values()))
+    _check_players(job)
+    try:
+        figures = dict(work(out, scratch))
+    except Exception:
+        job.check_unchanged(key.digest)  # it may have failed on bytes that were altered: then that is what has to be said
+        raise
+    job.check_unchanged(key.digest)
+    identity = store.put(out)
+    store.clear_workbench(key.digest)
+    return figures, identity
+
+
+def _check_players(job: Job) -> None:
+    """A checkpoint in this process that plays a role is read by name: its bytes must be those that the params name."""
+    for _, said, role in job.plan.settings.shared.players():
+        if role.backend == "local" and ".".join(said.partition("[")[0].split(".")[:2]) in job.plan.stages[job.stage].settings:
+            path = job.plan.settings.project / role.path
+            if (found := job.plan.store.hashes.path(path, trust=False)) != role.identity:
+                raise StageFailed(f"{said}.identity = {role.identity!r}: the bytes in {role.path} are {found!r} now. Was it altered?")
 
 
 def sharded(scratch: Path, submit: Callable[..., Any] | None = None, window: int = 1) -> Callable[..., Iterator[Any]]:
@@ -316,12 +361,12 @@ def sharded(scratch: Path, submit: Callable[..., Any] | None = None, window: int
         for index in range(len(pieces)):
             while ahead < len(pieces) and ahead < index + window:
                 path = folder / f"{ahead:06d}.json"
-                waiting.append((path, None if path.exists() else _start(submit, work, pieces[ahead])))
+                waiting.append((path, None if read_json(path) else _start(submit, work, pieces[ahead])))
                 ahead += 1
             path, pending = waiting.pop(0)
             if pending is not None:
-                write_text(path, json.dumps(pending.result()))
-            yield json.loads(path.read_text())
+                write_text(path, json.dumps({"result": pending.result()}))
+            yield json.loads(path.read_text(encoding="utf-8"))["result"]
 
     return shards
 
@@ -402,18 +447,22 @@ def why(plan: Plan, job: Job) -> list[str]:
     """Why a stage would run: which parts of its key differ from the last result of this workspace."""
     if job.refreshed:
         return ["asked for with --refresh"]
-    last = plan.store.state / "last" / f"{job.stage}.json"
-    try:
-        old = json.loads(last.read_text())["parts"]
-    except (OSError, ValueError, KeyError):
-        return ["never ran here"]
-    differs = list(changed(old, job.key.parts))
-    return differs or [DAMAGED]
+    if plan.store.entry(job.key.digest):
+        return [DAMAGED]
+    path = last(plan, job.stage)
+    old = (read_json(path) or {}).get("parts")
+    if not isinstance(old, Mapping):
+        return [LOST if path.exists() else "never ran here"]
+    return list(changed(old, job.key.parts)) or [LOST]
+
+
+def last(plan: Plan, stage: str) -> Path:
+    """Where the key of the workspace's last result of a stage is noted."""
+    return plan.store.state / "last" / f"{stage}.json"
 
 
 def remember(plan: Plan, job: Job) -> None:
     """Note a workspace stage's key, so that the next miss can be explained."""
-    path = plan.store.state / "last" / f"{job.stage}.json"
-    text = json.dumps({"key": job.key.digest, "parts": job.key.parts})
-    if not path.exists() or path.read_text() != text:
-        write_text(path, text)
+    path, now = last(plan, job.stage), {"key": job.key.digest, "parts": job.key.parts}
+    if read_json(path) != now:
+        write_text(path, json.dumps(now))

@@ -33,10 +33,10 @@ def champion(job: Job) -> Path | None:
     if evidence is None:
         return None
     try:
-        return job.plan.store.view(evidence["identity"]) / "model"
+        return job.read(evidence["identity"]) / "model"
     except LookupError:
         raise StageFailed(
-            f"{CHAMPION} names the champion {evidence['identity']}, whose bytes are not in the store. "
+            f"{CHAMPION} names the champion {evidence['identity']}, whose bytes are not in the store, or were damaged. "
             "`dvc pull` may bring them; `cairn champion --none` starts without a champion."
         ) from None
 

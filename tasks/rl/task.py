@@ -12,7 +12,7 @@ from prefect import task
 
 from tasks.artifact import Artifact, lock
 from tasks.cached import STAGE, key
-from tasks.execute import Job, own_process, produce
+from tasks.execute import Job, own_process, produce, work_out
 from tasks.fingerprint import Key, folder_id
 
 
@@ -33,14 +33,13 @@ def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
     with lock(store.state, f"key-{unit.digest[:32]}"):
         if not job.refreshed and (found := store.find(unit)):
             return asdict(found)
-        if job.refreshed:
-            store.clear_workbench(unit.digest)
-        out, scratch = store.workbench(unit.digest)
-        inputs = {"worlds": job.open("worlds"), "sft": job.open("sft"), "world": world}
-        figures = own_process(job, out, scratch, inputs, world, unit.parts["threads"])
-        job.check_unchanged(unit.digest)
-        done = store.record(unit, store.put(out), {"figures": figures})
-        store.clear_workbench(unit.digest)
+
+        def work(out: Path, scratch: Path) -> dict[str, Any]:
+            inputs = {"worlds": job.open("worlds"), "sft": job.open("sft"), "world": world}
+            return own_process(job, out, scratch, inputs, world, unit.parts["threads"])
+
+        figures, identity = work_out(job, unit, work)
+        done = store.record(unit, identity, {"figures": figures, "read": sorted(job.opened)})
     return asdict(done)
 
 
@@ -64,7 +63,7 @@ def reinforce(job: Job) -> dict[str, str]:
             specialists = [Artifact(**future.result()) for future in futures]
         figures = {}
         for unit, specialist in zip(units, specialists, strict=True):
-            shutil.copytree(store.view(specialist.identity), out / unit.parts["unit"])
+            shutil.copytree(job.read(specialist.identity), out / unit.parts["unit"])
             figures[unit.parts["unit"]] = (store.entry(unit.digest) or {}).get("figures", {})
         return json.loads(json.dumps(figures))
 

@@ -70,17 +70,70 @@ def test_damage_makes_a_miss_and_the_rest_survives(store: Store, tmp_path: Path,
     assert store.find(key), "made again, it is a hit again"
 
 
-def test_an_alteration_that_keeps_size_and_time_is_found_by_verify(store: Store, tmp_path: Path) -> None:
-    identity = store.put(folder(tmp_path / "out", a="some bytes"))
-    path = store._object(store.files(identity)["a"])  # type: ignore[index]
-    assert store.has(identity)
-    before = path.stat()
+def flip(path: Path, kept: bool = True) -> None:
+    """Alter one byte; with `kept`, size and modification time stay as they were."""
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
     path.chmod(0o644)
-    path.write_bytes(b"same bytes")
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert store.has(identity), "size, time and inode look the same"
-    assert not store.has(identity, verify=True)
-    assert not store.has(identity), "the damaged object is gone"
+    with path.open("r+b") as file:
+        file.write(data)
+    if kept:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def the_object(store: Store, identity: str, name: str = "a") -> Path:
+    return store._object((store.files(identity) or {})[name])
+
+
+def test_a_flipped_byte_under_size_and_time_kept_is_found(store: Store, tmp_path: Path) -> None:
+    identity = store.put(folder(tmp_path / "out", a="some bytes"))
+    assert store.has(identity)
+    flip(the_object(store, identity))
+    assert not store.has(identity)
+    assert not the_object(store, identity).exists(), "the damaged object is gone"
+
+
+def test_a_flipped_byte_that_no_stamp_shows_is_found_by_verify_and_by_who_reads(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that rots tells nobody: all stamps stay. A run trusts them, a computation does not."""
+    monkeypatch.setattr("tasks.fingerprint._looks", lambda seen: str(seen.st_size))
+    identity = store.put(folder(tmp_path / "out", a="some bytes"))
+    store.view(identity)
+    flip(the_object(store, identity))
+    assert store.has(identity)
+    with pytest.raises(LookupError, match="was damaged"):
+        store.read(identity)
+    assert not store.has(identity), "what was damaged is gone"
+    other = store.put(folder(tmp_path / "out2", a="other bytes"))
+    flip(the_object(store, other))
+    assert store.has(other) and not store.has(other, verify=True)
+
+
+def test_links_and_rights_alone_are_no_damage_and_read_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = store.put(folder(tmp_path / "out", a="some bytes", b="others"))
+    path = the_object(store, identity)
+    os.link(path, tmp_path / "another name")
+    path.chmod(0o400)
+    assert store.has(identity), "the change time moved; read again, it is the same"
+    time.sleep(0.05)
+    assert store.has(identity)
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("read once more"))
+    assert store.has(identity)
+
+
+def test_what_we_did_to_links_ourselves_is_not_read_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken in, laid out twice, replaced by another version, cleared away: then a run reads nothing."""
+    out, _ = store.workbench("k" * 64)
+    first = store.put(folder(out, **{"a": "one", "same": "s", "twice": "s"}))
+    store.clear_workbench("k" * 64)
+    second = store.put(folder(tmp_path / "second", **{"a": "two", "same": "s"}))
+    store.view(first)
+    for identity in (first, second, first):
+        assert store.lay_out(identity, tmp_path / "data")
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("read again"))
+    assert store.has(first) and store.has(second) and not store.lay_out(first, tmp_path / "data")
+    assert not out.parent.exists()
 
 
 def test_a_workspace_file_edited_in_place_damages_nothing_unseen(store: Store, tmp_path: Path) -> None:
