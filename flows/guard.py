@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
+from tasks import disk
 from tasks.params import BadInput, StageFailed
 
 
@@ -34,7 +35,7 @@ def guarded(main: Callable[[], int]) -> int:
         _say(str(error))
         return 2
     except (Changed, StageFailed, ProcessFailed) as error:
-        _say(str(error))
+        _say(disk.in_words(error) or str(error))
         return 1
     except Exception as error:
         if os.environ.get("CAIRN_DEBUG"):
@@ -44,14 +45,18 @@ def guarded(main: Callable[[], int]) -> int:
 
 
 def _in_words(error: Exception) -> str:
-    """A failure in a line or three; what a database or the file system says of a full disk is said plainly."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
-        where = error.filename or "no file named"
-        return f"{error.strerror}: {where}. Nothing half-written was kept; make room or rights, and run again."
-    if "disk is full" in str(error):
-        return "No space left on the disk of the state root. Nothing half-written was kept; make room, and run again."
+    """A failure in a line or three; what has to do with a disk is said plainly, whoever noticed it."""
+    if said := disk.in_words(error, _disks()):
+        return said
     lines = "\n".join(str(error).splitlines()[:3])
     return f"{type(error).__name__}: {lines} (set CAIRN_DEBUG=1 for the traceback)"
+
+
+def _disks() -> list[Path]:
+    """Folders on the disks that a command writes to: ours, and those that Prefect and temporary files were sent to."""
+    from flows import PROJECT, STATE
+
+    return [STATE, PROJECT, *(Path(os.environ[name]) for name in ("PREFECT_HOME", "TMPDIR") if os.environ.get(name))]
 
 
 def _interrupted(*_: object) -> None:

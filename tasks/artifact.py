@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.disk import ROOM
 from tasks.files import Moving, new_name, place, prune, read_json, replacing, sweep
 from tasks.files import write_text as write_text
 from tasks.fingerprint import Hashes, Key, file_md5, folder_id, listing_bytes, walk
@@ -262,10 +263,6 @@ class Store:
 
 def _identity(listing: bytes) -> str:
     return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
-
-
-ROOM = 100_000_000
-"""bytes that must be free before a run starts: the databases of Prefect and MLflow, and the artifacts of a small road"""
 
 
 def check_writable(state: Path) -> None:

@@ -37,6 +37,7 @@ PLUMBING = frozenset(
     for name in (
         "artifact",
         "cached",
+        "disk",
         "dvc_lock",
         "execute",
         "files",
@@ -75,6 +76,8 @@ class Hashes:
         state.mkdir(parents=True, exist_ok=True)
         self._file = state / "hashes.db"
         self._lock = Lock()
+        self._fresh: dict[str, tuple[os.stat_result, str]] = {}
+        """What was hashed so soon after it was written that an alteration might not show yet: remembered for `own_moves` alone."""
         self._db = _healed(self._file)
 
     def file(self, path: Path, trust: bool = True) -> str:
@@ -85,8 +88,11 @@ class Hashes:
             before = os.fstat(file.fileno())
             value = hashlib.file_digest(file, _md5).hexdigest()
             after = os.fstat(file.fileno())
-        if _looks(before) == _looks(after) and _settled(after):
-            self._note([(after, value)])
+        if _looks(before) == _looks(after):
+            if _settled(after):
+                self._note([(after, value)])
+            else:
+                self._fresh[_name(after)] = (after, value)
         return value
 
     def files(self, paths: Iterable[Path], trust: bool = True) -> dict[Path, str]:
@@ -125,8 +131,8 @@ class Hashes:
                 return
             try:
                 before = os.fstat(handle)
-                pending = moved.get(_name(before))
-                md5 = pending[1] if pending and _looks(pending[0]) == _looks(before) else self._known(before)
+                said = [one for one in (moved.get(_name(before)), self._fresh.get(_name(before))) if one]
+                md5 = next((md5 for seen, md5 in said if _looks(seen) == _looks(before)), None) or self._known(before)
                 yield
                 after = os.fstat(handle)
                 if md5 and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
@@ -137,6 +143,7 @@ class Hashes:
         try:
             yield moving
         finally:
+            self._fresh.clear()
             if moved:
                 time.sleep(TICK / 1e9)  # from now on whoever alters one of them gives it another time stamp
                 self._note(moved.values())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from threading import Event, current_thread, main_thread
 from typing import Any
 
+from tasks import disk
 from tasks.params import BadInput, StageFailed
 from tasks.start import kernels
 
@@ -133,13 +133,14 @@ def _name(spec: Mapping[str, Any]) -> str:
 
 def _last_words(spec: Mapping[str, Any], scratch: Path, code: int, error: list[str] | None) -> str:
     name = _name(spec)
-    if shutil.disk_usage(scratch).free < 1_000_000:  # libraries have many words for it
-        return f"{name}: No space left on the disk of {scratch}. Nothing half-written was kept; make room, and run again."
     if error:
-        return f"{name}: {': '.join(error)}"
-    lines = (scratch / "output.txt").read_text(errors="replace").strip().splitlines()
-    how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with code {code}"
-    return f"{name}: its process {how}. It said last: {' | '.join(lines[-3:]) or 'nothing'}. All of it: {scratch / 'output.txt'}"
+        text = f"{name}: {': '.join(error)}"
+    else:
+        lines = (scratch / "output.txt").read_text(errors="replace").strip().splitlines()
+        how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with code {code}"
+        text = f"{name}: its process {how}. It said last: {' | '.join(lines[-3:]) or 'nothing'}. All of it: {scratch / 'output.txt'}"
+    said = disk.in_words(ProcessFailed(text), [scratch])  # libraries have many words for a full one
+    return f"{name}: {said}" if said else text
 
 
 def _main(scratch: Path, parent: int) -> int:
@@ -164,7 +165,7 @@ def _main(scratch: Path, parent: int) -> int:
     try:
         figures = call(spec, ctx)
     except Exception as error:
-        say("error", type(error).__name__, str(error))
+        say("error", type(error).__name__, disk.in_words(error) or str(error))
         raise
     temporary = scratch / "figures.json.new"
     temporary.write_text(json.dumps(figures))
