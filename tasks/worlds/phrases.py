@@ -20,6 +20,8 @@ ZIP = r"\d{5}"
 
 CLOSING_QUESTION = re.compile(r"anything else|something else|any other|further (help|question|request|assistance)|else i can")
 """What an agent asks when it thinks that it is done (in lower case)."""
+OPEN_QUESTION = re.compile(r"(how|what) (can|may) i|what do you need|how can i (help|assist)|what would you like|what is it about")
+"""What an agent asks when it is ready for a wish (in lower case)."""
 
 
 def pick(choices: Sequence[Any], *names: object) -> Any:

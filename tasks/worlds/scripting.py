@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.llm import Message, Request
 from tasks.worlds import Problem
-from tasks.worlds.phrases import CLOSING_QUESTION, DRIP, GREETING, IDENTITY, INSIST, NO, THANKS, YES, Phrases, pick
+from tasks.worlds.phrases import CLOSING_QUESTION, DRIP, GREETING, IDENTITY, INSIST, NO, OPEN_QUESTION, THANKS, YES, Phrases, pick
 from tasks.worlds.prompts import render
 from tasks.worlds.said import words
 
@@ -69,7 +69,6 @@ _CONFIRM = re.compile(
     r"|would you like me to|do you want me to|do you agree"
 )
 _REFUSAL = re.compile(r"\bsorry\b|cannot|can't|can not|unable|not (able|allowed|possible)|unfortunately")
-_OPEN_QUESTION = re.compile(r"(how|what) (can|may) i|what do you need|how can i (help|assist)|what would you like|what is it about")
 _DONE = re.compile(r"\bdone\b|completed|(has|have) been|successful|processed")
 
 
@@ -188,7 +187,7 @@ def _react(mind: _Mind, text: str) -> str:
         return slot
     if _CONFIRM.search(text):
         return _confirm(mind, text)
-    if _OPEN_QUESTION.search(text):
+    if OPEN_QUESTION.search(text):
         return mind.next_requests() if mind.told < len(mind.requests) else _unhelpful(mind)
     if _REFUSAL.search(text) or _DONE.search(text):
         return _next_or_stop(mind)

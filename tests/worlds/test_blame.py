@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import pytest
 
+from tasks.agents import Turn
+from tasks.agents.constant import hands_over, refuses
+from tasks.agents.do_nothing import do_nothing
 from tasks.agents.scripted import ClientAgent
 from tasks.llm import scripted
 from tasks.rollout import play
@@ -62,6 +66,55 @@ def test_planted_mistakes_of_the_agent_are_never_put_on_others(address: str) -> 
     assert {talk.outcome.blame for talk in found if talk.outcome} == {"agent"}
 
 
+@dataclass
+class Asks:
+    """Acts as another agent does for some turns of a conversation; from then on it says the same line, numbered."""
+
+    inner: Any
+    line: str
+    after: int
+    name: str = "asks"
+    capacity: int = 64
+    owed: dict[str, Turn] = field(default_factory=dict)
+
+    def send(self, conversation: str, messages: Any, world: World, seed: int) -> None:
+        turns = sum(message["role"] == "assistant" for message in messages)
+        if turns < self.after:
+            self.inner.send(conversation, messages, world, seed)
+        else:
+            self.owed[conversation] = Turn({"role": "assistant", "content": self.line.format(turns)})
+
+    def poll(self) -> list[tuple[str, Turn]]:
+        owed, self.owed = list(self.owed.items()), {}
+        return owed or self.inner.poll()
+
+    def close(self, conversation: str) -> None:
+        self.inner.close(conversation)
+
+
+LINES = (
+    "What is your favourite number besides {}?",
+    "Tell me the maiden name of aunt {}.",
+    "Which order or booking is it? ({})",
+    "Please confirm your name and zip once more, attempt {}.",
+    "One moment, step {}.",
+    "Done with part {}. Anything else?",
+    "",
+)
+
+
+@pytest.mark.parametrize("address", [RETAIL, AIRLINE])
+def test_no_agent_escapes_by_what_it_says_last(address: str) -> None:
+    """The human makes no mistake, so each lost conversation is the agent's: whoever does nothing, and whoever stops and asks."""
+    there, people = world(address), scripted.client("human", world(address), {}, 1)
+    jobs = [(problem, 0) for problem in there.problems("train", 42, 0)]
+    desk = ClientAgent(scripted.client("agent", there, {}, 1), {"tools": "none", "policy": "none"})
+    asking = [Asks(desk, line, after) for line in LINES for after in (0, 2)]
+    found = [talk for agent in (do_nothing(), refuses(), hands_over(), *asking) for talk in play(there, jobs, agent, people, seed=3)]
+    reasons = [talk.outcome.blame_reason for talk in found if talk.outcome and talk.outcome.blame == "human"]
+    assert not reasons and sum(not talk.outcome.reward for talk in found if talk.outcome) >= 0.9 * len(found)
+
+
 def test_a_won_conversation_blames_nobody() -> None:
     problem = world().problems("train", 1, 0)[0]
     people, desk = scripted.client("human", world(), {}, 1), scripted.client("agent", world(), {}, 1)
@@ -107,6 +160,33 @@ WANT = "user: Send order W17 to 5 Bay Drive."
         ((WHO, "agent: Who are you?", WHO, "agent: Who are you?"), "user_stop", "agent", "the same twice"),
         ((WHO, LOOK, "agent: What can I do for you?"), "max_steps", "agent", "max_steps"),
         ((WHO, Action("find_user", {"name": "Ann Lee", "zip": "99999"}), "agent: What is it?"), "user_stop", "agent", "broke"),
+        # a question that the human could answer and had not yet, of whatever script
+        ((WHO, LOOK, "agent: Which order is it, and where does it go?"), "user_stop", "human", "'W17'"),
+        ((WHO, LOOK, "agent: order_id\uff1f"), "user_stop", "human", "'W17'"),
+        ((WANT, "agent: Your name?"), "user_stop", "human", "'Ann Lee'"),
+        # one that it could not, or has answered
+        ((WHO, LOOK, "agent: What is your shoe size?"), "user_stop", "agent", "without the wanted end"),
+        ((WHO, LOOK, "agent: Tell me your shoe size."), "user_stop", "agent", "without the wanted end"),
+        ((WHO, LOOK, "agent: I see. Your shoe size? It helps."), "user_stop", "agent", "without the wanted end"),
+        ((WHO, WANT, LOOK, "agent: Which order is it?"), "user_stop", "agent", "without the wanted end"),
+        ((WHO, LOOK, "agent: What?", WANT, "agent: Shall I send W18 to 5 Bay Drive?"), "user_stop", "agent", "without the wanted end"),
+        (
+            (WHO, LOOK, "agent: What?", WANT, "agent: Send W17 to 5 Bay Drive?", "user: Yes.", "agent: So W17 goes to 5 Bay Drive?"),
+            "user_stop",
+            "agent",
+            "without the wanted end",
+        ),
+        ((WHO, "agent: What?", WANT, "agent: Who are you?", WHO, "agent: What?"), "user_stop", "agent", "asked the same twice"),
+        # it closes, or says nothing, before it has done anything
+        ((WANT, "agent: Anything else?"), "user_stop", "agent", "without the wanted end"),
+        ((WHO, LOOK, "agent: "), "user_stop", "agent", "said nothing"),
+        ((WHO, LOOK, "agent: "), "human_error", "agent", "said nothing"),
+        ((WHO, LOOK, "agent: What can I do for you?"), "hand_over", "agent", "hand_over"),
+        # what the agent makes up breaks a tool; what the human gave does
+        ((WHO, Action("find_user", {"name": "Ann Lee", "zip": "0"})), "tool_error", "agent", "'0'"),
+        ((WHO, Action("get_order", {"order_id": "W17"})), "tool_error", "tool", "get_order"),
+        # the human was asked for what it was never told
+        ((WHO, "agent: Your phone?", "user: 555.", Action("call", {"phone": "555"}), "agent: Hm."), "user_stop", "agent", "without"),
         # the human only repeats what the agent brought up
         ((WHO, "agent: Is it W99?", "user: Yes, W99.", Action("get_order", {"order_id": "W99"})), "user_stop", "agent", "broke"),
     ],
