@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     rollback.add_argument("--why", required=True, help="for the ledger")
     champion = commands.add_parser("champion", help="who is champion, and the evidence that decisions use")
     champion.add_argument("--none", action="store_true", help="decide from now on as if there were no champion")
+    champion.add_argument("--settle", action="store_true", help="let params/champion.yaml name the champion of the ledger")
 
     _world(commands.add_parser("world", help="write, prove or play a world of your own"))
 

@@ -37,6 +37,7 @@ def init(asked: argparse.Namespace) -> int:
 
 def run(asked: argparse.Namespace) -> int:
     """cairn run: survey first; import Prefect only when something is to be computed."""
+    from flows.promote import settle
     from flows.road import survey
     from flows.run import open_plan
     from tasks.settings import parse_override
@@ -53,6 +54,8 @@ def run(asked: argparse.Namespace) -> int:
     overrides = dict(parse_override(text) for text in asked.set)
 
     plan = open_plan(asked.profile, overrides, refresh)
+    if not (asked.dry_run or asked.estimate) and (said := settle(plan)):
+        print(said)
     steps = [step for step in survey(plan, asked.verify) if STAGES.index(step.stage) <= bounds[1]]
     if asked.dry_run:
         _print_steps(steps)
@@ -70,7 +73,7 @@ def run(asked: argparse.Namespace) -> int:
     if not todo:
         return _nothing_to_do(plan, steps, start)
     plan.check_closures(step.stage for step in todo)
-    _check_champion(plan, part)
+    _check_champion(plan, part, steps)
     from flows.pipeline import pipeline
 
     pipeline(asked.profile, overrides, first, last, refresh)
@@ -78,19 +81,18 @@ def run(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _check_champion(plan: Any, part: Sequence[str]) -> None:
+def _check_champion(plan: Any, part: Sequence[str], steps: Sequence[Any]) -> None:
     """The champion has to play the gate: its bytes must be there before hours of training, not after."""
-    from flows.promote import champion
     from tasks.champion import CHAMPION, read
+    from tasks.fingerprint import CANDIDATE
 
-    evidence = read(plan.settings.project / CHAMPION)
-    wanted = {evidence["identity"]} if evidence else set()
-    if not plan.experiment and (now := champion(plan.store.state)):
-        wanted.add(now["identity"])
-    lost = [identity for identity in sorted(wanted) if not plan.store.has(identity)]
-    if "evaluate" in part and lost:
+    standing = read(plan.settings.project / CHAMPION)
+    there = {step.stage: step.artifact for step in steps}
+    candidate, trials = there.get(CANDIDATE), there.get("evaluate")
+    met = standing.opponent(candidate.identity) if candidate else standing.champion
+    if "evaluate" in part and trials is None and met and not plan.store.has(met):
         raise BadInput(
-            f"the champion {lost[0]} must play the gate, and its bytes are not in the store. `dvc pull` may bring them; "
+            f"the champion {met} must play the gate, and its bytes are not in the store. `dvc pull` may bring them; "
             "`cairn champion --none` decides from now on as if there were no champion."
         )
 
@@ -101,43 +103,49 @@ def _reports(plan: Any) -> Any:
 
 
 def _nothing_to_do(plan: Any, steps: Sequence[Any], start: float) -> int:
-    """Every stage is cached: look after the workspace, DVC and the report, and say so."""
+    """Every stage is cached: look after the registry, the workspace, DVC and the report, and say so."""
     from flows.promote import ALIAS, champion
     from flows.road import bring_up_to_date
 
     done = {step.stage: step.artifact for step in steps}
+    path = _reports(plan) / "summary.json"
+    current = _is_current(path, plan, done)
+    if not current:
+        _render_again(plan, done)
     if not plan.experiment:
         for line in bring_up_to_date(plan, done):
             print(line)
-    path = _reports(plan) / "summary.json"
-    if not _is_current(path, done):
-        _render_again(plan, done)
     summary = json.loads(path.read_text())
     now = champion(plan.store.state)
-    _print_table(path)
     summary["seconds"] = round(time.monotonic() - start, 3)
     for stage in summary["stages"].values():
         stage["cached"] = True
     from tasks.artifact import write_text
 
     write_text(path, json.dumps(summary, indent=1))
+    _print_table(path)
     who = f"; {ALIAS}: version {now['version']}" if now else ""
     print(f"Nothing to do: {len(done)} stages cached, checked in {summary['seconds']:.1f} s{who}.")
     return 0
 
 
-def _is_current(path: Any, done: Mapping[str, Any]) -> bool:
+def _is_current(path: Any, plan: Any, done: Mapping[str, Any]) -> bool:
+    """Whether the last report shows these artifacts, and says of the decision what is to be said now."""
+    from flows.promote import foreseen
+
     try:
         summary = json.loads(path.read_text())
-        stages = summary["stages"]
+        shown = {name: one["artifact"] for name, one in summary["stages"].items()}
+        told = summary["promotion"]
     except (OSError, ValueError, KeyError):
         return False
-    waiting = summary["promotion"]["decision"] == "waiting"
-    return (
-        not waiting
-        and path.with_name("report.html").exists()
-        and {name: one["artifact"] for name, one in stages.items()} == {name: artifact.identity for name, artifact in done.items()}
-    )
+    if not path.with_name("report.html").exists() or shown != {name: artifact.identity for name, artifact in done.items()}:
+        return False
+    if "decide" not in done:
+        return True
+    now = foreseen(plan, done["decide"], done["merge"])
+    fresh = told.get("outcome") == "promoted" and now.done and now.version == told["version"]
+    return now.decision != "waiting" and (fresh or now.told() == told)
 
 
 def _render_again(plan: Any, done: Mapping[str, Any]) -> None:
@@ -176,8 +184,7 @@ def _print_table(path: Any) -> None:
         print("(mean, 95 % interval over problems; simulated roles)")
     promotion = summary["promotion"]
     if promotion["decision"]:
-        version = f" (version {promotion['version']})" if promotion["version"] else ""
-        print(f"\n{promotion['decision']}: {promotion['reason']}{version}")
+        print(f"\n{promotion['outcome']}: {promotion['reason']}")
     print(f"report: {path.with_name('report.html')}")
 
 
@@ -381,14 +388,16 @@ def _decided(plan: Any) -> tuple[Any, Any]:
 
 
 def promote(asked: argparse.Namespace) -> int:
-    """cairn promote: approval by hand."""
+    """cairn promote: approval by hand; says what became of it, and ends with 0 when the candidate is champion."""
     from flows.promote import promote_candidate
     from flows.run import Run
 
     with Run.open() as run:
         decision, candidate = _decided(run.plan)
         promote_candidate(run, decision, candidate, approved=asked.why)
-        return 0 if run.promotion["decision"] == "promote" else 1
+        print(f"{run.promotion['outcome']}: {run.promotion['reason']}")
+        _tell_dvc(run.plan)
+        return 0 if run.promotion["alias"] else 1
 
 
 def rollback(asked: argparse.Namespace) -> int:
@@ -398,24 +407,40 @@ def rollback(asked: argparse.Namespace) -> int:
 
     with Run.open() as run:
         print(f"champion is version {go_back(run, asked.why, asked.to)}")
+        _tell_dvc(run.plan)
     return 0
 
 
 def champion(asked: argparse.Namespace) -> int:
-    """cairn champion: the ledger's last word, and the evidence file."""
+    """cairn champion: the ledger's last word, and whom decisions meet."""
     from flows import OUTSIDE, PROJECT, STATE
     from flows.promote import champion as who
-    from flows.promote import forget
+    from flows.promote import differs, forget, settle
+    from flows.run import open_plan
     from tasks.champion import CHAMPION, read
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     if asked.none:
         forget(STATE, PROJECT / CHAMPION)
-    now, evidence = who(STATE), read(PROJECT / CHAMPION)
+    if asked.settle and (said := settle(open_plan())):
+        print(said)
+    now, standing = who(STATE), read(PROJECT / CHAMPION)
     print(f"champion: {f'''version {now['version']}, {now['identity']} ({now['event']}: {now['reason']})''' if now else 'none'}")
-    print(f"evidence for decisions ({CHAMPION}): {evidence['identity'] if evidence else 'none'}")
+    print(f"whom decisions meet ({CHAMPION}): {standing.champion or 'nobody'}")
+    if said := differs(STATE, PROJECT):
+        print(f"{said}; the next `cairn run` or `cairn champion --settle` writes it anew")
+    if asked.none or asked.settle:
+        _tell_dvc(open_plan())
     return 0
+
+
+def _tell_dvc(plan: Any) -> None:
+    """After another champion: evaluate and decide read who it is, and what they found stays right; DVC is told so."""
+    from flows.road import bring_up_to_date, survey
+
+    for line in bring_up_to_date(plan, {step.stage: step.artifact for step in survey(plan) if step.artifact}):
+        print(line)
 
 
 def regrade(asked: argparse.Namespace) -> int:

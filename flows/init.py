@@ -27,7 +27,9 @@ COPIED = (
     *("infra/__init__.py", "infra/lock.py", "infra/prefect.yaml"),
 )
 """What a project takes over. The rest of the checkout (benchmarks, tests of Cairn itself) is not needed to run the road."""
-NO_CHAMPION = "# The champion that a candidate must not fall behind: evidence that `evaluate` and `decide` read.\nchampion: none\n"
+NO_CHAMPION = (
+    "# The champion that a candidate must not fall behind: written by promotions, rollbacks, `cairn champion --none`.\nchampion: none\n"
+)
 
 
 def create(folder: Path, package: str = "", cls: str = "") -> str:

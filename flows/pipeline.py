@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.promote import promote_candidate
+from flows.promote import promote_candidate, settle
 from flows.road import Road
 from flows.run import Run
 from flows.server import watched
@@ -45,6 +45,7 @@ def pipeline(
     run. refresh: stages to compute again even if cached. Returns the identity of each stage's artifact.
     """
     with watched(), stopping(), Run.open(profile, overrides or {}, refresh) as run:
+        run.note(settle(run.plan))
         road = Road(run.plan, first, last)
 
         worlds = road(freeze_worlds)
@@ -55,12 +56,13 @@ def pipeline(
         sft = road(train_sft, worlds, base, dataset)
         specialists = road(reinforce, worlds, sft)
         merged = road(merge_models, sft, specialists)
-        road.meet_champion(merged)
         trials = road(evaluate_models, worlds, base, sft, specialists, merged)
         decision = road(decide_promotion, merged, trials)
 
-        run.finish(road.done)
-        promote_candidate(run, decision, merged)
+        try:
+            promote_candidate(run, decision, merged)
+        finally:
+            run.finish(road.done)
         run.report(road.done)
         return {stage: artifact.identity for stage, artifact in road.done.items()}
 

@@ -6,13 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks import STAGES, dvc_lock
 from tasks.artifact import Artifact, Store, lock, write_text
-from tasks.champion import CHAMPION
 from tasks.execute import Job, Plan, remember, why
 from tasks.fingerprint import DATA
 from tasks.params import BadInput
@@ -77,20 +76,8 @@ class Road:
         if found:
             self.plan.watch(stage, "cached", {"identity": found.identity, "key": found.key})
         self.done[stage] = take(stage_task, job)
-        if not self.plan.experiment:
-            remember(self.plan, job)
+        remember(self.plan, job)
         return self.done[stage]
-
-    def meet_champion(self, candidate: Artifact | None) -> None:
-        """Once the candidate is known: if it is not the champion itself, evaluate and decide get to know the present champion."""
-        from flows.promote import refresh_evidence
-
-        plan = self.plan
-        if candidate is None or plan.experiment or STAGES.index(self.last) < STAGES.index("evaluate"):
-            return
-        if refresh_evidence(plan.settings.project, plan.store, candidate.identity):
-            now = plan.store.hashes.path(plan.settings.project / CHAMPION)
-            self.plan = replace(plan, code={**plan.code, CHAMPION: now})
 
 
 # --- the workspace ---------------------------------------------------------------------------------------------------

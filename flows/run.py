@@ -59,6 +59,11 @@ class Run:
         reports = self.plan.settings.project / "reports"
         return reports / "runs" / self.plan.run_key[:10] if self.plan.experiment else reports
 
+    def note(self, said: str) -> None:
+        """Tell people something about the run, if there is something to tell."""
+        if said:
+            self.plan.watch("cairn", "note", {"note": said})
+
     def finish(self, done: Mapping[str, Artifact]) -> None:
         """Bring the workspace and DVC up to date with what was found; an experiment touches neither."""
         if self.plan.experiment:
@@ -96,7 +101,7 @@ class Run:
             "seconds": round(time.monotonic() - self.start, 3),
             "stages": stages,
             **self._measured(done),
-            "promotion": {"decision": None, "reason": None, "version": None, "alias": None} | self.promotion,
+            "promotion": {"outcome": None, "decision": None, "reason": None, "version": None, "alias": None} | self.promotion,
         }
 
     def _measured(self, done: Mapping[str, Artifact]) -> dict[str, Any]:

@@ -203,9 +203,9 @@ def _play(
     about = other.stages["evaluate"]
     job = other.job("evaluate", {**{stage: inputs.get(stage, "") for stage in about.inputs}, "merge": models[candidate].identity})
     # What it depends on is the evaluation's own key, with these models in place of the road's; no champion is met.
-    code = {path: md5 for path, md5 in job.key.parts["code"].items() if not path.endswith("champion.yaml")}
     identities = {name: artifact.identity for name, artifact in models.items()}
-    parts = {**job.key.parts, "code": code, "inputs": {"worlds": inputs["worlds"], **identities}, "unit": "validation"}
+    own = {name: part for name, part in job.key.parts.items() if name != "opponent"}
+    parts = {**own, "inputs": {"worlds": inputs["worlds"], **identities}, "unit": "validation"}
     artifact = Artifact(**score_models(job, Key(parts), candidate))
     metrics: dict[str, Any] = json.loads((plan.store.view(artifact.identity) / "metrics.json").read_text())
     return metrics

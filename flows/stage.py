@@ -6,6 +6,7 @@ writes no lock line for it.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from flows.guard import guarded
@@ -29,6 +30,7 @@ def run_stage(stage: str, refresh: bool = False) -> str:
         if artifact:
             plan.watch(stage, "cached", {"identity": artifact.identity, "key": artifact.key})
         else:
+            _check_champion(plan, stage)
             artifact = _compute(run, stage, job.inputs)
         job.check_unchanged()
         if workspace_inputs(plan, stage) != dict(job.inputs):
@@ -38,6 +40,18 @@ def run_stage(stage: str, refresh: bool = False) -> str:
         lay_out(plan, [artifact])
         remember(plan, job)
     return artifact.identity
+
+
+def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
+    """DVC has read params/champion.yaml already, so it cannot be set right here, as `cairn run` does before it looks."""
+    from flows.promote import differs
+    from tasks.champion import CHAMPION
+
+    meets = CHAMPION in plan.stages[stage].files and "DVC_EXP_NAME" not in os.environ
+    if meets and (said := differs(plan.store.state, plan.settings.project)):
+        raise BadInput(
+            f"{said}: this would be decided against the wrong one. `cairn champion --settle` writes it anew, then run again."
+        )
 
 
 def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is imported here alone: a hit does not pay for it
@@ -58,8 +72,6 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
 
 def main() -> int:
     """`python -m flows.stage NAME`."""
-    import os
-
     from flows import PROJECT
 
     start.use_own_python(PROJECT)

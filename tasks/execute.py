@@ -40,11 +40,6 @@ _first_seen: dict[Path, str] = {}
 after the command's survey) must not pair newer bytes with the modules that are already loaded."""
 
 
-def seen_anew(path: Path) -> None:
-    """Forget how a file first looked: for a file that Cairn itself rewrites between two plans and no module comes from."""
-    _first_seen.pop(path, None)
-
-
 @dataclass(frozen=True)
 class Plan:
     """One run: checked params, the list of code as it was when the process started, and the store.
@@ -444,25 +439,30 @@ def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], u
 
 
 def why(plan: Plan, job: Job) -> list[str]:
-    """Why a stage would run: which parts of its key differ from the last result of this workspace."""
+    """Why a stage would run: which parts of its key differ from the last result of this workspace, or of experiments if the stage only
+    ran in them (for an experiment: the other way round)."""
     if job.refreshed:
         return ["asked for with --refresh"]
     if plan.store.entry(job.key.digest):
         return [DAMAGED]
-    path = last(plan, job.stage)
+    mine, others = (last(plan, job.stage, kind) for kind in (plan.experiment, not plan.experiment))
+    path = mine if mine.exists() else others
     old = (read_json(path) or {}).get("parts")
     if not isinstance(old, Mapping):
         return [LOST if path.exists() else "never ran here"]
-    return list(changed(old, job.key.parts)) or [LOST]
+    differs = list(changed(old, job.key.parts)) or [LOST]
+    if path is others and differs != [LOST]:
+        differs[0] = f"ran in {'the workspace' if plan.experiment else 'an experiment'} alone, with {differs[0]}"
+    return differs
 
 
-def last(plan: Plan, stage: str) -> Path:
-    """Where the key of the workspace's last result of a stage is noted."""
-    return plan.store.state / "last" / f"{stage}.json"
+def last(plan: Plan, stage: str, experiment: bool = False) -> Path:
+    """Where the key of a stage's last result is noted, the workspace's or the experiments'."""
+    return plan.store.state / "last" / ("experiments" if experiment else "") / f"{stage}.json"
 
 
 def remember(plan: Plan, job: Job) -> None:
-    """Note a workspace stage's key, so that the next miss can be explained."""
-    path, now = last(plan, job.stage), {"key": job.key.digest, "parts": job.key.parts}
+    """Note a stage's key, the workspace's and the experiments' apart, so that the next miss can be explained."""
+    path, now = last(plan, job.stage, plan.experiment), {"key": job.key.digest, "parts": job.key.parts}
     if read_json(path) != now:
         write_text(path, json.dumps(now))

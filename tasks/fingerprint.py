@@ -24,7 +24,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from tasks import start
+from tasks import champion, start
 from tasks.params import BadInput, read_yaml
 from tasks.roles_lock import in_force
 from tasks.settings import PIPELINE, ROLES_LOCK, Settings, asked, dig
@@ -32,11 +32,15 @@ from tasks.settings import PIPELINE, ROLES_LOCK, Settings, asked, dig
 DATA = "data/"
 """Deps and outs under this folder are artifacts; all other deps are code or files that people edit."""
 
+CANDIDATE = "merge"
+"""The stage whose artifact may become champion."""
+
 PLUMBING = frozenset(
     f"tasks.{name}"
     for name in (
         "artifact",
         "cached",
+        "champion",
         "disk",
         "dvc_lock",
         "execute",
@@ -47,6 +51,7 @@ PLUMBING = frozenset(
         "keys",
         "locks",
         "methods",
+        "origin",
         "process",
         "roles_lock",
         "settings",
@@ -352,9 +357,10 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
 
     inputs: stage -> identity of its artifact. Everything else is read now: the bytes of the listed code, the params as they would
     be used, the library versions, what `tasks.start` fixes of CPU kernels (threads where the stage has a say in them), the identity of
-    every checkpoint that plays a role, and what the server of every other model said it is.
+    every checkpoint that plays a role, what the server of every other model said it is, and whom the candidate has to meet.
     """
     reports = in_force(settings)
+    meets = CANDIDATE in inputs and champion.CHAMPION in about.files
     return Key(
         {
             "stage": about.stage,
@@ -366,6 +372,7 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
             "servers": {role: reports[role] for role in about.roles},
             "versions": read_yaml(settings.project / "params/versions.yaml"),
             "kernels": start.kernels(settings.shared.threads if "threads" in about.settings else 1),
+            **({"opponent": champion.read(settings.project / champion.CHAMPION).opponent(inputs[CANDIDATE])} if meets else {}),
         }
     )
 

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Any
 
 from tasks.execute import Plan
+from tasks.origin import origin, origin_tags
 
 EXPERIMENT = "cairn"
 MODEL_STAGES = {"base": ("base",), "sft": ("sft",), "merge": ("merged",)}
@@ -203,14 +204,11 @@ def _name(text: str) -> str:
 
 
 def _origin(plan: Plan) -> dict[str, str]:
-    """Where the run came from: code commit and, inside Prefect, the flow run."""
-    import subprocess
-
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=plan.settings.project, capture_output=True, text=True, check=False)
-    tags = {"cairn.commit": git.stdout.strip()} if git.returncode == 0 else {}
+    """Where the run came from: code commit, files that differ from it and, inside Prefect, the flow run."""
+    found = origin_tags(origin(plan.settings.project))
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
     if context and context.flow_run:
-        tags["prefect.flow_run"] = str(context.flow_run.id)
-    return tags
+        found["prefect.flow_run"] = str(context.flow_run.id)
+    return found

@@ -12,10 +12,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Inputs:
-    """evaluate: folder with trials.parquet and metrics.json. champion: YAML file with the champion's evidence (may say none).
-    candidate: model name. candidate_id: identity of its artifact."""
+    """evaluate: folder with trials.parquet and metrics.json. champion: identity of the champion that the candidate met, None when
+    there was none. candidate: model name. candidate_id: identity of its artifact."""
 
     evaluate: Path
-    champion: Path
+    champion: str | None
     candidate: str
     candidate_id: str

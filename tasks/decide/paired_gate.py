@@ -12,9 +12,7 @@ won by luck in a nightly run. The gates, in order:
 4. minimum: pass^1 on the gate problems is at least min_pass_1 in every world.
 5. evidence: enough gate problems were played for an interval to mean something.
 
-A candidate that already is the champion is answered with "promote", `already_champion` true, whatever the gates say: the
-decision names who the champion should be, so acting on it again changes nothing. Pure: reads two files, plays nothing, looks
-at no clock.
+Pure: reads one file, plays nothing, looks at no clock.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks import champion
 from tasks.context import Context
 from tasks.decide import Inputs
 from tasks.params import BadInput
@@ -55,15 +52,14 @@ class Params(Base):
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write `ctx.out`/decision.json and return it. BadInput: the evaluation is of another candidate or champion."""
     metrics = _metrics(inputs.evaluate / "metrics.json", inputs.candidate)
-    incumbent = _incumbent(inputs.champion)
     gate = metrics["gate"]
     if not gate:
         raise BadInput("decide: evaluate played no gate problems (gate_problems: 0), so there is nothing to decide by. Raise it.")
-    if (incumbent is not None) != (gate["reference"] == CHAMPION):
+    if (inputs.champion is not None) != (gate["reference"] == CHAMPION):
         found = gate["reference"] or "nobody"
         raise BadInput(
-            f"decide: {inputs.champion} says {'there is a champion' if incumbent else 'there is none'}, but the evaluation "
-            f"played the gate against {found}. Run evaluate again."
+            f"decide: {f'the candidate has to meet the champion {inputs.champion}' if inputs.champion else 'there is no champion'}, "
+            f"but the evaluation played the gate against {found}. Run evaluate again."
         )
     gates = [
         _reference_gate(gate, params),
@@ -72,18 +68,16 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         _minimum_gate(gate, params),
         _evidence_gate(gate, params),
     ]
-    already = incumbent is not None and incumbent["identity"] == inputs.candidate_id
     failed = [entry for entry in gates if not entry["passed"]]
     said = {
-        "decision": "promote" if already or not failed else "refuse",
-        "reason": _reason(already, failed, gates),
-        "already_champion": already,
+        "decision": "refuse" if failed else "promote",
+        "reason": _reason(failed, gates),
         "candidate": {
             "model": inputs.candidate,
             "identity": inputs.candidate_id,
             "pass_1": {world: block["candidate"]["pass_1"]["mean"] for world, block in sorted(gate["worlds"].items())},
         },
-        "champion": dict(incumbent) if incumbent is not None else None,
+        "champion": {"identity": inputs.champion} if inputs.champion else None,
         "gates": gates,
     }
     (ctx.out / "decision.json").write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -108,21 +102,10 @@ def _metrics(path: Path, candidate: str) -> dict[str, Any]:
     return dict(metrics)
 
 
-def _incumbent(path: Path) -> Mapping[str, Any] | None:
-    try:
-        evidence = champion.read(path)
-    except (KeyError, TypeError):
-        raise BadInput(f"{path}: the key 'champion' is missing; it holds the champion's evidence, or none") from None
-    if evidence is not None and not (isinstance(evidence, Mapping) and isinstance(evidence.get("identity"), str)):
-        raise BadInput(f"{path}: champion = {evidence!r}: allowed are none, or a mapping with the champion's identity")
-    return evidence
-
-
-def _reason(already: bool, failed: list[dict[str, Any]], gates: list[dict[str, Any]]) -> str:
-    if already:
-        return "The candidate already is the champion: there is nothing to change."
+def _reason(failed: list[dict[str, Any]], gates: list[dict[str, Any]]) -> str:
     if failed:
-        return " ".join(entry["explanation"] for entry in failed)
+        which = " ".join(f"{entry['name']}: {entry['explanation']}" for entry in failed)
+        return f"{len(failed)} of {len(gates)} gates {'does' if len(failed) == 1 else 'do'} not hold. {which}"
     return f"All {len(gates)} gates hold. {gates[0]['explanation']}"
 
 
@@ -137,9 +120,12 @@ def _reference_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
     gap = gate["overall"]["paired"]["pass_1"]
     bound = -params.margin if reference == CHAMPION else 0.0
     passed = gap["low"] > bound
-    wanted = f"not worse than the champion by {params.margin:g}" if reference == CHAMPION else f"better than {reference}"
+    if reference == CHAMPION:
+        wanted = f"is not {params.margin:g} worse than the champion" if passed else f"may be {params.margin:g} worse than the champion"
+    else:
+        wanted = f"is {'' if passed else 'not shown to be '}better than {reference}"
     text = (
-        f"On {gap['n']} fresh problems the candidate {'is' if passed else 'is not shown to be'} {wanted}: "
+        f"On {gap['n']} fresh problems the candidate {wanted}: "
         f"difference {gap['mean']:+.3f}, 95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}."
     )
     return _gate("reference", passed, {"reference": reference, "bound": bound, "difference": gap}, text)

@@ -9,7 +9,6 @@ from typing import Any
 from prefect import task
 
 from tasks.cached import STAGE, key, submit
-from tasks.champion import CHAMPION
 from tasks.execute import Job, in_process, produce
 
 
@@ -20,7 +19,7 @@ def decide_promotion(job: Job) -> dict[str, str]:
     def work(out: Path, scratch: Path) -> dict[str, Any]:
         inputs = {
             "evaluate": job.open("evaluate"),
-            "champion": job.file(CHAMPION),
+            "champion": job.key.parts["opponent"],
             "candidate": "merged",
             "candidate_id": job.inputs["merge"],
         }

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import task
 
 from tasks.cached import STAGE, key
-from tasks.champion import CHAMPION, read
+from tasks.champion import CHAMPION
 from tasks.execute import Job, own_process, produce
 from tasks.params import StageFailed
 
@@ -28,15 +28,15 @@ def models(job: Job) -> dict[str, Path]:
 
 
 def champion(job: Job) -> Path | None:
-    """The champion's checkpoint, from the evidence that counts for this run; None when there is no champion."""
-    evidence = read(job.file(CHAMPION))
-    if evidence is None:
+    """The checkpoint of the champion that the candidate has to meet; None when there is none."""
+    identity = job.key.parts["opponent"]
+    if identity is None:
         return None
     try:
-        return job.read(evidence["identity"]) / "model"
+        return job.read(identity) / "model"
     except LookupError:
         raise StageFailed(
-            f"{CHAMPION} names the champion {evidence['identity']}, whose bytes are not in the store, or were damaged. "
+            f"{CHAMPION} names the champion {identity}, whose bytes are not in the store, or were damaged. "
             "`dvc pull` may bring them; `cairn champion --none` starts without a champion."
         ) from None
 

@@ -81,9 +81,7 @@ class Chain:
                 "champion": None,
             }
         if stage == "decide":
-            none = self.folder / "champion.yaml"
-            none.write_text("champion: none\n")
-            return {"evaluate": self.artifact("evaluate"), "champion": none, "candidate": "merged", "candidate_id": "0" * 32}
+            return {"evaluate": self.artifact("evaluate"), "champion": None, "candidate": "merged", "candidate_id": "0" * 32}
         wanted = {"base": ("worlds",), "generate": ("worlds",), "critique": ("worlds", "generate")}
         named = wanted | {"filter": ("worlds", "generate", "critique"), "sft": ("worlds", "base", "filter")}
         return {name: self.artifact(name) for name in named[stage]}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.context import Context, in_order, seed_of
-from tasks.execute import sharded
+from tasks.execute import LOST, Plan, remember, sharded, why
 from tasks.params import BadInput
 from tasks.settings import load, overlay, parse_override
 from tests.conftest import ROOT
@@ -72,3 +72,16 @@ def test_a_method_value_comes_from_section_then_file_then_default() -> None:
     changed = load(ROOT, "quickstart", [("merge.breadcrumbs.keep", 0.3)])
     assert changed.params("merge").keep == 0.3  # type: ignore[attr-defined]
     assert changed.params("merge").granularity == Params().granularity  # type: ignore[attr-defined]
+
+
+def test_a_stage_that_ran_in_an_experiment_alone_is_not_said_to_have_never_run(tmp_path: Path) -> None:
+    settings = load(ROOT, "smoke")
+    other = load(ROOT, "smoke", (("worlds.freeze.size", 61),))
+    workspace = Plan.open(settings, tmp_path)
+    experiment = Plan.open(other, tmp_path, experiment=True)
+    assert why(workspace, workspace.job("worlds", {})) == ["never ran here"]
+    remember(experiment, experiment.job("worlds", {}))
+    assert why(workspace, workspace.job("worlds", {})) == ["ran in an experiment alone, with params: size 61 -> 60"]
+    remember(workspace, workspace.job("worlds", {}))
+    assert why(workspace, workspace.job("worlds", {})) == [LOST], "the workspace's own last run is what counts then"
+    assert why(experiment, experiment.job("worlds", {})) == [LOST]

@@ -19,8 +19,8 @@ from tasks.decide.paired_gate import Params, run
 from tasks.params import BadInput
 from tests.evaluate.test_tables import everything as evaluated
 
-NONE = "champion: none\n"
-CHAMPION = "champion:\n  identity: abc.dir\n  version: 3\n  pass_1: {retail: 0.5}\n"
+NONE = None
+CHAMPION = "abc.dir"
 
 
 def estimate(mean: float, low: float, high: float, **more: Any) -> dict[str, Any]:
@@ -56,15 +56,14 @@ def metrics(reference: str | None, low: float = -0.03) -> dict[str, Any]:
 
 
 def decide(
-    tmp_path: Path, said: Any, champion: str = CHAMPION, candidate_id: str = "new.dir", model: str = "merged", **params: Any
+    tmp_path: Path, said: Any, champion: str | None = CHAMPION, candidate_id: str = "new.dir", model: str = "merged", **params: Any
 ) -> dict[str, Any]:
     """Run the method on an evaluation."""
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "metrics.json").write_text(said if isinstance(said, str) else json.dumps(said))
-    (tmp_path / "champion.yaml").write_text(champion)
     ctx = Context(seed=0, out=out, scratch=out)
-    decision = run(Inputs(tmp_path, tmp_path / "champion.yaml", model, candidate_id), Params(**params), ctx)
+    decision = run(Inputs(tmp_path, champion, model, candidate_id), Params(**params), ctx)
     assert json.loads((out / "decision.json").read_text()) == decision
     return decision
 
@@ -79,13 +78,14 @@ def test_not_worse_than_the_champion_is_promoted(tmp_path: Path) -> None:
     assert decision["decision"] == "promote" and not failed(decision)
     assert "difference +0.020, 95 % interval -0.030 to +0.070" in decision["reason"]
     assert decision["candidate"] == {"model": "merged", "identity": "new.dir", "pass_1": {"retail": 0.6}}
-    assert decision["champion"]["version"] == 3 and not decision["already_champion"]
+    assert decision["champion"] == {"identity": "abc.dir"} and decision["reason"].startswith("All 5 gates hold. On 50 fresh")
 
 
 def test_without_a_champion_it_must_be_better_than_the_base(tmp_path: Path) -> None:
     decision = decide(tmp_path, metrics("base"), NONE)
     assert decision["decision"] == "refuse" and failed(decision) == ["reference"]
-    assert "is not shown to be better than base" in decision["reason"]
+    assert decision["reason"].startswith("1 of 5 gates does not hold. reference: On 50 fresh problems the candidate is not shown")
+    assert "better than base: difference +0.020, 95 % interval -0.030 to +0.070." in decision["reason"]
 
 
 def test_the_first_model_that_beats_the_base_is_promoted(tmp_path: Path) -> None:
@@ -135,7 +135,8 @@ def test_an_unsound_benchmark_promotes_nobody(tmp_path: Path, agent: str, mean: 
 def test_minimum_and_evidence(tmp_path: Path) -> None:
     decision = decide(tmp_path, metrics("champion"), min_pass_1=0.7, min_problems=51)
     assert failed(decision) == ["minimum", "evidence"]
-    assert "0.600 in retail" in decision["reason"] and "50 gate problems were played, 51 are needed" in decision["reason"]
+    assert decision["reason"].startswith("2 of 5 gates do not hold. minimum: ") and "0.600 in retail" in decision["reason"]
+    assert "50 gate problems were played, 51 are needed" in decision["reason"]
 
 
 def test_nobody_to_compare_with_is_refused(tmp_path: Path) -> None:
@@ -143,36 +144,26 @@ def test_nobody_to_compare_with_is_refused(tmp_path: Path) -> None:
     assert failed(decide(tmp_path, said, NONE)) == ["reference"]
 
 
-def test_the_champion_itself_changes_nothing(tmp_path: Path) -> None:
-    decision = decide(tmp_path, metrics("champion", low=-0.5), candidate_id="abc.dir")
-    assert decision["decision"] == "promote" and decision["already_champion"]
-    assert "already is the champion" in decision["reason"] and failed(decision) == ["reference"]
-
-
 @pytest.mark.parametrize(
     ("said", "champion", "text"),
     [
-        (metrics("base"), CHAMPION, "says there is a champion, but the evaluation played the gate against base"),
-        (metrics("champion"), NONE, "says there is none, but the evaluation played the gate against champion"),
+        (metrics("base"), CHAMPION, "has to meet the champion abc.dir, but the evaluation played the gate against base"),
+        (metrics("champion"), NONE, "there is no champion, but the evaluation played the gate against champion"),
         ({**metrics("champion"), "gate": {"candidate": "sft"}}, CHAMPION, "played by 'sft', not by the candidate 'merged'"),
         ({"gate": {}}, NONE, "baselines, paired missing"),
         ("{", NONE, "not valid JSON"),
-        (metrics("base"), "{}\n", "the key 'champion' is missing"),
-        (metrics("base"), "champion: retail\n", "allowed are none, or a mapping"),
-        (metrics("base"), "champion: {version: 1}\n", "allowed are none, or a mapping"),
         ({**metrics("base"), "paired": {}}, NONE, "has no pair 'merged-sft'"),
     ],
 )
-def test_evidence_that_does_not_fit_is_an_error(tmp_path: Path, said: Any, champion: str, text: str) -> None:
+def test_evidence_that_does_not_fit_is_an_error(tmp_path: Path, said: Any, champion: str | None, text: str) -> None:
     with pytest.raises(BadInput, match=text):
         decide(tmp_path, said, champion)
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_no_evaluation_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "champion.yaml").write_text(NONE)
     with pytest.raises(BadInput, match=r"metrics\.json: no such file\. Run evaluate first"):
-        run(Inputs(tmp_path, tmp_path / "champion.yaml", "merged", "x"), Params(), Context(0, tmp_path, tmp_path))
+        run(Inputs(tmp_path, None, "merged", "x"), Params(), Context(0, tmp_path, tmp_path))
 
 
 def test_it_reads_what_evaluate_writes(tmp_path: Path) -> None:

@@ -1,0 +1,377 @@
+"""What becomes of a decision, sentence by sentence, and who is champion after promotions, rollbacks and kills: without MLflow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from flows.promote import champion, champions, differs, foreseen, forget, ledger, promote_candidate, rollback, settle
+from flows.run import Run
+from tasks import track
+from tasks.artifact import Artifact, Store
+from tasks.champion import CHAMPION, Standing, read
+from tasks.params import BadInput
+
+GATES = [{"name": "reference", "passed": True, "figures": {}, "explanation": "On 100 fresh problems: +0.200."}]
+HOLD = "All 5 gates hold. On 100 fresh problems: +0.200."
+FAIL = "1 of 5 gates does not hold. reference: On 100 fresh problems: -0.200."
+
+
+class Shop:
+    """A project's state with a registry of its own: versions, and where the alias points."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        (folder / "params").mkdir(parents=True)
+        (folder / ".gitignore").write_text(".cairn\nmodels\ndecisions\n")
+        (folder / CHAMPION).write_text("# why this file\nchampion: none\n")
+        self.versions: dict[str, str] = {}
+        self.alias = ""
+        self.tags: dict[str, str] = {}
+        self.die_after = ""
+        self.notes: list[str] = []
+        monkeypatch.setattr(track, "version_with", lambda tracker, name, tag, value: self.versions.get(value))
+        monkeypatch.setattr(track, "register", self._register)
+        monkeypatch.setattr(track, "move_alias", self._move)
+        for name in ("DVC_ROOT", "DVC_EXP_NAME"):
+            monkeypatch.delenv(name, raising=False)
+        self.promote_as = "auto"
+        self.experiment = False
+        self.store = Store(folder / ".cairn")
+
+    def _register(self, tracker: Any, name: str, folder: Path, tags: Mapping[str, str], note: str) -> str:
+        self.tags = dict(tags)
+        version = self.versions[tags["cairn.decision"]] = str(len(self.versions) + 1)
+        self._killed("register")
+        return version
+
+    def _move(self, tracker: Any, name: str, alias: str, version: str) -> None:
+        self._killed("intent")
+        self.alias = version
+        self._killed("alias")
+
+    def _killed(self, moment: str) -> None:
+        if self.die_after == moment:
+            self.die_after = ""
+            raise KeyboardInterrupt(moment)
+
+    @property
+    def state(self) -> Path:
+        return self.store.state
+
+    def run(self) -> Run:
+        shared = SimpleNamespace(promote=SimpleNamespace(model="cairn-agent", approval=self.promote_as))
+        plan = SimpleNamespace(
+            store=self.store,
+            settings=SimpleNamespace(project=self.folder, shared=shared),
+            experiment=self.experiment,
+            run_key="0123456789abcdef",
+            watch=lambda stage, event, about: self.notes.append(about["note"]),
+        )
+        return cast(Run, SimpleNamespace(plan=plan, tracker=None, promotion={}, computed={"decide"}))
+
+    def model(self, name: str) -> Artifact:
+        folder = self.folder / "models" / name
+        (folder / "model").mkdir(parents=True, exist_ok=True)
+        (folder / "model/weights").write_text(name)
+        return Artifact("merge", f"key of {name}", self.store.put(folder))
+
+    def decision(self, name: str, met: str = "", verdict: str = "promote", again: str = "") -> Artifact:
+        """A decision on a model against another one (none when left out)."""
+        folder = self.folder / "decisions" / f"{name}-{met}-{verdict}-{again}"
+        folder.mkdir(parents=True, exist_ok=True)
+        against = {"identity": self.model(met).identity} if met else None
+        said = {
+            "candidate": name,
+            "decision": verdict,
+            "reason": HOLD if verdict == "promote" else FAIL,
+            "gates": GATES,
+            "again": again,
+            "champion": against,
+        }
+        (folder / "decision.json").write_text(json.dumps(said))
+        return Artifact("decide", "-", self.store.put(folder))
+
+    def promote(self, name: str, met: str = "", verdict: str = "promote", approved: str = "", again: str = "") -> dict[str, Any]:
+        run = self.run()
+        promote_candidate(run, self.decision(name, met, verdict, again), self.model(name), approved)
+        return run.promotion
+
+    def back(self, to: str = "") -> str:
+        return rollback(self.run(), "it is rude", to)
+
+    def standing(self) -> Standing:
+        return read(self.folder / CHAMPION)
+
+    def names(self, *models: str) -> list[str]:
+        return [self.model(name).identity for name in models]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    return Shop(tmp_path / "shop", monkeypatch)
+
+
+# --- sentences -------------------------------------------------------------------------------------------------------
+
+
+def test_promoted(shop: Shop) -> None:
+    assert shop.promote("a") == {
+        "outcome": "promoted",
+        "decision": "promote",
+        "reason": f"version 1 of cairn-agent is champion now. {HOLD}",
+        "version": "1",
+        "alias": "champion",
+    }
+    assert shop.notes == [f"promoted: version 1 of cairn-agent is champion now. {HOLD}"]
+
+
+def test_refused_by_a_gate(shop: Shop) -> None:
+    said = shop.promote("a", verdict="refuse")
+    assert (said["outcome"], said["decision"], said["reason"], said["version"], said["alias"]) == (
+        "refused",
+        "refuse",
+        FAIL,
+        None,
+        None,
+    )
+
+
+def test_already_champion_says_so_once(shop: Shop) -> None:
+    shop.promote("a")
+    said = shop.promote("a")
+    assert (said["outcome"], said["reason"]) == ("unchanged", "version 1 is already champion, and it is this very model.")
+    assert said["alias"] == "champion" and len(ledger(shop.state)) == 1
+    worse = shop.promote("a", verdict="refuse")
+    assert worse["reason"].endswith(f"this very model. The gates would refuse it under the present params: {FAIL}")
+
+
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ("experiment", "an experiment (profile or --set) promotes nothing"),
+        ("dvc", "a DVC experiment promotes nothing"),
+        ("older", "this checkout is older than the champion's commit"),
+        ("other", "it was decided against no champion, and the champion is {b} now; `cairn run` decides anew"),
+    ],
+)
+def test_not_carried_out_is_no_refusal_by_a_gate(shop: Shop, monkeypatch: pytest.MonkeyPatch, case: str, why: str) -> None:
+    """The gates say yes: the sentence begins with what says no, and never reads "refuse: All 5 gates hold"."""
+    git(shop.folder, "init", "-q", "-b", "main")
+    commit(shop.folder, "one")
+    commit(shop.folder, "two")
+    shop.promote("b")
+    shop.experiment = case == "experiment"
+    if case == "dvc":
+        monkeypatch.setenv("DVC_EXP_NAME", "x")
+    if case == "older":
+        git(shop.folder, "checkout", "-q", "HEAD~1")
+    said = shop.promote("a", met="" if case == "other" else "b")
+    assert said["outcome"] == "not promoted" and said["decision"] == "refuse" and said["alias"] is None
+    assert said["reason"].startswith(why.format(b=shop.model("b").identity)), said["reason"]
+    assert said["reason"].endswith(f". The gates would allow it: {HOLD}")
+
+
+def test_waiting_for_approval_then_approved(shop: Shop) -> None:
+    shop.promote_as = "manual"
+    said = shop.promote("a")
+    assert (said["outcome"], said["decision"]) == ("waiting", "waiting")
+    assert said["reason"] == f"promote.approval is manual: `cairn promote` carries it out. {HOLD}"
+    assert shop.promote("a", approved="I looked at it")["outcome"] == "promoted"
+    assert ledger(shop.state)[-1]["approved"] == "I looked at it"
+
+
+def test_carried_out_before(shop: Shop) -> None:
+    shop.promote("a")
+    shop.promote("b", met="a")
+    assert shop.back() == "1"
+    said = shop.promote("b", met="a")
+    assert said["outcome"] == "not promoted again" and said["alias"] is None and champion(shop.state)["version"] == "1"  # type: ignore[index]
+    assert (
+        "carried out before, as version 2" in said["reason"]
+        and "`cairn rollback --to 2 --why ...` makes it champion again" in said["reason"]
+    )
+
+
+def test_a_model_that_was_taken_back_is_not_promoted_by_a_new_decision(shop: Shop) -> None:
+    shop.promote("a")
+    shop.promote("b", met="a")
+    shop.back()
+    said = shop.promote("b", met="a", again="with other params")
+    assert said["outcome"] == "not promoted" and said["reason"].startswith("this model was champion before and another took its place")
+    assert shop.promote("b", met="a", again="with other params", approved="it was right")["outcome"] == "promoted"
+
+
+def test_what_dvc_says_of_a_decision_that_it_must_not_carry_out(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(shop.folder))
+    said = foreseen(shop.run().plan, shop.decision("a"), shop.model("a"))
+    assert said.title == "waiting" and said.reason == f"`dvc repro` moves no alias, `cairn run` does. {HOLD}"
+    assert foreseen(shop.run().plan, shop.decision("a", verdict="refuse"), shop.model("a")).title == "refused"
+    monkeypatch.setenv("DVC_EXP_NAME", "x")
+    assert foreseen(shop.run().plan, shop.decision("a"), shop.model("a")).reason.startswith("a DVC experiment promotes nothing")
+
+
+# --- who is champion -------------------------------------------------------------------------------------------------
+
+
+def three(shop: Shop) -> tuple[str, str, str]:
+    """a, then b, then c became champion."""
+    shop.promote("a")
+    shop.promote("b", met="a")
+    shop.promote("c", met="b")
+    a, b, c = shop.names("a", "b", "c")
+    return a, b, c
+
+
+def test_the_file_names_the_champion_as_soon_as_there_is_one(shop: Shop) -> None:
+    """So both drivers meet it; and no decision that made a champion becomes stale."""
+    a, b, c = three(shop)
+    assert shop.standing() == Standing(c, {a: None, b: a, c: b})
+    assert (shop.folder / CHAMPION).read_text().startswith("# why this file\n")
+    assert [shop.standing().opponent(one) for one in (a, b, c, "new.dir")] == [None, a, b, c]
+    shop.back()
+    assert [shop.standing().opponent(one) for one in (a, b, c, "new.dir")] == [None, a, b, b]
+    forget(shop.state, shop.folder / CHAMPION)
+    assert shop.standing() == Standing()
+
+
+def test_going_back_twice_goes_back_two_champions(shop: Shop) -> None:
+    three(shop)
+    assert [shop.back(), shop.back()] == ["2", "1"] and shop.alias == "1"
+    with pytest.raises(BadInput, match=r"version 1 is the first champion; .* Rolled back before: 2, 3; `--to` names one of them"):
+        shop.back()
+    assert shop.back("3") == "3" and shop.back() == "1", "by name it comes back, in front of where we were"
+    with pytest.raises(BadInput, match="version 1 is champion already"):
+        shop.back("1")
+    with pytest.raises(BadInput, match=r"version '9' was never champion\. Known: 1, 2, 3"):
+        shop.back("9")
+
+
+def test_after_a_rollback_the_next_champion_stands_on_the_one_gone_back_to(shop: Shop) -> None:
+    three(shop)
+    shop.back()
+    shop.back()
+    assert shop.promote("d", met="a")["version"] == "4"
+    assert [entry["version"] for entry in champions(ledger(shop.state))] == ["1", "4"]
+    assert shop.back() == "1", "versions 2 and 3 were found bad"
+
+
+def test_back_after_none(shop: Shop) -> None:
+    c = three(shop)[-1]
+    forget(shop.state, shop.folder / CHAMPION)
+    assert champion(shop.state) is None
+    assert shop.back() == "3", "the last one there was"
+    assert shop.standing().champion == c and shop.back() == "2"
+    forget(shop.state, shop.folder / CHAMPION)
+    assert shop.promote("d")["version"] == "4" and ledger(shop.state)[-1]["previous"] is None
+    assert shop.back() == "2", "an earlier champion exists, though it was forgotten in between"
+
+
+def test_nothing_to_go_back_to(shop: Shop) -> None:
+    with pytest.raises(BadInput, match="there is no champion yet"):
+        shop.back()
+    shop.promote("a")
+    with pytest.raises(BadInput, match=r"first champion; there is none before it to roll back to\.$"):
+        shop.back()
+
+
+@pytest.mark.parametrize("moment", ["register", "intent", "alias"])
+def test_a_promotion_that_was_killed_is_finished_by_the_next_run(shop: Shop, moment: str) -> None:
+    shop.die_after = moment
+    with pytest.raises(KeyboardInterrupt):
+        shop.promote("a")
+    assert foreseen(shop.run().plan, shop.decision("a"), shop.model("a")).title == "waiting", "a run has something to do"
+    said = shop.promote("a")
+    assert said["version"] == "1" and said["alias"] == "champion" and len(shop.versions) == 1
+    assert len(ledger(shop.state)) == 1 and shop.standing().champion == shop.model("a").identity
+
+
+@pytest.mark.parametrize("moment", ["intent", "alias"])
+def test_a_rollback_that_was_killed_is_finished_by_whoever_comes_next(shop: Shop, moment: str) -> None:
+    """Alias, ledger and file never say different things for long; asking again does not go back one more."""
+    three(shop)
+    shop.die_after = moment
+    with pytest.raises(KeyboardInterrupt):
+        shop.back()
+    assert shop.promote("c", met="b")["outcome"] == "not promoted again"
+    assert shop.alias == "2" == champion(shop.state)["version"]  # type: ignore[index]
+    assert (
+        shop.standing().champion == shop.model("b").identity and [entry["event"] for entry in ledger(shop.state)].count("rollback") == 1
+    )
+
+
+def test_a_kill_between_ledger_and_file(shop: Shop) -> None:
+    """The next run writes the file before it looks; `dvc repro`, which cannot, is told to wait for that."""
+    shop.promote("a")
+    (shop.folder / CHAMPION).write_text("# why this file\nchampion: none\n")
+    identity = shop.model("a").identity
+    assert differs(shop.state, shop.folder) == f"{CHAMPION} names no champion, and version 1 ({identity}) is by the ledger"
+    shop.experiment = True
+    assert settle(shop.run().plan) == "" and shop.standing() == Standing(), "an experiment writes nothing"
+    shop.experiment = False
+    assert "it is written anew" in settle(shop.run().plan) and shop.standing() == Standing(identity, {identity: None})
+    assert settle(shop.run().plan) == "" and differs(shop.state, shop.folder) == ""
+
+
+def test_an_older_commit_decides_as_it_did(shop: Shop) -> None:
+    git(shop.folder, "init", "-q", "-b", "main")
+    commit(shop.folder, "one")
+    commit(shop.folder, "two")
+    shop.promote("a")
+    commit(shop.folder, "promoted")
+    git(shop.folder, "checkout", "-q", "HEAD~2")
+    assert shop.standing() == Standing() and settle(shop.run().plan) == "" and differs(shop.state, shop.folder) == ""
+    git(shop.folder, "checkout", "-q", "main")
+    git(shop.folder, "checkout", "-q", "-b", "side", "HEAD~1")
+    (shop.folder / "side").write_text("")
+    commit(shop.folder, "a branch that left before")
+    assert "names no champion" in differs(shop.state, shop.folder), "a new commit meets the present champion"
+
+
+def test_a_clone_knows_the_champion_by_the_file(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Committed file, no ledger, an empty registry: the champion is registered there, a new candidate must have met it, and a model
+    that was rolled back is not promoted again."""
+    three(shop)
+    shop.back()
+    for candidate, met, outcome in (
+        ("b", "a", "promoted"),
+        ("d", "b", "promoted"),
+        ("d", "", "not promoted"),
+        ("c", "b", "not promoted"),
+    ):
+        clone = Shop(tmp_path / f"clone-{candidate}-{met}", monkeypatch)
+        (clone.folder / CHAMPION).write_bytes((shop.folder / CHAMPION).read_bytes())
+        assert differs(clone.state, clone.folder) == ""
+        said = clone.promote(candidate, met=met)
+        assert said["outcome"] == outcome, said
+    assert "was champion before and another took its place" in said["reason"]
+
+
+def test_a_dirty_checkout_is_recorded_as_dirty(shop: Shop) -> None:
+    git(shop.folder, "init", "-q", "-b", "main")
+    (shop.folder / "method.py").write_text("1")
+    commit(shop.folder, "one")
+    shop.promote("a")
+    head = git(shop.folder, "rev-parse", "HEAD").strip()
+    assert ledger(shop.state)[-1]["commit"] == head == shop.tags["cairn.commit"]
+    assert ledger(shop.state)[-1]["dirty"] == [] and "cairn.dirty" not in shop.tags
+    (shop.folder / "method.py").write_text("2")
+    (shop.folder / "new ümlaut.py").write_text("")
+    assert shop.promote("b", met="a")["outcome"] == "promoted", "params/champion.yaml differs by the promotion itself"
+    assert ledger(shop.state)[-1]["dirty"] == ["method.py", "new ümlaut.py"] and shop.tags["cairn.dirty"] == "method.py, new ümlaut.py"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    return subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def commit(folder: Path, said: str) -> None:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "--allow-empty", "-m", said)
