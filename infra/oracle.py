@@ -195,11 +195,23 @@ def floors(keep: float, trim_top: float | None) -> list[dict[str, Any]]:
     found = []
     for name, shape in MODEL.shapes().items():
         n = math.prod(shape)
-        params = {"keep": int(keep * n) / n}
+        params = {"keep": kept_share(int(keep * n), n)}
         if trim_top is not None:
-            params["trim_top"] = int(trim_top * n) / n
+            params["trim_top"] = trimmed_share(int(trim_top * n), n)
         found.append({"match": f"^{re.escape(name)}$", "params": params})
     return found
+
+
+def kept_share(count: int, n: int) -> float:
+    """A share that ours rounds to `count` of n entries, and that no float's rounding moves to the next count: a quarter of an entry
+    below it. The whole is 1.0, none is a share above 0 as the params want it."""
+    return 1.0 if count == n else max(count - 0.25, 0.25) / n
+
+
+def trimmed_share(count: int, n: int) -> float:
+    """A share that ours floors to `count` of n entries: an eighth of an entry above it, so that with `kept_share` of the rest the sum
+    stays below 1. count / n will not do: the float nearest to 15 / 5184 lies below it, and its floor is 14."""
+    return (count + 0.125) / n if count else 0.0
 
 
 def merge_here(case: Case, folder: Path, out: Path) -> Outcome:

@@ -13,9 +13,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infra import oracle, parity_merge, peer
-from infra.oracle import FAMILIES, MODEL, OUTSIDE, Case, Family, Tensors, arc, arc_of_changes, average, floors, merge_here, tensors
+from infra.oracle import (
+    FAMILIES,
+    MODEL,
+    OUTSIDE,
+    Case,
+    Family,
+    Tensors,
+    arc,
+    arc_of_changes,
+    average,
+    floors,
+    kept_share,
+    merge_here,
+    tensors,
+    trimmed_share,
+)
 from infra.parity_known import KNOWN, Known
 from infra.parity_merge import at_cuts, deviation, half_steps, judge, judge_known, judge_random, random_cases, same_cases
 from tasks.merge import breadcrumbs
@@ -122,6 +139,22 @@ def test_floored_shares_give_floored_counts(keep: float, trim_top: float) -> Non
         n = math.prod(shape)
         params = breadcrumbs.Params(keep=one["params"]["keep"], trim_top=one["params"]["trim_top"])
         assert breadcrumbs.counts(n, params) == (int(trim_top * n), int(keep * n)), name
+
+
+@given(st.integers(2, 10**8), st.data())
+def test_shares_mean_their_counts_for_tensors_of_any_size(n: int, data: st.DataObject) -> None:
+    """15 of 5,184 entries: the share 15 / 5184 was read as 14."""
+    trimmed = data.draw(st.integers(0, n - 1))
+    kept = data.draw(st.integers(0, n - trimmed))
+    if kept == n:
+        return  # nothing is trimmed and nothing left out: not a Breadcrumbs merge
+    params = breadcrumbs.Params(keep=kept_share(kept, n), trim_top=trimmed_share(trimmed, n))
+    breadcrumbs.check(params)
+    assert breadcrumbs.counts(n, params) == (trimmed, kept)
+
+
+def test_the_share_that_was_misread() -> None:
+    assert breadcrumbs.counts(5184, breadcrumbs.Params(keep=kept_share(15, 5184), trim_top=trimmed_share(15, 5184))) == (15, 15)
 
 
 def test_every_case_is_a_line_of_its_own_and_is_merged_by_ours(home: Path, tmp_path: Path) -> None:
