@@ -38,7 +38,7 @@ def init(asked: argparse.Namespace) -> int:
 def run(asked: argparse.Namespace) -> int:
     """cairn run: survey first; import Prefect only when something is to be computed."""
     from flows.promote import settle
-    from flows.road import survey
+    from flows.road import check_part, survey
     from flows.run import open_plan
     from tasks.settings import parse_override
 
@@ -46,17 +46,14 @@ def run(asked: argparse.Namespace) -> int:
     if asked.only and (asked.first, asked.last) != (STAGES[0], STAGES[-1]):
         raise BadInput("--only names one stage; --from and --to have no place beside it")
     first, last = (asked.only, asked.only) if asked.only else (asked.first, asked.last)
-    bounds = STAGES.index(_stage(first, "--from")), STAGES.index(_stage(last, "--to"))
-    if bounds[0] > bounds[1]:
-        raise BadInput(f"--from {first} lies after --to {last}")
-    part = STAGES[bounds[0] : bounds[1] + 1]
-    refresh = [_stage(name, "--refresh") for name in asked.refresh] or list(part) if asked.refresh is not None else []
+    part = check_part(first, last, asked.refresh or (), ("--from", "--to", "--refresh"))
+    refresh = list(asked.refresh or part) if asked.refresh is not None else []
     overrides = dict(parse_override(text) for text in asked.set)
 
     plan = open_plan(asked.profile, overrides, refresh)
     if not (asked.dry_run or asked.estimate) and (said := settle(plan)):
         print(said)
-    steps = [step for step in survey(plan, asked.verify) if STAGES.index(step.stage) <= bounds[1]]
+    steps = [step for step in survey(plan, asked.verify) if STAGES.index(step.stage) <= STAGES.index(last)]
     if asked.dry_run:
         _print_steps(steps)
         return 0

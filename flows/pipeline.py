@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.promote import promote_candidate, settle
-from flows.road import Road
+from flows.road import Road, check_part
 from flows.run import Run
 from flows.server import watched
 from tasks import STAGES
@@ -44,6 +44,7 @@ def pipeline(
     overrides: dotted key -> value, for an experiment that leaves the workspace as it is. first, last: the part of the road to
     run. refresh: stages to compute again even if cached. Returns the identity of each stage's artifact.
     """
+    check_part(first, last, refresh)
     with watched(), stopping(), Run.open(profile, overrides or {}, refresh) as run:
         run.note(settle(run.plan))
         road = Road(run.plan, first, last)

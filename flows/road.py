@@ -14,11 +14,24 @@ from tasks import STAGES, dvc_lock
 from tasks.artifact import Artifact, Store, lock, write_text
 from tasks.execute import Job, Plan, remember, why
 from tasks.fingerprint import DATA
-from tasks.params import BadInput
+from tasks.params import BadInput, nearest, shown
 from tasks.settings import PIPELINE
 
 if TYPE_CHECKING:
     from prefect import Task
+
+
+def check_part(first: str, last: str, refresh: Sequence[str], names: Sequence[str] = ("first", "last", "refresh")) -> tuple[str, ...]:
+    """The stages from `first` to `last`; BadInput for a stage that is none. names: what the caller calls the three."""
+    if isinstance(refresh, str):
+        raise BadInput(f"{names[2]} = {shown(refresh)}: expected a list of stages, such as [{refresh!r}]")
+    for name, stage in ((names[0], first), (names[1], last), *((names[2], one) for one in refresh)):
+        if stage not in STAGES:
+            raise BadInput(f"{name} {shown(stage)}: no such stage.{nearest(str(stage), STAGES)} The road: {', '.join(STAGES)}.")
+    bounds = STAGES.index(first), STAGES.index(last)
+    if bounds[0] > bounds[1]:
+        raise BadInput(f"{names[0]} {first} lies after {names[1]} {last}")
+    return tuple(STAGES[bounds[0] : bounds[1] + 1])
 
 
 @dataclass(frozen=True)

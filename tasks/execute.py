@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tasks import dvc_lock, keys, methods, roles_lock, versions
+from tasks import STAGES, dvc_lock, keys, methods, roles_lock, versions
 from tasks.artifact import Artifact, Store
 from tasks.context import Context
 from tasks.files import read_json, write_text
@@ -59,7 +59,9 @@ class Plan:
 
     @classmethod
     def open(cls, settings: Settings, state: Path, **more: Any) -> Plan:
-        """Hash the code first, then look at the params (which imports methods)."""
+        """Hash the code first, then look at the params (which imports methods). Names of methods are parts of paths: before both."""
+        for stage in STAGES:
+            settings.method(stage)
         store = Store(state)
         stages = listed(settings)
         code = {}

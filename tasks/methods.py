@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tasks import STAGES
-from tasks.params import BadInput, nearest
+from tasks.params import BadInput, nearest, shown
 
 HERE = Path(__file__).parent
 _NOT_METHODS = {"__init__", "task"}
@@ -71,10 +71,15 @@ def check_name(stage: str, name: object, where: str) -> str:
     """The name if the room has it, else BadInput with the known ones and the nearest."""
     known = names(stage)
     if name not in known:
-        raise BadInput(f"{where}: no method {name!r} in room {stage!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+        raise BadInput(f"{where}: no method {shown(name)} in room {stage!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
     return str(name)
 
 
 def load(stage: str, name: str) -> ModuleType:
     """Import a method's module (cheap: heavy libraries are imported when it runs)."""
     return importlib.import_module(f"tasks.{stage}.{check_name(stage, name, stage)}")
+
+
+def room(stage: str) -> ModuleType:
+    """Import a room's door."""
+    return importlib.import_module(f"tasks.{stage}")

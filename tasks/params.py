@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import difflib
-import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-
-class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe, and in C where libyaml is there: the whole road's YAML is read on every run. 1e-05 is a number, as in YAML 1.2, which DVC
-    reads and writes; PyYAML by itself takes it for a string."""
-
-
-YamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+LONGEST = 2000
+"""characters of a line of a message: whoever put a book into a param is not shown it again"""
 
 
 class BadInput(Exception):
     """A user's mistake: shown without a traceback, exit code 2, nothing written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(_cut(line) for line in message.splitlines()))
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... ({len(line):,} characters) ... {line[-LONGEST // 4 :]}"
 
 
 class StageFailed(RuntimeError):
@@ -44,8 +45,58 @@ def nearest(word: str, known: Any) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _allowed(model: type[BaseModel], key: str) -> str:
-    field = model.model_fields.get(key)
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long: nobody reads 100 kB."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write out a whole number of more than some 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 120 else f"{text[:80]}... ({len(text):,} characters)"
+
+
+def _in_words(kind: Any) -> str:
+    """A field's type for people: what may stand there, not what a class is called."""
+    inner = [_in_words(one) for one in typing.get_args(kind)] if typing.get_origin(kind) is not Literal else []
+    match typing.get_origin(kind) or kind:
+        case typing.Annotated:
+            return inner[0]
+        case typing.Union | types.UnionType:
+            return " or ".join(one for one in inner if one)
+        case origin if origin is Literal:
+            return "one of " + ", ".join(map(str, typing.get_args(kind)))
+        case origin if origin in (dict, Mapping):
+            return f"a mapping of {inner[1]}s" if len(inner) == 2 else "a mapping"
+        case origin if isinstance(origin, type) and issubclass(origin, BaseModel):
+            return f"a mapping with the keys {', '.join(origin.model_fields)}"
+        case origin if origin in (list, tuple):
+            return f"a list of {inner[0]}s" if inner else "a list"
+        case types.NoneType:
+            return "nothing (null)"
+    return {int: "whole number", str: "text", bool: "true or false"}.get(kind) or str(getattr(kind, "__name__", kind))
+
+
+def _field(model: type[BaseModel], loc: tuple[int | str, ...]) -> Any:
+    """The field that an error's place leads to: the innermost one that has a description of its own."""
+    found = None
+    for part in loc:
+        field = model.model_fields.get(str(part)) if model else None
+        if field is None:
+            continue
+        found = field
+        model = next((one for one in _models(field.annotation)), model)
+    return found
+
+
+def _models(kind: Any) -> Iterator[type[BaseModel]]:
+    """The params models that a type is made of."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for inner in typing.get_args(kind):
+        yield from _models(inner)
+
+
+def _allowed(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    field = _field(model, loc)
     if field is None:
         return ""
     limits = [
@@ -54,12 +105,11 @@ def _allowed(model: type[BaseModel], key: str) -> str:
         for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
         if (value := getattr(meta, name, None)) is not None
     ]
-    kind = getattr(field.annotation, "__name__", str(field.annotation).replace("typing.", ""))
     about = f" ({field.description})" if field.description else ""
-    return f" Allowed: {kind}{' ' + ' and '.join(limits) if limits else ''}{about}."
+    return f" Allowed: {_in_words(field.annotation)}{' ' + ' and '.join(limits) if limits else ''}{about}."
 
 
-def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
+def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
     """Build `model` from `values`, or raise BadInput with every mistake on a line of its own.
 
     `where` names the place the values come from, e.g. "params/pipeline.yaml: merge.breadcrumbs".
@@ -67,23 +117,114 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"])
-            top = str(problem["loc"][0]) if problem["loc"] else ""
-            if problem["type"] == "extra_forbidden":
-                known = list(model.model_fields)
-                lines.append(f"{where}: unknown key {key!r}.{nearest(top, known)} Known keys: {', '.join(known) or 'none'}.")
-            else:
-                lines.append(f"{where}: {key} = {problem['input']!r}: {problem['msg']}.{_allowed(model, top)}")
+        problems = error.errors(include_url=False)
+        lines = [f"{where}: {_mistake(model, problem)}" for problem in problems[:MISTAKES]]
+        if len(problems) > MISTAKES:
+            lines.append(f"{where}: and {len(problems) - MISTAKES} more mistakes")
         raise BadInput("\n".join(lines)) from None
 
 
+MISTAKES = 20
+"""shown at once"""
+
+
+def _mistake(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    loc = problem["loc"]
+    key = ".".join(str(part) for part in loc)
+    if problem["type"] == "extra_forbidden":
+        outer = _field(model, loc[:-1])
+        owner = next(_models(outer.annotation), model) if outer is not None else model
+        known = list(owner.model_fields)
+        return f"unknown key {shown(key)}.{nearest(str(loc[-1]), known)} Known keys: {', '.join(known) or 'none'}."
+    if problem["type"] == "missing":
+        return f"{key} is missing.{_allowed(model, loc)}"
+    return f"{key if len(key) <= 200 else shown(key)} = {shown(problem['input'])}: {problem['msg']}.{_allowed(model, loc)}"
+
+
+# --- YAML ------------------------------------------------------------------------------------------------------------
+
+DEEPEST = 50
+"""levels of a YAML value; ours have six"""
+LARGEST = 1_000_000
+"""values in one YAML file, those behind aliases counted where they are used"""
+
+
 def read_yaml(path: Path) -> Any:
-    """A YAML file, or BadInput that names the file and the line."""
+    """A YAML file as DVC reads it (YAML 1.2: `yes` and `1:30` are text, `010` is ten), or BadInput that names file and line."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not valid YAML: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str, lenient: bool = False) -> Any:
+    """YAML text as mappings with text keys, lists, text, numbers, booleans and null; BadInput for anything else, and for a key that
+    stands twice. where: names the text in messages. lenient: takes `[a:b]` unquoted, which DVC's reader of files does not."""
+    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml.constructor import DuplicateKeyError
+
+    try:
+        value = YAML(typ="safe", pure=lenient).load(text)
+    except DuplicateKeyError as error:
+        key = str(error.problem).partition("with value")[0].removeprefix("found duplicate key").strip()
+        line = error.problem_mark.line + 1 if error.problem_mark else "unknown"
+        raise BadInput(f"{where}, line {line}: the key {key} stands twice. Keep one.") from None
+    except YAMLError as error:
+        raise BadInput(f"{where}: not valid YAML: {_where_and_why(error)}") from None
+    except RecursionError:
+        raise BadInput(f"{where}: not valid YAML: nested too deeply") from None
+    except (ValueError, TypeError, OverflowError) as error:  # 2026-13-45, a number of 5,000 digits, a list as a key
+        raise BadInput(f"{where}: not valid YAML: a value that cannot be read ({shown(str(error))}). Put text in quotes.") from None
+    check_plain(value, where)
+    return value
+
+
+def check_plain(value: Any, where: str) -> None:
+    """BadInput when a value holds anything but mappings with text keys, lists, text, numbers, booleans and null."""
+    if odd := next(_odd(value, "", [LARGEST], 0), ""):
+        raise BadInput(f"{where}: {odd}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path that a user gave is a file; False also for one that cannot be (a name of 300 characters)."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _where_and_why(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    why = getattr(error, "problem", None) or " ".join(str(error).split())
+    return f"line {mark.line + 1}: {shown(why)[1:-1]}" if mark else shown(why)[1:-1]
+
+
+def _odd(value: Any, at: str, left: list[int], depth: int) -> Iterator[str]:
+    """What in a value is no JSON, in words."""
+    left[0] -= 1
+    if left[0] < 0 or depth > DEEPEST:
+        yield f"{shown(at)[1:-1]}: nested too deeply or too large"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{at + '.' if at else ''}{shown(key)}: a key must be text; put it in quotes"
+                return
+            yield from _odd(key, f"{at}.{key}" if at else key, left, depth + 1)
+            yield from _odd(item, f"{at}.{key}" if at else key, left, depth + 1)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _odd(item, f"{at}[{number}]", left, depth + 1)
+    elif isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            yield f"{shown(at)[1:-1]}: {shown(value)} holds half a character (a surrogate)"
+        elif "\0" in value:
+            yield f"{shown(at)[1:-1]}: {shown(value)} holds a NUL character"
+    elif isinstance(value, float) and value != value:
+        yield f"{shown(at)[1:-1]} = nan: no number"
+    elif not isinstance(value, (bool, int, float)) and value is not None:
+        yield f"{shown(at)[1:-1]} = {shown(value)}: neither text, number, true, false nor null; put it in quotes if it is text"

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks import STAGES, methods
-from tasks.params import BadInput, Params, YamlLoader, nearest, read_yaml, validate
+from tasks.params import BadInput, Params, check_plain, is_file, nearest, parse_yaml, read_yaml, shown, validate
 
 PIPELINE = "params/pipeline.yaml"
 ROLES_LOCK = "params/roles.lock"
@@ -102,6 +101,14 @@ class Promote(Params):
     model: str = Field("cairn-agent", min_length=1, description="name in the registry")
     approval: Literal["auto", "manual"] = Field("auto", description="move the alias at once, or wait for `cairn promote`")
 
+    @field_validator("model")
+    @classmethod
+    def _a_name_that_the_registry_takes(cls, name: str) -> str:
+        """MLflow makes a path of it and stores at most 256 characters; it would say so after the last stage."""
+        if name.strip() != name or len(name) > 200 or not name.isprintable() or set(name) & set("/:\\") or set(name) <= {"."}:
+            raise ValueError("a name of at most 200 printable characters, without / : \\ and blanks around it")
+        return name
+
 
 class Shared(Params):
     """The params that belong to no single stage."""
@@ -149,11 +156,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     """'sft.sft.epochs=2' as (key, value); the value is read as YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise BadInput(f"--set {text!r}: expected key=value, for example --set sft.sft.epochs=2")
-    try:
-        return key.strip(), yaml.load(value, Loader=YamlLoader)
-    except yaml.YAMLError:
-        raise BadInput(f"--set {text!r}: {value!r} is not a YAML value") from None
+        raise BadInput(f"--set {shown(text)}: expected key=value, for example --set sft.sft.epochs=2")
+    return key.strip(), parse_yaml(value, f"--set {shown(text)}", lenient=True)
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class Settings:
         shared = validate(Shared, own, self.source)
         for role in shared.roles:
             if role not in ROLES:
-                raise BadInput(f"{self.source}: roles: unknown role {role!r}.{nearest(role, ROLES)} Known: {', '.join(ROLES)}.")
+                raise BadInput(f"{self.source}: roles: unknown role {shown(role)}.{nearest(role, ROLES)} Known: {', '.join(ROLES)}.")
         return shared
 
     def method(self, stage: str) -> str:
@@ -191,20 +195,23 @@ class Settings:
         known = {"method", *methods.names(stage)}
         for key in section:
             if key not in known:
-                hint = nearest(key, known) or f" A method's params stand under its name: {stage}.{section.get('method')}.{key}."
-                raise BadInput(f"{self.source}: {stage}: unknown key {key!r}.{hint} Known: {', '.join(sorted(known))}.")
+                under = f" A method's params stand under its name: {stage}.{section.get('method')}.{key}."
+                hint = nearest(key, known) or (under if len(key) < 80 else "")
+                raise BadInput(f"{self.source}: {stage}: unknown key {shown(key)}.{hint} Known: {', '.join(sorted(known))}.")
         return section
 
     def params(self, stage: str) -> Params:
         """The chosen method's params, complete and checked."""
-        name = self.method(stage)
+        return self._params(stage, self.method(stage))
+
+    def _params(self, stage: str, name: str) -> Params:
         module = methods.load(stage, name)
         own_file = self.project / "params" / stage / f"{name}.yaml"
         defaults = (read_yaml(own_file) or {}) if own_file.exists() else {}
         values = self._section(stage).get(name) or {}
         for where, part in ((str(own_file.relative_to(self.project)), defaults), (f"{self.source}: {stage}.{name}", values)):
             if not isinstance(part, Mapping):
-                raise BadInput(f"{where}: expected a mapping of params, got {part!r}")
+                raise BadInput(f"{where}: expected a mapping of params, got {shown(part)}")
             validate(module.Params, {**defaults, **part}, where)
         checked: Params = validate(module.Params, {**defaults, **values}, f"{self.source}: {stage}.{name}")
         if hasattr(module, "check"):
@@ -212,15 +219,29 @@ class Settings:
         return checked
 
     def check(self) -> None:
-        """Look at everything once, so that a mistake ends the run before the first stage starts."""
+        """Look at everything once, so that a mistake ends the run before the first stage starts: also at the sections of methods that
+        are not chosen now, and at what params of different stages say together."""
         known = {*STAGES, *Shared.model_fields}
         for key in self.tree:
             if key not in known:
-                raise BadInput(f"{self.source}: unknown key {key!r}.{nearest(key, known)} Known: {', '.join(sorted(known))}.")
+                raise BadInput(f"{self.source}: unknown key {shown(key)}.{nearest(key, known)} Known: {', '.join(sorted(known))}.")
         shared = self.shared
+        chosen = {stage: self.params(stage) for stage in STAGES}
         for stage in STAGES:
-            self.params(stage)
+            for name in self._section(stage).keys() - {"method", self.method(stage)}:
+                self._params(stage, name)
+        self._check_together(chosen)
         self._check_roles(shared)
+        _check_device(shared.device, f"{self.source}: device")
+
+    def _check_together(self, chosen: Mapping[str, Params]) -> None:
+        """What no stage can say alone: a room's or a method's `check_road(params, others, worlds)` gets the chosen params of all stages
+        and the names of the worlds, and raises BadInput."""
+        worlds = methods.load("worlds", self.method("worlds")).names(chosen["worlds"])
+        for stage, params in chosen.items():
+            for module in (methods.room(stage), methods.load(stage, self.method(stage))):
+                if hasattr(module, "check_road"):
+                    module.check_road(params, chosen, worlds)
 
     def _check_roles(self, shared: Shared) -> None:
         from tasks.llm import roles as players
@@ -229,18 +250,39 @@ class Settings:
             where = f"{self.source}: {said}"
             if role.others and name != "judge":
                 raise BadInput(f"{where}.others: several models in turn are for the judge's role alone, and one list deep.")
-            if role.backend == "local" and not (self.project / role.path / "config.json").is_file():
-                raise BadInput(f"{where}.path = {role.path!r}: not a checkpoint folder (no config.json in it)")
+            if role.backend == "local" and not is_file(self.project / role.path / "config.json"):
+                raise BadInput(f"{where}.path = {shown(role.path)}: not a checkpoint folder (no config.json in it)")
             if role.backend == "openai_compatible":
                 _check_server(role, shared.budget, where)
             known = players.errors(name.partition("/")[0])
             for error, rate in role.errors.items():
                 if error not in known:
                     raise BadInput(
-                        f"{where}.errors: unknown error {error!r}.{nearest(error, known)} Known: {', '.join(known) or 'none'}."
+                        f"{where}.errors: unknown error {shown(error)}.{nearest(error, known)} Known: {', '.join(known) or 'none'}."
                     )
                 if not 0 <= rate <= 1:
                     raise BadInput(f"{where}.errors.{error} = {rate}: a rate is between 0 and 1")
+
+
+def _check_device(device: str, where: str) -> None:
+    """A GPU that is not there is told now, not by the first training; without importing torch, which takes seconds."""
+    if device != "cuda":
+        return
+    import ctypes
+    import importlib.util
+
+    spec = importlib.util.find_spec("torch")
+    build = Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
+    if re.search(r"^cuda.*= None$", build, re.MULTILINE):
+        raise BadInput(f"{where}: cuda, but this torch is built without CUDA. One with: `make setup LOCK=requirements-cuda.lock`.")
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except OSError:
+        found = False
+    if not found or not count.value:
+        raise BadInput(f"{where}: cuda, but the driver shows no GPU here (see nvidia-smi, CUDA_VISIBLE_DEVICES). Or: device: cpu.")
 
 
 def _check_server(role: Role, budget: Budget, where: str) -> None:
@@ -276,6 +318,7 @@ def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] 
     if not isinstance(tree, Mapping):
         raise BadInput(f"{path}: expected a mapping of params")
     for key, value in overrides:
+        check_plain(value, f"override {shown(key)}")  # a form or a caller gives it, not only YAML
         tree = overlay(tree, key, value)
     return Settings(project, tree, str(path.relative_to(project)))
 
@@ -289,5 +332,5 @@ def profile_path(project: Path, name: str) -> Path:
     """A profile's file, or BadInput with the known names."""
     known = profiles(project)
     if name not in known:
-        raise BadInput(f"no profile {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
+        raise BadInput(f"no profile {shown(name)}.{nearest(name, known)} Known: {', '.join(known)}.")
     return project / "params" / "profiles" / f"{name}.yaml"

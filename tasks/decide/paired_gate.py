@@ -18,7 +18,7 @@ Pure: reads one file, plays nothing, looks at no clock.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from pydantic import Field
 
 from tasks.context import Context
 from tasks.decide import Inputs
-from tasks.params import BadInput
+from tasks.params import BadInput, nearest
 from tasks.params import Params as Base
 
 TITLE = "Paired gate"
@@ -47,6 +47,19 @@ class Params(Base):
     idle_at_most: float = Field(0.0, ge=0, le=1, description="pass^1 of the do-nothing and constant agents in each world")
     min_pass_1: float = Field(0.1, ge=0, le=1, description="candidate's pass^1 on the gate problems of each world; ours")
     min_problems: int = Field(20, ge=1, description="gate problems over all worlds below which nothing is decided; ours")
+
+
+def check_road(params: Params, others: Mapping[str, Base], worlds: Sequence[str]) -> None:
+    """Refuse an evaluation that gives this gate nothing to decide by, and a model that it will not know: hours before they are met."""
+    if getattr(others["evaluate"], "gate_problems", None) == 0:
+        raise BadInput("decide: evaluate will play none (its gate_problems is 0), so there is nothing to decide by. Raise it.")
+    control = ["sft_unfiltered"] if getattr(others["sft"], "control", False) else []
+    known = ["base", *control, "sft", *(f"rl_{world}" for world in sorted(worlds)), "merged"]
+    if params.family_model not in known:
+        raise BadInput(
+            f"decide: family_model = {params.family_model!r}: no such model.{nearest(params.family_model, known)} Models of this road: "
+            f"{', '.join(known)}."
+        )
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

@@ -6,9 +6,10 @@ It leaves in `ctx.out`: `model/` (sharded safetensors, config and tokenizer carr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,3 +18,15 @@ class Inputs:
 
     base: Path
     experts: Mapping[str, Path]
+
+
+def labels(worlds: Sequence[str]) -> list[str]:
+    """The road's experts by name: the specialist of each world."""
+    return [f"rl_{world}" for world in sorted(worlds)]
+
+
+def check_road(params: Any, others: Mapping[str, Any], worlds: Sequence[str]) -> None:
+    """Refuse weights of experts that the road will not have, before the experts are trained."""
+    from tasks.merge.core.params import check_weights
+
+    check_weights("merge", params, labels(worlds))

@@ -35,7 +35,7 @@ Cost: two reads of each checkpoint, the first for m (m + 1) / 2 inner products o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,7 +43,7 @@ import numpy as np
 from pydantic import Field
 
 from tasks.context import Context
-from tasks.merge import Inputs
+from tasks.merge import Inputs, labels
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.headers import Array
 from tasks.merge.core.params import Curve, MergeParams, at, check_merge
@@ -87,6 +87,11 @@ def check(params: Params) -> None:
         for label, curve in given.items():
             if any(value < 0 for value in _anchors(curve)):
                 raise BadInput(f"slerp: weights.{label} = {curve}: shares of an arc are not negative. Allowed: 0 and more.")
+
+
+def check_road(params: Params, others: Mapping[str, Any], worlds: Sequence[str]) -> None:
+    """What `run` would refuse of the road's experts, before they are trained."""
+    check_experts(params, labels(worlds))
 
 
 def check_experts(params: Params, labels: Sequence[str]) -> None:

@@ -42,6 +42,11 @@ def check(params: Params) -> None:
     _classes(params)
 
 
+def names(params: Params) -> list[str]:
+    """Names of the worlds, in the order of the params."""
+    return [str(getattr(cls, "NAME", "")) for cls in _classes(params).values()]
+
+
 def _classes(params: Params) -> dict[str, type]:
     """Address -> class, in the order of the params."""
     found: dict[str, type] = {}

@@ -119,12 +119,17 @@ def check_merge(name: str, params: MergeParams) -> None:
             _with(params, index)
 
 
-def check_labels(name: str, params: MergeParams, labels: Sequence[str], tensors: Sequence[str]) -> None:
-    """Refuse weights of experts that are not there, weights that are all 0, and patterns that no tensor matches."""
+def check_weights(name: str, params: MergeParams, labels: Sequence[str]) -> None:
+    """Refuse weights of experts that are not there."""
     for given in (params.weights, *(one.weights for one in params.overrides)):
         for label in given:
             if label not in labels:
                 raise BadInput(f"{name}: weights: no expert {label!r}.{nearest(label, labels)} Experts: {', '.join(labels)}.")
+
+
+def check_labels(name: str, params: MergeParams, labels: Sequence[str], tensors: Sequence[str]) -> None:
+    """Refuse weights of experts that are not there, weights that are all 0, and patterns that no tensor matches."""
+    check_weights(name, params, labels)
     places = {tensor: place for tensor, place in layer_positions(tensors).items() if not params.excludes(tensor)}
     if not any(any(params.weights_at(tensor, labels, place)) for tensor, place in places.items()):
         raise BadInput(

@@ -1,0 +1,168 @@
+"""Mistakes in params end a run before it begins: values that no stage reads today, what params of two stages say together, and files of
+any shape."""
+
+from __future__ import annotations
+
+import copy
+import io
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows.road import check_part, survey
+from tasks.execute import Plan
+from tasks.params import BadInput, read_yaml
+from tasks.settings import load, parse_override
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("merge.slerp={t: 3}", "slerp: t = 3"),  # not the chosen method
+        ("merge.ties={aplha: 1}", "merge.ties: unknown key 'aplha'. Did you mean 'alpha'?"),
+        ("merge.ties=5", "merge.ties: expected a mapping of params, got 5"),
+        ("merge.breadcrumbs.weights={rl_airlne: 1}", "no expert 'rl_airlne'. Did you mean 'rl_airline'?"),
+        ("evaluate.pass_k.gate_problems=0", "evaluate will play none (its gate_problems is 0)"),
+        ("decide.paired_gate.family_model=nobody", "family_model = 'nobody': no such model."),
+        ("decide.paired_gate.family_model=rl_shop", "Models of this road: base, sft_unfiltered, sft, rl_airline, rl_retail, merged."),
+        ("promote.model=a/b", "without / :"),
+        ("promote.model=..", "a name of at most 200"),
+        ("promote.model=' '", "a name of at most 200"),
+        (
+            "promote=5",
+            "promote = 5: Input should be a valid dictionary or instance of Promote. Allowed: a mapping with the keys model, approval",
+        ),
+        ("merge.method=../../..", "no method '../../..' in room 'merge'"),
+        ("roles.human.errors={2: 1}", "2: a key must be text"),
+        (f"roles.human={{backend: local, path: {'x' * 300}}}", "not a checkpoint folder"),
+        (f"profile=[{'x' * 100_000}]", "characters)"),
+        ("seed=2026-13-45", "a value that cannot be read"),
+        ("seed=.nan", "nan: no number"),
+        ("merge.breadcrumbs={alpha: .nan}", "alpha = nan: no number"),
+    ],
+)
+def test_refused_before_anything_starts(override: str, said: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        key, value = parse_override(override)
+        load(ROOT, "quickstart", [(key, value)]).check()
+    assert said in str(refused.value)
+    assert len(str(refused.value)) < 3000
+
+
+def test_an_override_that_a_form_gives_is_looked_at_too() -> None:
+    with pytest.raises(BadInput, match="neither text, number"):
+        load(ROOT, "quickstart", [("merge.breadcrumbs.alpha", object())])
+
+
+def test_a_gpu_that_is_not_there_is_told_at_once() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        load(ROOT, "quickstart", [("device", "cuda")]).check()
+        return
+    with pytest.raises(BadInput, match="device: cuda, but"):
+        load(ROOT, "quickstart", [("device", "cuda")]).check()
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (("worlds", "sfft", ()), "last 'sfft': no such stage. Did you mean 'sft'?"),
+        (("nowhere", "sft", ()), "first 'nowhere': no such stage."),
+        (("worlds", "sft", ("rll",)), "refresh 'rll': no such stage. Did you mean 'rl'?"),
+        (("merge", "sft", ()), "first merge lies after last sft"),
+        (("worlds", "decide", "sft"), "refresh = 'sft': expected a list of stages"),
+    ],
+)
+def test_the_flow_refuses_a_part_of_the_road_that_is_none(part: tuple[Any, ...], said: str) -> None:
+    from flows.pipeline import pipeline
+
+    first, last, refresh = part
+    with pytest.raises(BadInput) as refused:
+        pipeline.fn(first=first, last=last, refresh=refresh)
+    assert said in str(refused.value)
+    assert check_part("base", "filter", ["sft"]) == ("base", "generate", "critique", "filter")
+
+
+# --- files of any shape ----------------------------------------------------------------------------------------------
+
+ODD = (
+    *("", "~", "{}", "[]", "-1", "0", "1e999", ".nan", "-.inf", "2026-13-45", "2026-01-02", "9" * 5000, "9" * 4000, "x" * 300),
+    *("x" * 100_000, "yes", "1:30", "010", r'"\0"', r'"\uD83D"', "../../..", "/", "/dev/null", "[1, [2]]", "{a: {b: c}}", "{1: 2}"),
+    *(
+        "&a [*a]",
+        "true",
+        "0.5",
+        "12345678901234567890",
+        '"é"',
+        "!!binary aGk=",
+        "os:system",
+        "[os:system]",
+        '"${x}"',
+        '"{x}"',
+        "[" * 60,
+    ),
+    *("!!python/name:os.x 1", "*x", "@", r'"\n"', "[{}]", '{"": 1}', "1e-400", '" "', "a:b", "tasks.worlds.retail:Retail"),
+)
+"""YAML texts that stand where another value is meant."""
+
+
+def places(tree: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a tree."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, item in items:
+        yield (*at, key)
+        yield from places(item, (*at, key))
+
+
+def spoiled(tree: Any, rng: random.Random) -> str:
+    """The tree as YAML with one place replaced, removed, or given a neighbour."""
+    tree, odd = copy.deepcopy(tree), rng.choice(ODD)
+    *way, last = rng.choice(list(places(tree)))
+    node = tree
+    for key in way:
+        node = node[key]
+    act = rng.random()
+    if act < 0.1:
+        del node[last]
+    elif act < 0.3 and isinstance(node, dict):
+        node["MARK" if act < 0.2 else rng.choice(("method", "errors", "others"))] = "MARK"
+    else:
+        node[last] = "MARK"
+    text = io.StringIO()
+    yaml = YAML()
+    yaml.width = 10**9
+    yaml.dump(tree, text)
+    return text.getvalue().replace("MARK", odd)
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("odd") / "project"
+    for name in ("flows", "tasks", "params"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "dvc.yaml", folder)
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_params_file_ends_in_an_internal_error(copied: Path, seed: int) -> None:
+    """Read, checked, keyed and its stages' imports compared, or refused in words; never anything else."""
+    rng = random.Random(seed)
+    whole = read_yaml(ROOT / "params/profiles/quickstart.yaml")
+    refused = 0
+    for _ in range(12):
+        (copied / "params/pipeline.yaml").write_text(spoiled(whole, rng), encoding="utf-8")
+        try:
+            plan = Plan.open(load(copied), copied / ".cairn")
+            survey(plan)
+            plan.check_closures(plan.stages)
+        except BadInput as error:
+            refused += 1
+            assert max(map(len, str(error).splitlines())) < 2500, "a message is for reading"
+    assert refused, "most of them are mistakes"
