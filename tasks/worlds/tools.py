@@ -30,7 +30,8 @@ class Refused(Exception):
 @dataclass(frozen=True)
 class Tool:
     """One tool. parameters: JSON schema of the arguments. produces, consumes: types of ids and values that its answer gives
-    and its arguments need (the edges of the API graph). checks: argument name -> (check, required)."""
+    and its arguments need (the edges of the API graph). check: takes the arguments, an object, and gives them in canonical form.
+    notes: what is not checked as the schema says, and why; a world's own tools have none."""
 
     name: str
     description: str
@@ -38,7 +39,8 @@ class Tool:
     kind: Kind
     produces: tuple[str, ...]
     consumes: tuple[str, ...]
-    checks: Mapping[str, tuple[Check, bool]]
+    check: Check
+    notes: tuple[str, ...] = ()
 
     def schema(self) -> dict[str, Any]:
         """The tool in the OpenAI shape."""
@@ -49,11 +51,19 @@ class Tool:
         """The arguments in canonical form, in the order of the schema; raises Refused on the first mistake."""
         if not isinstance(arguments, dict):
             raise Refused("arguments must be a JSON object")
+        clean: dict[str, Any] = self.check(arguments)
+        return clean
+
+
+def by_name(checks: Mapping[str, tuple[Check, bool]]) -> Check:
+    """The check of arguments that are checked each by itself: name -> (check, whether it is required). Others are refused."""
+
+    def check_all(arguments: dict[str, Any]) -> dict[str, Any]:
         for name in arguments:
-            if name not in self.checks:
-                raise Refused(f"unknown argument {name!r}.{nearest(str(name), self.checks)} Known: {', '.join(self.checks)}")
+            if name not in checks:
+                raise Refused(f"unknown argument {name!r}.{nearest(str(name), checks)} Known: {', '.join(checks)}")
         clean = {}
-        for name, (check, required) in self.checks.items():
+        for name, (check, required) in checks.items():
             if name in arguments:
                 try:
                     clean[name] = check(arguments[name])
@@ -62,6 +72,8 @@ class Tool:
             elif required:
                 raise Refused(f"argument {name!r} is missing")
         return clean
+
+    return check_all
 
 
 def _mark(kind: Kind, produces: tuple[str, ...], consumes: tuple[str, ...] | None) -> Callable[[Function], Function]:
@@ -157,7 +169,7 @@ def _tool(world: type, name: str, function: Callable[..., Any], wrong: list[str]
         "required": [name for name, (_, required) in checks.items() if required],
         "additionalProperties": False,
     }
-    return Tool(name, summary, parameters, kind, produces, tuple(checks) if consumes is None else consumes, checks)
+    return Tool(name, summary, parameters, kind, produces, tuple(checks) if consumes is None else consumes, by_name(checks))
 
 
 def docstring(text: str) -> tuple[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Tools out of functions nobody wrote for it, and out of a server's schemas: the schema says what the function takes, and no more.
+"""Tools out of functions nobody wrote for it: the schema says what the function takes, and no more.
 
 Worked by hand: an argument without a type has the schema {}, a tuple of two floats is an array of two numbers, and what arrives in the
 function is the tuple.
@@ -17,7 +17,6 @@ from typing_extensions import TypedDict
 
 from tasks.params import BadInput
 from tasks.worlds.adapters.functions import tool_of
-from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.tools import Refused, Tool
 
 
@@ -169,50 +168,6 @@ def test_functions_that_cannot_be_called_with_json_are_named() -> None:
         with pytest.raises(BadInput) as caught:
             tool(function)
         assert says in str(caught.value), function
-
-
-def of_schema(schema: dict[str, Any]) -> Tool:
-    return tool_of_schema("it", "Does\n  it.", schema, "read", ("id",), "tool 'it' of mcp.yaml")
-
-
-def test_a_servers_schema_is_shown_and_checked() -> None:
-    schema = {
-        "type": "object",
-        "title": "itArguments",
-        "properties": {"n": {"type": "integer", "minimum": 1, "title": "N"}, "who": {"$ref": "#/$defs/Who"}, "any": True},
-        "required": ["n"],
-        "$defs": {"Who": {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}},
-    }
-    made = of_schema(schema)
-    assert made.description == "Does it." and made.consumes == ("n", "who", "any") and made.produces == ("id",)
-    assert made.parameters["properties"]["n"] == {"type": "integer", "minimum": 1} and "title" not in made.parameters
-    assert made.parameters["$defs"] == schema["$defs"], "an argument called title stays"
-    assert made.validate({"n": 2.0, "who": {"title": "Dr"}, "any": [1]}) == {"n": 2.0, "who": {"title": "Dr"}, "any": [1]}
-    for arguments, says in (
-        ({"n": 0}, "argument 'n' is wrong: 0 is less than the minimum of 1"),
-        ({"n": True}, "argument 'n' is wrong: True is not of type 'integer'"),
-        ({"n": 1, "who": {}}, "argument 'who' is wrong: 'title' is a required property"),
-        ({"n": 1, "more": 1}, "unknown argument 'more'"),
-        ({}, "argument 'n' is missing"),
-    ):
-        with pytest.raises(Refused) as caught:
-            made.validate(arguments)
-        assert says in str(caught.value)
-
-
-def test_schemas_that_are_none_are_named() -> None:
-    with pytest.raises(BadInput, match=r"tool 'it' of mcp.yaml: its input schema describes no object"):
-        of_schema({"type": "string"})
-    with pytest.raises(BadInput, match=r"argument 'a': its schema is wrong"):
-        of_schema({"type": "object", "properties": {"a": {"type": "integr"}}})
-
-
-def test_a_schema_elsewhere_is_not_fetched() -> None:
-    made = of_schema({"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:9/schema.json"}}})
-    with pytest.raises(
-        Refused, match=r"argument 'a' cannot be checked: its schema refers to 'http://127.0.0.1:9/schema.json', which is not there"
-    ):
-        made.validate({"a": 1})
 
 
 def test_abstract_types_are_lists() -> None:

@@ -117,7 +117,6 @@ def test_tools(shop: World) -> None:
                 "note": {"default": "", "type": "string"},
             },
             "required": ["order_id", "reason"],
-            "additionalProperties": False,
         },
     }
     assert sorted(shop.splits) == ["u0", "u1", "u2", "u3", "u4"]
@@ -134,7 +133,6 @@ def test_tools(shop: World) -> None:
         ),
         ("cancel_order", {"order_id": "W1"}, "argument 'reason' is missing"),
         ("export_state", {}, "no tool 'export_state'"),
-        ("get_order", {"order_id": "W1", "state": {}}, "unknown argument 'state'"),
     ],
 )
 def test_bad_calls_are_answers(shop: World, name: str, arguments: Any, says: str) -> None:

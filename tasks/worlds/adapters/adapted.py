@@ -7,6 +7,7 @@ agents), context and propose (a problem generator).
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from tasks.params import BadInput, nearest
 from tasks.worlds import Kind
 from tasks.worlds.adapters import given
 from tasks.worlds.adapters.foreign import Calls, ForeignState, Source
+from tasks.worlds.adapters.schemas import notes
 from tasks.worlds.conduct import gated
 from tasks.worlds.state import Base, State
 from tasks.worlds.tools import Tool
@@ -100,7 +102,9 @@ class Adapter:
         return {"users": users, given.TABLE: problems, **kept}
 
     def prove(self, world: World) -> None:
-        """Raise BadInput for a given problem that does not work."""
+        """Tell what is not checked as the tools' schemas say. Raise BadInput for a given problem that does not work."""
+        for name, note in notes(world.tools):
+            logging.getLogger(__name__).warning("%s: tool %r: %s.", self.where, name, note)
         given.prove(world, self.where)
 
     def compare(self, world: World, start: str | None, schemas: Any, folder: Path) -> None:

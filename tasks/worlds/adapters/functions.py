@@ -15,7 +15,8 @@ from typing import Any, Optional, get_type_hints
 
 from tasks.params import BadInput
 from tasks.worlds import Kind
-from tasks.worlds.tools import Check, Refused, Tool, docstring, schema_of
+from tasks.worlds.adapters.keywords import untitled
+from tasks.worlds.tools import Check, Refused, Tool, by_name, docstring, schema_of
 
 _CODE = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 
@@ -58,7 +59,7 @@ def tool_of(
         "additionalProperties": False,
         **({"$defs": definitions} if definitions else {}),
     }
-    return Tool(name, summary, parameters, kind, produces, tuple(checks), checks)
+    return Tool(name, summary, parameters, kind, produces, tuple(checks), by_name(checks))
 
 
 def _hint(argument: inspect.Parameter, hints: Mapping[str, Any]) -> Any:
@@ -99,19 +100,6 @@ def _by_pydantic(hint: Any, place: str) -> tuple[dict[str, Any], Check]:
             raise Refused(f"{f'at {at} ' if at else ''}is wrong: {first['msg']}, got {first['input']!r}") from None
 
     return schema, check
-
-
-def untitled(schema: Any) -> Any:
-    """A schema without the titles that pydantic makes up from names; an argument called title stays."""
-    if isinstance(schema, list):
-        return [untitled(item) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    return {
-        key: {name: untitled(item) for name, item in value.items()} if key in ("properties", "$defs") else untitled(value)
-        for key, value in schema.items()
-        if not (key == "title" and isinstance(value, str))
-    }
 
 
 def _json(value: Any) -> str:

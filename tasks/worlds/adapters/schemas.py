@@ -1,64 +1,99 @@
-"""Tools out of the JSON schemas that a server lists: the model is shown the server's own, and each argument is checked with it."""
+"""Tools out of the JSON schemas that a server lists: the model is shown the server's own, and each call's arguments are checked with
+the whole of it, in its own dialect. What is checked is what the schema says and no more: arguments that it does not name are the
+server's business, unless it forbids them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.params import BadInput
+from tasks.params import BadInput, nearest
 from tasks.worlds import Kind
-from tasks.worlds.adapters.functions import json_value, untitled
+from tasks.worlds.adapters.dialects import Read, Unreadable, read
+from tasks.worlds.adapters.fitting import uncallable
+from tasks.worlds.adapters.functions import json_value
+from tasks.worlds.adapters.keywords import untitled
 from tasks.worlds.tools import Check, Refused, Tool
+
+_REMEDY = "Leave it out with 'tools', or mend the server."
 
 
 def tool_of_schema(name: str, description: str, schema: Mapping[str, Any], kind: Kind, produces: tuple[str, ...], where: str) -> Tool:
-    """The tool behind an input schema. where: how messages call it. Arguments that the schema does not name are refused, even where
-    the server would take them: what nobody describes, nobody checks. Raises BadInput for what is no schema of an object."""
-    schema = untitled(schema)
-    properties = schema.get("properties") or {}
-    if schema.get("type") != "object" or not isinstance(properties, Mapping):
-        raise BadInput(
-            f"{where}: its input schema describes no object ({dict(schema)}). Leave it out with 'tools', or mend the server."
-        )
-    required = tuple(schema.get("required") or ())
-    parameters = {**schema, "properties": dict(properties), "required": list(required), "additionalProperties": False}
-    shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    checks = {
-        argument: (
-            _checker({**shared, **about} if isinstance(about, Mapping) else {}, f"{where}: argument {argument!r}"),
-            argument in required,
-        )
-        for argument, about in properties.items()
-    }
-    return Tool(name, " ".join(description.split()), parameters, kind, produces, tuple(checks), checks)
-
-
-def _checker(schema: Mapping[str, Any], where: str) -> Check:
-    import jsonschema
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-
-    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    """The tool behind an input schema. where: how messages call it. Raises BadInput for what is no schema, for references that lead
+    nowhere, and for a schema that no arguments fit.
+    """
     try:
-        kind.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise BadInput(
-            f"{where}: its schema is wrong ({error.message}). Leave the tool out with 'tools', or mend the server."
-        ) from None
-    validator = kind(schema, registry=Registry())  # an empty one: nothing is fetched
+        meant = read(schema)
+    except Unreadable as error:
+        raise BadInput(f"{where}: its input schema cannot be used: {error}. {_REMEDY}") from None
+    if reason := uncallable(meant):
+        raise BadInput(f"{where}: it cannot be called with anything: {reason}. {_REMEDY}")
+    names = tuple(dict.fromkeys(_names(meant)))
+    check = _checker(meant, names)
+    return Tool(name, " ".join(description.split()), _shown(schema), kind, produces, names, check, meant.notes)
 
-    def check(value: Any) -> Any:
-        value = json_value(value)
+
+def notes(tools: Mapping[str, Tool]) -> Iterator[tuple[str, str]]:
+    """(tool, note) for everything about a world's tools that is not checked as their schemas say, and why. What makes a tool useless
+    is no note: building the world refuses it, with a line for each such tool.
+    """
+    for name, tool in tools.items():
+        yield from ((name, note) for note in tool.notes)
+
+
+def _shown(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema as a model reads it: an object, with the two keys that readers of schemas rely on. It means the same."""
+    whole = {"type": "object", **untitled(schema)}
+    properties = whole.get("properties") or {}
+    forms: dict[bool, Any] = {True: {}, False: {"not": {}}}
+    required = whole.get("required")
+    return {
+        **whole,
+        "properties": {name: forms[part] if isinstance(part, bool) else part for name, part in properties.items()},
+        "required": list(required) if isinstance(required, list) else [],
+    }
+
+
+def _names(meant: Read) -> Iterator[str]:
+    """Names of arguments that stand in the schema, in its combinations and behind its references."""
+    for one in meant.in_place():
+        yield from one.get("properties") or ()
+
+
+def _checker(meant: Read, names: tuple[str, ...]) -> Check:
+    """The check of whole arguments; they come back as a copy, in the order of the schema."""
+    from jsonschema.exceptions import best_match
+
+    validator = meant.validator
+
+    def check(arguments: dict[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = json_value(arguments)
         try:
-            found = jsonschema.exceptions.best_match(validator.iter_errors(value))
-        except Unresolvable as error:
-            raise Refused(f"cannot be checked: its schema refers to {error.ref!r}, which is not there") from None
+            found = best_match(validator.iter_errors(given))
+        except RecursionError:
+            raise Refused("arguments are nested deeper than their schema can be followed") from None
+        except re.error:  # told when the tool was made
+            found = None
         if found is not None:
-            raise Refused(f"is wrong: {_short(found.message)}")
-        return value
+            raise Refused(_said(found, names))
+        return {**{name: given[name] for name in names if name in given}, **given}
 
     return check
 
 
-def _short(text: str, most: int = 300) -> str:
-    return text if len(text) <= most else f"{text[:most]} ..."
+def _said(error: Any, names: tuple[str, ...]) -> str:
+    """What is wrong, in the words of a world's own tools where they have any."""
+    path = list(error.absolute_path)
+    if not path and error.parent is None and isinstance(error.instance, dict):
+        if error.validator == "required" and isinstance(error.validator_value, list):
+            return f"argument {next(name for name in error.validator_value if name not in error.instance)!r} is missing"
+        unknown = [name for name in error.instance if name not in names]
+        if error.validator == "additionalProperties" and error.validator_value is False and unknown:
+            return f"unknown argument {unknown[0]!r}.{nearest(unknown[0], names)} Known: {', '.join(names)}"
+    message = error.message if len(error.message) <= 300 else f"{error.message[:300]} ..."
+    if not path:
+        return f"the arguments are wrong: {message}"
+    at = "".join(f"[{part!r}]" for part in path[1:])
+    return f"argument {path[0]!r}{f' at {at}' if at else ''} is wrong: {message}"

@@ -94,17 +94,17 @@ class Servers:
         made = {tool: tuple(kinds) for tool, kinds in about.produces.items()}
         asked = None if about.tools is None else tuple(about.tools)
         choice = Choice(asked, tuple(about.writes), tuple(about.ends), made, str(self._path))
-        tools = {
-            name: tool_of_schema(
-                name,
-                listed[name]["description"],
-                listed[name]["input"],
-                choice.kind(name),
-                made.get(name, _produced(listed[name]["output"])),
-                f"tool {name!r} of {self._path}",
-            )
-            for name in choice.names(name for name in listed if name not in own)
-        }
+        tools: dict[str, Tool] = {}
+        wrong: list[str] = []
+        for name in choice.names(name for name in listed if name not in own):
+            tool, produced = listed[name], made.get(name, _produced(listed[name]["output"]))
+            where = f"tool {name!r} of {self._path}"
+            try:
+                tools[name] = tool_of_schema(name, tool["description"], tool["input"], choice.kind(name), produced, where)
+            except BadInput as error:
+                wrong.append(str(error))
+        if wrong:
+            raise BadInput("\n".join(wrong))
         _ = self._fresh
         return tools
 
