@@ -4,7 +4,13 @@ Every way into Cairn goes through this package, so the surroundings are fixed he
 project nothing is fixed, and whoever needs a project says so.
 """
 
+import sys
 from pathlib import Path
+
+from flows import interrupt
+
+if Path(sys.argv[0]).name in ("cairn", "-m"):  # a command begins (`-m`: Python still looks for the module it was asked to run)
+    interrupt.while_loading()
 
 from tasks import start
 from tasks.params import BadInput

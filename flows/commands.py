@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,11 +72,24 @@ def run(asked: argparse.Namespace) -> int:
         return _nothing_to_do(plan, steps, start)
     plan.check_closures(step.stage for step in todo)
     _check_champion(plan, part, steps)
-    from flows.pipeline import pipeline
+    _say_surroundings()
+    from flows.server import prefect_api
 
-    pipeline(asked.profile, overrides, first, last, refresh)
+    with prefect_api():
+        from flows.pipeline import pipeline
+
+        pipeline(asked.profile, overrides, first, last, refresh)
     _print_table(_reports(plan) / "summary.json")
     return 0
+
+
+def _say_surroundings() -> None:
+    """Before anything starts: which inherited settings change where things go, and whether the servers that they name are there."""
+    from flows import inherited, reach
+
+    for one in inherited.moving():
+        print(f"cairn: {one}", file=sys.stderr)
+    reach.mlflow()
 
 
 def _check_champion(plan: Any, part: Sequence[str], steps: Sequence[Any]) -> None:
@@ -146,10 +160,12 @@ def _is_current(path: Any, plan: Any, done: Mapping[str, Any]) -> bool:
 
 
 def _render_again(plan: Any, done: Mapping[str, Any]) -> None:
+    from flows import reach
     from flows.promote import promote_candidate
     from flows.run import Run
     from tasks.track import Tracker
 
+    reach.mlflow()
     run = Run(plan, Tracker(plan), time.monotonic())
     promote_candidate(run, done.get("decide"), done.get("merge"))
     run.report(done)
@@ -238,9 +254,19 @@ def methods(asked: argparse.Namespace) -> int:
 
 
 def status(asked: argparse.Namespace) -> int:
-    """cairn status: a dry run of the workspace, and whether DVC agrees."""
+    """cairn status: a dry run of the workspace, and whether DVC agrees; then the settings that it inherits."""
     _look(asked.verify)
+    _print_inherited()
     return 0
+
+
+def _print_inherited() -> None:
+    from flows import inherited
+
+    found = inherited.everything()
+    print("\ninherited settings:" if found else "\nno setting is inherited from the environment or from files of Prefect")
+    for one in found:
+        print(f"  {one}")
 
 
 def _look(verify: bool) -> list[str]:
@@ -266,6 +292,7 @@ def doctor(asked: argparse.Namespace) -> int:
     wrong = versions.differences(plan.settings.project)
     print("\n".join(wrong) or "library versions agree with params/versions.yaml")
     damaged = _look(asked.verify)
+    _print_inherited()
     return 1 if wrong or damaged else 0
 
 
@@ -292,10 +319,12 @@ def search(asked: argparse.Namespace) -> int:
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     from flows.search import check_space, read_search, search_merge
+    from flows.server import prefect_api
 
     wanted = read_search(Path(asked.file))
     check_space(open_plan().settings, wanted)
-    said = search_merge(wanted, write=not asked.no_write)
+    with prefect_api():
+        said = search_merge(wanted, write=not asked.no_write)
     best = ", ".join(f"{name} {value}" for name, value in said["best"].items())
     print(f"\nbest of {said['trials']}: {best}")
     print(f"pass^1 {said['score']:.3f} on the validation problems of the search; all trials: reports/search_merge.csv")
@@ -386,9 +415,11 @@ def _decided(plan: Any) -> tuple[Any, Any]:
 
 def promote(asked: argparse.Namespace) -> int:
     """cairn promote: approval by hand; says what became of it, and ends with 0 when the candidate is champion."""
+    from flows import reach
     from flows.promote import promote_candidate
     from flows.run import Run
 
+    reach.mlflow()
     with Run.open() as run:
         decision, candidate = _decided(run.plan)
         promote_candidate(run, decision, candidate, approved=asked.why)
@@ -399,9 +430,11 @@ def promote(asked: argparse.Namespace) -> int:
 
 def rollback(asked: argparse.Namespace) -> int:
     """cairn rollback: the alias goes back."""
+    from flows import reach
     from flows.promote import rollback as go_back
     from flows.run import Run
 
+    reach.mlflow()
     with Run.open() as run:
         print(f"champion is version {go_back(run, asked.why, asked.to)}")
         _tell_dvc(run.plan)

@@ -8,26 +8,29 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from flows import interrupt
 from tasks import disk
 from tasks.params import BadInput, StageFailed
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """Run a command's main function and turn what it raises into a message and an exit code."""
-    import signal
+    """Run a command's main function and turn what it raises into a message and an exit code. A signal ends the process from here."""
+    interrupt.at_work()
+    try:
+        return _in_words_of_ours(main)
+    finally:
+        if interrupt.happened():  # whatever came back or was raised follows from the signal
+            interrupt.leave()
 
+
+def _in_words_of_ours(main: Callable[[], int]) -> int:
     from tasks.execute import Changed
     from tasks.process import ProcessFailed
 
-    for number in (signal.SIGTERM, signal.SIGINT):  # a terminated run stops its trainings and its server as Ctrl-C does
-        signal.signal(number, _interrupted)
     try:
         code = main()
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        _say("interrupted; what was finished is kept, and the next run goes on from there")
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
@@ -57,13 +60,6 @@ def _disks() -> list[Path]:
     from flows import PROJECT, STATE
 
     return [STATE, PROJECT, *(Path(os.environ[name]) for name in ("PREFECT_HOME", "TMPDIR") if os.environ.get(name))]
-
-
-def _interrupted(*_: object) -> None:
-    from tasks.process import stop_all
-
-    stop_all()
-    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

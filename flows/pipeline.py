@@ -8,10 +8,10 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.interrupt import stopping
 from flows.promote import promote_candidate, settle
 from flows.road import Road, check_part
 from flows.run import Run
-from flows.server import watched
 from tasks import STAGES
 from tasks.base.task import build_base
 from tasks.critique.task import critique_rows
@@ -20,7 +20,6 @@ from tasks.evaluate.task import evaluate_models
 from tasks.filter.task import filter_rows
 from tasks.generate.task import generate_rows
 from tasks.merge.task import merge_models
-from tasks.process import stopping
 from tasks.rl.task import reinforce
 from tasks.sft.task import train_sft
 from tasks.worlds.task import freeze_worlds
@@ -45,7 +44,7 @@ def pipeline(
     run. refresh: stages to compute again even if cached. Returns the identity of each stage's artifact.
     """
     check_part(first, last, refresh)
-    with watched(), stopping(), Run.open(profile, overrides or {}, refresh) as run:
+    with stopping(), Run.open(profile, overrides or {}, refresh) as run:
         run.note(settle(run.plan))
         road = Road(run.plan, first, last)
 

@@ -154,14 +154,22 @@ def _tell_dvc(plan: Plan, done: Mapping[str, Artifact], jobs: Mapping[str, Job],
         what = f"code or params of {', '.join(stale)}" if stale else PIPELINE
         return f"{what} changed during the run: dvc.lock was left as it was"
     old = path.read_text() if path.exists() else None
-    answer = dvc(plan.settings.project, "commit", "--force", *stages)
+    try:
+        answer = dvc(plan.settings.project, "commit", "--force", *stages)
+    except BaseException:  # interrupted, and DVC with it, perhaps while it wrote
+        _put_back(path, old)
+        raise
     if answer.returncode:
         said = (answer.stderr or answer.stdout).strip().splitlines()
         return f"DVC could not be brought up to date ({said[-1] if said else 'no message'}); the next `cairn run` tries again"
     if late := behind(plan, done, jobs):
-        path.unlink() if old is None else write_text(path, old)
+        _put_back(path, old)
         return f"something of {', '.join(late)} changed while DVC looked at it: dvc.lock was left as it was"
     return f"dvc.lock updated for {', '.join(stages)}"
+
+
+def _put_back(path: Path, old: str | None) -> None:
+    path.unlink(missing_ok=True) if old is None else write_text(path, old)
 
 
 def _job_now(plan: Plan, stage: str, done: Mapping[str, Artifact]) -> Job:
@@ -175,7 +183,13 @@ def dvc(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run DVC in the project, with this Python first on the path."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     return subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,  # Ctrl-C in a terminal goes to the run alone, which stops DVC
     )
 
 

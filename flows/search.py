@@ -23,16 +23,15 @@ import numpy as np
 from prefect import flow, task
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.interrupt import stopping
 from flows.road import survey
 from flows.run import Run
-from flows.server import watched
 from tasks.artifact import Artifact, lock
 from tasks.cached import STAGE, key, take
 from tasks.execute import Job, Plan, own_process, work_out
 from tasks.fingerprint import Key
 from tasks.merge.task import merge_models
 from tasks.params import BadInput, nearest, read_yaml, validate
-from tasks.process import stopping
 from tasks.settings import PIPELINE, Settings, overlay
 
 SPACE = "params/search.yaml"
@@ -123,7 +122,7 @@ def points(search: Search, seed: int, score_of: Callable[[Point], float]) -> Ite
 @flow(name="cairn search", flow_run_name="search: merge", validate_parameters=False)
 def search_merge(search: Search, write: bool = True) -> dict[str, Any]:
     """Try the space; returns the trials, the last comparison and whether the winner was written into the workspace's params."""
-    with watched(), stopping(), Run.open() as run:
+    with stopping(), Run.open() as run:
         plan = run.plan
         inputs = _inputs(plan)
         tried: dict[str, Trial] = {}

@@ -1,48 +1,141 @@
-"""Prefect's own server inside a run: it must not outlive the run, not even one that was killed.
+"""Prefect's server for one run: a child process in a session of its own, so that a terminal's Ctrl-C does not reach it before the run
+has said goodbye.
 
-Without a server of the user's, Prefect starts one as a child process and stops it at a normal end. After `kill -9` it would stay for
-ever. A watchdog, a shell of a few kilobytes, waits on a pipe that closes with this process, and then ends the server.
+It ends when its standard input closes: at the run's end, and also when the run was killed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+import signal
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_MARK = b"prefect.server.api.server:create_app"
+from flows import inherited, reach
+
+START = 180.0
+"""Seconds it may take to start: a fresh database on a busy machine takes long."""
+END = 5.0
+"""Seconds it may take to write down what it was told last."""
 
 
-def _servers() -> list[int]:
-    """Children of this process that are Prefect's in-process servers (Linux; elsewhere none is found and none is watched)."""
-    found = []
-    for listing in Path("/proc/self/task").glob("*/children"):
-        for child in listing.read_text().split():
-            with contextlib.suppress(OSError):
-                if _MARK in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(int(child))
-    return found
+class NoServer(RuntimeError):
+    """Prefect's server could not be started; the message says what it said."""
 
 
-@contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """While the block runs, the servers started by this process end with it, however it ends."""
-    dogs = [
-        subprocess.Popen(
-            ["/bin/sh", "-c", 'read _; kill "$0"', str(server)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={"PATH": os.defpath},
-        )
-        for server in _servers()
-    ]
-    try:
+@contextmanager
+def prefect_api() -> Iterator[None]:
+    """While the block runs, Prefect has a server: the one that its settings name, or one of the run's own.
+
+    Raises BadInput when the one that is named does not answer as a Prefect server.
+    """
+    named = inherited.of_prefect("PREFECT_API_URL")
+    if named is None:
+        with serving(Path(os.environ["PREFECT_HOME"])):
+            yield
+    else:
+        reach.prefect(named)
         yield
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[None]:
+    """While the block runs, this process's flows have a Prefect server of their own. home: its log is written there. Raises NoServer.
+
+    While it starts, Prefect is imported here.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    log, code = home / "server.log", Path(__file__).resolve().parents[1]
+    with log.open("w") as said:
+        server = subprocess.Popen(
+            [sys.executable, "-P", "-m", "flows.server"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            start_new_session=True,
+        )
+    late = threading.Timer(START, server.kill)
+    late.daemon = True
+    late.start()
+    try:
+        url = f"http://127.0.0.1:{_line(server, log)}/api"
+        os.environ["PREFECT_API_URL"] = url
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        _line(server, log)
+        late.cancel()
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
     finally:
-        for dog in dogs:
-            dog.kill()
-            dog.wait()
+        late.cancel()
+        os.environ.pop("PREFECT_API_URL", None)
+        _end(server)
+
+
+def _line(server: subprocess.Popen[bytes], log: Path) -> str:
+    """The next line of what the server tells: its port, then that it answers."""
+    assert server.stdout is not None
+    if line := server.stdout.readline():
+        return line.decode().strip()
+    lines = log.read_text(errors="replace").strip().splitlines()
+    how = "did not start" if server.wait() == -signal.SIGKILL else f"ended with code {server.returncode}"
+    raise NoServer(
+        f"Prefect's own server {how} (it has {START:.0f} s). It said last: {lines[-1] if lines else 'nothing'}. All of it: {log}"
+    )
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    with suppress(OSError):
+        assert server.stdin is not None
+        server.stdin.close()
+    try:
+        server.wait(timeout=END)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+# --- the child -------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Serve until standard input ends. Standard output gets two lines: the port at once, and `ready` when it answers."""
+    import socket
+
+    os.environ |= {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print goes to the log
+
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    print(listening.getsockname()[1], file=lines, flush=True)
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on"))
+
+    def tell() -> None:
+        while not server.started:
+            time.sleep(0.02)
+        print("ready", file=lines, flush=True)
+
+    def leave_with_the_run() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+        time.sleep(END)  # the next lines are for a server that does not end by itself, after its run was killed
+        os._exit(1)
+
+    for work in (tell, leave_with_the_run):
+        threading.Thread(target=work, daemon=True).start()
+    server.run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()

@@ -55,19 +55,23 @@ def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
 
 
 def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is imported here alone: a hit does not pay for it
-    from prefect import flow
+    from flows import reach
+    from flows.server import prefect_api
 
-    from flows.pipeline import TASKS
-    from flows.server import watched
-    from tasks.cached import take
-    from tasks.process import stopping
+    reach.mlflow()
+    with prefect_api():
+        from prefect import flow
 
-    @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
-    def one_stage():  # type: ignore[no-untyped-def]
-        with watched(), stopping():
-            return take(TASKS[stage], run.plan.job(stage, inputs))
+        from flows.interrupt import stopping
+        from flows.pipeline import TASKS
+        from tasks.cached import take
 
-    return one_stage()
+        @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
+        def one_stage():  # type: ignore[no-untyped-def]
+            with stopping():
+                return take(TASKS[stage], run.plan.job(stage, inputs))
+
+        return one_stage()
 
 
 def main() -> int:

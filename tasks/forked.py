@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.params import BadInput
-from tasks.process import ProcessFailed, die_with_parent
+from tasks.process import ProcessFailed, die_with_parent, end_of
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -39,7 +39,7 @@ class _Fork:
         """Wait for the answer. Raises BadInput or ProcessFailed with the words of what the fork raised."""
         self.process.join()
         if not self.answer.exists():
-            raise ProcessFailed(f"a shard's process ended with code {self.process.exitcode} (out of memory?) and left no answer")
+            raise ProcessFailed(f"a shard's process {end_of(self.process.exitcode)} and left no answer")
         kind, said = json.loads(self.answer.read_text())
         self.answer.unlink()
         if kind == "done":

@@ -12,10 +12,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from threading import Event, current_thread, main_thread
+from threading import Event
 from typing import Any
 
 from tasks import disk
@@ -32,32 +32,15 @@ _stopped = Event()
 
 
 def stop_all() -> None:
-    """Kill the children of this process and start no others: an interrupted run does not wait for its trainings (they resume)."""
+    """Kill the trainings of this process and start no others: an interrupted run does not wait for them (they resume)."""
     _stopped.set()
     for child in list(_children):
-        child.kill()
+        _kill(child)
 
 
-@contextmanager
-def stopping() -> Iterator[None]:
-    """While the block runs, SIGTERM stops the trainings before it does what it did. For a flow's body: Prefect puts a handler of its
-    own in place there, which only raises in the main thread, and that one waits for the trainings."""
-    if current_thread() is not main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-
-    def stop(number: int, frame: Any) -> None:
-        stop_all()
-        signal.signal(number, before)
-        signal.raise_signal(number)
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGTERM) is stop:
-            signal.signal(signal.SIGTERM, before)
+def _kill(child: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)  # with its forks: the group is the child's own
 
 
 def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progress: Callable[..., None]) -> dict[str, Any]:
@@ -66,7 +49,7 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
     Curves of an earlier, killed attempt are passed on again (the child rewrites them), so a resumed run logs whole curves.
     """
     if _stopped.is_set():
-        raise ProcessFailed(f"{_name(spec)}: not started, the run was stopped")
+        raise ProcessFailed(f"{_name(spec)}: cancelled before it started")
     scratch = Path(spec["scratch"])
     (scratch / "figures.json").unlink(missing_ok=True)
     (scratch / "spec.json").write_text(json.dumps(spec))
@@ -81,15 +64,18 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
+            start_new_session=True,  # Ctrl-C in a terminal goes to the run alone, which stops the training itself
         )
         _children.add(child)
+        if _stopped.is_set():  # the signal came while it started
+            _kill(child)
         try:
             error = _pass_on(child, log, progress)
             code = child.wait()
         finally:
             _children.discard(child)
             if child.poll() is None:
-                child.kill()
+                _kill(child)
                 child.wait()
     if code == 0 and (scratch / "figures.json").exists():
         figures: dict[str, Any] = json.loads((scratch / "figures.json").read_text())
@@ -127,18 +113,28 @@ def _pass_on(child: subprocess.Popen[str], log: Callable[..., None], progress: C
     return error
 
 
+def end_of(code: int | None) -> str:
+    """How a process ended, in words, by its exit code (negative: a signal). Only a kill that nobody here sent hints at memory."""
+    if code is None or code >= 0:
+        return f"ended with code {code}"
+    name = {one.value: one.name for one in signal.Signals}.get(-code, f"signal {-code}")
+    return f"was ended by {name}{' (out of memory?)' if -code == signal.SIGKILL else ''}"
+
+
 def _name(spec: Mapping[str, Any]) -> str:
     return f"{spec['stage']}/{spec['method']}{' ' + spec['unit'] if spec.get('unit') else ''}"
 
 
 def _last_words(spec: Mapping[str, Any], scratch: Path, code: int, error: list[str] | None) -> str:
     name = _name(spec)
+    if _stopped.is_set():
+        return f"{name}: cancelled; what it has done so far is kept, and the next run goes on from there"
     if error:
         text = f"{name}: {': '.join(error)}"
     else:
         lines = (scratch / "output.txt").read_text(errors="replace").strip().splitlines()
-        how = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with code {code}"
-        text = f"{name}: its process {how}. It said last: {' | '.join(lines[-3:]) or 'nothing'}. All of it: {scratch / 'output.txt'}"
+        last = " | ".join(lines[-3:]) or "nothing"
+        text = f"{name}: its process {end_of(code)}. It said last: {last}. All of it: {scratch / 'output.txt'}"
     said = disk.in_words(ProcessFailed(text), [scratch])  # libraries have many words for a full one
     return f"{name}: {said}" if said else text
 

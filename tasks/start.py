@@ -94,6 +94,16 @@ _FIXED = (
     "MKL_CBWR",
 )
 _PROJECT_ONLY = ("TMPDIR",)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_given: dict[str, str] = dict(os.environ)
+"""The environment as this process found it."""
+_ours: dict[str, str] = {}
+"""What `fix` wants the environment to be. A process that Cairn started finds it in place: that is not a user's setting."""
+
+
+def given() -> dict[str, str]:
+    """The environment's variables that are not Cairn's own doing."""
+    return {name: value for name, value in _given.items() if _ours.get(name) != value}
 
 
 def fix(project: Path, threads: int = 1) -> Path:
@@ -104,6 +114,9 @@ def fix(project: Path, threads: int = 1) -> Path:
     state = state_root(project)
     if str(project) not in sys.path:
         sys.path.insert(0, str(project))  # a world of the user's lies in the project folder, wherever the command was started
+    _ours.update(surroundings(state, threads), **_without_proxy())
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = _ours[name]
     for name, value in surroundings(state, threads).items():
         if name in _FIXED or name in _PROJECT_ONLY:
             os.environ[name] = value
@@ -112,6 +125,16 @@ def fix(project: Path, threads: int = 1) -> Path:
     with contextlib.suppress(OSError):  # whoever is about to write says so in words (artifact.check_writable)
         Path(os.environ["TMPDIR"]).mkdir(parents=True, exist_ok=True)
     return state
+
+
+def _without_proxy() -> dict[str, str]:
+    """`no_proxy` in both spellings, with the user's hosts and this machine's own names: what runs here (Prefect's server, MLflow's, a
+    model's) is never asked through a proxy, which would look for it on another machine."""
+    named = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")).split(",")
+    hosts = ",".join(dict.fromkeys(host.strip() for host in (*named, *_LOOPBACK) if host.strip()))
+    if "*" in hosts.split(","):
+        hosts = "*"  # understood by everybody only when it stands alone
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def use_own_python(project: Path) -> None:

@@ -267,16 +267,16 @@ def test_two_runs_at_once_compute_each_stage_once(tiny: Project, first: Project)
     assert tiny.identities() == first.identities()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_a_training_and_the_next_run_goes_on(tiny: Project, first: Project, number: signal.Signals) -> None:
-    """The base is trained for an hour if nobody stops it; the run ends at once, with 130 and without a traceback."""
+def test_a_signal_stops_a_training_and_the_next_run_goes_on(tiny: Project, first: Project) -> None:
+    """The base is trained for an hour if nobody stops it; the run ends at once, with 130 and without a traceback (Ctrl-C in a terminal:
+    tests/flows/test_interrupt.py)."""
     command = [sys.executable, "-m", "flows.cli", "run", "--to", "filter"]
     process = subprocess.Popen(
         [*command, "--set", "base.tiny_qwen3.steps=20000"],
         cwd=tiny.folder, env=tiny.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     wait_for(lambda: list((tiny.folder / ".cairn/work").glob("*/scratch/spec.json")) != [])
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130, said
     assert "Traceback" not in said, said

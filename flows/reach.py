@@ -1,0 +1,156 @@
+"""Whether a server that the settings name can be used: asked once, before anything starts, and told within seconds.
+
+A library that meets a dead server tries again for minutes, and one that meets a login page says something about JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit
+
+from flows.inherited import Setting, of_prefect, shown
+from tasks.params import BadInput
+
+PATIENCE = 8.0
+"""Seconds that a server has to answer, looking up its name included."""
+
+
+def prefect(named: Setting) -> None:
+    """Raise BadInput unless the URL is that of a Prefect server of our major version that lets us in."""
+    without = "Start that server or mend the URL; without this setting a run starts a Prefect server of its own."
+    url = named.value.rstrip("/")
+    _check_url(named, url, ("http", "https"), without)
+    headers = {}
+    if key := of_prefect("PREFECT_API_KEY"):
+        headers["Authorization"] = f"Bearer {key.value}"
+    elif auth := of_prefect("PREFECT_API_AUTH_STRING"):
+        import base64
+
+        headers["Authorization"] = f"Basic {base64.b64encode(auth.value.encode()).decode()}"
+    insecure = of_prefect("PREFECT_API_TLS_INSECURE_SKIP_VERIFY")
+    verify = not (insecure and insecure.value.lower() in ("1", "true", "yes"))
+    cloud = str(urlsplit(url).hostname).endswith("prefect.cloud")  # of every version, and does not say which
+    answer = _asked(named, without, lambda: _get(f"{url}/{'health' if cloud else 'admin/version'}", headers, verify))
+    if answer.status_code in (401, 403):
+        raise _refusal(named, f"it answers {answer.status_code}: set PREFECT_API_KEY or PREFECT_API_AUTH_STRING", without)
+    theirs = _json(answer)
+    if cloud and answer.status_code == 200:
+        return
+    if answer.status_code != 200 or not isinstance(theirs, str):
+        raise _refusal(named, f"{_what(answer)}, not a Prefect server's version (does the URL end in /api?)", without)
+    _same_major(named, "Prefect", theirs, version("prefect"), without)
+
+
+def mlflow() -> None:
+    """Raise BadInput when MLFLOW_TRACKING_URI or MLFLOW_REGISTRY_URI is inherited and cannot be used."""
+    from flows.inherited import everything
+
+    for named in everything():
+        if named.name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            _mlflow(named)
+
+
+def _mlflow(named: Setting) -> None:
+    without = f"Start that server or mend the URI; without it (`unset {named.name}`) everything is recorded in .cairn/mlflow.db."
+    scheme = urlsplit(named.value).scheme
+    if scheme in ("http", "https"):
+        _mlflow_server(named, named.value.rstrip("/"), without)
+    elif scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+        _check_url(named, named.value, (scheme,), without)
+        parts = urlsplit(named.value)
+        port = parts.port or {"postgresql": 5432, "mysql": 3306}.get(scheme.partition("+")[0], 1433)
+        _asked(named, without, lambda: _connect(str(parts.hostname), port))
+
+
+def _mlflow_server(named: Setting, url: str, without: str) -> None:
+    _check_url(named, url, ("http", "https"), without)
+    headers, given = {}, os.environ
+    if token := given.get("MLFLOW_TRACKING_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
+    elif user := given.get("MLFLOW_TRACKING_USERNAME"):
+        import base64
+
+        both = f"{user}:{given.get('MLFLOW_TRACKING_PASSWORD', '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(both.encode()).decode()}"
+    insecure = given.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
+    verify = given.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not insecure
+    question = f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=cairn"
+    answer = _asked(named, without, lambda: _get(question, headers, verify))
+    if answer.status_code in (401, 403):
+        login = "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        raise _refusal(named, f"it answers {answer.status_code}: set {login}", without)
+    said = _json(answer)
+    known = isinstance(said, dict) and (said.get("experiment") or said.get("error_code") == "RESOURCE_DOES_NOT_EXIST")
+    if not known:
+        raise _refusal(named, f"{_what(answer)}, not an MLflow server's answer", without)
+    theirs = _asked(named, without, lambda: _get(f"{url}/version", headers, verify))
+    if theirs.status_code == 200 and theirs.text.strip()[:1].isdigit():  # servers behind a gateway may not say
+        _same_major(named, "MLflow", theirs.text.strip(), version("mlflow"), without)
+
+
+def _check_url(named: Setting, url: str, schemes: tuple[str, ...], without: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in schemes and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise _refusal(named, f"this is no URL; expected {schemes[0]}://host:port/...", without)
+
+
+def _same_major(named: Setting, product: str, theirs: str, ours: str, without: str) -> None:
+    if theirs.partition(".")[0] != ours.partition(".")[0]:
+        raise _refusal(named, f"it is {product} {theirs}, and this project speaks with {product} {ours.partition('.')[0]}", without)
+
+
+def _get(url: str, headers: dict[str, str], verify: Any) -> Any:
+    import httpx
+
+    return httpx.get(url, headers=headers, verify=verify, timeout=PATIENCE, follow_redirects=False)
+
+
+def _connect(host: str, port: int) -> Any:
+    import socket
+
+    with socket.create_connection((host, port), timeout=PATIENCE):
+        return None
+
+
+def _asked(named: Setting, without: str, question: Callable[[], Any]) -> Any:
+    """The answer to a question that may hang anywhere; BadInput when there is none in time."""
+    answer: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answer.append(question())
+        except Exception as error:
+            answer.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    if not answer:
+        raise _refusal(named, f"no answer within {PATIENCE:.0f} s", without)
+    if isinstance(answer[0], Exception):
+        raise _refusal(named, f"nobody answers there ({str(answer[0]) or type(answer[0]).__name__})", without)
+    return answer[0]
+
+
+def _json(answer: Any) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _what(answer: Any) -> str:
+    kind = answer.headers.get("content-type", "").partition(";")[0] or "something"
+    return f"it answers {answer.status_code} with {kind}"
+
+
+def _refusal(named: Setting, why: str, without: str) -> BadInput:
+    return BadInput(f"{named.name}={shown(named.name, named.value)} ({named.origin}): {why}. {without}")
