@@ -71,7 +71,7 @@ SIZES: Mapping[str, Sizes] = {
         "sft.sft": {"epochs": 1, "max_steps": 60, "batch_tokens": 16384, "learning_rate": 2e-4, "warmup": 10}
         | {"optimizer": "adamw", "log_every": 1, "save_every": 1_000_000, "validation_rows": 0},
         "rl.grpo": {"steps": 8, "lr": 1e-6, "groups": 8, "group_size": 8, "slices": 4, "rows": 64, "max_episode_tokens": 640}
-        | {"screen_problems": 8, "screen_trials": 1, "pool": 8, "validation_problems": 8, "validate_every": 1_000_000},
+        | {"screen_problems": 8, "screen_trials": 1, "pool": 8, "validation_problems": 8, "validate_every": 1_000_000, "max_lost": 1.0},
     },
     "road": {
         "base.tiny_qwen3": {"layers": 7, "width": 768, "heads": 12, "learning_rate": 1e-3},
@@ -87,7 +87,7 @@ TINY: Mapping[str, Sizes] = {
         **_TOKENIZER,
         "sft.sft": {"max_steps": 5, "batch_tokens": 512, "log_every": 1, "save_every": 1_000_000, "validation_rows": 0},
         "rl.grpo": {"steps": 3, "groups": 2, "group_size": 2, "slices": 2, "screen_problems": 2, "screen_trials": 1, "pool": 2}
-        | {"validation_problems": 2, "validate_every": 3},
+        | {"validation_problems": 2, "validate_every": 3, "max_lost": 1.0},
     },
     "road": {
         "base.tiny_qwen3": {"steps": 4},
@@ -437,7 +437,7 @@ def measure_grpo(proof: Proof, settings: Settings, inputs: Mapping[str, Any]) ->
     seen: list[Played] = []
 
     def run(room: Any, params: GrpoParams, ctx: Context) -> dict[str, Any]:
-        return reinforce(room, params, EveryGroupTrains(params, proof.device, seen), ctx)
+        return reinforce(room, params, EveryGroupTrains(params, proof.device, seen).hooks(), ctx)
 
     if not isinstance(settings.params("rl"), GrpoParams):
         raise BadInput(f"gpu_proof: rl.method = {settings.method('rl')!r}: this measures grpo")

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,15 +241,24 @@ def trainable(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     raise StageFailed("nothing would train: after the method's `prepare` no parameter has requires_grad. Leave some of them free.")
 
 
+def context_of(model: PreTrainedModel) -> int:
+    """Positions of a checkpoint: the most tokens that it was made to read at once."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or sys.maxsize)
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a checkpoint folder: safetensors, JSON and the chat template. The bytes depend on the weights alone.
 
-    StageFailed for a model that still wears an adapter: PEFT would save that alone, and no later stage could load it.
+    StageFailed for weights that are no numbers (a training that diverged), and for a model that still wears an adapter: PEFT would
+    save that alone, and no later stage could load it.
     """
+    import torch
     from transformers.utils import logging
 
     if hasattr(model, "get_base_model"):
         raise StageFailed("the trained model still wears an adapter. A method that puts one in by `prepare` merges it by `finish`.")
+    if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+        raise StageFailed("the training diverged: weights are NaN or infinite, so nothing was kept. Lower the learning rate.")
     logging.disable_progress_bar()  # Cairn reports progress itself
     model.config._name_or_path = ""
     tokenizer.name_or_path = ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.agents import Turn
 from tasks.llm import Message
 from tasks.llm.decoding import Decoder, Row
-from tasks.models import END, parse_turn, prompt_ids, suffix_ids
+from tasks.models import END, context_of, parse_turn, prompt_ids, suffix_ids
 from tasks.prompts import check_prompt, system_message
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class CheckpointAgent:
 
     prompt: what the system message carries (`tasks.prompts`). temperature: 0 is greedy; log-probabilities are then those at
     temperature 1. max_turn_tokens: produced ids of one turn; max_episode_tokens: ids of a conversation, read and produced
-    (448 in our measurements keeps one babbling episode from padding all others). Reaching either ends the conversation with
-    `max_tokens`.
+    (448 in our measurements keeps one babbling episode from padding all others), and never more than the model has positions. Reaching
+    any ends the conversation with `max_tokens`.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class CheckpointAgent:
         self.name, self.capacity = name, rows
         self._tokenizer, self._prompt = tokenizer, prompt
         self._temperature, self._max_turn = temperature, max_turn_tokens
-        self._decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), rows, max_episode_tokens)
+        most = min(max_episode_tokens, context_of(model))
+        self._decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), rows, most)
         self._talks: dict[str, _Talk] = {}
         self._names: dict[Row, str] = {}
         self._systems: dict[str, str] = {}

@@ -32,7 +32,8 @@ from tasks import rows
 from tasks.context import Context, seed_of
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, model_lines, write_csv
-from tasks.params import BadInput
+from tasks.lost import counted, too_many, unheard
+from tasks.params import BadInput, StageFailed
 from tasks.params import Params as Base
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Params(Base):
     rows: int = Field(128, ge=1, le=4096, description="conversations that a checkpoint plays at once")
     max_turn_tokens: int = Field(96, ge=1, description="tokens of one assistant turn")
     max_episode_tokens: int = Field(448, ge=16, description="tokens of a conversation, read and produced; real prompts need more")
+    max_lost: float = Field(
+        0.9, ge=0, le=1, description="stop when a larger share of a model's trials ends before its first answer, or by human or tools"
+    )
     dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$", description="of the weights while they play")
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap samples of an interval")
 
@@ -218,4 +222,8 @@ def _trials(
         max_steps=params.max_steps,
         progress=lambda done, total, _: ctx.progress(done, total, f"{model} in {world.name} ({which})"),
     )
+    if which != "baseline":
+        lost = counted(unheard(one, params.max_turn_tokens) for one in played)
+        if wrong := too_many(lost, len(played), params.max_lost):
+            raise StageFailed(f"evaluate: {model} in {world.name} ({which}): {wrong}")
     return [{"model": model, "set": which, **rows.trajectory_row(one)} for one in played]

@@ -32,13 +32,15 @@ from tasks.context import Context
 from tasks.filter import Inputs
 from tasks.filter.core.splits import STRICTNESS, resplit, straddling
 from tasks.filter.core.waterfall import Bar, Check, flow, write_bars
-from tasks.params import BadInput
+from tasks.params import BadInput, StageFailed
 
 TITLE = "Rejection sampling: verifier, policy, critics, duplicates, lineage"
 PAPER = ""
 SLUG = ""
 
-_MARKED_BY = ("traj_id", "problem_id", "world", "split", "lineage", "messages", "state", "outputs", "required", "policy")
+_MARKED_BY = ("traj_id", "problem_id", "world", "split", "lineage", "messages", "stop", "state", "outputs", "required", "policy")
+UNFINISHED = ("max_tokens", "parse_error")
+"""How conversations stop whose last turn was cut or cannot be read; the verifier may pass one, and nobody should learn half a turn."""
 _READ = pa.schema([rows.TRAJECTORY.field(name) for name in _MARKED_BY])
 _WRITTEN = pa.schema([rows.TRAJECTORY.field(name) for name in ("traj_id", "problem_id", "calls")])
 _WANTED = pa.schema([rows.BLUEPRINT.field(name) for name in ("problem_id", "status", "actions")])
@@ -68,7 +70,23 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     rows.write_rows(ctx.out / "dataset.parquet", rows.DATASET, _marked(source, marks, scores))
     write_bars(ctx.out / "waterfall.csv", marks.bars)
     ctx.progress(len(table), len(table), "trajectories marked")
-    return _figures(table, marks)
+    counts = figures(table, marks)
+    check_kept(marks, counts)
+    return counts
+
+
+def check_kept(marks: Marks, counts: Mapping[str, Any]) -> None:
+    """Stop when a split of which there were rows has none left: nothing could be trained, or nobody could tell how well."""
+    for split in ("train", "validation"):
+        if (offered := marks.splits.count(split)) and not counts["kept_by_split"].get(split):
+            reasons = Counter(reason for reason, own in zip(marks.reasons, marks.splits, strict=True) if own == split)
+            why = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+            raise StageFailed(
+                f"filter: none of {offered} rows of the {split} split is kept ({why}). Generate more or better rows, or ask for less "
+                "(policy, writes, min_score)."
+            )
+    if not counts["kept"]:
+        raise StageFailed(f"filter: {counts['rows']} rows came in and none is kept; generate has to make some first.")
 
 
 class Marks(NamedTuple):
@@ -174,6 +192,7 @@ def _checks(
         Check("split", "lineage", lambda left: {index for index in left if stricter[index]}),
         *(Check("verifier", f"failed_{part}", lacks(part)) for part in ("state", "outputs", "required")),
     ]
+    checks.append(Check("verifier", "unfinished", lambda left: {index for index in left if table[index]["stop"] in UNFINISHED}))
     if params.policy:
         checks.append(Check("policy", "policy", lacks("policy")))
     if params.writes:
@@ -205,7 +224,8 @@ def _marked(source: Path, marks: Marks, scores: Mapping[str, float]) -> Iterator
         yield {**row, "split": split, "keep": not reason, "score": scores.get(row["traj_id"], 0.0), "reason": reason}
 
 
-def _figures(table: Sequence[Mapping[str, Any]], marks: Marks) -> dict[str, Any]:
+def figures(table: Sequence[Mapping[str, Any]], marks: Marks) -> dict[str, Any]:
+    """Counts by reason, which add up to the rows."""
     kept = Counter(split for split, reason in zip(marks.splits, marks.reasons, strict=True) if not reason)
     return {
         "rows": len(table),

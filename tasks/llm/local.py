@@ -4,7 +4,6 @@ read."""
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from tasks.llm import Message, Request
 from tasks.llm.answers import THINK
 from tasks.llm.decoding import Decoder, Row
-from tasks.models import END, load, parse_turn, plain
+from tasks.models import END, context_of, load, parse_turn, plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,7 +46,7 @@ class LocalClient:
         model, tokenizer = self._loaded
         texts = [_prompt(tokenizer, request) for request in requests]
         prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+        context = context_of(model)
         limits = [min(request.max_tokens, context - len(ids)) for ids, request in zip(prompts, requests, strict=True)]
         most = max(len(ids) + max(limit, 0) for ids, limit in zip(prompts, limits, strict=True))
         decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), min(ROWS, len(requests)), min(most + 1, context))

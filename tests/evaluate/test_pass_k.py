@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tasks.evaluate import Inputs
 from tasks.evaluate.pass_k import BASELINES, Params, draw, run
 from tasks.execute import sharded
 from tasks.llm.roles import maker
-from tasks.params import BadInput
+from tasks.params import BadInput, StageFailed
 from tasks.worlds.retail import Retail
 from tasks.worlds.runtime import World
 from tests.rollout import tiny
@@ -96,6 +97,29 @@ def test_it_plays_counts_and_reports(folders: Path, tmp_path: Path) -> None:
         "problems.parquet",
         "trials.parquet",
     ]
+
+
+@pytest.mark.parametrize("cap", [32, 46])
+def test_trials_that_end_at_the_cap_before_the_first_answer_stop_it(folders: Path, tmp_path: Path, cap: int) -> None:
+    """No room at all, or for a few tokens of a first turn: what is measured then is the cap, not the model."""
+    small = SMALL.model_copy(update={"max_episode_tokens": cap, "max_turn_tokens": 90})
+    with pytest.raises(StageFailed, match=r"evaluate: base in retail \(test\): 14 of 14 conversations .* max_episode_tokens"):
+        run(inputs(folders), small, context(folders, tmp_path))
+
+
+def test_a_model_that_only_babbles_is_measured_and_one_nobody_talks_to_is_not(folders: Path, tmp_path: Path) -> None:
+    """Turns cut at their own limit are the model's fault and count as failures (`test_it_plays_counts_and_reports`); a silent human
+    is not."""
+
+    class Silent:
+        name, revision = "silent", "1"
+
+        def complete(self, requests: Sequence[Any]) -> list[dict[str, Any]]:
+            return [{"role": "assistant", "content": ""} for _ in requests]
+
+    ctx = replace(context(folders, tmp_path), role=lambda name, world="": Silent())
+    with pytest.raises(StageFailed, match=r"14 of 14 conversations .* the simulated human said nothing"):
+        run(inputs(folders), SMALL, ctx)
 
 
 def test_gate_problems_are_fresh_and_follow_the_candidate(folders: Path, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tasks.filter.core.splits import resplit, straddling, strictest
 from tasks.filter.core.waterfall import Check, flow, write_bars
-from tasks.filter.rejection_sampling import Params, content_hash, mark
-from tasks.params import BadInput, validate
+from tasks.filter.rejection_sampling import Params, check_kept, content_hash, figures, mark
+from tasks.params import BadInput, StageFailed, validate
 from tests.critique.conversations import good, hasty
 
 KNOWN = {"shop": {"u1": "train", "u2": "train", "u3": "validation", "u4": "test"}}
@@ -21,7 +21,7 @@ KNOWN = {"shop": {"u1": "train", "u2": "train", "u3": "validation", "u4": "test"
 
 def row(name: str, lineage: tuple[str, ...] = ("u1",), words: str = "", **columns: Any) -> dict[str, Any]:
     """What marking a trajectory needs; passes every check unless columns say otherwise."""
-    passed = {"state": 1, "outputs": 1, "required": 1, "policy": 1.0}
+    passed = {"stop": "user_stop", "state": 1, "outputs": 1, "required": 1, "policy": 1.0}
     about = {"traj_id": name, "problem_id": f"p{name}", "world": "shop", "split": "train", "lineage": list(lineage)}
     return {**about, **passed, "hash": words or name, **columns}
 
@@ -35,7 +35,7 @@ def test_worked_example(tmp_path: Path) -> None:
 
     a kept; b wrong state and broken policy: state comes first; c outputs; d required; e policy; f repeats a's words;
     g is of a test user; h shares user u2 with i, which also concerns the validation user u3, so i is validation and h straddles.
-    Left after each check: 9, -1 test 8, -1 lineage 7, -1 state 6, -1 outputs 5, -1 required 4, -1 policy 3, -1 duplicate 2.
+    Left after each check: 9, -1 test 8, -1 lineage 7, -1 state 6, -1 outputs 5, -1 required 4, -0 unfinished 4, -1 policy 3, -1 duplicate 2.
     """
     table = [
         row("a", words="same"),
@@ -53,7 +53,7 @@ def test_worked_example(tmp_path: Path) -> None:
         "", "failed_state", "failed_outputs", "failed_required", "policy", "duplicate", "test_split", "lineage", "",
     ]  # fmt: skip
     assert marks.splits == ["train"] * 6 + ["test", "train", "validation"]
-    assert [bar.kept for bar in marks.bars] == [9, 8, 7, 6, 5, 4, 3, 2]
+    assert [bar.kept for bar in marks.bars] == [9, 8, 7, 6, 5, 4, 4, 3, 2]
     assert marks.straddling == 1
     write_bars(tmp_path / "waterfall.csv", marks.bars)
     lines = (tmp_path / "waterfall.csv").read_text().splitlines()
@@ -103,6 +103,33 @@ def test_the_order_of_rows_does_not_matter(order: list[int]) -> None:
     wanted = dict(zip((line["traj_id"] for line in table), reasons(table), strict=True))
     shuffled = [table[index] for index in order]
     assert dict(zip((line["traj_id"] for line in shuffled), reasons(shuffled), strict=True)) == wanted
+
+
+@pytest.mark.parametrize("stop", ["max_tokens", "parse_error"])
+def test_a_conversation_whose_last_turn_is_none_is_not_kept_though_the_verifier_passes_it(stop: str) -> None:
+    table = [row("a"), row("b", stop=stop), row("c", stop=stop, required=0), row("d", stop="hand_over")]
+    assert reasons(table) == ["", "unfinished", "failed_required", ""]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ([row("a"), row("b", ("u3",), state=0), row("c", ("u3",), policy=0.5)], r"none of 2 rows of the validation split is kept \(failed_state 1, policy 1\)"),
+        ([row("a", state=0), row("b", ("u3",))], r"none of 1 rows of the train split is kept \(failed_state 1\)"),
+        ([row("a", ("u4",))], "1 rows came in and none is kept"),
+        ([], "0 rows came in and none is kept"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_leaves_a_split_empty_says_why(table: list[dict[str, Any]], said: str) -> None:
+    marks = mark(table, KNOWN, {}, {}, Params())
+    with pytest.raises(StageFailed, match=said):
+        check_kept(marks, figures(table, marks))
+
+
+def test_a_split_of_which_there_was_no_row_is_not_missed() -> None:
+    table = [row("a")]
+    marks = mark(table, KNOWN, {}, {}, Params())
+    check_kept(marks, figures(table, marks))
 
 
 def test_a_detour_drops_when_the_writes_are_asked_for() -> None:

@@ -107,12 +107,6 @@ def test_a_killed_run_continues_to_the_same_bytes(inputs: Inputs, tmp_path: Path
     assert [bool(line["validation"]) for line in lines] == [True, False, True, False, True]
 
 
-def test_without_steps_the_start_is_the_result(inputs: Inputs, tmp_path: Path) -> None:
-    figures = reinforce(inputs, PARAMS.model_copy(update={"steps": 0}), Grpo(PARAMS).hooks(), context(tmp_path))
-    assert figures["best_step"] == 0 and figures["reward_first"] is None
-    assert digest(tmp_path / "out" / "model")["model.safetensors"] == digest(inputs.sft / "model")["model.safetensors"]
-
-
 def test_groups_without_spread_and_broken_humans_train_nothing(inputs: Inputs, tmp_path: Path) -> None:
     """GRPO proper: no outcome differs, so every group is dropped and the weights stay; half of the humans hang up at once."""
 
@@ -123,12 +117,60 @@ def test_groups_without_spread_and_broken_humans_train_nothing(inputs: Inputs, t
             return [{"role": "assistant", "content": "Hello." if request.seed % 2 else ""} for request in requests]
 
     ctx = context(tmp_path, role=lambda name, world_name="": Broken())
-    figures = reinforce(inputs, PARAMS.model_copy(update={"steps": 2}), Grpo(PARAMS).hooks(), ctx)
+    two = PARAMS.model_copy(update={"steps": 2, "min_trained": 0.0})
+    figures = reinforce(inputs, two, Grpo(PARAMS).hooks(), ctx)
     assert figures["groups_dropped"] == figures["groups_played"] == 4 and figures["tokens_trained"] == 0
     assert 0 < figures["conversations_left_out"] < 16
     assert figures["conversations_lost_by"]["human"] == figures["conversations_left_out"]
     state = tmp_path / "scratch" / "steps" / "2" / "model.safetensors"
     assert state.read_bytes() == (inputs.sft / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_run_whose_groups_all_agree_stops_as_soon_as_too_few_steps_can_train(inputs: Inputs, tmp_path: Path) -> None:
+    """By hand: of four steps half must train; after the third without a gradient at most one can, and the fourth is not played."""
+    lines: list[int] = []
+    ctx = context(tmp_path, log=lambda name, value, step: lines.append(step) if name == "rl/tokens" else None)
+    with pytest.raises(StageFailed, match=r"in 3 of the first 3 steps no group trained.* min_trained = 0.5 .*mostly unsolved"):
+        reinforce(inputs, PARAMS.model_copy(update={"min_trained": 0.5}), Grpo(PARAMS).hooks(), ctx)
+    assert lines == [1, 2] and not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (
+            {"max_episode_tokens": 32},
+            "12 of 12 conversations ended before their time: the prompt alone fills max_episode_tokens. Raise it",
+        ),
+        ({"max_turn_tokens": 4, "max_lost": 0.5}, r"screening in retail: \d+ of 12 .* cut at max_turn_tokens"),
+    ],
+)
+def test_a_cap_that_ends_nearly_all_conversations_stops_the_run_at_the_screening(
+    inputs: Inputs, tmp_path: Path, how: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(StageFailed, match=said):
+        reinforce(inputs, PARAMS.model_copy(update=how), Grpo(PARAMS).hooks(), context(tmp_path))
+
+
+def test_humans_that_all_hang_up_stop_the_run(inputs: Inputs, tmp_path: Path) -> None:
+    class Silent:
+        name, revision = "silent", "1"
+
+        def complete(self, requests: Sequence[Request]) -> list[Message]:
+            return [{"role": "assistant", "content": ""} for _ in requests]
+
+    silent = context(tmp_path, role=lambda name, world_name="": Silent())
+    with pytest.raises(StageFailed, match=r"12 of 12 conversations .* the simulated human said nothing"):
+        reinforce(inputs, PARAMS, Grpo(PARAMS).hooks(), silent)
+    with pytest.raises(StageFailed, match="no validation conversation in retail says anything about the agent"):
+        reinforce(inputs, PARAMS.model_copy(update={"max_lost": 1.0}), Grpo(PARAMS).hooks(), silent)
+
+
+def test_a_world_without_training_problems_leaves_no_pool(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = World.problems
+    monkeypatch.setattr(World, "problems", lambda self, split, *more: [] if split == "train" else real(self, split, *more))
+    with pytest.raises(StageFailed, match="world retail gave no training problem"):
+        reinforce(inputs, PARAMS, Grpo(PARAMS).hooks(), context(tmp_path))
 
 
 def test_an_adapter_is_trained_kept_merged_and_found_again_after_a_kill(inputs: Inputs, tmp_path: Path) -> None:

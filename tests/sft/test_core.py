@@ -8,6 +8,7 @@ stay out of the denominator.
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ import pytest
 from tasks.models import tiny_qwen3
 from tasks.params import StageFailed
 from tasks.sft.core import optimizer
-from tasks.sft.core.data import IGNORED, Row, batches, collate, load_data
+from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
 from tasks.sft.core.hooks import Hooks, Tokens, total_loss
-from tasks.sft.core.loop import Training
+from tasks.sft.core.loop import Training, check_used
 from tests.models.talks import dataset, tokenizer, worlds
 
 PROMPT = {"tools": "none", "policy": "none"}
@@ -111,6 +112,35 @@ def test_a_row_that_does_not_fit_is_named_not_cut(tmp_path: Path) -> None:
     fitting = load(tmp_path, max_length=limit)
     assert {name: f"{size} tokens" for name, size in sizes.items() if size > limit}.items() <= dict(fitting.dropped).items()
     assert {row.name for row in fitting.train} == {name for name, size in sizes.items() if size <= limit}
+
+
+def test_what_is_left_out_is_counted_by_reason_before_and_after(tmp_path: Path) -> None:
+    """By hand: of ten kept rows one was cut in its last turn and one could not be read; both count as offered, none trains."""
+    from tasks.rows import DATASET, read_table, write_rows
+
+    dataset(tmp_path, 10)
+    rows = read_table(tmp_path / "dataset.parquet", DATASET).to_pylist()
+    rows[0]["stop"], rows[1]["stop"] = "max_tokens", "parse_error"
+    write_rows(tmp_path / "dataset.parquet", DATASET, rows)
+    data = load_data(tmp_path / "dataset.parquet", worlds(tmp_path / "worlds"), tokenizer(), PROMPT, 2048, lambda row: 1.0)
+    assert (len(data.train), len(data.validation)) == (6, 2)
+    assert data.dropped_by() == {"its last turn was cut or cannot be read": 2}
+    assert data.offered == {
+        "train": (8, sum(row.trained for row in data.train)),
+        "validation": (2, sum(row.trained for row in data.validation)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("offered", "stops"), [((10, 100), False), ((20, 100), False), ((21, 100), True), ((10, 201), True), ((10, 200), False)]
+)
+def test_the_share_that_must_train_is_one_of_rows_and_of_tokens(offered: tuple[int, int], stops: bool) -> None:
+    """By hand: ten rows of ten trained tokens each are left; at 0.5 of 21 rows, or of 201 tokens, that is too little."""
+    made = [Row(f"t{n}", [7] * 11, [IGNORED, *[7] * 10], 1.0) for n in range(10)]
+    data = Data(train=made, validation=made[:1], offered={"train": offered, "validation": (1, 10)})
+    with pytest.raises(StageFailed, match=r"min_trained = 0.5") if stops else nullcontext():
+        check_used(data, Training(), 2048)
+    check_used(data, Training(min_trained=0.0), 2048)
 
 
 def test_the_control_draws_as_many_rows_from_all(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_the_same_bytes_again_and_after_a_kill(inputs: Inputs, tmp_path: Path, o
 
 
 def test_hooks_choose_what_trains(inputs: Inputs, tmp_path: Path) -> None:
-    """Frozen parts stay as the base left them; rows that weigh nothing leave the model as it was."""
+    """Frozen parts stay as the base left them; rows that all weigh nothing are refused."""
     import torch
 
     def head_only(model: Any) -> Any:
@@ -107,9 +107,8 @@ def test_hooks_choose_what_trains(inputs: Inputs, tmp_path: Path) -> None:
     base, tuned = models.load(inputs.base / "model")[0].state_dict(), models.load(tmp_path / "a" / "model")[0].state_dict()
     moved = {name for name in base if not torch.equal(base[name], tuned[name])}
     assert moved and all(".layers.1." in name for name in moved)
-    tune(inputs, tmp_path / "b", tmp_path / "sb", Hooks(row_weight=lambda row: 0.0), max_steps=2)
-    still = models.load(tmp_path / "b" / "model")[0].state_dict()
-    assert all(torch.equal(base[name], still[name]) for name in base)
+    with pytest.raises(StageFailed, match="every row of the train split weighs 0"):
+        tune(inputs, tmp_path / "b", tmp_path / "sb", Hooks(row_weight=lambda row: 0.0), max_steps=2)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -145,8 +144,39 @@ def test_a_model_of_which_nothing_trains_is_refused(inputs: Inputs, tmp_path: Pa
 
 
 def test_nothing_to_train_on_says_so(inputs: Inputs, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"no row of the train split is kept and fits 16 tokens"):
+    wanted = (
+        r"0 of 32 kept rows of the train split, with 0 of \d+ trained tokens, fit max_length = 16; .*40 too long.*longest row has 141"
+    )
+    with pytest.raises(StageFailed, match=wanted):
         tune(inputs, tmp_path / "a", tmp_path / "s", max_length=16)
+    with pytest.raises(StageFailed, match="no row of the train split is kept and fits max_length = 16: nothing to train on"):
+        tune(inputs, tmp_path / "b", tmp_path / "s", max_length=16, min_trained=0.0)
+
+
+def test_rows_beyond_the_models_positions_do_not_train(inputs: Inputs, tmp_path: Path) -> None:
+    """max_length is no licence to train where the checkpoint has no positions."""
+    short = tiny()
+    short.config.max_position_embeddings = 64
+    models.save(short, tokenizer(), tmp_path / "base" / "model")
+    with pytest.raises(StageFailed, match=r"0 of 32 kept rows .* fit the model's 64 positions"):
+        tune(Inputs(inputs.worlds, tmp_path / "base", inputs.filter), tmp_path / "a", tmp_path / "s", max_length=2048)
+
+
+def test_a_training_that_nobody_could_judge_is_refused(inputs: Inputs, tmp_path: Path) -> None:
+    dataset(tmp_path, 4)  # the fifth row would be the first of the validation split
+    alone = Inputs(inputs.worlds, inputs.base, tmp_path)
+    with pytest.raises(StageFailed, match=r"no row of the validation split is kept .* validation_rows: 0 trains without"):
+        tune(alone, tmp_path / "a", tmp_path / "s", max_steps=1)
+    assert tune(alone, tmp_path / "b", tmp_path / "s", max_steps=1, validation_rows=0)["final_validation_loss"] is None
+
+
+def test_a_training_that_diverges_leaves_no_model(inputs: Inputs, tmp_path: Path) -> None:
+    def spoilt(model: Any) -> Any:
+        model.get_input_embeddings().weight.data.fill_(float("nan"))
+        return model
+
+    with pytest.raises(StageFailed, match="the training diverged"):
+        tune(inputs, tmp_path / "a", tmp_path / "s", Hooks(finish=spoilt), max_steps=1)
 
 
 def test_a_resume_state_between_two_points_is_refused() -> None:

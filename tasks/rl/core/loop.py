@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 from tasks.agents.checkpoint import CheckpointAgent
 from tasks.context import Context
 from tasks.llm import Client
-from tasks.params import BadInput, nearest
+from tasks.lost import counted, lost_by, too_many
+from tasks.params import BadInput, StageFailed, nearest
 from tasks.rl import Inputs
 from tasks.rl.core import record
 from tasks.rl.core.hooks import Group, Hooks, Screened, as_it_is
@@ -71,7 +72,8 @@ def reinforce(inputs: Inputs, params: LoopParams, hooks: Hooks, ctx: Context) ->
         loop.record = record.read(state)
     if loop.record.step < params.steps and not loop.record.stopped:
         _train(loop, model, state)
-    return record.publish(loop.record, ctx.scratch, ctx.out, loop.screened, params.max_family_fall)
+    figures = record.publish(loop.record, ctx.scratch, ctx.out, loop.screened, params.max_family_fall)
+    return {**figures, "screening_lost_by": dict(sorted(loop.lost.items()))}
 
 
 def _train(loop: Loop, model: PreTrainedModel, state: Path | None) -> None:
@@ -120,6 +122,7 @@ class Loop:
         self.world, self.human, self.tokenizer = world, human, tokenizer
         self.screened: list[Screened] = []
         self.pool: list[Screened] = []
+        self.lost: Counter[str] = Counter()
         self.record = Record()
         self._step = _Step([], [], [])
         self._held_out = world.problems("validation", params.validation_problems, ctx.seed_for("validation"))
@@ -149,17 +152,27 @@ class Loop:
         params = self.params
         problems = self.world.problems("train", params.screen_problems, self.ctx.seed_for("pool"))
 
-        def work(indices: Sequence[int]) -> list[int]:
+        def work(indices: Sequence[int]) -> dict[str, Any]:
             jobs = [(problems[index], trial) for index in indices for trial in range(params.screen_trials)]
-            won = [_won(played) for played in self._play(model, jobs, "screen")]
-            return [sum(won[at : at + params.screen_trials]) for at in range(0, len(won), params.screen_trials)]
+            played = self._play(model, jobs, "screen")
+            won = [_won(talk) for talk in played]
+            solved = [sum(won[at : at + params.screen_trials]) for at in range(0, len(won), params.screen_trials)]
+            return {"solved": solved, "lost": counted(lost_by(talk, params.max_turn_tokens) for talk in played)}
 
         solved: list[int] = []
         for shard in self.ctx.shards("screen", work, list(range(len(problems))), SCREEN_SHARD):
-            solved += shard
+            solved += shard["solved"]
+            self.lost.update(shard["lost"])
             self.ctx.progress(len(solved), len(problems), "problems screened")
+        self._check_lost("screening", self.lost, len(problems) * params.screen_trials)
         self.screened = [Screened(problem, won, params.screen_trials) for problem, won in zip(problems, solved, strict=True)]
         self.pool = choose_pool(self.screened, params.pool)
+        if not self.pool:
+            raise StageFailed(f"rl: world {self.world.name} gave no training problem, so there is nothing to play (screen_problems).")
+
+    def _check_lost(self, what: str, lost: Mapping[str, int], total: int) -> None:
+        if wrong := too_many(lost, total, self.params.max_lost):
+            raise StageFailed(f"rl: {what} in {self.world.name}: {wrong}")
 
     def roll(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, list[Any]]:
         """TRL's rollout_func. What the prompts say is not used: the step's problems are the method's choice."""
@@ -229,6 +242,7 @@ class Loop:
     def after_step(self, step: int, model: PreTrainedModel) -> tuple[bool, bool]:
         """Write the step's line; validate and save where it is due; say whether the entropy alarm ends the run."""
         line = self._line(step)
+        self._check_trained(step, line)
         alarm = self.record.add(line, self._step.groups, self.params.entropy_floor)
         for name, value in line.items():
             self.ctx.log(f"rl/{name}", value, step)
@@ -239,6 +253,18 @@ class Loop:
         if due:
             self.validate(step, model)
         return due, stop
+
+    def _check_trained(self, step: int, line: Mapping[str, float]) -> None:
+        """Stop when too few steps can still have a gradient: the rest of the run would be for nothing."""
+        params = self.params
+        idle = sum(not one["tokens"] for one in (*self.record.lines, line))
+        if params.steps - idle < params.min_trained * params.steps:
+            raise StageFailed(
+                f"rl: in {idle} of the first {step} steps no group trained, and of all {params.steps} a share of min_trained = "
+                f"{params.min_trained:g} must: the {params.group_size} conversations of a problem all ended alike, mostly "
+                f"{'solved' if line['outcome'] > 0.5 else 'unsolved'}. Train longer before (sft), play more of a problem "
+                "(group_size), or with more variety (temperature)."
+            )
 
     def _line(self, step: int) -> dict[str, float]:
         now = self._step
@@ -266,9 +292,14 @@ class Loop:
 
         jobs = [(problem, 0) for problem in self._held_out]
         played = self._play(model, jobs, "validation", temperature=self.params.validation_temperature)
-        counted = [talk for talk in played if _about_agent(talk)]
-        tried = Counter(talk.problem.family for talk in counted)
-        won = Counter(talk.problem.family for talk in counted if _won(talk))
+        self._check_lost("validation", counted(lost_by(talk, self.params.max_turn_tokens) for talk in played), len(played))
+        about_agent = [talk for talk in played if _about_agent(talk)]
+        if not about_agent:
+            raise StageFailed(
+                f"rl: no validation conversation in {self.world.name} says anything about the agent: human or tools failed."
+            )
+        tried = Counter(talk.problem.family for talk in about_agent)
+        won = Counter(talk.problem.family for talk in about_agent if _won(talk))
         families = {family: (won[family], tried[family]) for family in sorted(tried)}
         result = Validation(step, families)
         self.ctx.log("rl/validation", result.rate, step)

@@ -12,7 +12,7 @@ from tasks.params import BadInput, Params
 class LoopParams(Params):
     """The knobs of the loop. "measured" means: on the two built-in worlds with the 0.66 M model."""
 
-    steps: int = Field(40, ge=0, description="optimiser steps; measured: 40 to 50 move the sampled score")
+    steps: int = Field(40, ge=1, description="optimiser steps; measured: 40 to 50 move the sampled score")
     groups: int = Field(8, ge=1, description="problems a step; measured: 8 groups of 8")
     group_size: int = Field(8, ge=2, description="conversations of one problem, G in GRPO")
     lr: float = Field(1e-4, gt=0, le=1e-2, description="learning rate of AdamW; measured: 1e-4 to 2e-4, 3e-4 gained nothing")
@@ -38,6 +38,15 @@ class LoopParams(Params):
     validation_problems: int = Field(96, ge=1, description="problems of the validation split, one sampled conversation each")
     max_family_fall: float = Field(
         0.35, ge=0, le=1, description="a checkpoint whose pass^1 in some family fell by more cannot become the best"
+    )
+    max_lost: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="stop when a larger share of the screening's or a validation's conversations ends for one technical reason",
+    )
+    min_trained: float = Field(
+        0.1, ge=0, le=1, description="least share of the steps in which some group trains; stop when out of reach; 0: none need"
     )
     entropy_floor: float = Field(
         0.2, ge=0, le=1, description="alarm when the entropy of the policy falls below this share of its first value"

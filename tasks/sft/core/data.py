@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,10 @@ BUCKET = 32
 """Batches' worth of rows sorted by length together; ours: little padding, and rows still meet at random."""
 
 
+CUT = ("max_tokens", "parse_error")
+"""How conversations stop whose last turn is none: with an end behind it, half a turn would be learned as a whole one."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One training row. ids: tokens up to its last trained one; labels: the same, IGNORED where not trained; weight >= 0."""
@@ -30,6 +35,11 @@ class Row:
     ids: list[int]
     labels: list[int]
     weight: float
+
+    @property
+    def trained(self) -> int:
+        """How many of its tokens train."""
+        return sum(label != IGNORED for label in self.labels)
 
 
 @dataclass
@@ -40,6 +50,20 @@ class Data:
     validation: list[Row] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
     proven_turns: int = 0
+    offered: dict[str, tuple[int, int]] = field(default_factory=lambda: {"train": (0, 0), "validation": (0, 0)})
+    """split -> kept rows and their trained tokens, before any was left out"""
+    longest: int = 0
+    """tokens of the longest kept row, up to its last trained one"""
+
+    def offer(self, split: str, tokens: int) -> None:
+        """Count a kept row of `tokens` trained ones, whether or not it can be used."""
+        rows, before = self.offered[split]
+        self.offered[split] = (rows + 1, before + tokens)
+
+    def dropped_by(self) -> dict[str, int]:
+        """How many rows were left out for each reason."""
+        kinds = Counter("too long" if reason.endswith(" tokens") else reason for _, reason in self.dropped)
+        return dict(sorted(kinds.items()))
 
 
 def load_data(
@@ -55,8 +79,9 @@ def load_data(
 
     unfiltered: draws as many train rows from all of them instead, kept or not (the control; validation stays as it is).
 
-    Every row of the file is accounted for: not marked to keep, of the test split, without a turn, longer than max_length
-    tokens, or used. Raises MaskError naming the row whose tokens are not what a server would read and the assistant produce.
+    Every row of the file is accounted for: not marked to keep, of the test split, ended by a turn that is none, without a turn,
+    longer than max_length tokens, or used. Raises MaskError naming the row whose tokens are not what a server would read and the
+    assistant produce.
     """
     systems = {name: system_message(world, prompt) for name, world in load_all(worlds).items()}
     rows = read_table(path, DATASET).drop_columns(["turns"]).to_pylist()
@@ -65,13 +90,21 @@ def load_data(
         everything = [row for row in rows if row["split"] == "train"]
         train = unfiltered.sample(everything, sum(row["split"] == "train" for row in used))
         used = train + [row for row in used if row["split"] == "validation"]
+    data = Data()
+    for row in used:
+        if row["stop"] in CUT:
+            data.offer(row["split"], 0)
+            data.dropped.append((row["traj_id"], "its last turn was cut or cannot be read"))
+    used = [row for row in used if row["stop"] not in CUT]
     talks = [[message_of(message) for message in row["messages"]] for row in used]
     rendered = render_many(tokenizer, [(systems[row["world"]], talk) for row, talk in zip(used, talks, strict=True)])
     names = [row["traj_id"] for row in used]
     examples = map(Example, names, [systems[row["world"]] for row in used], talks, rendered)
-    data = Data(proven_turns=prove_masks(tokenizer, examples))
+    data.proven_turns = prove_masks(tokenizer, examples)
     for row, tokens in zip(used, rendered, strict=True):
         end = max((index + 1 for index, trained in enumerate(tokens.mask) if trained), default=0)
+        data.offer(row["split"], sum(tokens.mask))
+        data.longest = max(data.longest, end)
         if reason := "no assistant turn" if not end else f"{end} tokens" if end > max_length else "":
             data.dropped.append((row["traj_id"], reason))
             continue

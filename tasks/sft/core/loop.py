@@ -11,7 +11,7 @@ import csv
 import os
 import shutil
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from tasks import models
 from tasks.context import Context
-from tasks.params import BadInput, Params
+from tasks.params import BadInput, Params, StageFailed
 from tasks.sft import Inputs
 from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
@@ -43,6 +43,9 @@ class Training(Params):
     warmup: int = Field(20, ge=0, le=100_000, description="steps of linear warm-up; ours")
     batch_tokens: int = Field(1024, ge=16, le=10_000_000, description="tokens a step, padding included; ours: steps are scarce")
     max_length: int = Field(2048, ge=16, le=1_000_000, description="tokens; a longer row is left out and named, never cut")
+    min_trained: float = Field(
+        0.5, ge=0, le=1, description="stop when a smaller share of the kept rows, or of their trained tokens, fits max_length; ours"
+    )
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decay of matrices; ours")
     max_norm: float = Field(1.0, gt=0, le=1000, description="gradients are clipped to this norm; the usual value")
     max_steps: int = Field(0, ge=0, le=10_000_000, description="steps at most; 0 = all that the epochs give")
@@ -65,7 +68,8 @@ def check(params: Training) -> None:
 def train(inputs: Inputs, params: Training, ctx: Context, hooks: Hooks) -> dict[str, Any]:
     """Fine-tune base/model on the kept rows; leaves model/, curves.csv and dropped.csv (rows left out, with reasons).
 
-    Returns counts and losses (nats a token). Raises BadInput when no row is left to train on. Resumes from ctx.scratch.
+    Returns counts and losses (nats a token). Raises StageFailed when hardly a row is left to train on (`check_used`). Resumes from
+    ctx.scratch.
     """
     import torch
     from transformers import set_seed
@@ -75,9 +79,9 @@ def train(inputs: Inputs, params: Training, ctx: Context, hooks: Hooks) -> dict[
     model, tokenizer = models.load(inputs.base / "model", device=ctx.device)
     path = inputs.filter / "dataset.parquet"
     drawn = ctx.rng("unfiltered") if inputs.unfiltered else None
-    data = load_data(path, inputs.worlds, tokenizer, ctx.prompt, params.max_length, hooks.row_weight, drawn)
-    if not data.train:
-        raise BadInput(f"{path}: no row of the train split is kept and fits {params.max_length} tokens; nothing to train on.")
+    longest = min(params.max_length, models.context_of(model))
+    data = load_data(path, inputs.worlds, tokenizer, ctx.prompt, longest, hooks.row_weight, drawn)
+    check_used(data, params, longest)
     plan = [batch for n in range(params.epochs) for batch in batches(data.train, params.batch_tokens, ctx.rng("batches", n))]
     plan = plan[: params.max_steps or None]
     model = hooks.prepare(model).train()
@@ -85,19 +89,52 @@ def train(inputs: Inputs, params: Training, ctx: Context, hooks: Hooks) -> dict[
     models.save(hooks.finish(model), tokenizer, ctx.out / "model")
     curve = _write_curves(ctx.out / "curves.csv", history)
     _write(ctx.out / "dropped.csv", [("traj_id", "reason"), *data.dropped])
-    trained = [sum(label != IGNORED for label in row.labels) for row in data.train]
     return {
         "rows": len(data.train),
         "validation_rows": len(data.validation),
         "dropped_rows": len(data.dropped),
+        "dropped_by": data.dropped_by(),
         "dropped_first": [f"{name}: {reason}" for name, reason in data.dropped[:5]],
         "proven_turns": data.proven_turns,
         "tokens": sum(len(row.ids) for row in data.train),
-        "trained_tokens": sum(trained),
+        "trained_tokens": sum(row.trained for row in data.train),
         "steps": len(plan),
         "final_loss": next((loss for _, loss, _ in reversed(curve) if loss != ""), None),
         "final_validation_loss": next((loss for _, _, loss in reversed(curve) if loss != ""), None),
     }
+
+
+def check_used(data: Data, params: Training, longest: int) -> None:
+    """Stop (StageFailed) when hardly anything of what the filter kept would train, or nothing would tell how well.
+
+    longest: tokens of a row at most, the smaller of max_length and the model's positions.
+    """
+    said = f"max_length = {params.max_length}" if longest == params.max_length else f"the model's {longest} positions"
+    for split, used in (("train", data.train), ("validation", data.validation)):
+        rows, tokens = data.offered[split]
+        trained = sum(row.trained for row in used)
+        if rows and min(len(used) / rows, trained / max(1, tokens)) < params.min_trained:
+            raise StageFailed(
+                f"sft: {len(used)} of {rows} kept rows of the {split} split, with {trained} of {tokens} trained tokens, fit {said}; "
+                f"at least min_trained = {params.min_trained:g} of both must. Left out: {_said(data.dropped_by())}. "
+                f"The longest row has {data.longest} tokens. Raise max_length, or shorten the prompt (prompt.tools, prompt.policy)."
+            )
+    if not data.train:
+        raise StageFailed(f"sft: no row of the train split is kept and fits {said}: nothing to train on. {WATERFALL}")
+    if not any(row.weight > 0 for row in data.train):
+        raise StageFailed("sft: every row of the train split weighs 0 (the method's row_weight), so nothing would train.")
+    if params.validation_rows and not data.validation:
+        raise StageFailed(
+            f"sft: no row of the validation split is kept and fits {said}, so nothing would tell how well it learns. {WATERFALL} "
+            "validation_rows: 0 trains without."
+        )
+
+
+def _said(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
+
+
+WATERFALL = "data/filter/waterfall.csv says what the filter dropped, and why."
 
 
 def _fit(
