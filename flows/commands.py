@@ -72,6 +72,10 @@ def run(asked: argparse.Namespace) -> int:
         return _nothing_to_do(plan, steps, start)
     plan.check_closures(step.stage for step in todo)
     _check_champion(plan, part, steps)
+    from flows.caps import Caps
+
+    known = {step.stage: step.artifact.identity for step in steps if step.artifact and step.stage in ("worlds", "base")}
+    Caps(plan).check([step.stage for step in todo], **known)
     _say_surroundings()
     from flows.server import prefect_api
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from tasks.settings import PIPELINE
 
 if TYPE_CHECKING:
     from prefect import Task
+
+    from flows.caps import Caps
 
 
 def check_part(first: str, last: str, refresh: Sequence[str], names: Sequence[str] = ("first", "last", "refresh")) -> tuple[str, ...]:
@@ -75,6 +78,13 @@ class Road:
     last: str = STAGES[-1]
     done: dict[str, Artifact] = field(default_factory=dict)
 
+    @cached_property
+    def caps(self) -> Caps:
+        """What has been measured of this run; made when the first stage is about to run."""
+        from flows.caps import Caps
+
+        return Caps(self.plan)
+
     def __call__(self, stage_task: Task[..., dict[str, str]], *inputs: Artifact | None) -> Artifact | None:
         """Run a stage (or find it cached). None when it lies beyond `last`."""
         from tasks.cached import take
@@ -88,6 +98,9 @@ class Road:
             raise BadInput(f"--from {self.first}: stage {stage!r} before it is not cached ({'; '.join(why(self.plan, job))}).")
         if found:
             self.plan.watch(stage, "cached", {"identity": found.identity, "key": found.key})
+        else:
+            known = {name: self.done[name].identity for name in ("worlds", "base") if name in self.done}
+            self.caps.check(STAGES[STAGES.index(stage) : STAGES.index(self.last) + 1], **known)
         self.done[stage] = take(stage_task, job)
         remember(self.plan, job)
         return self.done[stage]

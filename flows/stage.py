@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from flows.guard import guarded
 from tasks import STAGES, start
 from tasks.params import BadInput, nearest
+
+if TYPE_CHECKING:
+    from tasks.execute import Plan
 
 
 def run_stage(stage: str, refresh: bool = False) -> str:
@@ -31,6 +36,7 @@ def run_stage(stage: str, refresh: bool = False) -> str:
             plan.watch(stage, "cached", {"identity": artifact.identity, "key": artifact.key})
         else:
             _check_champion(plan, stage)
+            check_caps(plan, stage, job.inputs)
             artifact = _compute(run, stage, job.inputs)
         job.check_unchanged()
         if workspace_inputs(plan, stage) != dict(job.inputs):
@@ -52,6 +58,15 @@ def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
         raise BadInput(
             f"{said}: this would be decided against the wrong one. `cairn champion --settle` writes it anew, then run again."
         )
+
+
+def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:
+    """Hold typical conversations against the caps of this and all later stages, as soon as there is a base to measure them with."""
+    from flows.caps import Caps
+
+    if worlds := inputs.get("worlds"):
+        base = None if stage == "base" else plan.job("base", {"worlds": worlds}).find()
+        Caps(plan).check(STAGES[STAGES.index(stage) :], worlds, base.identity if base else "")
 
 
 def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is imported here alone: a hit does not pay for it

@@ -48,11 +48,12 @@ def counted(reasons: Iterable[str]) -> dict[str, int]:
 
 
 def too_many(lost: Mapping[str, int], total: int, most: float) -> str:
-    """When more than a share `most` of `total` conversations was lost for one reason: how many, why, and what to do; else ""."""
+    """When more than a share `most` of `total` conversations was lost for one reason, or all for want of any room: how many, why,
+    and what to do; else ""."""
     reason = max(lost, key=lambda name: lost[name], default="")
-    if not reason or lost[reason] <= most * total:
+    if not reason or (lost[reason] <= most * total and lost.get(NO_ROOM, 0) < total):
         return ""
-    return f"{lost[reason]} of {total} conversations ended before their time: {REMEDIES[reason]}. (More than max_lost = {most:g}.)"
+    return f"{lost[reason]} of {total} conversations ended before their time: {REMEDIES[reason]}. (max_lost = {most:g})"
 
 
 def _turns(played: Trajectory) -> int:

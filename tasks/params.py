@@ -6,6 +6,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -34,6 +35,22 @@ class Params(BaseModel):
     """Base of every method's params: frozen, complete, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+
+@dataclass(frozen=True)
+class Cap:
+    """A param of a method that limits tokens. A method that has some declares them, so that they are held against typical
+    conversations before anything is paid: `caps(params) -> Sequence[Cap]` in its module.
+
+    param: its name. tokens: its value. of: what it limits: a training row, a conversation (both with the prompt, up to the agent's last
+    turn), or what the agent produces in one turn. share: least share of typical conversations that must stay within it (and of a
+    row's trained tokens); at least one must, always.
+    """
+
+    param: str
+    tokens: int
+    of: Literal["row", "conversation", "turn"]
+    share: float
 
 
 Model = TypeVar("Model", bound=BaseModel)

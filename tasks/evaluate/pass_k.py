@@ -33,7 +33,7 @@ from tasks.context import Context, seed_of
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, model_lines, write_csv
 from tasks.lost import counted, too_many, unheard
-from tasks.params import BadInput, StageFailed
+from tasks.params import BadInput, Cap, StageFailed
 from tasks.params import Params as Base
 
 if TYPE_CHECKING:
@@ -68,6 +68,15 @@ class Params(Base):
     )
     dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$", description="of the weights while they play")
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap samples of an interval")
+
+
+def caps(params: Params) -> tuple[Cap, ...]:
+    """What limits a conversation of a checkpoint."""
+    least = 1 - params.max_lost
+    return (
+        Cap("max_episode_tokens", params.max_episode_tokens, "conversation", least),
+        Cap("max_turn_tokens", params.max_turn_tokens, "turn", least),
+    )
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

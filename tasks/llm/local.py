@@ -44,7 +44,7 @@ class LocalClient:
         if self._loaded is None:
             self._loaded = load(self._folder, self._device, self._dtype)
         model, tokenizer = self._loaded
-        texts = [_prompt(tokenizer, request) for request in requests]
+        texts = [prompt_text(tokenizer, request) for request in requests]
         prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         context = context_of(model)
         limits = [min(request.max_tokens, context - len(ids)) for ids, request in zip(prompts, requests, strict=True)]
@@ -80,7 +80,8 @@ def _answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], request: Req
     return {**message, "finish_reason": finish}
 
 
-def _prompt(tokenizer: PreTrainedTokenizerBase, request: Request) -> str:
+def prompt_text(tokenizer: PreTrainedTokenizerBase, request: Request) -> str:
+    """What the checkpoint reads of a request, in its own chat template."""
     messages = [
         dict(message) if message["role"] == "system" else {**message, "content": plain(message.get("content") or "")}
         for message in request.messages

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from tasks.context import Context
-from tasks.params import BadInput
+from tasks.params import BadInput, Cap
 from tasks.rl import Inputs
 from tasks.rl.core.hooks import Group, Hooks, Screened
 from tasks.rl.core.loop import reinforce
 from tasks.rl.core.params import LoopParams, check_loop
+from tasks.rl.core.params import caps as loop_caps
 from tasks.rl.core.pool import has_spread, in_turn
 from tasks.worlds import Problem, Trajectory
 
@@ -54,6 +55,11 @@ def check(params: Params) -> None:
     check_loop(params)
     if params.clip_high < params.clip_low:
         raise BadInput(f"rl.grpo: clip_high = {params.clip_high} is below clip_low = {params.clip_low}. Allowed: at least clip_low.")
+
+
+def caps(params: Params) -> tuple[Cap, ...]:
+    """The loop's."""
+    return loop_caps(params)
 
 
 @dataclass(frozen=True)

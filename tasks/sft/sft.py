@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.context import Context
+from tasks.params import Cap
 from tasks.sft import Inputs
 from tasks.sft.core import loop
 from tasks.sft.core.hooks import Hooks
@@ -31,6 +32,11 @@ class Params(loop.Training):
 def check(params: Params) -> None:
     """Raise BadInput for combinations that make no sense."""
     loop.check(params)
+
+
+def caps(params: Params) -> tuple[Cap, ...]:
+    """The loop's."""
+    return loop.caps(params)
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def test_each_end_has_its_reason(played: Trajectory, lost: str, not_heard: str) 
 def test_too_many_is_a_larger_share_for_one_reason() -> None:
     """By hand: 9 of 10 are not more than 0.9; 5 and 5 for two reasons are not one reason; reasons without a remedy do not exist."""
     assert too_many({NO_ROOM: 9}, 10, 0.9) == "" == too_many({}, 0, 0.9) == too_many({NO_ROOM: 5, TURN: 5}, 10, 0.5)
+    assert too_many({TURN: 10}, 10, 1.0) == "" != too_many({NO_ROOM: 10}, 10, 1.0)  # nobody wants to play without a word
     assert too_many({NO_ROOM: 1, TURN: 9}, 10, 0.8).startswith("9 of 10 conversations ended before their time: a turn was cut")
     assert counted(["", TURN, NO_ROOM, TURN, ""]) == {TURN: 2, NO_ROOM: 1}
     assert all("max_lost = 0" in too_many({reason: 1}, 1, 0.0) for reason in REMEDIES)

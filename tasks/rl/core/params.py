@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.params import BadInput, Params
+from tasks.params import BadInput, Cap, Params
 
 
 class LoopParams(Params):
@@ -52,6 +52,15 @@ class LoopParams(Params):
         0.2, ge=0, le=1, description="alarm when the entropy of the policy falls below this share of its first value"
     )
     entropy_stop: bool = Field(False, description="stop training at the entropy alarm")
+
+
+def caps(params: LoopParams) -> tuple[Cap, ...]:
+    """What the loop limits in tokens."""
+    least = 1 - params.max_lost
+    return (
+        Cap("max_episode_tokens", params.max_episode_tokens, "conversation", least),
+        Cap("max_turn_tokens", params.max_turn_tokens, "turn", least),
+    )
 
 
 def check_loop(params: LoopParams) -> None:

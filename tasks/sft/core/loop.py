@@ -19,7 +19,7 @@ from pydantic import Field
 
 from tasks import models
 from tasks.context import Context
-from tasks.params import BadInput, Params, StageFailed
+from tasks.params import BadInput, Cap, Params, StageFailed
 from tasks.sft import Inputs
 from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
@@ -63,6 +63,11 @@ def check(params: Training) -> None:
             f"sft: save_every {params.save_every} is not a multiple of log_every {params.log_every}; a resumed run could "
             "not give the same curve."
         )
+
+
+def caps(params: Training) -> tuple[Cap, ...]:
+    """What the loop limits in tokens."""
+    return (Cap("max_length", params.max_length, "row", params.min_trained),)
 
 
 def train(inputs: Inputs, params: Training, ctx: Context, hooks: Hooks) -> dict[str, Any]:

@@ -1,0 +1,322 @@
+"""Token caps against typical conversations, measured before anything is paid.
+
+As soon as there is a tokenizer, some problems of each world are played by its scripts, and the conversations are held against every
+cap that the methods of the coming stages declare (`caps(params)` in a method's module) and against the checkpoint's own positions. A
+world without scripts is measured by its prompt, its ground truths where it has problems, and an allowance for what people say. Nothing
+here enters a key, and a run in which nothing is to do never comes here.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from tasks import methods, models
+from tasks.artifact import write_text
+from tasks.context import Context, seed_of
+from tasks.fingerprint import Key
+from tasks.params import BadInput, Cap
+from tasks.prompts import system_message
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tasks.execute import Plan
+    from tasks.llm import Client, Message, Request
+    from tasks.worlds import Problem
+    from tasks.worlds.runtime import World
+
+PROBLEMS = 24
+"""Problems a world that are played: enough to see a share of 10 %, and half a second."""
+ALLOWANCE = 512
+"""Tokens added for what people say, where no script can say it; ours, about eight lines and replies."""
+FEW = 4
+"""Problems a world on which the stages' own methods are tried with scripts in all roles, to see what a local role is asked."""
+LEAST = 0.5
+"""Share of a local role's questions that must fit its checkpoint with their answers; ours."""
+STEP = 64
+"""Values that are proposed are multiples of this."""
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A typical conversation in tokens: the prompt of its first turn; all up to the agent's last turn; the agent's own; its longest
+    turn."""
+
+    prompt: int
+    whole: int
+    trained: int
+    turn: int
+
+
+@dataclass(frozen=True)
+class Typical:
+    """What was measured in a world, and how, in words."""
+
+    world: str
+    how: str
+    talks: tuple[Talk, ...]
+
+
+@dataclass
+class Caps:
+    """What of a run was held against typical conversations already; one for each process that runs stages."""
+
+    plan: Plan
+    _seen: set[str] = field(default_factory=set)
+
+    def check(self, stages: Sequence[str], worlds: str = "", base: str = "") -> None:
+        """Refuse (BadInput) params with which hardly a row, a conversation or an answer of the coming `stages` would remain.
+
+        worlds, base: identities of the frozen worlds and of the base, "" while one does not exist yet. Each is measured once, the
+        local roles as soon as there are worlds. All that is wrong is said at once, with what was measured and a value that would do.
+        """
+        if not worlds or {worlds, base} <= self._seen | {""}:
+            return
+        settings, folder = self.plan.settings, self.plan.store.view(worlds)
+        wrong = [] if worlds in self._seen else list(_local_refusals(self.plan, stages, folder))
+        if base and any(_declared(settings, stage) for stage in stages):
+            checkpoint = self.plan.store.view(base) / "model"
+            typical = self._measured(worlds, base)
+            wrong += [line for stage in stages for line in refusals(settings, stage, typical, context_of(checkpoint))]
+        if wrong:
+            raise BadInput("\n".join(wrong))
+        self._seen |= {worlds, base}
+
+    def _measured(self, worlds: str, base: str) -> list[Typical]:
+        """`measure`, kept beside the store for the next process: under `dvc repro` every stage is one."""
+        store, shared = self.plan.store, self.plan.settings.shared
+        prompt = shared.prompt.model_dump()
+        own = store.hashes.path(Path(__file__))
+        digest = Key({"worlds": worlds, "base": base, "prompt": prompt, "seed": shared.seed, "code": self.plan.code, "own": own}).digest
+        path = store.state / "typical.json"
+        with suppress(OSError, ValueError, LookupError, TypeError):  # whatever is wrong with it, it can be made again
+            kept = json.loads(path.read_text())
+            if kept["digest"] == digest:
+                return [Typical(world, how, tuple(Talk(*talk) for talk in talks)) for world, how, talks in kept["typical"]]
+        typical = measure(store.view(worlds), store.view(base) / "model", prompt, shared.seed)
+        talks = [(one.world, one.how, [astuple(talk) for talk in one.talks]) for one in typical]
+        write_text(path, json.dumps({"digest": digest, "typical": talks}))
+        return typical
+
+
+def _declared(settings: Settings, stage: str) -> Sequence[Cap]:
+    """The caps that the chosen method of a stage declares."""
+    declare: Callable[..., Sequence[Cap]] = getattr(methods.load(stage, settings.method(stage)), "caps", lambda params: ())
+    return declare(settings.params(stage))
+
+
+def context_of(checkpoint: Path) -> int:
+    """Positions of a checkpoint's folder; 0 when its configuration does not say."""
+    about = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    return int({**about, **about.get("text_config", {})}.get("max_position_embeddings") or 0)
+
+
+def measure(worlds: Path, checkpoint: Path, prompt: Mapping[str, str], seed: int) -> list[Typical]:
+    """Typical conversations of every frozen world in the tokens of a checkpoint, with the system prompt that `prompt` asks for."""
+    from tasks.worlds.runtime import load_all
+
+    tokenizer = _tokenizer(checkpoint)
+    return [_typical(world, tokenizer, prompt, seed) for world in load_all(worlds).values()]
+
+
+def _tokenizer(checkpoint: Path) -> Any:
+    """The checkpoint's tokenizer as `tasks.models` needs it for rendering, without transformers, whose import takes seconds."""
+    if not (checkpoint / "tokenizer.json").is_file():
+        return models.load_tokenizer(checkpoint)
+    from tokenizers import Tokenizer
+
+    return SimpleNamespace(backend_tokenizer=Tokenizer.from_file(str(checkpoint / "tokenizer.json")))
+
+
+def _typical(world: World, tokenizer: Any, prompt: Mapping[str, str], seed: int) -> Typical:
+    how, said, more = conversations(world, seed)
+    system = system_message(world, prompt)
+    return Typical(world.name, how, tuple(_talk(tokenizer, system, messages, more) for messages in said))
+
+
+def _talk(tokenizer: Any, system: str, messages: Sequence[Message], more: int) -> Talk:
+    first = next((index for index, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
+    prompt = len(models.prompt_ids(tokenizer, system, messages[:first]))
+    rendered = models.render(tokenizer, system, messages)
+    ends = [index for index, (own, then) in enumerate(pairwise([*rendered.mask, 0]), 1) if own and not then]
+    starts = [index for index, (before, own) in enumerate(pairwise([0, *rendered.mask])) if own and not before]
+    turns = [end - start for start, end in zip(starts, ends, strict=True)]
+    return Talk(prompt, max(ends, default=prompt) + more, sum(turns), max(turns, default=0))
+
+
+def conversations(world: World, seed: int) -> tuple[str, list[list[Message]], int]:
+    """(how they came about, typical conversations without system prompts, tokens to add to each for what is not in them)."""
+    problems = _problems(world, seed)
+    if world.scripts is not None and problems:
+        return f"{len(problems)} conversations that the scripts played", _played(world, problems, seed), 0
+    if problems:
+        return (
+            f"{len(problems)} ground truths and {ALLOWANCE} tokens for what people say",
+            [_truth(world, p) for p in problems],
+            ALLOWANCE,
+        )
+    return f"the prompt and {ALLOWANCE} tokens for a conversation", [[{"role": "user", "content": ""}]], ALLOWANCE
+
+
+def _problems(world: World, seed: int) -> list[Problem]:
+    """As many training problems as the world makes of itself, at most PROBLEMS."""
+    for count in (PROBLEMS, PROBLEMS // 4, 1):
+        try:
+            return world.problems("train", count, seed_of(seed, "typical", world.name))
+        except BadInput:  # a small world, or one whose problems are still to be generated
+            continue
+    return []
+
+
+def _played(world: World, problems: Sequence[Problem], seed: int) -> list[list[Message]]:
+    from tasks.agents.scripted import ClientAgent
+    from tasks.llm import scripted
+    from tasks.rollout import play
+
+    agent = ClientAgent(scripted.client("agent", world, {}, seed), {"tools": "none", "policy": "none"})
+    human = scripted.client("human", world, {}, seed)
+    return [talk.messages for talk in play(world, [(problem, 0) for problem in problems], agent, human, seed=seed)]
+
+
+def _truth(world: World, problem: Problem) -> list[Message]:
+    """A problem as its instruction, its ground truth's calls with their answers, and what had to be said."""
+    from tasks.agents.oracle import script
+
+    actions = script(problem)
+    messages: list[Message] = [{"role": "user", "content": problem.instruction}]
+    for place, (action, result) in enumerate(zip(actions, world.replay(actions).results, strict=True)):
+        function = {"name": action.name, "arguments": dict(action.arguments)}
+        call = {"id": f"call_{place}", "type": "function", "function": function}
+        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": call["id"], "name": action.name, "content": result.content})
+    return [*messages, {"role": "assistant", "content": ". ".join((*problem.outputs, "Done. Anything else?"))}]
+
+
+def refusals(settings: Settings, stage: str, typical: Sequence[Typical], context: int) -> Iterator[str]:
+    """A line for every cap of a stage within which too few typical conversations stay. context: the model's positions, 0 if unknown."""
+    where = f"{stage}.{settings.method(stage)}"
+    for cap in _declared(settings, stage):
+        limit = min(cap.tokens, context or cap.tokens) if cap.of != "turn" else cap.tokens
+        for one in typical:
+            fit = [talk for talk in one.talks if _size(talk, cap) <= limit]
+            share = len(fit) / len(one.talks)
+            if cap.of == "row" and (trained := sum(talk.trained for talk in one.talks)):
+                share = min(share, sum(talk.trained for talk in fit) / trained)
+            if share < cap.share or not fit:
+                said = f"{_measured(one, cap, len(fit), limit)} {_remedy(typical, cap, context)}"
+                yield f"{settings.source}: {where}.{cap.param} = {cap.tokens}: {said}"
+
+
+def _size(talk: Talk, cap: Cap) -> int:
+    return talk.turn if cap.of == "turn" else talk.whole
+
+
+def _measured(one: Typical, cap: Cap, fit: int, limit: int) -> str:
+    sizes = sorted(_size(talk, cap) for talk in one.talks)
+    what = "longest turn" if cap.of == "turn" else "whole conversation"
+    bound = "it" if limit == cap.tokens else f"the checkpoint's {limit} positions"
+    return (
+        f"in world {one.world} {fit} of {len(sizes)} stay within {bound} (measured: {one.how}; the first prompt has "
+        f"{max(talk.prompt for talk in one.talks)} tokens, the {what} {sizes[len(sizes) // 2]} in the middle and {sizes[-1]} at most)."
+    )
+
+
+def _remedy(typical: Sequence[Typical], cap: Cap, context: int) -> str:
+    needed = max(_size(talk, cap) for one in typical for talk in one.talks)
+    value = -(-needed // STEP) * STEP
+    shorter = "shorten the prompt (prompt.tools, prompt.policy)"
+    if cap.of == "turn":
+        return f"{value} would do."
+    if context and needed > context:
+        return f"The checkpoint has {context} positions: {shorter}, or start from a base with more."
+    return f"{min(value, context or value)} would do; or {shorter}."
+
+
+# --- local checkpoints in a role ---------------------------------------------------------------------------------------
+
+
+def _local_refusals(plan: Plan, stages: Sequence[str], worlds: Path) -> Iterator[str]:
+    """A line for every role whose local checkpoint has too few positions for what the coming stages ask of it."""
+    settings = plan.settings
+    asked_by = {key.removeprefix("roles.") for stage in stages for key in plan.stages[stage].settings if key.startswith("roles.")}
+    local = [one for one in settings.shared.players() if one[2].backend == "local" and one[0].partition("/")[0] in asked_by]
+    if not local:
+        return
+    asked, how = _asked(settings, worlds)
+    for name, said, role in local:
+        folder = settings.project / role.path
+        context, requests = context_of(folder), asked.get(name.partition("/")[0], [])
+        if not context or not requests:
+            continue
+        from tasks.llm.local import prompt_text
+
+        tokenizer = models.load_tokenizer(folder)
+        texts = [prompt_text(tokenizer, request) for request in requests]
+        encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        needs = [len(ids) + request.max_tokens for ids, request in zip(encoded, requests, strict=True)]
+        fit = sum(need <= context for need in needs)
+        if fit < LEAST * len(needs):
+            yield (
+                f"{settings.source}: {said}.path = {role.path!r}: the checkpoint has {context} positions, and {fit} of {len(needs)} "
+                f"questions of its role fit with their answers (measured: {how}; the longest needs {max(needs)} tokens). Give the "
+                "role a checkpoint with more positions."
+            )
+
+
+class _Heard:
+    """A scripted client that notes what it is asked."""
+
+    def __init__(self, inner: Client, heard: list[Request]) -> None:
+        self.name, self.revision = inner.name, inner.revision
+        self._inner, self._heard = inner, heard
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        """Answer as the script does."""
+        self._heard += requests
+        return self._inner.complete(requests)
+
+
+def _asked(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]], str]:
+    """Role -> what it is asked, and how that is known: generate and critique run on a few problems with scripts in all roles. Worlds
+    without scripts show the agent's opening question alone."""
+    from tasks.llm import Request
+    from tasks.llm.roles import maker
+    from tasks.worlds.runtime import load_all
+
+    heard: dict[str, list[Request]] = defaultdict(list)
+    found = load_all(worlds)
+    if any(world.scripts is None for world in found.values()):
+        for world in found.values():
+            system = system_message(world, {**settings.shared.prompt.model_dump(), "tools": "none"})
+            heard["agent"].append(Request([{"role": "system", "content": system}], world.schemas(), max_tokens=ALLOWANCE))
+        return heard, f"the prompt and {ALLOWANCE} tokens for a conversation"
+    scripts = {name: {"backend": "scripted", "errors": role.errors, "others": []} for name, role in settings.shared.roles.items()}
+    inner = maker(scripts, worlds, settings.shared.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def run(stage: str, **inputs: Path) -> None:
+            params = settings.params(stage)
+            few = {"problems": FEW} if hasattr(params, "problems") else {}
+            (folder / stage).mkdir()
+            ctx = Context(
+                settings.shared.seed,
+                folder / stage,
+                folder / f"{stage}-scratch",
+                role=lambda role, world="": _Heard(inner(role, world), heard[role]),
+                prompt=settings.shared.prompt.model_dump(),
+            )
+            module = methods.load(stage, settings.method(stage))
+            module.run(module.Inputs(**inputs), params.model_copy(update=few), ctx)
+
+        run("generate", worlds=worlds)
+        run("critique", worlds=worlds, generate=folder / "generate")
+    return heard, f"the stages' own methods on {FEW} problems a world, with scripts in all roles"

@@ -1,0 +1,220 @@
+"""Token caps against typical conversations: what is measured, what is refused and with which value, and that both drivers ask first.
+
+A base here is a tokenizer with a configuration: nothing but these is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows import caps, stage
+from flows.road import Road
+from tasks import STAGES, methods, models
+from tasks.agents.scripted import ClientAgent
+from tasks.artifact import Artifact
+from tasks.execute import Plan
+from tasks.llm import scripted
+from tasks.params import BadInput, Cap
+from tasks.prompts import system_message
+from tasks.rollout import play
+from tasks.settings import Settings, load, overlay
+from tasks.worlds.loading import world_class
+from tasks.worlds.runtime import World, load_all
+from tests.conftest import ROOT
+
+FULL, NONE = {"tools": "full", "policy": "full"}, {"tools": "none", "policy": "none"}
+WRITTEN = ("max_length", "max_episode_tokens", "max_turn_tokens")
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """worlds/ (retail) and base/model."""
+    folder = tmp_path_factory.mktemp("caps")
+    address = "tasks.worlds.retail:Retail"
+    World.build(world_class(address), 40, 0, address).freeze(folder / "worlds" / "retail")
+    world = load_all(folder / "worlds")["retail"]
+    texts = [system_message(world, FULL), *(str(message) for talk in caps.conversations(world, 1)[1] for message in talk)]
+    models.build_tokenizer(texts, 900).save_pretrained(str(folder / "base" / "model"))
+    positions(folder / "base" / "model", 4096)
+    return folder
+
+
+def positions(checkpoint: Path, count: int) -> None:
+    (checkpoint / "config.json").write_text(json.dumps({"model_type": "qwen3", "max_position_embeddings": count}))
+
+
+def settings(prompt: dict[str, str] = FULL, **changes: Any) -> Settings:
+    tree: Any = load(ROOT, "quickstart").tree
+    for key, value in {"prompt": prompt, **{key.replace("__", "."): value for key, value in changes.items()}}.items():
+        tree = overlay(tree, key, value)
+    return Settings(ROOT, tree)
+
+
+def typical(ground: Path, prompt: dict[str, str] = FULL) -> list[caps.Typical]:
+    return caps.measure(ground / "worlds", ground / "base" / "model", prompt, 0)
+
+
+def lines(found: list[caps.Typical], chosen: Settings, context: int = 4096) -> list[str]:
+    return [line for one in STAGES for line in caps.refusals(chosen, one, found, context)]
+
+
+def test_what_is_measured_is_what_sft_would_train_on(ground: Path) -> None:
+    """The same conversations through the tokenizer as transformers loads it: rows end at their last trained token."""
+    (found,) = typical(ground)
+    world = load_all(ground / "worlds")["retail"]
+    tokenizer, system = models.load_tokenizer(ground / "base" / "model"), system_message(world, FULL)
+    agent = ClientAgent(scripted.client("agent", world, {}, 0), NONE)
+    jobs = [(problem, 0) for problem in caps._problems(world, 0)]
+    played = play(world, jobs, agent, scripted.client("human", world, {}, 0), seed=0)
+    rendered = [models.render(tokenizer, system, talk.messages) for talk in played]
+    assert [talk.trained for talk in found.talks] == [sum(one.mask) for one in rendered]
+    assert [talk.whole for talk in found.talks] == [len(one.mask) - one.mask[::-1].index(1) for one in rendered]
+    assert [talk.prompt for talk in found.talks] == [one.mask.index(1) for one in rendered]
+    assert len(found.talks) == caps.PROBLEMS and all(0 < talk.turn <= talk.trained < talk.whole for talk in found.talks)
+
+
+def test_a_full_prompt_is_refused_by_every_stage_it_would_empty_and_the_value_it_names_will_do(ground: Path) -> None:
+    found = typical(ground)
+    assert lines(typical(ground, NONE), settings(NONE)) == []
+    refused = lines(found, settings(sft__sft__max_length=1024))
+    where = ("sft.sft.max_length = 1024", "rl.grpo.max_episode_tokens = 640", "evaluate.pass_k.max_episode_tokens = 640")
+    assert len(refused) == len(where) and all(key in line for key, line in zip(where, refused, strict=True))
+    assert all(f"the first prompt has {max(t.prompt for t in found[0].talks)} tokens" in line for line in refused)
+    value = int(re.findall(r"(\d+) would do", refused[0])[0])
+    mended = {"sft__sft__max_length": value, "rl__grpo__max_episode_tokens": value, "evaluate__pass_k__max_episode_tokens": value}
+    assert lines(found, settings(**mended)) == []
+
+
+@pytest.mark.parametrize("of", ["row", "conversation", "turn"])
+def test_the_share_is_the_caps_own(of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: sizes 10 to 100 in tens, one trained token in each ten. Half of the conversations fit 50, but their tokens are
+    15 of 55: a row needs 0.27 of both. Nobody may ask for less than one conversation."""
+    talks = tuple(caps.Talk(5, 10 * n, n, 10 * n) for n in range(1, 11))
+    found = [caps.Typical("shop", "by hand", talks)]
+
+    def refused(tokens: int, share: float) -> bool:
+        monkeypatch.setattr(methods.load("sft", "sft"), "caps", lambda params: (Cap("max_length", tokens, of, share),))
+        return bool(list(caps.refusals(settings(), "sft", found, 0)))
+
+    assert [refused(50, share) for share in (0.5, 0.51)] == [of == "row", True]
+    assert [refused(50, share) for share in (0.27, 0.28)] == [False, of == "row"]
+    assert (refused(9, 0.0), refused(10, 0.0)) == (True, False)
+
+
+def test_the_checkpoints_own_positions_are_a_cap_too(ground: Path) -> None:
+    found = typical(ground)
+    wide = settings(sft__sft__max_length=8192, rl__grpo__max_episode_tokens=8192, evaluate__pass_k__max_episode_tokens=8192)
+    assert lines(found, wide, 8192) == [] == lines(found, wide, 0)
+    refused = lines(found, wide, 512)
+    assert len(refused) == 3 and all("0 of 24 stay within the checkpoint's 512 positions" in line for line in refused)
+    assert all("a base with more" in line and "would do" not in line for line in refused)
+
+
+def test_a_world_without_scripts_is_measured_by_its_ground_truths_and_one_without_problems_by_its_prompt(ground: Path) -> None:
+    world = load_all(ground / "worlds")["retail"]
+    world.scripts = None
+    tokenizer = caps._tokenizer(ground / "base" / "model")
+    truths = caps._typical(world, tokenizer, FULL, 0)
+    assert f"24 ground truths and {caps.ALLOWANCE} tokens" in truths.how and min(talk.trained for talk in truths.talks) > 0
+    world.families = ()
+    alone = caps._typical(world, tokenizer, FULL, 0)
+    assert alone.how == f"the prompt and {caps.ALLOWANCE} tokens for a conversation"
+    (talk,) = alone.talks
+    assert talk.whole == talk.prompt + caps.ALLOWANCE and (talk.trained, talk.turn) == (0, 0)
+    assert len(lines([alone], settings(sft__sft__max_length=1024))) == 3
+    assert lines([alone], settings(NONE, **{f"{at}": 4096 for at in ("sft__sft__max_length",)}))[0].startswith(
+        "params/pipeline.yaml: rl."
+    )
+
+
+@pytest.mark.parametrize(
+    ("room", "name"), [(one.stage, one.name) for one in methods.everything() if one.stage in ("sft", "rl", "evaluate")]
+)
+def test_every_method_declares_the_caps_it_has(room: str, name: str) -> None:
+    module = methods.load(room, name)
+    params = module.Params()
+    declared = {cap.param: cap.tokens for cap in module.caps(params)}
+    assert declared == {field: getattr(params, field) for field in WRITTEN if field in type(params).model_fields} != {}
+
+
+# --- the drivers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plan(ground: Path, tmp_path: Path) -> Iterator[Plan]:
+    """A plan with a full prompt in whose store worlds and base lie already."""
+    made = Plan.open(settings(sft__sft__max_length=1024), tmp_path / "state", experiment=True)
+    worlds = made.store.record(made.job("worlds", {}).key, made.store.put(ground / "worlds"), {"figures": {}})
+    base = made.job("base", {"worlds": worlds.identity})
+    made.store.record(base.key, made.store.put(ground / "base"), {"figures": {}})
+    yield made
+
+
+def stored(plan: Plan) -> tuple[Artifact, Artifact]:
+    worlds = plan.job("worlds", {}).find()
+    assert worlds is not None
+    base = plan.job("base", {"worlds": worlds.identity}).find()
+    assert base is not None
+    return worlds, base
+
+
+def test_the_flow_refuses_before_generate_runs(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.cached.take", lambda task, job: job.find() or pytest.fail(f"{task.name} ran"))
+    road = Road(plan)
+    worlds = road(SimpleNamespace(name="worlds"))  # type: ignore[arg-type]
+    road(SimpleNamespace(name="base"), worlds)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"sft\.sft\.max_length = 1024: (.|\n)*evaluate\.pass_k\.max_episode_tokens = 640"):
+        road(SimpleNamespace(name="generate"), worlds)  # type: ignore[arg-type]
+
+
+def test_a_stage_of_dvcs_refuses_for_itself_and_all_later_ones(plan: Plan) -> None:
+    worlds, base = stored(plan)
+    with pytest.raises(BadInput, match=r"sft\.sft\.max_length") as generate:
+        stage.check_caps(plan, "generate", {"worlds": worlds.identity})
+    assert len(str(generate.value).splitlines()) == 3
+    with pytest.raises(BadInput, match=r"^params/pipeline.yaml: evaluate\.") as late:
+        stage.check_caps(plan, "evaluate", {"worlds": worlds.identity, "base": base.identity})
+    assert len(str(late.value).splitlines()) == 1
+    stage.check_caps(plan, "base", {"worlds": worlds.identity})  # what it would be measured with is only to be built
+    stage.check_caps(plan, "decide", {})
+
+
+def test_it_is_measured_once_for_all_processes_and_never_when_nothing_is_to_do(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    worlds, base = stored(plan)
+    with pytest.raises(BadInput) as first:
+        caps.Caps(plan).check(STAGES, worlds.identity, base.identity)
+    monkeypatch.setattr(caps, "measure", lambda *_: pytest.fail("measured again"))
+    with pytest.raises(BadInput) as second:
+        caps.Caps(plan).check(STAGES, worlds.identity, base.identity)
+    assert str(first.value) == str(second.value)
+    (plan.store.state / "typical.json").write_text("{")
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        caps.Caps(plan).check(STAGES, worlds.identity, base.identity)
+    monkeypatch.setattr("tasks.cached.take", lambda task, job: job.find())
+    road = Road(plan)
+    road(SimpleNamespace(name="base"), road(SimpleNamespace(name="worlds")))  # type: ignore[arg-type]
+    assert "caps" not in road.__dict__
+
+
+def test_a_local_role_needs_the_positions_for_what_it_is_asked(plan: Plan, ground: Path, tmp_path: Path) -> None:
+    """All roles scripted, on a few problems: a judge of 256 positions cannot read one draft, one of 8,192 reads all."""
+    folder = tmp_path / "judge"
+    models.load_tokenizer(ground / "base" / "model").save_pretrained(str(folder))
+    worlds, _ = stored(plan)
+    role = {"backend": "local", "path": str(folder), "identity": "x"}
+    chosen = replace(plan, settings=Settings(ROOT, overlay(plan.settings.tree, "roles.judge", role)))
+    positions(folder, 8192)
+    caps.Caps(chosen).check(["generate"], worlds.identity)
+    positions(folder, 256)
+    caps.Caps(chosen).check(["sft", "rl"], worlds.identity)  # nobody asks a judge there
+    said = r"roles\.judge\.path = .*the checkpoint has 256 positions, and 0 of \d+ questions of its role fit"
+    with pytest.raises(BadInput, match=said):
+        caps.Caps(chosen).check(["generate"], worlds.identity)
