@@ -19,11 +19,11 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.worlds.adapters import leash
+from tasks.worlds.adapters.answers import Answer, answer_of, clear, whole
 from tasks.worlds.adapters.foreign import SourceFailed
 from tasks.worlds.adapters.server_file import ServerFile, argv
 from tasks.worlds.tools import Refused
@@ -36,22 +36,8 @@ LAST = 400
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a tool of a server answered. texts: its text parts. structured: its JSON value, when it gave one."""
-
-    texts: tuple[str, ...]
-    structured: Any
-
-    def said(self) -> Any:
-        """As the agent reads it: the text, or else the JSON value. Text that is JSON becomes the value, which is shorter."""
-        if not self.texts:
-            return self.structured
-        text = "\n".join(self.texts)
-        with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(text)
-            return value if isinstance(value, dict | list) else text
-        return text
+class ToolFailed(RuntimeError):
+    """A tool failed whose server is well. The message says how."""
 
 
 class Connection:
@@ -67,6 +53,7 @@ class Connection:
         self._client: Any = None
         self._failure: BaseException | None = None
         self._garbage = ""
+        self._waits: asyncio.Future[Any] | None = None
         self._thread = threading.Thread(target=self._live, name=f"mcp {path}", daemon=True)
 
     # --- from outside ------------------------------------------------------------------------------------------------------
@@ -85,21 +72,29 @@ class Connection:
         return self._run(self._list(), "the list of its tools")
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Answer:
-        """Run a tool. Raises Refused with the server's words when it says no, SourceFailed when it does not answer properly."""
+        """Run a tool. Raises Refused when the server says that the arguments are wrong, `ToolFailed` when it answers with another error
+        of the protocol, SourceFailed when it does not answer properly.
+        """
         from mcp import MCPError
         from mcp_types import INVALID_PARAMS
 
         seconds = self._about.call_seconds
         try:
-            result = self._run(self._client.call_tool(name, dict(arguments), seconds), f"tool {name!r}", MCPError)
+            result = self._run(self._answered(name, dict(arguments), seconds), f"tool {name!r}", MCPError)
         except MCPError as error:
             if error.code == INVALID_PARAMS:
-                raise Refused(error.message) from None
+                raise Refused(whole(error.message)) from None
+            if self._alive(error):
+                raise ToolFailed(f"it answered with the error {error.code} of the protocol: {_cut(whole(error.message))}") from None
             self._give_up(self._why(error, seconds), f"tool {name!r}")
-        texts = tuple(part.text if part.type == "text" else f"[{part.type}]" for part in result.content)
-        if result.is_error:
-            raise Refused("\n".join(texts) or "the server says that the call failed")
-        return Answer(texts, result.structured_content)
+        return answer_of(result)
+
+    def _alive(self, error: Any) -> bool:
+        """Whether the server itself answered with this error; the client makes errors of its own when it waits in vain."""
+        from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+
+        closed = error.code == CONNECTION_CLOSED and (self._about.url or error.message == "Connection closed")
+        return error.code != REQUEST_TIMEOUT and not closed
 
     def close(self, wait: bool = True) -> None:
         """End the connection and the server that it started. wait: until it has ended, for at most some seconds."""
@@ -136,6 +131,7 @@ class Connection:
             cache=None,
         ) as client:
             self._client = client
+            client.session.validate_tool_result = _leave_it  # type: ignore[method-assign] # whether an answer fits is looked at by who asked
             self._ready.set()
             await asyncio.Event().wait()  # until it is cancelled
 
@@ -146,7 +142,13 @@ class Connection:
         if self._about.url:
             return streamable_http_client(self._about.url, max_sse_event_size=None)
         command = [sys.executable, "-I", "-S", str(leash.__file__), str(os.getpid()), *argv(self._about.command)]
-        parameters = StdioServerParameters(command=command[0], args=command[1:], cwd=self._path.parent, env=self.environment())
+        parameters = StdioServerParameters(
+            command=command[0],
+            args=command[1:],
+            cwd=self._path.parent,
+            env=self.environment(),
+            encoding_error_handler="replace",  # bytes that are no text end no connection
+        )
         return stdio_client(parameters, errlog=errors)
 
     def environment(self) -> dict[str, str]:
@@ -155,9 +157,27 @@ class Connection:
         return {**passed, "CAIRN_SEAT": str(self.seat)}
 
     async def _heard(self, message: Any) -> None:
-        """A line that is no message comes as an error; it is kept for the one that waits in vain."""
+        """A line that is no message comes as an error; it is kept for the one that waits in vain. One that is an answer, in JSON that
+        Python reads and the client does not, goes to the one that waits: half a character, which servers leave that cut their texts.
+        """
         if isinstance(message, Exception):
             self._garbage = " ".join(str(message).split())
+            answer = _answer_in(message)
+            if answer is not None and self._waits is not None and not self._waits.done():
+                self._garbage = ""
+                self._waits.set_result(answer)
+
+    async def _answered(self, name: str, arguments: dict[str, Any], seconds: float) -> Any:
+        """The result of a tool, as the client gives it or out of what the client could not read."""
+        from mcp_types import CallToolResult
+
+        self._waits = asyncio.get_running_loop().create_future()
+        asked = asyncio.ensure_future(self._client.call_tool(name, arguments, seconds))
+        await asyncio.wait({asked, self._waits}, return_when=asyncio.FIRST_COMPLETED)
+        if self._waits.done() and not asked.done():
+            asked.cancel()
+            return CallToolResult.model_validate(self._waits.result())
+        return asked.result()
 
     async def _list(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -216,6 +236,23 @@ class Connection:
         with contextlib.suppress(OSError):
             return " ".join((self.seat / "stderr.txt").read_text(errors="replace")[-LAST:].split())
         return ""
+
+
+async def _leave_it(name: str, result: Any) -> None:
+    """In place of the client's own look at an answer, which takes one that does not fit for a failure of the connection."""
+
+
+def _answer_in(error: Exception) -> dict[str, Any] | None:
+    """The result in a line that the client could not read, made whole; None when it holds none."""
+    from pydantic import ValidationError
+
+    line = error.errors()[0]["input"] if isinstance(error, ValidationError) else None
+    try:
+        message = json.loads(line) if isinstance(line, str) else None
+    except (ValueError, RecursionError):
+        return None
+    result = message.get("result") if isinstance(message, dict) else None
+    return clear(result) if isinstance(result, dict) else None
 
 
 def _words(error: BaseException) -> str:

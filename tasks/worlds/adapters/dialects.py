@@ -85,7 +85,7 @@ def read(schema: Mapping[str, Any]) -> Read:
     if endless := _endless(plain, draft):
         raise Unreadable(f"it refers to itself without end ({endless})")
     elsewhere = {pattern for one, _ in _reached(plain, draft) for pattern in _patterns(one) if not known_pattern(pattern)}
-    more = (*more, *(f"the pattern {_short(pattern, 100)!r} is not checked; {_LEFT}" for pattern in sorted(elsewhere)))
+    more = (*more, *(f"the pattern {shortened(pattern, 100)!r} is not checked; {_LEFT}" for pattern in sorted(elsewhere)))
     return Read(plain, draft, _validators()[draft](plain, registry=_known()), (*notes, *more))
 
 
@@ -142,7 +142,7 @@ def _mistake(schema: Mapping[str, Any], draft: str) -> str:
         theirs.check_schema(schema, format_checker=jsonschema.FormatChecker(formats=()))
     except jsonschema.SchemaError as error:
         place = "/".join(map(str, error.absolute_path))
-        return f"{_short(error.message)}{f' at {place}' if place else ''}"
+        return f"{shortened(error.message)}{f' at {place}' if place else ''}"
     return ""
 
 
@@ -158,7 +158,8 @@ def _undeclared(schema: Mapping[str, Any]) -> dict[str, Any]:
     return changed({key: value for key, value in schema.items() if key != "$schema"}, _undeclared)
 
 
-def _short(text: str, most: int = 300) -> str:
+def shortened(text: str, most: int = 300) -> str:
+    """The beginning of a text, for messages."""
     return text if len(text) <= most else f"{text[:most]} ..."
 
 
@@ -175,7 +176,7 @@ def _checkable(schema: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]
     if not unknown:
         return schema, ()
     return _loose(schema), tuple(
-        f"the pattern {_short(pattern, 100)!r} of {place} is not checked; {_LEFT}" for pattern, place in unknown.items()
+        f"the pattern {shortened(pattern, 100)!r} of {place} is not checked; {_LEFT}" for pattern, place in unknown.items()
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.params import BadInput, nearest
 from tasks.worlds import Kind
-from tasks.worlds.adapters.dialects import Read, Unreadable, read
+from tasks.worlds.adapters.dialects import Read, Unreadable, read, shortened
 from tasks.worlds.adapters.fitting import uncallable
 from tasks.worlds.adapters.functions import json_value
 from tasks.worlds.adapters.keywords import untitled
@@ -83,6 +83,22 @@ def _checker(meant: Read, names: tuple[str, ...]) -> Check:
     return check
 
 
+def unmet(promised: Read, structured: Any) -> str:
+    """How an answer fails to keep its tool's output schema; "" when it does."""
+    from jsonschema.exceptions import best_match
+
+    if structured is None:
+        return "its answer does not keep its output schema: it has no structured content"
+    try:
+        found = best_match(promised.validator.iter_errors(structured))
+    except (RecursionError, re.error):
+        return ""
+    if found is None:
+        return ""
+    place = "".join(f"[{part!r}]" for part in found.absolute_path)
+    return f"its answer does not keep its output schema: {shortened(found.message)}{f' at {place}' if place else ''}"
+
+
 def _said(error: Any, names: tuple[str, ...]) -> str:
     """What is wrong, in the words of a world's own tools where they have any."""
     path = list(error.absolute_path)
@@ -92,7 +108,7 @@ def _said(error: Any, names: tuple[str, ...]) -> str:
         unknown = [name for name in error.instance if name not in names]
         if error.validator == "additionalProperties" and error.validator_value is False and unknown:
             return f"unknown argument {unknown[0]!r}.{nearest(unknown[0], names)} Known: {', '.join(names)}"
-    message = error.message if len(error.message) <= 300 else f"{error.message[:300]} ..."
+    message = shortened(error.message)
     if not path:
         return f"the arguments are wrong: {message}"
     at = "".join(f"[{part!r}]" for part in path[1:])

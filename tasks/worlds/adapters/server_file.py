@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import yaml
 from pydantic import Field
@@ -44,6 +45,10 @@ class ServerFile(Params):
     produces: dict[str, list[str]] = Field({}, description="tool -> types of ids in its answer; by default from its output schema")
     leave_out: list[str] = Field([], description="patterns of keys of the state that do not count, such as logs and clocks")
     users: str = Field("", description="dotted path of the state's table of users")
+    error_key: str = Field("", description="an answer that is an object with something under this key is a refusal")
+    errors_begin: list[Annotated[str, Field(min_length=1)]] = Field(
+        [], description="text that begins so is a refusal, of servers that do not flag their errors"
+    )
     servers: int = Field(1, ge=1, le=64, description="most servers at once in one process; HTTP has the one")
     check_reads: bool = Field(True, description="dump after tools that do not write, to see that they did not")
     call_seconds: float = Field(30.0, gt=0, le=3600, description="longest a call may take")

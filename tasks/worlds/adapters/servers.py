@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from tasks.params import BadInput, nearest
 from tasks.worlds import Kind
 from tasks.worlds.adapters import server_file
 from tasks.worlds.adapters.adapted import Choice, adapted
-from tasks.worlds.adapters.connection import short
+from tasks.worlds.adapters.answers import Answer, refusal, whole
+from tasks.worlds.adapters.connection import ToolFailed, short
+from tasks.worlds.adapters.dialects import Read, Unreadable, read
 from tasks.worlds.adapters.foreign import Saved, SourceFailed
 from tasks.worlds.adapters.plain import NotPlain, View
-from tasks.worlds.adapters.schemas import tool_of_schema
+from tasks.worlds.adapters.schemas import tool_of_schema, unmet
 from tasks.worlds.adapters.seats import Seat, Seats
 from tasks.worlds.adapters.server_file import Command, ServerFile, argv
 from tasks.worlds.places import shown
@@ -36,6 +39,7 @@ from tasks.worlds.state import Base, canonical_json
 from tasks.worlds.tools import Refused, Tool
 
 START = "start"
+_NO_REASON = "the server says that the call failed, and does not say why"
 
 
 def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | str | None = None) -> type[Any]:
@@ -100,13 +104,33 @@ class Servers:
             tool, produced = listed[name], made.get(name, _produced(listed[name]["output"]))
             where = f"tool {name!r} of {self._path}"
             try:
-                tools[name] = tool_of_schema(name, tool["description"], tool["input"], choice.kind(name), produced, where)
+                made_of = tool_of_schema(name, tool["description"], tool["input"], choice.kind(name), produced, where)
+                tools[name] = replace(made_of, notes=(*made_of.notes, *self._unchecked(name)))
             except BadInput as error:
                 wrong.append(str(error))
         if wrong:
             raise BadInput("\n".join(wrong))
         _ = self._fresh
         return tools
+
+    def _unchecked(self, name: str) -> tuple[str, ...]:
+        """What is not checked about a tool's answers."""
+        promised = self._promised.get(name)
+        if isinstance(promised, str):
+            return (f"its answers are not checked, since its output schema cannot be used: {promised}",)
+        return tuple(f"in its output schema {note}" for note in promised.notes) if promised is not None else ()
+
+    @functools.cached_property
+    def _promised(self) -> Mapping[str, Read | str]:
+        """Tool -> its output schema, or why answers cannot be checked with it."""
+        found: dict[str, Read | str] = {}
+        for name, tool in self._listed.items():
+            if tool["output"] is not None:
+                try:
+                    found[name] = read(tool["output"])
+                except Unreadable as error:
+                    found[name] = str(error)
+        return found
 
     @functools.cached_property
     def _fresh(self) -> str:
@@ -139,14 +163,33 @@ class Servers:
             if seat.holds != saved.token:
                 self._restore(seat, saved.token)
             seat.holds = None  # until it is known what the tool has left, also when it fails
-            answer = seat.connection.call(name, arguments).said()
-            if kind not in (None, "write") and not self._about.check_reads:
-                after = saved
-            else:
-                token = self._dump(seat)
-                after = saved if token == saved.token else self._saved(token)
-            seat.holds = after.token
-        return answer, after
+            try:
+                said, failure = self._heard(name, seat.connection.call(name, arguments))
+            except ToolFailed as error:
+                said, failure = None, str(error)
+            after = saved
+            if not failure:
+                after = self._after(seat, saved, kind)
+                seat.holds = after.token
+        if failure:  # the tool's alone: the server goes on
+            raise SourceFailed(f"tool {name!r} of the MCP server of {short(self._path)}: {failure}. Mend the tool.")
+        return said, after
+
+    def _after(self, seat: Seat, saved: Saved, kind: Kind | None) -> Saved:
+        """The state that a tool has left in a server."""
+        if kind not in (None, "write") and not self._about.check_reads:
+            return saved
+        token = self._dump(seat)
+        return saved if token == saved.token else self._saved(token)
+
+    def _heard(self, name: str, answer: Answer) -> tuple[Any, str]:
+        """What an agent reads, and what is wrong with it. Raises Refused when the answer is that the call failed."""
+        said = answer.said()
+        reason = refusal(said, self._about.error_key, self._about.errors_begin)
+        if answer.failed or reason:
+            raise Refused(reason or _text(said) or _NO_REASON)
+        promised = self._promised.get(name)
+        return said, unmet(promised, answer.structured) if isinstance(promised, Read) else ""
 
     def _saved(self, token: str) -> Saved:
         try:
@@ -170,10 +213,10 @@ class Servers:
         dump = self._about.dump
         what = f"dump of {short(self._path)} ({' '.join(dump.command) if isinstance(dump, Command) else f'tool {dump!r}'})"
         try:
-            text = self._ran(dump, seat, "") if isinstance(dump, Command) else _one_text(seat.connection.call(dump, {}))
+            text = self._ran(dump, seat, "") if isinstance(dump, Command) else _one_text(_given(seat, dump, {}))
             value = json.loads(text) if isinstance(text, str) else text
-            return json.dumps(value, ensure_ascii=False, allow_nan=False)
-        except Refused as error:
+            return whole(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        except (Refused, ToolFailed) as error:
             raise SourceFailed(f"{what}: refused: {error}. It must work in every state.") from None
         except (ValueError, RecursionError) as error:
             raise SourceFailed(
@@ -187,8 +230,10 @@ class Servers:
             return
         argument, is_text = self._restoring
         try:
-            seat.connection.call(restore, {argument: token if is_text else json.loads(token)})
-        except Refused as error:
+            said = _given(seat, restore, {argument: token if is_text else json.loads(token)}).said()
+            if reason := refusal(said, self._about.error_key, self._about.errors_begin):
+                raise Refused(reason)
+        except (Refused, ToolFailed) as error:
             raise SourceFailed(
                 f"restore of {short(self._path)} (tool {restore!r}): refused: {error}. It must take what dump gives."
             ) from None
@@ -232,7 +277,19 @@ class Servers:
 _BARE = {name: os.environ[name] for name in ("HOME", "PATH", "USER", "LANG") if name in os.environ}
 
 
-def _one_text(answer: Any) -> Any:
+def _given(seat: Seat, name: str, arguments: dict[str, Any]) -> Answer:
+    """What a tool gives when it works; raises Refused when it says that it does not."""
+    answer = seat.connection.call(name, arguments)
+    if answer.failed:
+        raise Refused(_text(answer.said()) or _NO_REASON)
+    return answer
+
+
+def _text(said: Any) -> str:
+    return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+
+
+def _one_text(answer: Answer) -> Any:
     """The dump in an answer: its one text, else its JSON value, in which servers put a list as "result"."""
     if len(answer.texts) == 1:
         return answer.texts[0]
