@@ -45,8 +45,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("methods", help="the rooms, their methods and their papers")
     status = commands.add_parser("status", help="each stage: cached or would run, and why")
     status.add_argument("--verify", action="store_true", help="hash every cached byte")
-    doctor = commands.add_parser("doctor", help="check the environment, and hash every byte of the cached artifacts")
-    doctor.set_defaults(verify=True)
+    commands.add_parser("doctor", help="look at everything that is kept, byte by byte: what is damaged, what never ran, what to do")
 
     preview = commands.add_parser("preview", help="a few blueprints and conversations, shown readably; nothing is recorded")
     preview.add_argument("stage", metavar="STAGE", choices=("generate",), help="generate")
@@ -74,8 +73,8 @@ def parser() -> argparse.ArgumentParser:
         "--forget", default="", metavar="MODEL", help="delete a model's answers, so that they are asked and paid for again"
     )
 
-    accept = commands.add_parser("accept", help="keep a stage's result although its key changed, as `dvc commit` does")
-    accept.add_argument("stage", metavar="STAGE")
+    accept = commands.add_parser("accept", help="keep results of stages although their keys changed, as `dvc commit` does")
+    accept.add_argument("stages", metavar="STAGE", nargs="+")
     accept.add_argument("--why", required=True, help="why the change does not matter")
 
     promote = commands.add_parser("promote", help="carry out the last decision (for approval: manual)")

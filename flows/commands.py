@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks import STAGES
-from tasks.execute import DAMAGED
 from tasks.params import BadInput, nearest
 
 
@@ -259,7 +258,15 @@ def methods(asked: argparse.Namespace) -> int:
 
 def status(asked: argparse.Namespace) -> int:
     """cairn status: a dry run of the workspace, and whether DVC agrees; then the settings that it inherits."""
-    _look(asked.verify)
+    from flows.road import behind, survey
+    from flows.run import open_plan
+
+    plan = open_plan()
+    steps = survey(plan, asked.verify)
+    _print_steps(steps)
+    done = {step.stage: step.artifact for step in steps if step.artifact}
+    late = behind(plan, done, {step.stage: step.job for step in steps if step.artifact and step.job})
+    print(f"dvc.lock is behind for {', '.join(late)}" if late else "dvc.lock agrees" if done else "nothing is cached yet")
     _print_inherited()
     return 0
 
@@ -273,31 +280,14 @@ def _print_inherited() -> None:
         print(f"  {one}")
 
 
-def _look(verify: bool) -> list[str]:
-    """Print each stage's state; returns those whose artifact is missing or damaged though nothing else changed."""
-    from flows.road import behind, survey
-    from flows.run import open_plan
-
-    plan = open_plan()
-    steps = survey(plan, verify)
-    _print_steps(steps)
-    done = {step.stage: step.artifact for step in steps if step.artifact}
-    late = behind(plan, done, {step.stage: step.job for step in steps if step.artifact and step.job})
-    print(f"dvc.lock is behind for {', '.join(late)}" if late else "dvc.lock agrees" if done else "nothing is cached yet")
-    return [step.stage for step in steps if DAMAGED in step.reasons]
-
-
 def doctor(asked: argparse.Namespace) -> int:
-    """cairn doctor: the environment against the versions file, then every byte."""
+    """cairn doctor: the environment, and everything that is kept."""
+    from flows.doctor import examine
     from flows.run import open_plan
-    from tasks import versions
 
-    plan = open_plan()
-    wrong = versions.differences(plan.settings.project)
-    print("\n".join(wrong) or "library versions agree with params/versions.yaml")
-    damaged = _look(asked.verify)
+    broken = examine(open_plan())
     _print_inherited()
-    return 1 if wrong or damaged else 0
+    return 1 if broken else 0
 
 
 def merge(asked: argparse.Namespace) -> int:
@@ -367,42 +357,56 @@ def calls(asked: argparse.Namespace) -> int:
 
 
 def accept(asked: argparse.Namespace) -> int:
-    """cairn accept: bind the stage's present key to the result it had."""
+    """cairn accept: bind each stage's present key to the result it had, in the road's order."""
     from flows.road import bring_up_to_date, survey
     from flows.run import open_plan
-    from tasks.artifact import write_text
-    from tasks.execute import remember
-    from tasks.fingerprint import changed
 
-    name = _stage(asked.stage, "stage")
+    names = sorted({_stage(name, "stage") for name in asked.stages}, key=STAGES.index)
     plan = open_plan()
     steps = {step.stage: step for step in survey(plan)}
-    step = steps[name]
-    if step.artifact:
-        print(f"{name} is cached already; there is nothing to accept")
-        return 0
-    if step.job is None:
-        raise BadInput(f"{name}: {'; '.join(step.reasons)}. Accept or run that stage first.")
-    old = _last(plan, name)
-    if not plan.store.has(old["identity"]):
-        raise BadInput(f"{name}: the bytes of its last result {old['identity']} are gone; it has to run")
-    moved = list(changed(old["parts"], step.job.key.parts))
-    plan.store.record(step.job.key, old["identity"], {"accepted": asked.why, "changed": moved, "figures": old.get("figures", {})})
-    remember(plan, step.job)
-    path = plan.store.state / "accepted.jsonl"
-    entry = {"stage": name, "why": asked.why, "changed": moved, "identity": old["identity"]}
-    write_text(path, (path.read_text() if path.exists() else "") + json.dumps(entry) + "\n")
-    print(f"{name}: {old['identity'][:12]} accepted although {'; '.join(moved)}")
+    there = {name for name, step in steps.items() if step.artifact} | set(names)
+    for name in names:  # all or none: nothing is bound when one of them cannot be
+        if lacking := [one for one in plan.stages[name].inputs if one not in there]:
+            raise BadInput(f"{name}: its input {lacking[0]} would run. Accept or run that stage first.")
+        if not steps[name].artifact and not plan.store.has(_last(plan, name)["identity"]):
+            raise BadInput(f"{name}: the bytes of its last result are gone; it has to run")
+    for name in names:
+        _accept(plan, name, asked.why)
     for line in bring_up_to_date(plan, {one.stage: one.artifact for one in survey(plan) if one.artifact}):
         print(line)
     return 0
 
 
+def _accept(plan: Any, name: str, why: str) -> None:
+    from flows.road import survey
+    from tasks.execute import remember
+    from tasks.files import write_text
+    from tasks.fingerprint import changed
+
+    step = next(step for step in survey(plan) if step.stage == name)
+    if step.artifact:
+        print(f"{name} is cached already; there is nothing to accept")
+        return
+    if step.job is None:
+        raise BadInput(f"{name}: {'; '.join(step.reasons)}. Accept or run that stage first.")
+    old = _last(plan, name)
+    moved = list(changed(old["parts"], step.job.key.parts))
+    plan.store.record(step.job.key, old["identity"], {"accepted": why, "changed": moved, "figures": old.get("figures", {})})
+    remember(plan, step.job)
+    path = plan.store.state / "accepted.jsonl"
+    entry = {"stage": name, "why": why, "changed": moved, "identity": old["identity"]}
+    write_text(path, (path.read_text() if path.exists() else "") + json.dumps(entry) + "\n")
+    print(f"{name}: {old['identity'][:12]} accepted although {'; '.join(moved)}")
+
+
 def _last(plan: Any, name: str) -> dict[str, Any]:
-    path = plan.store.state / "last" / f"{name}.json"
-    if not path.exists():
+    from tasks.execute import last
+    from tasks.files import read_json
+
+    noted = read_json(last(plan, name))
+    if noted is None:
         raise BadInput(f"{name} never ran here, so there is no result to accept")
-    entry: dict[str, Any] | None = plan.store.entry(json.loads(path.read_text())["key"])
+    entry: dict[str, Any] | None = plan.store.entry(str(noted.get("key")))
     if entry is None:
         raise BadInput(f"{name}: the record of its last result is gone; it has to run")
     return entry

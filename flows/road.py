@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.dvc_side import busy, dvc
 from tasks import STAGES, dvc_lock
-from tasks.artifact import Artifact, Store, lock, write_text
+from tasks.artifact import Artifact, Store
 from tasks.execute import Job, Plan, remember, why
+from tasks.files import sweep, write_text
 from tasks.fingerprint import DATA
+from tasks.locks import lock
 from tasks.params import BadInput, nearest, shown
 from tasks.settings import PIPELINE
 
@@ -173,8 +173,11 @@ def _tell_dvc(plan: Plan, done: Mapping[str, Artifact], jobs: Mapping[str, Job],
         _put_back(path, old)
         raise
     if answer.returncode:
-        said = (answer.stderr or answer.stdout).strip().splitlines()
-        return f"DVC could not be brought up to date ({said[-1] if said else 'no message'}); the next `cairn run` tries again"
+        said = busy(plan.settings.project, answer.stderr or answer.stdout)
+        return f"DVC could not be brought up to date ({said}); dvc.lock was left as it was, the next `cairn run` tries again"
+    for stage in stages:  # DVC has linked the files anew: read now what moved, so that the next run has nothing to read
+        plan.store.has(done[stage].identity)
+        plan.store.hashes.listing(plan.settings.project / plan.stages[stage].out)
     if late := behind(plan, done, jobs):
         _put_back(path, old)
         return f"something of {', '.join(late)} changed while DVC looked at it: dvc.lock was left as it was"
@@ -192,25 +195,13 @@ def _job_now(plan: Plan, stage: str, done: Mapping[str, Artifact]) -> Job:
     return Job(plan, stage, inputs, key_of(plan.settings, plan.stages[stage], inputs, plan.store.hashes))
 
 
-def dvc(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run DVC in the project, with this Python first on the path."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    return subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        start_new_session=True,  # Ctrl-C in a terminal goes to the run alone, which stops DVC
-    )
-
-
 def workspace_inputs(plan: Plan, stage: str) -> dict[str, str]:
     """Identities of a stage's inputs as they lie in the workspace (DVC's view); their bytes are taken into the store."""
     found = {}
     for name in plan.stages[stage].inputs:
         folder = plan.settings.project / DATA / name
+        for half in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+            sweep(half)
         if not folder.is_dir():
             raise BadInput(f"{DATA}{name} is missing: run stage {name!r} first, or `dvc repro {stage}` to run what it needs.")
         found[name] = plan.store.put(folder)

@@ -12,10 +12,13 @@ from typing import Any
 
 from flows import OUTSIDE, PROJECT, STATE
 from flows.console import Console
+from flows.dvc_side import check_cache
 from flows.road import bring_up_to_date, everyone
 from flows.showing import Artifacts
-from tasks.artifact import Artifact, check_writable, write_text
+from tasks import dvc_lock
+from tasks.artifact import Artifact, check_writable
 from tasks.execute import Plan
+from tasks.files import sweep, write_text
 from tasks.params import BadInput
 from tasks.settings import load
 
@@ -123,8 +126,14 @@ def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, ref
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     check_writable(STATE)
+    check_cache(PROJECT, STATE)
+    dvc_lock.stages(PROJECT)  # a conflict in it is told now
     settings = load(PROJECT, profile, tuple((overrides or {}).items()))
-    return Plan.open(settings, STATE, experiment=bool(profile or overrides), refresh=frozenset(refresh))
+    plan = Plan.open(settings, STATE, experiment=bool(profile or overrides), refresh=frozenset(refresh))
+    plan.store.sweep()
+    for folder in (PROJECT, PROJECT / "params", PROJECT / "reports"):
+        sweep(folder)
+    return plan
 
 
 def _watched(plan: Plan, watcher: Any) -> Plan:

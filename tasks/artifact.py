@@ -12,15 +12,16 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.disk import ROOM
-from tasks.files import Moving, new_name, place, prune, read_json, replacing, sweep
+from tasks.files import NEW, Moving, new_name, place, prune, read_json, replacing, sweep
 from tasks.files import write_text as write_text
-from tasks.fingerprint import Hashes, Key, file_md5, folder_id, listing_bytes, walk
+from tasks.fingerprint import READERS, Hashes, Key, file_md5, folder_id, listing_bytes, walk
 from tasks.locks import lock as lock
 from tasks.params import BadInput
 
@@ -250,6 +251,23 @@ class Store:
                         with moving(path):
                             path.unlink()
         shutil.rmtree(bench, ignore_errors=True)
+
+    # looking after it -----------------------------------------------------------------------------------------------
+
+    def examine(self) -> Iterator[tuple[str, str]]:
+        """Read and hash every object: (its name, what is wrong with it, or nothing). Damaged ones are removed."""
+        names = [f"{path.parent.name}{path.name}" for path in sorted(self._objects.glob("??/*")) if not path.name.startswith(NEW)]
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from zip(names, pool.map(self._fault, names), strict=True)
+
+    def _fault(self, name: str) -> str:
+        try:
+            if name.endswith(".dir"):
+                return "" if self._listing(name) is not None or not self._drop(name) else "damaged, removed"
+            found = self.hashes.file(self._object(name), trust=False)
+            return "" if found == name or not self._drop(name) else "damaged, removed"
+        except OSError as error:
+            return f"cannot be read now, left alone: {error.strerror}"
 
     # leftovers -------------------------------------------------------------------------------------------------------
 

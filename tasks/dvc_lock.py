@@ -5,7 +5,9 @@ Reads only. `dvc.lock` is written by DVC itself (`dvc repro`, or the `dvc commit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,48 @@ from pydantic import ValidationError
 
 from tasks import roles_lock
 from tasks.fingerprint import DATA, Key, Listed
-from tasks.params import read_yaml
+from tasks.params import BadInput, parse_yaml, read_yaml
 from tasks.settings import PIPELINE, ROLES_LOCK, Role, asked, dig
 
 
 def stages(project: Path) -> Mapping[str, Any]:
     """stage -> its entry in dvc.lock; empty when there is none."""
-    path = project / "dvc.lock"
-    if not path.is_file():
+    try:
+        return _stages((project / "dvc.lock").read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
         return {}
-    tree = read_yaml(path)
-    found = tree.get("stages") if isinstance(tree, Mapping) else None
-    return found or {}
+
+
+RESTORE = "`git checkout HEAD -- dvc.lock` brings the committed one back; or delete it, and `cairn run` has it written anew."
+
+
+@lru_cache(maxsize=2)
+def _stages(text: str) -> Mapping[str, Any]:
+    """The same text is parsed once: a run asks for every stage. BadInput when it is not what DVC writes."""
+    if marks := [number for number, line in enumerate(text.splitlines(), 1) if _CONFLICT.match(line)]:
+        raise BadInput(
+            f"dvc.lock holds a merge conflict (from line {marks[0]}). Take one side whole, with `git checkout --ours dvc.lock` or "
+            "`git checkout --theirs dvc.lock`, and run `cairn run`: what differs is found in the store or made again, and the file is "
+            "brought up to date; then `git add dvc.lock`."
+        )
+    try:
+        tree = parse_yaml(text, "dvc.lock")
+    except BadInput as error:
+        raise BadInput(f"{error} {RESTORE}") from None
+    found = {} if tree is None else tree.get("stages") or {} if isinstance(tree, Mapping) else None
+    if not isinstance(found, Mapping) or not all(_shaped(entry) for entry in found.values()):
+        raise BadInput(f"dvc.lock does not hold stages as DVC writes them. {RESTORE}")
+    return found
+
+
+_CONFLICT = re.compile(r"(<{7}|>{7}|\|{7})( |$)")
+
+
+def _shaped(entry: Any) -> bool:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("params") or {}, Mapping):
+        return False
+    files = [*(entry.get("deps") or ()), *(entry.get("outs") or ())]
+    return all(isinstance(one, Mapping) and isinstance(one.get("path"), str) for one in files)
 
 
 def held(project: Path, about: Listed, key: Key, tree: Mapping[str, Any]) -> str | None:
@@ -42,20 +74,20 @@ def held(project: Path, about: Listed, key: Key, tree: Mapping[str, Any]) -> str
 
 
 def _identity(entry: Mapping[str, Any], about: Listed) -> str | None:
-    for out in entry.get("outs", ()):
+    for out in entry.get("outs") or ():
         if out["path"] == about.out:
-            return str(out["md5"])
+            return str(out.get("md5"))
     return None
 
 
 def _same_deps(entry: Mapping[str, Any], about: Listed, key: Key) -> bool:
     wanted = {f"{DATA}{name}": key.parts["inputs"][name] for name in about.inputs} | dict(key.parts["code"])
-    return {dep["path"]: dep["md5"] for dep in entry.get("deps", ())} == wanted
+    return {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} == wanted
 
 
 def _same_params(project: Path, entry: Mapping[str, Any], about: Listed, key: Key, tree: Mapping[str, Any]) -> bool:
     """Whether an entry's params are these. Of a role, what says how its model is reached may differ: no answer depends on it."""
-    locked = entry.get("params", {})
+    locked = entry.get("params") or {}
     try:
         wanted = {key: _counts(key, dig(tree, key)) for key in about.settings}
     except KeyError:
@@ -82,7 +114,7 @@ def up_to_date(project: Path, about: Listed, key: Key, tree: Mapping[str, Any], 
     entry = stages(project)[about.stage]
     reports = roles_lock.read(project)
     literal = {PIPELINE: {key: dig(tree, key) for key in about.settings}, ROLES_LOCK: {role: reports.get(role) for role in about.roles}}
-    if any(entry["params"].get(file, {}) != params for file, params in literal.items()):
+    if any((entry.get("params") or {}).get(file, {}) != params for file, params in literal.items()):
         return False
-    outs = {out["path"]: out["md5"] for out in entry.get("outs", ())}
+    outs = {out["path"]: out.get("md5") for out in entry.get("outs") or ()}
     return all(outs.get(path) == md5 for path, md5 in extra.items())

@@ -173,13 +173,15 @@ class Hashes:
                 self._db = _healed(self._file, None if gone else error)
                 return [self._db.execute(statement, row).fetchone() for row in rows][-1]
 
-    def check(self) -> None:
-        """Look the whole database over; a damaged one is told, and made anew."""
+    def check(self) -> bool:
+        """Look the whole database over; False when it was damaged: then it was made anew."""
+        before = self._db
         said = self._ask("PRAGMA quick_check(1)", [()])[0]
         if said != "ok":
             with self._lock:
                 self._db.close()
                 self._db = _healed(self._file, sqlite3.DatabaseError(said))
+        return self._db is before
 
 
 TICK = 20_000_000

@@ -28,7 +28,8 @@ def lock(state: Path, name: str, waiting: Callable[[str], None] | None = None) -
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            (waiting or _say)(f"waiting for {meaning(name)}, held by {holder(path)}")
+            if not _mine(path):  # a thread of ours is no news
+                (waiting or _say)(f"waiting for {meaning(name)}, held by {holder(path)}")
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(json.dumps(_myself()))
@@ -46,6 +47,11 @@ def _myself() -> dict[str, Any]:
         "host": platform.node(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+def _mine(path: Path) -> bool:
+    said = read_json(path) or {}
+    return (said.get("process"), said.get("host")) == (os.getpid(), platform.node())
 
 
 def holder(path: Path) -> str:
