@@ -397,7 +397,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         log=log,
         progress=progress,
         shards=shards,
-        role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting),
+        role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"]),
         prompt=spec["prompt"] or {},
     )
 

@@ -45,6 +45,7 @@ class Role(Params):
         "scripted", description="a script, a checkpoint in this process, or a model behind a server"
     )
     path: str = Field("", description="folder of the checkpoint, for backend local")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the weights, for backend local")
     identity: str = Field("", description="what is behind a name: the checkpoint's bytes (local), or your word for a server's version")
     errors: dict[str, float] = Field({}, description="rate in [0, 1] of each systematic error of the script")
     base_url: str = Field("", description="where the server's API begins, such as http://127.0.0.1:8000/v1")

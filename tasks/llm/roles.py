@@ -33,12 +33,13 @@ def maker(
     seed: int,
     secrets: Callable[[Mapping[str, Any]], str] = _no_secrets,
     setting: Setting | None = None,
+    device: str = "cpu",
 ) -> Callable[..., Client]:
     """`Context.role`: role(name, world) gives the client of a role in a world; the same one each time.
 
     A role that is not configured is scripted without errors. Scripted players read the world's rules and phrases from its module.
     secrets: gives the key of a role behind a server, from its configuration. setting: where calls to servers are kept and counted
-    (default: in memory, without a budget).
+    (default: in memory, without a budget). device: where local checkpoints are; their `dtype` is the role's own.
     """
 
     @cache
@@ -59,7 +60,9 @@ def maker(
         wanted = configured(name)
         if wanted["backend"] == "openai_compatible":
             return endpoint(name)
-        return _BACKENDS[wanted["backend"]](name.partition("/")[0], wanted, loaded(world) if world else None, seed)
+        if wanted["backend"] == "local":
+            return _local(wanted, device)
+        return _scripted(name.partition("/")[0], wanted, loaded(world) if world else None, seed)
 
     @cache
     def endpoint(name: str) -> Client:
@@ -87,10 +90,7 @@ def _scripted(name: str, wanted: Mapping[str, Any], world: Any, seed: int) -> Cl
     return client
 
 
-def _local(name: str, wanted: Mapping[str, Any], world: Any, seed: int) -> Client:
+def _local(wanted: Mapping[str, Any], device: str) -> Client:
     from tasks.llm import local
 
-    return local.client(Path(wanted["path"]), wanted["identity"])
-
-
-_BACKENDS: Mapping[str, Callable[..., Client]] = {"scripted": _scripted, "local": _local}
+    return local.client(Path(wanted["path"]), wanted["identity"], device, wanted.get("dtype", "float32"))

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks import models
 from tasks.agents.scripted import _turn
+from tasks.execute import context
+from tasks.fingerprint import listed
 from tasks.llm import Request, local
 from tasks.llm.answers import without_thought
+from tasks.settings import Role, Settings, asked, overlay
+from tasks.settings import load as load_settings
+from tests.conftest import ROOT
 from tests.rollout import tiny
 
 
@@ -30,6 +36,39 @@ def test_batches_equal_single_questions(tmp_path: Path) -> None:
     alone = [role.complete([request])[0] for request in asked]
     assert together == alone and len({answer["content"] for answer in together}) > 10
     assert role.complete([]) == [] and (role.name, role.revision) == ("local", "abc")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_role_is_played_on_the_device_and_in_the_dtype_of_the_params(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """From params to the loaded weights; every model of a committee has its own dtype."""
+    asked: list[tuple[str, str, str]] = []
+
+    def load(folder: Path, device: str, dtype: str) -> Any:
+        asked.append((folder.name, device, dtype))
+        return models.load(folder, "cpu", dtype)
+
+    monkeypatch.setattr(local, "load", load)
+    role = {"backend": "local", "path": str(tiny.saved(tmp_path / "model")), "identity": "a", "dtype": dtype}
+    judge = Role(**role, others=[Role(**{**role, "dtype": "float16"})]).model_dump()
+    spec = {"seed": 0, "out": str(tmp_path), "scratch": str(tmp_path), "threads": 1, "prompt": None, "inputs": {}}
+    ctx = context({**spec, "device": "cuda", "roles": {"judge": judge}}, *[lambda *_: None] * 3)
+    first, second = ctx.panel("judge")
+    first.complete([ASKED])
+    assert str(first._loaded[0].dtype) == f"torch.{dtype}"  # type: ignore[attr-defined]
+    second.complete([])
+    assert asked == [("model", "cuda", dtype)] and second._dtype == "float16"  # type: ignore[attr-defined]
+
+
+def test_device_and_dtype_of_a_local_role_are_in_the_key_of_every_stage_that_asks_it(tmp_path: Path) -> None:
+    settings = load_settings(ROOT, "quickstart")
+    for stage, about in listed(settings).items():
+        roles = [key for key in about.settings if key.startswith("roles.")]
+        assert not roles or "device" in about.settings, stage
+    tree = overlay(settings.tree, "roles.judge", {"backend": "local", "path": "x", "identity": "a"})
+    told = [asked(Settings(ROOT, overlay(tree, "roles.judge.dtype", dtype)).shared.roles["judge"]) for dtype in ("float32", "bfloat16")]
+    assert told[0] != told[1]
 
 
 def test_a_wanted_schema_and_tools_reach_the_prompt() -> None:
