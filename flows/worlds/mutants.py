@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -49,7 +50,7 @@ def conversation(world: World, problem: Problem, actions: Sequence[Action], styl
 def other_calls(world: World, actions: Sequence[Action], pool: Pool, rng: Random) -> Iterator[tuple[Action, ...]]:
     """The calls with one left out, made twice, made first, with another value in one argument; hand-overs in place of the last."""
     calls = tuple(actions)
-    answers = [json.loads(result.content) for result in world.replay(calls).results if result.content[:1] in "{["]
+    answers = [value for result in world.replay(calls).results if (value := _json(result.content)) is not None]
     near = sorted({text for answer in answers for text in strings(answer)})
     for place, action in enumerate(calls):
         rest = (*calls[:place], *calls[place + 1 :])
@@ -63,6 +64,13 @@ def other_calls(world: World, actions: Sequence[Action], pool: Pool, rng: Random
             arguments = {key: pool.draw(tool.name, key, schema, rng) for key, schema in _properties(tool).items()}
             for kept in range(len(calls)):
                 yield (*calls[:kept], Action(tool.name, arguments, tool.kind))
+
+
+def _json(content: str) -> Any:
+    """The object or list in an answer; None for text, also for text that begins like one."""
+    with suppress(ValueError):
+        return value if isinstance(value := json.loads(content), dict | list) else None
+    return None
 
 
 def _properties(tool: Any) -> dict[str, Any]:

@@ -6,7 +6,9 @@ more than 64 levels), and what the tool's own schema does not allow. A failure o
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -19,12 +21,19 @@ from tasks.worlds.values import canonical, canonical_json, frozen, half_characte
 
 LONGEST = 1000
 """Characters of an error; ours: a model reads it, and it may quote an argument of any length."""
+ANSWER = 30_000
+"""Characters of an answer by default; ours: some 8,000 tokens, a quarter of a common context."""
+CUT = "the answer was cut"
+"""How the last line of a cut answer begins."""
 NAME = 100
 """Characters of a name that is compared with the known ones: the comparison takes time with the square of the length."""
 
 
-def run(tool: Tool, function: Callable[..., Any], state: State, arguments: Any) -> ToolResult:
-    """Validate and run one call. When it is refused, or the tool's code fails, the state is as before and the answer says why."""
+def run(tool: Tool, function: Callable[..., Any], state: State, arguments: Any, longest: int = ANSWER) -> ToolResult:
+    """Validate and run one call. When it is refused, or the tool's code fails, the state is as before and the answer says why.
+
+    longest: characters of an answer; of a longer one the beginning is kept, and it says what was left out.
+    """
     if mistake := unfit(arguments):
         return error(mistake)
     done = False
@@ -38,7 +47,19 @@ def run(tool: Tool, function: Callable[..., Any], state: State, arguments: Any) 
         return error(f"tool failure: {type(failure).__name__}: {failure}")
     finally:
         state.finish(keep=done)
-    return ToolResult(True, content)
+    return ToolResult(True, content if len(content) <= longest else cut(content, longest, tool.name))
+
+
+def cut(content: str, longest: int, tool: str) -> str:
+    """The beginning of an answer that no model should read whole, with what was left out. That it was cut is logged, once a tool."""
+    _tell(tool, longest)
+    return f"{content[:longest]}\n[{CUT}: {len(content) - longest:,} of {len(content):,} characters are left out; ask for less]"
+
+
+@functools.lru_cache(maxsize=256)
+def _tell(tool: str, longest: int) -> None:
+    told = "tool %r gave an answer of more than %d characters, and the rest was cut (worlds.freeze.longest_answer)"
+    logging.getLogger(__name__).warning(told, tool, longest)
 
 
 def unknown(name: Any, known: Iterable[str]) -> ToolResult:

@@ -14,6 +14,7 @@ from pydantic import Field
 from tasks import params as base
 from tasks.context import Context
 from tasks.params import BadInput
+from tasks.worlds.calls import ANSWER
 from tasks.worlds.loading import BUILT_IN, world_class
 from tasks.worlds.runtime import World
 
@@ -34,6 +35,13 @@ class Params(base.Params):
         list(BUILT_IN), min_length=1, description="worlds as 'package.module:Class'; see tasks/worlds/runtime.py for what one has"
     )
     size: int = Field(200, ge=3, le=20_000, description="users of each world; ours: 140 for training give some 10,000 problems")
+    longest_answer: int = Field(
+        ANSWER,
+        ge=1000,
+        le=10_000_000,
+        description="characters of a tool's answer in every play of these worlds; ours: some 8,000 tokens. The rest of a longer one is "
+        "cut, and the answer says so",
+    )
     allow: list[str] = Field([], description="top-level packages outside the project folder from which worlds may be loaded")
 
 
@@ -67,7 +75,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write one folder per world into ctx.out; returns rows, users per split, tools and rules of each."""
     figures = {}
     for done, (address, cls) in enumerate(_classes(params).items()):
-        world = World.build(cls, params.size, ctx.seed_for("world", address), address)
+        world = World.build(cls, params.size, ctx.seed_for("world", address), address, params.longest_answer)
         world.freeze(ctx.out / world.name, params.allow)
         ctx.progress(done + 1, len(params.modules), world.name)
         figures[world.name] = {

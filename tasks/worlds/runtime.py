@@ -57,7 +57,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class Frozen:
-    """What all forks of a world share. address: "module:Class". splits: user id -> split."""
+    """What all forks of a world share. address: "module:Class". splits: user id -> split. longest_answer: characters of a tool's."""
 
     cls: Any
     address: str
@@ -67,6 +67,7 @@ class Frozen:
     splits: dict[str, str]
     users: dict[str, tuple[str, ...]]
     wanted: dict[str, str]
+    longest_answer: int = calls.ANSWER
 
 
 class World:
@@ -97,8 +98,11 @@ class World:
         self._code = self.shared.cls(self.state)
 
     @classmethod
-    def build(cls, world: type, size: int, seed: int, address: str = "") -> World:
-        """A world of `size` users from its class. The same size and seed give the same tables everywhere."""
+    def build(cls, world: type, size: int, seed: int, address: str = "", longest_answer: int = calls.ANSWER) -> World:
+        """A world of `size` users from its class. The same size and seed give the same tables everywhere.
+
+        longest_answer: characters of a tool's answer; the rest of a longer one is cut.
+        """
         for needed in ("NAME", "POLICY", "tables"):
             if not hasattr(world, needed):
                 raise BadInput(f"world {world.__name__}: {needed} is missing (see tasks/worlds/runtime.py for what a world has).")
@@ -106,7 +110,8 @@ class World:
         users = list(tables[getattr(world, "USERS", "users")])
         foreign = getattr(world, "FOREIGN", None)
         splits = split_users(users, seed_of(world.NAME, seed)) if users or foreign is None else {}  # type: ignore[attr-defined]
-        built = cls(_frozen(world, address or f"{world.__module__}:{world.__name__}", seed, size, tables, splits))
+        frozen = _frozen(world, address or f"{world.__module__}:{world.__name__}", seed, size, tables, splits)
+        built = cls(replace(frozen, longest_answer=longest_answer))
         if foreign is not None:
             foreign.prove(built)
         return built
@@ -130,6 +135,7 @@ class World:
             "logs": sorted(base.logs),
             "optional": {name: sorted(fields) for name, fields in sorted(base.optional.items())},
             "grading": GRADING,
+            "longest_answer": self.shared.longest_answer,
             **({} if self.foreign is None else {"start": self.fork().state_hash()}),
         }
         (folder / "policy.md").write_text(self.policy, encoding="utf-8")
@@ -153,7 +159,8 @@ class World:
             raise BadInput(f"{folder}: the code of {about['address']} has changed since it was frozen. Run the worlds stage again.")
         tables, splits = read_json(folder / "tables.json"), read_json(folder / "splits.json")
         rows = {**({name: {} for name in _logs(world)} if changed else {}), **_untagged(folder, tables)}
-        loaded = cls(_frozen(world, about["address"], about["seed"], about["size"], rows, splits))
+        frozen = _frozen(world, about["address"], about["seed"], about["size"], rows, splits)
+        loaded = cls(replace(frozen, longest_answer=about.get("longest_answer", calls.ANSWER)))
         base = loaded.shared.base
         if changed:  # what the code then declared is what the recorded hash was made with
             base = Base({name: base.tables[name] for name in tables}, about.get("logs", ()), about.get("optional"))
@@ -203,7 +210,7 @@ class World:
         tool = self.tools.get(name) if type(name) is str else None
         if tool is None:
             return calls.unknown(name, self.tools)
-        return calls.run(tool, getattr(self._code, name), self.state, arguments)
+        return calls.run(tool, getattr(self._code, name), self.state, arguments, self.shared.longest_answer)
 
     def replay(self, actions: Iterable[Action]) -> Replay:
         """Play actions on a fresh fork; this world is not touched."""

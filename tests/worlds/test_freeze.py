@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from tasks.context import Context
 from tasks.params import BadInput, validate
 from tasks.worlds import SPLITS, freeze
 from tasks.worlds.runtime import World, load, load_all, rules_of, split_users
+from tasks.worlds.state import State
+from tasks.worlds.tools import read
 
 
 def frozen(folder: Path, seed: int = 0, **params: object) -> Path:
@@ -45,6 +48,39 @@ def test_round_trip(tmp_path: Path) -> None:
         assert world.problems("train", 14, 5) == built.problems("train", 14, 5)
         assert world.schemas() == json.loads((tmp_path / name / "schemas.json").read_text())
         assert world.policy == (tmp_path / name / "policy.md").read_text() and world.rules == rules_of(world.policy)
+
+
+class Talker:
+    """A world whose tool says more than anybody reads."""
+
+    NAME, POLICY = "talker", "R1. Be kind."
+
+    def __init__(self, db: State) -> None:
+        self.db = db
+
+    @staticmethod
+    def tables(size: int, seed: int) -> dict[str, Any]:
+        return {"users": {f"u{number}": {} for number in range(size)}}
+
+    @read()
+    def tell(self, many: int) -> str:
+        """Tell.
+
+        Args:
+            many: How much.
+        """
+        return "é" * many
+
+
+def test_the_longest_answer_is_the_worlds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever plays a frozen world cuts its answers where the params say. Limit: as many characters as allowed are not cut."""
+    World.build(Talker, 3, 0, f"{__name__}:Talker", longest_answer=1000).freeze(tmp_path / "talker")
+    world = load(tmp_path / "talker").fork()
+    assert world.call("tell", {"many": 1000}).content == "é" * 1000 and not caplog.text
+    kept, _, told = world.call("tell", {"many": 5_000_000}).content.partition("\n")
+    assert kept == "é" * 1000 and told == "[the answer was cut: 4,999,000 of 5,000,000 characters are left out; ask for less]"
+    assert "tool 'tell' gave an answer of more than 1000 characters" in caplog.text and "worlds.freeze.longest_answer" in caplog.text
+    assert len(World.build(Talker, 3, 0).call("tell", {"many": 5_000_000}).content) < 31_000, "by default too"
 
 
 def test_splits_by_hand() -> None:
