@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.disk import ROOM
+from tasks.disk import PASSING, ROOM
 from tasks.files import NEW, Moving, new_name, place, prune, read_json, replacing, sweep
 from tasks.files import write_text as write_text
 from tasks.fingerprint import READERS, Hashes, Key, file_md5, folder_id, listing_bytes, walk
@@ -231,7 +231,8 @@ class Store:
         ages = {path.name: path.stat().st_mtime_ns for one in inputs for path in self._objects_of(one)}
         if (before := read_json(bench / "inputs.json")) is not None and before != ages:
             self.clear_workbench(digest)
-        shutil.rmtree(bench / "out", ignore_errors=True)
+        if (bench / "out").exists():  # what a killed attempt left there must not be taken for this one's: an error here stops it
+            shutil.rmtree(bench / "out")
         for folder in (bench / "out", bench / "scratch"):
             folder.mkdir(parents=True, exist_ok=True)
         write_text(bench / "inputs.json", json.dumps(ages))
@@ -290,6 +291,8 @@ def check_writable(state: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=state):
             pass
     except OSError as error:
+        if error.errno in PASSING:
+            raise
         raise BadInput(
             f"{state} cannot be written ({error.strerror}). Make it writable, or set CAIRN_HOME to a folder that is."
         ) from None

@@ -14,7 +14,19 @@ NOTHING = 20_000_000
 """Bytes free below which a disk that failed somebody was full: what failed has been cleared away since, so it need not be zero."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_PASSING = (errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EAGAIN, errno.ENXIO, errno.ENODEV, errno.ETIMEDOUT, errno.EREMOTEIO)
+NO_HANDLES = (errno.EMFILE, errno.ENFILE)
+"""of this process, of the machine"""
+PASSING = (
+    *NO_HANDLES,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ETIMEDOUT,
+    errno.EREMOTEIO,
+)
 _FULL_WORDS = ("no space left", "disk is full", "disk quota exceeded", "database or disk is full", "enospc", "could not extend file")
 """How libc, SQLite, Python, Node and Postgres put it, in lower case."""
 _AFTER = "Nothing half-written was kept; make room, and run again: what was finished is not computed again."
@@ -55,7 +67,7 @@ def _of_system(error: OSError) -> str | None:
     number, name = error.errno, error.filename
     if number in FULL:
         return f"{error.strerror}: {name or 'no file named'}. {_AFTER}"
-    if number in (errno.EMFILE, errno.ENFILE):
+    if number in NO_HANDLES:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return (
             f"Too many open files (this process may have {limit}): {name or 'no file named'}. Nothing was deleted, nothing is lost; "
@@ -65,7 +77,7 @@ def _of_system(error: OSError) -> str | None:
         return None
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{error.strerror}: {name}. Nothing half-written was kept; give this user the right to it, and run again."
-    if number in _PASSING:
+    if number in PASSING:
         return f"{error.strerror}: {name}. It could not be read or written now; nothing was deleted. See to the disk, and run again."
     return None
 

@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tasks.files import read_json
 from tasks.params import BadInput, read_yaml
 from tasks.settings import ROLES, ROLES_LOCK, SERVER, Role, Settings
 
@@ -92,8 +93,4 @@ def place(player: Role) -> str:
 
 def memory(state: Path) -> dict[str, Report]:
     """What this machine remembers: `place` -> report."""
-    try:
-        found = json.loads((state / MEMORY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_json(state / MEMORY) or {}

@@ -22,6 +22,7 @@ def disked(tmp_path: Path) -> Project:
     assert shutil.which("unshare"), "util-linux is needed for this test"
     project = make_project(tmp_path / "project")
     (project.folder / "disk").mkdir()
+    project.dvc("config", "--local", "cache.dir", str(project.folder / "disk/store"))
     return project
 
 
