@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.llm.endpoint.cache import NAME, Cache
+from tasks.llm.endpoint.cache import NAME, SHORTEST, Cache, answer_id
+from tasks.llm.losses import remedy
 from tasks.params import BadInput, nearest
 
 
@@ -14,7 +15,7 @@ def lines(state: Path) -> list[str]:
     if not path.is_file():
         return ["no model server was ever asked here"]
     cache = Cache(state)
-    kept, money = cache.kept(), cache.money()
+    kept, money, odd = cache.kept(), cache.money(), cache.odd()
     cache.close()
     size = sum(part.stat().st_size for part in (path, path.with_name(f"{NAME}-wal")) if part.exists())
     out = [f"{path}: {size / 1e6:.1f} MB", "", f"{'model':<32} {'role':<13} {'answers':>9} {'tokens in':>13} {'tokens out':>13}"]
@@ -22,7 +23,28 @@ def lines(state: Path) -> list[str]:
         f"{row['model']:<32} {row['role']:<13} {row['answers']:>9,} {row['tokens_in']:>13,} {row['tokens_out']:>13,}" for row in kept
     ]
     out += ["", *(f"paid to {model}: {paid:.4f}" if paid else f"paid to {model}: unknown (no prices)" for model, paid in money.items())]
+    if odd:
+        out += ["", "what was odd, over all runs:"]
+    for row in odd:
+        about = remedy(row["reason"], row["role"])
+        out.append(
+            f"{row['role']} ({row['model']}): {row['times']} {row['reason']}{f': {about}' if about else ''}. Last: {row['said']}"
+        )
     return out
+
+
+def forget_answer(state: Path, name: str) -> str:
+    """Delete the answer with this id, as messages name it; returns what was deleted. BadInput when there is none, or several."""
+    wanted = name.strip().lower()
+    if len(wanted) < SHORTEST or set(wanted) - set("0123456789abcdef"):
+        raise BadInput(f"--forget-answer {name!r}: an id is {SHORTEST} or more of 0-9 and a-f, as messages about an answer show it.")
+    found = Cache(state).named(wanted) if (state / NAME).is_file() else []
+    if len(found) != 1:
+        why = "several kept answers have ids that begin so; give more of it" if found else "no answer with that id is kept"
+        raise BadInput(f"--forget-answer {name!r}: {why}.")
+    key, model, role = found[0]
+    Cache(state).forget_answer(key)
+    return f"answer {answer_id(key)} of {model} (role {role})"
 
 
 def forget(state: Path, model: str) -> int:

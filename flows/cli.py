@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     calls.add_argument(
         "--forget", default="", metavar="MODEL", help="delete a model's answers, so that they are asked and paid for again"
     )
+    calls.add_argument("--forget-answer", default="", metavar="ID", help="delete one answer, by the id that a message named")
 
     accept = commands.add_parser("accept", help="keep results of stages although their keys changed, as `dvc commit` does")
     accept.add_argument("stages", metavar="STAGE", nargs="+")

@@ -345,12 +345,15 @@ def bank(asked: argparse.Namespace) -> int:
 def calls(asked: argparse.Namespace) -> int:
     """cairn calls: the cache of model calls."""
     from flows import OUTSIDE, STATE
-    from flows.calls import forget, lines
+    from flows.calls import forget, forget_answer, lines
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     if asked.forget:
         print(f"{forget(STATE, asked.forget)} answers of {asked.forget} are forgotten")
+        return 0
+    if asked.forget_answer:
+        print(f"{forget_answer(STATE, asked.forget_answer)} is forgotten; whoever asks the same again pays for a new one")
         return 0
     print("\n".join(lines(STATE)))
     return 0

@@ -25,6 +25,7 @@ def guarded(main: Callable[[], int]) -> int:
 
 def _in_words_of_ours(main: Callable[[], int]) -> int:
     from tasks.execute import Changed
+    from tasks.llm import CallFailed
     from tasks.process import ProcessFailed
 
     try:
@@ -37,7 +38,7 @@ def _in_words_of_ours(main: Callable[[], int]) -> int:
     except BadInput as error:
         _say(str(error))
         return 2
-    except (Changed, StageFailed, ProcessFailed) as error:
+    except (Changed, StageFailed, ProcessFailed, CallFailed) as error:
         _say(disk.in_words(error) or str(error))
         return 1
     except Exception as error:

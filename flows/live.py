@@ -5,10 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.llm.losses import GONE, remedy
+
 
 def lines(about: Mapping[str, Any]) -> list[str]:
-    """One line a role. about: the event "calls" (`tasks.live`)."""
-    return [f"{role} {_line(figures, about)}" for role, figures in sorted(about["roles"].items())]
+    """One line a role, and at the end one for whatever was odd about its answers. about: the event "calls" (`tasks.live`)."""
+    out = [f"{role} {_line(figures, about)}" for role, figures in sorted(about["roles"].items())]
+    if about["last"]:
+        out += [line for role, figures in sorted(about["roles"].items()) for line in odd(role, figures)]
+    return out
+
+
+def odd(role: str, figures: Mapping[str, Any]) -> list[str]:
+    """What was odd about a role's answers, a line each: how many of how many, what it is, what to do, and the first."""
+    said = []
+    for reason, count in figures.get("odd", {}).items():
+        total = figures["offered"] if reason == "calls_as_text" else figures["asked"]
+        name = "no answer" if reason in GONE else "odd answers"
+        about = remedy(reason, role)
+        said.append(
+            f"{role} {name}: {count} of {total} {reason}{f': {about}' if about else ''}. First: {figures['said'].get(reason, '')}"
+        )
+    return said
 
 
 def _line(figures: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -18,6 +36,8 @@ def _line(figures: Mapping[str, Any], about: Mapping[str, Any]) -> str:
         f"{figures['calls_per_second']:.1f}/s, {figures['in_flight']} of {figures['limit']} in flight",
         f"{figures['tokens_in']:,} + {figures['tokens_out']:,} tokens ({figures['tokens_per_second']:.0f}/s)",
         f"money {figures['money']:.4f}" if figures["money"] else "",
+        *(f"{count} lost ({reason})" for reason, count in figures.get("odd", {}).items() if reason in GONE),
+        *(f"{count} {reason}" for reason, count in figures.get("odd", {}).items() if reason in ("calls_as_text", "bad_call", "empty")),
         *(f"{figures[name]} {name}" for name in ("throttled", "retries", "refusals", "truncations", "unreadable") if figures[name]),
         _left(figures, about),
     ]

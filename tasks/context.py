@@ -40,6 +40,26 @@ def _no_roles(name: str, world: str = "") -> Client:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """How much may be lost for one reason before a stage stops with that reason, instead of leaving a small or empty result.
+
+    share: of a role's calls, or of a stage's conversations, in (0, 1]. least: so many must be lost for it; 0 never stops.
+    unanswered: share of a role's calls that may stay without an answer after all attempts, in [0, 1]; each loses what it was for.
+    """
+
+    share: float = 0.9
+    least: int = 50
+    unanswered: float = 0.01
+
+    def too_many(self, lost: Mapping[str, int], total: int) -> str:
+        """The reason for which nearly all of `total` was lost, or an empty string. lost: reason -> how many."""
+        reason = max(lost, key=lambda name: (lost[name], name), default="")
+        if not reason or not self.least or lost[reason] < max(self.least, self.share * total):
+            return ""
+        return reason
+
+
+@dataclass(frozen=True)
 class Context:
     """The surroundings of one run of one method.
 
@@ -52,6 +72,7 @@ class Context:
     prompt:   how much the agent's system prompt carries: tools (full, names, none) and policy (full, none).
     role:     role(name, world) gives the client that plays a model's role (generator, judge, human, agent, critic ...). Where several
               models play one in turn, "judge/2" is the second; LookupError when there is none. See `panel`.
+    losses:   how much may be lost for one reason before the method stops.
     """
 
     seed: int
@@ -64,6 +85,7 @@ class Context:
     shards: Callable[..., Iterator[Any]] = in_order
     role: Callable[..., Client] = _no_roles
     prompt: Mapping[str, str] = field(default_factory=lambda: {"tools": "none", "policy": "none"})
+    losses: Losses = Losses()
 
     def panel(self, name: str, world: str = "") -> list[Client]:
         """The clients of a role that several models may play in turn (`others` in its configuration); one, for most."""

@@ -7,6 +7,7 @@ and inputs are compared again after it. What changed meanwhile is named, and not
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,9 +18,10 @@ from typing import Any
 
 from tasks import STAGES, dvc_lock, keys, methods, roles_lock, versions
 from tasks.artifact import Artifact, Store
-from tasks.context import Context
+from tasks.context import Context, Losses
 from tasks.files import read_json, write_text
 from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
+from tasks.llm import NearlyAllLost
 from tasks.locks import lock
 from tasks.params import BadInput, Params, StageFailed
 from tasks.settings import SERVER, Settings, asked, dig
@@ -112,9 +114,10 @@ class Plan:
 
     @property
     def ledger(self) -> str:
-        """Under which name this run's calls to servers are paid. Neither the budget nor how a model is reached is part of it, so that
-        with a larger budget, or at another port, the run goes on from what it has spent; all stages share it."""
-        tree = {name: value for name, value in self.settings.tree.items() if name != "budget"}
+        """Under which name this run's calls to servers are paid. Neither the budget, nor how much may be lost, nor how a model is
+        reached is part of it, so that with a larger budget, or at another port, the run goes on from what it has spent; all stages
+        share it."""
+        tree = {name: value for name, value in self.settings.tree.items() if name not in ("budget", "losses")}
         return self._digest({**tree, "roles": {name: asked(role) for name, role in self.settings.shared.roles.items()}})
 
     def _digest(self, tree: Mapping[str, Any]) -> str:
@@ -235,6 +238,7 @@ class Job:
             "run": self.key.digest,
             "ledger": self.plan.ledger,
             "budget": shared.budget.model_dump(),
+            "losses": shared.losses.model_dump(),
             "roles": {
                 name: _found(role.model_dump(mode="json"), self.plan.settings.project)
                 for name, role in shared.roles.items()
@@ -387,7 +391,8 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
     from tasks.llm.roles import maker
 
     state = Path(spec["state"]) if "state" in spec else None  # a spec written by hand may do without a place for paid answers
-    setting = Setting(state, spec.get("run", ""), spec.get("ledger", ""), spec.get("budget") or {})
+    losses = Losses(**spec.get("losses") or {})
+    setting = Setting(state, spec.get("run", ""), spec.get("ledger", ""), spec.get("budget") or {}, losses)
     return Context(
         seed=spec["seed"],
         out=Path(spec["out"]),
@@ -399,6 +404,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         shards=shards,
         role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"]),
         prompt=spec["prompt"] or {},
+        losses=losses,
     )
 
 
@@ -427,7 +433,11 @@ def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], su
     from tasks.llm.endpoint import stats
 
     with telling(job.plan.watch, job.stage, job.key.digest, progress) as heard:
-        figures = call(spec, context(spec, log, heard, sharded(scratch, submit, LANES)))
+        try:
+            figures = call(spec, context(spec, log, heard, sharded(scratch, submit, LANES)))
+        except NearlyAllLost:
+            shutil.rmtree(scratch / "shards", ignore_errors=True)  # what was lost is asked again; what was answered is kept elsewhere
+            raise
         return {**figures, "spent": stats(job.key.digest)}
 
 

@@ -16,6 +16,7 @@ from tasks.agents import Agent, Turn
 from tasks.context import seed_of
 from tasks.llm import Client, Message, Request
 from tasks.worlds import Action, Problem, Trajectory
+from tasks.worlds.calls import error as refused
 from tasks.worlds.scripting import STOP, human_system
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ def _ask_human(table: _Table) -> None:
     ]
     for talk, line in zip(talks, table.human.complete(requests), strict=True):
         content = str(line.get("content") or "").strip()
-        if not content or (STOP in content and not talk.lines):
+        if lost := line.get("lost"):
+            table.close(talk, f"human_{lost}")
+        elif not content or (STOP in content and not talk.lines):
             table.close(talk, "human_error")
         elif STOP in content:
             table.close(talk, "user_stop")
@@ -164,7 +167,7 @@ def _run_calls(talk: _Open, calls: Sequence[dict[str, Any]]) -> str:
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         tool = talk.world.tools.get(name)
         action = Action(name, arguments, tool.kind if tool else "read")
-        result = talk.world.call(name, arguments)
+        result = refused(f"the call cannot be read: {why}") if (why := call.get("unreadable")) else talk.world.call(name, arguments)
         talk.played.calls.append((action, result))
         talk.played.messages.append({"role": "tool", "tool_call_id": call["id"], "name": name, "content": result.content})
         if action.kind == "end" and result.ok:

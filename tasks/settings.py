@@ -62,7 +62,17 @@ class Role(Params):
     )
     send_seed: bool = Field(True, description="pass seeds on; false for a server that refuses them")
     temperature: float | None = Field(None, ge=0, le=2, description="instead of what the method wants; empty: as the method wants")
+    max_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="most tokens of an answer; empty: as the method wants (generator, recombiner 2048, critics 1024, judge, feedback "
+        "512, agent 256, human 128, human_critic 32). A server is asked once more, with four times the room, when an answer is cut",
+    )
     thinking: int = Field(0, ge=0, le=1_000_000, description="tokens added to the most of every answer, for a model that thinks first")
+    content_beside_calls: Literal["null", "absent", "empty"] = Field(
+        "null", description="content of a message that only calls tools: null, left out, or an empty text, which some servers want"
+    )
     others: list[Role] = Field([], description="further models that play the role in turn: a committee of several judges")
     limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="what the server calls the most tokens of an answer"
@@ -96,6 +106,16 @@ class Budget(Params):
     max_tokens: int = Field(0, ge=0, description="tokens sent and answered; 0 is no limit")
 
 
+class Losing(Params):
+    """How much may be lost for one reason before a stage that asks models stops with that reason. It changes no result."""
+
+    share: float = Field(0.9, gt=0, le=1, description="share of a role's calls to servers, or of a stage's conversations")
+    least: int = Field(50, ge=0, le=1_000_000, description="so many must be lost for that reason; 0 never stops")
+    unanswered: float = Field(
+        0.01, ge=0, le=1, description="share of a role's calls that may stay without an answer after all attempts; each loses its item"
+    )
+
+
 class Promote(Params):
     """What happens after the decision."""
 
@@ -121,6 +141,7 @@ class Shared(Params):
     prompt: Prompt = Prompt()
     roles: dict[str, Role] = Field({}, description="backend of each role; scripted where not named")
     budget: Budget = Budget()
+    losses: Losing = Losing()
     promote: Promote = Promote()
 
     def players(self) -> Iterator[tuple[str, str, Role]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Turn:
     """One assistant turn. message: OpenAI-shaped, either tool calls or a reply. prompt_ids: ids the model read since its last
     turn; ids: ids it produced; logprobs: one per produced id (all empty for agents without tokens). error: "" or
-    parse_error (a call that is not one) or max_tokens."""
+    parse_error (a call that is not one), max_tokens, or why a server gave none (`tasks.llm.losses.GONE`)."""
 
     message: Message
     prompt_ids: Sequence[int] = ()

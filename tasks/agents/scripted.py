@@ -1,7 +1,7 @@
 """`ClientAgent`: any client of `tasks.llm` (scripted, a local checkpoint, a server) acts as an agent.
 
 What the client answers is data: an answer that is neither a reply nor well-formed calls ends the conversation as a
-parse_error, one that was cut as max_tokens.
+parse_error, one that was cut as max_tokens, one that no server gave under the reason for that.
 """
 
 from __future__ import annotations
@@ -69,9 +69,11 @@ class ClientAgent:
 
 def _turn(answer: Message) -> Turn:
     """The answer as a turn: calls when it has calls, else a reply. A malformed one keeps its words and says parse_error, one that was
-    cut at its most tokens says max_tokens: half a turn is none."""
+    cut at its most tokens says max_tokens, one that there is not says why: half a turn is none."""
     content = answer.get("content") or ""
     calls = answer.get("tool_calls") or ()
+    if lost := answer.get("lost"):
+        return Turn({"role": "assistant", "content": ""}, error=lost)
     if error := {"length": "max_tokens", "error": "parse_error"}.get(answer.get("finish_reason") or ""):
         return Turn({"role": "assistant", "content": str(content)}, error=error)
     if not isinstance(content, str) or not all(_well_formed(call) for call in calls):

@@ -36,6 +36,7 @@ from tasks.critique.core.pairs import pair
 from tasks.critique.core.review import Critiques, Desk, criticise, judge, merge
 from tasks.critique.core.units import UNSUPPORTED, WEIGHTS, Unit, quality, render, score
 from tasks.llm import BudgetSpent
+from tasks.llm.losses import Lost, stop_when_nearly_all
 from tasks.params import BadInput, nearest
 
 TITLE = "MultiCritique: several critics, judged unit by unit"
@@ -90,6 +91,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     trajectories = list(rows.read_rows(inputs.generate / "trajectories.parquet", _READ))
     _check_rows(trajectories, frames)
     done: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
 
     def work(shard: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return review(shard, frames, params, ctx)
@@ -98,6 +100,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     try:
         for result in ctx.shards("critique", work, trajectories, params.shard_size):
             done.append(result)
+            counts.update(result["counts"])
+            _check_losses(counts, ctx)
             ctx.progress(sum(len(part["pairs"]) for part in done), len(trajectories), "trajectories reviewed")
     except BudgetSpent as spent:
         stopped = str(spent)
@@ -105,10 +109,14 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     pairs = [row for part in done for row in part["pairs"]]
     rows.write_rows(ctx.out / "critiques.parquet", rows.CRITIQUE, critiques)
     rows.write_rows(ctx.out / "preferences.parquet", rows.PREFERENCE, pairs)
-    counts: Counter[str] = Counter()
-    for part in done:
-        counts.update(part["counts"])
     return {**figures(trajectories, critiques, pairs, counts), "stopped": stopped}
+
+
+def _check_losses(counts: Mapping[str, int], ctx: Context) -> None:
+    """Stop when nearly all answers of a role are of no use: what is left would be called flawless by nobody's word."""
+    for role in ("critic", "meta_critic", "aggregator"):
+        unreadable = {"unreadable": counts.get(f"{role}_unreadable", 0)}
+        stop_when_nearly_all(ctx.losses, Lost(f"role {role!r}: questions", unreadable, counts.get(f"{role}_questions", 0), role=role))
 
 
 def _check_rows(trajectories: Sequence[Mapping[str, Any]], frames: Mapping[str, Any]) -> None:

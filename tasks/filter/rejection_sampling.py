@@ -33,14 +33,17 @@ from tasks.filter import Inputs
 from tasks.filter.core.splits import STRICTNESS, resplit, straddling
 from tasks.filter.core.waterfall import Bar, Check, flow, write_bars
 from tasks.params import BadInput, StageFailed
+from tasks.worlds import ENDED
+from tasks.worlds.values import UNREADABLE
 
 TITLE = "Rejection sampling: verifier, policy, critics, duplicates, lineage"
 PAPER = ""
 SLUG = ""
 
 _MARKED_BY = ("traj_id", "problem_id", "world", "split", "lineage", "messages", "stop", "state", "outputs", "required", "policy")
-UNFINISHED = ("max_tokens", "parse_error")
-"""How conversations stop whose last turn was cut or cannot be read; the verifier may pass one, and nobody should learn half a turn."""
+FINISHED = (*ENDED, "max_steps")
+"""How conversations stop whose turns are whole. By any other stop the last one was cut, cannot be read or never came; the verifier may
+pass such a conversation all the same, and nobody should learn half a turn."""
 _READ = pa.schema([rows.TRAJECTORY.field(name) for name in _MARKED_BY])
 _WRITTEN = pa.schema([rows.TRAJECTORY.field(name) for name in ("traj_id", "problem_id", "calls")])
 _WANTED = pa.schema([rows.BLUEPRINT.field(name) for name in ("problem_id", "status", "actions")])
@@ -113,10 +116,13 @@ def mark(
 
 
 def _light(row: dict[str, Any]) -> dict[str, Any]:
-    """The row without its messages, but with their hash (equal words in two worlds are no repeat)."""
+    """The row without its messages, but with their hash (equal words in two worlds are no repeat), and whether one of its calls could
+    not be read."""
+    calls = (json.loads(call["arguments_json"]) for message in row["messages"] for call in message["tool_calls"])
     return {
         **{key: value for key, value in row.items() if key != "messages"},
         "hash": row["world"] + content_hash(row["messages"]),
+        "unread": any(set(arguments) == {UNREADABLE} for arguments in calls),
     }
 
 
@@ -192,7 +198,9 @@ def _checks(
         Check("split", "lineage", lambda left: {index for index in left if stricter[index]}),
         *(Check("verifier", f"failed_{part}", lacks(part)) for part in ("state", "outputs", "required")),
     ]
-    checks.append(Check("verifier", "unfinished", lambda left: {index for index in left if table[index]["stop"] in UNFINISHED}))
+    checks.append(Check("verifier", "unfinished", lambda left: {index for index in left if table[index]["stop"] not in FINISHED}))
+    if unread := {index for index, row in enumerate(table) if row.get("unread")}:  # a bar only where there is one: no script has any
+        checks.append(Check("verifier", "unreadable_call", unread.intersection))
     if params.policy:
         checks.append(Check("policy", "policy", lacks("policy")))
     if params.writes:

@@ -155,6 +155,7 @@ class _Round:
             for row in shard["rows"]:
                 tally.conversation(row)
                 self.books.trajectories.add(row)
+            tally.check(ctx.losses)
         tally.through(len(numbers))
         for what, count in tally.so_far().items():
             ctx.log(f"items/{what}", count, self.turn)

@@ -15,8 +15,10 @@ Message = dict[str, Any]
 """One chat message in the OpenAI shape: role, content, and where they apply tool_calls, tool_call_id, name.
 `tool_calls` is a list of {"id", "type": "function", "function": {"name", "arguments": dict}}.
 
-A model's answer may also say how it ended, as the OpenAI API does: `finish_reason` is stop, tool_calls, length (cut at the most tokens:
-not a whole answer) or error (not a turn that can be read). A script's answers lack it. It is no part of a conversation."""
+A model's answer may also say how it ended, as the OpenAI API does: `finish_reason` is stop, tool_calls, length (cut at the most tokens,
+with more room too: not a whole answer), content_filter or error (not a turn that can be read). `lost` says why there is no answer at
+all (`tasks.llm.losses.GONE`). A script's answers lack both. They are no part of a conversation. A call that cannot be read says why
+under `unreadable`; its arguments then hold what was written."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Request:
 
 class CallFailed(RuntimeError):
     """A model gave no answer after every attempt; the message says what was wrong and what to do. Nothing is made up instead."""
+
+
+class NearlyAllLost(CallFailed):
+    """Nearly everything was lost for one reason: what was made until then is thrown away, what was answered is kept."""
 
 
 class BudgetSpent(RuntimeError):

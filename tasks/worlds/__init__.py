@@ -71,6 +71,8 @@ of some conversation counts its version up; `cairn regrade` shows the difference
 
 
 Party = Literal["agent", "human", "tool"]
+ENDED = ("user_stop", "hand_over")
+"""Stops by which a conversation came to its end; by any other (see `Trajectory`) it was broken off."""
 PARTIES: tuple[Party, ...] = ("agent", "human", "tool")
 """Whose failure a lost conversation can be (`tasks.worlds.blame`)."""
 
@@ -117,7 +119,8 @@ class Trajectory:
     calls:     every tool call with its answer, in order: (Action, ToolResult).
     turns:     for a checkpoint agent, one entry per assistant turn: ids the model saw (prompt suffix) and produced, with the
                log-probability of each produced id. Empty for scripted agents. Tokens are never re-rendered.
-    stop:      user_stop, hand_over, max_steps, max_tokens, parse_error; human_error and tool_error, which are not the agent's doing.
+    stop:      user_stop, hand_over, max_steps, max_tokens, parse_error, or why a server gave no turn (`tasks.llm.losses.GONE`);
+               human_error, human_ and such a reason, and tool_error, which are not the agent's doing.
     """
 
     problem: Problem

@@ -49,6 +49,8 @@ def blame(trajectory: Trajectory, world: World, broken: Sequence[str]) -> tuple[
         return "agent", "said nothing"
     if trajectory.stop == "human_error":
         return "human", "said nothing, or hung up before it had asked for anything"
+    if trajectory.stop.startswith("human_"):
+        return "human", f"its model gave no line: {trajectory.stop.removeprefix('human_')}"
     if invented := _invented(trajectory):
         return "human", f"said {invented!r}, which its description does not hold, and the agent used it"
     mistake = _mistake(trajectory, broken)

@@ -25,6 +25,8 @@ BITS = 1024
 """Size of an integer: larger ones lie beyond the range of a double, which is the range that JSON numbers can rely on."""
 DIGITS = 308
 """The same bound for decimals, as a power of ten."""
+UNREADABLE = "unreadable"
+"""The one argument of a call whose arguments a model wrote as something else than a JSON object: it holds what was written."""
 TAGS = frozenset({"$set", "$decimal", "$object"})
 
 _dump = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode

@@ -59,6 +59,10 @@ class Desk:
                 try:
                     found[index] = read[index](answer.get("content"))
                 except Unreadable as error:
+                    if lost := answer.get("lost"):  # asked again, it would be refused again
+                        self.counts[f"{role}_{lost}"] += 1
+                        self.counts[f"{role}_unreadable"] += 1
+                        continue
                     failed.append(index)
                     said = {"role": "assistant", "content": str(answer.get("content") or "")}
                     again = {"role": "user", "content": prompts.AGAIN.format(problem=error)}

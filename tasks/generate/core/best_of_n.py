@@ -52,15 +52,16 @@ class BestOfN:
         drawn = self.human.complete([self._draw(request, k) for request in requests for k in range(self.n)])
         if self.n == 1:
             return drawn
-        groups = [drawn[start : start + self.n] for start in range(0, len(drawn), self.n)]
+        groups = [_whole(drawn[start : start + self.n]) for start in range(0, len(drawn), self.n)]
         lines = [_different(group) for group in groups]
         choices = [pair for pair in zip(requests, lines, strict=True) if len(pair[1]) > 1]
         asked = [_question(request, line) for request, group in choices for line in group]
         scores = iter(self.critic.complete(asked))
         best = []
-        for group in lines:
+        for group, drawn_ones in zip(lines, groups, strict=True):
             ranked = [(self._score(next(scores)), -place) for place in range(len(group))] if len(group) > 1 else [(0, 0)]
-            best.append({"role": "assistant", "content": group[-max(ranked)[1]]})
+            ended: Message = {key: drawn_ones[0][key] for key in ("finish_reason", "lost") if key in drawn_ones[0]}
+            best.append({"role": "assistant", "content": group[-max(ranked)[1]], **ended})
         return best
 
     def _score(self, message: Message) -> int:
@@ -71,6 +72,11 @@ class BestOfN:
     def _draw(self, request: Request, number: int) -> Request:
         seed = request.seed if number == 0 else seed_of(request.seed, "candidate", number)
         return replace(request, seed=seed, temperature=self.temperature)
+
+
+def _whole(group: Sequence[Message]) -> Sequence[Message]:
+    """The candidates that are whole lines; when none is, the first one, which says why."""
+    return [line for line in group if not line.get("lost") and line.get("finish_reason") != "length"] or group[:1]
 
 
 def _different(group: Sequence[Message]) -> list[str]:

@@ -6,12 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.generate.core.checks import FAILURES
 from tasks.generate.core.gate import AGENTS
+from tasks.llm.losses import Lost, stop_when_nearly_all
 from tasks.rows import ACCEPTED
-from tasks.worlds import PARTIES
+from tasks.worlds import ENDED, PARTIES
+
+if TYPE_CHECKING:
+    from tasks.context import Losses
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Tally:
     unreadable: Counter[str] = field(default_factory=Counter)
     accepted: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
     stops: Counter[str] = field(default_factory=Counter)
     blame: Counter[str] = field(default_factory=Counter)
     families: dict[str, Counter[str]] = field(default_factory=dict)
@@ -68,6 +73,7 @@ class Tally:
         won = "won" if row["reward"] else "lost"
         self.outcomes[won] += 1
         self.stops[row["stop"]] += 1
+        self.failed[row["stop"]] += not row["reward"] and row["stop"] not in ENDED
         self.blame[row["blame"]] += not row["reward"]
         family = self.families.setdefault(f"{row['world']}.{row['family']}", Counter())
         family.update({"played": 1, won: 1})
@@ -77,6 +83,13 @@ class Tally:
         if row["reward"] and words not in self.seen[1]:
             self.outcomes["won_distinct"] += 1
             self.seen[1].add(words)
+
+    def check(self, losses: Losses) -> None:
+        """Raise NearlyAllLost when nearly all conversations came to no end for one reason, or none was won."""
+        stop_when_nearly_all(losses, Lost("conversations", self.failed, self.played))
+        if not self.outcomes["won"]:
+            by = ", ".join(f"{party} {count}" for party, count in self.blame.most_common() if count)
+            stop_when_nearly_all(losses, Lost(f"conversations (lost by: {by})", {"none_won": self.played}, self.played))
 
     def figures(self) -> dict[str, Any]:
         """Everything as JSON. In "base" and "recombined" the reasons add up to attempts; won and lost add up to played, and

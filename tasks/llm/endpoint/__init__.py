@@ -3,6 +3,7 @@
     client    a batch of requests -> answers: second rounds, salvage, errors in words
     line      one call: cache, budget, pace, attempts
     wire      requests and answers as JSON
+    refusals  what a server means when it does not answer
     pacing    how many calls are in flight, pauses, the circuit breaker
     budget    tokens, money, the hard stop
     cache     paid answers and the ledger, in SQLite
@@ -39,4 +40,5 @@ def client(role: str, wanted: Mapping[str, Any], secret: Callable[[], str], sett
         secret=secret,
         setting=setting,
         revision=wanted["identity"] or "unpinned",
+        identity=wanted["identity"],
     )

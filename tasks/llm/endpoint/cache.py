@@ -10,10 +10,11 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tasks.params import BadInput
 
@@ -29,6 +30,8 @@ CREATE TABLE IF NOT EXISTS answers (
 CREATE TABLE IF NOT EXISTS paid (
     run TEXT, role TEXT, model TEXT, calls INT NOT NULL, tokens_in INT NOT NULL, tokens_out INT NOT NULL, money REAL NOT NULL,
     PRIMARY KEY (run, role, model));
+CREATE TABLE IF NOT EXISTS odd (
+    model TEXT, role TEXT, reason TEXT, times INT NOT NULL, said TEXT NOT NULL, PRIMARY KEY (model, role, reason));
 """
 """The file outlives versions: its columns keep their names. `run` holds the ledger's name."""
 _PAY = """
@@ -37,9 +40,34 @@ INSERT INTO paid VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = 
 """
 
 
-def key_of(url: str, sent: bytes, sample: int) -> bytes:
-    """Names an answer: where it was asked, everything that was sent (no key is in it), and the request's sample number."""
+SHORTEST = 6
+"""Letters of an answer's id that are needed to name it."""
+
+
+def key_of(url: str, identity: str, sent: bytes, sample: int) -> bytes:
+    """Names an answer: who was asked, everything that was sent (the model's name is in it, no key is), and the request's sample number.
+
+    Who was asked is the user's word for it (`identity`) or else the server's host, alone: a server that comes back on another port or
+    under another path has the same model behind the same name, and what was paid must be found again; of two hosts nobody knows that.
+    Two servers on one host that serve different models under one name need an identity each; one model on two hosts needs the same.
+    """
+    who = f"identity {identity}" if identity else f"host {_host(url)}"
+    return hashlib.sha256(b"\0".join((b"2", who.encode(), str(sample).encode(), sent))).digest()
+
+
+def _host(url: str) -> str:
+    host = (urlsplit(url).hostname or url).rstrip(".")
+    return "this machine" if host in ("localhost", "127.0.0.1", "::1", "0.0.0.0") else host
+
+
+def first_key_of(url: str, sent: bytes, sample: int) -> bytes:
+    """The name that the first version gave: with the whole address in it. An answer under it is found as long as that is the same."""
     return hashlib.sha256(b"\0".join((url.encode(), str(sample).encode(), sent))).digest()
+
+
+def answer_id(key: bytes) -> str:
+    """An answer's id in messages, for `cairn calls --forget-answer`."""
+    return key.hex()[:12]
 
 
 @dataclass(frozen=True)
@@ -84,9 +112,22 @@ class Cache:
                 time.sleep(0.02)
 
     def get(self, key: bytes) -> dict[str, Any] | None:
-        """The answer kept under a key."""
+        """The answer kept under a key; {} when what is kept is no JSON object."""
         row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return json.loads(row[0]) if row else None
+        if row is None:
+            return None
+        try:
+            found = json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def find(self, key: bytes, first_key: Callable[[], bytes]) -> dict[str, Any] | None:
+        """The answer kept under a key, or under the name that the first version gave it; then it is renamed."""
+        found = self.get(key)
+        if found is None and (found := self.get(old := first_key())) is not None:
+            self._db.execute("UPDATE OR IGNORE answers SET key = ? WHERE key = ?", (key, old))
+        return found
 
     def put(self, key: bytes, answer: Mapping[str, Any], paid: Paid) -> dict[str, Any]:
         """Keep an answer and write down what it cost; returns the answer that counts, which is that of whoever was first."""
@@ -120,9 +161,31 @@ class Cache:
     def forget(self, model: str) -> int:
         """Delete a model's answers and give the room back; returns how many there were."""
         count = self._db.execute("DELETE FROM answers WHERE model = ?", (model,)).rowcount
+        self._db.execute("DELETE FROM odd WHERE model = ?", (model,))
         self._db.execute("VACUUM")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return count
+
+    def forget_answer(self, key: bytes) -> None:
+        """Delete a single answer."""
+        self._db.execute("DELETE FROM answers WHERE key = ?", (key,))
+
+    def named(self, beginning: str) -> list[tuple[bytes, str, str]]:
+        """(key, model, role) of the answers whose id begins so; three at most."""
+        found = self._db.execute("SELECT key, model, role FROM answers WHERE lower(hex(key)) LIKE ? LIMIT 3", (f"{beginning}%",))
+        return [(bytes(row[0]), row[1], row[2]) for row in found]
+
+    def note(self, model: str, role: str, reason: str, said: str) -> None:
+        """Count something odd about an answer that was paid for, or a call that was refused. said: of the last one."""
+        self._db.execute(
+            "INSERT INTO odd VALUES (?, ?, ?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1, said = excluded.said",
+            (model, role, reason, said),
+        )
+
+    def odd(self) -> list[dict[str, Any]]:
+        """Per model, role and reason: how often, and what was said last."""
+        found = self._db.execute("SELECT model, role, reason, times, said FROM odd ORDER BY model, role, times DESC, reason")
+        return [dict(zip(("model", "role", "reason", "times", "said"), row, strict=True)) for row in found]
 
     def close(self) -> None:
         """Let go of the file."""

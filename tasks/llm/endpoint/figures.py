@@ -20,6 +20,8 @@ class Figures:
 
     calls: answers paid for. cached: answered without paying (kept, or asked for at the same time by somebody else). uncounted:
     paid answers whose server gave no token counts, so that they are estimated. repairs: second rounds; repaired: those that helped.
+    asked: requests that were answered or lost, kept answers among them; offered: those of them that offered tools. odd: what was odd
+    about answers, and why calls were lost (`tasks.llm.losses`), one reason a request; said: of the first with each reason.
     """
 
     model: str = ""
@@ -38,6 +40,10 @@ class Figures:
     repairs: int = 0
     repaired: int = 0
     unreadable: int = 0
+    asked: int = 0
+    offered: int = 0
+    odd: Counter[str] = field(default_factory=Counter)
+    said: dict[str, str] = field(default_factory=dict)
     by: Counter[str] = field(default_factory=Counter)
     gate: Gate | None = None
     _last: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)] * SECONDS)
@@ -51,6 +57,11 @@ class Figures:
         now = int(time.monotonic())
         second, count = self._last[now % SECONDS]
         self._last[now % SECONDS] = (now, count + 1 if second == now else 1)
+
+    def note(self, reason: str, said: str) -> None:
+        """One more request with something odd about it."""
+        self.odd[reason] += 1
+        self.said.setdefault(reason, said)
 
     def rate(self) -> float:
         """Paid answers a second, over the last ten whole seconds at most."""
@@ -66,6 +77,8 @@ class Figures:
         return {
             **plain,
             "by": dict(self.by),
+            "odd": dict(sorted(self.odd.items())),
+            "said": dict(sorted(self.said.items())),
             "calls_per_second": round(self.rate(), 2),
             "in_flight": gate.in_flight if gate else 0,
             "waiting": gate.waiting if gate else 0,

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.llm.endpoint.budget import Prices
-from tasks.llm.endpoint.cache import Paid, key_of
+from tasks.llm.endpoint.cache import Paid, answer_id
 from tasks.llm.endpoint.figures import Figures
-from tasks.llm.endpoint.pacing import LONGEST_HOLD, Down, Gate, Pace, retry_after
-from tasks.llm.endpoint.wire import Garbled, take
+from tasks.llm.endpoint.pacing import Down, Gate, Pace, retry_after
+from tasks.llm.endpoint.refusals import Verdict, inside, of_status
+from tasks.llm.endpoint.wire import Broken, Garbled, checked, parse, read, text_of
 
 if TYPE_CHECKING:
     import httpx
@@ -26,32 +27,47 @@ if TYPE_CHECKING:
 
 THROTTLED = 40
 """Times that a call is told to come later (429, 503) before that counts as a failure: with the longest pauses about 15 minutes."""
-_STRICT = {400: "does not accept the request", 413: "finds the request too long", 422: "does not accept the request"}
-_CLOSED = {
-    401: "refuses the key",
-    402: "wants to be paid first",
-    403: "refuses the key for this model",
-    404: "does not know the model, or base_url does not end where its API begins (often /v1)",
-}
 
 
 class SetAside(Exception):
-    """Every attempt failed in a way that may pass; worth another round."""
+    """Every attempt failed in a way that may pass; worth another round. reason: one of `tasks.llm.losses.REMEDIES`."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class Refused(Exception):
-    """The server does not take this very request; asking again changes nothing."""
+    """The server does not take this very request, for `reason`; asking again changes nothing."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one attempt. kind: well; busy (later, `wait` seconds if the server said so); ill (it may pass); strict (this
-    request is not taken); closed (nobody's is)."""
+    """What came of one attempt. kind: well; busy (later, `wait` seconds if the server said so); ill (it may pass); odd (an answer that
+    is none, which says nothing against the server); strict (this request is not taken); closed (nobody's is). status: of an ill one
+    that the server itself told of, else 0."""
 
-    kind: Literal["well", "busy", "ill", "strict", "closed"]
+    kind: Literal["well", "busy", "ill", "odd", "strict", "closed"]
     text: str = ""
+    reason: str = ""
     wait: float = 0.0
+    status: int = 0
     answer: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A call on paper. sent: the body. most_out: the most tokens of its answer. key: names its answer. first_key: gives the name that
+    the first version gave it."""
+
+    sent: bytes
+    most_out: int
+    key: bytes
+    first_key: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -71,28 +87,40 @@ class Line:
     headers: dict[str, str]
     clean: Callable[[str], str]
 
-    async def ask(self, sent: bytes, most_out: int, sample: int) -> dict[str, Any]:
-        """The answer to a body as `wire.take` keeps it. Raises SetAside, Refused, Down or BudgetSpent."""
-        key = key_of(self.url, sent, sample)
-        if kept := self.office.cache.get(key):
+    async def ask(self, paper: Paper) -> tuple[dict[str, Any], bool]:
+        """(answer as `wire.checked` has it, whether it was paid for now). Raises SetAside, Refused, Down or BudgetSpent."""
+        if kept := self._kept(paper):
             self.figures.cached += 1
-            return kept
-        task = self.office.asking.get(key)
+            return kept, False
+        task = self.office.asking.get(paper.key)
         if task is None:
-            task = asyncio.create_task(self._pay(key, sent, most_out))
-            self.office.asking[key] = task
-            task.add_done_callback(lambda done: self._forget(key, done))
-            return await asyncio.shield(task)
+            task = asyncio.create_task(self._pay(paper))
+            self.office.asking[paper.key] = task
+            task.add_done_callback(lambda done: self._forget(paper.key, done))
+            return await asyncio.shield(task), True
         answer = await asyncio.shield(task)
         self.figures.cached += 1
-        return answer
+        return answer, False
+
+    def _kept(self, paper: Paper) -> dict[str, Any] | None:
+        """An answer that is kept and can be used. One that cannot (only an earlier version kept such) is forgotten, and asked anew."""
+        kept = self.office.cache.find(paper.key, paper.first_key)
+        if kept is None:
+            return None
+        try:
+            read(kept, 0)
+        except Broken as error:
+            self.office.cache.forget_answer(paper.key)
+            self.figures.note("kept_unusable", f"answer {answer_id(paper.key)}: {error}; forgotten, and asked anew")
+            return None
+        return kept
 
     def _forget(self, key: bytes, task: asyncio.Task[dict[str, Any]]) -> None:
         del self.office.asking[key]
         if not task.cancelled():
             task.exception()  # whoever waited was told; when nobody does any more, nobody needs to be
 
-    async def _pay(self, key: bytes, sent: bytes, most_out: int) -> dict[str, Any]:
+    async def _pay(self, paper: Paper) -> dict[str, Any]:
         failed = throttled = 0
         outcome = Outcome("ill")
         before = self.gate.given_up
@@ -103,39 +131,42 @@ class Line:
                     await asyncio.sleep(self.pace.backoff(failed + throttled))
                 if self.gate.given_up > before:
                     raise Down(self.gate.last_error)
-            outcome = await self._attempt(key, sent, most_out)
+            outcome = await self._attempt(paper, again=failed > 0)
             if outcome.answer is not None:
                 return outcome.answer
             if outcome.kind == "strict":
-                raise Refused(outcome.text)
+                raise Refused(outcome.text, outcome.reason)
             if outcome.kind == "closed":
                 raise Down(outcome.text)
             throttled += outcome.kind == "busy"
-            failed += outcome.kind == "ill"
+            failed += outcome.kind in ("ill", "odd")
             if self.gate.given_up > before:
                 raise Down(self.gate.last_error)
         self.figures.set_aside += 1
-        raise SetAside(f"{outcome.text}, after {failed} failed attempts" + (f" and {throttled} pauses" if throttled else ""))
+        pauses = f" and {throttled} pauses" if throttled else ""
+        reason = "unusable" if outcome.kind == "odd" else "unanswered"
+        raise SetAside(f"{outcome.text}, after {failed} failed attempts{pauses}", reason)
 
-    async def _attempt(self, key: bytes, sent: bytes, most_out: int) -> Outcome:
-        """One try, once it is this call's turn and the budget has room for it."""
+    async def _attempt(self, paper: Paper, again: bool) -> Outcome:
+        """One try, once it is this call's turn and the budget has room for it. again: an earlier try of the same call failed."""
         slot = await self.gate.enter()
         try:
             measure = self.office.measure(self.url, self.model)
-            most_in = measure.most(len(sent))
-            reserved = await self.purse.reserve(most_in + most_out, self.prices.of(most_in, most_out))
+            most_in = measure.most(len(paper.sent))
+            reserved = await self.purse.reserve(most_in + paper.most_out, self.prices.of(most_in, paper.most_out))
             try:
-                outcome = await self._post(sent)
+                outcome = await self._post(paper.sent)
                 if outcome.answer is not None:
-                    outcome = Outcome("well", answer=self._keep(key, sent, outcome.answer))
+                    outcome = Outcome("well", answer=self._keep(paper, outcome.answer))
             finally:
                 self.purse.release(reserved)
             if outcome.kind == "busy":
                 self.figures.throttled += 1
                 self.gate.busy(slot, outcome.wait)
-            elif outcome.kind == "ill":
+            elif outcome.kind in ("ill", "odd"):
                 self.figures.failures += 1
-                self.gate.ill(slot, outcome.text)
+                if outcome.kind == "ill" and not (again and outcome.status == 500):  # one request that always fails is no server down
+                    self.gate.ill(slot, outcome.text)
             elif outcome.kind == "closed":
                 self.gate.give_up(outcome.text)  # before the next one gets this call's place
             else:
@@ -144,8 +175,9 @@ class Line:
         finally:
             self.gate.leave(slot)
 
-    def _keep(self, key: bytes, sent: bytes, answer: dict[str, Any]) -> dict[str, Any]:
+    def _keep(self, paper: Paper, answer: dict[str, Any]) -> dict[str, Any]:
         """Count an answer and commit it."""
+        sent = paper.sent
         tokens_in, tokens_out = answer["tokens"]
         measure = self.office.measure(self.url, self.model)
         if tokens_in:
@@ -156,7 +188,7 @@ class Line:
         money = self.prices.of(tokens_in, tokens_out)
         self.figures.paid(tokens_in, tokens_out, money)
         self.figures.by.update([" ".join(answer["by"])] if answer["by"] else [])
-        return self.office.cache.put(key, answer, Paid(self.purse.ledger, self.role, self.model, tokens_in, tokens_out, money))
+        return self.office.cache.put(paper.key, answer, Paid(self.purse.ledger, self.role, self.model, tokens_in, tokens_out, money))
 
     async def _post(self, sent: bytes) -> Outcome:
         import httpx
@@ -170,43 +202,28 @@ class Line:
             return Outcome("ill", self.clean(f"the connection failed ({type(error).__name__}: {error})"))
         if response.status_code == 200:
             return self._read(response)
-        return self._refusal(response)
+        return self._told(of_status(response.status_code, self._text(response), self._wait(response)), response.status_code)
+
+    def _text(self, response: httpx.Response) -> str:
+        """The body, without the key, should the server repeat it."""
+        return self.clean(text_of(response.content))
+
+    @staticmethod
+    def _wait(response: httpx.Response) -> float:
+        return retry_after(response.headers.get("retry-after"), response.headers.get("date"))
 
     def _read(self, response: httpx.Response) -> Outcome:
+        """An answer of status 200: a completion, an error that came as one, or neither."""
+        said = None
         try:
-            return Outcome("well", answer=take(response.content))
+            said = parse(self._text(response))
+            return Outcome("well", answer=checked(said))
         except Garbled as error:
-            return Outcome("ill", self.clean(str(error)))
+            if verdict := inside(said, self._wait(response)):
+                return self._told(verdict, 200)
+            kind: Literal["odd", "ill"] = "odd" if isinstance(error, Broken) else "ill"
+            return Outcome(kind, str(error))
 
-    def _refusal(self, response: httpx.Response) -> Outcome:
-        """What a status other than 200 means."""
-        status, (code, words) = response.status_code, _error(response)
-        said = self.clean(f"status {status}{f' ({words})' if words else ''}")
-        if code == "insufficient_quota":
-            return Outcome("closed", f"the server says that the quota is used up: {said}")
-        if status in (429, 503, 529):
-            wait = retry_after(response.headers.get("retry-after"), response.headers.get("date"))
-            if wait > LONGEST_HOLD:
-                return Outcome("closed", f"the server wants no calls for {wait:.0f} s: {said}. Run again after that")
-            return Outcome("busy", f"the server is too busy: {said}", wait)
-        if status in _CLOSED:
-            return Outcome("closed", f"the server {_CLOSED[status]}: {said}")
-        if status in _STRICT:
-            return Outcome("strict", f"the server {_STRICT[status]}: {said}")
-        if 300 <= status < 400:
-            return Outcome("closed", f"base_url leads elsewhere ({said}); name the place itself, a key is not sent on")
-        if 400 <= status < 500 and status not in (408, 409, 425):
-            return Outcome("strict", f"the server does not accept the request: {said}")
-        return Outcome("ill", f"the server failed: {said}")
-
-
-def _error(response: httpx.Response) -> tuple[str, str]:
-    """(code, words) of an error's body, as far as it has them."""
-    try:
-        said = response.json()
-        error = said.get("error", said) if isinstance(said, dict) else said
-        if isinstance(error, dict):
-            return str(error.get("code") or error.get("type") or ""), str(error.get("message") or error.get("detail") or "")[:300]
-        return "", str(error)[:300]
-    except (ValueError, RecursionError):
-        return "", response.text.strip()[:100]
+    def _told(self, verdict: Verdict, status: int) -> Outcome:
+        kind: Literal["odd", "ill", "busy", "strict", "closed"] = "odd" if verdict.kind == "ill" and status == 200 else verdict.kind
+        return Outcome(kind, verdict.text, verdict.reason, verdict.wait, status)

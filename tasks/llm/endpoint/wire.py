@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.llm import Message, Request
-from tasks.llm.answers import without_thought
+from tasks.llm.answers import whole, without_thought
+from tasks.worlds.values import UNREADABLE, frozen
 
 WISH = "Answer with one JSON value that fits this schema: "
 _OURS = re.compile(r"call_(\d{1,5})")
@@ -19,42 +20,62 @@ class Garbled(ValueError):
     """The server's answer is not a chat completion."""
 
 
+class Broken(Garbled):
+    """It is one, but says itself that it failed on the way."""
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How a model is asked. structured: json_schema, json_object or prompt, the way a wanted schema is put. temperature: instead of
-    the request's, unless None. limit_field: what the server calls the most tokens of an answer. thinking: tokens on top of these."""
+    the request's, unless None. limit_field: what the server calls the most tokens of an answer. max_tokens: these, instead of the
+    request's, unless None. thinking: tokens on top of these. content_beside_calls: what stands as content of a message that only
+    calls tools: null, nothing (absent), or an empty text."""
 
     model: str
     structured: str = "json_schema"
     send_seed: bool = True
     temperature: float | None = None
     limit_field: str = "max_tokens"
+    max_tokens: int | None = None
     thinking: int = 0
+    content_beside_calls: str = "null"
 
-    def most(self, request: Request) -> int:
-        """The most tokens of an answer, thoughts included."""
-        return request.max_tokens + self.thinking
+    def most(self, request: Request, room: int = 1) -> int:
+        """The most tokens of an answer, thoughts included. room: times the usual."""
+        return (self.max_tokens or request.max_tokens) * room + self.thinking
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer that was read. called: it holds or tried tool calls. truncated: it was cut off at its most tokens. refused: the
-    model or a filter in front of it declined."""
+    """An answer that was read. finish: how it ended, as in the OpenAI API: stop, length, tool_calls, content_filter, error. called: it
+    holds or tried tool calls. bad: calls of it that cannot be read. refused: the model or a filter in front of it declined."""
 
     message: Message
+    finish: str = "stop"
     called: bool = False
-    truncated: bool = False
+    bad: int = 0
     refused: bool = False
 
+    @property
+    def truncated(self) -> bool:
+        """Whether it was cut off at its most tokens."""
+        return self.finish == "length"
 
-def body(dialect: Dialect, request: Request) -> bytes:
-    """The JSON that is sent. Keys keep their order, since a server may render a tool's schema as it came."""
-    messages = [_sent(message) for message in request.messages]
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was said and nothing called."""
+        return not self.message.get("tool_calls") and not self.message["content"].strip()
+
+
+def body(dialect: Dialect, request: Request, room: int = 1) -> bytes:
+    """The JSON that is sent. Keys keep their order, since a server may render a tool's schema as it came. room: times the usual
+    number of tokens for the answer."""
+    messages = [_sent(message, dialect.content_beside_calls) for message in request.messages]
     sent: dict[str, Any] = {
         "model": dialect.model,
         "messages": messages,
         "temperature": request.temperature if dialect.temperature is None else dialect.temperature,
-        dialect.limit_field: dialect.most(request),
+        dialect.limit_field: dialect.most(request, room),
     }
     if request.tools:
         sent["tools"] = list(request.tools)
@@ -70,11 +91,23 @@ def body(dialect: Dialect, request: Request) -> bytes:
     return json.dumps(sent, separators=(",", ":")).encode()
 
 
-def _sent(message: Message) -> Message:
+NOTHING = "(no answer)"
+"""Stands for an assistant's message without words or calls: many servers refuse an empty one, and some one that is left out, since user
+and assistant must take turns."""
+
+
+def _sent(message: Message, beside_calls: str) -> Message:
     """A message in the wire's form: arguments as text, and ids of nine letters and digits, which is all that some servers take."""
-    role = message["role"]
-    out: Message = {"role": role, "content": message.get("content") or ""}
-    if calls := message.get("tool_calls"):
+    role, content, calls = message["role"], message.get("content") or "", message.get("tool_calls")
+    out: Message = {"role": role, "content": content}
+    if role == "assistant" and not content.strip():
+        if not calls:
+            out["content"] = NOTHING
+        elif beside_calls == "absent":
+            del out["content"]
+        else:
+            out["content"] = None if beside_calls == "null" else ""
+    if calls:
         out["tool_calls"] = [
             {
                 "id": _sent_id(call["id"]),
@@ -103,68 +136,187 @@ def _with_wish(messages: Sequence[Message], schema: Mapping[str, Any]) -> list[M
     return [{"role": "system", "content": wish}, *messages]
 
 
-def take(text: bytes | str) -> dict[str, Any]:
-    """What of a server's answer is kept: message, finish_reason, tokens in and out (None without usage), and who the server says
-    answered. Raises Garbled."""
+# --- what comes back ---------------------------------------------------------------------------------------------------------
+
+_FINISHES = {
+    "length": r"length|max_?(output_?)?tokens|model_length|token_limit",
+    "content_filter": r"content_?filter\w*|safety|recitation|prohibited_content|blocklist|spii|image_safety|guardrail\w*|refusal"
+    r"|sensitive",
+    "error": r"error|fail\w*|abort\w*|cancel\w*|time_?out|network_error|insufficient_system_resource|malformed_function_call"
+    r"|unexpected_tool_call|internal\w*|engine_overloaded|repetition_truncation|unknown|other",
+}
+"""How servers spell the ends of an answer that are not its own; whatever else they say is a stop."""
+_LONGEST_COUNT = 10**12
+"""Tokens; a number beyond it is no count."""
+
+
+def text_of(body: bytes) -> str:
+    """A body as text; bytes that are none become replacement characters."""
+    return body.decode("utf-8-sig", errors="replace")
+
+
+def parse(text: bytes | str) -> Any:
+    """A body as JSON. Raises Garbled."""
+    shown = text_of(text) if isinstance(text, bytes) else text
     try:
-        said = json.loads(text)
+        return json.loads(shown)
+    except (ValueError, RecursionError) as error:
+        raise Garbled(f"its answer is not a chat completion ({type(error).__name__}): {_start(shown)}") from None
+
+
+def take(text: bytes | str) -> dict[str, Any]:
+    """`checked` of a body. Raises Garbled, and Broken as a kind of it."""
+    return checked(parse(text))
+
+
+def checked(said: Any) -> dict[str, Any]:
+    """What of a server's answer is kept: message, finish_reason, tokens in and out (None without usage), and who the server says
+    answered. It is checked first: a file can hold it, and `read` makes an answer of it. Raises Garbled for what is no chat
+    completion, Broken for one that failed on the way."""
+    try:
         choice = said["choices"][0]
-        message = choice["message"]
-        kept = {name: message[name] for name in ("content", "tool_calls", "refusal") if message.get(name)}
+        message = _kept_message(choice["message"])
         usage = said.get("usage") or {}
+        finish = _finish(choice.get("finish_reason"), message)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise Garbled(f"its answer is not a chat completion ({type(error).__name__}): {_start(text)}") from None
+        raise Garbled(f"its answer is not a chat completion ({type(error).__name__}): {_start(said)}") from None
+    silent = not any(message.values())
+    if finish == "error" or (silent and (said.get("error") or choice.get("error"))):
+        raise Broken(f"its answer failed on the way (finish_reason {_start(choice.get('finish_reason'))})")
     return {
-        "message": kept,
-        "finish_reason": choice.get("finish_reason"),
+        "message": message,
+        "finish_reason": finish,
         "tokens": [_count(usage, "prompt_tokens"), _count(usage, "completion_tokens")],
-        "by": [str(said.get(name)) for name in ("model", "system_fingerprint") if said.get(name)],
+        "by": [
+            str(whole(said[name]))[:200] for name in ("model", "system_fingerprint") if isinstance(said.get(name), str) and said[name]
+        ],
     }
+
+
+def _kept_message(message: Any) -> dict[str, Any]:
+    """The parts of a message that are read; calls in the form that most servers have, each with its arguments as text."""
+    found = {"content": whole(message.get("content")), "refusal": whole(message.get("refusal"))}
+    frozen(found)
+    calls = message.get("tool_calls") or message.get("function_call")
+    if calls:
+        found["tool_calls"] = [_kept_call(call) for call in (calls if isinstance(calls, list) else [calls])]
+    return {name: value for name, value in found.items() if value}
+
+
+def _kept_call(call: Any) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, dict) else call
+    if not isinstance(function, dict):
+        return {"function": {"name": "", "arguments": _text_of(function)}}
+    name, arguments = function.get("name"), function.get("arguments")
+    return {
+        "function": {
+            "name": _whole_text(name) if isinstance(name, str) else "",
+            "arguments": None if arguments is None else _text_of(arguments),
+        }
+    }
+
+
+def _whole_text(text: str) -> str:
+    return str(whole(text))
+
+
+def _text_of(value: Any) -> str:
+    """A value as text, JSON where it is not text already."""
+    try:
+        return _whole_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return "(nested without end)"
+
+
+def _finish(said: Any, message: Mapping[str, Any]) -> str:
+    """How an answer ended, in the words of the OpenAI API."""
+    text = said.strip().lower().replace("-", "_") if isinstance(said, str) else ""
+    for finish, spelled in _FINISHES.items():
+        if re.fullmatch(spelled, text) and not (text in ("unknown", "other") and message):
+            return finish
+    return "tool_calls" if message.get("tool_calls") else "stop"
 
 
 def _count(usage: Any, name: str) -> int | None:
     found = usage.get(name) if isinstance(usage, dict) else None
-    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _LONGEST_COUNT else None
 
 
-def _start(text: bytes | str) -> str:
-    shown = text.decode(errors="replace") if isinstance(text, bytes) else text
+def _start(said: Any) -> str:
+    """The beginning of what was said, for a message."""
+    try:
+        shown = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        shown = "(nested without end)"
+    shown = _whole_text(shown)
     return repr(shown if len(shown) <= 80 else shown[:77] + "...")
 
 
 def read(kept: Mapping[str, Any], first_call: int) -> Reply:
     """An answer as a message of the house: arguments are dicts, and calls are numbered call_<first_call> and on, so that a
-    conversation reads the same whatever ids a server draws. Calls that cannot be read come back as plain content; thoughts at the
-    beginning are not part of what was said."""
-    message, finish = kept["message"], kept["finish_reason"]
-    refusal = message.get("refusal")
-    content = _text(message.get("content")) or (refusal if isinstance(refusal, str) else "")
+    conversation reads the same whatever ids a server draws. What a model thought before it spoke is not part of what was said.
+
+    Of several calls, one that cannot be read stands in its place with what was written, as {"unreadable": text}, and says why under
+    `unreadable`, so that it fails like any other bad call and the good ones count. When none can be read they come back as plain
+    content. Raises Broken for an answer that failed on the way, which only a file of an earlier version can hold.
+    """
+    try:
+        message = _kept_message(kept["message"])
+        finish = _finish(kept.get("finish_reason"), message)
+        content, refusal = _text(message.get("content")), message.get("refusal")
+        written = whole(kept["message"].get("tool_calls") or kept["message"].get("function_call"))
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise Broken(f"what is kept is no answer ({type(error).__name__})") from None
+    if finish == "error":
+        raise Broken("the answer failed on the way (finish_reason 'error')")
     refused = bool(refusal) or finish == "content_filter"
+    answer: Message = {"role": "assistant", "content": content or (refusal if isinstance(refusal, str) else "")}
     raw = message.get("tool_calls") or []
-    answer: Message = {"role": "assistant", "content": content}
-    if raw and not refused:
-        try:
-            answer["tool_calls"] = [_call(call, number) for number, call in enumerate(raw, first_call)]
-        except (ValueError, RecursionError, LookupError, TypeError):
-            answer["content"] = f"{content}\n{json.dumps(raw)}".strip()
-    return Reply(answer, called=bool(raw), truncated=finish == "length", refused=refused)
+    calls = [] if refused else [_call(call, number) for number, call in enumerate(raw, first_call)]
+    bad = sum("unreadable" in call for call in calls)
+    if calls and bad < len(calls):
+        answer["tool_calls"] = calls
+    elif calls:
+        answer["content"] = f"{content}\n{json.dumps(written, ensure_ascii=False)}".strip()
+    return Reply(answer, finish, called=bool(raw), bad=bad, refused=refused)
 
 
 def _text(content: Any) -> str:
     """Text, or the text parts of a list of parts; without thoughts."""
     if isinstance(content, list):
-        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+        parts = (part.get("text") if isinstance(part, dict) else part for part in content)
+        content = whole("".join(part for part in parts if isinstance(part, str)))
     return without_thought(content) if isinstance(content, str) else ""
 
 
-def _call(call: Any, number: int) -> dict[str, Any]:
-    """One call as data: a name, and arguments that are an object without repeated keys or NaN; ValueError otherwise."""
-    name, arguments = call["function"]["name"], call["function"]["arguments"]
-    if isinstance(arguments, str):
-        arguments = json.loads(arguments or "{}", object_pairs_hook=_unique, parse_constant=_no_constant)
-    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
-        raise ValueError("a call's name is a string and its arguments are an object")
-    return {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
+def _call(call: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """One call as data: a name, and arguments that are an object without repeated keys, NaN, or anything else that no file can hold.
+    One that is no such thing carries what was written and why it cannot be read."""
+    name, said = call["function"]["name"], call["function"]["arguments"]
+    made: dict[str, Any] = {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": {}}}
+    try:
+        if not name:
+            raise ValueError("it names no tool")
+        made["function"]["arguments"] = _arguments(said)
+    except (ValueError, RecursionError) as error:
+        made["function"] = {"name": name or "unreadable_call", "arguments": {UNREADABLE: said or ""}}
+        made["unreadable"] = str(error)
+    return made
+
+
+def _arguments(said: str | None) -> dict[str, Any]:
+    """Arguments from their text. Nothing, null and an empty list stand for none: so servers write the call of a tool that takes
+    nothing. Text inside text is opened once."""
+    if said is None or said.strip() in ("", "null", "[]", '""'):
+        return {}
+    value = json.loads(said, object_pairs_hook=_unique, parse_constant=_no_constant)
+    if isinstance(value, str) and value.strip():
+        value = json.loads(value, object_pairs_hook=_unique, parse_constant=_no_constant)
+    if not isinstance(value, dict):
+        raise ValueError("its arguments are no JSON object")
+    value = whole(value)
+    frozen(value)
+    return dict(value)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
