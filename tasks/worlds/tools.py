@@ -55,25 +55,34 @@ class Tool:
         return clean
 
 
-def by_name(checks: Mapping[str, tuple[Check, bool]]) -> Check:
-    """The check of arguments that are checked each by itself: name -> (check, whether it is required). Others are refused."""
+def by_name(checks: Mapping[str, tuple[Check, bool]], rest: Check | None = None) -> Check:
+    """The check of arguments that are checked each by itself: name -> (check, whether it is required).
+
+    rest: the check of arguments of any other name; without one they are refused.
+    """
 
     def check_all(arguments: dict[str, Any]) -> dict[str, Any]:
-        for name in arguments:
-            if name not in checks:
-                raise Refused(f"unknown argument {name!r}.{nearest(str(name), checks)} Known: {', '.join(checks)}")
+        others = [name for name in arguments if name not in checks]
+        if others and rest is None:
+            raise Refused(f"unknown argument {others[0]!r}.{nearest(str(others[0]), checks)} Known: {', '.join(checks)}")
         clean = {}
         for name, (check, required) in checks.items():
             if name in arguments:
-                try:
-                    clean[name] = check(arguments[name])
-                except Refused as error:
-                    raise Refused(f"argument {name!r} {error}") from None
+                clean[name] = _checked(name, check, arguments[name])
             elif required:
                 raise Refused(f"argument {name!r} is missing")
+        for name in others:
+            clean[name] = _checked(name, rest, arguments[name])  # type: ignore[arg-type]
         return clean
 
     return check_all
+
+
+def _checked(name: str, check: Check, value: Any) -> Any:
+    try:
+        return check(value)
+    except Refused as error:
+        raise Refused(f"argument {name!r} {error}") from None
 
 
 def _mark(kind: Kind, produces: tuple[str, ...], consumes: tuple[str, ...] | None) -> Callable[[Function], Function]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal, Optional, Union
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Optional, Union
 
 import pytest
-from typing_extensions import TypedDict
+from pydantic import Field
+from typing_extensions import Doc, TypedDict
 
 from tasks.params import BadInput
-from tasks.worlds.adapters.functions import tool_of
+from tasks.worlds.adapters.functions import callee_of, tool_of
 from tasks.worlds.tools import Refused, Tool
 
 
@@ -138,31 +140,17 @@ def test_known_types_count_more() -> None:
 class Opaque: ...
 
 
-class Old(typing.TypedDict):
-    key: str
-
-
 def test_functions_that_cannot_be_called_with_json_are_named() -> None:
     async def waits() -> None: ...
 
-    def many(*names: str) -> None: ...
-
-    def place_only(a: int, /) -> None: ...
-
     def opaque(thing: Opaque) -> None: ...
-
-    def old(row: Old) -> None: ...
 
     def lost(thing: NotThere) -> None: ...  # type: ignore[name-defined] # noqa: F821
 
     for function, says in (
         (waits, "tool 'it' of world x: is async"),
-        (many, "argument 'names' is variadic positional"),
-        (place_only, "argument 'a' is positional-only"),
         (opaque, "argument 'thing' has type <class 'tests.worlds.test_adapter_functions.Opaque'>, which no JSON value can be"),
-        (old, "Say another one in types="),
         (lost, "its arguments cannot be read (name 'NotThere' is not defined)"),
-        (print, "argument 'args' is variadic positional"),
         (iter, "its arguments cannot be read"),
     ):
         with pytest.raises(BadInput) as caught:
@@ -176,3 +164,124 @@ def test_abstract_types_are_lists() -> None:
     made = tool(take)
     assert made.parameters["properties"]["some"] == {"type": "array", "items": {"type": "integer"}}
     assert made.validate({"some": [1]}) == {"some": [1]}
+
+
+class Inner(typing.TypedDict):
+    count: int
+
+
+class Old(typing.TypedDict, total=False):
+    """One of typing, which pydantic takes from Python 3.12 on."""
+
+    key: typing.Required[str]
+    inner: list[Inner]
+    above: Optional[Old]  # noqa: UP045
+
+
+class Mixed(TypedDict):
+    old: Old
+    more: NotRequired[int]
+
+
+@dataclass
+class Holder:
+    old: Old
+
+
+class Triple(NamedTuple):
+    inner: Inner
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+def modern(
+    limited: Annotated[int, Field(ge=1, le=5, description="From one to five.")],
+    told: Annotated[str, "In plain words."],
+    documented: Annotated[str, Doc("In a Doc.")] = "",
+    shaped: Annotated[str, Field(pattern="^x")] = "x",
+    fielded: int = Field(3, ge=2, description="By a field."),
+    made: list[int] = Field(default_factory=list),
+    inner: list[Annotated[int, Field(ge=1)]] = [],  # noqa: B006 - as it is found
+    perhaps: Annotated[Optional[int], Field(ge=1)] = None,  # noqa: UP045
+    old: Optional[Old] = None,  # noqa: UP045
+    mixed: Mixed | None = None,
+    holder: Holder | None = None,
+    triple: Triple | None = None,
+    colour: Colour = Colour.RED,
+    day: date = date.min,
+    odd: float = float("nan"),
+    thing: object = object(),
+) -> dict[str, Any]:
+    return dict(locals())
+
+
+def test_what_hints_say_besides_the_type() -> None:
+    made = tool(modern)
+    shown = made.parameters["properties"]
+    assert shown["limited"] == {"type": "integer", "minimum": 1, "maximum": 5, "description": "From one to five."}
+    assert shown["told"] == {"type": "string", "description": "In plain words."} and shown["documented"]["description"] == "In a Doc."
+    assert shown["fielded"] == {"type": "integer", "minimum": 2, "description": "By a field."}
+    assert made.parameters["required"] == ["limited", "told"]
+    assert made.parameters["$defs"]["Old"]["required"] == ["key"] and "required" in made.parameters["$defs"]["Inner"]
+
+
+def test_typed_dicts_of_typing_are_taken() -> None:
+    row = {"key": "k", "inner": [{"count": 1}], "above": {"key": "z"}}
+    given = {"old": row, "mixed": {"old": row}, "holder": {"old": row}, "triple": [{"count": 1}], "colour": "red"}
+    clean = tool(modern).validate({"limited": 1, "told": "", **given})
+    assert clean["old"] == row and clean["mixed"] == {"old": row} and clean["holder"] == Holder(row)  # type: ignore[arg-type]
+    assert clean["triple"] == Triple({"count": 1}) and clean["colour"] is Colour.RED
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"limited": 9}, "'limited' is wrong: Input should be less than or equal to 5, got 9"),
+        ({"shaped": "y"}, "'shaped' is wrong: String should match pattern '^x'"),
+        ({"fielded": 1}, "'fielded' is wrong"),
+        ({"inner": [0]}, "'inner' at [0] is wrong"),
+        ({"perhaps": 0}, "'perhaps' is wrong"),
+        ({"old": {}}, "'old' at ['key'] is wrong: Field required"),
+        ({"old": {"key": "k", "inner": [{}]}}, "'old' at ['inner'][0]['count'] is wrong: Field required"),
+        ({"old": {"key": "k", "above": {}}}, "'old' at ['above']['key'] is wrong: Field required"),
+        ({"mixed": {}}, "'mixed' at ['old'] is wrong: Field required"),
+        ({"holder": {"old": {}}}, "'holder' at ['old']['key'] is wrong: Field required"),
+    ],
+)
+def test_limits_of_hints_are_checked(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(Refused) as caught:
+        tool(modern).validate({"limited": 1, "told": "", **given})
+    assert says in str(caught.value)
+
+
+def played(function: Any, given: dict[str, Any]) -> Any:
+    placed, named = callee_of(function).arguments(tool(function).validate(given))
+    return function(*placed, **named)
+
+
+def test_fields_as_defaults_are_values() -> None:
+    first, second = (played(modern, {"limited": 1, "told": ""}) for _ in range(2))
+    assert first["fielded"] == 3 and first["made"] == [] and first["made"] is not second["made"]
+    assert played(modern, {"limited": 1, "told": "", "fielded": 7, "made": [1]})["made"] == [1]
+
+
+def test_every_way_to_take_arguments() -> None:
+    def take(first, second: int = 2, /, third: int = 3, *names: str, last: int, **more: float) -> Any:  # type: ignore[no-untyped-def]
+        return first, second, third, names, last, more
+
+    assert tool(take).parameters == {
+        "type": "object",
+        "properties": {
+            **{"first": {}, "second": {"type": "integer"}, "third": {"type": "integer"}},
+            "names": {"type": "array", "items": {"type": "string"}},
+            "last": {"type": "integer"},
+        },
+        "required": ["first", "last"],
+        "additionalProperties": {"type": "number"},
+    }
+    assert played(take, {"first": 1, "last": 4}) == (1, 2, 3, (), 4, {})
+    assert played(take, {"first": 1, "last": 4, "names": ["a", "b"], "more": 1.5}) == (1, 2, 3, ("a", "b"), 4, {"more": 1.5})
+    with pytest.raises(Refused, match="argument 'any' must be a number"):
+        tool(take).validate({"first": 1, "last": 4, "any": "x"})

@@ -10,28 +10,70 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Optional, get_type_hints
+from dataclasses import dataclass
+from types import GenericAlias
+from typing import Any, get_type_hints
 
 from tasks.params import BadInput
 from tasks.worlds import Kind
+from tasks.worlds.adapters.hints import hint_of
 from tasks.worlds.adapters.keywords import untitled
 from tasks.worlds.tools import Check, Refused, Tool, by_name, docstring, schema_of
 
 _CODE = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+_NOT_BY_NAME = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Callee:
+    """How a function is called with arguments by name. fills: argument -> what makes its value when it is not given. placed: whether
+    some cannot be handed over by name. rest: name of the `**` that takes all others, "" for none."""
+
+    signature: inspect.Signature
+    fills: Mapping[str, Callable[[], Any]]
+    placed: bool
+    rest: str
+
+    def arguments(self, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """(by place, by name) for checked arguments."""
+        given = {**{name: fill() for name, fill in self.fills.items() if name not in given}, **given}
+        if not self.placed:
+            return (), given
+        own = {name: value for name, value in given.items() if name in self.signature.parameters and name != self.rest}
+        if self.rest:
+            own[self.rest] = {name: value for name, value in given.items() if name not in own}
+        bound = inspect.BoundArguments(self.signature, OrderedDict(own))
+        bound.apply_defaults()
+        return bound.args, bound.kwargs
+
+
+def callee_of(function: Callable[..., Any]) -> Callee:
+    """How a function that `tool_of` took is called."""
+    signature, hints = inspect.signature(function), _hints(function)
+    arguments = signature.parameters.values()
+    said = {one.name: hint_of(one, hints.get(one.name, Any)) for one in arguments}
+    fills = {name: hint.fill for name, hint in said.items() if hint.fill is not None}
+    rest = next((one.name for one in arguments if one.kind is one.VAR_KEYWORD), "")
+    return Callee(signature, fills, any(one.kind in _NOT_BY_NAME for one in arguments), rest)
 
 
 def tool_of(
     name: str, function: Callable[..., Any], kind: Kind, produces: tuple[str, ...], where: str, known: Mapping[str, Any] | None = None
 ) -> Tool:
     """The tool that a bound method or function is. where: how messages call it. known: types of arguments that count more than what
-    the function says. Raises BadInput when it cannot be called with named JSON arguments.
+    the function says. Raises BadInput when it cannot be called with JSON arguments.
+
+    Arguments that a function takes by place alone are given by their name too; `*names` is one argument, a list, and `**more` stands
+    for arguments of any name.
     """
     if any(is_async(function) for is_async in _CODE):
         raise BadInput(f"{where}: is async. Offer a method that waits for it, or leave it out with tools=(...).")
     try:
-        signature, hints = inspect.signature(function), get_type_hints(function)
-    except (ValueError, TypeError, NameError) as error:
+        signature, hints = inspect.signature(function), _hints(function)
+    except Exception as error:  # annotations are code of somebody's
         raise BadInput(
             f"{where}: its arguments cannot be read ({error}). Wrap it in a method, or leave it out with tools=(...)."
         ) from None
@@ -43,29 +85,34 @@ def tool_of(
     properties: dict[str, Any] = {}
     definitions: dict[str, Any] = {}
     checks: dict[str, tuple[Check, bool]] = {}
+    more: dict[str, Any] = {"additionalProperties": False}
+    rest: Check | None = None
     for argument in signature.parameters.values():
+        said = hint_of(argument, {**hints, **(known or {})}.get(argument.name, Any))
         place = f"{where}: argument {argument.name!r}"
-        if argument.kind not in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY):
-            raise BadInput(f"{place} is {argument.kind.description}, which a named JSON argument cannot fill. Wrap the method.")
-        schema, check = _typed(_hint(argument, {**hints, **(known or {})}), place)
-        definitions.update(schema.pop("$defs", {}))
-        said = {"description": about[argument.name]} if argument.name in about else {}
-        properties[argument.name] = {**schema, **said}
-        checks[argument.name] = (check, argument.default is argument.empty)
+        hint = GenericAlias(list, (said.type,)) if argument.kind is argument.VAR_POSITIONAL else said.type
+        schema, check = _typed(hint, place)
+        for defined, meaning in schema.pop("$defs", {}).items():
+            if definitions.setdefault(defined, meaning) != meaning:
+                raise BadInput(f"{place}: another argument has a type of the same name {defined!r}. Rename one.")
+        if argument.kind is argument.VAR_KEYWORD:
+            more, rest = {"additionalProperties": schema or True}, check
+            continue
+        described = about.get(argument.name) or said.description
+        properties[argument.name] = {**schema, **({"description": described} if described else {})}
+        checks[argument.name] = (check, said.required)
     parameters = {
         "type": "object",
         "properties": properties,
         "required": [name for name, (_, required) in checks.items() if required],
-        "additionalProperties": False,
+        **more,
         **({"$defs": definitions} if definitions else {}),
     }
-    return Tool(name, summary, parameters, kind, produces, tuple(checks), by_name(checks))
+    return Tool(name, summary, parameters, kind, produces, tuple(checks), by_name(checks, rest))
 
 
-def _hint(argument: inspect.Parameter, hints: Mapping[str, Any]) -> Any:
-    """The type of an argument; `= None` makes it optional, as Python code has it everywhere."""
-    hint = hints.get(argument.name, Any)
-    return Optional[hint] if argument.default is None and hint is not Any else hint  # noqa: UP045 - built at run time
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return get_type_hints(function, include_extras=True)
 
 
 def _typed(hint: Any, place: str) -> tuple[dict[str, Any], Check]:
@@ -83,9 +130,11 @@ def _by_pydantic(hint: Any, place: str) -> tuple[dict[str, Any], Check]:
 
     try:
         adapter = pydantic.TypeAdapter(hint)
-        schema = untitled(adapter.json_schema(ref_template="#/$defs/{model}"))
-    except (pydantic.PydanticUserError, pydantic.errors.PydanticInvalidForJsonSchema, TypeError) as error:
-        first = str(error).splitlines()[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of defaults that JSON cannot say: the schema is without them
+            schema = untitled(adapter.json_schema(ref_template="#/$defs/{model}"))
+    except Exception as error:  # of many kinds: a type may be code of somebody's
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(
             f"{place} has type {hint}, which no JSON value can be ({first}). Say another one in types=, or wrap the method."
         ) from None

@@ -22,7 +22,7 @@ from tasks.params import BadInput, nearest
 from tasks.worlds import Kind
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.foreign import SHOWN, Saved, SourceFailed
-from tasks.worlds.adapters.functions import tool_of
+from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
 from tasks.worlds.adapters.plain import TYPE, NotPlain, View, text_diff
 from tasks.worlds.places import place
 from tasks.worlds.state import Base, canonical_json
@@ -103,6 +103,7 @@ class Objects:
     ) -> None:
         self._where, self._factory, self._choice, self._view = f"world {name}", factory, choice, view
         self._types, self._error_key, self._by_hand = types, error_key, by_hand
+        self._callees: dict[str, Callee] = {}
         self._live: OrderedDict[Any, Any] = OrderedDict()  # each step on it is atomic, so threads need no lock
 
     # --- the source --------------------------------------------------------------------------------------------------------
@@ -165,8 +166,9 @@ class Objects:
         """Run a method on an object in this state."""
         live = self._at(saved)
         function = next(getattr(value, name) for value in _parts(live).values() if hasattr(value, name))
+        placed, named = self._callee(name, function).arguments(arguments)
         try:
-            answer = function(**arguments)
+            answer = function(*placed, **named)
         except Refused:
             raise
         except (Exception, SystemExit) as error:  # the edge to the object's own code: what it raises is its answer
@@ -180,6 +182,12 @@ class Objects:
             raise SourceFailed(f"tool {name!r} of {self._where}: {error}") from None
         self._keep(after, live)
         return shown, after
+
+    def _callee(self, name: str, function: Callable[..., Any]) -> Callee:
+        """How a method is called; read once."""
+        if name not in self._callees:
+            self._callees[name] = callee_of(function)
+        return self._callees[name]
 
     # --- objects and their states ------------------------------------------------------------------------------------------
 
