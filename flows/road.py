@@ -15,7 +15,7 @@ from tasks.execute import Job, Plan, remember, why
 from tasks.files import sweep, write_text
 from tasks.fingerprint import DATA
 from tasks.locks import lock
-from tasks.params import BadInput, nearest, shown
+from tasks.params import BadInput, StageFailed, nearest, shown
 from tasks.settings import PIPELINE
 
 if TYPE_CHECKING:
@@ -196,16 +196,36 @@ def _job_now(plan: Plan, stage: str, done: Mapping[str, Artifact]) -> Job:
 
 
 def workspace_inputs(plan: Plan, stage: str) -> dict[str, str]:
-    """Identities of a stage's inputs as they lie in the workspace (DVC's view); their bytes are taken into the store."""
-    found = {}
+    """Identities of a stage's inputs as they lie in the workspace (DVC's view); their bytes are taken into the store.
+
+    StageFailed when an input was altered through the store's own file: DVC goes by size and time, and would bind what is made of it
+    to the bytes that it believes are there.
+    """
+    found, noted = {}, dvc_lock.outs(plan.settings.project)
     for name in plan.stages[stage].inputs:
         folder = plan.settings.project / DATA / name
-        for half in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-            sweep(half)
         if not folder.is_dir():
             raise BadInput(f"{DATA}{name} is missing: run stage {name!r} first, or `dvc repro {stage}` to run what it needs.")
+        for half in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+            sweep(half)
         found[name] = plan.store.put(folder)
+        if (wanted := noted.get(f"{DATA}{name}", found[name])) != found[name]:
+            _tell_altered(plan, name, folder, wanted)
     return found
+
+
+def _tell_altered(plan: Plan, name: str, folder: Path, wanted: str) -> None:
+    """data/ is not what dvc.lock says: let DVC see it too, and stop where it is damage."""
+    if plan.store.loses(wanted):
+        raise StageFailed(
+            f"{DATA}{name} was altered on the disk, and the stored bytes with it; what was damaged was removed from the store. "
+            f"`cairn run` or `dvc pull` puts it right; `dvc repro --force {name}` makes it again."
+        )
+    known = plan.store.files(wanted) or {}
+    for path, md5 in plan.store.hashes.listing(folder).items():
+        if known.get(path) != md5:
+            (folder / path).touch()  # a new time, without which DVC would take it for what it was
+    plan.watch(name, "note", {"note": f"{DATA}{name} is not what dvc.lock says; what lies there is read"})
 
 
 Watcher = Callable[[str, str, Mapping[str, Any]], None]

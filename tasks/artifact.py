@@ -120,6 +120,11 @@ class Store:
         lost = [md5 for md5 in damaged if self._drop(md5)]
         return len(there) == len(wanted) and not lost
 
+    def loses(self, identity: str) -> bool:
+        """Whether a file of an artifact is found damaged now (and removed), in contrast to one that was not there before."""
+        before = len(self._objects_of(identity))
+        return not self.has(identity) and len(self._objects_of(identity)) < before
+
     def _drop(self, name: str) -> bool:
         """Remove an object that was found damaged, unless a second reading finds it sound (another process may have put it right, or
         the disk misread once); returns whether it is gone."""

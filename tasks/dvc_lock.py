@@ -27,6 +27,12 @@ def stages(project: Path) -> Mapping[str, Any]:
         return {}
 
 
+def outs(project: Path) -> dict[str, str]:
+    """path -> md5 of every output that dvc.lock names."""
+    entries = stages(project).values()
+    return {out["path"]: str(out.get("md5")) for entry in entries for out in entry.get("outs") or ()}
+
+
 RESTORE = "`git checkout HEAD -- dvc.lock` brings the committed one back; or delete it, and `cairn run` has it written anew."
 
 

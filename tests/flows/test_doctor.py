@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from flows.doctor import examine
+from flows.road import workspace_inputs
 from tasks.execute import Plan, remember
 from tasks.locks import lock
+from tasks.params import StageFailed
 from tasks.settings import load
 from tests.conftest import Project, make_project
 from tests.core.test_artifact import flip, folder, the_object
@@ -136,6 +138,28 @@ def test_what_cannot_be_read_now_is_told_and_left(plan: Plan, monkeypatch: pytes
     monkeypatch.setattr(plan.store.hashes, "file", refuse)
     count, text = look(plan)
     assert count >= 1 and "cannot be read now, left alone: Input/output error" in text and path.exists(), text
+
+
+def test_dvc_is_not_left_to_bind_what_is_made_of_altered_bytes(plan: Plan) -> None:
+    """DVC goes by size and time: under `dvc repro` a flipped input would stand in dvc.lock under its old name."""
+    path = plan.settings.project / "data/worlds/shop/policy.md"
+    good = workspace_inputs(plan, "base")
+    assert good == {"worlds": identity(plan)}
+    flip(path)
+    with pytest.raises(StageFailed, match=r"data/worlds was altered on the disk.*`cairn run`"):
+        workspace_inputs(plan, "base")
+
+
+def test_a_copy_that_was_altered_is_shown_to_dvc(plan: Plan) -> None:
+    path = plan.settings.project / "data/worlds/shop/policy.md"
+    text = path.read_text()
+    path.unlink()
+    path.write_text(text)
+    workspace_inputs(plan, "base")
+    flip(path)
+    before = path.stat().st_mtime_ns
+    assert workspace_inputs(plan, "base") != {"worlds": identity(plan)}
+    assert path.stat().st_mtime_ns != before and plan.store.has(identity(plan))
 
 
 def test_other_versions(plan: Plan) -> None:
