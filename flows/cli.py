@@ -30,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--to", dest="last", default=STAGES[-1], metavar="STAGE", help="last stage to run")
     run.add_argument("--only", default="", metavar="STAGE", help="this stage alone")
     run.add_argument("--refresh", nargs="*", default=None, metavar="STAGE", help="compute again though cached (all, or those named)")
+    run.add_argument(
+        "--refresh-models", action="store_true", help="take another model behind a server than params/roles.lock has noted"
+    )
     run.add_argument("--dry-run", action="store_true", help="say what would run and why; run nothing")
     run.add_argument("--verify", action="store_true", help="hash every cached byte instead of trusting size, time and inode")
     run.add_argument("--estimate", action="store_true", help="what its calls to model servers may cost; run nothing")

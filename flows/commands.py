@@ -37,6 +37,7 @@ def init(asked: argparse.Namespace) -> int:
 
 def run(asked: argparse.Namespace) -> int:
     """cairn run: survey first; import Prefect only when something is to be computed."""
+    from flows.asking import Asking, write_down
     from flows.promote import settle
     from flows.road import check_part, survey
     from flows.run import open_plan
@@ -68,20 +69,26 @@ def run(asked: argparse.Namespace) -> int:
         if step.stage not in part:
             raise BadInput(f"--from {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
     if not todo:
-        return _nothing_to_do(plan, steps, start)
+        return _nothing_to_do(write_down(plan), steps, start)
     plan.check_closures(step.stage for step in todo)
     _check_champion(plan, part, steps)
     from flows.caps import Caps
 
     known = {step.stage: step.artifact.identity for step in steps if step.artifact and step.stage in ("worlds", "base")}
     Caps(plan).check([step.stage for step in todo], **known)
+    asking = Asking(accept=asked.refresh_models)
+    if not any(role.key_block for _, _, role in plan.settings.shared.players()):  # such a key comes from Prefect's server, in the flow
+        plan = asking.ahead(plan, first, last)
+        for step in survey(plan):
+            if step.artifact is None and STAGES.index(step.stage) < STAGES.index(first):
+                raise BadInput(f"--from {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
     _say_surroundings()
     from flows.server import prefect_api
 
     with prefect_api():
         from flows.pipeline import pipeline
 
-        pipeline(asked.profile, overrides, first, last, refresh)
+        pipeline(asked.profile, overrides, first, last, refresh, asked.refresh_models)
     _print_table(_reports(plan) / "summary.json")
     return 0
 
@@ -504,11 +511,13 @@ def regrade(asked: argparse.Namespace) -> int:
 
 def preview(asked: argparse.Namespace) -> int:
     """cairn preview: a few rows of a stage, made beside the road and shown."""
+    from flows.asking import Asking
     from flows.preview import show
     from flows.run import open_plan
     from tasks.settings import parse_override
 
-    show(open_plan(asked.profile, dict(parse_override(text) for text in asked.set)), asked.n)
+    plan = open_plan(asked.profile, dict(parse_override(text) for text in asked.set))
+    show(Asking(accept=True).before(plan, [asked.stage]), asked.n)
     return 0
 
 

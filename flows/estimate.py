@@ -1,7 +1,9 @@
 """`cairn run --estimate`: what the model calls of a run may cost, before the first is made.
 
-The stages' own methods run on a few problems with scripted players in all roles, in a temporary folder; what they ask is counted and
-scaled to the problems of the params. It is an estimate: a real model words things differently and is refused more or less often.
+Every stage is looked at whose roles a server plays. generate and critique run on a few problems with scripted players in all roles, in
+a temporary folder; what they ask is counted and scaled to the problems of the params. rl and evaluate play checkpoints that are not
+there yet: a few conversations of scripted agents are counted instead, times the conversations that the method says it plays
+(`conversations`). It is an estimate: a real model words things differently and is refused more or less often.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from typing import Any
 
 from tasks import methods
 from tasks.context import Context
+from tasks.fingerprint import listed
 from tasks.llm import Client, Message, Request
 from tasks.llm.endpoint.budget import Prices
 from tasks.llm.endpoint.cache import NAME, Cache
 from tasks.llm.endpoint.wire import Dialect, body
-from tasks.settings import Role, Settings
+from tasks.settings import SERVER, Role, Settings
 
 PROBLEMS = 20
 """Problems a world of the sample."""
@@ -29,20 +32,27 @@ CHARACTERS = 4
 """A token, where no server has counted any yet."""
 EXPERIENCE = 20
 """Answers of a model in a role from which their mean tokens are taken instead."""
-ASKING = ("generate", "critique")
+RUNS = ("generate", "critique")
+"""Stages whose methods themselves can run small."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One role's calls and tokens in a run. measured: tokens are the mean of earlier answers, not of the sample's characters."""
+    """One role's calls and tokens in one stage. measured: tokens are the mean of earlier answers, not of the sample's characters.
+    calls are -1 where the stage's method does not tell how much it plays."""
 
+    stage: str
     role: str
     model: str
     calls: int
-    tokens_in: int
-    tokens_out: int
-    money: float
-    measured: bool
+    tokens_in: int = 0
+    tokens_out: int = 0
+    money: float = 0.0
+    measured: bool = False
+
+
+Counts = Counter[tuple[str, str]]
+"""(role, calls | in | out) -> how many calls, characters sent and answered."""
 
 
 @dataclass
@@ -51,7 +61,7 @@ class _Counting:
 
     inner: Client
     role: str
-    counts: Counter[tuple[str, str]]
+    counts: Counts
     name: str = field(init=False)
     revision: str = field(init=False)
 
@@ -69,24 +79,32 @@ class _Counting:
 
 
 def estimate(settings: Settings, stages: Iterable[str], state: Path) -> list[Estimate]:
-    """Per role behind a server that those stages ask. `state`: folder of the cache, whose answers tell of real tokens."""
-    wanted = {stage for stage in stages if stage in ASKING}
-    servers = {name: role for name, _, role in settings.shared.players() if role.backend == "openai_compatible"}
-    if not wanted or not servers:
+    """Per stage and role behind a server that it asks. `state`: folder of the cache, whose answers tell of real tokens."""
+    about, wanted = listed(settings), {*stages}
+    servers = [(name, role) for name, _, role in settings.shared.players() if role.backend == SERVER]
+    asked = {stage: [one for one in servers if one[0].partition("/")[0] in about[stage].roles] for stage in about if stage in wanted}
+    asked = {stage: players for stage, players in asked.items() if players}
+    if not asked:
         return []
     with tempfile.TemporaryDirectory() as folder:
-        counts, scale = _sample(settings, Path(folder), wanted)
+        sampled = _Sample(settings, Path(folder)).of([*asked])
     known = _experience(state)
-    return [_estimate(name, role, counts, scale, known) for name, role in servers.items() if counts[name, "calls"]]
+    found = [_estimate(stage, *player, *sampled[stage], known) for stage, players in asked.items() for player in players]
+    return [one for one in found if one.calls]
 
 
-def _estimate(name: str, role: Role, counts: Mapping[tuple[str, str], int], scale: float, known: Mapping[Any, Any]) -> Estimate:
-    calls = counts[name, "calls"]
+def _estimate(
+    stage: str, name: str, role: Role, counts: Mapping[tuple[str, str], int], scale: float | None, known: Mapping[Any, Any]
+) -> Estimate:
+    if scale is None:
+        return Estimate(stage, name, role.model, -1)
+    if not (calls := counts[name, "calls"]):
+        return Estimate(stage, name, role.model, 0)
     per_call = known.get((role.model, name))
     mean_in, mean_out = per_call or (counts[name, "in"] / calls / CHARACTERS, counts[name, "out"] / calls / CHARACTERS)
     tokens_in, tokens_out = (round(mean * calls * scale) for mean in (mean_in, mean_out))
     money = Prices(role.price_in, role.price_out).of(tokens_in, tokens_out)
-    return Estimate(name, role.model, round(calls * scale), tokens_in, tokens_out, money, per_call is not None)
+    return Estimate(stage, name, role.model, round(calls * scale), tokens_in, tokens_out, money, per_call is not None)
 
 
 def _experience(state: Path) -> dict[tuple[str, str], tuple[float, float]]:
@@ -99,35 +117,66 @@ def _experience(state: Path) -> dict[tuple[str, str], tuple[float, float]]:
     return {(row["model"], row["role"]): (row["tokens_in"] / row["answers"], row["tokens_out"] / row["answers"]) for row in rows}
 
 
-def _sample(settings: Settings, folder: Path, wanted: set[str]) -> tuple[Counter[tuple[str, str]], float]:
-    """Counts of a small run with scripts, and how many times as large the real one is."""
-    from tasks.llm.roles import maker
+@dataclass(frozen=True)
+class _Sample:
+    """Small runs with scripts in `folder`."""
 
-    scripts = {
-        name: {**_script(role), "others": [_script(other) for other in role.others]} for name, role in settings.shared.roles.items()
-    }
-    counts: Counter[tuple[str, str]] = Counter()
-    counted = wanted if "generate" in wanted else {"critique"}
+    settings: Settings
+    folder: Path
 
-    def players(stage: str) -> Callable[..., Client]:
-        inner = maker(scripts, folder / "worlds", settings.shared.seed)
-        return lambda name, world="": _Counting(inner(name, world), name, counts if stage in counted else Counter())
+    def of(self, stages: Sequence[str]) -> dict[str, tuple[Counts, float | None]]:
+        """stage -> what its roles are asked in a small run, and how many times as large the real one is (None: nobody knows)."""
+        self._run("worlds", {"size": SIZE}, Counter())
+        found: dict[str, tuple[Counts, float | None]] = {}
+        scale = 1.0
+        if {*stages} & {*RUNS}:
+            found["generate"] = (Counter(), 1.0)
+            scale = self._run("generate", {"problems": PROBLEMS}, found["generate"][0], worlds=self.folder / "worlds")
+            found["generate"] = (found["generate"][0], scale)
+        for stage in stages:
+            if stage == "critique":
+                found[stage] = (Counter(), scale)
+                self._run(stage, {}, found[stage][0], worlds=self.folder / "worlds", generate=self.folder / "generate")
+            elif stage not in RUNS:
+                found[stage] = self._played(stage)
+        return found
 
-    def run(stage: str, changes: Mapping[str, int], **inputs: Path) -> float:
+    def _players(self, counts: Counts) -> Callable[..., Client]:
+        from tasks.llm.roles import maker
+
+        roles = self.settings.shared.roles.items()
+        scripts = {name: {**_script(role), "others": [_script(other) for other in role.others]} for name, role in roles}
+        inner = maker(scripts, self.folder / "worlds", self.settings.shared.seed)
+        return lambda name, world="": _Counting(inner(name, world), name, counts)
+
+    def _run(self, stage: str, changes: Mapping[str, int], counts: Counts, **inputs: Path) -> float:
+        """Run a stage's method small; returns how many times as many problems the params want."""
+        settings, folder = self.settings, self.folder
         params = settings.params(stage)
         smaller = {name: min(most, getattr(params, name)) for name, most in changes.items() if hasattr(params, name)}
         (folder / stage).mkdir()
         prompt = settings.shared.prompt.model_dump()
-        ctx = Context(settings.shared.seed, folder / stage, folder / f"{stage}-scratch", role=players(stage), prompt=prompt)
+        ctx = Context(settings.shared.seed, folder / stage, folder / f"{stage}-scratch", role=self._players(counts), prompt=prompt)
         module = methods.load(stage, settings.method(stage))
         module.run(module.Inputs(**inputs), params.model_copy(update=smaller), ctx)
         return getattr(params, "problems", 1) / smaller.get("problems", 1)
 
-    run("worlds", {"size": SIZE})
-    scale = run("generate", {"problems": PROBLEMS}, worlds=folder / "worlds")
-    if "critique" in wanted:
-        run("critique", {}, worlds=folder / "worlds", generate=folder / "generate")
-    return counts, scale
+    def _played(self, stage: str) -> tuple[Counts, float | None]:
+        """What the human is asked in a few conversations with the scripted agent, and how many times as many the stage plays."""
+        from tasks.agents.scripted import ClientAgent
+        from tasks.rollout import play
+        from tasks.worlds.runtime import load_all
+
+        counts: Counts = Counter()
+        module = methods.load(stage, self.settings.method(stage))
+        if not hasattr(module, "conversations"):
+            return counts, None
+        worlds, seed = load_all(self.folder / "worlds"), self.settings.shared.seed
+        player, prompt = self._players(counts), self.settings.shared.prompt.model_dump()
+        for name, world in worlds.items():
+            agent = ClientAgent(player("agent", name), prompt)
+            play(world, [(problem, 0) for problem in world.problems("train", PROBLEMS, seed)], agent, player("human", name), seed=seed)
+        return counts, module.conversations(self.settings.params(stage), len(worlds)) / (PROBLEMS * len(worlds))
 
 
 def _script(role: Role) -> dict[str, Any]:
@@ -138,15 +187,18 @@ def lines(found: Sequence[Estimate], settings: Settings) -> list[str]:
     """The estimate as a table, with what it rests on."""
     if not found:
         return ["no calls to model servers: what would run asks scripts and local checkpoints alone, or is cached"]
-    out = [f"{'role':<13} {'model':<28} {'calls':>9} {'tokens in':>13} {'tokens out':>12} {'money':>10}"]
+    out = [f"{'stage':<9} {'role':<13} {'model':<28} {'calls':>9} {'tokens in':>13} {'tokens out':>12} {'money':>10}"]
     out += [
-        f"{one.role:<13} {one.model:<28} {one.calls:>9,} {one.tokens_in:>13,} {one.tokens_out:>12,} "
+        f"{one.stage:<9} {one.role:<13} {one.model:<28} {one.calls:>9,} {one.tokens_in:>13,} {one.tokens_out:>12,} "
         f"{f'{one.money:.2f}' if one.money else 'unknown':>10}{'' if one.measured else ' *'}"
+        if one.calls >= 0
+        else f"{one.stage:<9} {one.role:<13} {one.model:<28}   unknown: {settings.method(one.stage)} has no function `conversations`"
         for one in found
     ]
-    tokens, money = sum(one.tokens_in + one.tokens_out for one in found), sum(one.money for one in found)
+    counted = [one for one in found if one.calls >= 0]
+    tokens, money = sum(one.tokens_in + one.tokens_out for one in counted), sum(one.money for one in counted)
     unknown = " and what has no price" if any(not one.money for one in found) else ""
-    out += ["", f"about {sum(one.calls for one in found):,} calls, {tokens:,} tokens, {money:.2f} in money{unknown}"]
+    out += ["", f"about {sum(one.calls for one in counted):,} calls, {tokens:,} tokens, {money:.2f} in money{unknown}"]
     budget = settings.shared.budget
     if (budget.max_cost and money > budget.max_cost) or (budget.max_tokens and tokens > budget.max_tokens):
         out.append(
@@ -156,6 +208,6 @@ def lines(found: Sequence[Estimate], settings: Settings) -> list[str]:
         f"An estimate: {PROBLEMS} problems a world were made and played by scripts, and the counts scaled. A real model is refused"
     )
     out.append("more often and says more; answers in the cache cost nothing and are not taken off.")
-    if any(not one.measured for one in found):
+    if any(not one.measured for one in counted):
         out.append(f"* tokens at {CHARACTERS} characters each; after {EXPERIENCE} real answers their mean is used.")
     return out

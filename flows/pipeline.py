@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.asking import Asking, write_down
 from flows.interrupt import stopping
 from flows.promote import promote_candidate, settle
 from flows.road import Road, check_part
@@ -36,17 +37,21 @@ def pipeline(
     first: str = STAGES[0],
     last: str = STAGES[-1],
     refresh: Sequence[str] = (),
+    refresh_models: bool = False,
 ) -> dict[str, str]:
     """Run the road.
 
     profile: a complete profile by name; empty means params/pipeline.yaml, the workspace's own.
     overrides: dotted key -> value, for an experiment that leaves the workspace as it is. first, last: the part of the road to
-    run. refresh: stages to compute again even if cached. Returns the identity of each stage's artifact.
+    run. refresh: stages to compute again even if cached. refresh_models: take another model behind a server than the one that
+    params/roles.lock has noted. Returns the identity of each stage's artifact.
     """
     check_part(first, last, refresh)
     with stopping(), Run.open(profile, overrides or {}, refresh) as run:
         run.note(settle(run.plan))
-        road = Road(run.plan, first, last)
+        asking = Asking(accept=refresh_models)
+        run.plan = write_down(asking.ahead(run.plan, first, last))
+        road = Road(run.plan, first, last, asking=asking)
 
         worlds = road(freeze_worlds)
         base = road(build_base, worlds)

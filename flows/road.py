@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.asking import Asking, write_down
 from flows.dvc_side import busy, dvc
 from tasks import STAGES, dvc_lock
 from tasks.artifact import Artifact, Store
@@ -77,6 +78,7 @@ class Road:
     first: str = STAGES[0]
     last: str = STAGES[-1]
     done: dict[str, Artifact] = field(default_factory=dict)
+    asking: Asking = field(default_factory=Asking)
 
     @cached_property
     def caps(self) -> Caps:
@@ -92,15 +94,20 @@ class Road:
         stage = stage_task.name
         if STAGES.index(stage) > STAGES.index(self.last):
             return None
-        job = self.plan.job(stage, {one.stage: one.identity for one in inputs if one is not None})
+        known = {one.stage: one.identity for one in inputs if one is not None}
+        job = self.plan.job(stage, known)
         found = job.find()
         if found is None and STAGES.index(stage) < STAGES.index(self.first):
             raise BadInput(f"--from {self.first}: stage {stage!r} before it is not cached ({'; '.join(why(self.plan, job))}).")
+        if found is None and self.plan.stages[stage].roles:  # who will be asked is part of the key
+            self.plan = write_down(self.asking.before(self.plan, [stage]))
+            job = self.plan.job(stage, known)
+            found = job.find()
         if found:
             self.plan.watch(stage, "cached", {"identity": found.identity, "key": found.key})
         else:
-            known = {name: self.done[name].identity for name in ("worlds", "base") if name in self.done}
-            self.caps.check(STAGES[STAGES.index(stage) : STAGES.index(self.last) + 1], **known)
+            made = {name: self.done[name].identity for name in ("worlds", "base") if name in self.done}
+            self.caps.check(STAGES[STAGES.index(stage) : STAGES.index(self.last) + 1], **made)
         self.done[stage] = take(stage_task, job)
         remember(self.plan, job)
         return self.done[stage]

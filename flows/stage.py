@@ -11,9 +11,12 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from flows.asking import Asking, write_down
 from flows.guard import guarded
 from tasks import STAGES, start
 from tasks.params import BadInput, nearest
+from tasks.roles_lock import in_force
+from tasks.settings import ROLES_LOCK
 
 if TYPE_CHECKING:
     from tasks.execute import Plan
@@ -29,9 +32,13 @@ def run_stage(stage: str, refresh: bool = False) -> str:
     if stage not in STAGES:
         raise BadInput(f"no stage {stage!r}.{nearest(stage, STAGES)} The road: {', '.join(STAGES)}.")
     with Run.open("", {}, [stage] if refresh else ()) as run:
-        plan = run.plan
+        plan = run.plan = write_down(run.plan)
         job = plan.job(stage, workspace_inputs(plan, stage))
         artifact = job.find()
+        if artifact is None and plan.stages[stage].roles:
+            plan = run.plan = _ask(plan, stage)
+            job = plan.job(stage, job.inputs)
+            artifact = job.find()
         if artifact:
             plan.watch(stage, "cached", {"identity": artifact.identity, "key": artifact.key})
         else:
@@ -67,6 +74,24 @@ def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:
     if worlds := inputs.get("worlds"):
         base = None if stage == "base" else plan.job("base", {"worlds": worlds}).find()
         Caps(plan).check(STAGES[STAGES.index(stage) :], worlds, base.identity if base else "")
+
+
+def _ask(plan: Plan, stage: str) -> Plan:
+    """The plan once the servers of this stage's roles were asked and what they said is written down."""
+    from flows.asking import ACCEPT
+    from tasks.execute import Changed
+
+    noted = in_force(plan.settings)
+    plan = write_down(Asking(accept=os.environ.get(ACCEPT, "") not in ("", "0")).before(plan, [stage]))
+    now = in_force(plan.settings)
+    other = {role for role in plan.stages[stage].roles if noted[role] and noted[role] != now[role]}
+    for earlier in STAGES[: STAGES.index(stage)]:
+        if both := other & {*plan.stages[earlier].roles}:
+            raise Changed(
+                f"{ROLES_LOCK} now has another model for {', '.join(sorted(both))}, whom stage {earlier!r} asks too; DVC passed that "
+                "stage before it was known. Run dvc repro again: it begins there."
+            )
+    return plan
 
 
 def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is imported here alone: a hit does not pay for it

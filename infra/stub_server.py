@@ -25,6 +25,8 @@ from dataclasses import dataclass, field, fields
 from email.utils import formatdate
 from typing import Any
 
+WISH = "Answer with one JSON value that fits this schema: "
+"""As the clients put a schema in words."""
 SLIPS = ("malformed", "truncated")
 BROKEN = '{"broken": '
 """What a malformed answer is; a conversation counts up to the first of these for what is answered."""
@@ -34,7 +36,9 @@ BROKEN = '{"broken": '
 class Knobs:
     """How the server behaves. latency: seconds before each answer. faults: name -> rate. retry_after: seconds it asks for. capacity:
     requests at once above which it says 429, 0 for any number. key: the only one it takes, empty for any.
-    usage: whether it counts tokens."""
+    usage: whether it counts tokens. models: those it lists and takes, name -> more of its entry; any name without one. revision: after
+    the model's name in its answers. parser: whether it reads calls out of the model's text. forms: whether it keeps to a schema.
+    refused: fields of a request that it does not know."""
 
     latency: float = 0.0
     faults: dict[str, float] = field(default_factory=dict)
@@ -42,6 +46,11 @@ class Knobs:
     capacity: int = 0
     key: str = ""
     usage: bool = True
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    revision: str = ""
+    parser: bool = True
+    forms: bool = True
+    refused: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -96,6 +105,9 @@ class Server:
         if self.knobs.capacity and self.open > self.knobs.capacity:
             self.served["429"] += 1
             return _error(429, "too many at once")
+        if wrong := self.refusal(json.loads(body)):
+            self.served[str(wrong[0])] += 1
+            return _error(*wrong)
         digest = hashlib.sha256(body).hexdigest()
         fault = self.fault(digest)
         if fault == "hang":
@@ -123,6 +135,20 @@ class Server:
         self.paid[digest] += 1
         return status, {}, json.dumps(said).encode()
 
+    def refusal(self, asked: Mapping[str, Any]) -> tuple[int, str] | None:
+        """(status, words) for a request that is not taken."""
+        for name in self.knobs.refused:
+            if name in asked:
+                return 400, f"Unsupported parameter: '{name}' is not supported with this model."
+        if self.knobs.models and asked["model"] not in self.knobs.models:
+            return 404, f"The model `{asked['model']}` does not exist."
+        return None
+
+    def listing(self) -> bytes:
+        """The answer to GET /v1/models."""
+        data = [{"id": name, "object": "model", "created": int(time.time()), **more} for name, more in self.knobs.models.items()]
+        return json.dumps({"object": "list", "data": data}).encode()
+
     def completion(self, asked: Mapping[str, Any], fault: str) -> tuple[int, dict[str, Any], str]:
         """A chat completion, and what it counts as."""
         messages = _unbroken(asked["messages"])
@@ -130,7 +156,8 @@ class Server:
         rng = random.Random(hashlib.sha256(name.encode()).hexdigest())
         message: dict[str, Any] = {"role": "assistant", "content": None}
         finish, formed = "stop", True
-        if schema := (asked.get("response_format") or {}).get("json_schema", {}).get("schema"):
+        schema = (asked.get("response_format") or {}).get("json_schema", {}).get("schema") if self.knobs.forms else None
+        if schema := schema or _wished(messages):
             message["content"] = json.dumps(fill(schema, rng))
         elif asked.get("tools") and messages[-1]["role"] == "user":
             function = rng.choice(asked["tools"])["function"]
@@ -140,7 +167,11 @@ class Server:
                 "type": "function",
                 "function": {"name": function["name"], "arguments": arguments},
             }
-            message["tool_calls"], finish = [call], "tool_calls"
+            if self.knobs.parser:
+                message["tool_calls"], finish = [call], "tool_calls"
+            else:
+                spoken = {"name": function["name"], "arguments": json.loads(arguments)}
+                message["content"], formed = f"<tool_call>\n{json.dumps(spoken)}\n</tool_call>", False
         else:
             message["content"], formed = f"Reply {rng.getrandbits(64):016x}, as you wish.", False
         slips = fault in SLIPS and formed and name not in self.slipped
@@ -157,12 +188,18 @@ class Server:
             "id": "chatcmpl-0",
             "object": "chat.completion",
             "created": 0,
-            "model": asked["model"],
+            "model": asked["model"] + self.knobs.revision,
             "system_fingerprint": "stub",
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
             **({"usage": usage | {"total_tokens": sum(usage.values())}} if self.knobs.usage else {}),
         }
         return 200, said, fault if slips or fault in ("refusal", "filter") else "well"
+
+
+def _wished(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The schema that a system message asks for in words."""
+    _, found, schema = str(messages[0]["content"]).partition(WISH) if messages[0]["role"] == "system" else ("", "", "")
+    return dict(json.loads(schema)) if found else None
 
 
 def _slip(message: dict[str, Any], fault: str) -> str:
@@ -240,6 +277,8 @@ class Connection(asyncio.Protocol):
         if (method, path) == ("PUT", "/knobs"):
             server.turn(json.loads(body))
             return self.send(200, {}, b"{}")
+        if (method, path) == ("GET", "/v1/models") and server.knobs.models:
+            return self.send(200, {}, server.listing())
         if (method, path) != ("POST", "/v1/chat/completions"):
             return self.send(*_error(404, f"no {path} here"))
         server.open += 1

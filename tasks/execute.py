@@ -10,6 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -426,13 +427,11 @@ def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], su
     """Run the job's method here; its shards go through `submit`. For methods that need no training loop of a library."""
     log, progress = job.ears()
     spec = job.spec(out, scratch, inputs)
-    players = [one for role in spec["roles"].values() for one in (role, *role["others"])]
-    if not any(role["backend"] == SERVER for role in players):
+    if not _served(spec):
         return call(spec, context(spec, log, progress, sharded(scratch, submit)))
-    from tasks.live import telling
     from tasks.llm.endpoint import stats
 
-    with telling(job.plan.watch, job.stage, job.key.digest, progress) as heard:
+    with calls_told(spec, job.plan.watch, progress) as heard:
         try:
             figures = call(spec, context(spec, log, heard, sharded(scratch, submit, LANES)))
         except NearlyAllLost:
@@ -441,13 +440,32 @@ def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], su
         return {**figures, "spent": stats(job.key.digest)}
 
 
+def _served(spec: Mapping[str, Any]) -> bool:
+    """Whether a server plays a role of this run."""
+    return any(one["backend"] == SERVER for role in spec["roles"].values() for one in (role, *role.get("others", ())))
+
+
+@contextmanager
+def calls_told(spec: Mapping[str, Any], watch: Callable[..., None], progress: Callable[..., None]) -> Iterator[Callable[..., None]]:
+    """While the block runs, the watcher hears how calls to servers go, if one plays a role of the run. Gives the progress to hand to
+    the method."""
+    if not _served(spec):
+        yield progress
+        return
+    from tasks.live import telling
+
+    with telling(watch, spec["stage"], spec["run"], progress) as heard:
+        yield heard
+
+
 def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "", threads: int = 0) -> dict[str, Any]:
     """Run the job's method in a process of its own. `threads`: instead of the shared setting, when several run side by side."""
     from tasks import process
 
     spec = job.spec(out, scratch, inputs, unit)
     log, progress = job.ears(unit)
-    return process.run({**spec, "threads": threads or spec["threads"]}, job.plan.settings.project, log, progress)
+    spec["threads"] = threads or spec["threads"]
+    return process.run(spec, job.plan.settings.project, log, progress, lambda about: job.plan.watch(job.stage, "calls", about))
 
 
 def why(plan: Plan, job: Job) -> list[str]:

@@ -15,7 +15,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.params import BadInput
+from tasks.llm import BudgetSpent
+from tasks.params import BadInput, StageFailed
 from tasks.process import ProcessFailed, die_with_parent, end_of
 
 if TYPE_CHECKING:
@@ -30,13 +31,17 @@ def at_once(threads: int, device: str) -> int:
     return 1 if device != "cpu" else max(1, min(MOST, len(os.sched_getaffinity(0)) // threads))
 
 
+_AS_RAISED = {kind.__name__: kind for kind in (BadInput, BudgetSpent, StageFailed)}
+"""Errors whose words are for people as they are."""
+
+
 @dataclass(frozen=True)
 class _Fork:
     process: BaseProcess
     answer: Path
 
     def result(self) -> Any:
-        """Wait for the answer. Raises BadInput or ProcessFailed with the words of what the fork raised."""
+        """Wait for the answer. Raises BadInput, BudgetSpent, StageFailed or ProcessFailed with the words of what the fork raised."""
         self.process.join()
         if not self.answer.exists():
             raise ProcessFailed(f"a shard's process {end_of(self.process.exitcode)} and left no answer")
@@ -44,7 +49,7 @@ class _Fork:
         self.answer.unlink()
         if kind == "done":
             return said
-        raise BadInput(said) if kind == BadInput.__name__ else ProcessFailed(f"{kind}: {said}")
+        raise _AS_RAISED[kind](said) if kind in _AS_RAISED else ProcessFailed(f"{kind}: {said}")
 
 
 class Forks:

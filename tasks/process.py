@@ -14,11 +14,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from tasks import disk
+from tasks.llm import BudgetSpent
 from tasks.params import BadInput, StageFailed
 from tasks.start import kernels
 
@@ -43,8 +45,18 @@ def _kill(child: subprocess.Popen[str]) -> None:
         os.killpg(child.pid, signal.SIGKILL)  # with its forks: the group is the child's own
 
 
-def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progress: Callable[..., None]) -> dict[str, Any]:
-    """Run a spec in a child process; returns its figures.
+def _unheard(about: Mapping[str, Any]) -> None:
+    """Calls to servers that nobody watches."""
+
+
+def run(
+    spec: Mapping[str, Any],
+    project: Path,
+    log: Callable[..., None],
+    progress: Callable[..., None],
+    calls: Callable[[Mapping[str, Any]], None] = _unheard,
+) -> dict[str, Any]:
+    """Run a spec in a child process; returns its figures. calls: told how calls to servers go, as `tasks.live.telling` says it.
 
     Curves of an earlier, killed attempt are passed on again (the child rewrites them), so a resumed run logs whole curves.
     """
@@ -70,7 +82,7 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
         if _stopped.is_set():  # the signal came while it started
             _kill(child)
         try:
-            error = _pass_on(child, log, progress)
+            error = _pass_on(child, {"log": log, "progress": progress, "calls": calls})
             code = child.wait()
         finally:
             _children.discard(child)
@@ -82,7 +94,7 @@ def run(spec: Mapping[str, Any], project: Path, log: Callable[..., None], progre
         return figures
     if error and error[0] == BadInput.__name__:
         raise BadInput(error[1])
-    if error and error[0] == StageFailed.__name__:
+    if error and error[0] in (StageFailed.__name__, BudgetSpent.__name__):
         raise StageFailed(f"{_name(spec)}: {error[1]}")
     raise ProcessFailed(_last_words(spec, scratch, code, error))
 
@@ -97,8 +109,8 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _pass_on(child: subprocess.Popen[str], log: Callable[..., None], progress: Callable[..., None]) -> list[str] | None:
-    """Pass curves and progress on until the child closes its end; returns [kind, text] of the error it ended with, if any."""
+def _pass_on(child: subprocess.Popen[str], ears: Mapping[str, Callable[..., None]]) -> list[str] | None:
+    """Pass what the child tells on until it closes its end; returns [kind, text] of the error it ended with, if any."""
     assert child.stdout is not None
     error = None
     for line in child.stdout:
@@ -109,7 +121,7 @@ def _pass_on(child: subprocess.Popen[str], log: Callable[..., None], progress: C
         if kind == "error":
             error = rest
         else:
-            {"log": log, "progress": progress}[kind](*rest)
+            ears[kind](*rest)
     return error
 
 
@@ -141,7 +153,7 @@ def _last_words(spec: Mapping[str, Any], scratch: Path, code: int, error: list[s
 
 def _main(scratch: Path, parent: int) -> int:
     die_with_parent(parent)
-    from tasks.execute import call, context, sharded
+    from tasks.execute import call, calls_told, context, sharded
     from tasks.forked import Forks, at_once
 
     spec = json.loads((scratch / "spec.json").read_text())
@@ -159,7 +171,8 @@ def _main(scratch: Path, parent: int) -> int:
         shards=sharded(scratch, Forks(scratch / "forks", limit), 2 * limit) if limit > 1 else sharded(scratch),
     )
     try:
-        figures = call(spec, ctx)
+        with calls_told(spec, lambda _, event, about: say(event, about), ctx.progress) as heard:
+            figures = call(spec, replace(ctx, progress=heard))
     except Exception as error:
         say("error", type(error).__name__, disk.in_words(error) or str(error))
         raise

@@ -79,6 +79,14 @@ def caps(params: Params) -> tuple[Cap, ...]:
     )
 
 
+def conversations(params: Params, worlds: int) -> int:
+    """How many conversations `run` plays at most on a road of so many worlds, whose models are base, two of sft, a specialist for each
+    world, and merged; with gate and baselines."""
+    tested = (worlds + 4) * params.problems * params.trials
+    met = 2 * params.gate_problems * params.trials
+    return worlds * (tested + met + (len(BASELINES) * params.problems if params.split == "test" else 0))
+
+
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Play, write problems.parquet, trials.parquet, metrics.json, models.csv and families.csv; returns what is in metrics.json.
 

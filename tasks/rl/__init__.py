@@ -1,7 +1,8 @@
 """The door to rl: a method reinforces a checkpoint in one world by playing it.
 
 The room owns the training loop (`core/`); a method fills its hooks. It leaves in `ctx.out`: `model/` and `curves.csv`, and
-returns figures. One call trains one specialist; the stage runs one per world, each cached on its own.
+returns figures. One call trains one specialist; the stage runs one per world, each cached on its own. For `cairn run --estimate` it may
+tell how many conversations it plays: `conversations(params, worlds) -> int`.
 """
 
 from __future__ import annotations

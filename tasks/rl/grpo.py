@@ -31,6 +31,7 @@ from tasks.rl.core.hooks import Group, Hooks, Screened
 from tasks.rl.core.loop import reinforce
 from tasks.rl.core.params import LoopParams, check_loop
 from tasks.rl.core.params import caps as loop_caps
+from tasks.rl.core.params import conversations as conversations
 from tasks.rl.core.pool import has_spread, in_turn
 from tasks.worlds import Problem, Trajectory
 

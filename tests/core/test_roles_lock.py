@@ -35,6 +35,7 @@ OTHERS: dict[str, Any] = {
     "temperature": 0.5,
     "thinking": 2,
     "others": [PLAYER],
+    "dtype": "bfloat16",
     "limit_field": "max_completion_tokens",
 }
 """Another value than the default's (or PLAYER's) for the fields of a role."""

@@ -17,11 +17,15 @@ from typing import Any
 
 import pytest
 
+from infra.stub import running
 from tasks import rows
 from tasks.context import Context
 from tasks.evaluate import Inputs
 from tasks.evaluate.pass_k import BASELINES, Params, draw, run
 from tasks.execute import sharded
+from tasks.llm import BudgetSpent
+from tasks.llm.endpoint import Dialect, EndpointClient, Setting
+from tasks.llm.endpoint.cache import Cache
 from tasks.llm.roles import maker
 from tasks.params import BadInput, StageFailed
 from tasks.worlds.retail import Retail
@@ -198,3 +202,23 @@ def test_a_world_without_enough_problems_says_so(folders: Path, tmp_path: Path) 
     World.build(Retail, 3, 0, ADDRESS).freeze(tmp_path / "worlds" / "retail")
     with pytest.raises(BadInput, match="no further problem"):
         run(inputs(folders, worlds=tmp_path / "worlds"), Params(problems=9000), context(folders, tmp_path))
+
+
+def test_a_spent_budget_stops_and_a_larger_one_goes_on_to_the_same_bytes(folders: Path, tmp_path: Path) -> None:
+    """Its human at a server: nothing partial is left, and what was answered is not paid for again."""
+    small = SMALL.model_copy(update={"problems": 6, "gate_problems": 0, "trials": 1, "max_steps": 4, "split": "validation"})
+    with running() as stub:
+
+        def evaluated(name: str, state: str, **limits: float) -> dict[str, str]:
+            human = EndpointClient("human", stub.url, Dialect("m"), setting=Setting(tmp_path / state, name, "ledger", limits))
+            ctx = context(folders, tmp_path / name, shards=sharded(tmp_path / name / "scratch"))
+            run(inputs(folders), small, replace(ctx, role=lambda role, world: human))
+            return digests(ctx.out)
+
+        whole = evaluated("whole", "one")
+        paid, less = stub.counts()["paid"], Cache(tmp_path / "one").spent("ledger")[0] - 1
+        with pytest.raises(BudgetSpent, match=rf"budget\.max_tokens = {less}, .*raise the budget and run again"):
+            evaluated("cut", "two", max_tokens=less)
+        assert 0 < stub.counts()["paid"] - paid < paid
+        assert not (tmp_path / "cut/out/metrics.json").exists()
+        assert evaluated("cut", "two") == whole and stub.counts()["paid"] == 2 * paid

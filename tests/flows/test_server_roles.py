@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +12,13 @@ import pytest
 
 from infra.stub import running
 from tasks.rows import BLUEPRINT, read_rows
+from tasks.settings import ROLES_LOCK
 from tests.conftest import Project
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("served")]
 
+PREFLIGHT = 1
+"""Questions that a judge's server is asked before a stage computes."""
 KEY = "sk-quite-secret-987654321"
 
 
@@ -41,7 +45,7 @@ def test_a_run_asks_a_server(project: Project) -> None:
 
         answer = project.cairn(*asked, STUB_KEY=KEY)
         first = stub.counts()["paid"]
-        assert first > 20 and f"judge stub: {first} calls" in answer.stderr, "how calls go is shown, and what they came to"
+        assert first > 20 and f"judge stub: {first - PREFLIGHT} calls" in answer.stderr, "how calls go is shown, and what they came to"
         votes = [
             vote["judge"]
             for row in read_rows(project.folder / "data/generate/blueprints.parquet", BLUEPRINT)
@@ -51,12 +55,60 @@ def test_a_run_asks_a_server(project: Project) -> None:
             "judges in turn"
         )
         shown = project.cairn("calls").stdout
-        assert f"{first:,}" in shown and "paid to stub: " in shown and "unknown" not in shown
+        assert f"{first - PREFLIGHT:,}" in shown and "paid to stub: " in shown and "unknown" not in shown
+        assert json.loads(_reported(project)) == {"judge": {"asked": "stub", "answered": "stub"}}, "who was asked is noted"
+
+        assert "Running stage" not in project.dvc("repro", "generate").stdout, "the other driver has nothing to do and needs no key"
+        project.replace("params/pipeline.yaml", '"price_in": 1', '"max_in_flight": 9, "price_in": 3')
+        assert "Nothing to do" in project.cairn(*asked).stdout and stub.counts()["paid"] == first, "no result depends on a price"
+
+        stub.turn(key=KEY, revision="-2027")
+        refused = project.cairn(*asked, "--refresh", "generate", STUB_KEY=KEY, check=False)
+        names = 'is now answered "stub-2027", but params/roles.lock has answered "stub"'
+        assert refused.returncode == 2 and names in refused.stderr and "--refresh-models" in refused.stderr
+        stub.turn(key=KEY, revision="")
         project.cairn(*asked, "--refresh", "generate", STUB_KEY=KEY)
-        assert stub.counts()["paid"] == first, "computed again from the answers that are kept"
+        assert stub.counts()["paid"] == PREFLIGHT, "computed again from the answers that are kept"
     for file in project.folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
             assert KEY.encode() not in file.read_bytes(), file
+
+
+def _reported(project: Project) -> str:
+    (line,) = (line for line in (project.folder / ROLES_LOCK).read_text().splitlines() if line.startswith("judge: "))
+    return line.removeprefix("judge: ")
+
+
+def test_both_drivers_ask_who_a_server_is_before_they_compute(project: Project, prefect_server: str) -> None:
+    """Law 2 with a served role, DVC first; another model behind the server is refused by both, taken when told, and forgotten with it."""
+    project.environment["PREFECT_API_URL"] = prefect_server
+    with running(models={"stub": {"root": "/models/one"}}) as stub:
+        role = {"backend": "openai_compatible", "base_url": stub.url, "model": "stub"}
+        project.cast("human_critic", role)
+        project.replace("params/pipeline.yaml", "user_best_of: 1", "user_best_of: 2")
+        answer = project.dvc("repro", "base", "generate")
+        assert "generate  done" in answer.stdout + answer.stderr and "/models/one" in (project.folder / ROLES_LOCK).read_text()
+        paid, before = stub.counts()["paid"], project.identities()
+        assert "Nothing to do" in project.cairn("run", "--to", "generate").stdout and stub.counts()["paid"] == paid
+        assert project.dvc("status", "generate").stdout.strip() == "Data and pipelines are up to date."
+
+        stub.turn(models={"stub": {"root": "/models/two"}})
+        project.replace("params/pipeline.yaml", "user_best_of: 2", "user_best_of: 3")
+        refused = project.dvc("repro", "generate", check=False)
+        assert refused.returncode and 'root "/models/two"' in refused.stderr and 'has root "/models/one"' in refused.stderr
+        experiment = ("run", "--to", "generate", "--set", "seed=1", "--dry-run")
+        lock = (project.folder / ROLES_LOCK).read_text()
+        project.cairn(*experiment)
+        assert (project.folder / ROLES_LOCK).read_text() == lock and project.identities() == before
+        answer = project.cairn("run", "--to", "generate", "--refresh-models")
+        assert "/models/two" in (project.folder / ROLES_LOCK).read_text() and "generate  done" in answer.stderr
+        paid = stub.counts()["paid"]
+        assert "Running stage" not in project.dvc("repro", "generate").stdout and stub.counts()["paid"] == paid
+        project.cast("human_critic", {"backend": "scripted", "errors": {}})
+        project.replace("params/pipeline.yaml", "user_best_of: 3", "user_best_of: 1")
+        project.dvc("repro", "generate")
+        assert "human_critic: null" in (project.folder / ROLES_LOCK).read_text()
+        assert "Nothing to do" in project.cairn("run", "--to", "generate").stdout
 
 
 def test_a_key_from_a_prefect_block(prefect_server: str, tmp_path: Path) -> None:

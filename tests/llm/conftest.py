@@ -40,7 +40,8 @@ def server() -> Iterator[Stub]:
 @pytest.fixture
 def stub(server: Stub) -> Stub:
     """The server with all knobs back in place and nothing counted."""
-    server.turn(latency=0.0, faults={}, retry_after=1.0, capacity=0, key="", usage=True)
+    plain = {"models": {}, "revision": "", "parser": True, "forms": True, "refused": []}
+    server.turn(latency=0.0, faults={}, retry_after=1.0, capacity=0, key="", usage=True, **plain)
     figures.forget()
     return server
 

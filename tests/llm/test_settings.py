@@ -119,3 +119,15 @@ def test_the_maker_gives_one_client_a_role_in_every_world() -> None:
     assert one is other and (one.name, one.revision) == ("some-model", "unpinned")
     assert maker({"judge": Role(**GOOD, identity="2026-01").model_dump()}, None, 0)("judge").revision == "2026-01"
     assert asked == [], "a key is asked for when the first call is made"
+
+
+def test_the_budget_reaches_every_stage_that_asks_and_no_key_of_those_that_resume(tmp_path: Path) -> None:
+    """rl and evaluate stop at the budget and go on under the same key when it is raised."""
+    small, large = (
+        Plan.open(settings({"backend": "scripted"}, **{"roles.human": GOOD, "budget.max_tokens": n}), tmp_path) for n in (7, 70)
+    )
+    for stage in ("rl", "evaluate"):
+        one, other = (plan.job(stage, dict.fromkeys(plan.stages[stage].inputs, "0" * 32)) for plan in (small, large))
+        assert one.key.digest == other.key.digest
+        assert one.spec(tmp_path, tmp_path, {})["budget"] == {"max_cost": 0.0, "max_tokens": 7}
+        assert one.spec(tmp_path, tmp_path, {})["ledger"] == other.spec(tmp_path, tmp_path, {})["ledger"]

@@ -10,17 +10,20 @@ from typing import Any
 import pytest
 
 from flows.calls import forget, lines
-from flows.estimate import PROBLEMS, estimate
+from flows.estimate import PROBLEMS, Estimate, estimate
 from flows.estimate import lines as estimated
 from infra.stub import Stub
+from tasks import STAGES
 from tasks.context import Context
 from tasks.critique import Inputs as CritiqueInputs
 from tasks.critique import multicritique
+from tasks.evaluate import pass_k
 from tasks.generate import Inputs, apigen_mt
 from tasks.llm import roles
 from tasks.llm.endpoint import Dialect, EndpointClient, Prices, Setting, stats
 from tasks.llm.endpoint.cache import Cache
 from tasks.params import BadInput
+from tasks.rl import grpo
 from tasks.rows import CRITIQUE, read_rows
 from tasks.settings import Settings
 from tasks.worlds.loading import world_class
@@ -135,6 +138,23 @@ def test_an_estimate_counts_the_roles_at_servers(tmp_path: Path, make: Make) -> 
     assert several.keys() == {"judge", "judge/2", "judge/3"} and len(set(several.values())) == 1 and 3 * several["judge"] == one.calls
     assert estimate(settings({"backend": "scripted"}), ["generate"], tmp_path) == []
     assert estimate(settings(GOOD), ["sft"], tmp_path) == []
+
+
+def test_an_estimate_covers_the_whole_road(tmp_path: Path) -> None:
+    """By hand for the smoke profile's sizes: what rl and evaluate play, each conversation with its human; a doubled evaluation doubles."""
+    sizes: dict[str, Any] = {"rl.grpo": {"screen_problems": 5, "screen_trials": 2, "steps": 3, "groups": 2, "group_size": 4}}
+    sizes["rl.grpo"] |= {"validate_every": 2, "validation_problems": 7}
+    evaluated = {"problems": 10, "gate_problems": 5, "trials": 2}
+    assert grpo.conversations(grpo.Params(**sizes["rl.grpo"]), 2) == 2 * (5 * 2 + 3 * 2 * 4 + 3 * 7)
+    assert pass_k.conversations(pass_k.Params(**evaluated), 2) == 2 * (6 * 10 * 2 + 2 * 5 * 2 + 4 * 10)
+    tree = settings({"backend": "scripted"}, **sizes, **{"roles.human": GOOD, "evaluate.pass_k": evaluated})
+    found = {one.stage: one for one in estimate(tree, STAGES, tmp_path)}
+    assert [*found] == ["generate", "rl", "evaluate"] and {one.role for one in found.values()} == {"human"}
+    per_talk = found["rl"].calls / 110
+    assert 3 < per_talk < 12 and found["evaluate"].calls == pytest.approx(360 * per_talk, rel=0.01)
+    assert found["rl"].tokens_in > found["rl"].calls * 50
+    text = "\n".join(estimated([*found.values(), Estimate("rl", "human", "m", -1)], tree))
+    assert "unknown: grpo has no function `conversations`" in text and f"{sum(one.calls for one in found.values()):,} calls" in text
 
 
 def sized(role: dict[str, Any], problems: int, **more: Any) -> Settings:

@@ -142,6 +142,10 @@ class Cache:
         self._db.execute("COMMIT")
         return dict(answer) if new else self.get(key) or dict(answer)
 
+    def pay(self, paid: Paid) -> None:
+        """Write down what a call cost whose answer is not kept."""
+        self._db.execute(_PAY, (paid.ledger, paid.role, paid.model, paid.tokens_in, paid.tokens_out, paid.money))
+
     def spent(self, ledger: str) -> tuple[int, float]:
         """(tokens in and out, money) that a run has paid, over all its stages, processes and attempts."""
         row = self._db.execute("SELECT SUM(tokens_in + tokens_out), SUM(money) FROM paid WHERE run = ?", (ledger,)).fetchone()

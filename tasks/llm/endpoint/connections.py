@@ -32,13 +32,17 @@ class Connections:
 
     async def post(self, url: httpx.URL, headers: Mapping[str, str], content: bytes) -> httpx.Response:
         """Send a body and read the whole answer. Raises httpx.HTTPError; the caller sets the time."""
+        return await self.send("POST", url, headers, content)
+
+    async def send(self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes = b"") -> httpx.Response:
+        """`post` with another method."""
         import httpx
 
         proxy = self._proxy(url)
         free = self._free.setdefault(proxy, [])
         transport = free.pop() if free else self._new(proxy)
         try:
-            request = httpx.Request("POST", url, headers=headers, content=content, extensions=_PATIENCE)
+            request = httpx.Request(method, url, headers=headers, content=content, extensions=_PATIENCE)
             response = await transport.handle_async_request(request)
             try:
                 await response.aread()

@@ -63,6 +63,13 @@ def caps(params: LoopParams) -> tuple[Cap, ...]:
     )
 
 
+def conversations(params: LoopParams, worlds: int) -> int:
+    """How many conversations a road of so many worlds plays here at most: screening, steps, validations before, between and after."""
+    validations = 1 + params.steps // params.validate_every + (params.steps % params.validate_every > 0)
+    screened, trained = params.screen_problems * params.screen_trials, params.steps * params.groups * params.group_size
+    return worlds * (screened + trained + validations * params.validation_problems)
+
+
 def check_loop(params: LoopParams) -> None:
     """Raise BadInput for combinations that make no sense."""
     if params.groups * params.group_size % params.slices:

@@ -1,0 +1,142 @@
+"""Before a stage computes with a model behind a server: who is it, is it still the one that was noted, does it answer as it must?
+
+What is noted stands in params/roles.lock (see tasks/roles_lock.py) and is part of the key. So it is written before the key is taken,
+and a run in which nothing is to do asks nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tasks import STAGES, roles_lock
+from tasks.files import write_text
+from tasks.params import BadInput
+from tasks.settings import ROLES_LOCK, SERVER, Settings
+
+if TYPE_CHECKING:
+    from tasks.execute import Plan
+    from tasks.preflight import Met, Player
+
+ACCEPT = "CAIRN_REFRESH_MODELS"
+"""The environment variable that does for `dvc repro` what --refresh-models does for `cairn run`."""
+
+
+_said: set[str] = set()
+
+
+def _print(player: str, note: str) -> None:
+    """To people, once: a run asks for all its stages, and again before each."""
+    line = f"{player:<9} {note}"
+    if line not in _said:
+        _said.add(line)
+        print(line, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Asking:
+    """What one run asks its servers. accept: take another model than the noted one. tell: told of each oddity, (player, note)."""
+
+    accept: bool = False
+    tell: Callable[[str, str], None] = _print
+
+    def before(self, plan: Plan, stages: Iterable[str], perhaps: Iterable[str] = ()) -> Plan:
+        """The plan with what the servers of these stages' roles said; nothing is written yet (see `write_down`).
+
+        perhaps: stages that compute only if one before them has another result; of their servers a fault is only told. Raises
+        BadInput when a server would lose everything, or has another model than the one noted.
+        """
+        needed, possible = (self._players(plan, some) for some in (stages, perhaps))
+        players = [*needed, *(player for player in possible if player not in needed)]
+        if not players:
+            return plan
+        from tasks import preflight
+        from tasks.llm.endpoint import Setting
+
+        met = preflight.meet(players, Setting(plan.store.state, "", plan.ledger, plan.settings.shared.budget.model_dump()))
+        preflight.check(met, needed)
+        self._tell(players, met)
+        self._check_noted(plan.settings, [player for player in needed if not met[player.name].report], met)
+        sure = [player for player in players if met[player.name].report and not met[player.name].stop]
+        self._compare(plan.settings, sure, met)
+        return replace(plan, settings=roles_lock.noting(plan.settings, {player.name: met[player.name].report for player in sure}))
+
+    def ahead(self, plan: Plan, first: str, last: str) -> Plan:
+        """`before` for a whole run from `first` to `last`: of all that would compute, however far down the road, before it starts."""
+        from flows.road import survey
+
+        asked: set[str] = set()
+        while any(role.backend == SERVER for _, _, role in plan.settings.shared.players()):
+            part = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
+            todo = [step for step in survey(plan) if step.stage in part and step.artifact is None]
+            if asked >= {step.stage for step in todo}:
+                break
+            sure, perhaps = ([step.stage for step in todo if (step.job is None) is unclear] for unclear in (False, True))
+            plan = self.before(plan, sure, perhaps)
+            asked |= {*sure, *perhaps}  # another model behind a server makes stages run that were cached: look again
+        return plan
+
+    def _players(self, plan: Plan, stages: Iterable[str]) -> list[Player]:
+        roles = {role for stage in stages for role in plan.stages[stage].roles}
+        found = [one for one in plan.settings.shared.players() if one[2].backend == SERVER and one[0].partition("/")[0] in roles]
+        if not found:
+            return []
+        from tasks.preflight import Player
+
+        return [Player(name, f"{plan.settings.source}: {said}", role) for name, said, role in found]
+
+    def _tell(self, players: Sequence[Player], met: Mapping[str, Met]) -> None:
+        for player in players:
+            for note in ([met[player.name].stop] if met[player.name].stop else []) + [*met[player.name].notes]:
+                self.tell(player.name, f"{player.role.model} at {player.url}: {note}")
+
+    def _check_noted(self, settings: Settings, unasked: Sequence[Player], met: Mapping[str, Met]) -> None:
+        """With a spent budget a run may go on with answers that are kept, from a model that is known."""
+        noted = roles_lock.in_force(settings)
+        for player in unasked:
+            if player.name not in (noted[player.name.partition("/")[0]] or {}):
+                raise BadInput(f"{player.where}: {player.role.model!r} was never asked who it is, and {met[player.name].notes[0]}")
+
+    def _compare(self, settings: Settings, players: Sequence[Player], met: Mapping[str, Met]) -> None:
+        """Refuse another model than the workspace's file has noted."""
+        noted = roles_lock.in_force(replace(settings, reported=None))
+        wrong = []
+        for player in players:
+            before = (noted[player.name.partition("/")[0]] or {}).get(player.name)
+            now = met[player.name].report
+            if before and dict(before) != dict(now) and not self.accept:
+                wrong.append(
+                    f"{player.where}: behind {player.role.model!r} at {player.url} is now {_named(now, before)}, but {ROLES_LOCK} has "
+                    f"{_named(before, now)}, with which the results so far were made. `cairn run --refresh-models` (or {ACCEPT}=1 "
+                    "dvc repro) takes the new one, and what asked the old one is computed anew; or start the old one again."
+                )
+        if wrong:
+            raise BadInput("\n".join(wrong))
+
+
+def _named(report: Mapping[str, object], other: Mapping[str, object]) -> str:
+    """A report as words: what distinguishes it from the other."""
+    differs = {name: report.get(name) for name in (*report, *other) if report.get(name) != other.get(name)}
+    return ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in differs.items())
+
+
+def write_down(plan: Plan) -> Plan:
+    """Write down what is in force: in the machine's memory, and in params/roles.lock unless this is an experiment. A role that no
+    server plays any more is null again. Call it before a key counts for the workspace."""
+    settings, state = plan.settings, plan.store.state
+    entries, before = roles_lock.in_force(settings), roles_lock.memory(state)
+    now = dict(before)
+    for name, _, player in settings.shared.players():
+        if report := (entries[name.partition("/")[0]] or {}).get(name):
+            now[roles_lock.place(player)] = report
+    if now != before:
+        write_text(state / roles_lock.MEMORY, json.dumps(now, indent=1, sort_keys=True))
+    if plan.experiment:
+        return plan
+    path = settings.project / ROLES_LOCK
+    if not path.exists() or roles_lock.read(settings.project) != entries:
+        write_text(path, roles_lock.text(entries))
+    return plan if settings.reported is None else replace(plan, settings=replace(settings, reported=None))
