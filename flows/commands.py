@@ -83,9 +83,14 @@ def run(asked: argparse.Namespace) -> int:
             if step.artifact is None and STAGES.index(step.stage) < STAGES.index(first):
                 raise BadInput(f"--from {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
     _say_surroundings()
+    from flows.lost import without
     from flows.server import prefect_api
 
-    with prefect_api():
+    def done() -> bool:
+        wanted = STAGES.index(last)
+        return all(step.artifact for step in survey(open_plan(asked.profile, overrides)) if STAGES.index(step.stage) <= wanted)
+
+    with prefect_api(), without(done):
         from flows.pipeline import pipeline
 
         pipeline(asked.profile, overrides, first, last, refresh, asked.refresh_models)

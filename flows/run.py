@@ -32,6 +32,7 @@ class Run:
     start: float
     computed: set[str] = field(default_factory=set)
     promotion: dict[str, Any] = field(default_factory=dict)
+    shown: Artifacts = field(default_factory=Artifacts)
 
     @classmethod
     @contextmanager
@@ -40,16 +41,20 @@ class Run:
         plan = open_plan(profile, overrides or {}, refresh)
         from tasks.track import Tracker
 
-        tracker = Tracker(plan)
+        tracker, console = Tracker(plan), Console()
+        shown = Artifacts(tell=lambda text: console("prefect", "note", {"note": text}))
         computed: set[str] = set()
 
         def note(stage: str, event: str, about: Mapping[str, Any]) -> None:
             if event == "done":
                 computed.add(stage)
 
-        run = cls(_watched(plan, everyone(Console(), tracker, Artifacts(), note)), tracker, time.monotonic(), computed)
+        run = cls(_watched(plan, everyone(console, tracker, shown, note)), tracker, time.monotonic(), computed, shown=shown)
         try:
-            yield run
+            try:
+                yield run
+            finally:
+                shown.close()
         except BaseException as error:
             with suppress(Exception):  # an interrupt may have left MLflow's session half-way; what ended the run is what counts
                 tracker.close(error)

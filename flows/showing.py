@@ -1,29 +1,44 @@
-"""What Prefect's UI shows while a stage runs: an artifact for the progress of each part, and one for the calls to models."""
+"""What Prefect's UI shows while a stage runs: an artifact for the progress of each part, and one for the calls to models.
+
+A thread of its own sends them, the latest of each artifact alone, so that a server that answers slowly or not at all holds nothing up.
+"""
 
 from __future__ import annotations
 
+import contextvars
 import re
+import sys
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from threading import Lock
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from flows import lost
 from flows.live import lines
 
 EVERY = 5.0
 """Seconds between two updates of one artifact; ours: each is a request to Prefect's server."""
+PATIENCE = 5.0
+"""Seconds that a request may take, and that the end of a run waits for the last ones; ours."""
+PAUSE = 60.0
+"""Seconds until a server that did not answer is tried again; ours."""
 
 
 class Artifacts:
-    """A watcher that writes artifacts of the run it is called in; outside one it does nothing, and it never fails a run."""
+    """A watcher that writes artifacts of the run it is called in; outside one it does nothing, and it never fails or slows a run.
 
-    def __init__(self, every: float = EVERY) -> None:
-        self._every = every
+    tell: is told once, in a sentence, that the server does not answer.
+    """
+
+    def __init__(self, every: float = EVERY, tell: Callable[[str], None] = lambda text: None, pause: float = PAUSE) -> None:
+        self._every, self._tell, self._pause = every, tell, pause
         self._ids: dict[str, Any] = {}
         self._last: dict[str, float] = {}
-        self._notes: dict[str, str] = {}
-        self._lock = Lock()
+        self._next: dict[str, tuple[contextvars.Context, float, str]] = {}
+        self._changed = threading.Condition()
+        self._sender: threading.Thread | None = None
+        self._over = self._told = False
+        self._again = 0.0
 
     def __call__(self, stage: str, event: str, about: Mapping[str, Any]) -> None:
         """Show a progress, or how calls to models go."""
@@ -35,23 +50,74 @@ class Artifacts:
             said = "\n".join(f"- {line}" for line in lines(about))
             self._show(stage, "calls", 100.0 * about["done"] / about["total"], said, about["last"])
 
+    def close(self) -> None:
+        """Wait a little for what is still to be sent; afterwards nothing is. A server that is gone by then is waited for no more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+        if self._sender:
+            self._sender.join(PATIENCE)
+        if "prefect" in sys.modules and not lost.answers():
+            self._lose("no answer")
+            lost.let_go()
+
     def _show(self, stage: str, part: str, percent: float, said: str, last: bool) -> None:
         key = re.sub(r"[^a-z0-9]+", "-", f"{stage}-{part}".lower()).strip("-")
-        with self._lock:
-            now = time.monotonic()
-            if not last and now - self._last.get(key, -self._every) < self._every:
+        now = time.monotonic()
+        with self._changed:
+            if self._over or (not last and now - self._last.get(key, -self._every) < self._every):
                 return
+            if self._sender is None:
+                if not _in_a_run():
+                    return
+                lost.hush()
+                self._sender = threading.Thread(target=self._send_all, name="progress for Prefect", daemon=True)
+                self._sender.start()
             self._last[key] = now
-            with suppress(Exception):  # a view; what it cannot show must not end a run
+            self._next[key] = (contextvars.copy_context(), percent, said)  # Prefect keeps the run that it belongs to in the context
+            self._changed.notify()
+
+    def _send_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._over or self._next)
+                if not self._next:
+                    return
+                key = next(iter(self._next))
+                context, percent, said = self._next.pop(key)
+            if time.monotonic() >= self._again:
+                context.run(self._send, key, percent, said)
+
+    def _send(self, key: str, percent: float, said: str) -> None:
+        import httpx
+        from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+        try:
+            with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: PATIENCE, PREFECT_CLIENT_MAX_RETRIES: 0}):
                 self._write(key, percent, said)
+        except httpx.TransportError as error:
+            self._again = time.monotonic() + self._pause
+            self._lose(f"{type(error).__name__}: {error}".rstrip(": "))
+        except Exception:  # a view; what it cannot show must not end a run
+            return
+
+    def _lose(self, how: str) -> None:
+        if not self._told:
+            self._told = True
+            self._tell(f"Prefect's server does not answer any more ({how}); the run goes on, and Prefect shows no more of it")
 
     def _write(self, key: str, percent: float, said: str) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
-        from prefect.context import FlowRunContext, TaskRunContext
 
-        if TaskRunContext.get() is None and FlowRunContext.get() is None:
-            return
         if key in self._ids:
             update_progress_artifact(self._ids[key], percent, said, _sync=True)  # type: ignore[call-arg]
         else:
-            self._ids[key] = create_progress_artifact(percent, key, said)
+            self._ids[key] = create_progress_artifact(percent, key, said, _sync=True)  # type: ignore[call-arg]
+
+
+def _in_a_run() -> bool:
+    if "prefect" not in sys.modules:  # no run of Prefect's goes on in a process that never loaded it
+        return False
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    return TaskRunContext.get() is not None or FlowRunContext.get() is not None

@@ -96,10 +96,12 @@ def _ask(plan: Plan, stage: str) -> Plan:
 
 def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is imported here alone: a hit does not pay for it
     from flows import reach
+    from flows.lost import without
     from flows.server import prefect_api
 
     reach.mlflow()
-    with prefect_api():
+    job = run.plan.job(stage, inputs)
+    with prefect_api(), without(lambda: run.plan.store.find(job.key) is not None):
         from prefect import flow
 
         from flows.interrupt import stopping
@@ -109,9 +111,11 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
         @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
         def one_stage():  # type: ignore[no-untyped-def]
             with stopping():
-                return take(TASKS[stage], run.plan.job(stage, inputs))
+                take(TASKS[stage], run.plan.job(stage, inputs))
+                run.shown.close()
 
-        return one_stage()
+        one_stage()
+    return run.plan.store.find(job.key)
 
 
 def main() -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -80,6 +82,7 @@ def test_prefect_shows_progress_and_calls(prefect_server: str) -> None:
     @flow
     def road() -> None:
         work()
+        shown.close()
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         road()
@@ -88,6 +91,53 @@ def test_prefect_shows_progress_and_calls(prefect_server: str) -> None:
     assert found["generate-retail"].data == 50.0 and "3 accepted" in str(found["generate-retail"].description)
     assert found["generate-calls"].data == 25.0 and "big: 90 calls" in str(found["generate-calls"].description)
     assert all(artifact.task_run_id for artifact in found.values())
+
+
+def test_progress_never_stands_in_the_way_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes its time: a thousand steps go by at once, of each artifact the latest is sent, and the end waits a little."""
+    sent: list[tuple[str, float]] = []
+    slow, told = threading.Event(), []
+
+    def write(self: Artifacts, key: str, percent: float, said: str) -> None:
+        slow.wait(10)
+        sent.append((key, percent))
+
+    monkeypatch.setattr("flows.showing._in_a_run", lambda: True)
+    monkeypatch.setattr(Artifacts, "_write", write)
+    shown = Artifacts(every=0.0, tell=told.append)
+    start = time.monotonic()
+    for done in range(1, 1001):
+        shown("sft", "progress", {"done": done, "total": 1000, "note": "steps"})
+        shown("rl", "progress", {"done": done, "total": 2000, "note": "steps"})
+    assert time.monotonic() - start < 2.0 and sent == []
+    slow.set()
+    shown.close()
+    assert len(sent) <= 4 and dict(sent) == {"sft-steps": 100.0, "rl-steps": 50.0} and told == []
+
+
+def test_the_loss_of_the_server_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    tried: list[str] = []
+    told: list[str] = []
+
+    def write(self: Artifacts, key: str, percent: float, said: str) -> None:
+        tried.append(key)
+        raise httpx.ConnectError("Connection refused")
+
+    monkeypatch.setattr("flows.showing._in_a_run", lambda: True)
+    monkeypatch.setattr(Artifacts, "_write", write)
+    for pause, most in ((60.0, 1), (0.0, 20)):
+        shown = Artifacts(every=0.0, tell=told.append, pause=pause)
+        for done in range(1, 21):
+            shown("sft", "progress", {"done": done, "total": 20, "note": "steps"})
+            time.sleep(0.002)
+        shown.close()
+        assert 1 <= len(tried) <= most
+        tried.clear()
+    assert len(told) == 2 and told[0].startswith(
+        "Prefect's server does not answer any more (ConnectError: Connection refused); the run goes on"
+    )
 
 
 def test_a_stage_that_asks_a_server_tells_how_it_goes(tmp_path: Any) -> None:

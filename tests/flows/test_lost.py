@@ -1,0 +1,64 @@
+"""Prefect's server is lost under a run: no waiting, one sentence, and what was finished is kept."""
+
+from __future__ import annotations
+
+import logging
+
+import httpx
+import pytest
+
+from flows.lost import hush, is_lost, let_go, without
+from tasks.params import StageFailed
+
+
+def lost(url: str = "http://127.0.0.1:4200/api/flow_runs/1/set_state") -> httpx.ConnectError:
+    return httpx.ConnectError("Connection refused", request=httpx.Request("POST", url))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (lost(), True),
+        (httpx.ReadTimeout("slow", request=httpx.Request("GET", "http://prefect.example/api/health")), True),
+        (httpx.ConnectError("no request is known"), True),
+        (lost("http://127.0.0.1:8000/v1/chat/completions"), False),
+        (OSError("Connection refused"), False),
+    ],
+)
+def test_whose_server_it_is(error: Exception, said: bool) -> None:
+    assert is_lost(error) == said
+
+
+def test_a_flow_that_did_its_work_ends_well_without_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone: list[bool] = []
+    monkeypatch.setattr("flows.lost.let_go", lambda: gone.append(True))
+    with without(lambda: True):
+        raise lost()
+    assert gone == [True]
+    with pytest.raises(StageFailed, match=r"does not answer any more .* What was finished is kept"), without(lambda: False):
+        raise lost()
+    with pytest.raises(ValueError, match="mine"), without(lambda: True):
+        raise ValueError("mine")
+
+
+def test_letting_go_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is still to be delivered is dropped, requests are tried once, and no event is dumped on the screen."""
+    import asyncio
+
+    from prefect._internal.concurrency import logger
+    from prefect.events.worker import EventsWorker
+    from prefect.settings import get_current_settings
+
+    client = get_current_settings().client
+    monkeypatch.setattr(EventsWorker, "_handle", EventsWorker._handle)
+    before, loggers = client.max_retries, (logger, logging.getLogger("EventsWorker"))
+    try:
+        let_go()
+        hush()
+        worker = EventsWorker.__new__(EventsWorker)
+        assert asyncio.run(worker._handle(object())) is None  # type: ignore[func-returns-value, arg-type]
+        assert client.max_retries == 0 and all(one.disabled for one in loggers)
+    finally:
+        client.max_retries = before
+        for one in loggers:
+            one.disabled = False
