@@ -49,6 +49,8 @@ class Console:
 
     def _on_done(self, stage: str, about: Mapping[str, Any]) -> None:
         self._line(stage, f"done     {about['identity'][:12]} in {about['seconds']:.1f} s")
+        if warning := about["figures"].get("warning"):
+            self._line(stage, f"warning  {warning}")
         if stopped := about["figures"].get("stopped"):
             self._line(stage, f"stopped  before everything was made: {stopped}")
 

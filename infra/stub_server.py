@@ -9,6 +9,11 @@ Faults, each with its rate: 429, 429_after (with Retry-After), 429_date (with an
 (no answer at all), garbage (a body that is no JSON), malformed (an answer that is not the JSON that was wanted, or arguments that are
 none), truncated (finish_reason length), refusal, filter. malformed and truncated are slips of a model: they strike where a form or a
 tool call is wanted, and the first answer in a conversation alone; a second round there is answered well.
+
+Refused for good: context and filter_400 (status 400), hot (status 500, whenever it is asked). An error inside a status 200: inside_ and
+its number (inside_429 with Retry-After), errored (finish_reason error). Odd answers: half (half a surrogate pair in words, names and
+arguments), empty, cut (finish_reason length whatever the room), as_text (a tool call in words), no_arguments (null), two_calls (the
+second with arguments that are no JSON).
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from email.utils import formatdate
 from typing import Any
@@ -28,6 +33,12 @@ from typing import Any
 WISH = "Answer with one JSON value that fits this schema: "
 """As the clients put a schema in words."""
 SLIPS = ("malformed", "truncated")
+REFUSED = {
+    "context": (400, "context_length_exceeded", "This model's maximum context length is 2048 tokens, however you requested 2500"),
+    "filter_400": (400, "content_filter", "The response was filtered"),
+    "hot": (500, None, "Failed to parse what the model wrote"),
+}
+"""Fault -> status, code and words of an answer that comes however often it is asked."""
 BROKEN = '{"broken": '
 """What a malformed answer is; a conversation counts up to the first of these for what is answered."""
 
@@ -88,7 +99,8 @@ class Server:
     def fault(self, digest: str) -> str:
         """The fault of this try of a body, or an empty string."""
         self.tries[digest] += 1
-        drawn = random.Random(f"{digest} {self.tries[digest]}").random()
+        again = any(name in self.knobs.faults for name in REFUSED)  # what is refused for good is refused at every try
+        drawn = random.Random(f"{digest} {1 if again else self.tries[digest]}").random()
         for name, rate in self.knobs.faults.items():
             if drawn < rate:
                 return name
@@ -127,6 +139,14 @@ class Server:
             later = self.knobs.retry_after
             when = f"{later:g}" if fault == "429_after" else formatdate(time.time() + later, usegmt=True)
             return _error(429, "on demand", {"Retry-After": when})
+        if fault in REFUSED:
+            self.served[fault] += 1
+            status, code, words = REFUSED[fault]
+            return _error(status, words, code=code)
+        if fault.startswith("inside_"):
+            self.served[fault] += 1
+            later = {"Retry-After": f"{self.knobs.retry_after:g}"} if fault == "inside_429" else {}
+            return 200, later, json.dumps({"error": {"message": "on demand", "code": int(fault[7:])}}).encode()
         if fault == "garbage":
             self.served[fault] += 1
             return 200, {}, b"<html>502 Bad Gateway</html>"
@@ -183,6 +203,8 @@ class Server:
             message.pop("tool_calls", None)
         elif fault == "filter":
             message, finish = {"role": "assistant", "content": ""}, "content_filter"
+        elif fault in ODD:
+            message, finish = ODD[fault](message, finish)
         usage = {"prompt_tokens": len(json.dumps(asked)) // 4, "completion_tokens": len(json.dumps(message)) // 4}
         said = {
             "id": "chatcmpl-0",
@@ -193,7 +215,49 @@ class Server:
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
             **({"usage": usage | {"total_tokens": sum(usage.values())}} if self.knobs.usage else {}),
         }
-        return 200, said, fault if slips or fault in ("refusal", "filter") else "well"
+        return 200, said, fault if slips or fault in ("refusal", "filter", *ODD) else "well"
+
+
+def _half(message: dict[str, Any], finish: str) -> tuple[dict[str, Any], str]:
+    if calls := message.get("tool_calls"):
+        calls[0]["function"].update(name=calls[0]["function"]["name"] + "\ud83d", arguments='{"a": ["\\ud83d"], "\\ude00": 1}')
+    else:
+        message["content"] = f"{message['content'][:-1]}\ud83d{message['content'][-1:]}"
+    return message, finish
+
+
+def _as_text(message: dict[str, Any], finish: str) -> tuple[dict[str, Any], str]:
+    if not (calls := message.pop("tool_calls", None)):
+        return message, finish
+    function = calls[0]["function"]
+    return {
+        **message,
+        "content": f'<tool_call>{{"name": "{function["name"]}", "arguments": {function["arguments"]}}}</tool_call>',
+    }, "stop"
+
+
+def _no_arguments(message: dict[str, Any], finish: str) -> tuple[dict[str, Any], str]:
+    for call in message.get("tool_calls") or ():
+        call["function"]["arguments"] = None
+    return message, finish
+
+
+def _two_calls(message: dict[str, Any], finish: str) -> tuple[dict[str, Any], str]:
+    for call in list(message.get("tool_calls") or ()):
+        message["tool_calls"].append({**call, "function": {**call["function"], "arguments": BROKEN}})
+    return message, finish
+
+
+ODD: dict[str, Callable[[dict[str, Any], str], tuple[dict[str, Any], str]]] = {
+    "half": _half,
+    "empty": lambda message, finish: ({**message, "content": None}, finish),
+    "errored": lambda message, finish: ({"role": "assistant", "content": ""}, "error"),
+    "cut": lambda message, finish: (message, "length"),
+    "as_text": _as_text,
+    "no_arguments": _no_arguments,
+    "two_calls": _two_calls,
+}
+"""Fault -> what becomes of (message, finish_reason)."""
 
 
 def _wished(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -234,8 +298,10 @@ def fill(schema: Mapping[str, Any], rng: random.Random) -> Any:
     return {"number": round(rng.random(), 3), "boolean": rng.random() < 0.5}.get(kind, f"word{rng.getrandbits(24):06x}")
 
 
-def _error(status: int, words: str, headers: Mapping[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
-    return status, dict(headers or {}), json.dumps({"error": {"message": words, "type": "stub", "code": None}}).encode()
+def _error(
+    status: int, words: str, headers: Mapping[str, str] | None = None, code: str | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    return status, dict(headers or {}), json.dumps({"error": {"message": words, "type": "stub", "code": code}}).encode()
 
 
 class Connection(asyncio.Protocol):

@@ -32,8 +32,8 @@ class LocalClient:
 
     name = "local"
 
-    def __init__(self, folder: Path, identity: str, device: str = "cpu", dtype: str = "float32") -> None:
-        self.revision = identity
+    def __init__(self, folder: Path, identity: str, device: str = "cpu", dtype: str = "float32", max_tokens: int | None = None) -> None:
+        self.revision, self._most = identity, max_tokens
         self._folder, self._device, self._dtype = folder, device, dtype
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
@@ -47,7 +47,7 @@ class LocalClient:
         texts = [prompt_text(tokenizer, request) for request in requests]
         prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         context = context_of(model)
-        limits = [min(request.max_tokens, context - len(ids)) for ids, request in zip(prompts, requests, strict=True)]
+        limits = [min(self._most or request.max_tokens, context - len(ids)) for ids, request in zip(prompts, requests, strict=True)]
         most = max(len(ids) + max(limit, 0) for ids, limit in zip(prompts, limits, strict=True))
         decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), min(ROWS, len(requests)), min(most + 1, context))
         answers: list[Message] = [dict(NO_ROOM) for _ in requests]
@@ -67,9 +67,10 @@ class LocalClient:
         return answers
 
 
-def client(folder: Path, identity: str, device: str = "cpu", dtype: str = "float32") -> LocalClient:
-    """The client of the checkpoint in `folder`; `identity` names its bytes in rows and cache keys."""
-    return LocalClient(folder, identity, device, dtype)
+def client(folder: Path, identity: str, device: str = "cpu", dtype: str = "float32", max_tokens: int | None = None) -> LocalClient:
+    """The client of the checkpoint in `folder`; `identity` names its bytes in rows and cache keys. max_tokens: of an answer, instead of
+    what a request wants."""
+    return LocalClient(folder, identity, device, dtype, max_tokens)
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], request: Request, prompt: str) -> Message:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tasks.filter.core.splits import resplit, straddling, strictest
 from tasks.filter.core.waterfall import Check, flow, write_bars
-from tasks.filter.rejection_sampling import Params, check_kept, content_hash, figures, mark
+from tasks.filter.rejection_sampling import Params, _light, check_kept, content_hash, figures, mark
 from tasks.params import BadInput, StageFailed, validate
 from tests.critique.conversations import good, hasty
 
@@ -105,7 +105,7 @@ def test_the_order_of_rows_does_not_matter(order: list[int]) -> None:
     assert dict(zip((line["traj_id"] for line in shuffled), reasons(shuffled), strict=True)) == wanted
 
 
-@pytest.mark.parametrize("stop", ["max_tokens", "parse_error"])
+@pytest.mark.parametrize("stop", ["max_tokens", "parse_error", "context_length", "content_filter", "human_unanswered"])
 def test_a_conversation_whose_last_turn_is_none_is_not_kept_though_the_verifier_passes_it(stop: str) -> None:
     table = [row("a"), row("b", stop=stop), row("c", stop=stop, required=0), row("d", stop="hand_over")]
     assert reasons(table) == ["", "unfinished", "failed_required", ""]
@@ -209,3 +209,16 @@ def test_bad_params_are_named() -> None:
         validate(Params, {"min_score": 1.5}, "params")
     with pytest.raises(BadInput, match="unknown key 'threshold'"):
         validate(Params, {"threshold": 0.5}, "params")
+
+
+def test_a_call_that_could_not_be_read_is_not_learnt() -> None:
+    """Told from what was kept of it; a bar of its own, and only where there is such a call."""
+    said = {"role": "assistant", "content": "", "tool_call_id": None, "name": None}
+    call = {"id": "call_0", "name": "get", "arguments_json": '{"unreadable": "{"}'}
+    table = [row("a"), row("b")]
+    light = _light({**table[1], "messages": [{**said, "tool_calls": [call]}]})
+    assert light["unread"] and not _light({**table[0], "messages": [{**said, "tool_calls": []}]})["unread"]
+    parents = {one["problem_id"]: one["lineage"] for one in table}
+    marks = mark([table[0], {**table[1], "unread": True}], KNOWN, parents, {}, Params())
+    assert marks.reasons == ["", "unreadable_call"] and ("unreadable_call", 1) in [(bar.reason, bar.dropped) for bar in marks.bars]
+    assert "unreadable_call" not in [bar.reason for bar in mark(table, KNOWN, parents, {}, Params()).bars]

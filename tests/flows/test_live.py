@@ -47,6 +47,27 @@ def test_a_line_by_hand() -> None:
     ]
 
 
+def test_what_was_odd_is_told_with_its_remedy() -> None:
+    """Short while it goes on; at the end how many of how many, what to do, and the first."""
+    odd = {
+        "odd": {"calls_as_text": 34, "context_length": 6},
+        "asked": 100,
+        "offered": 34,
+        "said": {"calls_as_text": "answer 0a1b: '<tool_call>'"},
+    }
+    about = {**ABOUT, "roles": {"agent": {**FIGURES, **odd}}}
+    assert "6 lost (context_length), 34 calls_as_text" in lines(about)[0] and len(lines(about)) == 1
+    _, text, long = lines({**about, "last": True})
+    assert text.startswith("agent odd answers: 34 of 34 calls_as_text: ") and "--tool-call-parser" in text and "0a1b" in text
+    assert long.startswith("agent no answer: 6 of 100 context_length: ") and "--max-model-len" in long
+
+
+def test_a_stage_in_which_nothing_was_won_says_so() -> None:
+    told = io.StringIO()
+    Console(told)("generate", "done", {"identity": "0123456789abcdef", "seconds": 2.0, "figures": {"warning": "none of 9 was won"}})
+    assert told.getvalue().splitlines()[1] == "generate  warning  none of 9 was won"
+
+
 def test_a_stage_that_a_budget_ended_says_so() -> None:
     told = io.StringIO()
     about = {"identity": "0123456789abcdef", "seconds": 2.0}

@@ -100,3 +100,26 @@ def test_an_empty_line_is_no_candidate_while_there_is_another() -> None:
     critic = _Marks({"": _score(10), "12345": _score(9), "Hm.": _score(1)})
     assert BestOfN(_Lines(["", "12345", "Hm."]), critic, 3).complete([Request(DESK_ASKS)])[0]["content"] == "12345"
     assert BestOfN(_Lines(["", " "]), critic, 2).complete([Request(DESK_ASKS)])[0]["content"] == ""
+
+
+@dataclass
+class _Drawn:
+    """Draws these answers."""
+
+    answers: Sequence[Message]
+    name: str = "drawn"
+    revision: str = "1"
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        return list(self.answers)
+
+
+def test_a_line_that_is_not_whole_is_no_candidate_as_long_as_another_is_there() -> None:
+    """Neither half a line nor one that a server refused is scored; when nothing else was drawn it is handed on with its reason."""
+    half: Message = {"role": "assistant", "content": "I wou", "finish_reason": "length"}
+    lost: Message = {"role": "assistant", "content": "", "finish_reason": "error", "lost": "content_filter"}
+    said: Message = {"role": "assistant", "content": "Hello.", "finish_reason": "stop"}
+    critic = _Marks({})
+    assert BestOfN(_Drawn([half, lost, said]), critic, 3).complete([Request(DESK_ASKS)]) == [said] and not critic.asked
+    assert BestOfN(_Drawn([lost, half]), critic, 2).complete([Request(DESK_ASKS)]) == [lost]
+    assert BestOfN(_Drawn([half, half]), critic, 2).complete([Request(DESK_ASKS)]) == [half]

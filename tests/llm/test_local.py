@@ -162,3 +162,12 @@ def test_a_prompt_that_fills_the_context_is_answered_as_cut_and_stops_nothing(tm
     assert [one == local.NO_ROOM for one in role.complete([long, near, ASKED])] == [True, False, False]
     prompt = tiny.tokenizer()(local.prompt_text(tiny.tokenizer(), near), add_special_tokens=False)["input_ids"]
     assert role.complete([near]) == role.complete([replace(near, max_tokens=64 - len(prompt))])
+
+
+def test_the_most_tokens_of_an_answer_are_the_role_s_own(tmp_path: Path) -> None:
+    folder = tiny.saved(tmp_path / "model")
+    asked = [replace(ASKED, max_tokens=2)]
+    usual, more = local.client(folder, "abc"), local.client(folder, "abc", max_tokens=9)
+    assert usual.complete(asked)[0]["finish_reason"] == "length" and more.complete(asked) == usual.complete(
+        [replace(ASKED, max_tokens=9)]
+    )

@@ -172,3 +172,40 @@ def test_a_tool_whose_own_code_fails_is_not_the_agents_fault(monkeypatch: pytest
 def test_turns_without_tokens_are_not_kept() -> None:
     assert one(Says("Hm."), Says("Hello.", STOP)).turns == []
     assert Turn({"role": "assistant", "content": ""}).ids == ()
+
+
+class Ends:
+    """Answers as a server's client does that lost every call, or got half an answer."""
+
+    revision = "1"
+
+    def __init__(self, **answer: Any) -> None:
+        self.name, self.answer = "ends", {"role": "assistant", "content": "", **answer}
+
+    def complete(self, requests: Any) -> list[dict[str, Any]]:
+        return [dict(self.answer) for _ in requests]
+
+
+@pytest.mark.parametrize("reason", ["context_length", "content_filter", "not_accepted", "unusable"])
+def test_a_turn_that_no_server_gave_loses_its_conversation_for_that_reason(reason: str) -> None:
+    lost = Ends(lost=reason, finish_reason="error")
+    talk = one(lost, Says("Hello."))
+    assert (talk.stop, talk.outcome and talk.outcome.blame, talk.messages[-1]) == (
+        reason,
+        "agent",
+        {"role": "assistant", "content": ""},
+    )
+    silent = one(Says("Hm."), lost)
+    assert (silent.stop, silent.outcome and silent.outcome.blame, silent.messages) == (f"human_{reason}", "human", [])
+
+
+def test_a_call_that_cannot_be_read_is_told_as_a_failed_call_and_its_neighbours_run() -> None:
+    """The good call of two is carried out; the other fails with the reason, whatever the tool would take; nothing is dropped."""
+    name = next(iter(world().tools))
+    bad = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": {"unreadable": "{"}}, "unreadable": "no JSON"}
+    good = {"id": "call_0", "type": "function", "function": {"name": name, "arguments": {}}}
+    talk = one(Ends(tool_calls=[good, bad], finish_reason="tool_calls"), Says("Hello."), max_steps=1)
+    told = [message for message in talk.messages if message["role"] == "tool"]
+    assert [message["tool_call_id"] for message in told] == ["call_0", "call_1"] and len(talk.calls) == 2
+    assert json.loads(told[1]["content"]) == {"error": "the call cannot be read: no JSON"} and not talk.calls[1][1].ok
+    assert "cannot be read" not in told[0]["content"]

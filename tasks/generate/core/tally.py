@@ -88,8 +88,13 @@ class Tally:
         """Raise NearlyAllLost when nearly all conversations came to no end for one reason, or none was won."""
         stop_when_nearly_all(losses, Lost("conversations", self.failed, self.played))
         if not self.outcomes["won"]:
-            by = ", ".join(f"{party} {count}" for party, count in self.blame.most_common() if count)
-            stop_when_nearly_all(losses, Lost(f"conversations (lost by: {by})", {"none_won": self.played}, self.played))
+            stop_when_nearly_all(losses, Lost(f"conversations ({self._lost_by()})", {"none_won": self.played}, self.played))
+
+    def _lost_by(self) -> str:
+        """Whose failure the lost conversations are, and how those that were broken off ended."""
+        by = ", ".join(f"{party} {count}" for party, count in self.blame.most_common() if count)
+        broken = ", ".join(f"{stop} {count}" for stop, count in self.failed.most_common() if count)
+        return f"lost by: {by}{f'; broken off by: {broken}' if broken else ''}"
 
     def figures(self) -> dict[str, Any]:
         """Everything as JSON. In "base" and "recombined" the reasons add up to attempts; won and lost add up to played, and
@@ -111,6 +116,7 @@ class Tally:
             "lost_by": {party: self.blame[party] for party in PARTIES},
             "families": {name: dict(sorted(count.items())) for name, count in sorted(self.families.items())},
             "stopped": self.stopped,
+            "warning": "" if self.outcomes["won"] or not played else f"none of {played} conversations was won ({self._lost_by()})",
         }
 
 
