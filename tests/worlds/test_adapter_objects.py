@@ -47,7 +47,7 @@ def test_by_hand() -> None:
 def test_arguments_become_what_the_method_wants() -> None:
     here = world()
     result = here.call("tag", {"order_id": "W2", "tags": ["b", "a"], "more": {"x": [1, None]}, "size": "l"})
-    assert json.loads(result.content) == {"tags": ["a", "b"], "more": {"x": [1, None]}, "size": "Size.LARGE"}
+    assert json.loads(result.content) == {"tags": ["a", "b"], "more": {"x": [1, None]}, "size": "l"}
     assert here.call("move", {"order_id": "W2", "due": "2026-02-03"}).content == "2026-02-03"
     assert here.diff().splitlines()[0] == '- _orders.(2).due: "2026-01-05"'
 
@@ -294,3 +294,36 @@ def test_a_fork_that_is_not_played_makes_no_object(monkeypatch: pytest.MonkeyPat
     assert {fork.state_hash() for fork in forks} == {here.state_hash()} and not made
     forks[0].call("get_order", {"order_id": "W1"})
     assert len(made) == 1
+
+
+class Talkative(Kiosk):
+    """Answers in every way that a method may."""
+
+    def fails(self, how: str) -> Any:
+        return {"flag": {"error": None, "note": "fine"}, "dict": {"error": "gone"}, "text": "Error: gone"}[how]
+
+    def gives(self) -> Any:
+        return (number for number in range(3))
+
+    def huge(self) -> Any:
+        return 10**5000
+
+    def cuts(self) -> str:
+        return "cut \ud83d"
+
+
+def test_how_methods_fail() -> None:
+    here = adapted(
+        factory=Talkative, tools=("fails", "gives", "huge", "cuts"), writes=(), ends=(), error_key="error", errors_begin=("Error:",)
+    )
+    played = World.build(here, 1, 0).fork()
+    assert played.call("fails", {"how": "flag"}) == ToolResult(True, '{"error": null, "note": "fine"}')
+    assert said(played.call("fails", {"how": "dict"})) == "gone" and said(played.call("fails", {"how": "text"})) == "Error: gone"
+    assert played.call("cuts", {}) == ToolResult(True, "cut �")
+    lost = played.call("gives", {})
+    assert lost.content.startswith(TOOL_FAILURE) and "its answer: the value holds a generator, which is no data. Return text" in said(
+        lost
+    )
+    assert played.call("huge", {}).content.startswith(TOOL_FAILURE)
+    with pytest.raises(BadInput, match=r"errors_begin = 'Error:' is one text; write \('Error:',\)"):
+        adapted(factory=Talkative, errors_begin="Error:")

@@ -10,12 +10,17 @@ import enum
 import json
 import pickle
 import random
+from collections import deque
 from dataclasses import dataclass, field
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import PurePosixPath
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
+import numpy
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -162,3 +167,75 @@ def test_differences_by_hand() -> None:
         *("- a.x: 1", "+ a.x: 2", "- a.y[1]: 2", "- gone: true", "+ new: null"),
     ]
     assert text_diff(before, after, 1) == "- a.x: 1" and text_diff("1", "true") == "- state: 1\n+ state: true"
+
+
+class Offer(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    name: str
+    price: float = 1.0
+    _seen: int = 0
+
+    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @property
+    def label(self) -> str:
+        return f"{self.name}!"
+
+
+class Secretive:
+    def __init__(self) -> None:
+        self._inside = 1
+
+
+class Speaking(Secretive):
+    def __str__(self) -> str:
+        return "all is well"
+
+
+def test_equal_models_are_equal_states() -> None:
+    """Which fields were named when a model was made is no part of it; extra and private fields are."""
+    one, two = Offer(name="a"), Offer(name="a", price=1.0)
+    assert plain(one) == plain(two) == {"(type)": "Offer", "name": "a", "price": 1.0, "_seen": 0}
+    assert plain(Offer(name="a", more=2)) == {**plain(one), "more": 2}  # type: ignore[call-arg]
+    one._seen = 1
+    assert plain(one) != plain(two)
+
+
+@pytest.mark.parametrize(
+    ("value", "state", "answer"),
+    [
+        (Colour.RED, "Colour.RED", 1),
+        ({None: "b", True: "c", 2.5: "d"}, {"(null)": "b", "(true)": "c", "(2.5)": "d"}, {"null": "b", "true": "c", "2.5": "d"}),
+        ({1: "a", "1": "b"}, {"(1)": "a", "1": "b"}, {"(1)": "a", "1": "b"}),
+        (numpy.float64("nan"), "(nan)", "NaN"),
+        (numpy.int64(3), 3, 3),
+        (numpy.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]], [[1, 2], [3, 4]]),
+        ([float("inf"), 0.5], ["(inf)", 0.5], ["Infinity", 0.5]),
+        (b"caf\xc3\xa9", "(bytes 636166c3a9)", "café"),
+        (b"\xff", "(bytes ff)", "(bytes ff)"),
+        (deque([1, 2]), [1, 2], [1, 2]),
+        ({"a": 1}.values(), [1], [1]),
+        ({"b": 1, "a": 2}.keys(), ["a", "b"], ["a", "b"]),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000001"),
+        (Fraction(1, 3), "1/3", "1/3"),
+        ({"half\ud83d": "\ud83d\ude00"}, {"half�": "😀"}, {"half�": "😀"}),
+        (Offer(name="a"), {"(type)": "Offer", "name": "a", "price": 1.0, "_seen": 0}, {"name": "a", "price": 1.0, "label": "a!"}),
+        ([Speaking()], [{"(type)": "Speaking", "_inside": 1}], ["all is well"]),
+    ],
+)
+def test_states_and_answers_of_many_kinds(value: Any, state: Any, answer: Any) -> None:
+    assert plain(value) == state and View(inside=False).plain(value) == answer
+    assert json.loads(canonical_json(state)) is not None
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ((number for number in range(3)), "the value holds a generator, which is no data"),
+        ({"rows": [map(str, [1])]}, "rows[0] holds a map, which is no data"),
+        ({"it": Secretive()}, "it holds a Secretive, which shows nothing of itself"),
+    ],
+)
+def test_answers_that_are_none_are_named(value: Any, says: str) -> None:
+    with pytest.raises(NotPlain) as caught:
+        View(inside=False).plain(value)
+    assert says in str(caught.value)

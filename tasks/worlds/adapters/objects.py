@@ -21,6 +21,7 @@ from typing import Any
 from tasks.params import BadInput, nearest
 from tasks.worlds import Kind
 from tasks.worlds.adapters.adapted import Choice, adapted
+from tasks.worlds.adapters.answers import refusal
 from tasks.worlds.adapters.foreign import SHOWN, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
 from tasks.worlds.adapters.plain import TYPE, NotPlain, View, text_diff
@@ -45,6 +46,7 @@ def from_object(
     types: Mapping[str, Any] | None = None,
     leave_out: Iterable[str] = (),
     error_key: str = "",
+    errors_begin: Iterable[str] = (),
     snapshot: Callable[[Any], Any] | None = None,
     restore: Callable[[Any, Any], None] | None = None,
     users: str = "",
@@ -60,7 +62,8 @@ def from_object(
     types:     "tool.argument" -> type, for arguments whose annotation is missing or wrong.
     leave_out: patterns of names of attributes and keys that do not count (clocks, logs, connections); they are kept and
                restored with all others, but are no part of hash, difference and grading.
-    error_key: an answer that is a dict with this key is a refusal, and its value the reason.
+    error_key: an answer that is a dict with something under this key (not None, False, 0 or empty) is a refusal, and that the reason.
+    errors_begin: an answer that is text and begins so ("Error:") is a refusal.
     snapshot, restore: for objects that cannot be pickled: snapshot(object) gives JSON, restore(object, JSON) brings a fresh one to
                it. With several objects both get the dict.
     users:     dotted path of the state's table of users, which splits go by and generators draw from; "" for none.
@@ -72,8 +75,9 @@ def from_object(
     if (snapshot is None) != (restore is None):
         raise BadInput(f"world {name}: snapshot and restore go together; give both or neither.")
     choice = _choice(name, tools, writes, ends, produces)
+    beginnings = _texts(name, "errors_begin", errors_begin)
     by_hand = (snapshot, restore) if snapshot and restore else None
-    source = Objects(name, factory, choice, dict(types or {}), View(tuple(leave_out)), error_key, by_hand)
+    source = Objects(name, factory, choice, dict(types or {}), View(tuple(leave_out)), error_key, beginnings, by_hand)
     return adapted(
         source, name=name, policy=policy, users=users, problems_file=problems_file, writes=choice.writes, where=f"world {name}"
     )
@@ -81,11 +85,15 @@ def from_object(
 
 def _choice(name: str, tools: Any, writes: Any, ends: Any, produces: Any) -> Choice:
     """The named tools as tuples. Raises BadInput for a text where several names belong."""
-    for word, names in (("tools", tools), ("writes", writes), ("ends", ends)):
-        if isinstance(names, str):
-            raise BadInput(f"world {name}: {word} = {names!r} is one text; write ({names!r},).")
     made = {tool: tuple(kinds) for tool, kinds in (produces or {}).items()}
-    return Choice(None if tools is None else tuple(tools), tuple(writes), tuple(ends), made, f"world {name}")
+    asked = None if tools is None else _texts(name, "tools", tools)
+    return Choice(asked, _texts(name, "writes", writes), _texts(name, "ends", ends), made, f"world {name}")
+
+
+def _texts(name: str, word: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise BadInput(f"world {name}: {word} = {given!r} is one text; write ({given!r},).")
+    return tuple(given)
 
 
 class Objects:
@@ -99,10 +107,11 @@ class Objects:
         types: Mapping[str, Any],
         view: View,
         error_key: str,
+        errors_begin: tuple[str, ...],
         by_hand: tuple[Callable[[Any], Any], Callable[[Any, Any], None]] | None,
     ) -> None:
         self._where, self._factory, self._choice, self._view = f"world {name}", factory, choice, view
-        self._types, self._error_key, self._by_hand = types, error_key, by_hand
+        self._types, self._error_key, self._errors_begin, self._by_hand = types, error_key, errors_begin, by_hand
         self._callees: dict[str, Callee] = {}
         self._live: OrderedDict[Any, Any] = OrderedDict()  # each step on it is atomic, so threads need no lock
 
@@ -173,13 +182,18 @@ class Objects:
             raise
         except (Exception, SystemExit) as error:  # the edge to the object's own code: what it raises is its answer
             raise Refused(f"{type(error).__name__}: {error}") from None
-        if self._error_key and isinstance(answer, Mapping) and self._error_key in answer:
-            raise Refused(str(answer[self._error_key]))
         try:
             after = self._kept(live, saved)
-            shown = _shown(answer)
-        except (NotPlain, BadInput) as error:
+        except BadInput as error:
             raise SourceFailed(f"tool {name!r} of {self._where}: {error}") from None
+        try:
+            shown = _ANSWERS.plain(answer)
+        except NotPlain as error:
+            raise SourceFailed(
+                f"tool {name!r} of {self._where}: its answer: {error}. Return text, or a dict or list of values."
+            ) from None
+        if reason := refusal(shown, self._error_key, self._errors_begin):
+            raise Refused(reason)
         self._keep(after, live)
         return shown, after
 
@@ -220,9 +234,9 @@ class Objects:
         try:
             parts = _parts(live) if self._by_hand is None else {"": json.loads(token)}
             shown = {part: _without_type(self._view.plain(value)) for part, value in parts.items()}
-        except NotPlain as error:
+            return Saved(token, canonical_json(shown.get("", shown)))
+        except (NotPlain, ValueError) as error:  # the second: a number beyond what can be written
             raise BadInput(f"{self._where}: {error}. Name it in leave_out=(...), or give snapshot= and restore=.") from None
-        return Saved(token, canonical_json(shown.get("", shown)))
 
     def _dumped(self, live: Any) -> str:
         assert self._by_hand is not None
@@ -260,8 +274,3 @@ def _methods(value: Any) -> list[str]:
 
 def _without_type(shown: Any) -> Any:
     return {key: value for key, value in shown.items() if key != TYPE} if isinstance(shown, dict) else shown
-
-
-def _shown(answer: Any) -> Any:
-    """An answer as text or JSON: objects by their public attributes."""
-    return answer if isinstance(answer, str) else _ANSWERS.plain(answer)

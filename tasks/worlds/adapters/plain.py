@@ -1,27 +1,35 @@
 """What foreign state looks like as JSON: plain data out of any Python values, and the difference between two of them.
 
-Objects become their attributes with their type's name, sets sorted lists, enum members and times text; numbers, decimals included,
-are left to the canonical form of `tasks.worlds.values`. An object that holds one of its own holders (a folder with its parent) is
-shown there as the number of levels up, so that cycles end. What has no attributes and no value (a function, a lock, an open file)
-is refused by its place: a state that is compared must be made of values.
+Objects become their attributes with their type's name, sets sorted lists, enum members and times text, NumPy's values Python's;
+numbers, decimals included, are left to the canonical form of `tasks.worlds.values`. An object that holds one of its own holders (a
+folder with its parent) is shown there as the number of levels up, so that cycles end. What has no attributes and no value (a function,
+a lock, an open file) is refused by its place: a state that is compared must be made of values.
+
+An answer is shown as JSON libraries would write it, without what is private: the value of an enum member, a pydantic model as it
+dumps itself, keys as JSON has them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from fractions import Fraction
 from pathlib import PurePath
 from random import Random
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
+from uuid import UUID
 
+from tasks.worlds.adapters.answers import clear, whole
 from tasks.worlds.state import canonical_json
 
 TYPE, UP = "(type)", "(up)"
@@ -61,11 +69,13 @@ class View:
 
     def _plain(self, value: Any, above: dict[int, int]) -> Any:
         kind = type(value)
-        if value is None or kind is str or kind is int or kind is bool:
+        if kind is str:
+            return whole(value)
+        if value is None or kind is int or kind is bool:
             return value
         if kind is float:
-            return value if value - value == 0.0 else f"({value})"
-        if kind not in (dict, list) and (simple := _simple(value)) is not None:
+            return self._number(value)
+        if kind not in (dict, list) and (simple := self._simple(value)) is not None:
             return simple
         if id(value) in above:
             return {UP: len(above) - above[id(value)]}
@@ -75,19 +85,50 @@ class View:
         finally:
             del above[id(value)]
 
+    def _number(self, value: float) -> Any:
+        if value - value == 0.0:
+            return value
+        return f"({value})" if self.inside else clear(value)
+
+    def _simple(self, value: Any) -> Any:
+        """The form of values that hold no others; None for all others."""
+        if isinstance(value, enum.Enum) and not self.inside:
+            return self.plain(value.value)  # what the tools that take one are given
+        if isinstance(value, bytes | bytearray) and not self.inside:
+            with contextlib.suppress(UnicodeDecodeError):
+                return value.decode()
+        if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+            return self.plain(value.tolist())
+        simple = _simple(value)
+        return self._number(simple) if isinstance(simple, float) else whole(simple) if isinstance(simple, str) else simple
+
     def _nested(self, value: Any, above: dict[int, int]) -> Any:
         if type(value) is dict or isinstance(value, Mapping):  # the first is much faster
-            return self._named(((_key(key), item) for key, item in value.items()), above)
-        if isinstance(value, list | tuple):
+            return self._named(zip(self._keys(value), value.values(), strict=True), above)
+        if isinstance(value, list | tuple | deque | ValuesView | ItemsView):
             return [self._at(f"[{place}]", item, above) for place, item in enumerate(value)]
-        if isinstance(value, set | frozenset):
+        if isinstance(value, set | frozenset | KeysView):
             return sorted((self._at("{}", item, above) for item in value), key=canonical_json)
+        if not self.inside and hasattr(type(value), "__pydantic_serializer__"):
+            with contextlib.suppress(Exception):  # it holds what pydantic cannot write: then its attributes are shown
+                return self._plain(value.model_dump(mode="json"), above)
         found = attributes(value)
         if found is None:
             raise NotPlain(f"a {type(value).__qualname__}, which is no data")
+        if self.inside:
+            return {TYPE: type(value).__qualname__, **self._named(found.items(), above)}
+        public = {name: item for name, item in found.items() if not name.startswith("_")}
+        if found and not public:
+            return whole(_words(value))
+        return self._named(public.items(), above)
+
+    def _keys(self, fields: Mapping[Any, Any]) -> list[str]:
+        """Names of an object's fields: in an answer as JSON has them, unless two would be one."""
         if not self.inside:
-            return self._named(((name, item) for name, item in found.items() if not name.startswith("_")), above)
-        return {TYPE: type(value).__qualname__, **self._named(found.items(), above)}
+            names = [_json_key(key) for key in fields]
+            if len(set(names)) == len(names):
+                return names
+        return [_key(key) for key in fields]
 
     def _named(self, items: Iterable[tuple[str, Any]], above: dict[int, int]) -> dict[str, Any]:
         out = self.leave_out
@@ -121,17 +162,33 @@ def _simple(value: Any) -> Any:
         return "..."
     if isinstance(value, bytes | bytearray):
         return f"(bytes {value.hex()})"
-    if isinstance(value, PurePath):
+    if isinstance(value, PurePath | UUID | Fraction | complex | range):
         return str(value)
     if isinstance(value, Random):
         return f"(random {hashlib.blake2b(repr(value.getstate()).encode(), digest_size=8).hexdigest()})"
     return None
 
 
+def _words(value: Any) -> str:
+    """What an object says of itself whose attributes are all private."""
+    kind: Any = type(value)
+    if (kind.__str__, kind.__repr__) == (object.__str__, object.__repr__):
+        raise NotPlain(f"a {kind.__qualname__}, which shows nothing of itself: no public attribute and no text")
+    return str(value)
+
+
+def _json_key(key: Any) -> str:
+    if isinstance(key, str):
+        return whole(key.value if isinstance(key, enum.Enum) else str(key))
+    if isinstance(key, int | float) or key is None:
+        return json.dumps(key)
+    return _key(key)
+
+
 def _key(key: Any) -> str:
     """Names stay as they are; other keys, and names that look like them, are put in brackets, so that 1 and "1" differ."""
     if type(key) is str and not key.startswith("("):
-        return key
+        return whole(key)
     return f"({canonical_json(View().plain(key))})"
 
 
@@ -143,6 +200,9 @@ def attributes(value: Any) -> dict[str, Any] | None:
     if not slots and not hasattr(value, "__dict__"):
         return None
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    found.pop("__pydantic_fields_set__", None)  # which fields were named when it was made: equal models differ in it
+    for more in ("__pydantic_extra__", "__pydantic_private__"):
+        found.update(found.pop(more, None) or {})
     return {**found, **getattr(value, "__dict__", {})}
 
 
