@@ -30,9 +30,9 @@ from pydantic import Field
 
 from tasks import rows
 from tasks.context import Context, seed_of
+from tasks.early_ends import counted, too_many, unheard
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, model_lines, write_csv
-from tasks.lost import counted, too_many, unheard
 from tasks.params import BadInput, Cap, StageFailed
 from tasks.params import Params as Base
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.agents.checkpoint import CheckpointAgent
 from tasks.context import Context
+from tasks.early_ends import counted, lost_by, too_many
 from tasks.llm import Client
-from tasks.lost import counted, lost_by, too_many
 from tasks.params import BadInput, StageFailed, nearest
 from tasks.rl import Inputs
 from tasks.rl.core import record

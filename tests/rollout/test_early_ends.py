@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.lost import EPISODE, NO_ROOM, REMEDIES, TURN, counted, lost_by, too_many, unheard
+from tasks.early_ends import EPISODE, NO_ROOM, REMEDIES, TURN, counted, lost_by, too_many, unheard
 from tasks.worlds import Problem, Trajectory
 
 
