@@ -1,5 +1,4 @@
-"""Conversations of a checkpoint that ended before their time for a technical reason, and when there are so many that a stage is for
-nothing. Whoever plays to learn or to measure counts them here."""
+"""Conversations that ended before their time, counted by reason. When nearly all do, whoever plays to learn or to measure stops."""
 
 from __future__ import annotations
 

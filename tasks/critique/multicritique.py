@@ -37,7 +37,7 @@ from tasks.critique.core.review import Critiques, Desk, criticise, judge, merge
 from tasks.critique.core.units import UNSUPPORTED, WEIGHTS, Unit, quality, render, score
 from tasks.llm import BudgetSpent
 from tasks.llm.losses import Lost, stop_when_nearly_all
-from tasks.params import BadInput, nearest
+from tasks.params import BadInput, StageFailed, nearest
 
 TITLE = "MultiCritique: several critics, judged unit by unit"
 PAPER = "https://arxiv.org/abs/2410.15287"
@@ -66,6 +66,7 @@ class Params(base.Params):
     )
     repairs: int = Field(1, ge=0, le=5, description="how often an unreadable answer is asked for again; ours")
     max_tokens: int = Field(1024, ge=16, le=32768, description="longest answer of a critic that is a model, tokens; ours")
+    min_pairs: int = Field(1, ge=0, description="stop when fewer preference pairs are kept; 0: none are wanted; ours")
     shard_size: int = Field(250, ge=1, le=100_000, description="trajectories a shard, the unit of caching and resuming")
 
 
@@ -109,7 +110,14 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     pairs = [row for part in done for row in part["pairs"]]
     rows.write_rows(ctx.out / "critiques.parquet", rows.CRITIQUE, critiques)
     rows.write_rows(ctx.out / "preferences.parquet", rows.PREFERENCE, pairs)
-    return {**figures(trajectories, critiques, pairs, counts), "stopped": stopped}
+    said = figures(trajectories, critiques, pairs, counts)
+    if said["pairs_kept"] < params.min_pairs and not stopped:
+        why = ", ".join(f"{reason} {count}" for reason, count in said["pairs_dropped"].items()) or "no trajectory came in"
+        raise StageFailed(
+            f"critique: {said['pairs_kept']} preference pairs are kept of {len(trajectories)} trajectories, fewer than min_pairs = "
+            f"{params.min_pairs} ({why}). Name other critics, ask for a smaller margin, or set min_pairs: 0."
+        )
+    return {**said, "stopped": stopped}
 
 
 def _check_losses(counts: Mapping[str, int], ctx: Context) -> None:

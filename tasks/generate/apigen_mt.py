@@ -81,6 +81,7 @@ class Params(base.Params):
     user_best_of: int = Field(4, ge=1, le=16, description="candidates for each user line (section 4.2); a script needs 1")
     temperature: float = Field(0.7, ge=0, le=2, description="of the agent, where it is a model; ours, so that attempts differ")
     max_steps: int = Field(30, ge=2, le=200, description="most agent turns of a conversation (30 in tau-bench)")
+    min_accepted: int = Field(1, ge=0, description="stop at the end when fewer blueprints were accepted; 0: none need be; ours")
     shard_size: int = Field(64, ge=1, le=4096, description="blueprints per unit of caching and retry; changes no result")
 
 
@@ -117,6 +118,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
                     _Round(world, proven[name], turn, params, ctx, books).make()
         except BudgetSpent as spent:
             books.tally.stopped = str(spent)
+        books.tally.check_accepted(params.min_accepted)
         write_bank(ctx.out / "bank.json", {name: mine.bank() for name, mine in proven.items()})
     return books.tally.figures()
 

@@ -14,7 +14,7 @@ from tasks import rows
 from tasks.critique import Inputs
 from tasks.critique.multicritique import Params, run
 from tasks.llm import critics
-from tasks.params import BadInput
+from tasks.params import BadInput, StageFailed
 from tests.critique.played import play_into
 from tests.critique.test_multicritique import context
 
@@ -54,7 +54,10 @@ def test_same_inputs_same_bytes_whatever_the_shards_and_the_order_of_critics(inp
 def test_critics_without_errors_find_nothing_in_faultless_conversations(tmp_path: Path) -> None:
     """The teacher without errors breaks no rule, so a flaw found here would be a false alarm of the detectors."""
     worlds, generate = play_into(tmp_path, errors={})
-    figures = run(Inputs(worlds, generate), Params(), context(tmp_path))
+    figures = run(Inputs(worlds, generate), Params(min_pairs=0), context(tmp_path))
+    assert figures["pairs_kept"] == 0
+    with pytest.raises(StageFailed, match=r"0 preference pairs are kept of \d+ .* min_pairs = 1 \(\w+ \d+"):
+        run(Inputs(worlds, generate), Params(), context(tmp_path))
     assert (figures["units"], figures["flawless"], figures["score"]) == (0, 1.0, 1.0)
 
 
@@ -65,7 +68,7 @@ def test_a_trajectory_of_a_world_that_is_not_there_is_named(inputs: Inputs, tmp_
     (tmp_path / "generate").mkdir()
     pq.write_table(moved, tmp_path / "generate" / "trajectories.parquet")
     with pytest.raises(BadInput, match="its world 'moon' is not among airline, retail"):
-        run(Inputs(inputs.worlds, tmp_path / "generate"), Params(), context(tmp_path))
+        run(Inputs(inputs.worlds, tmp_path / "generate"), Params(min_pairs=0), context(tmp_path))
 
 
 def test_no_trajectories_give_empty_tables(inputs: Inputs, tmp_path: Path) -> None:

@@ -17,8 +17,17 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("ground")]
 
-GENERATE = {"problems": 6, "attempts": 1, "user_best_of": 1, "max_reflections": 1, "shard_size": 8, "max_steps": 4, "recombine": 1.0}
-CRITIQUE: dict[str, Any] = {"critics": ["guard", "auditor"], "max_tokens": 24, "repairs": 1}
+GENERATE = {
+    "problems": 6,
+    "attempts": 1,
+    "user_best_of": 1,
+    "max_reflections": 1,
+    "shard_size": 8,
+    "max_steps": 4,
+    "recombine": 1.0,
+    "min_accepted": 0,
+}
+CRITIQUE: dict[str, Any] = {"critics": ["guard", "auditor"], "max_tokens": 24, "repairs": 1, "min_pairs": 0}
 
 
 def spec(stage: str, folder: Path, inputs: dict[str, Any], params: dict[str, Any], roles: dict[str, Any]) -> dict[str, Any]:

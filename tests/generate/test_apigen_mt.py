@@ -17,7 +17,7 @@ from tasks.generate import apigen_mt
 from tasks.generate.core.checks import FAILURES
 from tasks.llm import Client, Message, Request
 from tasks.llm.scripted import blocks
-from tasks.params import BadInput, validate
+from tasks.params import BadInput, StageFailed, validate
 from tasks.rollout import STOP
 from tests.generate.conftest import ERRORS, Make, through_json
 
@@ -153,7 +153,7 @@ class TestFeedback:
 
     def test_redraws_hear_of_nothing(self, make: Make, world: Any) -> None:
         spy = Spy(_scripted("generator", world, tool_talk=1.0))
-        make(clients={"generator": spy}, feedback=False, problems=2, recombine=0)
+        make(clients={"generator": spy}, feedback=False, problems=2, recombine=0, min_accepted=0)
         assert len(spy.asked) == 8 and all(len(request.messages) == 2 for request in spy.asked)
         assert len({request.seed for request in spy.asked}) == 8
 
@@ -311,14 +311,23 @@ class TestOtherModels:
     def test_babble_in_every_role_is_counted_not_raised(self, make: Make) -> None:
         babble = Says(lambda request: "No idea, sorry." if request.seed % 2 else '{"instruction": 5}')
         roles = ("generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent")
-        made = make(clients=dict.fromkeys(roles, babble), problems=6)
+        made = make(clients=dict.fromkeys(roles, babble), problems=6, min_accepted=0)
         assert made.figures["base"]["failed_format"] == made.figures["base"]["attempts"] == 24
         assert made.figures["unreadable"] == {"drafts": 24, "plans": 18, "votes": 0, "scores": 0} and not made.trajectories
 
     def test_an_unreadable_committee_refuses(self, make: Make) -> None:
-        made = make(clients={"judge": Says(lambda request: "Lovely!")}, problems=4, max_reflections=1, recombine=0)
+        made = make(clients={"judge": Says(lambda request: "Lovely!")}, problems=4, max_reflections=1, recombine=0, min_accepted=0)
         assert made.figures["base"]["failed_committee"] == 8 and made.figures["unreadable"]["votes"] == 24
         assert "unreadable vote" in made.blueprints[0]["fail_reason"]
+
+    def test_a_stage_that_accepts_nothing_says_why_and_stops(self, make: Make) -> None:
+        lovely = {"judge": Says(lambda request: "Lovely!")}
+        with pytest.raises(StageFailed, match=r"0 of 8 attempts at a blueprint .* min_accepted = 1 .*\(failed_committee 8\)"):
+            make(clients=lovely, problems=4, max_reflections=1, recombine=0)
+        accepted = len(make(problems=12, recombine=0).accepted)
+        assert make(problems=12, recombine=0, min_accepted=accepted).accepted
+        with pytest.raises(StageFailed, match=rf"{accepted} of \d+ attempts .* min_accepted = {accepted + 1}"):
+            make(problems=12, recombine=0, min_accepted=accepted + 1)
 
     def test_unreadable_scores_are_counted(self, make: Make) -> None:
         made = make(clients={"human_critic": Says(lambda request: "Nice line.")}, user_best_of=3, problems=4)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.generate.core.checks import FAILURES
 from tasks.generate.core.gate import AGENTS
 from tasks.llm.losses import Lost, stop_when_nearly_all
+from tasks.params import StageFailed
 from tasks.rows import ACCEPTED
 from tasks.worlds import ENDED, PARTIES
 
@@ -95,6 +96,17 @@ class Tally:
         by = ", ".join(f"{party} {count}" for party, count in self.blame.most_common() if count)
         broken = ", ".join(f"{stop} {count}" for stop, count in self.failed.most_common() if count)
         return f"lost by: {by}{f'; broken off by: {broken}' if broken else ''}"
+
+    def check_accepted(self, least: int) -> None:
+        """StageFailed when fewer blueprints than `least` were accepted, unless a spent budget ended it: too little to learn from."""
+        made = self.kinds["base"] + self.kinds["recombined"]
+        if made[ACCEPTED] >= least or self.stopped:
+            return
+        why = ", ".join(f"{reason} {count}" for reason, count in made.most_common() if reason != ACCEPTED) or "no other was attempted"
+        raise StageFailed(
+            f"generate: {made[ACCEPTED]} of {made.total()} attempts at a blueprint were accepted, fewer than min_accepted = {least} "
+            f"({why}). `cairn preview generate` shows some with their reasons; look at roles.generator and roles.judge."
+        )
 
     def figures(self) -> dict[str, Any]:
         """Everything as JSON. In "base" and "recombined" the reasons add up to attempts; won and lost add up to played, and
