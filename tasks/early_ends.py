@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from tasks.worlds import Trajectory
+from tasks.llm.losses import remedy
+from tasks.worlds import ENDED, Trajectory
 
 NO_ROOM, EPISODE, TURN = "no_room", "max_episode_tokens", "max_turn_tokens"
 """How a conversation ran out of tokens: the prompt left no room for a word, the conversation was too long, a turn was."""
@@ -15,19 +16,18 @@ REMEDIES: Mapping[str, str] = {
     EPISODE: "they reached max_episode_tokens. Raise it, or shorten the prompt (prompt.tools, prompt.policy)",
     TURN: "a turn was cut at max_turn_tokens. Raise it; if the model does not know how to end a turn, train it longer before (sft)",
     "parse_error": "the agent's turns cannot be read (calls that are none, empty turns). Train it longer before (sft)",
-    "human_error": "the simulated human said nothing, half a line, or hung up at once. Look at roles.human",
-    "tool_error": "a tool's own code failed. `cairn world check` names it",
 }
-"""What to do about each reason."""
+"""What to do about the agent's own reasons; what human, tools and servers may do stands in `tasks.llm.losses`."""
 
 
 def lost_by(played: Trajectory, max_turn_tokens: int) -> str:
-    """The technical reason (a key of REMEDIES) for which a conversation ended before its time; "" when it ended by itself.
+    """The technical reason for which a conversation ended before its time: one of the three above, or how it stopped (parse_error,
+    tool_error, human_...); "" when it ended by itself.
 
     max_turn_tokens: most produced ids of one turn of the agent that played.
     """
     if played.stop != "max_tokens":
-        return played.stop if played.stop in REMEDIES else ""
+        return "" if played.stop in (*ENDED, "max_steps") else played.stop
     if not played.turns:
         return NO_ROOM
     spoke = _turns(played) == len(played.turns)  # the last turn was begun, and cut
@@ -52,7 +52,9 @@ def too_many(lost: Mapping[str, int], total: int, most: float) -> str:
     reason = max(lost, key=lambda name: lost[name], default="")
     if not reason or (lost[reason] <= most * total and lost.get(NO_ROOM, 0) < total):
         return ""
-    return f"{lost[reason]} of {total} conversations ended before their time: {REMEDIES[reason]}. (max_lost = {most:g})"
+    player = "human" if reason.startswith("human_") else "agent"
+    why = REMEDIES.get(reason) or remedy(reason, player) or remedy(reason.removeprefix("human_"), player) or reason
+    return f"{lost[reason]} of {total} conversations ended before their time: {why}. (max_lost = {most:g})"
 
 
 def _turns(played: Trajectory) -> int:

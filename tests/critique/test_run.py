@@ -68,11 +68,11 @@ def test_a_trajectory_of_a_world_that_is_not_there_is_named(inputs: Inputs, tmp_
     (tmp_path / "generate").mkdir()
     pq.write_table(moved, tmp_path / "generate" / "trajectories.parquet")
     with pytest.raises(BadInput, match="its world 'moon' is not among airline, retail"):
-        run(Inputs(inputs.worlds, tmp_path / "generate"), Params(min_pairs=0), context(tmp_path))
+        run(Inputs(inputs.worlds, tmp_path / "generate"), Params(), context(tmp_path))
 
 
 def test_no_trajectories_give_empty_tables(inputs: Inputs, tmp_path: Path) -> None:
     rows.write_rows(tmp_path / "generate" / "trajectories.parquet", rows.TRAJECTORY, [])
-    figures = run(Inputs(inputs.worlds, tmp_path / "generate"), Params(), context(tmp_path))
+    figures = run(Inputs(inputs.worlds, tmp_path / "generate"), Params(min_pairs=0), context(tmp_path))
     assert (figures["trajectories"], figures["critiques"], figures["score"]) == (0, 0, None)
     assert rows.read_table(tmp_path / "preferences.parquet", rows.PREFERENCE).num_rows == 0

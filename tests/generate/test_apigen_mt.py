@@ -343,7 +343,7 @@ class TestOtherModels:
     [
         ({"feedback": False, "max_reflections": 0}, "max_reflections = 0 allows no second draw"),
         ({"threshold": 4.0}, "threshold = 4.0"),
-        ({"judges": 0}, "Allowed: int >= 1 and <= 15"),
+        ({"judges": 0}, "Allowed: whole number >= 1 and <= 15"),
         ({"user_best_off": 4}, "Did you mean 'user_best_of'?"),
     ],
 )

@@ -54,6 +54,7 @@ def dataset(folder: Path, count: int) -> Path:
             "split": "validation" if index % 5 == 4 else "train",
             "messages": [message_row(message) for message in talk(index)],
             "turns": [],
+            "stop": "user_stop",
             "keep": index < count,
             "score": 1.0,
             "reason": "" if index < count else "failed",

@@ -32,6 +32,7 @@ def talk(stop: str, *roles: str, turns: tuple[int, ...] = ()) -> Trajectory:
         (talk("max_tokens", "user", "assistant", "tool", "assistant", turns=(4,)), EPISODE, ""),
         (talk("parse_error", "user", "assistant", turns=(2,)), "parse_error", ""),
         (talk("human_error"), "human_error", "human_error"),
+        (talk("human_context_length", "user", "assistant", turns=(2,)), "human_context_length", "human_context_length"),
         (talk("tool_error", "user", "assistant", "tool", turns=(2,)), "tool_error", "tool_error"),
         (talk("user_stop", "user", "assistant", turns=(4,)), "", ""),
         (talk("max_steps", "user", "assistant", turns=(2,)), "", ""),
@@ -47,4 +48,6 @@ def test_too_many_is_a_larger_share_for_one_reason() -> None:
     assert too_many({TURN: 10}, 10, 1.0) == "" != too_many({NO_ROOM: 10}, 10, 1.0)  # nobody wants to play without a word
     assert too_many({NO_ROOM: 1, TURN: 9}, 10, 0.8).startswith("9 of 10 conversations ended before their time: a turn was cut")
     assert counted(["", TURN, NO_ROOM, TURN, ""]) == {TURN: 2, NO_ROOM: 1}
-    assert all("max_lost = 0" in too_many({reason: 1}, 1, 0.0) for reason in REMEDIES)
+    others = ("human_error", "tool_error", "human_context_length")
+    assert all("max_lost = 0" in too_many({reason: 1}, 1, 0.0) for reason in (*REMEDIES, *others))
+    assert all(f"time: {reason}" not in too_many({reason: 1}, 1, 0.0) for reason in others)  # each has words of its own

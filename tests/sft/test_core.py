@@ -115,12 +115,14 @@ def test_a_row_that_does_not_fit_is_named_not_cut(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_counted_by_reason_before_and_after(tmp_path: Path) -> None:
-    """By hand: of ten kept rows one was cut in its last turn and one could not be read; both count as offered, none trains."""
+    """By hand: of ten kept rows one was cut in its last turn and one could not be read; both count as offered, none
+    trains. A human that hung up, or the last step, leaves the agent's last turn whole."""
     from tasks.rows import DATASET, read_table, write_rows
 
     dataset(tmp_path, 10)
     rows = read_table(tmp_path / "dataset.parquet", DATASET).to_pylist()
     rows[0]["stop"], rows[1]["stop"] = "max_tokens", "parse_error"
+    rows[2]["stop"], rows[3]["stop"] = "human_error", "max_steps"
     write_rows(tmp_path / "dataset.parquet", DATASET, rows)
     data = load_data(tmp_path / "dataset.parquet", worlds(tmp_path / "worlds"), tokenizer(), PROMPT, 2048, lambda row: 1.0)
     assert (len(data.train), len(data.validation)) == (6, 2)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.models import Example, prove_masks, render_many
 from tasks.prompts import system_message
 from tasks.rows import DATASET, message_of, read_table
+from tasks.worlds import ENDED
 from tasks.worlds.runtime import load_all
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ BUCKET = 32
 """Batches' worth of rows sorted by length together; ours: little padding, and rows still meet at random."""
 
 
-CUT = ("max_tokens", "parse_error")
-"""How conversations stop whose last turn is none: with an end behind it, half a turn would be learned as a whole one."""
+WHOLE = (*ENDED, "max_steps", "tool_error")
+"""How conversations stop whose last turn is whole, as it is where the human ended them (human_...). By any other stop it was cut,
+cannot be read or never came: with an end behind it, half a turn would be learned as a whole one."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ def load_data(
         used = train + [row for row in used if row["split"] == "validation"]
     data = Data()
     for row in used:
-        if row["stop"] in CUT:
+        if not _whole(row):
             data.offer(row["split"], 0)
             data.dropped.append((row["traj_id"], "its last turn was cut or cannot be read"))
-    used = [row for row in used if row["stop"] not in CUT]
+    used = [row for row in used if _whole(row)]
     talks = [[message_of(message) for message in row["messages"]] for row in used]
     rendered = render_many(tokenizer, [(systems[row["world"]], talk) for row, talk in zip(used, talks, strict=True)])
     names = [row["traj_id"] for row in used]
@@ -112,6 +114,10 @@ def load_data(
         ready = Row(row["traj_id"], tokens.ids[:end], labels[:end], row_weight(row))
         (data.train if row["split"] == "train" else data.validation).append(ready)
     return data
+
+
+def _whole(row: Mapping[str, Any]) -> bool:
+    return row["stop"] in WHOLE or row["stop"].startswith("human_")
 
 
 def batches(rows: Sequence[Row], tokens: int, rng: random.Random | None) -> list[list[int]]:
