@@ -20,8 +20,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tasks import methods, models
-from tasks.artifact import write_text
 from tasks.context import Context, seed_of
+from tasks.files import write_text
 from tasks.fingerprint import Key
 from tasks.params import BadInput, Cap
 from tasks.prompts import system_message

@@ -146,7 +146,7 @@ def _nothing_to_do(plan: Any, steps: Sequence[Any], start: float) -> int:
     summary["seconds"] = round(time.monotonic() - start, 3)
     for stage in summary["stages"].values():
         stage["cached"] = True
-    from tasks.artifact import write_text
+    from tasks.files import write_text
 
     write_text(path, json.dumps(summary, indent=1))
     _print_table(path)
@@ -223,7 +223,7 @@ def _cell(figure: Mapping[str, Any] | None) -> str:
 def use(asked: argparse.Namespace) -> int:
     """cairn use: the profile's file becomes params/pipeline.yaml, byte for byte."""
     from flows import OUTSIDE, PROJECT, STATE
-    from tasks.artifact import write_text
+    from tasks.files import write_text
     from tasks.params import read_yaml
     from tasks.settings import PIPELINE, Settings, profile_path, profiles
 

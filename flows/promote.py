@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tasks.artifact import Artifact, lock, write_text
+from tasks.artifact import Artifact
 from tasks.champion import CHAMPION, Standing, read
 from tasks.execute import Plan
+from tasks.files import write_text
+from tasks.locks import lock
 from tasks.origin import is_older, origin, origin_tags
 from tasks.params import BadInput
 

@@ -26,10 +26,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows.interrupt import stopping
 from flows.road import survey
 from flows.run import Run
-from tasks.artifact import Artifact, lock
+from tasks.artifact import Artifact
 from tasks.cached import STAGE, key, take
 from tasks.execute import Job, Plan, own_process, work_out
 from tasks.fingerprint import Key
+from tasks.locks import lock
 from tasks.merge.task import merge_models
 from tasks.params import BadInput, nearest, read_yaml, validate
 from tasks.settings import PIPELINE, Settings, overlay

@@ -19,15 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.disk import PASSING, ROOM
-from tasks.files import NEW, Moving, new_name, place, prune, read_json, replacing, sweep
-from tasks.files import write_text as write_text
+from tasks.files import NEW, Moving, new_name, place, prune, read_json, replacing, sweep, write_text
 from tasks.fingerprint import READERS, Hashes, Key, file_md5, folder_id, listing_bytes, walk
-from tasks.locks import lock as lock
-from tasks.params import BadInput
-
-
-class Damaged(RuntimeError):
-    """Bytes that are not what they should be, where nothing can put them right by itself."""
+from tasks.locks import lock
+from tasks.params import BadInput, StageFailed
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class Store:
                 return
         if not place(path, target, moving) and file_md5(target) != md5:  # a copy: the file may have changed since it was hashed
             target.unlink(missing_ok=True)
-            raise Damaged(f"{path} changed while it was taken into the store")
+            raise StageFailed(f"{path} changed while it was taken into the store; nothing was recorded. Run again.")
         with moving(target):
             target.chmod(0o444)
 
@@ -88,9 +83,11 @@ class Store:
         try:
             files = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(data)}
         except (ValueError, KeyError, TypeError):
-            raise Damaged(f"{self._object(identity)} is no listing of files, though its hash is right") from None
+            raise StageFailed(
+                f"{self._object(identity)} is no listing of files, though its hash is right: delete it, and run again"
+            ) from None
         if any(Path(path).is_absolute() or ".." in Path(path).parts for path in files):
-            raise Damaged(f"{self._object(identity)} lists files outside its folder")
+            raise StageFailed(f"{self._object(identity)} lists files outside its folder: it is not used. Delete it, and run again")
         return files
 
     def _listing(self, identity: str) -> bytes | None:

@@ -16,7 +16,7 @@ from flows.report.reading import Folders, Summary, colours, duration, place, rea
 from flows.report.rooms import blueprints, critique, learning, merge_map, waterfall
 from flows.report.scores import families, gains, headline, ladders
 from flows.report.talks import conversations
-from tasks.artifact import write_text
+from tasks.files import write_text
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifact import Store, lock
+from tasks.artifact import Store
 from tasks.fingerprint import Key
+from tasks.locks import lock
 
 
 @pytest.fixture
