@@ -8,6 +8,7 @@ ROUNDS ?= 3
 BLUEPRINTS ?= 2000,20000
 VENV := .venv
 BIN := $(VENV)/bin
+CAIRN := $(BIN)/python -m flows.cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
@@ -20,17 +21,17 @@ help: ## this list
 setup: $(VENV)/.ready ## the environment, from the lock (LOCK=requirements-cuda.lock on a GPU machine)
 
 $(VENV)/.ready: $(LOCK) pyproject.toml
-	@mkdir -p $(TMPDIR)
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; say where with PYTHON=/path/to/python3.11"; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@mkdir -p "$$TMPDIR"
+	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11 is needed; say where with PYTHON=/path/to/python3.11"; exit 2; }
+	@"$(PYTHON)" -m tasks.start
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	@# DVC takes this path as it stands, so it must be absolute and stay out of git.
-	@$(BIN)/dvc config --local core.site_cache_dir "$(CURDIR)/.cairn/dvc"
+	@$(BIN)/python -m flows.setup
 	@touch $@
 
 run: setup ## the whole road on the active params (profile quickstart as it comes)
-	@$(BIN)/cairn run
+	@$(CAIRN) run
 
 test: setup ## all tests but the long reliability ones
 	@$(BIN)/python -m pytest -m "not reliability and not bfcl" -n 2 --dist loadgroup
@@ -39,7 +40,7 @@ test-reliability: setup ## twenty random kills of the smoke road, damage, full d
 	@$(BIN)/python -m pytest -m reliability
 
 test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plain-object adapter (its package goes into .cairn/bfcl)
-	@CAIRN_BFCL=$(CURDIR)/.cairn/bfcl $(BIN)/python -m pytest -m bfcl -s tests/bfcl
+	@CAIRN_BFCL="$$PWD/.cairn/bfcl" $(BIN)/python -m pytest -m bfcl -s tests/bfcl
 
 .cairn/bfcl/.ready: infra/bfcl.txt $(VENV)/.ready
 	@rm -rf $(@D)
@@ -97,7 +98,7 @@ gpu-proof: setup ## SFT and GRPO of a 0.6 B model, and the road with a 50 M one 
 	@$(BIN)/python -m infra.gpu_proof
 
 lock: ## resolve pyproject.toml anew into requirements.lock, requirements-cuda.lock and params/versions.yaml
-	@$(PYTHON) infra/lock.py
+	@"$(PYTHON)" infra/lock.py
 
 clean: ## forget everything that can be made again (environment, store, data, reports)
 	rm -rf $(VENV) .cairn data reports .pytest_cache .ruff_cache .mypy_cache *.egg-info

@@ -12,8 +12,18 @@ from flows import interrupt
 if Path(sys.argv[0]).name in ("cairn", "-m"):  # a command begins (`-m`: Python still looks for the module it was asked to run)
     interrupt.while_loading()
 
-from tasks import start
-from tasks.params import BadInput
+CODE = str(Path(__file__).resolve().parents[1])
+if sys.path[:1] != [CODE]:  # before PYTHONPATH and the current folder, where another project's `tasks` may lie
+    sys.path.insert(0, CODE)
+
+import tasks  # noqa: E402
+
+if str(Path(str(tasks.__file__)).resolve().parents[1]) != CODE:
+    print(f"cairn: `tasks` was loaded from {tasks.__file__}, not from {CODE}. Take that folder off Python's path.", file=sys.stderr)
+    sys.exit(2)
+
+from tasks import start  # noqa: E402
+from tasks.params import BadInput  # noqa: E402
 
 OUTSIDE = ""
 """Why there is no project here; empty inside one."""

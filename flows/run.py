@@ -21,6 +21,7 @@ from tasks.execute import Plan
 from tasks.files import sweep, write_text
 from tasks.params import BadInput
 from tasks.settings import load
+from tasks.start import check_place
 
 
 @dataclass
@@ -130,6 +131,7 @@ def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, ref
     """The checked plan of a run; BadInput for whatever a user can get wrong."""
     if OUTSIDE:
         raise BadInput(OUTSIDE)
+    check_place(STATE)
     check_writable(STATE)
     check_cache(PROJECT, STATE)
     dvc_lock.stages(PROJECT)  # a conflict in it is told now

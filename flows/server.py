@@ -53,8 +53,8 @@ def serving(home: Path) -> Iterator[None]:
     log, code = home / "server.log", Path(__file__).resolve().parents[1]
     with log.open("w") as said:
         server = subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.server"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))},
+            # Not `-m`, which would take a `flows` of the current folder; and a folder's name may hold what PYTHONPATH splits at.
+            [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(code)!r}); from flows.server import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
@@ -135,7 +135,3 @@ def main() -> None:
     for work in (tell, leave_with_the_run):
         threading.Thread(target=work, daemon=True).start()
     server.run(sockets=[listening])
-
-
-if __name__ == "__main__":
-    main()

@@ -66,6 +66,7 @@ def run(
     (scratch / "figures.json").unlink(missing_ok=True)
     (scratch / "spec.json").write_text(json.dumps(spec))
     environment = {**os.environ, **kernels(spec["threads"])}
+    environment.pop("PYTHONSAFEPATH", None)  # the project's own modules are found by the folder it starts in
     environment.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a training is for one GPU: the Trainer would spread batches over all
     with (scratch / "output.txt").open("w") as output:
         child = subprocess.Popen(

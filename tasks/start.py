@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 MARKERS = ("dvc.yaml", "params/pipeline.yaml")
 
@@ -36,10 +38,45 @@ def state_root(project: Path) -> Path:
     return Path(os.environ.get("DVC_ROOT") or project).resolve() / ".cairn"
 
 
+LONGEST = 480
+"""Bytes of the state root's path: SQLite opens no file whose path is longer than 512, and the databases lie some folders below."""
+
+
+def misplaced(state: Path) -> str:
+    """Why the libraries that keep their state there cannot work under such a path; empty when they can."""
+    text, why = str(state), ""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        why = "it has bytes that are no UTF-8, and databases and JSON hold text"
+    if not why and unquote(text) != text:
+        why = f"MLflow takes a % with two hexadecimal digits for a quoted letter, and would write to {unquote(text)!r}"
+    if ("'" in text and '"' in text) or re.search(r"(?<![:\w\\]):\w", text):
+        why = "MLflow cannot write both kinds of quotes, or a colon after a mark, into its database"
+    if len(os.fsencode(text)) > LONGEST:
+        why = f"it has {len(os.fsencode(text))} bytes, and SQLite cannot open a database below a path of more than {LONGEST}"
+    if any(ord(letter) < 32 for letter in text):
+        why = "it has control characters"
+    return why and f"state cannot be kept in {text!r}: {why}. Rename or move the folder, or set CAIRN_HOME to another place."
+
+
+def check_place(state: Path) -> None:
+    """Raise BadInput for a state root whose path a library cannot work with."""
+    if why := misplaced(state):
+        from tasks.params import BadInput
+
+        raise BadInput(why)
+
+
 def surroundings(state: Path, threads: int = 1) -> dict[str, str]:
     """The environment of a Cairn process. What the user already set about places and servers stays (see `fix`)."""
     temporary = state / "tmp"
+    prefect = Path(os.environ.get("PREFECT_HOME", state / "prefect"))
+    asked = (
+        {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database("sqlite+aiosqlite", prefect / "prefect.db")} if "?" in str(prefect) else {}
+    )
     return {
+        **asked,  # Prefect writes the path into a URL as it is
         # places
         "PREFECT_HOME": str(state / "prefect"),
         "DVC_SITE_CACHE_DIR": str(state / "dvc"),
@@ -47,7 +84,7 @@ def surroundings(state: Path, threads: int = 1) -> dict[str, str]:
         "MPLCONFIGDIR": str(state / "matplotlib"),
         "TORCHINDUCTOR_CACHE_DIR": str(state / "torch"),
         "TMPDIR": str(temporary),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{state / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": database("sqlite", state / "mlflow.db"),
         # telemetry and look-ups on the network
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # the default 20 s is too short on a busy machine
@@ -70,6 +107,12 @@ def surroundings(state: Path, threads: int = 1) -> dict[str, str]:
         "GIT_PYTHON_REFRESH": "quiet",
         **kernels(threads),
     }
+
+
+def database(driver: str, path: Path) -> str:
+    """The URL of an SQLite database. Only a question mark means something in such a URL: a path with one is written as SQLite's own
+    `file:` name, in which every letter can be quoted."""
+    return f"{driver}:///{path}" if "?" not in str(path) else f"{driver}:///file:{quote(str(path))}?uri=true"
 
 
 def kernels(threads: int) -> dict[str, str]:
@@ -149,3 +192,8 @@ def use_own_python(project: Path) -> None:
 def _module_command() -> list[str]:
     spec = sys.modules["__main__"].__spec__
     return [spec.name if spec else sys.argv[0], *sys.argv[1:]]
+
+
+if __name__ == "__main__":  # `make setup` asks before it installs anything
+    if _why := misplaced(state_root(Path.cwd())):
+        sys.exit(f"cairn: {_why}")

@@ -125,8 +125,8 @@ def test_under_another_program(tmp_path: Path, command: Sequence[str], code: int
     project = make_project(tmp_path / "project")
     (project.folder / "Makefile").write_text((root / "Makefile").read_text())
     (project.folder / ".venv/bin").mkdir(parents=True)
-    start = project.folder / ".venv/bin/cairn"
-    start.write_text(f'#!/bin/sh\nexec {sys.executable} -m flows.cli "$@"\n')
+    start = project.folder / ".venv/bin/python"
+    start.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     start.chmod(0o755)
     params = project.folder / "params/pipeline.yaml"
     head, name, tail = params.read_text().partition("tiny_qwen3:")

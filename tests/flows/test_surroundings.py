@@ -1,0 +1,215 @@
+"""Inherited settings are named with origin and effect; servers that they name are asked before anything starts; setup in any folder."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import inherited, reach, setup
+from flows.inherited import Setting
+from tasks import start
+from tasks.params import BadInput
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and an environment in which nothing is set."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PREFECT_PROFILE", "PREFECT_PROFILES_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(start, "given", dict)
+    return tmp_path
+
+
+def test_nothing_is_inherited(here: Path) -> None:
+    assert inherited.everything() == [] and inherited.of_prefect("PREFECT_API_URL") is None
+
+
+def test_every_place_where_prefect_looks_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the last that Prefect heeds to the first."""
+    url = "PREFECT_API_URL"
+
+    def found() -> tuple[str, str]:
+        one = inherited.of_prefect(url)
+        assert one is not None and one.moves
+        return one.value, one.origin
+
+    (here / "home").mkdir()
+    (here / "home/profiles.toml").write_text('active = "work"\n[profiles.work]\nPREFECT_API_URL = "http://profile"\n')
+    assert found() == ("http://profile", f"Prefect's profile 'work' in {here / 'home/profiles.toml'}")
+    (here / "pyproject.toml").write_text('[tool.prefect.api]\nurl = "http://pyproject"\n')
+    assert found() == ("http://pyproject", f"the file {here / 'pyproject.toml'}, which Prefect reads")
+    (here / "prefect.toml").write_text('[api]\nurl = "http://toml"\n')
+    assert found() == ("http://toml", f"the file {here / 'prefect.toml'}, which Prefect reads")
+    (here / ".env").write_text("PREFECT_API_URL=http://dotenv\nOTHER=1\n")
+    assert found() == ("http://dotenv", f"the file {here / '.env'}, which Prefect reads")
+    monkeypatch.setattr(start, "given", lambda: {"prefect_api_url": "http://variable"})
+    assert found() == ("http://variable", "environment")
+    assert [one.name for one in inherited.moving()] == [url], "of a setting that is set five times one line"
+    assert len(inherited.everything()) == 5
+
+    from prefect.settings.models.api import APISettings
+
+    monkeypatch.setenv("prefect_api_url", "http://variable")
+    assert APISettings().url == "http://variable"
+    monkeypatch.delenv("prefect_api_url")
+    for file in (".env", "prefect.toml", "pyproject.toml"):
+        monkeypatch.setattr(start, "given", dict)
+        assert APISettings().url == found()[0], "as Prefect itself sees it"
+        (here / file).unlink()
+
+
+def test_a_file_that_prefect_cannot_read_is_named(here: Path) -> None:
+    (here / "prefect.toml").write_text("[api\n")
+    with pytest.raises(BadInput, match=r"prefect.toml: Prefect reads this file, and it is not valid TOML"):
+        inherited.everything()
+
+
+def test_secrets_are_not_shown(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "MLFLOW_TRACKING_URI": "postgresql://me:hidden@host/db",
+        "PREFECT_API_KEY": "hidden",
+        "HF_TOKEN": "hidden",
+        "UNRELATED": "x",
+    }
+    monkeypatch.setattr(start, "given", lambda: given)
+    said = "\n".join(map(str, inherited.everything()))
+    assert "hidden" not in said and "UNRELATED" not in said
+    assert "MLFLOW_TRACKING_URI=postgresql://me:...@host/db (environment): runs and models are recorded there" in said
+
+
+Answer = tuple[int, str, str]
+
+
+@contextmanager
+def answering(**paths: Answer) -> Iterator[str]:
+    """An HTTP server; paths: last part of a path -> (status, type, body); anything else is a login page."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.partition("?")[0].rpartition("/")[2].replace("-", "_")
+            status, kind, body = paths.get(name, (200, "text/html", "<html>Log in</html>"))
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def prefect(url: str) -> None:
+    reach.prefect(Setting("PREFECT_API_URL", url, "the file /x/.env", ""))
+
+
+def mlflow(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "given", lambda: {"MLFLOW_TRACKING_URI": url})
+    reach.mlflow()
+
+
+NONE = json.dumps({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"})
+
+
+def test_a_server_of_the_right_kind_is_used(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(version=(200, "application/json", '"3.1.0"')) as url:
+        prefect(f"{url}/api")
+    with answering(get_by_name=(404, "application/json", NONE), version=(200, "text/plain", "3.0.1")) as url:
+        mlflow(url, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((200, "text/html", "<html>"), r"answers 200 with text/html, not a Prefect server's version \(does the URL end in /api\?\)"),
+        ((401, "application/json", "{}"), "answers 401: set PREFECT_API_KEY"),
+        ((200, "application/json", '"2.20.1"'), "it is Prefect 2.20.1, and this project speaks with Prefect 3"),
+        ((500, "text/plain", "oops"), "answers 500 with text/plain"),
+    ],
+)
+def test_something_else_at_prefects_url(here: Path, answer: Answer, said: str) -> None:
+    with answering(version=answer) as url, pytest.raises(BadInput, match=said) as refused:
+        prefect(f"{url}/api")
+    assert "(the file /x/.env)" in str(refused.value) and "without this setting a run starts" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({}, "answers 200 with text/html, not an MLflow server's answer"),
+        ({"get_by_name": (403, "text/plain", "")}, "answers 403: set MLFLOW_TRACKING_TOKEN"),
+        ({"get_by_name": (404, "application/json", NONE), "version": (200, "text/plain", "1.30.0")}, "it is MLflow 1.30.0"),
+    ],
+)
+def test_something_else_at_mlflows_uri(here: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Answer], said: str) -> None:
+    with answering(**answers) as url, pytest.raises(BadInput, match=said) as refused:
+        mlflow(url, monkeypatch)
+    assert "`unset MLFLOW_TRACKING_URI`" in str(refused.value)
+
+
+def test_nobody_there_and_nobody_who_answers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed port, a database's closed port, an address that is none, a server that takes the call and is silent."""
+    for url in ("http://127.0.0.1:9", "postgresql://me:word@127.0.0.1:9/db"):
+        with pytest.raises(BadInput, match="nobody answers there"):
+            mlflow(url, monkeypatch)
+    for url in ("http://", "localhost:4200", "http://x:99999/api"):
+        with pytest.raises(BadInput, match="this is no URL"):
+            prefect(url)
+    monkeypatch.setattr(reach, "PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(BadInput, match=r"no answer within|timed out"):
+            prefect(f"http://127.0.0.1:{silent.getsockname()[1]}/api")
+        assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("name", ["my hütte", "a'b #$,;%x", "東京"])
+def test_setup_tells_dvc_in_any_folder(tmp_path: Path, name: str) -> None:
+    """What stood in the file stays, and DVC reads the path back."""
+    from dvc.config import Config
+
+    project = tmp_path / name
+    (project / ".dvc").mkdir(parents=True)
+    (project / ".dvc/config").touch()
+    (project / ".dvc/config.local").write_text("['remote \"store\"']\n    url = s3://bucket/Straße\n", encoding="utf-8")
+    setup.keep_inside(project)
+    setup.keep_inside(project)
+    config = Config(str(project / ".dvc"))
+    assert config["core"]["site_cache_dir"] == str(project / ".cairn/dvc")
+    assert config["remote"]["store"]["url"] == "s3://bucket/Straße"
+
+
+def test_another_projects_tasks_do_not_take_the_place_of_ours(tmp_path: Path) -> None:
+    """Neither before ours on the path, as PYTHONPATH puts them, nor in the current folder."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/__init__.py").write_text("raise SystemExit('somebody else')")
+    command = [sys.executable, "-c", "import sys; sys.argv[1:] = ['methods']; from flows.cli import entry; entry()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0 and "tiny_qwen3" in answer.stdout, answer.stderr
+
+
+def test_tasks_that_were_loaded_from_elsewhere_are_named(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/__init__.py").write_text("")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import tasks; sys.path.insert(0, {str(ROOT)!r}); import flows"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2 and answer.stderr.startswith("cairn: `tasks` was loaded from ") and str(tmp_path) in answer.stderr
