@@ -21,7 +21,7 @@ from tasks import STAGES, dvc_lock, keys, methods, roles_lock, versions
 from tasks.artifact import Artifact, Store
 from tasks.context import Context, Losses
 from tasks.files import read_json, write_text
-from tasks.fingerprint import Key, Listed, changed, check_closure, key_of, listed
+from tasks.fingerprint import Key, Listed, canonical, changed, check_closure, key_of, listed
 from tasks.llm import NearlyAllLost
 from tasks.locks import lock
 from tasks.params import BadInput, Params, StageFailed
@@ -241,7 +241,7 @@ class Job:
             "budget": shared.budget.model_dump(),
             "losses": shared.losses.model_dump(),
             "roles": {
-                name: _found(role.model_dump(mode="json"), self.plan.settings.project)
+                name: _found(role.model_dump(mode="json"), self.plan.settings.project, name, self.key.parts["servers"].get(name) or {})
                 for name, role in shared.roles.items()
                 if f"roles.{name}" in self.plan.stages[self.stage].settings
             },
@@ -282,9 +282,12 @@ class Job:
             )
 
 
-def _found(role: Mapping[str, Any], project: Path) -> dict[str, Any]:
-    """A role's configuration with whole paths."""
-    return {**role, "path": str(project / role["path"]), "others": [_found(one, project) for one in role["others"]]}
+def _found(role: Mapping[str, Any], project: Path, name: str, reports: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a player with whole paths and what its server said of the model. reports: of all players of the role."""
+    others = [_found(one, project, f"{name}/{number}", reports) for number, one in enumerate(role["others"], 2)]
+    report = reports.get(name) or {}
+    said = {"reported": canonical(report) if report else "", "revision": role["identity"] or roles_lock.revision(report) or "unpinned"}
+    return {**role, **said, "path": str(project / role["path"]), "others": others}
 
 
 def _jsonable(value: Any) -> Any:

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 from tasks import keys
@@ -23,6 +24,7 @@ from tasks.llm.endpoint.cache import Paid
 from tasks.llm.endpoint.client import MEND
 from tasks.llm.endpoint.office import Office, office, run
 from tasks.llm.endpoint.pacing import retry_after
+from tasks.llm.endpoint.refusals import inside
 from tasks.llm.endpoint.wire import Garbled, Reply, body, read, take
 from tasks.params import BadInput, nearest
 from tasks.settings import Role
@@ -48,8 +50,8 @@ TOOL: dict[str, Any] = {
 }
 FORM: dict[str, Any] = {
     "type": "object",
-    "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 10}, "reason": {"type": "string"}},
-    "required": ["score", "reason"],
+    "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 10}},
+    "required": ["score"],
 }
 _WANT: Message = {"role": "user", "content": f"Which colour has item {ITEM}? Look it up with the tool."}
 _CALL: Message = {
@@ -64,13 +66,15 @@ _CUSTOMER: Message = {"role": "system", "content": "You play a customer who want
 QUESTIONS: Mapping[str, Request] = {
     "call": Request([_WANT], tools=[TOOL]),
     "after a call": Request([_WANT, _CALL, _RESULT], tools=[TOOL]),
-    "form": Request(
-        [{"role": "user", "content": "How warm is the colour red, from 0 to 10, and why? Give score and reason."}], schema=FORM
-    ),
+    "form": Request([{"role": "user", "content": "How warm is the colour red, from 0 to 10?"}], schema=FORM),
     "opening": Request([_CUSTOMER]),
     "talk": Request([_CUSTOMER, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "What can I do for you?"}]),
 }
 """Name -> question. Each is put as the role will put its own: with its seed, temperature, way of asking for forms and limits."""
+LIMITS: Mapping[str, int] = {"generator": 2048, "recombiner": 2048, "human": 128, "human_critic": 32}
+"""role -> most tokens of an answer as its room asks, where that is far from the default; a role's own max_tokens goes before."""
+ROOM = 4
+"""Times the room that an answer gets which was cut before it said anything, as in the run."""
 NEEDS: Mapping[str, tuple[str, ...]] = {"agent": ("call", "after a call"), "human": ("opening", "talk")}
 """role -> the questions that are like its own; all other roles fill in forms."""
 PARSERS = {
@@ -99,6 +103,11 @@ class Player:
     def dialect(self) -> Dialect:
         """How it is asked."""
         return Dialect(**{field.name: getattr(self.role, field.name) for field in fields(Dialect)})
+
+    def question(self, name: str) -> Request:
+        """A question with the room that the role's own have."""
+        role = self.name.partition("/")[0]
+        return replace(QUESTIONS[name], max_tokens=LIMITS.get(role, QUESTIONS[name].max_tokens))
 
     @property
     def url(self) -> str:
@@ -163,7 +172,8 @@ async def _meet(players: Sequence[Player], secrets: Mapping[str, str], setting: 
         if listed.status == 0:
             return _met(player, listed, {})
         names = NEEDS.get(player.name.partition("/")[0], ("form",))
-        tasks = [once((*place, player.dialect, name), lambda name=name: desk.question(name)) for name in names]  # type: ignore[misc]
+        limit = player.question(names[0]).max_tokens
+        tasks = [once((*place, player.dialect, limit, name), partial(desk.question, name)) for name in names]
         return _met(player, listed, dict(zip(names, await asyncio.gather(*tasks), strict=True)))
 
     return dict(zip([player.name for player in players], await asyncio.gather(*map(one, players)), strict=True))
@@ -192,9 +202,12 @@ class _Desk:
         return await self._send("GET", "/models", b"", LISTING)
 
     async def question(self, name: str) -> Heard:
-        """One question; a form that cannot be used is asked for again as the client would, and then in words."""
-        dialect, request = self.player.dialect, QUESTIONS[name]
+        """One question; what was cut is asked with more room, a form that cannot be used again as the client would, then in words."""
+        dialect, request = self.player.dialect, self.player.question(name)
         heard = await self._ask(dialect, request)
+        if heard.kept is not None and _cut(heard):
+            more = await self._ask(dialect, request, ROOM)
+            return heard if more.kept is None else more if _cut(more) else replace(more, words="with room")
         if request.schema is None or heard.kept is None or not (wrong := _unfit(heard)):
             return heard
         repair = ({"role": "assistant", "content": heard.reply.message["content"]}, {"role": "user", "content": MEND.format(why=wrong)})
@@ -207,11 +220,11 @@ class _Desk:
                 return replace(heard, words="in words")
         return heard
 
-    async def _ask(self, dialect: Dialect, request: Request) -> Heard:
-        sent, role = body(dialect, request), self.player.role
+    async def _ask(self, dialect: Dialect, request: Request, room: int = 1) -> Heard:
+        sent, role = body(dialect, request, room), self.player.role
         prices = Prices(role.price_in, role.price_out)
         purse = self.office.purse(self.setting.ledger, self.setting.limits)
-        most = self.office.measure(self.player.url, role.model).most(len(sent)), dialect.most(request)
+        most = self.office.measure(self.player.url, role.model).most(len(sent)), dialect.most(request, room)
         try:
             number = await purse.reserve(sum(most), prices.of(*most))
         except BudgetSpent as spent:
@@ -258,6 +271,8 @@ class _Desk:
         except (ValueError, RecursionError):
             said = None
         said = said if isinstance(said, dict) else {}
+        if response.status_code == 200 and (verdict := inside(said, 0.0)):
+            return Heard({"busy": 429, "ill": 500, "closed": 402}.get(verdict.kind, 400), self._clean(verdict.text), said=said)
         if response.status_code != 200:
             return Heard(response.status_code, self._clean(_words(said) or response.text.strip()[:200]), said=said)
         if "data" in said and "choices" not in said:
@@ -278,6 +293,11 @@ def _words(said: Mapping[str, Any]) -> str:
     return " ".join(str(found or "").split())[:300]
 
 
+def _cut(heard: Heard) -> bool:
+    """Whether an answer ended before it had said or called anything."""
+    return heard.reply.truncated and heard.reply.empty
+
+
 def _unfit(heard: Heard) -> str:
     return read_json(heard.reply.message, FORM)[1]
 
@@ -295,7 +315,7 @@ def _met(player: Player, listed: Heard, heard: Mapping[str, Heard]) -> Met:
     notes: list[str] = []
     stop = f"{player.url} {listed.words}. Is the server running, and is base_url right?" if listed.status == 0 else ""
     for name, one in heard.items():
-        fault, odd = _judged(name, one, player.role, entry, [*entries])
+        fault, odd = _judged(name, one, player, entry, [*entries])
         stop = stop or fault
         notes += [note for note in odd if note not in notes]
     if entries and not entry and not stop:
@@ -334,12 +354,13 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _judged(name: str, heard: Heard, role: Role, entry: Mapping[str, Any], models: Sequence[str]) -> tuple[str, list[str]]:
+def _judged(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> tuple[str, list[str]]:
     """(what would lose every such answer, what is odd) in the answer to a question."""
+    role = player.role
     if heard.status == 0:
         return f"{role.base_url} {heard.words}. Is the server running, and is base_url right?", []
     if heard.status != 200 or heard.kept is None:
-        return _refused(name, heard, role, entry, models), []
+        return _refused(name, heard, player, entry, models), []
     reply, raw = heard.reply, heard.kept["message"]
     text = raw.get("content") if isinstance(raw.get("content"), str) else ""
     odd = []
@@ -347,8 +368,11 @@ def _judged(name: str, heard: Heard, role: Role, entry: Mapping[str, Any], model
         odd.append("it does not count tokens: budgets go by an estimate")
     if "</think>" in text or "<think>" in text:
         odd.append("its thoughts stand in its answers; Cairn leaves them out" + ("" if role.thinking else f". {_ROOM}"))
-    if reply.truncated and not reply.called and not str(reply.message.get("content") or "").strip():
-        return f"{role.model!r} says nothing within {_most(role, name)} tokens, it thinks before it answers. {_ROOM}", odd
+    most = player.dialect.most(player.question(name))
+    if _cut(heard):
+        return f"{role.model!r} says nothing within {most} tokens, nor with {ROOM} times as many: it thinks first. {_ROOM}", odd
+    if heard.words == "with room":
+        odd.append(f"it says nothing within {most} tokens, only with {ROOM} times as many, so each answer is paid for twice. {_ROOM}")
     if name == "call" and not raw.get("tool_calls"):
         if reply.message.get("tool_calls"):
             odd.append(f"it leaves tool calls as text, which Cairn reads; better is the server's own setting ({_parsers(entry)})")
@@ -372,10 +396,6 @@ def _judged(name: str, heard: Heard, role: Role, entry: Mapping[str, Any], model
 _ROOM = "thinking: 4000 in its role gives it room for that"
 
 
-def _most(role: Role, name: str) -> int:
-    return QUESTIONS[name].max_tokens + role.thinking
-
-
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return repr(text if len(text) <= 60 else text[:57] + "...")
@@ -385,9 +405,9 @@ def _parsers(entry: Mapping[str, Any]) -> str:
     return PARSERS.get(str(entry.get("owned_by")), "; ".join(PARSERS.values()))
 
 
-def _refused(name: str, heard: Heard, role: Role, entry: Mapping[str, Any], models: Sequence[str]) -> str:
+def _refused(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> str:
     """A question that the server does not answer, with the remedy as far as its words tell."""
-    words = heard.words.lower()
+    role, words = player.role, heard.words.lower()
     said = f"status {heard.status}{f': {heard.words}' if heard.words else ''}"
     if heard.status in (401, 403):
         given = (
@@ -400,7 +420,10 @@ def _refused(name: str, heard: Heard, role: Role, entry: Mapping[str, Any], mode
         return f"the server takes no tools ({said}). Start it with its tool parser: {_parsers(entry)}."
     if heard.status in (402, 429, 503, 529) or heard.status >= 500:
         return f"the server does not answer one small question ({said}). Run again when it does."
-    for pattern, remedy in _remedies(role):
+    if name == "after a call" and re.search(r"content|empty|null|none", words) and not re.search("context", words):
+        others = " or ".join(way for way in ("null", "absent", "empty") if way != role.content_beside_calls)
+        return f"the server refuses a message that only calls tools ({said}). Write content_beside_calls: {others}."
+    for pattern, remedy in _remedies(player):
         if re.search(pattern, words):
             return f"the server refuses what is asked with every question ({said}). {remedy}"
     if heard.status == 404 or re.search(r"model.*(not|n't|no such|unknown|invalid)|unknown model", words):
@@ -420,13 +443,14 @@ _KINDS = {
 }
 
 
-def _remedies(role: Role) -> list[tuple[str, str]]:
+def _remedies(player: Player) -> list[tuple[str, str]]:
+    role, most = player.role, player.dialect.most(player.question("form"))
     other = "max_completion_tokens" if role.limit_field == "max_tokens" else "max_tokens"
     return [
         (r"max_tokens|max_completion_tokens", f"Write limit_field: {other}."),
         (
             r"context|too long|n_ctx",
-            f"It has no room for {_most(role, 'form')} tokens of an answer: lower thinking, or give the server more.",
+            f"It has no room for {most} tokens of an answer: lower max_tokens and thinking, or give the server more.",
         ),
         (r"\bseed\b", "Write send_seed: false."),
         (r"temperature", "Write temperature: 1, or what the server takes."),

@@ -86,6 +86,12 @@ def text(entries: Entries) -> str:
     return HEADER + "".join(f"{role}: {json.dumps(entries.get(role), ensure_ascii=False, sort_keys=True)}\n" for role in ROLES)
 
 
+def revision(report: Report) -> str:
+    """The version behind a model's name, as far as its server told one: a dated name in its answers, or where its weights lie."""
+    answered = str(report.get("answered") or "")
+    return answered if answered not in ("", report.get("asked")) else str(report.get("root") or "")
+
+
 def place(player: Role) -> str:
     """Names a model at its address in the memory."""
     return f"{player.base_url.rstrip('/')} {player.model}"

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from flows.exports.sources import PARTS, Source
+from tasks import roles_lock
 
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 """The size categories of the Hugging Face hub, by their upper limits."""
@@ -167,7 +168,8 @@ def _roles(source: Source, counts: Counts) -> Iterator[str]:
     for role in DATA_ROLES:
         told = settings.get(f"roles.{role}")
         if told is not None:
-            revision = told.get("identity") or ("unpinned" if told["backend"] not in OWN else "")
+            report = ((record["parts"].get("servers") or {}).get(role) or {}).get(role) or {}
+            revision = told.get("identity") or roles_lock.revision(report) or ("unpinned" if told["backend"] not in OWN else "")
             errors = ", ".join(f"{name} {rate:g}" for name, rate in sorted(told.get("errors", {}).items()))
             lines.append([role, told["backend"], told.get("model") or "", revision, errors or "none"])
     yield ""

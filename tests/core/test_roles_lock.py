@@ -36,6 +36,7 @@ OTHERS: dict[str, Any] = {
     "thinking": 2,
     "others": [PLAYER],
     "dtype": "bfloat16",
+    "content_beside_calls": "empty",
     "limit_field": "max_completion_tokens",
 }
 """Another value than the default's (or PLAYER's) for the fields of a role."""

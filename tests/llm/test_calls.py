@@ -236,3 +236,12 @@ def test_a_client_without_a_folder_keeps_nothing(stub: Stub) -> None:
     role = EndpointClient("judge", stub.url, Dialect("m"), pace=QUICK, setting=Setting())
     assert (role.name, role.revision) == ("m", "unpinned")
     assert role.complete([]) == [] and len(role.complete(questions(2))) == 2
+
+
+def test_another_model_behind_a_name_is_asked_again(make: Make, stub: Stub) -> None:
+    """What its server said of a model is part of who answered; port and path are not."""
+    make(reported='{"answered":"small-2026"}').complete(questions(3))
+    make(reported='{"answered":"small-2026"}').complete(questions(3))
+    assert stub.counts()["paid"] == 3
+    make(reported='{"answered":"small-2027"}').complete(questions(3))
+    assert stub.counts()["paid"] == 6

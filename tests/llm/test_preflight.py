@@ -122,6 +122,25 @@ def test_a_spent_budget_asks_nothing(stub: Stub, tmp_path: Path) -> None:
     assert stub.counts()["paid"] == 0
 
 
+def test_an_error_in_an_answer_of_status_200_is_none(stub: Stub, tmp_path: Path) -> None:
+    desk = preflight._Desk(player(stub), "", Setting(), None)  # type: ignore[arg-type]
+
+    def heard(status: int, said: object) -> Heard:
+        class Response:
+            status_code, content, text = status, json.dumps(said).encode(), json.dumps(said)
+
+        return desk._read(Response())
+
+    assert heard(200, {"error": {"code": 429, "message": "slow down"}}).status == 429
+    assert heard(200, {"error": {"code": 402, "message": "no credit"}}).status == 402
+    assert heard(401, {"error": {"message": "who are you", "code": "invalid_api_key"}}).status == 401
+    broken = heard(200, {"choices": [{"message": {"content": ""}, "finish_reason": "error"}]})
+    assert (
+        broken.kept is None
+        and "so every conversation of this role would be lost" in preflight._judged("talk", broken, player(stub), {}, [])[0]
+    )
+
+
 def kept(message: dict[str, Any], finish: str = "stop", tokens: Any = (1, 1)) -> Heard:
     return Heard(200, kept={"message": message, "finish_reason": finish, "tokens": list(tokens), "by": []}, said={"model": "small"})
 
@@ -143,14 +162,16 @@ def kept(message: dict[str, Any], finish: str = "stop", tokens: Any = (1, 1)) ->
             "begins with a system message alone (status 400: roles must",
             "",
         ),
-        ("after a call", Heard(400, "content must not be empty"), "a tool call beside which nothing is said", ""),
+        ("after a call", Heard(400, "content must not be null"), "Write content_beside_calls: absent or empty.", ""),
+        ("after a call", Heard(400, "I do not like it"), "a tool call beside which nothing is said", ""),
         ("call", Heard(500, "tools param requires --jinja flag"), "Start it with its tool parser", ""),
-        ("form", Heard(400, "This model's maximum context length is 200 tokens"), "lower thinking, or give the server more", ""),
+        ("form", Heard(400, "This model's maximum context length is 200 tokens"), "lower max_tokens and thinking", ""),
+        ("form", Heard(200, "with room", kept({"content": '{"score": 7}'}).kept), "", "each answer is paid for twice"),
         ("form", Heard(429, "slow down"), "Run again when it does", ""),
     ],
 )
 def test_what_servers_say_is_understood(name: str, heard: Heard, stop: str, note: str) -> None:
-    found, notes = preflight._judged(name, heard, player("http://host/v1").role, {}, [])
+    found, notes = preflight._judged(name, heard, player("http://host/v1"), {}, [])
     assert (stop in found) == bool(stop or not found) and bool(found) == bool(stop), found
     assert note in "".join(notes) and bool(notes) == bool(note), notes
 

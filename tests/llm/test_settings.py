@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks import keys
+from tasks import keys, roles_lock
 from tasks.execute import Plan
 from tasks.fingerprint import listed
 from tasks.llm.endpoint import EndpointClient, Setting
@@ -87,8 +89,6 @@ def test_a_missing_key_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPa
 
 def test_a_job_carries_the_name_of_a_key_and_not_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The spec is what a process of its own is given in a file."""
-    import json
-
     from tasks.execute import context
 
     monkeypatch.setenv("SOME_KEY", "very-secret")
@@ -131,3 +131,14 @@ def test_the_budget_reaches_every_stage_that_asks_and_no_key_of_those_that_resum
         assert one.key.digest == other.key.digest
         assert one.spec(tmp_path, tmp_path, {})["budget"] == {"max_cost": 0.0, "max_tokens": 7}
         assert one.spec(tmp_path, tmp_path, {})["ledger"] == other.spec(tmp_path, tmp_path, {})["ledger"]
+
+
+def test_each_player_is_told_what_its_own_server_said(tmp_path: Path) -> None:
+    """A committee: the second model's report is the second model's."""
+    plan = Plan.open(settings({**GOOD, "others": [{**GOOD, "model": "large"}]}), tmp_path)
+    reports = {"judge": {"asked": "some-model", "root": "/a"}, "judge/2": {"asked": "large", "answered": "large-2026"}}
+    plan = replace(plan, settings=roles_lock.noting(plan.settings, reports))
+    judge = plan.job("generate", {"worlds": "0" * 32}).spec(tmp_path, tmp_path, {})["roles"]["judge"]
+    found = [(one["revision"], json.loads(one["reported"])) for one in (judge, *judge["others"])]
+    assert found == [("/a", reports["judge"]), ("large-2026", reports["judge/2"])]
+    assert maker({"judge": judge}, None, 0)("judge/2").revision == "large-2026"

@@ -30,7 +30,8 @@ __all__ = ["Dialect", "EndpointClient", "Pace", "Prices", "Setting", "client", "
 
 
 def client(role: str, wanted: Mapping[str, Any], secret: Callable[[], str], setting: Setting) -> EndpointClient:
-    """The client of a role as the params have it (`tasks.settings.Role` as a mapping)."""
+    """The client of a role as the params have it (`tasks.settings.Role` as a mapping), with what its server said of the model:
+    `reported`, and the `revision` that follows from it."""
     return EndpointClient(
         role,
         wanted["base_url"],
@@ -39,6 +40,7 @@ def client(role: str, wanted: Mapping[str, Any], secret: Callable[[], str], sett
         prices=Prices(wanted["price_in"], wanted["price_out"]),
         secret=secret,
         setting=setting,
-        revision=wanted["identity"] or "unpinned",
+        revision=wanted.get("revision") or wanted["identity"] or "unpinned",
         identity=wanted["identity"],
+        reported=wanted.get("reported", ""),
     )

@@ -44,14 +44,15 @@ SHORTEST = 6
 """Letters of an answer's id that are needed to name it."""
 
 
-def key_of(url: str, identity: str, sent: bytes, sample: int) -> bytes:
+def key_of(url: str, identity: str, sent: bytes, sample: int, reported: str = "") -> bytes:
     """Names an answer: who was asked, everything that was sent (the model's name is in it, no key is), and the request's sample number.
 
     Who was asked is the user's word for it (`identity`) or else the server's host, alone: a server that comes back on another port or
     under another path has the same model behind the same name, and what was paid must be found again; of two hosts nobody knows that.
     Two servers on one host that serve different models under one name need an identity each; one model on two hosts needs the same.
+    What the server said of the model (`reported`, from params/roles.lock) is part of who it is: another model behind a name is asked.
     """
-    who = f"identity {identity}" if identity else f"host {_host(url)}"
+    who = (f"identity {identity}" if identity else f"host {_host(url)}") + (f" {reported}" if reported else "")
     return hashlib.sha256(b"\0".join((b"2", who.encode(), str(sample).encode(), sent))).digest()
 
 

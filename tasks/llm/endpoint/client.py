@@ -48,8 +48,9 @@ class Setting:
 class EndpointClient:
     """Asks `dialect.model` at `url`. Any number of threads may call `complete` at once: their calls share one gate.
 
-    role: for figures and messages. revision: the version behind the name, else "unpinned". identity: the user's word for it, by which
-    answers are kept (`cache.key_of`). secret: gives the key when the first call is made; it is kept in memory alone.
+    role: for figures and messages. revision: the version behind the name, else "unpinned". identity: the user's word for it, and
+    reported: the server's own, by which answers are kept (`cache.key_of`). secret: gives the key when the first call is made; it is
+    kept in memory alone.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class EndpointClient:
         setting: Setting | None = None,
         revision: str = "unpinned",
         identity: str = "",
+        reported: str = "",
     ) -> None:
         self.name, self.revision = dialect.model, revision
         self._role, self._url, self._dialect = role, url.rstrip("/"), dialect
         self._pace, self._prices, self._setting = pace or Pace(), prices or Prices(), setting or Setting()
-        self._secret, self._identity = secret, identity
+        self._secret, self._identity, self._reported = secret, identity, reported
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """One assistant message per request, in order, with its `finish_reason`.
@@ -201,7 +203,8 @@ class EndpointClient:
             as_it_was = body(replace(self._dialect, content_beside_calls="empty"), request, room)
             return first_key_of(self._url, as_it_was, request.seed)
 
-        return Paper(sent, self._dialect.most(request, room), key_of(self._url, self._identity, sent, request.seed), first_key)
+        key = key_of(self._url, self._identity, sent, request.seed, self._reported)
+        return Paper(sent, self._dialect.most(request, room), key, first_key)
 
     @staticmethod
     def _count(line: Line, reply: Reply) -> None:

@@ -1,0 +1,110 @@
+"""Who a server is, asked before a stage computes: noted, compared, taken when told; nothing is written for an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.asking import Asking, write_down
+from infra.stub import Stub, running
+from tasks import preflight, roles_lock
+from tasks.execute import Plan
+from tasks.params import BadInput
+from tasks.settings import ROLES, ROLES_LOCK, load
+from tests.conftest import Project, make_project
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Stub]:
+    with running() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return make_project(tmp_path_factory.mktemp("asking") / "project")
+
+
+@pytest.fixture
+def project(place: Project, server: Stub) -> Project:
+    (place.folder / ROLES_LOCK).write_text(roles_lock.text({}))
+    behind(server, "one")
+    return place
+
+
+def behind(server: Stub, weights: str) -> None:
+    """Put a model behind the name."""
+    preflight.forget()
+    server.turn(models={"small": {"root": f"/models/{weights}"}})
+
+
+def plan(project: Project, state: Path, url: str, experiment: bool = False, **roles: Any) -> Plan:
+    player = {"backend": "openai_compatible", "base_url": url, "model": "small"}
+    wanted = roles or {"human": {}}
+    overrides = [(f"roles.{role}", {**player, **more}) for role, more in wanted.items()]
+    return Plan.open(load(project.folder, "smoke", overrides), state, experiment=experiment)
+
+
+def noted(project: Project) -> Any:
+    return roles_lock.read(project.folder)["human"]
+
+
+def test_who_answered_is_noted_before_a_key_counts(project: Project, server: Stub, tmp_path: Path) -> None:
+    first = plan(project, tmp_path, server.url)
+    inputs = dict.fromkeys(first.stages["rl"].inputs, "0" * 32)
+    unknown = first.job("rl", inputs).key.digest
+    asked = Asking().before(first, ["rl"])
+    assert noted(project) is None, "nothing is written before it is known that the run may go on"
+    after = write_down(asked)
+    assert noted(project) == {"human": {"asked": "small", "answered": "small", "root": "/models/one"}}
+    assert set(roles_lock.read(project.folder)) == {*ROLES}
+    keys = [one.job("rl", inputs).key.digest for one in (asked, after, plan(project, tmp_path, server.url))]
+    assert len({*keys}) == 1 and unknown not in keys
+    (project.folder / ROLES_LOCK).write_text(roles_lock.text({}))
+    assert plan(project, tmp_path, server.url).job("rl", inputs).key.digest == keys[0], "params that come back: this machine remembers"
+    assert after.job("rl", inputs).key.digest == unknown, "a file that is changed under a run is seen"
+
+
+def test_another_model_is_refused_with_both_names_and_taken_when_told(project: Project, server: Stub, tmp_path: Path) -> None:
+    write_down(Asking().before(plan(project, tmp_path, server.url), ["rl"]))
+    behind(server, "two")
+    now = plan(project, tmp_path, server.url)
+    said = r'roles\.human: behind \'small\' at .* is now root "/models/two", but params/roles\.lock has root "/models/one".*--refresh-models'
+    with pytest.raises(BadInput, match=said):
+        Asking().before(now, ["rl"])
+    other = plan(project, tmp_path, server.url, experiment=True)
+    write_down(Asking(accept=True).before(other, ["rl"]))
+    assert noted(project)["human"]["root"] == "/models/one", "an experiment leaves the workspace's params alone"
+    write_down(Asking(accept=True).before(now, ["rl"]))
+    assert noted(project)["human"]["root"] == "/models/two"
+    write_down(plan(project, tmp_path, server.url, human={"backend": "scripted"}))
+    assert noted(project) is None
+
+
+def test_only_who_will_be_asked_must_be_there(project: Project, server: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The human's server is gone: a stage that needs it is refused, one that may need it is told of, others do not care."""
+    monkeypatch.setattr(preflight, "PAUSE", 0.01)
+    told: list[str] = []
+    asking = Asking(tell=lambda player, note: told.append(f"{player}: {note}"))
+    now = plan(project, tmp_path, server.url, judge={}, human={"base_url": "http://127.0.0.1:9/v1"})
+    with pytest.raises(BadInput, match=r"roles\.human: http://127\.0\.0\.1:9/v1 cannot be reached"):
+        asking.before(now, ["evaluate"])
+    assert asking.before(now, ["critique"]) is now and not told
+    after = asking.before(now, ["critique"], ["evaluate"])
+    assert len(told) == 1 and "human: small at http://127.0.0.1:9/v1: http://127.0.0.1:9/v1 cannot be reached" in told[0]
+    assert roles_lock.in_force(after.settings)["human"] is None
+
+
+def test_a_spent_budget_goes_on_with_kept_answers_of_a_known_model(project: Project, server: Stub, tmp_path: Path) -> None:
+    now = plan(project, tmp_path, server.url)
+    tree = {**now.settings.tree, "budget": {"max_tokens": 1}}
+    spent = replace(now, settings=replace(now.settings, tree=tree))
+    with pytest.raises(BadInput, match=r"roles\.human: 'small' was never asked who it is, .* budget\.max_tokens = 1"):
+        Asking().before(spent, ["rl"])
+    known = roles_lock.noting(spent.settings, {"human": {"asked": "small", "root": "/models/one"}})
+    preflight.forget()
+    assert roles_lock.in_force(Asking().before(replace(spent, settings=known), ["rl"]).settings)["human"]
