@@ -90,6 +90,8 @@ def print_figures(figures: Mapping[str, Any]) -> None:
         moved = f"moved {one['relative_delta']:.2%} of the base's norm" if not one["unchanged"] else "does not differ from the base"
         norm = one["masked_l2"] / (one["delta_l2"] or 1)
         print(f"  {name:<20} {moved}; kept {one['kept_frac']:.1%} of the entries, {norm:.1%} of the norm")
+    for note in figures.get("notes", ()):
+        print(f"  note: {note}")
     for key, value in figures.items():
-        if key not in ("tensors", "copied", "parameters", "experts"):
+        if key not in ("tensors", "copied", "parameters", "experts", "notes"):
             print(f"  {key}: {json.dumps(value)}")

@@ -163,7 +163,7 @@ def _under(plan: Plan, values: Mapping[str, Any]) -> Plan:
     for dotted, value in values.items():
         tree = overlay(tree, dotted, value)
     settings = Settings(plan.settings.project, tree, plan.settings.source)
-    return Plan.open(settings, plan.store.state, experiment=True, watch=plan.watch)
+    return Plan.open(settings, plan.store.state, whole=False, experiment=True, watch=plan.watch)
 
 
 def _merge(plan: Plan, inputs: Mapping[str, str]) -> Artifact:

@@ -61,8 +61,9 @@ class Plan:
     """told of every event: (stage, event, facts); events: started, progress, cached, adopted, done, failed"""
 
     @classmethod
-    def open(cls, settings: Settings, state: Path, **more: Any) -> Plan:
-        """Hash the code first, then look at the params (which imports methods). Names of methods are parts of paths: before both."""
+    def open(cls, settings: Settings, state: Path, whole: bool = True, **more: Any) -> Plan:
+        """Hash the code first, then look at the params (which imports methods). Names of methods are parts of paths: before both.
+        whole: the road may be run to its end, so what its stages say together is looked at too; False for a search of single ones."""
         for stage in STAGES:
             settings.method(stage)
         store = Store(state)
@@ -72,7 +73,7 @@ class Plan:
             if (settings.project / path).exists():
                 code[path] = _first_seen.setdefault(settings.project / path, store.hashes.path(settings.project / path))
         plan = cls(settings, store, stages, code, **more)
-        settings.check()
+        settings.check(whole)
         _check_local_roles(settings, store)
         for about in stages.values():
             _check_listed(settings, about)

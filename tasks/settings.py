@@ -240,9 +240,9 @@ class Settings:
             module.check(checked)
         return checked
 
-    def check(self) -> None:
+    def check(self, whole: bool = True) -> None:
         """Look at everything once, so that a mistake ends the run before the first stage starts: also at the sections of methods that
-        are not chosen now, and at what params of different stages say together."""
+        are not chosen now, and (whole) at what params of different stages say together."""
         known = {*STAGES, *Shared.model_fields}
         for key in self.tree:
             if key not in known:
@@ -252,7 +252,8 @@ class Settings:
         for stage in STAGES:
             for name in self._section(stage).keys() - {"method", self.method(stage)}:
                 self._params(stage, name)
-        self._check_together(chosen)
+        if whole:
+            self._check_together(chosen)
         self._check_roles(shared)
         _check_device(shared.device, f"{self.source}: device")
 

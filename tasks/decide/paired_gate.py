@@ -53,6 +53,10 @@ def check_road(params: Params, others: Mapping[str, Base], worlds: Sequence[str]
     """Refuse an evaluation that gives this gate nothing to decide by, and a model that it will not know: hours before they are met."""
     if getattr(others["evaluate"], "gate_problems", None) == 0:
         raise BadInput("decide: evaluate will play none (its gate_problems is 0), so there is nothing to decide by. Raise it.")
+    if getattr(others["evaluate"], "split", "test") != "test":
+        raise BadInput(
+            "decide: evaluate plays validation problems (its split), on which nothing is decided. Allowed here: split: test."
+        )
     control = ["sft_unfiltered"] if getattr(others["sft"], "control", False) else []
     known = ["base", *control, "sft", *(f"rl_{world}" for world in sorted(worlds)), "merged"]
     if params.family_model not in known:

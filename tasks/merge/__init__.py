@@ -26,7 +26,7 @@ def labels(worlds: Sequence[str]) -> list[str]:
 
 
 def check_road(params: Any, others: Mapping[str, Any], worlds: Sequence[str]) -> None:
-    """Refuse weights of experts that the road will not have, before the experts are trained."""
-    from tasks.merge.core.params import check_weights
+    """Refuse params that name experts which the road will not have, before the experts are trained."""
+    from tasks.merge.core.params import check_experts
 
-    check_weights("merge", params, labels(worlds))
+    check_experts("merge", params, labels(worlds))

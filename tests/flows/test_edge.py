@@ -29,6 +29,7 @@ from tests.conftest import ROOT
         ("merge.ties=5", "merge.ties: expected a mapping of params, got 5"),
         ("merge.breadcrumbs.weights={rl_airlne: 1}", "no expert 'rl_airlne'. Did you mean 'rl_airline'?"),
         ("evaluate.pass_k.gate_problems=0", "evaluate will play none (its gate_problems is 0)"),
+        ("evaluate.pass_k.split=validation", "evaluate plays validation problems (its split)"),
         ("decide.paired_gate.family_model=nobody", "family_model = 'nobody': no such model."),
         ("decide.paired_gate.family_model=rl_shop", "Models of this road: base, sft_unfiltered, sft, rl_airline, rl_retail, merged."),
         ("promote.model=a/b", "without / :"),

@@ -278,7 +278,9 @@ def test_a_change_of_a_tied_output_layer_is_not_dropped_in_silence(tmp_path: Pat
     base = save(tmp_path / "base", {"model.embed_tokens.weight": table, "lm_head.weight": table})
     config = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2, "lora_alpha": 2}
     folder = _adapter(tmp_path / "it", {"lm_head": (np.ones((2, 4), np.float32), np.ones((8, 2), np.float32))}, config)
-    with pytest.raises(BadInput, match=r"it: the adapter changes 'lm_head\.weight', which the base does not have"):
+    with pytest.raises(
+        BadInput, match=r"it: the adapter changes 'lm_head\.weight', which the base ties to its embeddings: .* Untie the base"
+    ):
         make_plan(base, {"it": folder})
 
 
@@ -286,3 +288,36 @@ def test_a_union_of_tokenizers_wants_whole_checkpoints(tmp_path: Path) -> None:
     base, folder = _by_hand(tmp_path)
     with pytest.raises(BadInput, match="tokenizer: union is for whole checkpoints; merge the adapters into their base first"):
         merged(base, {"it": folder}, tmp_path / "m", tokenizer="union")
+
+
+def test_each_adapter_may_call_the_base_by_its_own_name(tmp_path: Path) -> None:
+    base, there = _by_hand(tmp_path, base_model_name_or_path="/data/models/base")
+    there = there.rename(tmp_path / "there")
+    _, named = _by_hand(tmp_path, base_model_name_or_path="org/model")
+    both = {"one": named, "two": there}
+    for names in (["org/model", "/data/models/base"], {"one": "org/model", "two": "/data/models/base"}):
+        merged(base, both, tmp_path / f"m{len(str(names))}", adapter_base=names)
+    with pytest.raises(
+        BadInput, match=r"two: its adapter was trained on '/data/models/base'.*adapter_base: {two: '/data/models/base'}"
+    ):
+        merged(base, both, tmp_path / "n", adapter_base={"one": "org/model"})
+    with pytest.raises(BadInput, match=r"merge: adapter_base: no 'three'\..*Allowed: one, two"):
+        merged(base, both, tmp_path / "o", adapter_base={"three": "org/model"})
+
+
+def test_an_adapter_with_a_tokenizer_or_template_of_its_own_is_no_adapter_without(tmp_path: Path) -> None:
+    base, own = _by_hand(tmp_path)
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        (own / name).write_bytes((base / name).read_bytes())
+    merged(base, {"it": own}, tmp_path / "same")
+    (own / "chat_template.jinja").write_text("{{ mine }}")
+    with pytest.raises(BadInput, match=r"it: the chat template is not the base's.*`settle: {chat_template: it}`"):
+        merged(base, {"it": own}, tmp_path / "m")
+    merged(base, {"it": own}, tmp_path / "settled", settle={"chat_template": "it"})
+    (base / "chat_template.jinja").unlink()
+    merged(base, {"it": own}, tmp_path / "carried")
+    for name in ("settled", "carried"):
+        assert next((tmp_path / name).rglob("chat_template.jinja")).read_text() == "{{ mine }}"
+    (own / "tokenizer.json").write_text('{"model": {"vocab": {"b": 0, "a": 1}}}')
+    with pytest.raises(BadInput, match=r"it: the tokenizer's 'model' is not the base's"):
+        merged(base, {"it": own}, tmp_path / "n")

@@ -137,7 +137,7 @@ def test_every_difference_is_listed(tmp_path: Path) -> None:
     base = save(tmp_path / "base", {"w": np.ones((2, 3), np.float32), "v": np.ones(2, np.float32), "x": np.ones(2, np.float32)})
     other = save(
         tmp_path / "other",
-        {"w": np.ones((2, 4), np.float32), "v": np.ones(2, np.float16), "y": np.ones(1, np.float32)},
+        {"w": np.ones((2, 4), np.float32), "v": np.ones(2, np.int16), "y": np.ones(1, np.float32)},
         vocab_size=9,
     )
     (other / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 1}}}))
@@ -146,11 +146,11 @@ def test_every_difference_is_listed(tmp_path: Path) -> None:
         make_plan(base, {"other": other})
     for line in (
         "other: config.json has vocab_size = 9, the base's has 8",
-        "other: the tokenizer's 'chat_template' is not the base's",
+        "other: the chat template is not the base's",
         "other: the tokenizer's 'model' is not the base's",
         "other: tensor 'x' is missing",
         "other: tensor 'y' is not in the base",
-        "other: tensor 'v' has dtype F16, the base's has F32",
+        "other: tensor 'v' has dtype I16, the base's has F32",
         "other: tensor 'w' has shape [2, 4], the base's has [2, 3]",
     ):
         assert line in str(caught.value)

@@ -135,7 +135,7 @@ def test_a_mask_counts_the_rows_of_the_union(example: tuple[Path, dict[str, Path
 
 def test_added_tokens_without_the_union_are_refused_and_it_is_named(example: tuple[Path, dict[str, Path]]) -> None:
     base, experts = example
-    with pytest.raises(BadInput, match=r"one: the tokenizer's 'added_tokens' is not the base's: .*\(`tokenizer: union` takes"):
+    with pytest.raises(BadInput, match=r"one: the tokenizer's 'added_tokens' is not the base's: .*`tokenizer: union` takes"):
         make_plan(base, {"one": experts["one"]})
 
 

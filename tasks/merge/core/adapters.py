@@ -10,18 +10,33 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.merge.core.headers import Array, Checkpoint, Mapped, Spec, narrow, read, read_header, read_json, widen
+from tasks.merge.core.headers import (
+    Array,
+    Checkpoint,
+    Mapped,
+    Spec,
+    narrow,
+    read,
+    read_header,
+    read_json,
+    read_template,
+    read_tokenizer,
+    widen,
+)
+from tasks.merge.core.meaning import is_tied
 from tasks.merge.core.tensors import Full, Source, Stored
 from tasks.params import BadInput
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+HEAD = "lm_head.weight"
+"""the output layer"""
 _PREFIX = "base_model.model."
 _KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.weight)?$")
 _UNKNOWN = (
@@ -80,12 +95,14 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An expert in an adapter folder."""
+    """An expert in an adapter folder; tokenizer and template are empty where the folder has none."""
 
     label: str
     folder: Path
     matrices: Mapping[str, LowRank]
     replaced: Mapping[str, Spec]
+    tokenizer: Mapping[str, Any]
+    template: str
 
     def source(self, name: str) -> Source:
         """The change of one of the base's tensors."""
@@ -99,8 +116,8 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def open_adapter(label: str, folder: Path, base: Checkpoint, called: str) -> Adapter:
-    """Read an adapter folder and fit it to the base. `called`: the name by which the user says adapters call the base."""
+def open_adapter(label: str, folder: Path, base: Checkpoint, called: Collection[str]) -> Adapter:
+    """Read an adapter folder and fit it to the base. `called`: the names by which the user says that it may call the base."""
     config = read_json(folder / CONFIG) or {}
     if config.get("peft_type") != "LORA":
         raise BadInput(f"{label}: {folder}: peft_type is {config.get('peft_type')!r}; only LORA adapters are merged")
@@ -134,7 +151,7 @@ def open_adapter(label: str, folder: Path, base: Checkpoint, called: str) -> Ada
     _check_shapes(label, base, matrices, replaced)
     for name in sorted(matrices.keys() & replaced.keys()):
         _check_frozen(label, base, replaced.pop(name))
-    return Adapter(label, folder, matrices, replaced)
+    return Adapter(label, folder, matrices, replaced, read_tokenizer(folder), read_template(folder))
 
 
 def _low_rank(label: str, module: str, a: Spec, b: Spec, config: Mapping[str, Any], flip: bool) -> LowRank:
@@ -166,6 +183,11 @@ def _check_shapes(label: str, base: Checkpoint, matrices: Mapping[str, LowRank],
     shapes: dict[str, tuple[int, ...]] = {name: (len(one.left), one.right.shape[1]) for name, one in matrices.items()}
     shapes |= {name: spec.shape for name, spec in replaced.items()}
     for name, shape in shapes.items():
+        if name == HEAD and name not in base.tensors and is_tied(base.config):
+            raise BadInput(
+                f"{label}: the adapter changes {name!r}, which the base ties to its embeddings: a change of the one alone has no place "
+                "there. Untie the base (store lm_head.weight, tie_word_embeddings: false) and give that, or train without lm_head."
+            )
         if name not in base.tensors:
             raise BadInput(f"{label}: the adapter changes {name!r}, which the base does not have")
         if base.tensors[name].shape != shape:
@@ -180,15 +202,15 @@ def _check_frozen(label: str, base: Checkpoint, spec: Spec) -> None:
         raise BadInput(f"{label}: the adapter was trained on another {name!r} than the base's")
 
 
-def _check_base(label: str, folder: Path, name: str, base: Checkpoint, called: str) -> None:
+def _check_base(label: str, folder: Path, name: str, base: Checkpoint, called: Collection[str]) -> None:
     """An adapter is a change of one base only: the folder it names must hold the same bytes, or the user vouches for the name."""
-    if called and name == called:
+    if name in called:
         return
     there = next((path for path in (Path(name), folder / name) if name and path.is_dir()), None)
     if there is None:
         raise BadInput(
             f"{label}: its adapter was trained on {name!r}, which is no folder here, so nobody can see whether that is the base. "
-            f"If it is, say so: adapter_base: {name!r}."
+            f"If it is, say so: adapter_base: {name!r} (or adapter_base: {{{label}: {name!r}}} for this one alone)."
         )
     if there.resolve() != base.folder.resolve() and _identity(there) != _identity(base.folder):
         raise BadInput(f"{label}: its adapter was trained on {there}, whose weights are not those of the base {base.folder}")

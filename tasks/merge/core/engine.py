@@ -240,13 +240,15 @@ class _Clock:
 def _copy(plan: Plan, writer: Writer, name: str) -> None:
     """A tensor that is not merged, as the base has it; new rows of a table that is excluded are those of `tensors.Values`."""
     spec = plan.specs[name]
-    if plan.union is not None and is_table(name):
+    if (plan.union is not None and is_table(name)) or spec.dtype != plan.base.tensors[name].dtype:
         for block in plan.tensor(name, MergeParams()).blocks():
-            writer.put(name, block.start, narrow(block.base, spec.dtype))
+            stored = narrow(block.base, spec.dtype)
+            _finite(stored, spec.dtype, name)
+            writer.put(name, block.start, stored)
         return
-    stored = plan.stored(name).flat
+    whole = plan.stored(name).flat
     for start in range(0, spec.numel, BLOCK):
-        writer.put(name, start, stored[start : start + BLOCK])
+        writer.put(name, start, whole[start : start + BLOCK])
 
 
 def _finite(stored: Array, dtype: str, name: str) -> None:

@@ -7,6 +7,7 @@ it lies, block by block, and costs no memory of its own.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import mmap
@@ -68,13 +69,15 @@ class Spec:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder's tensors by name, its config and the part of its tokenizer that decides what an id means."""
+    """A folder's tensors by name, its config, the part of its tokenizer that decides what an id means, and its chat template; the
+    last two are empty where the folder has none."""
 
     label: str
     folder: Path
     tensors: Mapping[str, Spec]
     config: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
+    template: str
 
 
 def open_checkpoint(label: str, folder: Path) -> Checkpoint:
@@ -82,15 +85,17 @@ def open_checkpoint(label: str, folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise BadInput(f"{label}: {folder} is not a folder")
     tensors: dict[str, Spec] = {}
-    for file in _weight_files(label, folder):
+    said, files = _weight_files(label, folder)
+    for file in files:
         for spec in read_header(file):
             if spec.name in tensors:
                 raise BadInput(f"{label}: tensor {spec.name!r} is in {tensors[spec.name].file.name} and in {file.name}")
             tensors[spec.name] = spec
+    _check_index(label, folder, said, tensors)
     config = read_json(folder / "config.json")
     if config is None:
         raise BadInput(f"{label}: {folder} has no config.json: it is not a checkpoint folder")
-    return Checkpoint(label, folder, tensors, config, _tokenizer(folder))
+    return Checkpoint(label, folder, tensors, config, read_tokenizer(folder), read_template(folder))
 
 
 class Mapped:
@@ -135,8 +140,12 @@ def narrow(values: Array, dtype: str) -> Array:
         return values.astype(FLOATS[dtype], copy=False)
 
 
-def _weight_files(label: str, folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
+
+
+def _weight_files(label: str, folder: Path) -> tuple[dict[str, str], list[Path]]:
+    """(tensor -> file as the index says, the files); without an index the first is empty."""
+    index = folder / INDEX
     if index.is_file():
         weight_map = (read_json(index) or {}).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
@@ -145,11 +154,22 @@ def _weight_files(label: str, folder: Path) -> list[Path]:
         for name in files:
             if Path(name).name != name or not (folder / name).is_file():
                 raise BadInput(f"{label}: {index} names the shard {name!r}, which is not in {folder}")
-        return [folder / name for name in files]
+        return {str(name): str(file) for name, file in weight_map.items()}, [folder / name for name in files]
     single = folder / "model.safetensors"
     if not single.is_file():
         raise BadInput(f"{label}: {folder} has no model.safetensors; only safetensors are read, pickles are not")
-    return [single]
+    return {}, [single]
+
+
+def _check_index(label: str, folder: Path, said: Mapping[str, str], tensors: Mapping[str, Spec]) -> None:
+    """An index that names a tensor which is not in its file belongs to other files; whoever loads it makes the missing one up."""
+    lost = [name for name, file in said.items() if name not in tensors or tensors[name].file.name != file]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise BadInput(
+            f"{label}: {folder / INDEX} says that {said[lost[0]]} holds the tensor {lost[0]!r}{more}, which is not there. Index and "
+            "files do not belong together: fetch or save the checkpoint again."
+        )
 
 
 def read_header(file: Path) -> list[Spec]:
@@ -191,11 +211,23 @@ def read_json(file: Path) -> dict[str, Any] | None:
     return value
 
 
-def _tokenizer(folder: Path) -> dict[str, Any]:
-    """What turns text into ids: the tokenizer without padding and truncation, which trainers rewrite; the chat template."""
-    whole = read_json(folder / "tokenizer.json") or {}
-    parts = {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
-    template = folder / "chat_template.jinja"
-    inline = (read_json(folder / "tokenizer_config.json") or {}).get("chat_template", "")
-    parts["chat_template"] = template.read_text(encoding="utf-8") if template.is_file() else inline
-    return parts
+def read_tokenizer(folder: Path) -> dict[str, Any]:
+    """What turns text into ids: tokenizer.json without padding and truncation, which trainers rewrite; without one, digests of the
+    older files. Empty for a folder without a tokenizer."""
+    whole = read_json(folder / "tokenizer.json")
+    if whole is not None:
+        return {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
+    older = [folder / name for name in ("tokenizer.model", "vocab.json", "merges.txt") if (folder / name).is_file()]
+    return {file.name: hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() for file in older}
+
+
+def read_template(folder: Path) -> str:
+    """The chat template, from its own file or from tokenizer_config.json (of several by name, the default); empty without one."""
+    own = folder / "chat_template.jinja"
+    if own.is_file():
+        return own.read_text(encoding="utf-8")
+    inline = (read_json(folder / "tokenizer_config.json") or {}).get("chat_template") or ""
+    if isinstance(inline, list):
+        named = {str(one.get("name")): str(one.get("template") or "") for one in inline if isinstance(one, Mapping)}
+        return named.get("default") or next(iter(named.values()), "")
+    return str(inline)

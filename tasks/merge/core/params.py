@@ -45,8 +45,20 @@ class MergeParams(Params):
     tokenizer: Literal["base", "union"] = Field(
         "base", description="union: added tokens of the experts are taken over by name, with the mean of their embeddings"
     )
-    adapter_base: str = Field("", description="the name by which LoRA adapters call the base, if that is no folder here")
+    settle: dict[str, str] = Field(
+        {},
+        description="from whom (`base` or an expert) what differs is taken: a key of config.json, chat_template, tokenizer or dtype",
+    )
+    adapter_base: str | list[str] | dict[str, str] = Field(
+        "", description="the name by which LoRA adapters call the base, if that is no folder here; several, or one for each expert"
+    )
     max_shard_bytes: int = Field(5_000_000_000, ge=1, description="largest weight file, bytes; a larger tensor stands alone")
+
+    def called(self, label: str) -> set[str]:
+        """Names by which an expert's adapter may call the base."""
+        if isinstance(self.adapter_base, dict):
+            return {self.adapter_base[label]} if label in self.adapter_base else set()
+        return {self.adapter_base} - {""} if isinstance(self.adapter_base, str) else set(self.adapter_base)
 
     def override(self, name: str) -> Override | None:
         """The exception that counts for a tensor."""
@@ -119,8 +131,13 @@ def check_merge(name: str, params: MergeParams) -> None:
             _with(params, index)
 
 
-def check_weights(name: str, params: MergeParams, labels: Sequence[str]) -> None:
-    """Refuse weights of experts that are not there."""
+def check_experts(name: str, params: MergeParams, labels: Sequence[str]) -> None:
+    """Refuse weights of experts that are not there, and what is taken from or said of one that is not."""
+    own = list(params.adapter_base) if isinstance(params.adapter_base, dict) else []
+    for where, named, known in (("settle", list(params.settle.values()), ["base", *labels]), ("adapter_base", own, list(labels))):
+        for label in named:
+            if label not in known:
+                raise BadInput(f"{name}: {where}: no {label!r}.{nearest(label, known)} Allowed: {', '.join(known)}.")
     for given in (params.weights, *(one.weights for one in params.overrides)):
         for label in given:
             if label not in labels:
@@ -129,7 +146,7 @@ def check_weights(name: str, params: MergeParams, labels: Sequence[str]) -> None
 
 def check_labels(name: str, params: MergeParams, labels: Sequence[str], tensors: Sequence[str]) -> None:
     """Refuse weights of experts that are not there, weights that are all 0, and patterns that no tensor matches."""
-    check_weights(name, params, labels)
+    check_experts(name, params, labels)
     places = {tensor: place for tensor, place in layer_positions(tensors).items() if not params.excludes(tensor)}
     if not any(any(params.weights_at(tensor, labels, place)) for tensor, place in places.items()):
         raise BadInput(

@@ -36,11 +36,12 @@ def merge_checkpoints(method: str, inputs: Inputs, params: MergeParams, ctx: Con
         progress=ctx.progress,
     )
     write_report(ctx.out / "report.parquet", report.rows)
-    return figures(report)
+    return figures(report) | ({"notes": plan.agreed.notes} if plan.agreed.notes else {})
 
 
 def figures(report: Report) -> dict[str, Any]:
-    """What a person wants to see of the report: sizes, and per expert how far it moved and how much of that is left."""
+    """What a person wants to see of the report: sizes, and per expert how far it moved and how much of that is left. `notes`, where
+    there are any: what the inputs say differently, and what holds."""
     experts = {}
     for label, norm in report.norms.items():
         rows = [row for row in report.rows if row["model"] == label]

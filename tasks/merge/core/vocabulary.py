@@ -45,7 +45,7 @@ def unite(base: Checkpoint, experts: Sequence[Checkpoint]) -> Union | None:
     """The union, or None when all know the same added tokens by the same ids."""
     known = _added(base)
     size = _size(base)
-    free = 1 + max([*_vocabulary(base), *(int(entry["id"]) for entry in known.values())], default=-1)  # tables may be padded
+    free = 1 + highest_id(base.tokenizer)  # tables may be padded
     ids = {token: int(entry["id"]) for token, entry in known.items()}
     treated = {token: ("the base", {**entry, "id": 0}) for token, entry in known.items()}
     added: list[Mapping[str, Any]] = []
@@ -85,9 +85,14 @@ def _size(checkpoint: Checkpoint) -> int:
     return said
 
 
-def _vocabulary(checkpoint: Checkpoint) -> list[int]:
+def highest_id(tokenizer: Mapping[str, Any]) -> int:
+    """Of a tokenizer's pieces and added tokens; -1 for one without any."""
+    return max([*_ids(tokenizer), *(int(entry["id"]) for entry in tokenizer.get("added_tokens") or [])], default=-1)
+
+
+def _ids(tokenizer: Mapping[str, Any]) -> list[int]:
     """Ids of the tokenizer's model."""
-    pieces = (checkpoint.tokenizer.get("model") or {}).get("vocab") or {}
+    pieces = (tokenizer.get("model") or {}).get("vocab") or {}
     return list(pieces.values()) if isinstance(pieces, dict) else list(range(len(pieces)))
 
 

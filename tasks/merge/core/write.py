@@ -18,9 +18,7 @@ import numpy as np
 from tasks.merge.core.headers import Array, Spec
 from tasks.merge.core.plan import Plan
 
-CARRIED = (
-    "config.json",
-    "generation_config.json",
+OF_TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -29,9 +27,10 @@ CARRIED = (
     "merges.txt",
     "tokenizer.model",
     "chat_template.jinja",
-    "LICENSE",
 )
-"""Files of a transformers checkpoint folder that go with the weights; nothing else of the base's folder is copied."""
+"""Files of a transformers checkpoint folder that turn text into ids: all from one folder, the base's unless that has none."""
+CARRIED = ("config.json", "generation_config.json", *OF_TOKENIZER, "LICENSE")
+"""Files that go with the weights; nothing else of a folder is copied."""
 
 
 FLUSH = 0.5
@@ -91,13 +90,14 @@ class Writer:
 
 
 def _carry(plan: Plan, folder: Path) -> None:
-    """Config, tokenizer and chat template of the base, with what the plan says differently."""
+    """Config, tokenizer and chat template, with what the plan says differently."""
     said = plan.carried()
     for name in CARRIED:
+        source = (plan.agreed.tokenizer if name in OF_TOKENIZER else plan.base.folder) / name
         if name in said:
             (folder / name).write_text(said[name], encoding="utf-8")
-        elif (plan.base.folder / name).is_file():
-            (folder / name).write_bytes((plan.base.folder / name).read_bytes())
+        elif source.is_file():
+            (folder / name).write_bytes(source.read_bytes())
 
 
 def _shards(specs: Sequence[Spec], limit: int) -> list[list[Spec]]:
