@@ -126,10 +126,10 @@ def _passed(status: str, page: Page) -> str:
 
 def _votes(row: Row, page: Page) -> Iterator[str]:
     width = max(len(vote["judge"]) for vote in row["judge_scores"])
-    heads = "  ".join(CRITERIA)
-    yield from page.line("votes", f"{'':<{width}}  {heads}  (mean total {row['avg_score']:.2f} of {len(CRITERIA)})", 4)
+    asked = [name for name in CRITERIA if any(vote[name] is not None for vote in row["judge_scores"])]
+    yield from page.line("votes", f"{'':<{width}}  {'  '.join(asked)}  (mean total {row['avg_score']:.2f} of {len(CRITERIA)})", 4)
     for vote in row["judge_scores"]:
-        marks = "  ".join(f"{vote[name]:>{len(name)}}" for name in CRITERIA)
+        marks = "  ".join(f"{vote[name]:>{len(name)}}" for name in asked)
         yield " " * (4 + NAMES + 1) + f"{clean(vote['judge']):<{width}}  {marks}"
         if vote["reason"]:
             yield from page.line("", vote["reason"], 4 + 2, "dim")

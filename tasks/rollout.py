@@ -104,7 +104,7 @@ def play(
 def _start(world: World, index: int, job: tuple[Problem, int], agent: Agent, human: Client, seed: int) -> _Open:
     problem, trial = job
     played = Trajectory(problem=problem, trial=trial, agent=agent.name, human=human.name, seed=seed)
-    view: list[Message] = [{"role": "system", "content": human_system(problem)}]
+    view: list[Message] = [{"role": "system", "content": human_system(problem, world.setting)}]
     return _Open(str(index), played, world, view, seeds=(seed, problem.problem_id, trial))
 
 
@@ -117,6 +117,7 @@ def _ask_human(table: _Table) -> None:
         Request(
             messages=talk.human,
             seed=seed_of(*talk.seeds, talk.lines, "human"),
+            intent=talk.played.problem.intent,
             max_tokens=HUMAN_TOKENS,
             labels={"role": "human", "problem": talk.played.problem.problem_id},
         )

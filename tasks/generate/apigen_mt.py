@@ -41,6 +41,7 @@ from tasks.generate.core import recombine
 from tasks.generate.core.accepted import Accepted, read_bank, write_bank
 from tasks.generate.core.best_of_n import BestOfN
 from tasks.generate.core.checks import DRAFT
+from tasks.generate.core.committee import CRITERIA
 from tasks.generate.core.prompts import render
 from tasks.generate.core.proving import Commission, Prover, Rules
 from tasks.generate.core.samplers import Tastes, draw
@@ -66,7 +67,12 @@ class Params(base.Params):
     max_reflections: int = Field(3, ge=0, le=10, description="attempts after the first (3 retail, 5 airline; section 4.3)")
     feedback: bool = Field(True, description="tell the author what to mend; false draws anew (the compute-matched control)")
     judges: int = Field(3, ge=1, le=15, description="size of the committee; not reported, odd avoids ties")
-    threshold: float = Field(3.0, ge=0, lt=4, description="the mean total of 4 must be above it; not reported")
+    criteria: tuple[str, ...] = Field(
+        CRITERIA, min_length=1, description=f"what judges are asked for, of {', '.join(CRITERIA)}; app. B has all four"
+    )
+    threshold: float = Field(
+        3.0, ge=0, lt=4, description="the mean total must be above it, counted to 4 also with fewer criteria; not reported"
+    )
     every_criterion: bool = Field(True, description="each criterion must also win its majority vote (app. B, fig. 9)")
     judge_noise: float = Field(0.0, ge=0, le=0.5, description="probability that a vote on a criterion is flipped; a disturbance")
     judge_correlation: float = Field(0.0, ge=0, le=1, description="correlation of the judges' flips")
@@ -86,7 +92,13 @@ class Params(base.Params):
 
 
 def check(params: Params) -> None:
-    """Refuse what makes no sense together."""
+    """Raise BadInput for criteria that no judge knows or that come twice, and for what makes no sense together."""
+    for name in params.criteria:
+        if name not in CRITERIA:
+            known = f"{base.nearest(name, CRITERIA)} Known: {', '.join(CRITERIA)}."
+            raise base.BadInput(f"generate.{SLUG}.criteria: judges know no criterion {name!r}.{known}")
+    if len(set(params.criteria)) < len(params.criteria):
+        raise base.BadInput(f"generate.{SLUG}.criteria: a criterion is named twice in {list(params.criteria)}; name each once.")
     if params.feedback is False and params.max_reflections == 0:
         raise base.BadInput("feedback = false compares redraws with feedback, but max_reflections = 0 allows no second draw.")
 
@@ -206,6 +218,7 @@ def _commission(world: World, number: int, examples: Mapping[str, list[dict[str,
     tools = [{**tool.schema()["function"], "kind": tool.kind} for tool in world.tools.values()]
     prompt = render(
         "generate",
+        setting=world.setting,
         tools=tools,
         policies={rule: world.rules[rule] for rule in material.policies},
         walk=list(material.walk),
@@ -248,7 +261,7 @@ def _playing(world: World, params: Params, ctx: Context) -> Any:
     person, critic, client = (ctx.role(role, world.name) for role in ("human", "human_critic", "agent"))
 
     def work(texts: Sequence[str]) -> dict[str, Any]:
-        human = BestOfN(person, critic, params.user_best_of)
+        human = BestOfN(person, critic, params.user_best_of, setting=world.setting)
         problems = [rows.problem_of(json.loads(text)) for text in texts]
         jobs = [(problem, trial) for problem in problems for trial in range(params.attempts)]
         agent = ClientAgent(client, ctx.prompt, temperature=params.temperature)

@@ -7,7 +7,7 @@ answer's schema; only the human and the oracle are ever given the blueprint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,7 +26,8 @@ class Request:
     """One question to a model.
 
     messages: the whole conversation as this role sees it. tools: JSON schemas it may call. schema: JSON schema of the wanted
-    answer (None for free text). seed: of the sampling noise and of scripted errors. temperature: 0 is greedy.
+    answer (None for free text). seed: of the sampling noise and of scripted errors. temperature: 0 is greedy. intent: the wish as data,
+    from which a scripted human works; it is no part of the messages, and no model is sent it.
     """
 
     messages: Sequence[Message]
@@ -35,6 +36,7 @@ class Request:
     seed: int = 0
     temperature: float = 0.0
     max_tokens: int = 256
+    intent: Mapping[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     """For logs and error messages (problem id, role); a backend must not act on it."""
 

@@ -288,11 +288,11 @@ def _faithfulness(me: Scripted, request: Request) -> int:
     if line == STOP:
         asked = bool(history) and str(history[-1]["line"]).rstrip().endswith("?")
         return 2 if asked and not me.errs(request, "likes_hanging_up") else 10
-    told = description + "\n".join(str(turn["line"]) for turn in history if turn["speaker"] == "desk")
+    told = description + "\n".join(str(turn["line"]) for turn in history if turn["speaker"] == "assistant")
     invented = [detail for detail in _DETAIL.findall(line) if detail not in told]
     if me.errs(request, "misses_wrong_detail"):
         invented = []
-    repeated = any(turn["line"] == line for turn in history if turn["speaker"] == "customer")
+    repeated = any(turn["line"] == line for turn in history if turn["speaker"] == "user")
     return max(0, 10 - 4 * len(invented) - 4 * repeated)
 
 

@@ -58,6 +58,16 @@ class Problem:
         return sum(action.kind == "write" for action in self.actions)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What models are told of a world. about: what it is and who its user is, in the author's words ("" for nothing: models read of a
+    user and of an assistant with tools in any case). policy: its whole text."""
+
+    name: str = ""
+    about: str = ""
+    policy: str = ""
+
+
 class ToolResult(NamedTuple):
     """What a tool answered: `ok` is False when the call was refused (unknown tool, bad arguments, a rule of the API)."""
 

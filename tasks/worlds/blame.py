@@ -3,7 +3,7 @@
 A lost conversation says something about the agent only when everybody else did their part, so training takes no lesson from the
 others (law 6). The checks compare what the human revealed with the blueprint, and need nobody's opinion:
 
-    tool    a tool's own code failed on arguments that somebody had given: the human, a tool, the ground truth
+    tool    a tool's own code failed on arguments none of whose identifiers was made up by the agent
     human   said nothing at all, or hung up before the agent had a turn
     human   gave another value than its description for an argument of the ground truth, and the agent used it in a call
     human   hung up on an agent that had made no mistake yet, and owed it something: the yes to a right change that was put to it
@@ -66,7 +66,8 @@ def _says_nothing(trajectory: Trajectory) -> bool:
 
 
 def _made_up(trajectory: Trajectory, world: World) -> str:
-    """The first value of the last call that neither human nor tool nor ground truth had given, and no schema offers; "" for none."""
+    """The first identifier in the last call that neither human nor tool nor ground truth had given, and no schema offers; "" for none.
+    Words and small numbers an agent may choose itself."""
     if not trajectory.calls:
         return ""
     action = trajectory.calls[-1][0]
@@ -77,9 +78,12 @@ def _made_up(trajectory: Trajectory, world: World) -> str:
         schema = properties.get(name)
         if "enum" not in str(schema) and not (isinstance(schema, dict) and schema.get("default", ...) == value):
             for leaf in leaves(value):
-                if (said := _heard([leaf])) and said not in known:
+                if _IDENTIFIER.search(leaf) and _heard([leaf]) not in known:
                     return leaf
     return ""
+
+
+_IDENTIFIER = re.compile(r"(?=.*\d)\w{3}|@")
 
 
 def _told(trajectory: Trajectory) -> list[str]:

@@ -7,6 +7,7 @@
     tables(size, seed) -> Tables      static; the database, a pure function of both
     @read / @write / @end methods     the tools (tasks.worlds.tools); they return a JSON-able value or raise Refused
     SCRIPTS                           a tasks.worlds.scripting.Scripts, for scripted humans and agents
+    ABOUT                             what it is and who its user is, in a sentence or two for models ("" by default: see `Setting`)
     FAMILIES, WRITE_FAMILIES          families of problems
     context(db, user, others, rng), propose(context, rng, walk, family), tags(draft, context)    static; problems
     LOGS, OPTIONAL                    tables that only record; table -> fields whose null is absence (see tasks.worlds.state)
@@ -28,7 +29,7 @@ from typing import Any
 
 from tasks.context import seed_of
 from tasks.params import BadInput, nearest
-from tasks.worlds import GRADING, SPLITS, Action, Outcome, Problem, ToolResult, Trajectory, calls, grading
+from tasks.worlds import GRADING, SPLITS, Action, Outcome, Problem, Setting, ToolResult, Trajectory, calls, grading
 from tasks.worlds.blame import blame
 from tasks.worlds.folder import pretty, read_json, table_lines
 from tasks.worlds.loading import code_hash, world_class
@@ -78,6 +79,7 @@ class World:
         self.shared = shared
         self.name: str = cls.NAME
         self.policy: str = cls.POLICY
+        self.setting = Setting(self.name, str(getattr(cls, "ABOUT", "")), self.policy)
         self.foreign: Any = getattr(cls, "FOREIGN", None)  # a tasks.worlds.adapters.adapted.Adapter
         self.tools = tools_of(cls)
         self.splits = shared.splits

@@ -1,20 +1,19 @@
 """The scripted human: plays the user of a problem from its intent, by rule, as a pure function of the messages and the seed.
 
-It reads its own system message (persona, instruction, rules, intent as a JSON block) and the agent's replies. It reveals what the
+It works from the intent in its request and reads the agent's replies (a model in its place has the system message). It reveals what the
 moment asks for, says yes to a summary that shows its details and no to one that does not, never says an id that its intent does
 not hold, and gives up on an agent that does not get on. Its words depend on the seed, what it does on the replies alone.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.llm import Message, Request
-from tasks.worlds import Problem
+from tasks.worlds import Problem, Setting
 from tasks.worlds.phrases import CLOSING_QUESTION, DRIP, GREETING, IDENTITY, INSIST, NO, OPEN_QUESTION, THANKS, YES, Phrases, pick
 from tasks.worlds.prompts import render
 from tasks.worlds.said import words
@@ -25,7 +24,6 @@ PATIENCE = 2
 """Unhelpful replies that the human puts up with; at the next one it gives up."""
 MAX_LINES = 14
 """Most lines of one human; ours, a full dialogue of three wishes needs nine."""
-_INTENT = re.compile(r"^```json intent\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -39,21 +37,10 @@ class Scripts:
     visible: frozenset[str]
 
 
-def human_system(problem: Problem) -> str:
-    """The human's system message (prompts/human.jinja, after tau-bench's simulated user): persona, instruction, rules, and the intent,
-    where there is one, as a JSON block (for the scripted human)."""
-    intent = json.loads(json.dumps(problem.intent, sort_keys=True))
-    about = {"world": problem.world, "persona": problem.persona, "instruction": problem.instruction}
-    return render("human", **about, intent=intent, stop=STOP)
-
-
-def intent_of(messages: Sequence[Message]) -> dict[str, Any]:
-    """The intent in a human's system message; {} when there is none."""
-    for message in messages:
-        if message["role"] == "system" and (found := _INTENT.search(message["content"])):
-            intent = json.loads(found[1])
-            return intent if isinstance(intent, dict) else {}
-    return {}
+def human_system(problem: Problem, setting: Setting) -> str:
+    """The human's system message (prompts/human.jinja, after tau-bench's simulated user): what a person would be told, that is
+    persona, instruction and rules; nothing of the intent, the ground truth or the outputs."""
+    return render("human", setting=setting, persona=problem.persona, instruction=problem.instruction, stop=STOP)
 
 
 def merged(intents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -143,7 +130,7 @@ def human(phrases: Phrases) -> Callable[[Request], Message]:
 
 
 def _line(phrases: Phrases, request: Request) -> str:
-    intent = intent_of(request.messages)
+    intent = request.intent
     if not intent.get("requests"):
         return STOP  # a problem without an intent gives the script nothing to say
     mind = _Mind(intent, phrases, request.seed)

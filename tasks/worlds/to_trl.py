@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Literal, Union
 
@@ -152,9 +152,10 @@ def _until_the_end(played: _Played, messages: Sequence[Message]) -> list[Message
 def _opening(world: World, problem: Problem, seed: int) -> str:
     if world.scripts is None:
         return problem.instruction
-    whole = replace(problem, intent={**problem.intent, "style": "full", "together": True})
-    system: Message = {"role": "system", "content": human_system(whole)}
-    line = world.scripts.human(Request([system], seed=seed_of(seed, problem.problem_id, 0, 0, "human"), max_tokens=HUMAN_TOKENS))
+    intent = {**problem.intent, "style": "full", "together": True}
+    system: Message = {"role": "system", "content": human_system(problem, world.setting)}
+    noise = seed_of(seed, problem.problem_id, 0, 0, "human")
+    line = world.scripts.human(Request([system], seed=noise, max_tokens=HUMAN_TOKENS, intent=intent))
     text = str(line["content"]).strip()
     return problem.instruction if STOP in text else text
 

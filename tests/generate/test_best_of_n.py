@@ -66,8 +66,8 @@ def test_candidates_are_scored_with_the_history() -> None:
     critic = _Marks({"a": _score(1), "b": _score(2)})
     BestOfN(_Lines(["a", "b"]), critic, 2).complete([Request(DESK_ASKS)])
     assert blocks(critic.asked[0].messages, "history")[-1] == [
-        {"speaker": "customer", "line": "Hello."},
-        {"speaker": "desk", "line": "What is your zip?"},
+        {"speaker": "user", "line": "Hello."},
+        {"speaker": "assistant", "line": "What is your zip?"},
     ]
     assert blocks(critic.asked[0].messages, "description")[-1] == "You are Ann Lee, zip 12345."
 

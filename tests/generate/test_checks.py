@@ -14,7 +14,7 @@ from jinja2.exceptions import SecurityError
 from tasks.generate.core import prompts
 from tasks.generate.core.checks import check, undone
 from tasks.generate.core.gate import gate
-from tasks.worlds import Action
+from tasks.worlds import Action, Setting
 from tasks.worlds.prompts import Prompts
 from tasks.worlds.runtime import World
 
@@ -100,7 +100,7 @@ def test_the_gate_refuses_what_nobody_or_anybody_passes(world: World, case: Any)
 
 def test_prompts_are_strict_and_sandboxed(tmp_path: Any) -> None:
     with pytest.raises(UndefinedError, match="failures"):
-        prompts.render("feedback", task={})
+        prompts.render("feedback", setting=Setting(), task={})
     (tmp_path / "evil.jinja").write_text("{{ task.__class__.__mro__ }}")
     with pytest.raises(SecurityError):
         Prompts(tmp_path)("evil", task={})
@@ -108,7 +108,7 @@ def test_prompts_are_strict_and_sandboxed(tmp_path: Any) -> None:
 
 
 def test_a_value_is_never_a_template() -> None:
-    text = prompts.render("feedback", task={"instruction": "{{ 7 * 7 }}"}, failures=["{% raise %}"])
+    text = prompts.render("feedback", setting=Setting(), task={"instruction": "{{ 7 * 7 }}"}, failures=["{% raise %}"])
     assert "{{ 7 * 7 }}" in text and "49" not in text
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import pytest
 
+from tasks.generate import apigen_mt
 from tasks.generate.core.committee import CRITERIA, Verdict, ask, count, flips
 from tasks.llm import Message, Request
+from tasks.params import BadInput
+from tasks.worlds import Setting
 
 
 def _answer(*lost: str) -> tuple[dict[str, Any], str]:
@@ -84,7 +88,10 @@ class _Echo:
 
 
 def test_questions_are_asked_in_one_batch_and_answers_go_to_their_question() -> None:
-    questions = [{"task": {"instruction": text}, "trace": [], "diff": "", "policies": {}} for text in ("good", "bad", "good")]
+    questions = [
+        {"task": {"instruction": text}, "trace": [], "diff": "", "policies": {}, "setting": Setting()}
+        for text in ("good", "bad", "good")
+    ]
     verdicts: list[Verdict] = ask([_Echo()], questions, [1, 2, 3], judges=3, eta=0.0, rho=0.0)
     assert [verdict.average for verdict in verdicts] == [4.0, 3.0, 4.0]
 
@@ -92,7 +99,47 @@ def test_questions_are_asked_in_one_batch_and_answers_go_to_their_question() -> 
 def test_several_models_judge_in_turn() -> None:
     """Five judges of two models: the first model is judges 1, 3 and 5; each is asked once, and the votes name who gave them."""
     one, other = _Echo("one"), _Echo("other")
-    questions = [{"task": {"instruction": text}, "trace": [], "diff": "", "policies": {}} for text in ("good", "bad")]
+    questions = [
+        {"task": {"instruction": text}, "trace": [], "diff": "", "policies": {}, "setting": Setting()} for text in ("good", "bad")
+    ]
     verdicts = ask([one, other], questions, [1, 2], judges=5, eta=0.0, rho=0.0)
     assert [vote["judge"] for vote in verdicts[0].votes] == ["one#1", "other#2", "one#3", "other#4", "one#5"]
     assert (one.batches, other.batches) == ([6], [4]) and [verdict.average for verdict in verdicts] == [4.0, 3.0]
+
+
+def test_a_criterion_can_be_dropped() -> None:
+    """Form, prompt and score know three criteria: a task that lacks creativity alone is then worth all four points, and noise on what is
+    left is as it was. The mean total still counts to 4, so that a threshold means the same."""
+    three = CRITERIA[:3]
+    question = {"task": {"instruction": "x"}, "trace": [], "diff": "", "policies": {}, "setting": Setting()}
+    asked: list[Request] = []
+
+    class Strict(_Echo):
+        def complete(self, requests: Sequence[Request]) -> list[Message]:
+            asked.extend(requests)
+            kept = [{name: _answer("creativity")[0][name] for name in request.schema["required"]} for request in requests]  # type: ignore[index]
+            return [{"content": json.dumps(answer)} for answer in kept]
+
+    (full,) = ask([Strict()], [question], [1], judges=3, eta=0.0, rho=0.0)
+    (fewer,) = ask([Strict()], [question], [1], judges=3, eta=0.0, rho=0.0, criteria=three)
+    assert (full.average, full.accepts(3.0, True)) == (3.0, False) and (fewer.average, fewer.accepts(3.0, True)) == (4.0, True)
+    assert fewer.majority == dict.fromkeys(three, 1) and not fewer.reasons
+    assert [vote["creativity"] for vote in fewer.votes] == [None] * 3, "nobody was asked"
+    before, after = (request.messages[0]["content"] for request in (asked[0], asked[3]))
+    assert before.count("creativity") == 2 and "creativity" not in after and "satisfaction" in after
+    assert asked[3].schema and asked[3].schema["required"] == list(three) and "creativity" not in asked[3].schema["properties"]
+    lost = count([_answer("correctness"), _answer(), _answer()], QUIET, JUDGES, three)
+    assert lost.average == pytest.approx(4 * 8 / 9)
+    assert flips(Random(3), 3, 0.5, 0.5, three) != flips(Random(4), 3, 0.5, 0.5, three)
+
+
+@pytest.mark.parametrize(
+    ("criteria", "message"),
+    [
+        (("correctness", "creativty"), "no criterion 'creativty'. Did you mean 'creativity'?"),
+        (("correctness", "correctness"), "named twice"),
+    ],
+)
+def test_unknown_criteria_are_refused(criteria: tuple[str, ...], message: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)):
+        apigen_mt.check(apigen_mt.Params(criteria=criteria))

@@ -15,10 +15,12 @@ import pytest
 
 from tasks.generate.core import best_of_n, committee, proving, recombine
 from tasks.generate.core.checks import DRAFT
+from tasks.generate.core.prompts import render
 from tasks.llm import Request, scripted
 from tasks.llm.answers import read_json
 from tasks.llm.scripted import blocks
 from tasks.prompts import system_message
+from tasks.worlds import Setting
 from tests.generate.conftest import ERRORS, Make
 from tests.generate.test_apigen_mt import IDS, Spy
 
@@ -155,3 +157,43 @@ def test_prompts_are_files_of_the_stages_key() -> None:
     }  # fmt: skip
     for path in _files():
         assert any(path.is_relative_to(ROOT / one) for one in listed), path
+
+
+NOT_OF_EVERY_WORLD = re.compile(r"customer|service|support|desk|\bshop|passenger|client", re.IGNORECASE)
+"""What a world may be, and no prompt may presume."""
+
+
+def test_every_prompt_holds_the_policys_whole_text_but_the_humans(asked: dict[str, list[Request]], world: Any) -> None:
+    told = f"<policy>\n{world.policy.strip()}\n</policy>"
+    for role in ("generator", "judge", "feedback", "human_critic"):
+        for request in asked[role]:
+            text = "\n".join(str(message["content"]) for message in request.messages)
+            assert told in text and world.setting.about in text, role
+    for request in asked["human"]:
+        text = str(request.messages[0]["content"])
+        assert world.setting.about in text and "policy" not in text and not any(rule in text for rule in world.rules.values())
+
+
+def test_a_policy_in_prose_reaches_the_generator_and_the_judge() -> None:
+    """Without numbered rules there is nothing to name, and the text is told all the same; without a text nothing is promised."""
+    told = Setting("kiosk", "", "Never cancel what was sent.\nBe brief.")
+    for setting, holds in ((told, True), (Setting("kiosk"), False)):
+        given: dict[str, Any] = {"setting": setting, "policies": {}}
+        texts = [
+            render("generate", tools=[], walk=[], family="x", data={}, persona="p", examples=[], **given),
+            render("judge", number=1, criteria=committee.CRITERIA, task={}, trace=[], diff="", **given),
+            render("human_critic", setting=setting, stop="x", description="d", history=[], candidate="c"),
+        ]
+        assert all(("Never cancel what was sent.\nBe brief." in text) is holds for text in texts)
+        assert all(("<policy>" in text) is holds for text in texts)
+
+
+def test_no_prompt_presumes_what_a_world_is() -> None:
+    """Neither the files of the prompts nor the texts of critics, meta-critic and aggregator; the world says it in ABOUT."""
+    from tasks.critique.core import prompts as critique
+    from tasks.worlds import prompts as worlds
+
+    texts = {path.name: path.read_text() for path in (*_files(), *Path(worlds.__file__).parent.glob("*.jinja"))}
+    texts |= {name: str(value) for name, value in vars(critique).items() if name.isupper() and isinstance(value, str | dict)}
+    assert len(texts) >= 15
+    assert not {name: found[0] for name, text in texts.items() if (found := NOT_OF_EVERY_WORLD.search(text))}

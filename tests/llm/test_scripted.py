@@ -16,6 +16,7 @@ from tasks.llm.planted import PLANTS, REVEALED_BY, other_digits, shape
 from tasks.params import BadInput
 from tasks.rollout import STOP
 from tasks.settings import ROLES
+from tasks.worlds import Setting
 from tasks.worlds.loading import world_class
 from tasks.worlds.runtime import World
 from tasks.worlds.scripting import human_system
@@ -29,7 +30,18 @@ def world() -> World:
 
 def _prompt(world: World, seed: int = 1, family: str = "two_writes", **extra: Any) -> Request:
     data = world.context(Random(seed), "train")
-    text = render("generate", tools=[], policies={}, walk=[], family=family, data=data, persona=data["persona"], examples=[], **extra)
+    text = render(
+        "generate",
+        setting=Setting(),
+        tools=[],
+        policies={},
+        walk=[],
+        family=family,
+        data=data,
+        persona=data["persona"],
+        examples=[],
+        **extra,
+    )
     return Request([{"role": "user", "content": text}], seed=seed)
 
 
@@ -121,7 +133,16 @@ class TestJudge:
             for action, result in zip(problem.actions, replay.results, strict=True)
         ]
         task = {key: draft[key] for key in ("instruction", "intent", "actions", "outputs", "required", "family")}
-        text = render("judge", number=1, task={**task, "persona": data["persona"]}, trace=trace, diff=replay.diff, policies={})
+        text = render(
+            "judge",
+            number=1,
+            criteria=CRITERIA,
+            setting=Setting(),
+            task={**task, "persona": data["persona"]},
+            trace=trace,
+            diff=replay.diff,
+            policies={},
+        )
         answer = json.loads(
             scripted.client("judge", world, errors, 0).complete([Request([{"role": "user", "content": text}])])[0]["content"]
         )
@@ -151,7 +172,9 @@ class TestJudge:
 class TestHuman:
     def _requests(self, world: World) -> list[Request]:
         problems = world.problems("train", 40, 1)
-        return [Request([{"role": "system", "content": human_system(problem)}], seed=place) for place, problem in enumerate(problems)]
+        systems = [{"role": "system", "content": human_system(problem, world.setting)} for problem in problems]
+        pairs = zip(systems, problems, strict=True)
+        return [Request([system], seed=place, intent=problem.intent) for place, (system, problem) in enumerate(pairs)]
 
     def test_without_errors_it_is_the_worlds_human(self, world: World) -> None:
         for request in self._requests(world):
@@ -174,13 +197,15 @@ class TestHuman:
 
 class TestHumanCritic:
     def _score(self, line: str, history: Any = (), **errors: float) -> int:
-        text = render("human_critic", stop=STOP, description="You are Ann, zip 12345.", history=list(history), candidate=line)
+        text = render(
+            "human_critic", setting=Setting(), stop=STOP, description="You are Ann, zip 12345.", history=list(history), candidate=line
+        )
         answer = scripted.client("human_critic", None, errors, 0).complete([Request([{"role": "user", "content": text}])])[0]
         return int(json.loads(answer["content"])["score"])
 
     def test_scores_by_hand(self) -> None:
         """10, less 4 for a zip that nobody gave, less 4 for a line said before; a stop on a question is worth 2, else 10."""
-        asked = [{"speaker": "customer", "line": "Hello."}, {"speaker": "desk", "line": "Order W77? What is your zip?"}]
+        asked = [{"speaker": "user", "line": "Hello."}, {"speaker": "assistant", "line": "Order W77? What is your zip?"}]
         assert self._score("My zip is 12345.") == 10 and self._score("My zip is 54321.") == 6
         assert self._score("Yes, W77.") == 6 and self._score("Yes, W77.", asked) == 10
         assert self._score("Hello.", asked) == 6
@@ -189,7 +214,7 @@ class TestHumanCritic:
 
 
 def test_feedback_merges_reasons_or_is_vague() -> None:
-    text = render("feedback", task={}, failures=["policy R1: no", "policy R1: no", "execution: x"])
+    text = render("feedback", setting=Setting(), task={}, failures=["policy R1: no", "policy R1: no", "execution: x"])
     request = Request([{"role": "user", "content": text}])
     plan = json.loads(scripted.client("feedback", None, {}, 0).complete([request])[0]["content"])["summary"]
     assert plan == "Mend this: policy R1: no; execution: x"

@@ -183,8 +183,9 @@ WANT = "user: Send order W17 to 5 Bay Drive."
         ((WHO, LOOK, "agent: "), "human_error", "agent", "said nothing"),
         ((WHO, LOOK, "agent: What can I do for you?"), "hand_over", "agent", "hand_over"),
         # what the agent makes up breaks a tool; what the human gave does
-        ((WHO, Action("find_user", {"name": "Ann Lee", "zip": "0"})), "tool_error", "agent", "'0'"),
+        ((WHO, Action("find_user", {"name": "Ann Lee", "zip": "99999"})), "tool_error", "agent", "'99999'"),
         ((WHO, Action("get_order", {"order_id": "W17"})), "tool_error", "tool", "get_order"),
+        ((WHO, Action("search", {"query": "a zip near Berlin", "most": 10})), "tool_error", "tool", "search"),
         # the human was asked for what it was never told
         ((WHO, "agent: Your phone?", "user: 555.", Action("call", {"phone": "555"}), "agent: Hm."), "user_stop", "agent", "without"),
         # the human only repeats what the agent brought up

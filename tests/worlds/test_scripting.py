@@ -18,7 +18,7 @@ from tasks.params import BadInput
 from tasks.worlds import Problem
 from tasks.worlds.desk import ASK_NAME, CLOSING, HELP, QUESTION
 from tasks.worlds.phrases import IDENTITY, agrees, identity
-from tasks.worlds.scripting import MAX_LINES, STOP, human_system, intent_of, merged
+from tasks.worlds.scripting import MAX_LINES, STOP, human_system, merged
 from tests.worlds.players import NAMES, problems, talk, world
 
 CANCEL = {"kind": "cancel", "slots": {"order_id": "W4821", "reason": "no_longer_needed"}, "check": ["W4821"]}
@@ -32,10 +32,10 @@ def task(*requests: dict[str, Any], **more: Any) -> Problem:
 
 def says(problem: Problem, *replies: str, seed: int = 0) -> str:
     """The human's line after these replies of the agent."""
-    messages = [{"role": "system", "content": human_system(problem)}]
+    messages = [{"role": "system", "content": human_system(problem, world("retail").setting)}]
     for reply in replies:
         messages += [{"role": "assistant", "content": "(own line)"}, {"role": "user", "content": reply}]
-    return str(world("retail").scripts.human(Request(messages=messages, seed=seed))["content"])
+    return str(world("retail").scripts.human(Request(messages=messages, seed=seed, intent=problem.intent))["content"])
 
 
 def acts(*messages: dict[str, Any], **errors: float) -> dict[str, Any]:
@@ -89,7 +89,6 @@ def test_a_real_models_wording_is_understood() -> None:
 
 def test_a_problem_without_intent_says_nothing() -> None:
     assert says(Problem("p", "retail", "train", "", (), "", "Do it.", {}, ())) == STOP
-    assert intent_of([{"role": "user", "content": "x"}]) == {}
 
 
 def test_merged_intents_keep_the_order_of_wishes() -> None:

@@ -54,6 +54,7 @@ class Library:
     """See tasks/worlds/runtime.py for what each name is for."""
 
     NAME = "library"
+    ABOUT = "The assistant is the desk of a lending library; its user is a member."
     POLICY = Path(__file__).with_name("policy.md").read_text(encoding="utf-8")
     FAMILIES = problems.FAMILIES
     WRITE_FAMILIES = problems.WRITE_FAMILIES

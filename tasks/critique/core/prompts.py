@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.critique.core.units import Unit
@@ -18,31 +18,35 @@ if TYPE_CHECKING:
     from tasks.worlds.runtime import World
 
 CONDUCT = {
-    "procedure": "Identify the customer and get an explicit yes before changing anything, where the policy asks for it.",
-    "completeness": "Do everything the customer asked for, and do not stop or hand over while something can still be done.",
-    "grounding": "Say and use only numbers and ids that the customer or a tool gave.",
+    "procedure": "Identify the user and get an explicit yes before changing anything, where the policy asks for it.",
+    "completeness": "Do everything the user asked for, and do not stop or hand over while something can still be done.",
+    "grounding": "Say and use only numbers and ids that the user or a tool gave.",
     "economy": "Make no call that brings nothing new.",
     "recovery": "When a tool refuses, deal with the refusal; never announce what did not happen.",
 }
 """Criteria that hold in every world (ours), beside the policy's own rules."""
 
+KEPT = "Keep the policy's text."
+"""The criterion of a policy that has no rules by name."""
+
 PERSONAS = {
     "guard": "identification, permission and confirmation",
     "auditor": "numbers, ids and what the tools really answered",
-    "advocate": "whether the customer got everything that was asked for",
+    "advocate": "whether the user got everything that was asked for",
     "controller": "economy: needless calls, needless refusals and hand-overs",
 }
 """Critics by name, each with what it looks at above all (ours, in place of the paper's four different models)."""
 
 CRITIC = (
-    "You review how an agent served a customer, message by message and as a whole.\n"
+    "You review how an assistant with tools dealt with its user, message by message and as a whole. The case says in which\n"
+    "world that was, and which policy the assistant has to keep.\n"
     "Reviewer: {name}. Look above all at {focus}; report any other flaw you see too.\n"
     'Answer with JSON alone: {{"units": [...]}}, one unit per flaw with location (number of the message), criterion (a key '
     "of the criteria), severity (1 cosmetic to 4 harm done), quote (from the message), description (of the flaw) and "
     'suggestion (what to do instead). {{"units": []}} is the right answer when nothing is wrong.'
 )
 META_CRITIC = (
-    "You judge ONE remark about how an agent served a customer. Classes: 1 correct and useful, 2 correct but minor, 3 "
+    "You judge ONE remark about how an assistant with tools dealt with its user. Classes: 1 correct and useful, 2 correct but minor, 3 "
     "correct at the wrong message, 4 correct with the wrong severity or criterion, 5 right flaw with a wrong suggestion, "
     "6 flaw not present, 7 duplicate, vague or off-topic. The remarks under Context are by others, in random order, and may "
     "be wrong.\n"
@@ -50,7 +54,7 @@ META_CRITIC = (
     "suggestion for classes 3 to 5."
 )
 AGGREGATOR = (
-    "You merge judged remarks about how an agent served a customer into one critique: keep the best of each, merge "
+    "You merge judged remarks about how an assistant with tools dealt with its user into one critique: keep the best of each, merge "
     "duplicates, apply corrections, drop what is wrong (classes 6 and 7).\n"
     'Answer with JSON alone: {"units": [...]}, each with location, criterion, severity, quote, description, suggestion and '
     "source_ids (ids of the remarks it was made from)."
@@ -74,9 +78,13 @@ class Case:
 
 
 def frame(world: World) -> dict[str, Any]:
-    """What is the same in all cases of a world: criteria in two tiers, and each tool's kind."""
+    """What is the same in all cases of a world: what it is, with its policy's text, criteria in two tiers, and each tool's kind.
+
+    A policy without numbered rules is one criterion."""
+    rules = dict(world.rules) or ({"policy": KEPT} if world.policy.strip() else {})
     return {
-        "criteria": {"policy": dict(world.rules), "conduct": CONDUCT},
+        "world": asdict(world.setting),
+        "criteria": {"policy": rules, "conduct": CONDUCT},
         "tools": {name: tool.kind for name, tool in world.tools.items()},
     }
 

@@ -15,6 +15,7 @@ from tasks.generate.core.prompts import render
 from tasks.llm import Client, Message, Request
 from tasks.llm.answers import read_json
 from tasks.rollout import STOP
+from tasks.worlds import Setting
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -30,13 +31,15 @@ class BestOfN:
     """A human that says the best of `n` draws of `human` by `critic`; a Client itself. n = 1 asks no critic.
 
     temperature: of the draws (1.0, ours: draws at 0 would be N times the same line of a model). name, revision: of both players,
-    since both shape the line. unreadable: answers of the critic so far that held no score.
+    since both shape the line. setting: what the critic is told of the world. unreadable: answers of the critic so far that held
+    no score.
     """
 
     human: Client
     critic: Client
     n: int
     temperature: float = 1.0
+    setting: Setting = field(default_factory=Setting)
     unreadable: int = 0
     name: str = field(init=False)
     revision: str = field(init=False)
@@ -55,7 +58,7 @@ class BestOfN:
         groups = [_whole(drawn[start : start + self.n]) for start in range(0, len(drawn), self.n)]
         lines = [_different(group) for group in groups]
         choices = [pair for pair in zip(requests, lines, strict=True) if len(pair[1]) > 1]
-        asked = [_question(request, line) for request, group in choices for line in group]
+        asked = [_question(request, line, self.setting) for request, group in choices for line in group]
         scores = iter(self.critic.complete(asked))
         best = []
         for group, drawn_ones in zip(lines, groups, strict=True):
@@ -85,11 +88,11 @@ def _different(group: Sequence[Message]) -> list[str]:
     return [line for line in lines if line] or lines
 
 
-def _question(request: Request, line: str) -> Request:
+def _question(request: Request, line: str, setting: Setting) -> Request:
     """Ask the critic about one line. It reads what the human reads: the description, and the talk from the human's side."""
     system, *talk = request.messages
-    history = [{"speaker": "customer" if turn["role"] == "assistant" else "desk", "line": turn["content"]} for turn in talk]
-    text = render("human_critic", stop=STOP, description=system["content"], history=history, candidate=line)
+    history = [{"speaker": "user" if turn["role"] == "assistant" else "assistant", "line": turn["content"]} for turn in talk]
+    text = render("human_critic", setting=setting, stop=STOP, description=system["content"], history=history, candidate=line)
     return Request(
         messages=[{"role": "user", "content": text}],
         schema=SCHEMA,

@@ -57,6 +57,7 @@ class Rules:
     judges: int
     threshold: float
     every_criterion: bool
+    criteria: tuple[str, ...]
     judge_noise: float
     judge_correlation: float
 
@@ -140,7 +141,8 @@ class Prover:
         rules = self.rules
         questions = [self._question(work) for work in left]
         seeds = [seed_of(work.commission.seed, "judge", attempt) for work in left]
-        verdicts = committee.ask(self.judges, questions, seeds, rules.judges, rules.judge_noise, rules.judge_correlation)
+        noise = (rules.judge_noise, rules.judge_correlation)
+        verdicts = committee.ask(self.judges, questions, seeds, rules.judges, *noise, rules.criteria)
         for work, verdict in zip(left, verdicts, strict=True):
             work.verdict = verdict
             if not verdict.accepts(rules.threshold, rules.every_criterion):
@@ -156,8 +158,8 @@ class Prover:
         problem = work.checked.problem
         assert problem is not None  # stage 1 held
         row.update(family=problem.family, persona=problem.persona, required=_calls(problem.required))
-        rules = {name: self.world.rules[name] for name in self.world.rules}
-        return {"task": row, "trace": list(work.checked.trace), "diff": work.checked.diff, "policies": rules}
+        told = {"setting": self.world.setting, "policies": dict(self.world.rules)}
+        return {"task": row, "trace": list(work.checked.trace), "diff": work.checked.diff, **told}
 
     def _plan(self, left: Sequence[_Open]) -> None:
         """Turn the reasons for the last refusal into a plan and tell the author; or, without feedback, start afresh."""
@@ -167,7 +169,7 @@ class Prover:
             return
         requests = [
             Request(
-                messages=[{"role": "user", "content": render("feedback", task=dict(work.draft), failures=list(work.failures))}],
+                messages=[{"role": "user", "content": self._told(work)}],
                 schema=PLAN,
                 seed=seed_of(work.commission.seed, "feedback", len(work.rows)),
                 max_tokens=512,
@@ -181,6 +183,9 @@ class Prover:
             work.rows[-1]["feedback"] = plan
             work.rows[-1]["unreadable"]["plans"] = int(bool(error))
             work.talk = [*work.talk, {"role": "user", "content": render("revise", feedback=plan)}]
+
+    def _told(self, work: _Open) -> str:
+        return render("feedback", setting=self.world.setting, task=dict(work.draft), failures=list(work.failures))
 
     def _row(self, work: _Open, attempt: int) -> dict[str, Any]:
         """The attempt as a row of BLUEPRINT, with a few counters that the method takes off again."""

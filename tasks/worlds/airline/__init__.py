@@ -17,6 +17,7 @@ class Airline(Tools):
     """See `tasks.worlds.runtime` for what each name is for."""
 
     NAME = "airline"
+    ABOUT = "The assistant is the desk of an airline; its user is a passenger."
     POLICY = Path(__file__).with_name("policy.md").read_text(encoding="utf-8")
     FAMILIES = problems.FAMILIES
     WRITE_FAMILIES = problems.WRITE_FAMILIES

@@ -17,6 +17,7 @@ class Retail(Tools):
     """See `tasks.worlds.runtime` for what each name is for."""
 
     NAME = "retail"
+    ABOUT = "The assistant is the desk of an online shop; its user is a customer of the shop."
     POLICY = Path(__file__).with_name("policy.md").read_text(encoding="utf-8")
     FAMILIES = problems.FAMILIES
     WRITE_FAMILIES = problems.WRITE_FAMILIES
