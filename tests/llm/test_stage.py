@@ -14,17 +14,17 @@ from flows.estimate import PROBLEMS, Estimate, estimate
 from flows.estimate import lines as estimated
 from infra.stub import Stub
 from tasks import STAGES
-from tasks.context import Context
+from tasks.context import Context, Losses
 from tasks.critique import Inputs as CritiqueInputs
 from tasks.critique import multicritique
 from tasks.evaluate import pass_k
 from tasks.generate import Inputs, apigen_mt
-from tasks.llm import roles
+from tasks.llm import NearlyAllLost, roles
 from tasks.llm.endpoint import Dialect, EndpointClient, Prices, Setting, stats
 from tasks.llm.endpoint.cache import Cache
 from tasks.params import BadInput
 from tasks.rl import grpo
-from tasks.rows import CRITIQUE, read_rows
+from tasks.rows import CRITIQUE, TRAJECTORY, read_rows
 from tasks.settings import Settings
 from tasks.worlds.loading import world_class
 from tasks.worlds.runtime import World
@@ -80,6 +80,51 @@ def test_thirty_percent_faults_leave_the_same_bytes(worlds: Path, stub: Stub, tm
     assert generated(worlds, tmp_path / "faulty", stub.url) == clean
     served = stub.counts()["served"]
     assert sum(served.get(name, 0) for name in FAULTS) > 20, served
+
+
+def played(worlds: Path, out: Path, url: str, losses: Losses) -> dict[str, Any]:
+    """The figures of a small run whose agent answers from the server; scripts play the rest."""
+    out.mkdir()
+    known = roles.maker({}, worlds, 0)
+    agent = EndpointClient(
+        "agent", url, Dialect("m"), pace=QUICK, setting=Setting(out.parent / "calls", out.name, out.name, {}, losses)
+    )
+    ctx = Context(0, out, out.parent, role=lambda name, world="": agent if name == "agent" else known(name, world), losses=losses)
+    params = apigen_mt.Params(problems=12, round_size=6, user_best_of=1, attempts=3, recombine=0, max_steps=6)
+    return apigen_mt.run(Inputs(worlds), params, ctx)
+
+
+ODDITIES = {"context": 0.03, "filter_400": 0.03, "half": 0.1, "two_calls": 0.1, "no_arguments": 0.1, "empty": 0.03, "cut": 0.03}
+
+
+def test_odd_answers_of_an_agent_lose_their_conversations_alone(worlds: Path, stub: Stub, tmp_path: Path) -> None:
+    """The stage ends; each lost conversation is counted by its reason; the files are there, and once more the same from what is kept."""
+    stub.turn(faults=ODDITIES)
+    figures = played(worlds, tmp_path / "one", stub.url, Losses(share=1.0))
+    stops = figures["stops"]
+    assert {"context_length", "content_filter"} < stops.keys() and sum(stops.values()) == figures["conversations"]["played"]
+    talks = list(read_rows(tmp_path / "one" / "trajectories.parquet", TRAJECTORY))
+    called = [call for talk in talks for message in talk["messages"] for call in message["tool_calls"]]
+    assert any("\ufffd" in call["name"] for call in called) and any("unreadable" in call["arguments_json"] for call in called)
+    odd = stats("one")["agent"]["odd"]
+    assert odd["context_length"] == stops["context_length"] and odd["bad_call"] > 0
+    assert played(worlds, tmp_path / "two", stub.url, Losses(share=1.0)) == figures
+    assert (tmp_path / "one" / "trajectories.parquet").read_bytes() == (tmp_path / "two" / "trajectories.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("cut", "cut: .*roles.agent.max_tokens"), ("as_text", "calls_as_text: .*--tool-call-parser")]
+)
+def test_a_stage_that_loses_all_for_one_reason_stops_with_it(worlds: Path, stub: Stub, tmp_path: Path, fault: str, said: str) -> None:
+    stub.turn(faults={fault: 1.0})
+    with pytest.raises(NearlyAllLost, match=said):
+        played(worlds, tmp_path / "one", stub.url, Losses(least=5))
+
+
+def test_a_stage_that_wins_nothing_stops(worlds: Path, stub: Stub, tmp_path: Path) -> None:
+    """Every call is fine, and of no use: that is told with whose failure it was."""
+    with pytest.raises(NearlyAllLost, match=r"conversations \(lost by: agent \d+.*none_won: not one conversation was won"):
+        played(worlds, tmp_path / "one", stub.url, Losses(share=0.99, least=5))
 
 
 def test_a_spent_budget_leaves_a_dataset_and_the_next_run_pays_for_the_rest(worlds: Path, stub: Stub, tmp_path: Path) -> None:
