@@ -261,6 +261,16 @@ def test_another_port_time_out_or_price_pays_nothing(make: Make, stub: Stub, tmp
         assert role.complete(questions(5)) == mine and moved.counts()["paid"] == 0
 
 
+def test_what_was_asked_before_the_server_said_who_it_is_is_found_if_it_was_the_same(make: Make, stub: Stub) -> None:
+    """The stub answers as some-model: what was paid without a report counts for that model, and for no other."""
+    make().complete(questions(3))
+    make(reported='{"answered":"some-model","root":"/a"}').complete(questions(3))
+    assert stub.counts()["paid"] == 3
+    make().complete(questions(3, start=10))
+    make(reported='{"answered":"another"}').complete(questions(3, start=10))
+    assert stub.counts()["paid"] == 9
+
+
 def test_one_answer_is_forgotten_by_the_id_that_a_message_names(make: Make, stub: Stub, tmp_path: Path) -> None:
     """The server fills in the schema it is sent, so an answer to one never fits another: the message says which kept answer that was."""
     state, asked = (

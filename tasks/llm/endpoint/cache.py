@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,12 +123,18 @@ class Cache:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def find(self, key: bytes, first_key: Callable[[], bytes]) -> dict[str, Any] | None:
-        """The answer kept under a key, or under the name that the first version gave it; then it is renamed."""
+    def find(self, key: bytes, others: Callable[[], Iterable[bytes]], answered: str = "") -> dict[str, Any] | None:
+        """The answer kept under a key; or under one of its other names, from which it is renamed. Those say less of who was asked:
+        such an answer counts only if the model that gave it had the name that the server reports now (`answered`, "" for any)."""
         found = self.get(key)
-        if found is None and (found := self.get(old := first_key())) is not None:
-            self._db.execute("UPDATE OR IGNORE answers SET key = ? WHERE key = ?", (key, old))
-        return found
+        if found is not None:
+            return found
+        for other in others():
+            found = self.get(other)
+            if found is not None and (not answered or answered in (found.get("by") or [answered])):
+                self._db.execute("UPDATE OR IGNORE answers SET key = ? WHERE key = ?", (key, other))
+                return found
+        return None
 
     def put(self, key: bytes, answer: Mapping[str, Any], paid: Paid) -> dict[str, Any]:
         """Keep an answer and write down what it cost; returns the answer that counts, which is that of whoever was first."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,6 +72,7 @@ class EndpointClient:
         self._role, self._url, self._dialect = role, url.rstrip("/"), dialect
         self._pace, self._prices, self._setting = pace or Pace(), prices or Prices(), setting or Setting()
         self._secret, self._identity, self._reported = secret, identity, reported
+        self._answered = str(json.loads(reported).get("answered") or "") if reported else ""
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """One assistant message per request, in order, with its `finish_reason`.
@@ -199,12 +201,14 @@ class EndpointClient:
     def _paper(self, request: Request, room: int) -> Paper:
         sent = body(self._dialect, request, room)
 
-        def first_key() -> bytes:
+        def others() -> Iterator[bytes]:
+            if self._reported:
+                yield key_of(self._url, self._identity, sent, request.seed)  # asked before the server had said who it is
             as_it_was = body(replace(self._dialect, content_beside_calls="empty"), request, room)
-            return first_key_of(self._url, as_it_was, request.seed)
+            yield first_key_of(self._url, as_it_was, request.seed)
 
         key = key_of(self._url, self._identity, sent, request.seed, self._reported)
-        return Paper(sent, self._dialect.most(request, room), key, first_key)
+        return Paper(sent, self._dialect.most(request, room), key, others, self._answered)
 
     @staticmethod
     def _count(line: Line, reply: Reply) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,13 +61,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Paper:
-    """A call on paper. sent: the body. most_out: the most tokens of its answer. key: names its answer. first_key: gives the name that
-    the first version gave it."""
+    """A call on paper. sent: the body. most_out: the most tokens of its answer. key: names its answer. others: gives further names
+    under which it may be kept (`Cache.find`). answered: the model's name as the server reports it, "" when it was not asked."""
 
     sent: bytes
     most_out: int
     key: bytes
-    first_key: Callable[[], bytes]
+    others: Callable[[], Iterable[bytes]]
+    answered: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Line:
 
     def _kept(self, paper: Paper) -> dict[str, Any] | None:
         """An answer that is kept and can be used. One that cannot (only an earlier version kept such) is forgotten, and asked anew."""
-        kept = self.office.cache.find(paper.key, paper.first_key)
+        kept = self.office.cache.find(paper.key, paper.others, paper.answered)
         if kept is None:
             return None
         try:
