@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tasks import STAGES, roles_lock
-from tasks.files import write_text
+from tasks.files import read_json, write_text
 from tasks.params import BadInput
 from tasks.settings import ROLES_LOCK, SERVER, Settings
 
@@ -74,7 +74,8 @@ class Asking:
             todo = [step for step in survey(plan) if step.stage in part and step.artifact is None]
             if asked >= {step.stage for step in todo}:
                 break
-            sure, perhaps = ([step.stage for step in todo if (step.job is None) is unclear] for unclear in (False, True))
+            perhaps = [step.stage for step in todo if step.job is None and _may_be_cached(plan, step.stage)]
+            sure = [step.stage for step in todo if step.stage not in perhaps]
             plan = self.before(plan, sure, perhaps)
             asked |= {*sure, *perhaps}  # another model behind a server makes stages run that were cached: look again
         return plan
@@ -115,6 +116,17 @@ class Asking:
                 )
         if wrong:
             raise BadInput("\n".join(wrong))
+
+
+def _may_be_cached(plan: Plan, stage: str) -> bool:
+    """Whether a stage whose inputs are still to be made is a hit if they come out as they did last time."""
+    from tasks.execute import last
+
+    for experiment in (False, True):
+        inputs = ((read_json(last(plan, stage, experiment)) or {}).get("parts") or {}).get("inputs") or {}
+        if inputs.keys() == {*plan.stages[stage].inputs} and plan.store.find(plan.job(stage, inputs).key):
+            return True
+    return False
 
 
 def _named(report: Mapping[str, object], other: Mapping[str, object]) -> str:

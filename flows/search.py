@@ -23,6 +23,7 @@ import numpy as np
 from prefect import flow, task
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.asking import Asking, write_down
 from flows.interrupt import stopping
 from flows.road import survey
 from flows.run import Run
@@ -194,19 +195,26 @@ def _compare(plan: Plan, inputs: Mapping[str, str], best: Trial, search: Search)
     return found
 
 
+def _scoring(plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifact], candidate: str) -> tuple[Job, Key]:
+    """The evaluation of these models: its job, and the key of its result."""
+    job = plan.job(
+        "evaluate", {stage: inputs.get(stage, "") for stage in plan.stages["evaluate"].inputs} | {"merge": models[candidate].identity}
+    )
+    # What it depends on is the evaluation's own key, with these models in place of the road's; no champion is met.
+    identities = {name: artifact.identity for name, artifact in models.items()}
+    own = {name: part for name, part in job.key.parts.items() if name != "opponent"}
+    return job, Key({**own, "inputs": {"worlds": inputs["worlds"], **identities}, "unit": "validation"})
+
+
 def _play(
     plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifact], candidate: str, sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     """metrics.json of the validation split for these models; cached."""
     values = {f"evaluate.{METHOD}.{name}": value for name, value in {**sizes, "split": "validation"}.items()}
-    other = _under(plan, values)
-    about = other.stages["evaluate"]
-    job = other.job("evaluate", {**{stage: inputs.get(stage, "") for stage in about.inputs}, "merge": models[candidate].identity})
-    # What it depends on is the evaluation's own key, with these models in place of the road's; no champion is met.
-    identities = {name: artifact.identity for name, artifact in models.items()}
-    own = {name: part for name, part in job.key.parts.items() if name != "opponent"}
-    parts = {**own, "inputs": {"worlds": inputs["worlds"], **identities}, "unit": "validation"}
-    artifact = Artifact(**score_models(job, Key(parts), candidate))
+    job, unit = _scoring(_under(plan, values), inputs, models, candidate)
+    if plan.store.find(unit) is None:  # whoever plays the human at a server is part of the key
+        job, unit = _scoring(write_down(Asking().before(job.plan, ["evaluate"])), inputs, models, candidate)
+    artifact = Artifact(**score_models(job, unit, candidate))
     metrics: dict[str, Any] = json.loads((plan.store.view(artifact.identity) / "metrics.json").read_text())
     return metrics
 

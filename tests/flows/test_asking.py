@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from flows.asking import Asking, write_down
+from flows.asking import Asking, _may_be_cached, write_down
 from infra.stub import Stub, running
 from tasks import preflight, roles_lock
-from tasks.execute import Plan
+from tasks.execute import Plan, remember
 from tasks.params import BadInput
 from tasks.settings import ROLES, ROLES_LOCK, load
 from tests.conftest import Project, make_project
@@ -108,3 +108,19 @@ def test_a_spent_budget_goes_on_with_kept_answers_of_a_known_model(project: Proj
     known = roles_lock.noting(spent.settings, {"human": {"asked": "small", "root": "/models/one"}})
     preflight.forget()
     assert roles_lock.in_force(Asking().before(replace(spent, settings=known), ["rl"]).settings)["human"]
+
+
+def test_a_stage_that_may_turn_out_cached_is_told_apart(project: Project, server: Stub, tmp_path: Path) -> None:
+    """Its inputs are still to be made: it is a hit if they come out as they did, and is none once its own params have changed."""
+    now = write_down(Asking().before(plan(project, tmp_path, server.url), ["rl"]))
+    job = now.job("rl", dict.fromkeys(now.stages["rl"].inputs, "0" * 32))
+    assert not _may_be_cached(now, "rl"), "it never ran"
+    now.store.record(job.key, "1" * 32 + ".dir", {"figures": {}})
+    remember(now, job)
+    hit = pytest.MonkeyPatch()
+    hit.setattr(type(now.store), "has", lambda *_, **__: True)
+    try:
+        assert _may_be_cached(now, "rl")
+        assert not _may_be_cached(plan(project, tmp_path, server.url, human={"temperature": 0.5}), "rl")
+    finally:
+        hit.undo()
