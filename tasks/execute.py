@@ -438,7 +438,7 @@ def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], su
     with calls_told(spec, job.plan.watch, progress) as heard:
         try:
             figures = call(spec, context(spec, log, heard, sharded(scratch, submit, LANES)))
-        except NearlyAllLost:
+        except (NearlyAllLost, StageFailed):
             shutil.rmtree(scratch / "shards", ignore_errors=True)  # what was lost is asked again; what was answered is kept elsewhere
             raise
         return {**figures, "spent": stats(job.key.digest)}
