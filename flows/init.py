@@ -24,7 +24,7 @@ TEMPLATE = Path(str(templates.__file__)).parent / "project"
 COPIED = (
     *("tasks", "flows", "params", "dvc.yaml", "pyproject.toml", "requirements.lock", "requirements-cuda.lock"),
     *("LICENSE", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"),
-    *("infra/__init__.py", "infra/lock.py", "infra/prefect.yaml"),
+    *("infra/__init__.py", "infra/lock.py", "infra/lock_smoke.py", "infra/prefect.yaml"),
 )
 """What a project takes over. The rest of the checkout (benchmarks, tests of Cairn itself) is not needed to run the road."""
 NO_CHAMPION = (

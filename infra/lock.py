@@ -32,7 +32,7 @@ def _pip(python: Path, *arguments: str, **more: str) -> str:
 
 
 def main() -> int:
-    """Write the three files."""
+    """Write the three files, if what was resolved works together (`infra/lock_smoke.py`)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = project["dependencies"] + project["optional-dependencies"]["dev"] + ["setuptools>=77"]
     with tempfile.TemporaryDirectory() as folder:
@@ -41,8 +41,12 @@ def main() -> int:
         _pip(python, "install", "--quiet", *wanted)
         frozen = [line for line in _pip(python, "freeze", "--all").splitlines() if not line.startswith("pip==")]
         pins = [line.partition("+")[0] for line in frozen]
-        (ROOT / "requirements.lock").write_text(HEAD + "\n".join(sorted(pins, key=str.lower)) + "\n")
-        (ROOT / "requirements-cuda.lock").write_text(HEAD + _cuda(python, pins))
+        cuda = _cuda(python, pins)
+        if subprocess.run([python, ROOT / "infra" / "lock_smoke.py", Path(folder) / "smoke"], check=False).returncode:
+            print("These versions do not work together (see above): nothing was written. Bound the culprit in pyproject.toml.")
+            return 1
+    (ROOT / "requirements.lock").write_text(HEAD + "\n".join(sorted(pins, key=str.lower)) + "\n")
+    (ROOT / "requirements-cuda.lock").write_text(HEAD + cuda)
     versions = dict(pin.split("==") for pin in pins)
     lines = [
         "# Versions of the numeric libraries and the instruction set of CPU kernels, written with the lock: part of every cache key."
