@@ -1,8 +1,8 @@
 """Whether the versions in this Python's environment work together: `python infra/lock_smoke.py FOLDER [CHECK]`.
 
 A Prefect server is started and a schedule has to create and run a run by itself; MLflow records, registers and moves an alias in SQLite
-(and in Postgres, when CAIRN_SMOKE_POSTGRES is the URL of an empty database); DVC runs a stage once and not twice. `make lock` runs it in
-the environment that it has just resolved, before it writes the locks: versions that install together need not work together.
+(and in Postgres, when CAIRN_SMOKE_POSTGRES is the URL of an empty database); DVC runs a stage once and not twice. `make lock` runs it
+in the environment that it has just resolved, before it writes the locks: versions that install together need not work together.
 Only libraries of the lock are imported, nothing of Cairn's. Ends with 0, or with 1 and a line that says what does not work.
 """
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from tasks import champion, start
+from tasks import champion, methods, start
 from tasks.params import BadInput, read_yaml
 from tasks.roles_lock import in_force
 from tasks.settings import PIPELINE, ROLES_LOCK, Settings, asked, dig
@@ -470,7 +470,7 @@ def _imports(path: Path, module: str) -> list[str]:
     """Every module a file imports, at the top or inside a function; names under `if TYPE_CHECKING` are for checkers only."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names: list[str] = []
-    for node in _run_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _run_nodes(methods.syntax(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

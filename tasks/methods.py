@@ -10,6 +10,7 @@ import importlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 
 from tasks import STAGES
@@ -38,11 +39,19 @@ def names(stage: str) -> tuple[str, ...]:
     return tuple(path.stem for path in found if _is_method(path))
 
 
+_parsing = Lock()
+
+
+def syntax(path: Path) -> ast.Module:
+    """A Python file as a tree. One at a time: in several threads at once `ast.parse` can raise SystemError (CPython gh-106905)."""
+    with _parsing:
+        return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def _constants(path: Path) -> dict[str, str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     return {
         node.targets[0].id: node.value.value
-        for node in tree.body
+        for node in syntax(path).body
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Name)
         and isinstance(node.value, ast.Constant)
