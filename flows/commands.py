@@ -131,8 +131,11 @@ def _reports(plan: Any) -> Any:
 def _nothing_to_do(plan: Any, steps: Sequence[Any], start: float) -> int:
     """Every stage is cached: look after the registry, the workspace, DVC and the report, and say so."""
     from flows.promote import ALIAS, champion
+    from flows.reconcile import reconcile
     from flows.road import bring_up_to_date
 
+    for line in reconcile(plan.store.state):
+        print(line)
     done = {step.stage: step.artifact for step in steps}
     path = _reports(plan) / "summary.json"
     current = _is_current(path, plan, done)
@@ -181,7 +184,7 @@ def _render_again(plan: Any, done: Mapping[str, Any]) -> None:
     from tasks.track import Tracker
 
     reach.mlflow()
-    run = Run(plan, Tracker(plan), time.monotonic())
+    run = Run(plan, Tracker.of(plan), time.monotonic())
     promote_candidate(run, done.get("decide"), done.get("merge"))
     run.report(done)
     run.tracker.close(None)
@@ -297,9 +300,23 @@ def doctor(asked: argparse.Namespace) -> int:
     from flows.doctor import examine
     from flows.run import open_plan
 
-    broken = examine(open_plan())
+    plan = open_plan()
+    broken = examine(plan)
+    _reconcile(plan.store.state)
     _print_inherited()
     return 1 if broken else 0
+
+
+def _reconcile(state: Any) -> None:
+    """Set right what MLflow and Prefect show of runs that were killed; a Prefect server is started when one is needed for that."""
+    from contextlib import nullcontext
+
+    from flows.reconcile import needs_own_server, reconcile
+    from flows.server import prefect_api
+
+    with prefect_api() if needs_own_server(state) else nullcontext():
+        for line in reconcile(state):
+            print(f"runs       {line}")
 
 
 def merge(asked: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from flows.asking import Asking, write_down
 from flows.interrupt import stopping
 from flows.promote import promote_candidate, settle
+from flows.reconcile import reconcile
 from flows.road import Road, check_part
 from flows.run import Run
 from tasks import STAGES
@@ -48,7 +49,8 @@ def pipeline(
     """
     check_part(first, last, refresh)
     with stopping(), Run.open(profile, overrides or {}, refresh) as run:
-        run.note(settle(run.plan))
+        for line in [*reconcile(run.plan.store.state), settle(run.plan)]:
+            run.note(line)
         asking = Asking(accept=refresh_models)
         run.plan = write_down(asking.ahead(run.plan, first, last))
         road = Road(run.plan, first, last, asking=asking)

@@ -13,7 +13,8 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from tasks.execute import Plan
 from tasks.files import write_text
 from tasks.locks import lock
 from tasks.origin import is_older, origin, origin_tags
-from tasks.params import BadInput
+from tasks.params import BadInput, StageFailed
 
 if TYPE_CHECKING:
     from flows.run import Run
@@ -35,6 +36,10 @@ ALIAS = "champion"
 LEDGER = "promotions.jsonl"
 PENDING = "promotion.json"
 """A move of the alias that has begun."""
+
+
+class NoRegistry(StageFailed):
+    """The registry cannot be reached or failed: nothing is lost, and what was begun is finished by the next run."""
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------
@@ -217,10 +222,12 @@ def promote_candidate(run: Run, decision: Artifact | None, candidate: Artifact |
         return
     verdict = json.loads((run.plan.store.view(decision.identity) / "decision.json").read_text())
     with lock(run.plan.store.state, "promote"):
-        finish_pending(run)
-        outcome = _judge(run.plan, candidate.identity, decision, verdict, refusal(run.plan), approved)
-        if outcome is None:
-            outcome = _promote(run, decision, candidate, verdict, approved)
+        try:
+            finish_pending(run)
+            outcome = _judge(run.plan, candidate.identity, decision, verdict, refusal(run.plan), approved)
+            outcome = outcome or _promote(run, decision, candidate, verdict, approved)
+        except NoRegistry as error:
+            outcome = waits(f"{error}; `cairn run` carries it out when the registry answers", verdict["reason"])
     run.promotion.update(outcome.told())
     if outcome.decision != "refuse" or run.computed:
         run.plan.watch("promote", "note", {"note": f"{outcome.title}: {outcome.reason}"})
@@ -276,9 +283,10 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
         **origin_tags(came),
     }
     # A kill between here and the ledger leaves a version that carries the decision: it is found, not registered twice.
-    version = track.version_with(run.tracker, name, "cairn.decision", decision.identity) or track.register(
-        run.tracker, name, folder, evidence, verdict["reason"]
-    )
+    with registry():
+        version = track.version_with(run.tracker, name, "cairn.decision", decision.identity) or track.register(
+            run.tracker, name, folder, evidence, verdict["reason"]
+        )
     entry = {
         "event": "promote",
         "model": name,
@@ -302,6 +310,21 @@ def _move(run: Run, entry: Mapping[str, Any]) -> None:
     finish_pending(run)
 
 
+@contextmanager
+def registry() -> Iterator[None]:
+    """While the block talks to MLflow's registry: NoRegistry when it cannot be reached or fails."""
+    try:
+        yield
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+
+        if not isinstance(error, (MlflowException, RequestException)):
+            raise
+        said = (str(error).splitlines() or [""])[0][:200]
+        raise NoRegistry(f"MLflow's registry failed ({type(error).__name__}: {said})") from None
+
+
 def finish_pending(run: Run) -> None:
     """Finish a move of the alias that was begun (by this process, or by one that was killed). For who holds the lock."""
     state, project = run.plan.store.state, run.plan.settings.project
@@ -311,7 +334,8 @@ def finish_pending(run: Run) -> None:
     from tasks import track
 
     entry = json.loads(path.read_text())
-    track.move_alias(run.tracker, entry["model"], ALIAS, entry["version"])
+    with registry():
+        track.move_alias(run.tracker, entry["model"], ALIAS, entry["version"])
     if all(one.get("id") != entry["id"] for one in ledger(state)):
         _write(state, entry)
     write_standing(project / CHAMPION, _standing(ledger(state), read(project / CHAMPION)))

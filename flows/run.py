@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from flows import OUTSIDE, PROJECT, STATE
 from flows.console import Console
 from flows.dvc_side import check_cache
 from flows.road import bring_up_to_date, everyone
+from flows.server import of_server
 from flows.showing import Artifacts
 from tasks import dvc_lock
 from tasks.artifact import Artifact, check_writable
@@ -42,7 +44,8 @@ class Run:
         plan = open_plan(profile, overrides or {}, refresh)
         from tasks.track import Tracker
 
-        tracker, console = Tracker(plan), Console()
+        console = Console()
+        tracker = Tracker.of(plan, lambda text: console("mlflow", "note", {"note": text}), of_server)
         shown = Artifacts(tell=lambda text: console("prefect", "note", {"note": text}))
         computed: set[str] = set()
 
@@ -50,7 +53,7 @@ class Run:
             if event == "done":
                 computed.add(stage)
 
-        run = cls(_watched(plan, everyone(console, tracker, shown, note)), tracker, time.monotonic(), computed, shown=shown)
+        run = cls(_watched(plan, everyone(console, tracker.watch(plan), shown, note)), tracker, time.monotonic(), computed, shown=shown)
         try:
             try:
                 yield run
@@ -58,15 +61,20 @@ class Run:
                 shown.close()
         except BaseException as error:
             with suppress(Exception):  # an interrupt may have left MLflow's session half-way; what ended the run is what counts
-                tracker.close(error)
+                tracker.close(error, shown.lost)
             raise
-        tracker.close(None)
+        tracker.close(None, shown.lost)
 
     @property
     def folder(self) -> Path:
-        """Where this run's report goes: the workspace's reports/, or the experiment's own folder."""
-        reports = self.plan.settings.project / "reports"
-        return reports / "runs" / self.plan.run_key[:10] if self.plan.experiment else reports
+        """Where this run's report goes: the workspace's reports/, or the experiment's own folder.
+
+        A queued experiment of DVC's runs in a copy that is thrown away: its report goes to the checkout that DVC works for.
+        """
+        project = self.plan.settings.project
+        main = Path(os.environ.get("DVC_ROOT") or project).resolve()
+        apart = self.plan.experiment or main != project.resolve()
+        return main / "reports" / "runs" / self.plan.run_key[:10] if apart else main / "reports"
 
     def note(self, said: str) -> None:
         """Tell people something about the run, if there is something to tell."""
@@ -110,6 +118,7 @@ class Run:
             "seconds": round(time.monotonic() - self.start, 3),
             "stages": stages,
             **self._measured(done),
+            "tracking": self.tracker.lost,
             "promotion": {"outcome": None, "decision": None, "reason": None, "version": None, "alias": None} | self.promotion,
         }
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from flows import inherited, reach
 
@@ -43,6 +44,23 @@ def prefect_api() -> Iterator[None]:
         yield
 
 
+_own: dict[str, str] = {}
+"""The url of the run's own server, while there is one."""
+
+
+def own_url() -> str:
+    """Where the run's own server answers; empty without one."""
+    return _own.get("url", "")
+
+
+def of_server() -> dict[str, Any]:
+    """{url, own} of the server that Prefect talks to now; own: it ends with this run, and the next one has its database."""
+    from prefect.settings import PREFECT_API_URL
+
+    url = str(PREFECT_API_URL.value() or "")
+    return {"url": url, "own": url == own_url()}
+
+
 @contextmanager
 def serving(home: Path) -> Iterator[None]:
     """While the block runs, this process's flows have a Prefect server of their own. home: its log is written there. Raises NoServer.
@@ -65,7 +83,7 @@ def serving(home: Path) -> Iterator[None]:
     late.start()
     try:
         url = f"http://127.0.0.1:{_line(server, log)}/api"
-        os.environ["PREFECT_API_URL"] = url
+        os.environ["PREFECT_API_URL"] = _own["url"] = url
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         _line(server, log)
@@ -75,6 +93,7 @@ def serving(home: Path) -> Iterator[None]:
     finally:
         late.cancel()
         os.environ.pop("PREFECT_API_URL", None)
+        _own.clear()
         _end(server)
 
 

@@ -38,6 +38,8 @@ class Artifacts:
         self._changed = threading.Condition()
         self._sender: threading.Thread | None = None
         self._over = self._told = False
+        self.lost = False
+        """Whether the server was gone at the end."""
         self._again = 0.0
 
     def __call__(self, stage: str, event: str, about: Mapping[str, Any]) -> None:
@@ -59,6 +61,7 @@ class Artifacts:
             self._sender.join(PATIENCE)
         if "prefect" in sys.modules and not lost.answers():
             self._lose("no answer")
+            self.lost = True
             lost.let_go()
 
     def _show(self, stage: str, part: str, percent: float, said: str, last: bool) -> None:

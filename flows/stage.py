@@ -19,6 +19,7 @@ from tasks.roles_lock import in_force
 from tasks.settings import ROLES_LOCK
 
 if TYPE_CHECKING:
+    from flows.run import Run
     from tasks.execute import Plan
 
 
@@ -52,7 +53,20 @@ def run_stage(stage: str, refresh: bool = False) -> str:
             raise Changed(f"{PIPELINE} changed while stage {stage!r} ran; DVC is told to record nothing. Run again.")
         lay_out(plan, [artifact])
         remember(plan, job)
+        if stage == STAGES[-1]:
+            _show(run)
     return artifact.identity
+
+
+def _show(run: Run) -> None:
+    """At the end of the road: the same report as after `cairn run`, which alone carries the decision out."""
+    from flows.promote import foreseen
+    from flows.road import survey
+
+    done = {step.stage: step.artifact for step in survey(run.plan) if step.artifact}
+    if len(done) == len(STAGES):
+        run.promotion.update(foreseen(run.plan, done["decide"], done["merge"]).told())
+        run.report(done)
 
 
 def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
@@ -106,6 +120,7 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
 
         from flows.interrupt import stopping
         from flows.pipeline import TASKS
+        from flows.reconcile import reconcile
         from tasks.cached import take
 
         @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
@@ -114,6 +129,8 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
                 take(TASKS[stage], run.plan.job(stage, inputs))
                 run.shown.close()
 
+        for line in reconcile(run.plan.store.state):
+            run.note(line)
         one_stage()
     return run.plan.store.find(job.key)
 

@@ -45,6 +45,7 @@ PLUMBING = frozenset(
         "dvc_lock",
         "execute",
         "files",
+        "journal",
         "fingerprint",
         "forked",
         "live",
