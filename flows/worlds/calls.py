@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from flows.worlds import api
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each, short
 from flows.worlds.sample import Attempt, Call, Sample, attempt, failure, led_up
 from flows.worlds.watch import Sight, watching
@@ -81,6 +82,10 @@ class Repeats:
 
     def _attempts(self) -> list[Attempt]:
         return [attempt(self._sample.world, call) for call in self._sample.calls]
+
+    def answers(self, longest: int) -> Check:
+        """See `flows.worlds.api.answers`."""
+        return api.answers(self._sample, self._sample.calls, self._first, longest)
 
     def watched(self, what: str) -> Check:
         """The check `clock` or `random`: no tool reads it."""

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.worlds import calls, policy, problems, processes, shared, states
+from flows.worlds import api, calls, policy, problems, processes, shared, states
 from flows.worlds.report import REMEDIES, Check, Finding, Report
 from flows.worlds.sample import Sample, draw, failure, own_files
 from flows.worlds.watch import watching
 from tasks.params import BadInput
+from tasks.worlds.calls import ANSWER
 from tasks.worlds.loading import world_class
 from tasks.worlds.places import place, shown
 from tasks.worlds.runtime import World
@@ -43,11 +44,12 @@ def load(address: str, folder: str = "", allow: Sequence[str] = ()) -> type:
         raise BadInput(f"world {address!r}: it cannot be imported: {where}: {what}") from None
 
 
-def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: str = "") -> Report:
+def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: str = "", longest: int = ANSWER) -> Report:
     """All checks of a world's class.
 
-    size: users. count: problems of each split. address: where other processes find it (default: the name it was defined under). A
-    fault that leaves nothing to look at ends the report early. Raises BadInput for a class that other processes cannot find.
+    size: users. count: problems of each split. address: where other processes find it (default: the name it was defined under).
+    longest: characters of a tool's answer beyond which it is cut. A fault that leaves nothing to look at ends the report early. Raises
+    BadInput for a class that other processes cannot find.
     """
     address = address or f"{cls.__module__}:{cls.__qualname__}"
     if "." in address.partition(":")[2]:
@@ -59,9 +61,12 @@ def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: s
     schemas = _schemas(cls)
     if not schemas.ok:
         return Report(title, (), (shape, schemas))
+    tools = _tools(cls)
+    places = {name: _tool_place(cls, name) for name in tools}
+    at_rest = [shape, schemas, api.names(tools, places), policy.rules(cls, _class_place(cls))]
     tables = _tables(cls, size, seed, address)
     if not tables.ok:
-        return Report(title, tuple(_tools(cls).values()), (shape, schemas, tables))
+        return Report(title, tuple(tools.values()), (*at_rest, tables))
 
     def build() -> World:
         return World.build(cls, size, seed, address)
@@ -71,15 +76,15 @@ def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: s
     try:
         sample = draw(world, count, seed)
         made, stored = problems.made(sample), shared.stored_rows(sample, build)
-        found = [shape, schemas, tables, made, stored]
+        found = [*at_rest, tables, api.described(sample), made, stored]
         if stored.ok:  # else every figure below would be wrong for this one reason
-            found += _behaviour(sample, elsewhere)
+            found += _behaviour(sample, elsewhere, longest)
     finally:
         elsewhere.stop()
     return Report(title, tuple(world.tools.values()), found)
 
 
-def _behaviour(sample: Sample, elsewhere: processes.Elsewhere) -> list[Check]:
+def _behaviour(sample: Sample, elsewhere: processes.Elsewhere, longest: int) -> list[Check]:
     """Everything that calls tools. The comparison of answers ends last, so that time passes in between."""
     works = calls.calls_work(sample)
     repeats = calls.Repeats(sample)
@@ -91,7 +96,7 @@ def _behaviour(sample: Sample, elsewhere: processes.Elsewhere) -> list[Check]:
         rest += [one(sample) for one in last]
     apart = elsewhere.check(sample)
     steady = [repeats.determinism(), apart, repeats.watched("clock"), repeats.watched("random")]
-    return [works, *steady, apart_from_state, *state, *rest]
+    return [works, repeats.answers(longest), *steady, apart_from_state, *state, *rest]
 
 
 # --- the class ---
@@ -113,6 +118,13 @@ def _shape(cls: type) -> Check:
     return Check("class", f"{cls.__name__}, a world named {name!r}", tuple(findings))
 
 
+def _tool_place(cls: Any, name: str) -> str:
+    """File and line of a tool, or of what stands for it; "" when that is not known."""
+    if getattr(cls, "FOREIGN", None) is not None:
+        return str(cls.FOREIGN.place(name))
+    return place(getattr(cls, name))
+
+
 def _class_place(cls: type) -> str:
     try:
         return shown(inspect.getsourcefile(cls) or "", inspect.getsourcelines(cls)[1])
@@ -132,7 +144,7 @@ def _schemas(cls: type) -> Check:
     enums = sum("enum" in str(schema) for schema in given)
     kinds = ", ".join(f"{sum(tool.kind == kind for tool in tools.values())} {kind}" for kind in ("read", "write", "end"))
     said = f"{len(tools)} tools ({kinds}), {len(given)} arguments, {enums} with an enumeration, {optional} optional"
-    return Check("schemas", said, notes=(*_undescribed(tools), *_unmarked(cls)))
+    return Check("schemas", said, notes=(*_undescribed(tools), *_unmarked(cls), *_unchecked(tools)))
 
 
 def _tools(cls: Any) -> dict[str, Tool]:
@@ -147,6 +159,11 @@ def _undescribed(tools: Mapping[str, Tool]) -> list[str]:
     for name, tool in tools.items():
         bare += [f"{name}.{key}" for key, schema in tool.parameters.get("properties", {}).items() if not schema.get("description")]
     return [f"a model reads no description of: {', '.join(bare)}"] if bare else []
+
+
+def _unchecked(tools: Mapping[str, Tool]) -> list[str]:
+    """What an adapted API's schemas say and nobody checks before the call."""
+    return [f"tool {name}: {note}" for name, tool in tools.items() for note in tool.notes]
 
 
 def _unmarked(cls: type) -> list[str]:

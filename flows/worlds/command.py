@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from flows import OUTSIDE, PROJECT
 from tasks.params import BadInput, read_yaml
@@ -41,7 +42,7 @@ def _short(path: Path) -> Path:
 def _check(asked: argparse.Namespace) -> int:
     from flows.worlds.check import check
 
-    report = check(_class(asked), asked.size, asked.seed, asked.problems, asked.address)
+    report = check(_class(asked), asked.size, asked.seed, asked.problems, asked.address, _longest())
     print(report.text())
     return 0 if report.ok else 1
 
@@ -68,5 +69,18 @@ def _class(asked: argparse.Namespace) -> type:
 
 def _allowed() -> tuple[str, ...]:
     """Packages outside the project that the active params allow (worlds.<method>.allow)."""
+    return tuple(_freezing().get("allow") or ())
+
+
+def _longest() -> int:
+    """Characters of a tool's answer in the active params (worlds.<method>.longest_answer). Raises BadInput."""
+    from tasks.params import validate
+    from tasks.worlds.freeze import Params
+
+    given = {} if OUTSIDE else {key: value for key, value in _freezing().items() if key == "longest_answer"}
+    return validate(Params, given, "worlds.freeze").longest_answer
+
+
+def _freezing() -> dict[str, Any]:
     worlds = (read_yaml(PROJECT / PIPELINE) or {}).get("worlds") or {}
-    return tuple((worlds.get(worlds.get("method")) or {}).get("allow") or ())
+    return worlds.get(worlds.get("method")) or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -10,7 +11,7 @@ from typing import Any
 
 from flows.worlds.mutants import conversation, other_calls, other_problems
 from flows.worlds.problems import human_of
-from flows.worlds.report import Check, Finding
+from flows.worlds.report import Check, Finding, short
 from flows.worlds.sample import Pool, Predicate, Sample
 from tasks.agents.scripted import ClientAgent
 from tasks.context import seed_of
@@ -18,8 +19,10 @@ from tasks.llm import scripted as scripts
 from tasks.rollout import play
 from tasks.worlds import Problem, Trajectory
 from tasks.worlds.places import place
-from tasks.worlds.runtime import World
+from tasks.worlds.runtime import World, rules_of
 
+LINES = 5
+"""Lines of a policy that are named as unread rules; ours."""
 PLAYED = 40
 """Problems that the scripted teacher plays with each of its errors, when mutants were not enough; ours."""
 
@@ -49,6 +52,38 @@ class _Tried:
             if reason is not None:
                 broken[rule] = reason
         return broken
+
+
+_RULE = re.compile(r"([A-Z]\d+)\. ")
+_MEANT = re.compile(r"[\s>*_#-]*(rule\s*)?[a-z]?[-_]?\d{1,3}[*_]*\s*[.:)\]-]", re.IGNORECASE)
+_MEANT_BESIDE_OTHERS = re.compile(r"[\s>*_#-]*(rule\s*[a-z]?|[a-z])[-_]?\d{1,3}[*_]*\s*[.:)\]-]", re.IGNORECASE)
+"""How a line begins that is meant as a rule: "1.", "R1:", "**R1.**", "Rule 3)"; where others were read, a number alone is no name."""
+
+
+def rules(cls: Any, where: str) -> Check:
+    """The policy's text, as it is read: its rules by name, lines that look like rules and were not read, names that come twice, and
+    whether anything checks a rule."""
+    read = rules_of(cls.POLICY)
+    lines = [(number, line) for number, line in enumerate(cls.POLICY.splitlines(), 1) if line.strip()]
+    findings, notes = [], []
+    if not read:
+        what = f"no rule of the policy was read ({len(lines)} lines, the first: {short(lines[0][1].strip())!r})"
+        told = 'begin each rule on a line of its own with a capital letter, a number and a full stop: "R1. Ask first."'
+        findings.append(Finding(where, what, told))
+    meant = _MEANT_BESIDE_OTHERS if read else _MEANT
+    unread = [(number, line) for number, line in lines if meant.match(line) and not _RULE.match(line)]
+    for number, line in unread[:LINES]:
+        what = f"line {number} of the policy looks like a rule, and is none as it is written: {short(line.strip())!r}"
+        findings.append(Finding(where, what, 'begin the line with the rule\'s name, a full stop and a blank: "R1. ..."'))
+    names = [found[1] for _, line in lines if (found := _RULE.match(line))]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        findings.append(Finding(where, f"the policy has two rules {name}; only the last is read", "give each rule a name of its own"))
+    named = {*getattr(cls, "BLUEPRINT_PREDICATES", {}), *getattr(cls, "TRAJECTORY_PREDICATES", {})}
+    if read and not named & set(read):
+        told = "write one for each rule that a machine can check: BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES (tasks/worlds/runtime.py)"
+        notes.append(f"no rule has a predicate, so none is checked in grading, and 'policy' is 1 in every conversation: {told}")
+    said = f"{len(read)} rules read: {', '.join(read)}" if read else "no rule read"
+    return Check("rules", said, tuple(findings), tuple(notes))
 
 
 def policy(sample: Sample) -> Check:
@@ -149,8 +184,6 @@ def _one_sided(sample: Sample, tried: _Tried, rule: str) -> Finding:
 def _notes(sample: Sample) -> Iterator[str]:
     world = sample.world
     named = {*world.blueprint_predicates, *world.trajectory_predicates}
-    if not world.rules:
-        yield 'the policy has no numbered rules: begin its lines with "R1. ", "R2. " ...'
     if without := [rule for rule in world.rules if rule not in named]:
         yield f"without a predicate: {', '.join(without)} (left to the grading and to judges)"
     if more := sorted(named - set(world.rules)):

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from flows.templates.world.world import Library
-from flows.worlds import calls, check, policy, problems, processes, shared, states
+from flows.worlds import api, calls, check, command, policy, problems, processes, shared, states
 from flows.worlds.prints import changed, print_of
 from flows.worlds.report import Check, Finding, Report, kind_of
 from flows.worlds.sample import Sample, draw
 from tasks.params import BadInput
+from tasks.worlds.calls import ANSWER
 from tasks.worlds.loading import BUILT_IN
 from tasks.worlds.places import place, shown
 from tasks.worlds.runtime import World
-from tasks.worlds.tools import tools_of
+from tasks.worlds.tools import Refused, Tool, tools_of
 from tests.worlds import broken
 
 SOURCE = Path(broken.__file__)
@@ -261,7 +262,10 @@ def test_a_class_inside_a_function_is_nowhere() -> None:
 
 def test_a_world_without_problems_is_looked_at_all_the_same() -> None:
     report = check.check(broken.Toolbox, 12, 0, 10)
-    assert [finding.what for finding in report.findings] == ["it makes no problems: FAMILIES, context, propose are missing"]
+    assert [finding.what for finding in report.findings] == [
+        "no rule of the policy was read (1 lines, the first: 'Be kind.')",
+        "it makes no problems: FAMILIES, context, propose are missing",
+    ]
     assert report["schemas"].notes == ("public methods that are no tools: total",)
     assert report["calls"].said == "8 calls of 1 tools, 0 of them refused, none failed"
     assert "oracle" not in [one.name for one in report.checks]
@@ -278,6 +282,112 @@ def test_an_api_that_is_adapted() -> None:
     assert report["shared state"].notes == ("the tools are no methods of the world's class; what they share is not looked into",)
     (uncovered,) = report["coverage"].findings
     assert uncovered.what == "tool leave (end) is in none of 3 ground truths" and "problems file" in uncovered.remedy
+
+
+def test_an_api_without_problems_or_people() -> None:
+    """Everything that needs neither is looked at: names that hosted APIs refuse, endless answers, a policy in prose."""
+    report = check.check(broken.Foreign, 6, 0, 4, "tests.worlds.broken:Foreign")
+    odd, long = report["names"].findings
+    assert "the name of tool 'prüfe': it holds 'ü'" in odd.what and "rename it" in odd.remedy and odd.where == line("# named-1")
+    assert long.what.endswith("it has 70 characters")
+    (endless,) = report["answers"].findings
+    assert "tool everything answers 40,000 characters when it is called as everything(); what is beyond 30,000 is cut" in endless.what
+    assert "worlds.freeze.longest_answer" in endless.remedy and endless.where == line("# endless-1")
+    assert [finding.what for finding in report["rules"].findings] == [
+        "no rule of the policy was read (2 lines, the first: '1. Look before you write.')",
+        "line 1 of the policy looks like a rule, and is none as it is written: '1. Look before you write.'",
+        "line 2 of the policy looks like a rule, and is none as it is written: 'R2: Be brief.'",
+    ]
+    assert report["described"].ok and report["problems"].findings
+    larger = check.check(broken.Foreign, 6, 0, 4, "tests.worlds.broken:Foreign", longest=50_000)
+    assert larger["answers"].ok and larger["answers"].said == "the longest is everything's, 40,000 characters; at most 50,000"
+
+
+def _tool(name: str, parameters: dict[str, Any] | None = None, check: Any = dict) -> Tool:
+    return Tool(name, "", {"type": "object", "properties": {}, **(parameters or {})}, "read", (), (), check)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["get.order"], ["it holds '.'"]),
+        (["get order/now"], ["it holds ' /'"]),
+        (["注文"], ["it holds '注文'"]),
+        (["x" * 65], ["it has 65 characters"]),
+        (["é" * 65], ["it holds 'é' and it has 65 characters"]),
+        (["get.order", "get_order"], ["it holds '.'", "are all 'get_order'"]),
+        (["x" * 64 + "a", "x" * 64 + "b"], ["65 characters", "65 characters", "are all 'xxx"]),
+        (["x" * 64, "get-order", "Get_Order2"], []),
+    ],
+)
+def test_names_that_hosted_apis_refuse(names: list[str], said: list[str]) -> None:
+    found = api.names({name: _tool(name) for name in names}, {})
+    assert len(found.findings) == len(said) and all(finding.remedy for finding in found.findings)
+    assert all(text in finding.what for finding, text in zip(found.findings, said, strict=True))
+
+
+def test_argument_names_that_hosted_apis_refuse() -> None:
+    (found,) = api.names({"get": _tool("get", {"properties": {"order id": {}, "fine.one": {}}})}, {}).findings
+    assert found.what == "tool get: hosted APIs refuse the argument names 'order id'"
+
+
+ODD_SCHEMAS: list[dict[str, Any]] = [
+    {"properties": {"n": {"type": "integer", "minimum": 3, "multipleOf": 5}}, "required": ["n"]},
+    {"properties": {"n": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "multipleOf": 0.25}}, "required": ["n"]},
+    {"properties": {"n": {"type": "integer", "maximum": -4}}, "required": ["n"]},
+    {"properties": {"d": {"type": "string", "format": "date", "minLength": 10}}, "required": ["d"]},
+    {"properties": {"a": {"type": "array", "items": {"enum": ["x", "y"]}, "minItems": 2}}, "required": ["a"]},
+    {
+        "properties": {"o": {"$ref": "#/$defs/o"}},
+        "required": ["o"],
+        "$defs": {"o": {"type": "object", "properties": {"s": {"minLength": 4}}}},
+    },
+    {"properties": {"u": {"anyOf": [{"pattern": "^z+$"}, {"type": ["null", "integer"], "minimum": 2}]}}, "required": ["u"]},
+    {"properties": {"p": {"type": "string", "pattern": "^z"}, "q": {"const": 4}}, "required": ["q"]},
+]
+
+
+@pytest.mark.parametrize("schema", ODD_SCHEMAS)
+def test_a_tool_that_refuses_what_its_schema_says(schema: dict[str, Any]) -> None:
+    """Arguments are made to the schema; a check that takes them is fine, one that takes none is named with what it refused."""
+
+    def refuse(arguments: Any) -> Any:
+        raise Refused("not so")
+
+    world = build(broken.Toolbox)
+    for check_, taken in ((dict, True), (refuse, False)):
+        world.tools = {"odd": _tool("odd", schema, check_)}
+        found = api.described(Sample(world, frozenset(), {}))
+        assert found.ok is taken and not found.notes
+        assert taken or (
+            "tool odd cannot be called as it is described" in found.findings[0].what and "not so" in found.findings[0].what
+        )
+
+
+def test_a_tool_for_which_no_arguments_can_be_made_is_told() -> None:
+    world = build(broken.Toolbox)
+    world.tools = {"odd": _tool("odd", {"properties": {"p": {"type": "string", "pattern": "^z"}}, "required": ["p"]}, broken.refuse)}
+    found = api.described(Sample(world, frozenset(), {}))
+    assert found.ok and found.notes == ("no arguments could be made for odd; give a problem that calls them",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("R1. Ask first.\nR2. Be brief.", []),
+        ("R1. Ask first, in\n3. steps at most.", []),
+        ("Be kind.", ["no rule of the policy was read"]),
+        ("- **R1.** Ask first.", ["no rule", "line 1"]),
+        ("R1. Ask first.\nR2: Be brief.\nRule 3) Be kind.", ["line 2", "line 3"]),
+        ("R1. Ask first.\nR1. Be brief.", ["two rules R1"]),
+        ("Политика: будьте вежливы.", ["no rule"]),
+    ],
+)
+def test_rules_that_are_not_read(text: str, said: list[str]) -> None:
+    found = policy.rules(type("Told", (), {"POLICY": text}), "here")
+    assert len(found.findings) == len(said) and all(finding.remedy for finding in found.findings)
+    assert all(word in finding.what for finding, word in zip(found.findings, said, strict=True))
+    assert bool(found.notes) is ("R1. " in text), "nothing checks what was read"
 
 
 def test_a_slow_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +449,7 @@ def test_a_report_in_words() -> None:
 def test_the_built_in_worlds_are_sound(address: str) -> None:
     report = check.check(check.load(address), 30, 3, 28)
     assert report.ok, report.text()
-    assert len(report.checks) == 21 and len(report.tools) == 11
+    assert len(report.checks) == 25 and len(report.tools) == 11
 
 
 def test_places_are_those_an_editor_opens() -> None:
@@ -347,3 +457,18 @@ def test_places_are_those_an_editor_opens() -> None:
     assert place(broken._today).endswith(f":{inspect.getsourcelines(broken._today)[1]}")
     assert place(broken._today, "no such argument") == place(broken._today) and place(len) == ""
     assert shown("/elsewhere/world.py", 3) == "/elsewhere/world.py:3"
+
+
+def test_the_size_of_an_answer_comes_from_the_active_params(monkeypatch: pytest.MonkeyPatch) -> None:
+    def params(**freeze: Any) -> None:
+        monkeypatch.setattr(
+            command, "read_yaml", lambda path: {"worlds": {"method": "freeze", "freeze": {"modules": ["x:Y"], **freeze}}}
+        )
+
+    params(longest_answer=1200)
+    assert command._longest() == 1200
+    params()
+    assert command._longest() == ANSWER
+    params(longest_answer="many")
+    with pytest.raises(BadInput, match=r"worlds.freeze.*longest_answer"):
+        command._longest()

@@ -436,3 +436,33 @@ class Toolbox:
     def total(self) -> int:
         """Somebody forgot to mark it."""
         return 1
+
+
+class Register:
+    """An API that nobody wrote for hosted models."""
+
+    def __init__(self) -> None:
+        self._rows = {"a": 1}
+
+    def prüfe(self, key: str) -> int:  # named-1
+        """Look a row up."""
+        return self._rows.get(key, 0)
+
+    def everything(self) -> str:  # endless-1
+        """All there is."""
+        return "x" * 40_000
+
+
+def _long(self: Register) -> int:
+    """Count the rows."""
+    return len(self._rows)
+
+
+LONG = "count_" * 11 + "rows"
+setattr(Register, LONG, _long)
+
+Foreign = from_object(Register, name="foreign", policy="1. Look before you write.\nR2: Be brief.", writes=[])
+
+
+def refuse(arguments: object) -> object:
+    raise Refused("not so")
