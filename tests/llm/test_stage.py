@@ -152,7 +152,7 @@ def test_a_spent_budget_leaves_what_was_reviewed(stub: Stub, tmp_path: Path) -> 
         (tmp_path / name).mkdir()
         role = lambda asked, world="": client if asked == "critic" else known(asked, world)  # noqa: E731
         ctx = Context(0, tmp_path / name, tmp_path / name, role=role)
-        figures = multicritique.run(CritiqueInputs(worlds, generate), multicritique.Params(shard_size=4), ctx)
+        figures = multicritique.run(CritiqueInputs(worlds, generate), multicritique.Params(shard_size=4, min_pairs=0), ctx)
         return list(read_rows(tmp_path / name / "critiques.parquet", CRITIQUE)), figures
 
     some, figures = reviewed("small", max_tokens=40_000)
