@@ -16,7 +16,7 @@ from typing import Any
 from tasks.params import nearest
 from tasks.worlds import ToolResult
 from tasks.worlds.state import State
-from tasks.worlds.tools import Refused, Tool
+from tasks.worlds.tools import COMPARED, Refused, Tool
 from tasks.worlds.values import canonical, canonical_json, frozen, half_character
 
 LONGEST = 1000
@@ -25,8 +25,6 @@ ANSWER = 30_000
 """Characters of an answer by default; ours: some 8,000 tokens, a quarter of a common context."""
 CUT = "the answer was cut"
 """How the last line of a cut answer begins."""
-NAME = 100
-"""Characters of a name that is compared with the known ones: the comparison takes time with the square of the length."""
 
 
 def run(tool: Tool, function: Callable[..., Any], state: State, arguments: Any, longest: int = ANSWER) -> ToolResult:
@@ -66,7 +64,7 @@ def unknown(name: Any, known: Iterable[str]) -> ToolResult:
     """The answer to a call of a tool that there is not."""
     if name is not None and type(name) is not str:
         return error(f"a tool's name must be a string, got {type(name).__name__}")
-    return error(f"no tool {name!r}.{nearest(name, known) if name and len(name) <= NAME else ''}")
+    return error(f"no tool {name!r}.{nearest(name, known) if name and len(name) <= COMPARED else ''}")
 
 
 def unfit(arguments: Any) -> str:
@@ -77,8 +75,7 @@ def unfit(arguments: Any) -> str:
         frozen(arguments)
     except (TypeError, ValueError) as mistake:
         return f"arguments: {mistake}"
-    long = next((name for name in arguments if len(name) > NAME), None)
-    return f"unknown argument {long!r}" if long else ""
+    return ""
 
 
 def answer(value: Any) -> str:

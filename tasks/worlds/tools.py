@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +21,10 @@ from tasks.worlds.places import place
 Function = TypeVar("Function", bound=Callable[..., Any])
 Check = Callable[[Any], Any]
 """Takes a JSON value, returns it in canonical form, or raises `Refused` saying what is wrong with it."""
+
+
+COMPARED = 100
+"""Characters of a name that is compared with the known ones; ours: the comparison takes time with the square of the length."""
 
 
 class Refused(Exception):
@@ -64,7 +68,7 @@ def by_name(checks: Mapping[str, tuple[Check, bool]], rest: Check | None = None)
     def check_all(arguments: dict[str, Any]) -> dict[str, Any]:
         others = [name for name in arguments if name not in checks]
         if others and rest is None:
-            raise Refused(f"unknown argument {others[0]!r}.{nearest(str(others[0]), checks)} Known: {', '.join(checks)}")
+            raise Refused(unknown_argument(others[0], checks))
         clean = {}
         for name, (check, required) in checks.items():
             if name in arguments:
@@ -76,6 +80,12 @@ def by_name(checks: Mapping[str, tuple[Check, bool]], rest: Check | None = None)
         return clean
 
     return check_all
+
+
+def unknown_argument(name: str, known: Iterable[str]) -> str:
+    """What is said of an argument that there is not."""
+    known = tuple(known)
+    return f"unknown argument {name!r}.{nearest(name, known) if len(name) <= COMPARED else ''} Known: {', '.join(known)}"
 
 
 def _checked(name: str, check: Check, value: Any) -> Any:

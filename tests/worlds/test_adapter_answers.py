@@ -66,6 +66,7 @@ ROWS = [{"id": "a", "total": 1.5}, {"id": "b", "total": 2}]
         ([], {"a": float("nan"), "b": [float("inf")]}, {"a": "NaN", "b": ["Infinity"]}),
         (["x\ud83d"], None, "x�"),
         (['{"\\ud83d": "\\ude00"}'], None, {"�": "�"}),
+        (["[" * 900 + "]" * 900], None, "[" * 900 + "]" * 900),
     ],
 )
 def test_what_an_agent_reads(content: list[Any], structured: Any, said: Any) -> None:

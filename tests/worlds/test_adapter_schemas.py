@@ -19,7 +19,7 @@ from tasks.params import BadInput
 from tasks.worlds.adapters.dialects import DRAFTS, Unreadable, read
 from tasks.worlds.adapters.schemas import notes, tool_of_schema
 from tasks.worlds.tools import Refused, Tool
-from tasks.worlds.values import canonical_json
+from tasks.worlds.values import DEPTH, canonical_json
 
 
 def tool(schema: dict[str, Any]) -> Tool:
@@ -87,7 +87,7 @@ LEVELS = {"x": {"child": {"child": {"x": 1}}}}
         ({"$ref": "#/$defs/Args", "$defs": {"Args": of(c={"type": "integer"})}}, {"c": 1}, {"c": "x"}),
         (of(c={"$ref": "http://json-schema.org/draft-07/schema#"}), {"c": {"type": "string"}}, {"c": {"type": "strange"}}),
         ({"type": "object", "additionalProperties": True}, {"colour": "red"}, None),
-        ({"type": "object"}, {"colour": "red"}, None),
+        ({"type": "object"}, {"colour": "red", "x" * 200: 1}, None),
         ({"type": "object", "additionalProperties": {"type": "integer"}}, {"a": 1}, {"a": "x"}),
         ({"type": "object", "patternProperties": {"^n_": {"type": "integer"}}, "additionalProperties": False}, {"n_a": 1}, {"a": 1}),
         ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}, {"a": 1}, {"a": 1, "b": 1}),
@@ -180,6 +180,11 @@ def test_tools_that_cannot_be_called_are_named_when_the_world_is_built(schema: d
 
 
 def test_levels_beyond_python_are_an_answer() -> None:
+    """And as many as arguments may have are checked."""
+    allowed: dict[str, Any] = {"v": "x"}
+    for _ in range(DEPTH - 2):
+        allowed = {"child": allowed}
+    assert not takes(tool(of(v={"type": "integer"}, child={"$ref": "#"})), allowed)
     deep: dict[str, Any] = {}
     for _ in range(400):
         deep = {"child": deep}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ from typing import Any
 
 LEAVES = 2000
 """Values of a structured answer that are looked for in the text beside it; ours: with more, only equal data is the same."""
+LOOKED = 50_000_000
+"""Values times characters of such a search; ours: some tenths of a second."""
 _NUMBERS = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
@@ -27,12 +30,14 @@ class Answer:
         """As the agent reads it: the text, with the JSON value after it when the text leaves something out. Text or a value that is
         nothing but JSON comes as the value, which is written shorter.
         """
-        words = "\n".join((*self.texts, *self.others))
+        words = whole("\n".join((*self.texts, *self.others)))
         if self.structured is not None and not (self.texts and told(self.structured, self.texts)):
             value = clear(self.structured)
             return f"{words}\n{json.dumps(value, ensure_ascii=False)}" if words else value
-        value = _json(words)
-        return clear(value if isinstance(value, dict | list) else words)
+        if isinstance(value := _json(words), dict | list):
+            with contextlib.suppress(RecursionError):  # more levels than Python follows stay text
+                return clear(value)
+        return words
 
 
 def answer_of(result: Any) -> Answer:
@@ -114,7 +119,7 @@ def told(structured: Any, texts: Sequence[str]) -> bool:
     if inner == joined or _json(joined) in (structured, inner) or [_json(text) for text in texts] == inner or list(texts) == inner:
         return True
     leaves = list(_leaves(structured, LEAVES + 1))
-    if len(leaves) > LEAVES:
+    if len(leaves) > LEAVES or len(leaves) * len(joined) > LOOKED:
         return False
     low = joined.lower()
     numbers = {float(found) for found in _NUMBERS.findall(joined.replace(",", ""))}

@@ -121,7 +121,7 @@ class Calls:
         object.__setattr__(self, "_state", state)
 
     def __getattribute__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name.endswith("__"):
             return object.__getattribute__(self, name)
         state: ForeignState = object.__getattribute__(self, "_state")
         return lambda **arguments: state.call(name, arguments)

@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.params import BadInput, nearest
+from tasks.params import BadInput
 from tasks.worlds import Kind
 from tasks.worlds.adapters.dialects import Read, Unreadable, read, shortened
 from tasks.worlds.adapters.fitting import uncallable
 from tasks.worlds.adapters.functions import json_value
 from tasks.worlds.adapters.keywords import untitled
-from tasks.worlds.tools import Check, Refused, Tool
+from tasks.worlds.tools import Check, Refused, Tool, unknown_argument
 
 _REMEDY = "Leave it out with 'tools', or mend the server."
 
@@ -107,7 +107,7 @@ def _said(error: Any, names: tuple[str, ...]) -> str:
             return f"argument {next(name for name in error.validator_value if name not in error.instance)!r} is missing"
         unknown = [name for name in error.instance if name not in names]
         if error.validator == "additionalProperties" and error.validator_value is False and unknown:
-            return f"unknown argument {unknown[0]!r}.{nearest(unknown[0], names)} Known: {', '.join(names)}"
+            return unknown_argument(unknown[0], names)
     message = shortened(error.message)
     if not path:
         return f"the arguments are wrong: {message}"

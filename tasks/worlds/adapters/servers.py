@@ -185,11 +185,14 @@ class Servers:
     def _heard(self, name: str, answer: Answer) -> tuple[Any, str]:
         """What an agent reads, and what is wrong with it. Raises Refused when the answer is that the call failed."""
         said = answer.said()
-        reason = refusal(said, self._about.error_key, self._about.errors_begin)
+        reason = self._refused(said) or self._refused(answer.structured)
         if answer.failed or reason:
             raise Refused(reason or _text(said) or _NO_REASON)
         promised = self._promised.get(name)
         return said, unmet(promised, answer.structured) if isinstance(promised, Read) else ""
+
+    def _refused(self, said: Any) -> str:
+        return refusal(said, self._about.error_key, self._about.errors_begin)
 
     def _saved(self, token: str) -> Saved:
         try:
@@ -231,7 +234,7 @@ class Servers:
         argument, is_text = self._restoring
         try:
             said = _given(seat, restore, {argument: token if is_text else json.loads(token)}).said()
-            if reason := refusal(said, self._about.error_key, self._about.errors_begin):
+            if reason := self._refused(said):
                 raise Refused(reason)
         except (Refused, ToolFailed) as error:
             raise SourceFailed(
@@ -290,11 +293,18 @@ def _text(said: Any) -> str:
 
 
 def _one_text(answer: Answer) -> Any:
-    """The dump in an answer: its one text, else its JSON value, in which servers put a list as "result"."""
-    if len(answer.texts) == 1:
-        return answer.texts[0]
+    """The dump in an answer: its one text, unless that is words about the JSON value beside it. Lists stand under "result" there."""
     value = answer.structured
+    if len(answer.texts) == 1 and (value is None or _is_json(answer.texts[0])):
+        return answer.texts[0]
     return value["result"] if isinstance(value, dict) and set(value) == {"result"} else value
+
+
+def _is_json(text: str) -> bool:
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(text)
+        return True
+    return False
 
 
 def _produced(schema: Any) -> tuple[str, ...]:
