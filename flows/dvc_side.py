@@ -56,6 +56,11 @@ def busy(project: Path, said: str) -> str:
     """Why DVC refused, in our words where a lock was the reason; else the last line of what it said."""
     if "busy" not in said and "acquire lock" not in said and "RWLock" not in said:
         lines = said.strip().splitlines()
+        if lines and "not a git repository" in lines[-1]:
+            return (
+                "this folder is no git repository, and DVC asks for one: `git init` makes one, or `dvc config core.no_scm true` lets "
+                "DVC do without; Cairn itself needs neither"
+            )
         return lines[-1] if lines else "no message"
     now, left = holders(project)
     return "; ".join(now or left) or "another DVC held its lock, and has let go of it since"

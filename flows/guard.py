@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -16,11 +17,29 @@ from tasks.params import BadInput, StageFailed
 def guarded(main: Callable[[], int]) -> int:
     """Run a command's main function and turn what it raises into a message and an exit code. A signal ends the process from here."""
     interrupt.at_work()
+    _utf8()
     try:
         return _in_words_of_ours(main)
     finally:
         if interrupt.happened():  # whatever came back or was raised follows from the signal
             interrupt.leave()
+
+
+def _utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale is another one: files of a project are UTF-8 whatever the terminal speaks.
+    What the terminal cannot show is shown as its number; a stream that the caller closed swallows what it is told."""
+    import codecs
+    import locale
+
+    if codecs.lookup(locale.getpreferredencoding(False)).name != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _in_words_of_ours(main: Callable[[], int]) -> int:

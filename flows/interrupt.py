@@ -66,34 +66,29 @@ def _interrupted(number: int, frame: Any) -> None:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """While the block (a flow's body) runs, a signal stops the trainings before it does what it did.
+    """While the block (a flow's body) runs, whatever ends it from outside stops its trainings, for which Prefect would wait.
 
-    Prefect puts a handler of its own in place around a flow, which only raises in the main thread, and that one waits for trainings.
-    In a command of ours the signal ends the command; in a flow that Prefect serves it goes on to Prefect, which cancels the run.
+    In a command of ours a signal ends the command; Prefect has put a handler of its own in the place of ours for the flow. In a flow
+    that Prefect serves its handler stays: it tells a cancelled run from one that crashed, and raises here.
     """
     import threading
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     from tasks.process import stop_all
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def stop(number: int, frame: Any) -> None:
-        if _at_work:
-            _interrupted(number, frame)
-        stop_all()
-        signal.signal(number, before[signal.Signals(number)])
-        signal.raise_signal(number)
-
-    _handle(stop)
+    mine = _at_work and threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS} if mine else {}
+    if mine:
+        _handle(_interrupted)
     try:
         yield
+    except Exception:
+        raise
+    except BaseException:
+        stop_all()
+        raise
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is stop:
-                signal.signal(number, handler)
+            signal.signal(number, handler)
 
 
 def leave(patience: float = 1.0) -> NoReturn:

@@ -5,13 +5,19 @@ Each test presses the key on a pseudo-terminal, whose kernel sends the signal to
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sqlite3
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from flows.interrupt import SAID
@@ -139,6 +145,48 @@ def test_under_another_program(tmp_path: Path, command: Sequence[str], code: int
     assert terminal.ended()[0] == code and terminal.left() == []
     ours, *rest = terminal.answer()
     assert ours == f"cairn: {SAID}" and re.fullmatch(theirs, " ".join(rest)), terminal.said
+
+
+@pytest.mark.reliability
+def test_cancel_in_prefects_screen(tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A served run that is cancelled ends as Cancelled, not as crashed, and its training with it."""
+    from prefect import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Cancelling
+
+    project = make_project(tmp_path / "project")
+    code = "from flows.pipeline import pipeline; pipeline.serve(name='cancel')"
+    environment = {**project.environment, "PREFECT_API_URL": prefect_server}
+    served = subprocess.Popen([sys.executable, "-c", code], cwd=project.folder, env=environment, start_new_session=True)
+
+    def trainings() -> list[psutil.Process]:
+        every = [one for one in psutil.Process(served.pid).children(recursive=True) if one.is_running()]
+        return [one for one in every if one.status() != psutil.STATUS_ZOMBIE and "tasks.process" in one.cmdline()]
+
+    def wait_for(condition: Callable[[], Any]) -> Any:
+        end = time.monotonic() + 120
+        while not (found := condition()):
+            assert time.monotonic() < end
+            time.sleep(0.3)
+        return found
+
+    try:
+        with temporary_settings({PREFECT_API_URL: prefect_server}), get_client(sync_client=True) as client:
+
+            def deployment() -> Any:
+                with suppress(ObjectNotFound):
+                    return client.read_deployment_by_name("cairn/cancel")
+
+            part = {"overrides": {"base.tiny_qwen3.steps": 20000}, "last": "base"}
+            run = client.create_flow_run_from_deployment(wait_for(deployment).id, parameters=part).id
+            wait_for(trainings)
+            client.set_flow_run_state(run, Cancelling())
+            wait_for(lambda: client.read_flow_run(run).state.name == "Cancelled")
+            assert trainings() == []
+    finally:
+        os.killpg(served.pid, signal.SIGKILL)
+        served.wait()
 
 
 def _rows(project: Project, database: str, question: str) -> list[tuple[object, ...]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,10 +20,11 @@ from typing import Any
 import pytest
 
 from flows import inherited, reach, setup
+from flows.dvc_side import busy
 from flows.inherited import Setting
 from tasks import start
 from tasks.params import BadInput
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Project
 
 
 @pytest.fixture
@@ -213,3 +216,41 @@ def test_tasks_that_were_loaded_from_elsewhere_are_named(tmp_path: Path) -> None
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import tasks; sys.path.insert(0, {str(ROOT)!r}); import flows"
     answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert answer.returncode == 2 and answer.stderr.startswith("cairn: `tasks` was loaded from ") and str(tmp_path) in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "environment", "said"),
+    [
+        (">&-", {}, ""),
+        (">&- 2>&-", {}, ""),
+        ("", {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, "tiny_qwen3"),
+        ("", {"PYTHONIOENCODING": "ascii"}, "tiny_qwen3"),
+        ("", {"TERM": "dumb", "COLUMNS": "1", "TZ": "No/Where"}, "tiny_qwen3"),
+    ],
+)
+def test_a_command_in_an_odd_shell(redirection: str, environment: dict[str, str], said: str) -> None:
+    """Closed streams, a locale that is not UTF-8, an odd terminal, no home, no user."""
+    command = f"exec {shlex.quote(sys.executable)} -m flows.cli methods {redirection}"
+    answer = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=ROOT, env={"PATH": os.defpath, **environment}, capture_output=True, text=True, check=False
+    )
+    assert (answer.returncode, answer.stderr) == (0, "") and said in answer.stdout
+
+
+def test_letters_that_a_terminal_cannot_show(tmp_path: Path) -> None:
+    """In a locale of ASCII alone: the message is said all the same, and files are read as UTF-8."""
+    folder = tmp_path / "Hütte"
+    folder.mkdir()
+    command = [sys.executable, "-c", "import sys; sys.argv[1:] = ['run']; from flows.cli import entry; entry()"]
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    answer = subprocess.run(command, cwd=folder, env=environment | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert answer.returncode == 2 and rb"H\xfctte is not inside a Cairn project" in answer.stderr, answer.stderr
+
+
+def test_without_git_dvc_says_what_to_do(project: Project) -> None:
+    shutil.rmtree(project.folder / ".git")
+    answer = project.dvc("status", check=False)
+    assert answer.returncode != 0
+    assert "`git init` makes one, or `dvc config core.no_scm true`" in busy(project.folder, answer.stderr)
+    project.dvc("config", "core.no_scm", "true")
+    project.dvc("status")
