@@ -12,6 +12,7 @@ from typing import Any
 from flows.worlds.sample import Pool
 from tasks.llm.planted import shape, strings
 from tasks.worlds import Action, Problem, Trajectory
+from tasks.worlds.arguments import arguments_of
 from tasks.worlds.runtime import World
 
 DRAWS = 3
@@ -61,7 +62,7 @@ def other_calls(world: World, actions: Sequence[Action], pool: Pool, rng: Random
             yield (*calls[:place], replace(action, arguments=arguments), *calls[place + 1 :])
     for tool in world.tools.values():
         if tool.kind == "end":
-            arguments = {key: pool.draw(tool.name, key, schema, rng) for key, schema in _properties(tool).items()}
+            arguments = {key: pool.draw(tool.name, key, schema, rng) for key, schema in arguments_of(tool.parameters).items()}
             for kept in range(len(calls)):
                 yield (*calls[:kept], Action(tool.name, arguments, tool.kind))
 
@@ -73,11 +74,6 @@ def _json(content: str) -> Any:
     return None
 
 
-def _properties(tool: Any) -> dict[str, Any]:
-    found: dict[str, Any] = tool.parameters.get("properties", {})
-    return found
-
-
 def _other_arguments(world: World, action: Action, pool: Pool, near: Sequence[str], rng: Random) -> Iterator[dict[str, Any]]:
     """The arguments of one call with one of them changed; optional ones that were left out are given too.
 
@@ -85,7 +81,7 @@ def _other_arguments(world: World, action: Action, pool: Pool, near: Sequence[st
     """
     if action.name not in world.tools:
         return
-    for name, schema in _properties(world.tools[action.name]).items():
+    for name, schema in arguments_of(world.tools[action.name].parameters).items():
         looks = {shape(text) for text in pool.texts(name)} if schema.get("type") == "string" else set()
         drawn = [pool.draw(action.name, name, schema, rng) for _ in range(DRAWS)]
         for value in schema.get("enum") or [*(text for text in near if shape(text) in looks), *drawn]:

@@ -22,6 +22,7 @@ from tasks.llm import scripted as scripts
 from tasks.params import BadInput, nearest
 from tasks.rollout import STOP, play
 from tasks.worlds import Action, Problem, Trajectory
+from tasks.worlds.arguments import arguments_of
 from tasks.worlds.runtime import World
 from tasks.worlds.tools import Tool
 
@@ -199,7 +200,7 @@ def call_of(line: str, tools: Mapping[str, Tool]) -> tuple[str, dict[str, Any]] 
         return None
     if not pairs:
         raise BadInput(f"not a call of {name}: write {name} argument=value ..., with quotes around spaces; or /say TEXT for a reply.")
-    properties = tools[name].parameters.get("properties", {})
+    properties = arguments_of(tools[name].parameters)
     given = dict(word.split("=", 1) for word in shlex.split(rest))
     return name, {key: value_of(properties.get(key, {}), text) for key, text in given.items()}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.worlds.arguments import arguments_of
 from tasks.worlds.tools import Tool
 
 WIDTH = 130
@@ -112,7 +113,7 @@ def _wrapped(text: str, first: str, then: str) -> list[str]:
 
 def tool_lines(tool: Tool) -> Iterable[str]:
     """A tool as a model sees it: its signature, what it does, what each argument means. Optional arguments stand in brackets."""
-    properties: Mapping[str, Any] = tool.parameters.get("properties", {})
+    properties = arguments_of(tool.parameters)
     required = tool.parameters.get("required", ())
     arguments = [f"{name}: {kind_of(schema)}" for name, schema in properties.items()]
     shown = [text if name in required else f"[{text}]" for name, text in zip(properties, arguments, strict=True)]

@@ -17,6 +17,7 @@ from flows.worlds.report import Finding
 from tasks.context import seed_of
 from tasks.params import BadInput
 from tasks.worlds import Action, Problem
+from tasks.worlds.arguments import arguments_of
 from tasks.worlds.loading import code_files
 from tasks.worlds.places import place, shown
 from tasks.worlds.runtime import World
@@ -180,7 +181,7 @@ def _calls(sample: Sample, name: str, pool: Pool, rng: Random) -> list[Call]:
     ]
     found = rng.sample(truths, min(PER_TOOL, len(truths)))
     for _ in range(GUESSED if truths else PER_TOOL):
-        arguments = {key: pool.draw(name, key, schema, rng) for key, schema in tool.parameters.get("properties", {}).items()}
+        arguments = {key: pool.draw(name, key, schema, rng) for key, schema in arguments_of(tool.parameters).items()}
         before = rng.choice(truths).before if truths else ()
         found.append(Call(Action(name, arguments, tool.kind), before, False))
     return found
@@ -201,10 +202,13 @@ class Pool:
         """One value that fits the schema of argument `name` of `tool`, as far as names and tables tell."""
         if "enum" in schema:
             return rng.choice(list(schema["enum"]))
+        if "const" in schema:
+            return schema["const"]
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 return self.draw(tool, name, rng.choice(list(schema[key])), rng)
         kind = schema.get("type")
+        kind = kind[0] if isinstance(kind, list) and kind else kind
         if kind == "array":
             return [self.draw(tool, name, schema.get("items", {}), rng)]
         if kind in ("integer", "number"):

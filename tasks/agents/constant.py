@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.agents import Turn
 from tasks.llm import Message
+from tasks.worlds.arguments import arguments_of
 
 if TYPE_CHECKING:
     from tasks.worlds.runtime import World
@@ -57,8 +58,8 @@ def _hand_over(world: World, choice: int) -> Message:
     tool = next((tool for tool in world.tools.values() if tool.kind == "end"), None)
     if tool is None:
         return {"role": "assistant", "content": REFUSAL}
-    properties = tool.parameters["properties"]
-    arguments = {name: _value(properties[name], choice) for name in tool.parameters["required"]}
+    schemas = arguments_of(tool.parameters)
+    arguments = {name: _value(schemas.get(name, {}), choice) for name in tool.parameters["required"]}
     function = {"name": tool.name, "arguments": arguments}
     return {"role": "assistant", "content": "", "tool_calls": [{"id": "call_0", "type": "function", "function": function}]}
 
@@ -66,4 +67,11 @@ def _hand_over(world: World, choice: int) -> Message:
 def _value(schema: dict[str, Any], choice: int) -> Any:
     if "enum" in schema:
         return schema["enum"][choice % len(schema["enum"])]
-    return {"string": "help", "integer": 1, "number": 1, "boolean": True, "array": []}[schema["type"]]
+    if "const" in schema:
+        return schema["const"]
+    for key in ("anyOf", "oneOf"):
+        if schema.get(key):
+            return _value(schema[key][0], choice)
+    kinds = schema.get("type", "string")
+    kind = kinds[0] if isinstance(kinds, list) else kinds
+    return {"integer": 1, "number": 1, "boolean": True, "array": [], "object": {}, "null": None}.get(kind, "help")
