@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.llm.losses import GONE, remedy
+from tasks.llm.losses import FROM_TEXT, GONE, remedy
 
 
 def lines(about: Mapping[str, Any]) -> list[str]:
@@ -20,7 +20,7 @@ def odd(role: str, figures: Mapping[str, Any]) -> list[str]:
     """What was odd about a role's answers, a line each: how many of how many, what it is, what to do, and the first."""
     said = []
     for reason, count in figures.get("odd", {}).items():
-        total = figures["offered"] if reason == "calls_as_text" else figures["asked"]
+        total = figures["offered"] if reason in ("calls_as_text", FROM_TEXT) else figures["asked"]
         name = "no answer" if reason in GONE else "odd answers"
         about = remedy(reason, role)
         said.append(
@@ -37,7 +37,11 @@ def _line(figures: Mapping[str, Any], about: Mapping[str, Any]) -> str:
         f"{figures['tokens_in']:,} + {figures['tokens_out']:,} tokens ({figures['tokens_per_second']:.0f}/s)",
         f"money {figures['money']:.4f}" if figures["money"] else "",
         *(f"{count} lost ({reason})" for reason, count in figures.get("odd", {}).items() if reason in GONE),
-        *(f"{count} {reason}" for reason, count in figures.get("odd", {}).items() if reason in ("calls_as_text", "bad_call", "empty")),
+        *(
+            f"{count} {reason}"
+            for reason, count in figures.get("odd", {}).items()
+            if reason in ("calls_as_text", FROM_TEXT, "bad_call", "empty")
+        ),
         *(f"{figures[name]} {name}" for name in ("throttled", "retries", "refusals", "truncations", "unreadable") if figures[name]),
         _left(figures, about),
     ]

@@ -45,7 +45,7 @@ def merge_by_recipe(path: Path, out: Path, overrides: Mapping[str, Any], threads
     """Merge as the recipe says into the folder `out`, which must not exist; returns the figures. threads: 0 means all cores."""
     if OUTSIDE:
         raise BadInput(OUTSIDE)
-    given = read_yaml(path)
+    given = read_yaml(path, lenient=True)
     if not isinstance(given, dict):
         raise BadInput(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     recipe = validate(Recipe, {**given, "params": {**(given.get("params") or {}), **overrides}}, str(path))

@@ -81,7 +81,7 @@ class Trial:
 
 def read_search(path: Path) -> Search:
     """The checked search file; BadInput says what is wrong."""
-    given = read_yaml(path)
+    given = read_yaml(path, lenient=True)
     if not isinstance(given, dict):
         raise BadInput(f"{path}: expected a mapping with the keys {', '.join(Search.model_fields)}")
     search = validate(Search, given, str(path))

@@ -12,8 +12,8 @@ tool call is wanted, and the first answer in a conversation alone; a second roun
 
 Refused for good: context and filter_400 (status 400), hot (status 500, whenever it is asked). An error inside a status 200: inside_ and
 its number (inside_429 with Retry-After), errored (finish_reason error). Odd answers: half (half a surrogate pair in words, names and
-arguments), empty, cut (finish_reason length whatever the room), as_text (a tool call in words), no_arguments (null), two_calls (the
-second with arguments that are no JSON).
+arguments), empty, cut (finish_reason length whatever the room), as_text (a tool call in words, as one family of models writes it),
+tagged (as most do), no_arguments (null), two_calls (the second with arguments that are no JSON).
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class Server:
                 message["tool_calls"], finish = [call], "tool_calls"
             else:
                 spoken = {"name": function["name"], "arguments": json.loads(arguments)}
-                message["content"], formed = f"<tool_call>\n{json.dumps(spoken)}\n</tool_call>", False
+                message["content"], formed = f"[TOOL_CALLS][{json.dumps(spoken)}]", False
         else:
             message["content"], formed = f"Reply {rng.getrandbits(64):016x}, as you wish.", False
         slips = fault in SLIPS and formed and name not in self.slipped
@@ -226,14 +226,13 @@ def _half(message: dict[str, Any], finish: str) -> tuple[dict[str, Any], str]:
     return message, finish
 
 
-def _as_text(message: dict[str, Any], finish: str) -> tuple[dict[str, Any], str]:
+def _as_text(message: dict[str, Any], finish: str, form: str = "[TOOL_CALLS]{name}{arguments}") -> tuple[dict[str, Any], str]:
     if not (calls := message.pop("tool_calls", None)):
         return message, finish
-    function = calls[0]["function"]
-    return {
-        **message,
-        "content": f'<tool_call>{{"name": "{function["name"]}", "arguments": {function["arguments"]}}}</tool_call>',
-    }, "stop"
+    return {**message, "content": form.format_map(calls[0]["function"])}, "stop"
+
+
+TAGGED = '<tool_call>{{"name": "{name}", "arguments": {arguments}}}</tool_call>'
 
 
 def _no_arguments(message: dict[str, Any], finish: str) -> tuple[dict[str, Any], str]:
@@ -254,6 +253,7 @@ ODD: dict[str, Callable[[dict[str, Any], str], tuple[dict[str, Any], str]]] = {
     "errored": lambda message, finish: ({"role": "assistant", "content": ""}, "error"),
     "cut": lambda message, finish: (message, "length"),
     "as_text": _as_text,
+    "tagged": lambda message, finish: _as_text(message, finish, TAGGED),
     "no_arguments": _no_arguments,
     "two_calls": _two_calls,
 }

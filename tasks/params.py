@@ -166,8 +166,9 @@ LARGEST = 1_000_000
 """values in one YAML file, those behind aliases counted where they are used"""
 
 
-def read_yaml(path: Path) -> Any:
-    """A YAML file as DVC reads it (YAML 1.2: `yes` and `1:30` are text, `010` is ten), or BadInput that names file and line."""
+def read_yaml(path: Path, lenient: bool = False) -> Any:
+    """A YAML file as DVC reads it (YAML 1.2: `yes` and `1:30` are text, `010` is ten), or BadInput that names file and line. lenient:
+    see `parse_yaml`; for files that DVC does not read."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -176,7 +177,7 @@ def read_yaml(path: Path) -> Any:
         raise BadInput(f"{path}: not valid YAML: not UTF-8 ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_yaml(text, str(path))
+    return parse_yaml(text, str(path), lenient)
 
 
 def parse_yaml(text: str, where: str, lenient: bool = False) -> Any:

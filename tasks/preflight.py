@@ -118,18 +118,19 @@ class Player:
 @dataclass(frozen=True)
 class Heard:
     """What came of one question. status: of HTTP, 0 without any answer, UNPAID. words: of an error. kept: the answer, if it is one;
-    said: the whole of what came."""
+    said: the whole of what came. offered: a tool was offered."""
 
     status: int
     words: str = ""
     kept: Mapping[str, Any] | None = None
     said: Mapping[str, Any] | None = None
+    offered: bool = False
 
     @property
     def reply(self) -> Reply:
         """The answer as the client would read it."""
         assert self.kept is not None
-        return read(self.kept, 0)
+        return read(self.kept, 0, self.offered)
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,7 @@ class _Desk:
             return Heard(UNPAID, str(spent))
         try:
             heard = await self._send("POST", "/chat/completions", sent, role.timeout_seconds)
+            heard = replace(heard, offered=bool(request.tools))
             if heard.kept is not None:
                 used = [most[place] if count is None else count for place, count in enumerate(heard.kept["tokens"])]
                 paid = Paid(self.setting.ledger, self.player.name, role.model, used[0], used[1], prices.of(*used))

@@ -176,6 +176,26 @@ def looks_like_calls(text: str, tools: Sequence[Mapping[str, Any]]) -> bool:
     return any(_is_call(piece, names) for piece in (text, *_FENCED.findall(text)))
 
 
+_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+
+
+def calls_in_text(text: str) -> tuple[str, list[dict[str, Any]]]:
+    """(what is said besides, the calls) of an answer that holds calls between <tool_call> and </tool_call>, each a JSON object with a
+    name and arguments: how many models write them, and what a server without a tool parser leaves as it is. (text, []) when there
+    are none, or one of them cannot be read."""
+    calls = []
+    for piece in _TAGGED.findall(text):
+        try:
+            found = json.loads(piece)
+        except (ValueError, RecursionError):
+            return text, []
+        if not (isinstance(found, dict) and found.keys() == {"name", "arguments"} and isinstance(found["name"], str)):
+            return text, []
+        calls.append(found)
+    rest = _TAGGED.sub("", text).strip()
+    return (text, []) if "tool_call>" in rest else (rest, calls)
+
+
 def _is_call(text: str, names: set[str]) -> bool:
     try:
         found = json.loads(text)

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from tasks.context import Losses
 from tasks.llm import NearlyAllLost
 
+FROM_TEXT = "calls_from_text"
+"""The one oddity that loses nothing."""
+_PARSERS = "vLLM --enable-auto-tool-choice --tool-call-parser NAME, SGLang --tool-call-parser NAME, llama.cpp --jinja"
 REMEDIES: dict[str, str] = {
     "context_length": "the request is longer than the model reads. Serve it with more context (vLLM --max-model-len, SGLang "
     "--context-length, llama.cpp --ctx-size), or let prompts carry less (prompt.tools, prompt.policy)",
@@ -22,8 +25,9 @@ REMEDIES: dict[str, str] = {
     "limit_field and content_beside_calls of roles.{role}",
     "unusable": "the server's answers are none (see its own log)",
     "unanswered": "no answer came, however often it was asked; losses.unanswered is the share of a role's calls that may go so",
-    "calls_as_text": "answers hold tool calls in plain text: the server does not read them out. Start it with its tool parser: vLLM "
-    "--enable-auto-tool-choice --tool-call-parser NAME, SGLang --tool-call-parser NAME, llama.cpp --jinja",
+    "calls_as_text": "answers hold tool calls in plain text: the server does not read them out. Start it with its tool parser: "
+    + _PARSERS,
+    FROM_TEXT: f"answers held tool calls in plain text, which were read out of it. Safer is the server's own tool parser: {_PARSERS}",
     "bad_call": "the arguments of tool calls are no JSON object. The server's tool parser may be that of another model",
     "cut": "answers are cut at their most tokens. Raise roles.{role}.max_tokens, or roles.{role}.thinking for one that thinks first",
     "empty": "answers are empty. A model that thinks first may need roles.{role}.thinking",

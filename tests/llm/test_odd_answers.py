@@ -16,11 +16,11 @@ from flows.calls import forget_answer, lines
 from infra.stub import Stub
 from tasks.context import Losses
 from tasks.llm import CallFailed, NearlyAllLost, Request
-from tasks.llm.answers import read_json
+from tasks.llm.answers import calls_in_text, read_json
 from tasks.llm.endpoint import Dialect, EndpointClient, Setting, stats, wire
 from tasks.llm.endpoint.cache import Cache, Paid, answer_id, first_key_of, key_of
 from tasks.llm.endpoint.refusals import inside, of_status
-from tasks.llm.losses import GONE, REMEDIES
+from tasks.llm.losses import GONE, REMEDIES, remedy
 from tasks.params import BadInput
 from tests.llm.conftest import QUICK, SCORE, TOOL, Make, questions
 
@@ -70,6 +70,37 @@ def test_nearly_everything_lost_for_one_reason_stops_with_the_reason(make: Make,
     assert len(found) == 49 and stats("few")["agent"]["odd"] == {"calls_as_text": 49}, "fewer than losses.least are shown alone"
     patient = Setting(None, "patient", "patient", {}, Losses(least=0))
     assert len(make("agent", setting=patient).complete(asking(60))) == 60
+
+
+def test_calls_between_tags_are_read_out_of_the_text_and_told(make: Make, stub: Stub) -> None:
+    """What most models write, and a server without a tool parser leaves in the text: nothing is lost by it."""
+    stub.turn(faults={"tagged": 1.0})
+    found = make("agent", run="tagged").complete(asking(60))
+    assert all(one["finish_reason"] == "tool_calls" and one["tool_calls"][0]["id"] == "call_0" for one in found)
+    assert not any(one["content"] for one in found)
+    assert stats("tagged")["agent"]["odd"] == {"calls_from_text": 60}
+    assert "--tool-call-parser" in remedy("calls_from_text")
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "names"),
+    [
+        ('<tool_call>\n{"name": "a", "arguments": {"x": 1}}\n</tool_call>', "", ["a"]),
+        (
+            'I look.<tool_call>{"name": "a", "arguments": {}}</tool_call>\n<tool_call>{"name": "b", "arguments": null}</tool_call>',
+            "I look.",
+            ["a", "b"],
+        ),
+        ('<tool_call>{"name": "a"}</tool_call>', None, []),
+        ('<tool_call>{"name": "a", "arguments": {}}</tool_call><tool_call>{"name": "b", "ar', None, []),
+        ("<tool_call>[]</tool_call>", None, []),
+        ('{"name": "a", "arguments": {}}', None, []),
+        ("Write <tool_call> yourself.", None, []),
+    ],
+)
+def test_calls_in_text(text: str, rest: str | None, names: list[str]) -> None:
+    said, calls = calls_in_text(text)
+    assert said == (text if rest is None else rest) and [call["name"] for call in calls] == names
 
 
 def test_answers_where_no_tool_was_offered_hide_nothing(make: Make, stub: Stub) -> None:

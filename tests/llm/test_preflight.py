@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_a_good_server_is_asked_what_its_roles_will_ask_and_says_who_it_is(stub:
         (
             {"parser": False},
             "agent",
-            r"leaves tool calls as text \('<tool_call>.*Start it with its tool parser: vLLM: --enable-auto-tool",
+            r"leaves tool calls as text \('\[TOOL_CALLS\].*Start it with its tool parser: vLLM: --enable-auto-tool",
         ),
         (
             {"parser": False, "models": {"small": {"owned_by": "sglang"}}},
@@ -152,6 +153,12 @@ def kept(message: dict[str, Any], finish: str = "stop", tokens: Any = (1, 1)) ->
         ("call", kept({"content": '{"name": "look_up_item", "parameters": {"item_id": "A7"}}'}), "tool calls as text", ""),
         ("call", kept({"content": "[TOOL_CALLS] [...]"}), "tool calls as text", ""),
         ("call", kept({"content": 'look_up_item(item_id="A7")'}), "tool calls as text", ""),
+        (
+            "call",
+            replace(kept({"content": '<tool_call>{"name": "look_up_item", "arguments": {"item_id": "A7"}}</tool_call>'}), offered=True),
+            "",
+            "tool calls as text, which Cairn reads; better is the server's own setting (vLLM: --enable-auto-tool",
+        ),
         ("talk", kept({"content": "<think>hm</think>Hello."}), "", "its thoughts stand in its answers"),
         ("talk", kept({"content": "<think>hm and hm"}, "length"), "thinking: 4000", "thoughts"),
         ("talk", kept({}, "length"), "says nothing within 256 tokens", ""),

@@ -20,7 +20,7 @@ from tasks.llm.endpoint.line import Line, Paper, Refused, SetAside
 from tasks.llm.endpoint.office import office, run
 from tasks.llm.endpoint.pacing import Down, Pace
 from tasks.llm.endpoint.wire import Dialect, Reply, body, calls_so_far, read
-from tasks.llm.losses import Lost, stop_when_nearly_all, stop_when_nothing_came
+from tasks.llm.losses import FROM_TEXT, Lost, stop_when_nearly_all, stop_when_nothing_came
 
 SALVAGE = 2
 """Rounds at the end of a batch in which what was set aside is tried again."""
@@ -149,8 +149,9 @@ class EndpointClient:
 
     def _check_losses(self, line: Line) -> None:
         figures, losses, model = line.figures, self._setting.losses, self._dialect.model
+        lost_by = {reason: count for reason, count in figures.odd.items() if reason != FROM_TEXT}
         lost = Lost(
-            f"role {self._role!r} (model {model!r} at {self._url}): calls", figures.odd, figures.asked, figures.said, self._role, model
+            f"role {self._role!r} (model {model!r} at {self._url}): calls", lost_by, figures.asked, figures.said, self._role, model
         )
         stop_when_nothing_came(losses, lost)
         stop_when_nearly_all(losses, lost)
@@ -196,7 +197,7 @@ class EndpointClient:
         """(the call, its answer, whether it was paid for now)."""
         paper = self._paper(request, room)
         answer, paid = await line.ask(paper)
-        return paper, read(answer, calls_so_far(request.messages)), paid
+        return paper, read(answer, calls_so_far(request.messages), bool(request.tools)), paid
 
     def _paper(self, request: Request, room: int) -> Paper:
         sent = body(self._dialect, request, room)
@@ -234,6 +235,8 @@ def _odd(request: Request, reply: Reply, wrong: str) -> str:
     """What is odd about an answer, the one thing that explains most; "" for nothing."""
     if reply.refused:
         return "content_filter" if reply.finish == "content_filter" else "refusal"
+    if reply.from_text:
+        return FROM_TEXT
     if request.tools and not reply.called and looks_like_calls(reply.message["content"], request.tools):
         return "calls_as_text"
     if reply.truncated and (wrong or request.schema is None):

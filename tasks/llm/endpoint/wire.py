@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.llm import Message, Request
-from tasks.llm.answers import whole, without_thought
+from tasks.llm.answers import calls_in_text, whole, without_thought
 from tasks.worlds.values import UNREADABLE, frozen
 
 WISH = "Answer with one JSON value that fits this schema: "
@@ -48,12 +48,14 @@ class Dialect:
 @dataclass(frozen=True)
 class Reply:
     """An answer that was read. finish: how it ended, as in the OpenAI API: stop, length, tool_calls, content_filter, error. called: it
-    holds or tried tool calls. bad: calls of it that cannot be read. refused: the model or a filter in front of it declined."""
+    holds or tried tool calls. bad: calls of it that cannot be read. from_text: its calls stood in its words. refused: the model or a
+    filter in front of it declined."""
 
     message: Message
     finish: str = "stop"
     called: bool = False
     bad: int = 0
+    from_text: bool = False
     refused: bool = False
 
     @property
@@ -252,9 +254,10 @@ def _start(said: Any) -> str:
     return repr(shown if len(shown) <= 80 else shown[:77] + "...")
 
 
-def read(kept: Mapping[str, Any], first_call: int) -> Reply:
+def read(kept: Mapping[str, Any], first_call: int, offered: bool = False) -> Reply:
     """An answer as a message of the house: arguments are dicts, and calls are numbered call_<first_call> and on, so that a
-    conversation reads the same whatever ids a server draws. What a model thought before it spoke is not part of what was said.
+    conversation reads the same whatever ids a server draws. What a model thought before it spoke is not part of what was said. Where
+    tools were offered, calls that a server without a tool parser left in the text are read out of it.
 
     Of several calls, one that cannot be read stands in its place with what was written, as {"unreadable": text}, and says why under
     `unreadable`, so that it fails like any other bad call and the good ones count. When none can be read they come back as plain
@@ -272,13 +275,20 @@ def read(kept: Mapping[str, Any], first_call: int) -> Reply:
     refused = bool(refusal) or finish == "content_filter"
     answer: Message = {"role": "assistant", "content": content or (refusal if isinstance(refusal, str) else "")}
     raw = message.get("tool_calls") or []
+    in_words: list[dict[str, Any]] = []
+    if offered and not raw:
+        content, in_words = calls_in_text(content)
+        raw = [_kept_call(call) for call in in_words]
+        answer["content"] = content if in_words else answer["content"]
     calls = [] if refused else [_call(call, number) for number, call in enumerate(raw, first_call)]
     bad = sum("unreadable" in call for call in calls)
     if calls and bad < len(calls):
         answer["tool_calls"] = calls
     elif calls:
         answer["content"] = f"{content}\n{json.dumps(written, ensure_ascii=False)}".strip()
-    return Reply(answer, finish, called=bool(raw), bad=bad, refused=refused)
+    if in_words and finish == "stop":
+        finish = "tool_calls"
+    return Reply(answer, finish, called=bool(raw), bad=bad, from_text=bool(in_words), refused=refused)
 
 
 def _text(content: Any) -> str:

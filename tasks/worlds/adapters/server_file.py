@@ -57,7 +57,7 @@ class ServerFile(Params):
 
 def read(path: Path) -> ServerFile:
     """The file, checked. Raises BadInput with file, key and what is allowed."""
-    values = read_yaml(path)
+    values = read_yaml(path, lenient=True)
     if not isinstance(values, dict):
         raise BadInput(f"{path}: must be keys and values, see tasks/worlds/adapters/server_file.py.")
     about = validate(ServerFile, values, str(path))

@@ -1,0 +1,186 @@
+"""Whatever command the README shows is run: here, on a copy of the smoke project after its run, or by the test that is named beside it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from tasks.params import parse_yaml
+from tests.conftest import ROOT, Project
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAMS = ("cairn", ".venv/bin/cairn", "make", "dvc", "prefect", "mlflow", "python")
+
+HERE = (
+    "cairn use",
+    "cairn use smoke",
+    "cairn methods",
+    "cairn run --dry-run",
+    "cairn run --profile smoke",
+    "cairn run --estimate",
+    "cairn status",
+    "cairn doctor",
+    "cairn champion",
+    "cairn champion --none",
+    "cairn bank pin",
+    "cairn calls",
+    "cairn --help",
+    "cairn run",
+    "dvc repro",
+    "dvc status",
+    "dvc metrics show",
+    "dvc plots show",
+)
+"""Run one after the other; each must end with 0."""
+
+ELSEWHERE = {
+    "cairn use quickstart": ("flows/test_two_drivers.py", '"use", "quickstart"'),
+    "cairn run --set sft.sft.epochs=2": ("flows/test_two_drivers.py", '"--set", "filter.rejection_sampling.deduplicate=false"'),
+    "cairn run --to filter": ("flows/test_two_drivers.py", '"run", "--to", "filter"'),
+    "cairn run --refresh sft": ("flows/test_two_drivers.py", '"--refresh"'),
+    "cairn run --refresh-models": ("flows/test_asking.py", '"--refresh-models"'),
+    'cairn accept sft rl --why "only a comment"': ("flows/test_accept.py", '"accept"'),
+    'cairn rollback --why "..."': ("flows/test_promote.py", '"rollback", "--why"'),
+    "cairn promote": ("flows/test_bad_input.py", '("promote",)'),
+    "cairn preview generate -n 5": ("flows/test_preview.py", '"preview", "generate", "-n"'),
+    "cairn preview generate": ("flows/test_preview.py", '"preview", "generate", "-n"'),
+    "cairn export generate OUT": ("flows/test_export.py", '"export", "generate"'),
+    "cairn regrade FILE.parquet": ("flows/test_regrade.py", "regrade"),
+    "cairn merge recipe.yaml merged/": ("flows/test_merging.py", '"merge"'),
+    "cairn search": ("flows/test_search.py", '"search"'),
+    "cairn calls --forget-answer ID": ("llm/test_unusable.py", "forget"),
+    ".venv/bin/cairn init ../bookshop": ("flows/test_init.py", '"init"'),
+    "cairn init bookshop": ("flows/test_init.py", '"init"'),
+    "cairn world check bookshop.world:Bookshop": ("flows/test_world_commands.py", '"world", "check"'),
+    "cairn world play bookshop.world:Bookshop": ("flows/test_world_commands.py", '"world", "play"'),
+    "cairn world new another_shop": ("flows/test_world_commands.py", '"world", "new"'),
+    "dvc repro -f": ("flows/test_two_drivers.py", '"repro", "-f"'),
+    "dvc pull": ("flows/test_two_drivers.py", '"pull"'),
+    "dvc commit": ("flows/test_two_drivers.py", '"commit"'),
+    "dvc config --local cache.dir $CAIRN_HOME/store": ("flows/test_dvc_side.py", "cache.dir"),
+    "dvc exp run -S 'params/pipeline.yaml:merge.breadcrumbs.keep=0.5'": ("flows/test_two_drivers.py", '"exp", "run"'),
+    "python -m flows.recipes apigen_mt --seed N": ("recipes/test_door.py", "flows.recipes"),
+    "python -m infra.gpu_proof --tiny": ("infra/test_gpu_proof.py", "--tiny"),
+    "mlflow ui --backend-store-uri sqlite:///.cairn/mlflow.db": ("flows/test_readme.py", "def test_the_registry_can_be_looked_at"),
+    "prefect server start": ("conftest.py", '"server", "start"'),
+    "prefect work-pool create cairn --type process": ("flows/test_readme.py", "def test_the_deployments_are_taken"),
+    "prefect deploy --prefect-file infra/prefect.yaml --all": ("flows/test_readme.py", "def test_the_deployments_are_taken"),
+    "prefect worker start --pool cairn": ("flows/test_readme.py", "def test_the_deployments_are_taken"),
+}
+"""Command -> the test's file, and what shows in it that it is run (with other names and sizes)."""
+
+ROOMS = (
+    "cairn",
+    "cairn bank",
+    "cairn calls",
+    "cairn export",
+    "cairn init",
+    "cairn merge",
+    "cairn regrade",
+    "cairn world check",
+    "cairn world new",
+)
+"""Commands that are only named, as part of others that are run."""
+
+
+def shown() -> set[str]:
+    """Every command in a code block or in backquotes, without comments and variables before it."""
+    blocks = re.findall(r"^```\n(.*?)^```|^((?:    .*\n)+)", TEXT, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in "".join(block).splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", TEXT)
+    found = set()
+    for line in lines:
+        for part in re.split(r";|&&", re.sub(r"\s+#.*", "", line)):
+            command = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", part.strip())
+            if re.match(rf"({'|'.join(map(re.escape, PROGRAMS))}) [^ ]", command):
+                found.add(command)
+    return found
+
+
+def test_each_command_is_run_somewhere() -> None:
+    known = {*HERE, *ELSEWHERE, *ROOMS}
+    made = {command for command in shown() if command.startswith("make ")}
+    assert sorted(shown() - known - made) == [], "a command that no test runs"
+    for command, (file, sign) in ELSEWHERE.items():
+        assert sign in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{command}: tests/{file} does not run it"
+
+
+def test_each_target_of_make_is_there() -> None:
+    targets = {re.sub(r"^make | [A-Z]+=.*", "", command) for command in shown() if command.startswith("make ")}
+    project = (ROOT / "flows/templates/project/Makefile").read_text()
+    for target in sorted(targets):
+        answer = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert answer.returncode == 0 or re.search(rf"^{target}:", project, re.MULTILINE), answer.stderr
+
+
+def test_yaml_in_the_readme_is_yaml() -> None:
+    for block in re.findall(r"((?:    .*\n)+)", TEXT):
+        text = "".join(line[4:] + "\n" for line in block.splitlines())
+        if re.match(r"(# recipe.yaml|roles:|prompt:)", text):
+            assert isinstance(parse_yaml(text, "README.md", lenient="recipe" in text), dict)
+
+
+@pytest.fixture(scope="module")
+def copy(road: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The smoke project after its run."""
+    folder = tmp_path_factory.mktemp("readme") / "project"
+    shutil.copytree(road.folder, folder, symlinks=True)
+    shutil.copytree(ROOT / "infra", folder / "infra", ignore=shutil.ignore_patterns("__pycache__"))
+    project = Project(folder)
+    project.environment |= {name: road.environment[name] for name in ("HOME", "PYTHONPATH", "CAIRN_TEST_CALLS")}
+    return project
+
+
+def test_the_commands_end_well(copy: Project) -> None:
+    for command in HERE:
+        program, *arguments = command.split()
+        answer = (copy.cairn if program == "cairn" else copy.dvc)(*arguments, check=False)
+        assert answer.returncode == 0, f"{command}: {answer.returncode}\n{answer.stdout}\n{answer.stderr}"
+
+
+def test_the_registry_can_be_looked_at(copy: Project) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["mlflow", "ui", "--backend-store-uri", "sqlite:///.cairn/mlflow.db", "--port", str(port)]
+    server = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=copy.folder,
+        env=copy.environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert _answers(f"http://127.0.0.1:{port}/health", server)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            return bool(urllib.request.urlopen(url, timeout=2).status == 200)
+        except OSError:
+            time.sleep(0.5)
+    return False
+
+
+def test_the_deployments_are_taken(copy: Project, prefect_server: str) -> None:
+    own = {"PREFECT_API_URL": prefect_server, "CAIRN_PROJECT": str(copy.folder), "PREFECT_HOME": str(copy.folder / ".cairn/prefect")}
+    prefect = (sys.executable, "-m", "prefect")
+    copy.run(*prefect, "work-pool", "create", "cairn", "--type", "process", **own)
+    said = copy.run(*prefect, "--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--all", **own).stdout
+    assert "workspace" in said
+    copy.run(*prefect, "worker", "start", "--pool", "cairn", "--run-once", **own)
