@@ -88,6 +88,7 @@ ROOMS = (
     "cairn regrade",
     "cairn world check",
     "cairn world new",
+    "dvc config --local",
 )
 """Commands that are only named, as part of others that are run."""
 
