@@ -47,7 +47,7 @@ ELSEWHERE = {
     "cairn run --set sft.sft.epochs=2": ("flows/test_two_drivers.py", '"--set", "filter.rejection_sampling.deduplicate=false"'),
     "cairn run --to filter": ("flows/test_two_drivers.py", '"run", "--to", "filter"'),
     "cairn run --refresh sft": ("flows/test_two_drivers.py", '"--refresh"'),
-    "cairn run --refresh-models": ("flows/test_asking.py", '"--refresh-models"'),
+    "cairn run --refresh-models": ("flows/test_server_roles.py", '"--refresh-models"'),
     'cairn accept sft rl --why "only a comment"': ("flows/test_accept.py", '"accept"'),
     'cairn rollback --why "..."': ("flows/test_promote.py", '"rollback", "--why"'),
     "cairn promote": ("flows/test_bad_input.py", '("promote",)'),
