@@ -62,13 +62,13 @@ _CALL: Message = {
     ],
 }
 _RESULT: Message = {"role": "tool", "tool_call_id": "call_0", "name": TOOL["function"]["name"], "content": '{"colour": "green"}'}
-_CUSTOMER: Message = {"role": "system", "content": "You play a customer who wants to return a lamp. Write the customer's next line."}
+_USER: Message = {"role": "system", "content": "You are the user of an assistant and want to borrow a lamp. Write your next line."}
 QUESTIONS: Mapping[str, Request] = {
     "call": Request([_WANT], tools=[TOOL]),
     "after a call": Request([_WANT, _CALL, _RESULT], tools=[TOOL]),
     "form": Request([{"role": "user", "content": "How warm is the colour red, from 0 to 10?"}], schema=FORM),
-    "opening": Request([_CUSTOMER]),
-    "talk": Request([_CUSTOMER, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "What can I do for you?"}]),
+    "opening": Request([_USER]),
+    "talk": Request([_USER, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "What can I do for you?"}]),
 }
 """Name -> question. Each is put as the role will put its own: with its seed, temperature, way of asking for forms and limits."""
 LIMITS: Mapping[str, int] = {"generator": 2048, "recombiner": 2048, "human": 128, "human_critic": 32}
