@@ -385,7 +385,7 @@ TEXT = {"type": "string"}
         ("_look", {}, "its name means something else to TRL"),
         ("look", {"a": {**TEXT, "pattern": "^W"}}, "its schema says 'pattern'"),
         ("look", {"a": {"type": "object", "properties": {"b": TEXT}}}, "its schema says 'properties'"),
-        ("look", {"a": {"type": "array", "items": {"$ref": "#/x"}}}, "its schema says '$ref'"),
+        ("look", {"a": {"type": "array", "items": {"$ref": "#/properties/a"}}}, "its schema says '$ref'"),
         ("look", {"from": TEXT}, "'from'"),
         ("look", {"user-id": TEXT}, "'user-id'"),
         ("look", {"self": TEXT}, "'self'"),
