@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import httpx
 import pytest
 
 from flows.lost import hush, is_lost, let_go, without
+from flows.reconcile import reconcile
+from tasks.journal import Journal
 from tasks.params import StageFailed
 
 
@@ -62,3 +65,36 @@ def test_letting_go_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         client.max_retries = before
         for one in loggers:
             one.disabled = False
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("ended", "state"), [(False, "Crashed"), (True, "Completed")])
+def test_what_a_killed_run_left_running_is_ended_on_a_server_of_the_users(
+    prefect_server: str, tmp_path: Path, ended: bool, state: str
+) -> None:
+    """A run that was killed is crashed; one that ended while the server was lost is completed; another run is left alone."""
+    from prefect import flow, task
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Running
+
+    @flow
+    def road() -> None: ...
+
+    @task
+    def sft() -> None: ...
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}), get_client(sync_client=True) as client:
+        runs = [client.create_flow_run(road, state=Running()) for _ in range(2)]
+        steps = [client.create_task_run(sft, run.id, dynamic_key="0", state=Running()) for run in runs]
+        journal = Journal(
+            tmp_path, "a" * 64, {"run": "a" * 64, "uri": "", "prefect": {"flow_run": str(runs[0].id), "url": prefect_server}}
+        )
+        if ended:
+            journal.add("", "closed", {"status": "FINISHED", "linked": {}, "others": 1})
+        assert reconcile(tmp_path) == [], "it is alive"
+        journal.close(told=False)
+        assert reconcile(tmp_path) == [f"run aaaaaaaaaa is over: Prefect shows its flow run and 1 task runs as {state}"]
+        found = [client.read_flow_run(run.id).state for run in runs] + [client.read_task_run(step.id).state for step in steps]
+        assert [one.name if one else "" for one in found] == [state, "Running", state, "Running"]
+        assert reconcile(tmp_path) == [] and not list((tmp_path / "journals").iterdir())
