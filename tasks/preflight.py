@@ -118,13 +118,14 @@ class Player:
 @dataclass(frozen=True)
 class Heard:
     """What came of one question. status: of HTTP, 0 without any answer, UNPAID. words: of an error. kept: the answer, if it is one;
-    said: the whole of what came. offered: a tool was offered."""
+    said: the whole of what came. offered: a tool was offered. there: false when nothing took the connection."""
 
     status: int
     words: str = ""
     kept: Mapping[str, Any] | None = None
     said: Mapping[str, Any] | None = None
     offered: bool = False
+    there: bool = True
 
     @property
     def reply(self) -> Reply:
@@ -170,7 +171,7 @@ async def _meet(players: Sequence[Player], secrets: Mapping[str, str], setting: 
         desk = _Desk(player, secrets[player.name], setting, office(setting.state))
         place = (player.url, player.role.key_env, player.role.key_block)
         listed = await once((*place, "models"), desk.models)
-        if listed.status == 0:
+        if listed.status == 0 and not listed.there:
             return _met(player, listed, {})
         names = NEEDS.get(player.name.partition("/")[0], ("form",))
         limit = player.question(names[0]).max_tokens
@@ -257,9 +258,11 @@ class _Desk:
             except TimeoutError:
                 return Heard(0, f"gives no answer within {seconds:g} s")
             except httpx.HTTPError as error:
-                heard = Heard(0, self._clean(f"cannot be reached ({type(error).__name__}: {error})"))
+                there = not isinstance(error, httpx.ConnectError)
+                heard = Heard(0, self._clean(f"cannot be reached ({type(error).__name__}: {error})"), there=there)
             busy = heard.status in (429, 503, 529)
-            ill = heard.status == 0 or heard.status >= 500
+            no_answer = method == "POST" and heard.status == 200 and heard.kept is None
+            ill = heard.status in (0, 408, 409, 425) or heard.status >= 500 or no_answer
             tried += not busy
             wait = wait or PAUSE * 2 ** min(tried, 4)
             waited += wait if busy else 0.0
@@ -273,15 +276,16 @@ class _Desk:
         except (ValueError, RecursionError):
             said = None
         said = said if isinstance(said, dict) else {}
-        if response.status_code == 200 and (verdict := inside(said, 0.0)):
-            return Heard({"busy": 429, "ill": 500, "closed": 402}.get(verdict.kind, 400), self._clean(verdict.text), said=said)
         if response.status_code != 200:
-            return Heard(response.status_code, self._clean(_words(said) or response.text.strip()[:200]), said=said)
+            words = _words(said) or response.headers.get("location") or response.text.strip()[:200]
+            return Heard(response.status_code, self._clean(words), said=said)
         if "data" in said and "choices" not in said:
             return Heard(200, said=said)
         try:
             return Heard(200, kept=take(response.content), said=said)
         except Garbled as error:
+            if verdict := inside(said, 0.0):
+                return Heard({"busy": 429, "ill": 500, "closed": 402}.get(verdict.kind, 400), self._clean(verdict.text), said=said)
             return Heard(200, self._clean(_words(said) or str(error)), said=said)
 
     def _clean(self, text: str) -> str:
@@ -315,7 +319,7 @@ def _met(player: Player, listed: Heard, heard: Mapping[str, Heard]) -> Met:
     if unpaid := [one.words for one in heard.values() if one.status == UNPAID]:
         return Met({}, notes=(unpaid[0],))
     notes: list[str] = []
-    stop = f"{player.url} {listed.words}. Is the server running, and is base_url right?" if listed.status == 0 else ""
+    stop = "" if heard or listed.status else f"{player.url} {listed.words}. Is the server running, and is base_url right?"
     for name, one in heard.items():
         fault, odd = _judged(name, one, player, entry, [*entries])
         stop = stop or fault
@@ -375,7 +379,13 @@ def _judged(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], m
         return f"{role.model!r} says nothing within {most} tokens, nor with {ROOM} times as many: it thinks first. {_ROOM}", odd
     if heard.words == "with room":
         odd.append(f"it says nothing within {most} tokens, only with {ROOM} times as many, so each answer is paid for twice. {_ROOM}")
-    if name == "call" and not raw.get("tool_calls"):
+    if reply.refused:
+        odd.append(f"the model, or a filter in front of it, declines one small question ({_short(reply.message['content'])})")
+    elif name == "call" and reply.bad:
+        odd.append(
+            f"its tool calls cannot be read ({_short(json.dumps(raw['tool_calls']))}). See the server's tools ({_parsers(entry)})"
+        )
+    elif name == "call" and not raw.get("tool_calls"):
         if reply.message.get("tool_calls"):
             odd.append(f"it leaves tool calls as text, which Cairn reads; better is the server's own setting ({_parsers(entry)})")
         elif AS_TEXT.search(text):
@@ -384,7 +394,7 @@ def _judged(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], m
             odd.append(
                 f"asked to call a tool it called none ({_short(text)}). If that goes on, see the server's tools ({_parsers(entry)})"
             )
-    if name == "form":
+    if name == "form" and not reply.refused:
         if heard.words == "in words":
             told = f"ignores structured: {role.structured} ({_short(text)}), but does as told in words"
             return f"the server {told}. Write structured: prompt.", odd
@@ -411,6 +421,8 @@ def _refused(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], 
     """A question that the server does not answer, with the remedy as far as its words tell."""
     role, words = player.role, heard.words.lower()
     said = f"status {heard.status}{f': {heard.words}' if heard.words else ''}"
+    if 300 <= heard.status < 400:
+        return f"base_url leads elsewhere ({said}). Name the place itself: a key is not sent on."
     if heard.status in (401, 403):
         given = (
             f"the key in {role.key_env or role.key_block}"
@@ -420,7 +432,9 @@ def _refused(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], 
         return f"the server refuses {given} ({said})"
     if name in ("call", "after a call") and re.search(r"tool|jinja|function", words):
         return f"the server takes no tools ({said}). Start it with its tool parser: {_parsers(entry)}."
-    if heard.status in (402, 429, 503, 529) or heard.status >= 500:
+    if heard.status == 200 and "not a chat completion" in heard.words:
+        return f"{player.url} gives no chat completion ({heard.words}). Does base_url end where such an API begins, often /v1?"
+    if heard.status in (402, 408, 409, 425, 429, 503, 529) or heard.status >= 500:
         return f"the server does not answer one small question ({said}). Run again when it does."
     if name == "after a call" and re.search(r"content|empty|null|none", words) and not re.search("context", words):
         others = " or ".join(way for way in ("null", "absent", "empty") if way != role.content_beside_calls)

@@ -149,11 +149,13 @@ def without_thought(text: str, opened: bool = False) -> str:
     """
     if opened:
         text = THINK + text
-    while found := _THOUGHT.match(text):
-        text = text[found.end() :]
-    if (end := _END_OF_THOUGHT.search(text)) and not _opened(text[: end.start()], end[1]):
-        return without_thought(text[end.end() :])
-    return text
+    while True:
+        while found := _THOUGHT.match(text):
+            text = text[found.end() :]
+        end = _END_OF_THOUGHT.search(text)
+        if not end or _opened(text[: end.start()], end[1]):
+            return text
+        text = text[end.end() :]
 
 
 def _opened(before: str, name: str | None) -> bool:
@@ -164,7 +166,7 @@ _CALL_MARKS = re.compile(
     r"<tool_call>|</tool_call>|<\|tool_calls?(?:_begin)?(?:_section_begin)?\|>|<｜tool▁calls?▁begin｜>|\[TOOL_CALLS\]|<\|python_tag\|>"
     r"|<function(?:_calls?)?[=>]|<invoke name=|<\|action_start\|>"
 )
-_FENCED = re.compile(r"```(?:json|tool_call|tool_code|python)?\s*(.*?)```", re.DOTALL)
+_FENCED = re.compile(r"```(?:json|tool_call|tool_code|python)?(.*?)```", re.DOTALL)
 
 
 def looks_like_calls(text: str, tools: Sequence[Mapping[str, Any]]) -> bool:
@@ -176,7 +178,7 @@ def looks_like_calls(text: str, tools: Sequence[Mapping[str, Any]]) -> bool:
     return any(_is_call(piece, names) for piece in (text, *_FENCED.findall(text)))
 
 
-_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
 def calls_in_text(text: str) -> tuple[str, list[dict[str, Any]]]:
@@ -184,7 +186,8 @@ def calls_in_text(text: str) -> tuple[str, list[dict[str, Any]]]:
     name and arguments: how many models write them, and what a server without a tool parser leaves as it is. (text, []) when there
     are none, or one of them cannot be read."""
     calls = []
-    for piece in _TAGGED.findall(text):
+    pieces, rest = _between_tags(text)
+    for piece in pieces:
         try:
             found = json.loads(piece)
         except (ValueError, RecursionError):
@@ -192,8 +195,16 @@ def calls_in_text(text: str) -> tuple[str, list[dict[str, Any]]]:
         if not (isinstance(found, dict) and found.keys() == {"name", "arguments"} and isinstance(found["name"], str)):
             return text, []
         calls.append(found)
-    rest = _TAGGED.sub("", text).strip()
     return (text, []) if "tool_call>" in rest else (rest, calls)
+
+
+def _between_tags(text: str) -> tuple[list[str], str]:
+    """(what stands between pairs of tags, the rest). Without a pattern, which would take hours over a model's endless blanks."""
+    pieces, rest, at = [], "", 0
+    while (start := text.find(_OPEN, at)) >= 0 and (end := text.find(_CLOSE, start)) >= 0:
+        pieces.append(text[start + len(_OPEN) : end].strip())
+        rest, at = rest + text[at:start], end + len(_CLOSE)
+    return pieces, (rest + text[at:]).strip()
 
 
 def _is_call(text: str, names: set[str]) -> bool:

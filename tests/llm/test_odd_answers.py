@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from flows.calls import forget_answer, lines
 from infra.stub import Stub
 from tasks.context import Losses
 from tasks.llm import CallFailed, NearlyAllLost, Request
-from tasks.llm.answers import calls_in_text, read_json
+from tasks.llm.answers import calls_in_text, looks_like_calls, read_json
 from tasks.llm.endpoint import Dialect, EndpointClient, Setting, stats, wire
 from tasks.llm.endpoint.cache import Cache, Paid, answer_id, first_key_of, key_of
 from tasks.llm.endpoint.refusals import inside, of_status
@@ -208,6 +209,37 @@ def test_an_answer_that_says_it_failed_is_none(finish: str) -> None:
     for content in ("", "half of it"):
         with pytest.raises(wire.Broken, match="failed on the way"):
             wire.checked({"choices": [{"message": {"content": content}, "finish_reason": finish}]})
+
+
+@pytest.mark.parametrize("choices", [[], None, [{"finish_reason": "stop"}], [{"message": None}], [{"text": "Hi."}]])
+def test_a_completion_without_a_message_says_nothing_against_the_server(choices: Any) -> None:
+    """So gateways answer one request that the model's maker blocked: it is lost alone, as `unusable`, and never kept."""
+    with pytest.raises(wire.Broken, match="holds no"):
+        wire.checked({"object": "chat.completion", "choices": choices})
+
+
+@pytest.mark.parametrize("finish", ["content_filter", "content_filter: PROHIBITED_CONTENT"])
+def test_a_filtered_answer_needs_no_message(finish: str) -> None:
+    kept = wire.checked({"choices": [{"index": 0, "finish_reason": finish}]})
+    assert wire.read(kept, 0).refused and kept["finish_reason"] == "content_filter"
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("x</think>" * 3000 + "Hi.", "Hi."),
+        ("<think></think>" * 3000 + "Hi.", "Hi."),
+        (loop := "<tool_call>" + "\n" * 20_000, loop),
+        (fence := "```json" + "\n" * 5_000, fence),
+    ],
+    ids=["closes", "blocks", "blanks", "fence"],
+)
+def test_a_model_that_repeats_itself_without_end_is_read_at_once(text: str, rest: str) -> None:
+    kept = wire.checked({"choices": [{"message": {"content": text}, "finish_reason": "length"}]})
+    started = time.monotonic()
+    assert wire.read(kept, 0, offered=True).message["content"] == rest
+    looks_like_calls(text, [TOOL])
+    assert time.monotonic() - started < 1.0
 
 
 @pytest.mark.parametrize(

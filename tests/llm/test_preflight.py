@@ -142,6 +142,30 @@ def test_an_error_in_an_answer_of_status_200_is_none(stub: Stub, tmp_path: Path)
     )
 
 
+def test_a_server_that_works_is_not_refused(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its list of models never comes, one answer in some is garbage, or an error field beside a good answer says that all is well."""
+    monkeypatch.setattr(preflight, "PAUSE", 0.01)
+    send = preflight._Desk._send
+
+    async def no_list(desk: Any, method: str, *more: Any) -> Heard:
+        heard: Heard = await send(desk, method, *more)
+        return heard if method == "POST" else Heard(0, "gives no answer within 10 s")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preflight._Desk, "_send", no_list)
+        assert (found := met(tmp_path, player(stub))["agent"]).report == {"asked": "small", "answered": "small"} and not found.stop
+    read, answers = preflight._Desk._read, iter([Heard(200, "garbage")])
+    monkeypatch.setattr(preflight._Desk, "_read", lambda desk, response: next(answers, None) or read(desk, response))
+    assert not met(tmp_path, player(stub, "judge"))["judge"].stop
+
+    class Response:
+        status_code, content = 200, b'{"choices": [{"message": {"content": "Hi."}}], "error": {"code": 0, "message": "success"}}'
+
+    desk = preflight._Desk(player(stub), "", Setting(), None)  # type: ignore[arg-type]
+    heard = read(desk, Response())
+    assert heard.kept is not None and heard.status == 200
+
+
 def kept(message: dict[str, Any], finish: str = "stop", tokens: Any = (1, 1)) -> Heard:
     return Heard(200, kept={"message": message, "finish_reason": finish, "tokens": list(tokens), "by": []}, said={"model": "small"})
 
@@ -175,6 +199,11 @@ def kept(message: dict[str, Any], finish: str = "stop", tokens: Any = (1, 1)) ->
         ("form", Heard(400, "This model's maximum context length is 200 tokens"), "lower max_tokens and thinking", ""),
         ("form", Heard(200, "with room", kept({"content": '{"score": 7}'}).kept), "", "each answer is paid for twice"),
         ("form", Heard(429, "slow down"), "Run again when it does", ""),
+        ("form", Heard(408, "too slow"), "Run again when it does", ""),
+        ("talk", Heard(308, "https://host/v1"), "base_url leads elsewhere (status 308: https://host/v1). Name the place", ""),
+        ("talk", Heard(200, "its answer is not a chat completion: '<html>'"), "Does base_url end where such an API begins", ""),
+        ("call", kept({"content": ""}, "content_filter"), "", "or a filter in front of it, declines"),
+        ("call", kept({"tool_calls": [{"function": {"name": "", "arguments": None}}]}), "", "its tool calls cannot be read"),
     ],
 )
 def test_what_servers_say_is_understood(name: str, heard: Heard, stop: str, note: str) -> None:

@@ -142,7 +142,7 @@ def _with_wish(messages: Sequence[Message], schema: Mapping[str, Any]) -> list[M
 
 _FINISHES = {
     "length": r"length|max_?(output_?)?tokens|model_length|token_limit",
-    "content_filter": r"content_?filter\w*|safety|recitation|prohibited_content|blocklist|spii|image_safety|guardrail\w*|refusal"
+    "content_filter": r"content_?filter.*|safety|recitation|prohibited_content|blocklist|spii|image_safety|guardrail\w*|refusal"
     r"|sensitive",
     "error": r"error|fail\w*|abort\w*|cancel\w*|time_?out|network_error|insufficient_system_resource|malformed_function_call"
     r"|unexpected_tool_call|internal\w*|engine_overloaded|repetition_truncation|unknown|other",
@@ -176,13 +176,17 @@ def checked(said: Any) -> dict[str, Any]:
     answered. It is checked first: a file can hold it, and `read` makes an answer of it. Raises Garbled for what is no chat
     completion, Broken for one that failed on the way."""
     try:
-        choice = said["choices"][0]
-        message = _kept_message(choice["message"])
+        choice = _choice(said)
+        message = _kept_message(choice.get("message") or {})
         usage = said.get("usage") or {}
         finish = _finish(choice.get("finish_reason"), message)
+    except Broken:
+        raise
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise Garbled(f"its answer is not a chat completion ({type(error).__name__}): {_start(said)}") from None
     silent = not any(message.values())
+    if not choice.get("message") and finish != "content_filter":
+        raise Broken(f"its answer holds no message: {_start(said)}")
     if finish == "error" or (silent and (said.get("error") or choice.get("error"))):
         raise Broken(f"its answer failed on the way (finish_reason {_start(choice.get('finish_reason'))})")
     return {
@@ -193,6 +197,14 @@ def checked(said: Any) -> dict[str, Any]:
             str(whole(said[name]))[:200] for name in ("model", "system_fingerprint") if isinstance(said.get(name), str) and said[name]
         ],
     }
+
+
+def _choice(said: Any) -> dict[str, Any]:
+    """The first choice. Raises Broken when there is none, as gateways answer to a single request that its model's maker blocked."""
+    choices = said["choices"]
+    if choices is None or choices == []:
+        raise Broken(f"its answer holds no choices: {_start(said)}")
+    return dict(choices[0])
 
 
 def _kept_message(message: Any) -> dict[str, Any]:
