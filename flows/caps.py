@@ -261,7 +261,8 @@ def _local_refusals(plan: Plan, stages: Sequence[str], worlds: Path) -> Iterator
         tokenizer = models.load_tokenizer(folder)
         texts = [prompt_text(tokenizer, request) for request in requests]
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        needs = [len(ids) + (role.max_tokens or request.max_tokens) for ids, request in zip(encoded, requests, strict=True)]
+        most = [(role.max_tokens or request.max_tokens) + role.thinking for request in requests]
+        needs = [len(ids) + room for ids, room in zip(encoded, most, strict=True)]
         fit = sum(need <= context for need in needs)
         if fit < LEAST * len(needs):
             yield (

@@ -71,8 +71,16 @@ QUESTIONS: Mapping[str, Request] = {
     "talk": Request([_USER, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "What can I do for you?"}]),
 }
 """Name -> question. Each is put as the role will put its own: with its seed, temperature, way of asking for forms and limits."""
-LIMITS: Mapping[str, int] = {"generator": 2048, "recombiner": 2048, "human": 128, "human_critic": 32}
-"""role -> most tokens of an answer as its room asks, where that is far from the default; a role's own max_tokens goes before."""
+LIMITS: Mapping[str, int] = {
+    **dict.fromkeys(("generator", "recombiner"), 2048),
+    **dict.fromkeys(("critic", "meta_critic", "aggregator"), 1024),
+    **dict.fromkeys(("judge", "feedback"), 512),
+    "agent": 256,
+    "human": 128,
+    "human_critic": 32,
+}
+"""role -> most tokens of an answer as its room asks by default: with less room than in the run, a model that thinks first would be
+refused here that does well there. A role's own max_tokens goes before."""
 ROOM = 4
 """Times the room that an answer gets which was cut before it said anything, as in the run."""
 NEEDS: Mapping[str, tuple[str, ...]] = {"agent": ("call", "after a call"), "human": ("opening", "talk")}
@@ -106,8 +114,7 @@ class Player:
 
     def question(self, name: str) -> Request:
         """A question with the room that the role's own have."""
-        role = self.name.partition("/")[0]
-        return replace(QUESTIONS[name], max_tokens=LIMITS.get(role, QUESTIONS[name].max_tokens))
+        return replace(QUESTIONS[name], max_tokens=LIMITS[self.name.partition("/")[0]])
 
     @property
     def url(self) -> str:

@@ -271,6 +271,12 @@ class Settings:
 
         for name, said, role in shared.players():
             where = f"{self.source}: {said}"
+            given = next((key for key in ("base_url", "model", "path") if getattr(role, key)), "")
+            if given and "backend" not in role.model_fields_set:
+                raise BadInput(
+                    f"{where}.backend is missing: beside {given} alone a script would play the role. Write backend: {SERVER} for a "
+                    "model behind a server, backend: local for a checkpoint's folder."
+                )
             if role.others and name != "judge":
                 raise BadInput(f"{where}.others: several models in turn are for the judge's role alone, and one list deep.")
             if role.backend == "local" and not is_file(self.project / role.path / "config.json"):

@@ -32,8 +32,17 @@ class LocalClient:
 
     name = "local"
 
-    def __init__(self, folder: Path, identity: str, device: str = "cpu", dtype: str = "float32", max_tokens: int | None = None) -> None:
-        self.revision, self._most = identity, max_tokens
+    def __init__(
+        self,
+        folder: Path,
+        identity: str,
+        device: str = "cpu",
+        dtype: str = "float32",
+        max_tokens: int | None = None,
+        thinking: int = 0,
+        temperature: float | None = None,
+    ) -> None:
+        self.revision, self._most, self._thinking, self._temperature = identity, max_tokens, thinking, temperature
         self._folder, self._device, self._dtype = folder, device, dtype
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
 
@@ -47,7 +56,8 @@ class LocalClient:
         texts = [prompt_text(tokenizer, request) for request in requests]
         prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         context = context_of(model)
-        limits = [min(self._most or request.max_tokens, context - len(ids)) for ids, request in zip(prompts, requests, strict=True)]
+        wanted = [(self._most or request.max_tokens) + self._thinking for request in requests]
+        limits = [min(most, context - len(ids)) for ids, most in zip(prompts, wanted, strict=True)]
         most = max(len(ids) + max(limit, 0) for ids, limit in zip(prompts, limits, strict=True))
         decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), min(ROWS, len(requests)), min(most + 1, context))
         answers: list[Message] = [dict(NO_ROOM) for _ in requests]
@@ -59,7 +69,8 @@ class LocalClient:
                 row = decoder.open()
                 open_rows[row] = index
                 asked = requests[index]
-                decoder.ask(row, prompts[index], seed=asked.seed, temperature=asked.temperature, limit=limits[index])
+                temperature = asked.temperature if self._temperature is None else self._temperature
+                decoder.ask(row, prompts[index], seed=asked.seed, temperature=temperature, limit=limits[index])
             for row in decoder.run():
                 index = open_rows.pop(row)
                 answers[index] = _answer(tokenizer, row.ids, requests[index], texts[index])
@@ -67,10 +78,18 @@ class LocalClient:
         return answers
 
 
-def client(folder: Path, identity: str, device: str = "cpu", dtype: str = "float32", max_tokens: int | None = None) -> LocalClient:
-    """The client of the checkpoint in `folder`; `identity` names its bytes in rows and cache keys. max_tokens: of an answer, instead of
-    what a request wants."""
-    return LocalClient(folder, identity, device, dtype, max_tokens)
+def client(
+    folder: Path,
+    identity: str,
+    device: str = "cpu",
+    dtype: str = "float32",
+    max_tokens: int | None = None,
+    thinking: int = 0,
+    temperature: float | None = None,
+) -> LocalClient:
+    """The client of the checkpoint in `folder`; `identity` names its bytes in rows and cache keys. max_tokens and temperature: of an
+    answer, instead of what a request wants. thinking: tokens on top of the most."""
+    return LocalClient(folder, identity, device, dtype, max_tokens, thinking, temperature)
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], request: Request, prompt: str) -> Message:

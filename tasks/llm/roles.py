@@ -93,5 +93,5 @@ def _scripted(name: str, wanted: Mapping[str, Any], world: Any, seed: int) -> Cl
 def _local(wanted: Mapping[str, Any], device: str) -> Client:
     from tasks.llm import local
 
-    most = wanted.get("max_tokens")
-    return local.client(Path(wanted["path"]), wanted["identity"], device, wanted.get("dtype", "float32"), most)
+    own = {name: wanted[name] for name in ("max_tokens", "thinking", "temperature") if name in wanted}
+    return local.client(Path(wanted["path"]), wanted["identity"], device, wanted.get("dtype", "float32"), **own)

@@ -213,6 +213,9 @@ def test_a_local_role_needs_the_positions_for_what_it_is_asked(plan: Plan, groun
     chosen = replace(plan, settings=Settings(ROOT, overlay(plan.settings.tree, "roles.judge", role)))
     positions(folder, 8192)
     caps.Caps(chosen).check(["generate"], worlds.identity)
+    thinks = replace(plan, settings=Settings(ROOT, overlay(chosen.settings.tree, "roles.judge.thinking", 9000)))
+    with pytest.raises(BadInput, match=r"roles\.judge\.path = .* 0 of \d+ questions"):
+        caps.Caps(thinks).check(["generate"], worlds.identity)
     positions(folder, 256)
     caps.Caps(chosen).check(["sft", "rl"], worlds.identity)  # nobody asks a judge there
     said = r"roles\.judge\.path = .*the checkpoint has 256 positions, and 0 of \d+ questions of its role fit"

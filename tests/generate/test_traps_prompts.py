@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tasks import preflight
+from tasks.critique import multicritique
 from tasks.generate.core import best_of_n, committee, proving, recombine
 from tasks.generate.core.checks import DRAFT
 from tasks.generate.core.prompts import render
@@ -20,6 +22,7 @@ from tasks.llm import Request, scripted
 from tasks.llm.answers import read_json
 from tasks.llm.scripted import blocks
 from tasks.prompts import system_message
+from tasks.settings import ROLES, Role
 from tasks.worlds import Setting
 from tests.generate.conftest import ERRORS, Make
 from tests.generate.test_apigen_mt import IDS, Spy
@@ -62,6 +65,16 @@ def test_every_prompt_contains_what_the_table_wants(asked: dict[str, list[Reques
     assert kinds == {name: tool.kind for name, tool in world.tools.items()}, "reads and writes are marked"
     for request in asked["generator"]:
         assert set(blocks(request.messages, "policies")[0].items()) <= set(world.rules.items())
+
+
+def test_the_preflight_gives_every_role_the_room_that_it_has_here(asked: dict[str, list[Request]]) -> None:
+    """With less, a model that thinks first would be refused before it had begun. The param's description names the same numbers."""
+    rooms = {role: {request.max_tokens for request in requests} for role, requests in asked.items()}
+    rooms |= {role: {multicritique.Params().max_tokens} for role in ("critic", "meta_critic", "aggregator")}
+    assert rooms == {role: {most} for role, most in preflight.LIMITS.items()} and {*rooms} == {*ROLES}
+    told = str(Role.model_fields["max_tokens"].description).replace("critics", "critic, meta_critic, aggregator")
+    named = re.findall(r"((?:\w+, )*\w+) (\d+)", told[told.index("(") : told.index(")")])
+    assert {role: int(most) for roles, most in named for role in roles.split(", ")} == preflight.LIMITS
 
 
 def test_every_structured_prompt_has_the_schema_of_its_answer(asked: dict[str, list[Request]]) -> None:

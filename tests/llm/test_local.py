@@ -15,6 +15,7 @@ from tasks.execute import context
 from tasks.fingerprint import listed
 from tasks.llm import Request, local
 from tasks.llm.answers import without_thought
+from tasks.llm.roles import maker
 from tasks.settings import Role, Settings, asked, overlay
 from tasks.settings import load as load_settings
 from tests.conftest import ROOT
@@ -162,6 +163,17 @@ def test_a_prompt_that_fills_the_context_is_answered_as_cut_and_stops_nothing(tm
     assert [one == local.NO_ROOM for one in role.complete([long, near, ASKED])] == [True, False, False]
     prompt = tiny.tokenizer()(local.prompt_text(tiny.tokenizer(), near), add_special_tokens=False)["input_ids"]
     assert role.complete([near]) == role.complete([replace(near, max_tokens=64 - len(prompt))])
+
+
+def test_how_a_role_is_asked_is_its_own(tmp_path: Path) -> None:
+    """As behind a server: room for thoughts on top of the most tokens, and a temperature instead of the request's; both from params."""
+    role = {"backend": "local", "path": str(tiny.saved(tmp_path / "model")), "identity": "a"}
+    usual, roomy, warm = (
+        maker({"judge": Role(**role, **more).model_dump()}, None, 0)("judge")
+        for more in ({}, {"max_tokens": 2, "thinking": 7}, {"temperature": 1.0})
+    )
+    assert roomy.complete([ASKED]) == usual.complete([replace(ASKED, max_tokens=9)]) != usual.complete([ASKED])
+    assert warm.complete([ASKED]) == usual.complete([replace(ASKED, temperature=1.0)]) != usual.complete([ASKED])
 
 
 def test_the_most_tokens_of_an_answer_are_the_role_s_own(tmp_path: Path) -> None:

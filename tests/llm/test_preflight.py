@@ -36,13 +36,14 @@ def met(tmp_path: Path, *players: Player, **limits: float) -> dict[str, Met]:
 
 
 def test_a_good_server_is_asked_what_its_roles_will_ask_and_says_who_it_is(stub: Stub, tmp_path: Path) -> None:
-    """Two questions for an agent, two for a human, one form for all other roles with the same settings; the list tells the weights."""
+    """Two questions for an agent, two for a human, one form for all other roles with the same settings and room; the list tells the
+    weights."""
     stub.turn(models={"small": {"root": "/models/small", "owned_by": "vllm", "meta": {"n_params": 7, "odd": "x"}}}, revision="-2026")
     roles = [
         player(stub),
         player(stub, "human"),
         player(stub, "judge"),
-        player(stub, "critic"),
+        player(stub, "feedback"),
         player(stub, "judge/2", temperature=1.0),
     ]
     found = met(tmp_path, *roles)

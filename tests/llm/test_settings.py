@@ -64,6 +64,17 @@ def test_a_mistake_is_named_and_no_secret_with_it(change: dict[str, Any], said: 
     assert "secret" not in str(wrong.value) and ":pw@" not in str(wrong.value)
 
 
+def test_a_script_plays_no_role_in_place_of_a_model_that_is_named() -> None:
+    """Without its backend a role is scripted: a run that asks nobody would pass for one of the named model."""
+    for named in ({"base_url": "https://api.example.org/v1", "model": "m"}, {"model": "m"}, {"path": "models/m"}):
+        with pytest.raises(BadInput, match=rf"roles\.judge\.backend is missing: beside {next(iter(named))} .*openai_compatible.*local"):
+            settings(named).check()
+        settings({**named, "backend": "scripted"}).check()
+    with pytest.raises(BadInput, match=r"roles\.judge\.others\[0\]\.backend is missing"):
+        settings({**GOOD, "others": [{"model": "m"}]}).check()
+    settings({"errors": {"overlooks_missing_wish": 0.1}}).check()
+
+
 def test_a_budget_of_money_needs_prices() -> None:
     """A server on this machine is free; any other wants its prices."""
     with pytest.raises(BadInput, match=r"roles\.judge: budget\.max_cost = 5 cannot be kept while price_in and price_out are unknown"):

@@ -127,7 +127,7 @@ def test_data_is_left_as_it_is() -> None:
     assert takes(made, {"b": data, "c": data, "title": "x"}) and not takes(made, {"b": {**data, "title": "U"}})
 
 
-ECMA = [r"^\p{L}+$", r"^(?<year>\d{4})$", r"\u{1F600}", r"(?<=a+)b", "[^]", r"\cJ"]
+ECMA = [r"^\p{L}+$", r"^(?<year>\d{4})$", r"\u{1F600}", r"(?<=a+)b", "[^]", r"\cJ", "(?u)x"]
 
 
 @pytest.mark.parametrize("pattern", ECMA)
@@ -142,6 +142,14 @@ def test_patterns_that_python_does_not_know_are_the_servers(pattern: str) -> Non
     assert takes(closed, {"Ann": 1})
     far = tool({**of(a={"$ref": "#/components/a"}), "components": {"a": {"pattern": pattern}}})
     assert takes(far, {"a": "x"}) and far.notes
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value"), [(r"^\W$", "é"), (r"^\D$", "\u0661"), (r"^\w+$", "é"), (r"^\s$", "\xa0"), (r"^\bé", "é")]
+)
+def test_a_pattern_takes_what_some_server_may_take(pattern: str, value: str) -> None:
+    """In ECMA-262 letters and digits are those of ASCII, in the engines of servers in Python and Rust those of every script."""
+    assert takes(tool(of(a={"pattern": pattern})), {"a": value})
 
 
 @pytest.mark.parametrize("pattern", [r"^\d+$", r"a\/b", "^[A-Z]{3}$", "(?!x)y"])

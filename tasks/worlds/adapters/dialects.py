@@ -4,8 +4,9 @@ The dialect is the draft that `$schema` names at the root (03 to 2020-12), 2020-
 is one by another is read by the other: servers whose tools come from OpenAPI 3.0 write draft 04 without saying so.
 
 Departures from the jsonschema library, whose validators do the work: multiples are counted in decimals, so that 0.3 is a multiple of
-0.1; and patterns are regular expressions of ECMA-262, which Python's `re` knows in part. A pattern that it does not know is not
-checked, and whatever depends on one is loosened, never tightened, so that no call is refused here which the server would take.
+0.1; and patterns are regular expressions of ECMA-262, which Python's `re` knows in part. One that it knows takes what either takes.
+One that it does not know is not checked, and whatever depends on it is loosened, never tightened, so that no call is refused here
+which the server would take.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def read(schema: Mapping[str, Any]) -> Read:
 def _validators() -> dict[str, Any]:
     import jsonschema
 
-    ours = {"multipleOf": _multiple, "divisibleBy": _multiple}
+    ours = {"multipleOf": _multiple, "divisibleBy": _multiple, "pattern": _pattern}
     found: dict[str, Any] = {}
     for draft, name in DRAFTS.items():
         theirs = getattr(jsonschema, name)
@@ -110,6 +111,14 @@ def _multiple(validator: Any, step: Any, value: Any, schema: Any) -> Iterator[An
 
     if validator.is_type(value, "number") and step and (_exact(value) / _exact(step)).denominator != 1:
         yield ValidationError(f"{value!r} is not a multiple of {step!r}")
+
+
+def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[Any]:
+    """As Python has it or as ECMA-262 has it: there \\w, \\d and \\b know ASCII alone, so that \\W and \\D fit more."""
+    from jsonschema import ValidationError
+
+    if validator.is_type(value, "string") and not (re.search(pattern, value) or re.search(pattern, value, re.ASCII)):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
 def _exact(number: Any) -> Fraction:
@@ -193,7 +202,8 @@ def known_pattern(pattern: str) -> bool:
         warnings.simplefilter("ignore")  # of what Python may read differently one day
         try:
             re.compile(pattern)
-        except (re.error, RecursionError, OverflowError):
+            re.compile(pattern, re.ASCII)
+        except (ValueError, re.error, RecursionError, OverflowError):
             return False
     return True
 
