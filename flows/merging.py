@@ -48,7 +48,8 @@ def merge_by_recipe(path: Path, out: Path, overrides: Mapping[str, Any], threads
     given = read_yaml(path, lenient=True)
     if not isinstance(given, dict):
         raise BadInput(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
-    recipe = validate(Recipe, {**given, "params": {**(given.get("params") or {}), **overrides}}, str(path))
+    own = given.get("params") or {}
+    recipe = validate(Recipe, {**given, "params": {**own, **overrides} if isinstance(own, dict) else own}, str(path))
     if recipe.method not in methods.names(ROOM):
         known = methods.names(ROOM)
         raise BadInput(f"{path}: method {recipe.method!r}: no such method.{nearest(recipe.method, known)} Methods: {', '.join(known)}.")

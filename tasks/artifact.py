@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,9 @@ from tasks.files import NEW, Moving, new_name, place, prune, read_json, replacin
 from tasks.fingerprint import READERS, Hashes, Key, file_md5, folder_id, listing_bytes, walk
 from tasks.locks import lock
 from tasks.params import BadInput, StageFailed
+
+_NAME = re.compile(r"[0-9a-f]{32}(\.dir)?")
+"""An object's name. Nothing else is made a path of, wherever it was read: a dvc.lock or a listing may come from anybody."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,14 @@ class Store:
             raise StageFailed(
                 f"{self._object(identity)} is no listing of files, though its hash is right: delete it, and run again"
             ) from None
-        if any(Path(path).is_absolute() or ".." in Path(path).parts for path in files):
+        if any(Path(path).is_absolute() or ".." in Path(path).parts or not _NAME.fullmatch(md5) for path, md5 in files.items()):
             raise StageFailed(f"{self._object(identity)} lists files outside its folder: it is not used. Delete it, and run again")
         return files
 
     def _listing(self, identity: str) -> bytes | None:
         """A listing's bytes if they are there and right."""
+        if not _NAME.fullmatch(identity):
+            return None
         try:
             data = self._object(identity).read_bytes()
         except FileNotFoundError:
@@ -125,6 +131,8 @@ class Store:
     def _drop(self, name: str) -> bool:
         """Remove an object that was found damaged, unless a second reading finds it sound (another process may have put it right, or
         the disk misread once); returns whether it is gone."""
+        if not _NAME.fullmatch(name):
+            return True
         path = self._object(name)
         aside = new_name(path)
         try:

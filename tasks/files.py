@@ -56,7 +56,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The mapping in a small file of ours; None when it is not there, or damaged. OSError when it cannot be read now."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

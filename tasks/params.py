@@ -68,7 +68,17 @@ def shown(value: Any) -> str:
         text = repr(value)
     except ValueError:  # Python refuses to write out a whole number of more than some 4,300 digits
         return "a number of thousands of digits"
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """Text for a message, cut where it is long."""
     return text if len(text) <= 120 else f"{text[:80]}... ({len(text):,} characters)"
+
+
+def _bare(text: str) -> str:
+    """Text for a message without quotes around it, with control characters as their numbers."""
+    return cut(repr(text)[1:-1])
 
 
 def _in_words(kind: Any) -> str:
@@ -219,14 +229,14 @@ def is_file(path: Path) -> bool:
 def _where_and_why(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     why = getattr(error, "problem", None) or " ".join(str(error).split())
-    return f"line {mark.line + 1}: {shown(why)[1:-1]}" if mark else shown(why)[1:-1]
+    return f"line {mark.line + 1}: {_bare(why)}" if mark else _bare(why)
 
 
 def _odd(value: Any, at: str, left: list[int], depth: int) -> Iterator[str]:
     """What in a value is no JSON, in words."""
     left[0] -= 1
     if left[0] < 0 or depth > DEEPEST:
-        yield f"{shown(at)[1:-1]}: nested too deeply or too large"
+        yield f"{_bare(at)}: nested too deeply or too large"
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -239,10 +249,10 @@ def _odd(value: Any, at: str, left: list[int], depth: int) -> Iterator[str]:
             yield from _odd(item, f"{at}[{number}]", left, depth + 1)
     elif isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            yield f"{shown(at)[1:-1]}: {shown(value)} holds half a character (a surrogate)"
+            yield f"{_bare(at)}: {shown(value)} holds half a character (a surrogate)"
         elif "\0" in value:
-            yield f"{shown(at)[1:-1]}: {shown(value)} holds a NUL character"
+            yield f"{_bare(at)}: {shown(value)} holds a NUL character"
     elif isinstance(value, float) and value != value:
-        yield f"{shown(at)[1:-1]} = nan: no number"
+        yield f"{_bare(at)} = nan: no number"
     elif not isinstance(value, (bool, int, float)) and value is not None:
-        yield f"{shown(at)[1:-1]} = {shown(value)}: neither text, number, true, false nor null; put it in quotes if it is text"
+        yield f"{_bare(at)} = {shown(value)}: neither text, number, true, false nor null; put it in quotes if it is text"

@@ -22,6 +22,11 @@ KERNELS = "kernels"
 def differences(project: Path) -> list[str]:
     """What differs between params/versions.yaml and this environment, a sentence each; empty when they agree."""
     said: Mapping[str, Any] = read_yaml(project / FILE) or {}
+    if not isinstance(said, Mapping) or not isinstance(said.get(KERNELS) or {}, Mapping) or not all(said):
+        raise BadInput(
+            f"{FILE}: expected the version of each package, and under {KERNELS!r} a mapping of what is fixed. "
+            f"`git checkout HEAD -- {FILE}` brings the committed one back; `make lock` writes it anew."
+        )
     found = {name: _installed(name) for name in said if name != KERNELS}
     lines = [f"{name} is {found[name]} here and {said[name]} in {FILE}" for name in found if found[name] != str(said[name])]
     fixed, wanted = kernels(1), said.get(KERNELS) or {}

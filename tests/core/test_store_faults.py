@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import hashlib
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from tasks import files
 from tasks.artifact import Store
 from tasks.files import sweep, write_text
 from tasks.fingerprint import Key, file_md5, folder_id
+from tasks.params import StageFailed
 from tests.core.test_artifact import flip, folder, the_object
 
 KEY = Key({"stage": "x"})
@@ -321,3 +323,22 @@ def test_any_sequence_of_events_returns_right_bytes_or_none(tmp_path: Path, seed
         assert folder_id(store.files(identity) or {}) == identity
     assert not list(store.state.rglob(".new-*"))
     assert all(json.loads(path.read_text()) for path in objects() if path.suffix == ".dir")
+
+
+@pytest.mark.parametrize("name", ["xx{victim}", "{victim}", "xx{victim}.dir", "", "..", "a\0b", "a" * 400, "A" * 32 + ".dir"])
+def test_only_an_objects_name_leads_to_an_object(store: Store, kept: str, tmp_path: Path, name: str) -> None:
+    """A dvc.lock or a record may hold anything: no file elsewhere is looked at, let alone removed as damaged."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    victim.with_suffix(".dir").write_text("mine")
+    identity = name.format(victim=victim)
+    assert not store.has(identity) and store.files(identity) is None and not store.loses(identity)
+    assert victim.exists() and victim.with_suffix(".dir").exists() and store.has(kept)
+    data = json.dumps([{"md5": identity, "relpath": "a"}]).encode()
+    listed = hashlib.md5(data).hexdigest() + ".dir"
+    place = store.state / "store/files/md5" / listed[:2] / listed[2:]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(data)
+    with pytest.raises(StageFailed, match="lists files outside"):
+        store.has(listed)
+    assert victim.exists()

@@ -68,3 +68,9 @@ def test_nothing_is_taken_over_from_dvc_with_other_kernels(tmp_path: Path, monke
     for fixed, found in (("avx2", "x.dir"), ("avx512", None)):
         key = Key({"versions": {"kernels": {"ATEN_CPU_CAPABILITY": "avx2"}}, "kernels": {"ATEN_CPU_CAPABILITY": fixed}})
         assert dvc_lock.held(tmp_path, about, key, {}) == found
+
+
+@pytest.mark.parametrize("text", ["5\n", "text\n", "[numpy]\n", "kernels: 3\n", "'': '1'\n"])
+def test_a_file_of_another_shape_is_refused_in_words(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadInput, match=r"expected the version of each package.*git checkout HEAD"):
+        versions.check(said(tmp_path, text))

@@ -67,6 +67,7 @@ def test_what_is_not_here_is_fetched_from_the_remote_by_its_identity(road: Proje
     [
         ({"method": "breadcrumb"}, "no such method. Did you mean 'breadcrumbs'"),
         ({"params": {"kept": 1}}, "unknown key 'kept'"),
+        ({"params": "keep"}, "params = 'keep': Input should be a valid dictionary"),
         ({"experts": {}}, "experts"),
         ({"base": "nowhere"}, "nowhere is not a folder. Allowed: a folder, artifact:<identity>"),
         ({"base": "artifact:xyz"}, "names no checkpoint"),

@@ -13,8 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from tasks.merge import Inputs, linear
-from tasks.merge.core.headers import Checkpoint, open_checkpoint, read, widen
-from tasks.merge.core.meaning import compare, is_tied, same_template
+from tasks.merge.core import agree
+from tasks.merge.core.headers import Checkpoint, open_checkpoint, read, read_templates, widen
+from tasks.merge.core.meaning import compare, is_tied, meaning, same_template
 from tasks.params import BadInput
 from tests.merge.runs import outcome
 
@@ -282,3 +283,110 @@ def test_an_index_of_other_files_is_refused(tmp_path: Path, index: dict[str, str
 def test_a_tied_head_may_be_left_to_the_default(tmp_path: Path) -> None:
     assert is_tied({"tie_word_embeddings": True}) and not is_tied({"tie_word_embeddings": False})
     assert not is_tied({"model_type": "llama"}) and is_tied({"model_type": "gemma"})
+
+
+# --- what lies deeper ------------------------------------------------------------------------------------------------
+
+
+def test_rope_types_said_twice_are_the_same(tmp_path: Path) -> None:
+    """transformers 4 wrote `type` beside `rope_type`."""
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    base = save(tmp_path / "b", 0, {"rope_scaling": yarn})
+    _, figures = make(base, save(tmp_path / "e", 1, {"rope_scaling": {**yarn, "type": "yarn"}}), tmp_path / "m")
+    assert "notes" not in figures
+
+
+def test_what_differs_of_a_long_value_is_shown() -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32.0, "beta_slow": 1.0}
+    told = agree._said("a", "rope_parameters", yarn, {**yarn, "factor": 8.0})
+    assert told == 'a: config.json has rope_parameters = {"factor": 8.0}, the base\'s has {"factor": 4.0}'
+
+
+@pytest.mark.parametrize(
+    ("base", "other", "key"),
+    [
+        ({"model_type": "mistral", "sliding_window": 64}, {"model_type": "mistral", "sliding_window": None}, "sliding_window"),
+        (
+            {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 16, "num_hidden_layers": 2},
+            {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 16, "num_hidden_layers": 2},
+            "sliding_window",
+        ),
+        (
+            {"model_type": "gemma3_text", "rope_local_base_freq": 1e4},
+            {"model_type": "gemma3_text", "rope_local_base_freq": 2e4},
+            "rope_parameters",
+        ),
+    ],
+)
+def test_what_is_settled_means_what_it_means_there(base: dict[str, Any], other: dict[str, Any], key: str) -> None:
+    """A null is a value: left out, the class's default would take its place."""
+    written, lost = agree._with(base, {key: Checkpoint("a", Path(), {}, other, {}, "")})
+    assert meaning(base)[key] != meaning(other)[key] == meaning(written)[key] and not lost
+
+
+def test_what_cannot_be_taken_over_alone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agree.meaning, "meaning", lambda config: {"x": config["y"]})
+    _, lost = agree._with({"x": 1, "y": 1}, {"x": Checkpoint("a", Path(), {}, {"x": 2, "y": 2}, {}, "")})
+    assert lost == {"x": (1, 2)}
+
+
+def test_a_configuration_inside_another_is_compared_by_what_it_means(tmp_path: Path) -> None:
+    inner = {"model_type": "gemma3_text", "hidden_size": 8, "num_hidden_layers": 2, "rope_theta": 1e6, "torch_dtype": "float32"}
+    said = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"], "text_config": inner, "rope_theta": None}
+    base = save(tmp_path / "b", 0, said)
+    same = {**inner, "torch_dtype": "bfloat16", "use_cache": False, "rms_norm_eps": 1e-6}
+    make(base, save(tmp_path / "e", 1, {**said, "text_config": same}), tmp_path / "m")
+    other = save(tmp_path / "o", 1, {**said, "text_config": {**inner, "rms_norm_eps": 1e-5}})
+    with pytest.raises(BadInput, match=r"text_config.rms_norm_eps = 1e-05.*`settle: {text_config.rms_norm_eps: a}`"):
+        make(base, other, tmp_path / "n")
+    there, _ = make(base, other, tmp_path / "s", settle={"text_config.rms_norm_eps": "a"})
+    assert there.config["text_config"] == {**inner, "rms_norm_eps": 1e-5}
+    make(base, other, tmp_path / "w", settle={"text_config": "a"})
+
+
+def test_a_configuration_that_the_class_refuses_is_compared_as_it_stands() -> None:
+    found = compare({**QWEN, "rope_scaling": "yarn"}, QWEN)
+    assert set(found.different) == {"rope_scaling"} and not found.told
+
+
+def inline(folder: Path, **templates: str) -> Path:
+    """Chat templates by name in tokenizer_config.json."""
+    said = [{"name": name, "template": text} for name, text in templates.items()]
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": said}))
+    return folder
+
+
+def in_files(folder: Path, **templates: str) -> Path:
+    """Chat templates besides the default, as transformers 5 saves them."""
+    (folder / "additional_chat_templates").mkdir()
+    for name, text in templates.items():
+        (folder / "additional_chat_templates" / f"{name}.jinja").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("way", ["inline", "in files"])
+def test_chat_templates_by_name(tmp_path: Path, way: str) -> None:
+    """A model with tools reads `tool_use`, not the default: it is compared, carried and settled too."""
+
+    def folder(name: str, seed: int, **named: str) -> Path:
+        if way == "inline":
+            return inline(save(tmp_path / name, seed, template=None), default="{{ d }}", **named)
+        return in_files(save(tmp_path / name, seed, template="{{ d }}"), **named)
+
+    base, other = folder("b", 0, tool_use="{{ t }}"), folder("o", 1, tool_use="{{ u }}")
+    there, figures = make(base, folder("e", 1, tool_use="{{ t }}\n"), tmp_path / "m")
+    assert read_templates(there.folder) == {"default": "{{ d }}", "tool_use": "{{ t }}"} and "notes" not in figures
+    with pytest.raises(BadInput, match=r"a: the chat template 'tool_use' is not the base's.*`settle: {chat_template: a}`"):
+        make(base, other, tmp_path / "n")
+    there, _ = make(base, other, tmp_path / "s", settle={"chat_template": "a"})
+    assert read_templates(there.folder) == {"default": "{{ d }}", "tool_use": "{{ u }}"}
+    there, figures = make(base, folder("q", 1), tmp_path / "p")
+    assert "a: lacks a chat template 'tool_use', unlike the base's" in figures["notes"][0]
+    assert read_templates(there.folder)["tool_use"] == "{{ t }}"
+
+
+def test_a_templates_name_is_no_path(tmp_path: Path) -> None:
+    base = save(tmp_path / "b", template=None)
+    other = inline(save(tmp_path / "e", 1, template=None), default="{{ d }}", **{"../../x": "{{ x }}"})
+    with pytest.raises(BadInput, match="allowed in a name are letters"):
+        make(base, other, tmp_path / "m")

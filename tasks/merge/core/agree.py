@@ -8,6 +8,7 @@ dtype) the merge goes on with the base's, or the only one there is, and tells.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 
 from tasks.merge.core import meaning
 from tasks.merge.core.adapters import Adapter
-from tasks.merge.core.headers import Checkpoint, read_json
+from tasks.merge.core.headers import TEMPLATES, Checkpoint, read_json, read_templates
 from tasks.merge.core.vocabulary import highest_id, is_table
-from tasks.params import nearest, shown
+from tasks.params import cut, nearest, shown
 
 TOKENIZER, TEMPLATE, DTYPE = "tokenizer", "chat_template", "dtype"
 """Keys of `settle` beside those of config.json."""
@@ -30,7 +31,8 @@ Expert = Checkpoint | Adapter
 class Agreement:
     """problems: why these cannot be merged, a line each. notes: what differs and what holds, a line each. config, generation: of the
     merged model, where they are not the base's. tokenizer: the folder whose tokenizer files are carried. template: the chat template,
-    where it is not the one in that folder. dtypes: tensor -> how it is stored, where not as in the base."""
+    where it is not the one in that folder; named: those besides it, where they lie in files. dtypes:
+    tensor -> how it is stored, where not as in the base."""
 
     tokenizer: Path
     problems: list[str] = field(default_factory=list)
@@ -38,6 +40,7 @@ class Agreement:
     config: Mapping[str, Any] | None = None
     generation: Mapping[str, Any] | None = None
     template: str | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
     dtypes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -60,7 +63,8 @@ def agree(base: Checkpoint, experts: Sequence[Expert], settle: Mapping[str, str]
 
 def _configs(found: Agreement, base: Checkpoint, full: Sequence[Checkpoint], settle: Mapping[str, str], united: bool) -> None:
     asked = {key: label for key, label in settle.items() if key not in (TOKENIZER, TEMPLATE, DTYPE)}
-    known = {key for one in (base, *full) for key in {**one.config, **(meaning.meaning(one.config) if asked else {})}}
+    told = [said for one in (base, *full) for said in (one.config, meaning.meaning(one.config) if asked else {})]
+    known = {key for said in told for key in (*said, *meaning.flat(said))}
     for key in asked:
         if key not in known:
             allowed = [*sorted(known), TOKENIZER, TEMPLATE, DTYPE]
@@ -69,46 +73,84 @@ def _configs(found: Agreement, base: Checkpoint, full: Sequence[Checkpoint], set
     for other in full:
         compared = meaning.compare(base.config, other.config)
         for key, values in compared.different.items():
-            if key not in free and key not in asked:
+            if key not in free and key not in asked and key.partition(".")[0] not in asked:
                 found.problems.append(_said(other.label, key, *values) + _settle(key, other.label))
         for key, values in compared.told.items():
-            if key not in asked:
+            if key not in asked and key.partition(".")[0] not in asked:
                 found.notes.append(
                     _said(other.label, key, *values) + f"; the base's holds (`settle: {{{key}: {other.label}}}` for the other)"
                 )
     by_label = {one.label: one for one in full}
     taken = {key: by_label[label] for key, label in asked.items() if label in by_label}
     if taken:
-        found.config = _with(base.config, taken)
+        found.config, lost = _with(base.config, taken)
+        found.problems += [
+            f"settle: {key}: {taken[key].label}: its value cannot be taken over alone, the base's config.json would mean "
+            f"{shown_json(got)}, and not {shown_json(wanted)}. Settle what it hangs on as well, or leave it: `settle: {{{key}: base}}`"
+            for key, (got, wanted) in lost.items()
+        ]
         found.generation = _generation(base, taken)
 
 
 def _said(label: str, key: str, ours: Any, its: Any) -> str:
+    if isinstance(ours, dict) and isinstance(its, dict):  # a long one is cut: only what differs is shown
+        apart = {name for name in (*ours, *its) if ours.get(name) != its.get(name)}
+        ours, its = ({name: value for name, value in one.items() if name in apart} for one in (ours, its))
     return f"{label}: config.json has {key} = {shown_json(its)}, the base's has {shown_json(ours)}"
 
 
 def shown_json(value: Any) -> str:
     """A value as JSON, cut where it is long."""
-    return shown(json.dumps(value))[1:-1]
+    return cut(json.dumps(value))
 
 
 def _settle(key: str, label: str) -> str:
-    if key == "vocab_size":
+    if key.rpartition(".")[2] == "vocab_size":
         return " (`tokenizer: union` merges tables of different length)"
     return f" (if you know which holds: `settle: {{{key}: base}}` or `settle: {{{key}: {label}}}`)"
 
 
-def _with(config: Mapping[str, Any], taken: Mapping[str, Checkpoint]) -> dict[str, Any]:
-    """The base's configuration with the keys that others settle."""
-    out = dict(config)
+def _with(config: Mapping[str, Any], taken: Mapping[str, Checkpoint]) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+    """The base's configuration with the keys that others settle, as they write them or, where that would mean something else beside
+    the base's other keys, as they mean them; and what cannot be said: key -> (what it would mean, what it should)."""
+    out: dict[str, Any] = json.loads(json.dumps(config))
+    wanted = {key: _value(meaning.meaning(one.config), key) for key, one in taken.items()}
     for key, one in taken.items():
-        for old in meaning.OLD_ROPE if key == "rope_parameters" else ():
-            out.pop(old, None)
-        value = one.config[key] if key in one.config else meaning.meaning(one.config).get(key)
-        out[key] = value
-        if value is None:
-            del out[key]
-    return out
+        said = _value(one.config, key)
+        _put(out, key, wanted[key] if said is MISSING else said)
+    for key in taken:
+        if _value(meaning.meaning(out), key) not in (wanted[key], MISSING):
+            _put(out, key, wanted[key])
+    means = meaning.meaning(out)
+    got = {key: _value(means, key) for key in taken}
+    return out, {key: (got[key], wanted[key]) for key in taken if _lost(key, got[key], wanted[key])}
+
+
+def _lost(key: str, got: Any, wanted: Any) -> bool:
+    """Whether a settled value came out as another; a configuration inside is taken whole, as it stands."""
+    return not key.endswith("_config") and MISSING not in (got, wanted) and bool(got != wanted)
+
+
+MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
+"""In place of a value that is not there; null is a value."""
+
+
+def _value(config: Mapping[str, Any], dotted: str) -> Any:
+    found: Any = config
+    for part in dotted.split("."):
+        found = found.get(part, MISSING) if isinstance(found, Mapping) else MISSING
+    return found
+
+
+def _put(config: dict[str, Any], dotted: str, value: Any) -> None:
+    *way, last = dotted.split(".")
+    for part in way:
+        config = config.setdefault(part, {})
+    for old in meaning.OLD_ROPE if last == "rope_parameters" else ():
+        config.pop(old, None)
+    config[last] = value
+    if value is MISSING:
+        del config[last]
 
 
 def _generation(base: Checkpoint, taken: Mapping[str, Checkpoint]) -> dict[str, Any] | None:
@@ -189,8 +231,39 @@ def _templates(found: Agreement, parties: Mapping[str, Expert], settle: Mapping[
                 )
         if first != BASE:
             found.notes.append(f"the base has no chat template; that of {first} is taken")
+    named = {
+        label: {name: text for name, text in read_templates(parties[label].folder).items() if name != "default"} for label in having
+    }
+    if TEMPLATE not in settle:
+        _named(found, first, named)
     carried = next(one for one in parties.values() if one.folder == found.tokenizer)
-    found.template = having[first] if carried.template != having[first] else None
+    there = read_templates(carried.folder)
+    same = there == {**({"default": having[first]} if having[first] else {}), **named[first]}
+    found.template = None if same else having[first]
+    in_files = (parties[first].folder / TEMPLATES).is_dir()
+    found.named = named[first] if in_files or not same else {}
+    found.problems += [
+        f"{first}: chat template {shown(name)}: allowed in a name are letters, digits, _ and -"
+        for name in found.named
+        if not re.fullmatch(r"[\w-]+", name)
+    ]
+
+
+def _named(found: Agreement, first: str, named: Mapping[str, Mapping[str, str]]) -> None:
+    """Templates besides the default: under one name there is one; what only some have is told."""
+    whose = "base's" if first == BASE else f"{first}'s"
+    for label, its in named.items():
+        for name in sorted({*named[first], *its}):
+            ours, other = named[first].get(name), its.get(name)
+            if ours is not None and other is not None and not meaning.same_template(ours, other):
+                found.problems.append(
+                    f"{label}: the chat template {name!r} is not the {whose}: turns would mean different things"
+                    + _settle(TEMPLATE, label).replace("base}", f"{first}}}", 1)
+                )
+            elif (ours is None) != (other is None):
+                found.notes.append(
+                    f"{label}: {'lacks' if other is None else 'has'} a chat template {name!r}, unlike the {whose}; the {whose} hold"
+                )
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------

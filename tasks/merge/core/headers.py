@@ -221,13 +221,25 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     return {file.name: hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() for file in older}
 
 
+TEMPLATES = "additional_chat_templates"
+"""Folder of chat templates besides the default (`tool_use`, `rag`), a file each."""
+
+
 def read_template(folder: Path) -> str:
     """The chat template, from its own file or from tokenizer_config.json (of several by name, the default); empty without one."""
+    return read_templates(folder).get("default", "")
+
+
+def read_templates(folder: Path) -> dict[str, str]:
+    """All chat templates by name, as transformers finds them: those in files of their own, else those in tokenizer_config.json."""
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted((folder / TEMPLATES).glob("*.jinja"))}
     own = folder / "chat_template.jinja"
     if own.is_file():
-        return own.read_text(encoding="utf-8")
+        found["default"] = own.read_text(encoding="utf-8")
+    if found:
+        return found
     inline = (read_json(folder / "tokenizer_config.json") or {}).get("chat_template") or ""
-    if isinstance(inline, list):
-        named = {str(one.get("name")): str(one.get("template") or "") for one in inline if isinstance(one, Mapping)}
-        return named.get("default") or next(iter(named.values()), "")
-    return str(inline)
+    if not isinstance(inline, list):
+        return {"default": str(inline)} if inline else {}
+    found = {str(one.get("name")): str(one.get("template") or "") for one in inline if isinstance(one, Mapping)}
+    return found if "default" in found or not found else {"default": next(iter(found.values())), **found}

@@ -56,15 +56,17 @@ class Compared:
 
 
 def compare(base: Mapping[str, Any], other: Mapping[str, Any]) -> Compared:
-    """What two configurations say differently."""
+    """What two configurations say differently; of configurations inside (`text_config`) by dotted keys."""
     if not _apart(base, other):
         return Compared({}, {})
-    ours, its = meaning(base), meaning(other)
+    whole = all(_meaning(json.dumps(one, sort_keys=True)) for one in (base, other))
+    ours, its = (meaning(one) if whole else one for one in (base, other))
     known = _known(str(base.get("model_type", "")))
     different, told = {}, {}
     for key, values in _apart(ours, its).items():
-        trainers = known is not None and key not in known and key not in _ABROAD
-        if key in GENERATION or trainers or (key == _LONGER and _plain_positions(ours)):
+        inside, _, last = key.rpartition(".")
+        trainers = known is not None and key not in known and last not in _ABROAD and last not in OLD_ROPE
+        if last in GENERATION or trainers or (last == _LONGER and _plain_positions(_inner(ours, inside))):
             told[key] = values
         else:
             different[key] = values
@@ -73,7 +75,17 @@ def compare(base: Mapping[str, Any], other: Mapping[str, Any]) -> Compared:
 
 def meaning(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """A configuration as transformers understands it; as it stands where that does not know the model's type or refuses the values."""
-    found: dict[str, Any] = json.loads(_meaning(json.dumps(config, sort_keys=True)))
+    text = json.dumps(config, sort_keys=True)
+    found: dict[str, Any] = json.loads(_meaning(text) or text)
+    return found
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with those inside it (`text_config`, `vision_config`) spread out under dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        inside = key.endswith("_config") and key not in _ABROAD and isinstance(value, Mapping)
+        found |= {f"{key}.{name}": one for name, one in flat(value).items()} if inside else {key: value}
     return found
 
 
@@ -105,27 +117,47 @@ def _lines(template: str) -> str:
 
 
 def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    keys = sorted({*one, *other} - SILENT)
+    one, other = flat(one), flat(other)
+    keys = sorted(key for key in {*one, *other} if key.rpartition(".")[2] not in SILENT)
     return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
+
+
+def _inner(config: Mapping[str, Any], dotted: str) -> Mapping[str, Any]:
+    """A configuration inside another, by its dotted key; the whole one for none."""
+    for part in dotted.split(".") if dotted else ():
+        config = config[part]
+    return config
+
+
+def _once(value: Any) -> Any:
+    """Without `type` beside a `rope_type` that says the same, as transformers 4 wrote both."""
+    if isinstance(value, list):
+        return [_once(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    twice = "type" in value and value["type"] == value.get("rope_type")
+    return {key: _once(item) for key, item in value.items() if not (twice and key == "type")}
 
 
 @lru_cache(maxsize=32)
 def _meaning(text: str) -> str:
+    """The meaning as JSON; empty where the class refuses the values."""
     config = json.loads(text)
     found = _class(str(config.get("model_type", "")))
     if found is None:
         return text
     try:
-        return json.dumps(found.from_dict({key: value for key, value in config.items() if key != "model_type"}).to_dict(), default=str)
+        said = found.from_dict({key: value for key, value in config.items() if key != "model_type"}).to_dict()
+        return json.dumps(_once(said), default=str)
     except Exception:  # each class checks its values in its own way
-        return text
+        return ""
 
 
 @lru_cache(maxsize=32)
 def _known(model_type: str) -> frozenset[str] | None:
     """Keys that the model's configuration class has; None when there is no such class."""
     found = _class(model_type)
-    return None if found is None else frozenset(found().to_dict()) | {"model_type", "architectures", *OLD_ROPE}
+    return None if found is None else frozenset(flat(found().to_dict())) | {"model_type", "architectures", *OLD_ROPE}
 
 
 def _class(model_type: str) -> Any:

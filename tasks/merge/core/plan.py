@@ -16,7 +16,7 @@ import numpy as np
 
 from tasks.merge.core.adapters import HEAD, Adapter, is_adapter, open_adapter
 from tasks.merge.core.agree import Agreement, agree
-from tasks.merge.core.headers import Checkpoint, Mapped, Spec, open_checkpoint, read, read_json
+from tasks.merge.core.headers import TEMPLATES, Checkpoint, Mapped, Spec, open_checkpoint, read, read_json
 from tasks.merge.core.meaning import is_tied
 from tasks.merge.core.params import MergeParams, check_experts, layer_positions
 from tasks.merge.core.tensors import Full, Source, Stored, Tensor, Values
@@ -98,7 +98,11 @@ class Plan:
             name: json.dumps(value, indent=None if name == "tokenizer.json" else 2, ensure_ascii=False) + "\n"
             for name, value in found.items()
         }
-        return texts | ({} if agreed.template is None else {"chat_template.jinja": agreed.template})
+        return texts | ({} if agreed.template is None else {"chat_template.jinja": agreed.template}) | self.named()
+
+    def named(self) -> dict[str, str]:
+        """Files of the chat templates besides the default."""
+        return {f"{TEMPLATES}/{name}.jinja": text for name, text in self.agreed.named.items()}
 
 
 def _source(expert: Checkpoint | Adapter, name: str) -> Source:

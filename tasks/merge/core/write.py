@@ -98,6 +98,9 @@ def _carry(plan: Plan, folder: Path) -> None:
             (folder / name).write_text(said[name], encoding="utf-8")
         elif source.is_file():
             (folder / name).write_bytes(source.read_bytes())
+    for name, text in plan.named().items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _shards(specs: Sequence[Spec], limit: int) -> list[list[Spec]]:
