@@ -25,7 +25,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder = tmp_path_factory.mktemp("played")
     worlds, generate = play_into(folder)
     (folder / "critique").mkdir()
-    critique(CritiqueInputs(worlds, generate), CritiqueParams(), context(folder / "critique"))
+    critique(CritiqueInputs(worlds, generate), CritiqueParams(min_pairs=0), context(folder / "critique"))
     return Inputs(worlds, generate, folder / "critique")
 
 
