@@ -27,7 +27,7 @@ from tasks.execute import Plan
 from tasks.files import write_text
 from tasks.locks import lock
 from tasks.origin import is_older, origin, origin_tags
-from tasks.params import BadInput, StageFailed
+from tasks.params import BadInput, StageFailed, shown
 
 if TYPE_CHECKING:
     from flows.run import Run
@@ -46,9 +46,30 @@ class NoRegistry(StageFailed):
 
 
 def ledger(state: Path) -> list[dict[str, Any]]:
-    """Everything that ever happened to the alias, oldest first."""
-    path = state / LEDGER
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Everything that ever happened to the alias, oldest first. StageFailed for a damaged line: whom decisions meet hangs on it."""
+    path, entries = state / LEDGER, []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else (), 1):
+        if not line.strip():
+            continue
+        if not (entry := _entry(line)):
+            raise StageFailed(
+                f"{path}, line {number}, is no entry of the ledger of promotions: {shown(line)}. Nothing was changed. Put the file "
+                "back from a backup, or delete that line; the registry's versions keep who was promoted, and from which artifact."
+            )
+        entries.append(entry)
+    return entries
+
+
+def _entry(text: str) -> dict[str, Any] | None:
+    """An entry of the ledger, or of a move that has begun; None for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    wanted = ("event",) if found.get("event") == "forget" else ("event", "version", "identity", "model")
+    return found if all(isinstance(found.get(name), str) for name in wanted) else None
 
 
 def champion(state: Path) -> dict[str, Any] | None:
@@ -333,7 +354,12 @@ def finish_pending(run: Run) -> None:
         return
     from tasks import track
 
-    entry = json.loads(path.read_text())
+    entry = _entry(path.read_text(encoding="utf-8", errors="replace"))
+    if entry is None or not entry.get("id"):
+        raise StageFailed(
+            f"{path} is to say which move of the alias has begun, and is damaged. Nothing was changed. Delete it, and run again: "
+            "a decision that was not carried out is carried out then."
+        )
     with registry():
         track.move_alias(run.tracker, entry["model"], ALIAS, entry["version"])
     if all(one.get("id") != entry["id"] for one in ledger(state)):

@@ -16,7 +16,7 @@ from flows.run import Run
 from tasks import track
 from tasks.artifact import Artifact, Store
 from tasks.champion import CHAMPION, Standing, read
-from tasks.params import BadInput
+from tasks.params import BadInput, StageFailed
 
 GATES = [{"name": "reference", "passed": True, "figures": {}, "explanation": "On 100 fresh problems: +0.200."}]
 HOLD = "All 5 gates hold. On 100 fresh problems: +0.200."
@@ -375,3 +375,33 @@ def git(folder: Path, *arguments: str) -> str:
 def commit(folder: Path, said: str) -> None:
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "--allow-empty", "-m", said)
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "5", '{"event": "promote", "vers', "\x00\x00", "<<<<<<< HEAD", "[" * 100_000])
+def test_a_damaged_ledger_is_named_and_nothing_is_done(shop: Shop, line: str) -> None:
+    shop.promote("A")
+    path = shop.state / "promotions.jsonl"
+    good = path.read_text()
+    path.write_text(good + "\n" + line + "\n")
+    acts = (
+        lambda: shop.promote("B", "A"),
+        shop.back,
+        lambda: settle(shop.run().plan),
+        lambda: forget(shop.state, shop.folder / CHAMPION),
+    )
+    for act in acts:
+        with pytest.raises(StageFailed, match=r"promotions.jsonl, line 3, is no entry.*delete that line"):
+            act()
+    assert shop.alias == "1" and shop.standing().champion == shop.model("A").identity
+    path.write_text(good + "\n")
+    assert shop.promote("B", "A")["version"] == "2"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"event": "promote", "version": "1"}'])
+def test_a_damaged_note_of_a_move_is_named(shop: Shop, text: str) -> None:
+    shop.promote("A")
+    (shop.state / "promotion.json").write_text(text)
+    for act in (lambda: shop.promote("B", "A"), shop.back):
+        with pytest.raises(StageFailed, match=r"promotion.json is to say which move.*Delete it"):
+            act()
+    assert shop.alias == "1"
