@@ -36,7 +36,6 @@ from tasks.merge.task import merge_models
 from tasks.params import BadInput, nearest, read_yaml, validate
 from tasks.settings import PIPELINE, Settings, overlay
 
-SPACE = "params/search.yaml"
 METHOD = "pass_k"
 """The evaluation that a search understands."""
 

@@ -26,7 +26,6 @@ from tasks.worlds.arguments import arguments_of
 from tasks.worlds.runtime import World
 from tasks.worlds.tools import Tool
 
-SEATS = ("agent", "user")
 PROMPT = {"tools": "none", "policy": "none"}
 """What a scripted agent is told: it knows its policy."""
 HELP = {

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.llm import Message
-from tasks.worlds.values import DEPTH, frozen
+from tasks.worlds.values import DEPTH, frozen, whole_text
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -114,21 +114,15 @@ def _no_constant(name: str) -> float:
 
 
 def whole(value: Any, depth: int = DEPTH) -> Any:
-    """A JSON value whose texts, names of fields included, hold no halves of characters: two that stand side by side become the
-    character they make, a lone one becomes the replacement character. Raises ValueError below `depth` levels."""
+    """A JSON value whose texts, names of fields included, hold no halves of characters (`whole_text`). Raises ValueError below `depth`
+    levels."""
     if isinstance(value, str):
-        return _whole_text(value)
+        return whole_text(value)
     if isinstance(value, (dict, list)) and depth <= 0:
         raise ValueError(f"nested more than {DEPTH} levels deep")
     if isinstance(value, dict):
-        return {_whole_text(name): whole(item, depth - 1) for name, item in value.items()}
+        return {whole_text(name): whole(item, depth - 1) for name, item in value.items()}
     return [whole(item, depth - 1) for item in value] if isinstance(value, list) else value
-
-
-def _whole_text(text: str) -> str:
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 THINK = "<think>"

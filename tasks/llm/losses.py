@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from tasks.context import Losses
 from tasks.llm import NearlyAllLost
 
-FROM_TEXT = "calls_from_text"
-"""The one oddity that loses nothing."""
+FROM_TEXT, KEPT_UNUSABLE = "calls_from_text", "kept_unusable"
+HARMLESS = (FROM_TEXT, KEPT_UNUSABLE)
+"""Oddities that lose nothing."""
 _PARSERS = "vLLM --enable-auto-tool-choice --tool-call-parser NAME, SGLang --tool-call-parser NAME, llama.cpp --jinja"
 REMEDIES: dict[str, str] = {
     "context_length": "the request is longer than the model reads. Serve it with more context (vLLM --max-model-len, SGLang "
@@ -28,6 +29,7 @@ REMEDIES: dict[str, str] = {
     "calls_as_text": "answers hold tool calls in plain text: the server does not read them out. Start it with its tool parser: "
     + _PARSERS,
     FROM_TEXT: f"answers held tool calls in plain text, which were read out of it. Safer is the server's own tool parser: {_PARSERS}",
+    KEPT_UNUSABLE: "answers that an earlier version kept are none; they were forgotten, and asked anew",
     "bad_call": "the arguments of tool calls are no JSON object. The server's tool parser may be that of another model",
     "cut": "answers are cut at their most tokens. Raise roles.{role}.max_tokens, or roles.{role}.thinking for one that thinks first",
     "empty": "answers are empty. A model that thinks first may need roles.{role}.thinking",

@@ -32,6 +32,12 @@ TAGS = frozenset({"$set", "$decimal", "$object"})
 _dump = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
+def whole_text(text: str) -> str:
+    """Text that any file can hold: two halves of a character that stand side by side become the character they make, a lone one the
+    sign for what is lost."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 class Row(dict[str, Any]):
     """A JSON object that cannot be changed in place: rows are shared between forks. Change it with `State.update`."""
 

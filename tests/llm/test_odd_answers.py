@@ -21,7 +21,7 @@ from tasks.llm.answers import calls_in_text, looks_like_calls, read_json
 from tasks.llm.endpoint import Dialect, EndpointClient, Setting, stats, wire
 from tasks.llm.endpoint.cache import Cache, Paid, answer_id, first_key_of, key_of
 from tasks.llm.endpoint.refusals import inside, of_status
-from tasks.llm.losses import GONE, REMEDIES, remedy
+from tasks.llm.losses import GONE, KEPT_UNUSABLE, REMEDIES, remedy
 from tasks.params import BadInput
 from tests.llm.conftest import QUICK, SCORE, TOOL, Make, questions
 
@@ -272,6 +272,16 @@ def keep(folder: Path, key: bytes, answer: Any) -> None:
     Cache(folder).put(key, {}, Paid("r", "judge", "some-model", 1, 1, 0.0))
     with sqlite3.connect(folder / "calls.sqlite") as db:
         db.execute("UPDATE answers SET answer = ? WHERE key = ?", (json.dumps(answer), key))
+
+
+def test_a_file_of_failed_answers_of_an_earlier_version_stops_no_stage(make: Make, stub: Stub, tmp_path: Path) -> None:
+    """All are asked anew, so nothing is lost, however many there are."""
+    asked = questions(60, schema=None)
+    for one in asked:
+        old = first_key_of(stub.url, wire.body(Dialect("some-model"), one), one.seed)
+        keep(tmp_path / "state", old, {"message": {"content": ""}, "finish_reason": "error", "tokens": [1, 1], "by": []})
+    assert all(answer["content"].startswith("Reply") for answer in make().complete(asked))
+    assert stats("run")["judge"]["odd"] == {KEPT_UNUSABLE: 60} and remedy(KEPT_UNUSABLE)
 
 
 def test_what_an_earlier_version_kept_ends_no_stage(make: Make, stub: Stub, tmp_path: Path) -> None:

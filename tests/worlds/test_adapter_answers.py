@@ -17,8 +17,9 @@ from mcp_types import CallToolResult
 from tasks.rollout import TOOL_FAILURE
 from tasks.worlds import ToolResult
 from tasks.worlds.adapters import from_mcp
-from tasks.worlds.adapters.answers import answer_of, clear, refusal, whole
+from tasks.worlds.adapters.answers import answer_of, clear, refusal
 from tasks.worlds.runtime import World
+from tasks.worlds.values import whole_text
 
 SERVER = Path(__file__).parent / "servers" / "answering.py"
 
@@ -74,7 +75,7 @@ def test_what_an_agent_reads(content: list[Any], structured: Any, said: Any) -> 
 
 
 def test_text_that_files_can_hold() -> None:
-    assert whole("\ud83d\ude00 café \x00 \udc00") == "😀 café \x00 �"
+    assert whole_text("\ud83d\ude00 café \x00 \udc00") == "😀 café \x00 �"
     assert clear({"\ud83d": ["\ude00", 1, None, True, 2.5]}) == {"�": ["�", 1, None, True, 2.5]}
 
 

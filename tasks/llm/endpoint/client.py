@@ -20,7 +20,7 @@ from tasks.llm.endpoint.line import Line, Paper, Refused, SetAside
 from tasks.llm.endpoint.office import office, run
 from tasks.llm.endpoint.pacing import Down, Pace
 from tasks.llm.endpoint.wire import Dialect, Reply, body, calls_so_far, read
-from tasks.llm.losses import FROM_TEXT, Lost, stop_when_nearly_all, stop_when_nothing_came
+from tasks.llm.losses import FROM_TEXT, HARMLESS, Lost, stop_when_nearly_all, stop_when_nothing_came
 
 SALVAGE = 2
 """Rounds at the end of a batch in which what was set aside is tried again."""
@@ -149,7 +149,7 @@ class EndpointClient:
 
     def _check_losses(self, line: Line) -> None:
         figures, losses, model = line.figures, self._setting.losses, self._dialect.model
-        lost_by = {reason: count for reason, count in figures.odd.items() if reason != FROM_TEXT}
+        lost_by = {reason: count for reason, count in figures.odd.items() if reason not in HARMLESS}
         lost = Lost(
             f"role {self._role!r} (model {model!r} at {self._url}): calls", lost_by, figures.asked, figures.said, self._role, model
         )

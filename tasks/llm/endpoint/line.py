@@ -18,6 +18,7 @@ from tasks.llm.endpoint.figures import Figures
 from tasks.llm.endpoint.pacing import Down, Gate, Pace, retry_after
 from tasks.llm.endpoint.refusals import Verdict, inside, of_status
 from tasks.llm.endpoint.wire import Broken, Garbled, checked, parse, read, text_of
+from tasks.llm.losses import KEPT_UNUSABLE
 
 if TYPE_CHECKING:
     import httpx
@@ -112,7 +113,7 @@ class Line:
             read(kept, 0)
         except Broken as error:
             self.office.cache.forget_answer(paper.key)
-            self.figures.note("kept_unusable", f"answer {answer_id(paper.key)}: {error}; forgotten, and asked anew")
+            self.figures.note(KEPT_UNUSABLE, f"answer {answer_id(paper.key)}: {error}; forgotten, and asked anew")
             return None
         return kept
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.llm.answers import whole
 from tasks.llm.endpoint.pacing import LONGEST_HOLD
+from tasks.worlds.values import whole_text
 
 LONGEST = 300
 """Characters of a server's words that are kept."""
@@ -121,7 +121,7 @@ def _words(error: Mapping[str, Any]) -> str:
     behind = error.get("metadata")
     quoted = behind.get("raw") if isinstance(behind, dict) else None
     try:
-        return str(whole(f"{said} {quoted or ''}".strip()))[:LONGEST]
+        return whole_text(f"{said} {quoted or ''}".strip())[:LONGEST]
     except (ValueError, RecursionError):
         return ""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.llm import Message, Request
 from tasks.llm.answers import calls_in_text, whole, without_thought
-from tasks.worlds.values import UNREADABLE, frozen
+from tasks.worlds.values import UNREADABLE, frozen, whole_text
 
 WISH = "Answer with one JSON value that fits this schema: "
 _OURS = re.compile(r"call_(\d{1,5})")
@@ -194,7 +194,7 @@ def checked(said: Any) -> dict[str, Any]:
         "finish_reason": finish,
         "tokens": [_count(usage, "prompt_tokens"), _count(usage, "completion_tokens")],
         "by": [
-            str(whole(said[name]))[:200] for name in ("model", "system_fingerprint") if isinstance(said.get(name), str) and said[name]
+            whole_text(said[name])[:200] for name in ("model", "system_fingerprint") if isinstance(said.get(name), str) and said[name]
         ],
     }
 
@@ -224,20 +224,16 @@ def _kept_call(call: Any) -> dict[str, Any]:
     name, arguments = function.get("name"), function.get("arguments")
     return {
         "function": {
-            "name": _whole_text(name) if isinstance(name, str) else "",
+            "name": whole_text(name) if isinstance(name, str) else "",
             "arguments": None if arguments is None else _text_of(arguments),
         }
     }
 
 
-def _whole_text(text: str) -> str:
-    return str(whole(text))
-
-
 def _text_of(value: Any) -> str:
     """A value as text, JSON where it is not text already."""
     try:
-        return _whole_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        return whole_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     except (ValueError, RecursionError):
         return "(nested without end)"
 
@@ -262,7 +258,7 @@ def _start(said: Any) -> str:
         shown = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
     except (ValueError, RecursionError):
         shown = "(nested without end)"
-    shown = _whole_text(shown)
+    shown = whole_text(shown)
     return repr(shown if len(shown) <= 80 else shown[:77] + "...")
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.worlds.values import whole_text
+
 LEAVES = 2000
 """Values of a structured answer that are looked for in the text beside it; ours: with more, only equal data is the same."""
 LOOKED = 50_000_000
@@ -30,7 +32,7 @@ class Answer:
         """As the agent reads it: the text, with the JSON value after it when the text leaves something out. Text or a value that is
         nothing but JSON comes as the value, which is written shorter.
         """
-        words = whole("\n".join((*self.texts, *self.others)))
+        words = whole_text("\n".join((*self.texts, *self.others)))
         if self.structured is not None and not (self.texts and told(self.structured, self.texts)):
             value = clear(self.structured)
             return f"{words}\n{json.dumps(value, ensure_ascii=False)}" if words else value
@@ -80,19 +82,14 @@ def refusal(answer: Any, key: str, beginnings: Sequence[str]) -> str:
 
 
 def clear(value: Any) -> Any:
-    """JSON as a file can hold it: text by `whole`; NaN and the infinities, which JSON lacks, as text."""
+    """JSON as a file can hold it: text by `whole_text`; NaN and the infinities, which JSON lacks, as text."""
     if isinstance(value, str):
-        return whole(value)
+        return whole_text(value)
     if isinstance(value, float) and value - value != 0.0:
         return {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
     if isinstance(value, Mapping):
-        return {whole(key): clear(item) for key, item in value.items()}
+        return {whole_text(key): clear(item) for key, item in value.items()}
     return [clear(item) for item in value] if isinstance(value, list) else value
-
-
-def whole(text: str) -> str:
-    """Text in which two halves of a character are one, and half a one is the sign for what is lost."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _json(text: str) -> Any:

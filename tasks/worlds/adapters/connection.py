@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.worlds.adapters import leash
-from tasks.worlds.adapters.answers import Answer, answer_of, clear, whole
+from tasks.worlds.adapters.answers import Answer, answer_of, clear
 from tasks.worlds.adapters.foreign import SourceFailed
 from tasks.worlds.adapters.server_file import ServerFile, argv
 from tasks.worlds.tools import Refused
+from tasks.worlds.values import whole_text
 
 CLOSE = 8.0
 """Seconds for a server to end; the client closes its input, asks after 2 seconds and forces it after 2 more."""
@@ -83,9 +84,11 @@ class Connection:
             result = self._run(self._answered(name, dict(arguments), seconds), f"tool {name!r}", MCPError)
         except MCPError as error:
             if error.code == INVALID_PARAMS:
-                raise Refused(whole(error.message)) from None
+                raise Refused(whole_text(error.message)) from None
             if self._alive(error):
-                raise ToolFailed(f"it answered with the error {error.code} of the protocol: {_cut(whole(error.message))}") from None
+                raise ToolFailed(
+                    f"it answered with the error {error.code} of the protocol: {_cut(whole_text(error.message))}"
+                ) from None
             self._give_up(self._why(error, seconds), f"tool {name!r}")
         return answer_of(result)
 

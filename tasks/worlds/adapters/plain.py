@@ -29,8 +29,9 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 from uuid import UUID
 
-from tasks.worlds.adapters.answers import clear, whole
+from tasks.worlds.adapters.answers import clear
 from tasks.worlds.state import canonical_json
+from tasks.worlds.values import whole_text
 
 TYPE, UP = "(type)", "(up)"
 _NO_VALUES = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
@@ -70,7 +71,7 @@ class View:
     def _plain(self, value: Any, above: dict[int, int]) -> Any:
         kind = type(value)
         if kind is str:
-            return whole(value)
+            return whole_text(value)
         if value is None or kind is int or kind is bool:
             return value
         if kind is float:
@@ -100,7 +101,7 @@ class View:
         if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
             return self.plain(value.tolist())
         simple = _simple(value)
-        return self._number(simple) if isinstance(simple, float) else whole(simple) if isinstance(simple, str) else simple
+        return self._number(simple) if isinstance(simple, float) else whole_text(simple) if isinstance(simple, str) else simple
 
     def _nested(self, value: Any, above: dict[int, int]) -> Any:
         if type(value) is dict or isinstance(value, Mapping):  # the first is much faster
@@ -119,7 +120,7 @@ class View:
             return {TYPE: type(value).__qualname__, **self._named(found.items(), above)}
         public = {name: item for name, item in found.items() if not name.startswith("_")}
         if found and not public:
-            return whole(_words(value))
+            return whole_text(_words(value))
         return self._named(public.items(), above)
 
     def _keys(self, fields: Mapping[Any, Any]) -> list[str]:
@@ -179,7 +180,7 @@ def _words(value: Any) -> str:
 
 def _json_key(key: Any) -> str:
     if isinstance(key, str):
-        return whole(key.value if isinstance(key, enum.Enum) else str(key))
+        return whole_text(key.value if isinstance(key, enum.Enum) else str(key))
     if isinstance(key, int | float) or key is None:
         return json.dumps(key)
     return _key(key)
@@ -188,7 +189,7 @@ def _json_key(key: Any) -> str:
 def _key(key: Any) -> str:
     """Names stay as they are; other keys, and names that look like them, are put in brackets, so that 1 and "1" differ."""
     if type(key) is str and not key.startswith("("):
-        return whole(key)
+        return whole_text(key)
     return f"({canonical_json(View().plain(key))})"
 
 

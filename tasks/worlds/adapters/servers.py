@@ -26,7 +26,7 @@ from tasks.params import BadInput, nearest
 from tasks.worlds import Kind
 from tasks.worlds.adapters import server_file
 from tasks.worlds.adapters.adapted import Choice, adapted
-from tasks.worlds.adapters.answers import Answer, refusal, whole
+from tasks.worlds.adapters.answers import Answer, refusal
 from tasks.worlds.adapters.connection import ToolFailed, short
 from tasks.worlds.adapters.dialects import Read, Unreadable, read
 from tasks.worlds.adapters.foreign import Saved, SourceFailed
@@ -37,6 +37,7 @@ from tasks.worlds.adapters.server_file import Command, ServerFile, argv
 from tasks.worlds.places import shown
 from tasks.worlds.state import Base, canonical_json
 from tasks.worlds.tools import Refused, Tool
+from tasks.worlds.values import whole_text
 
 START = "start"
 _NO_REASON = "the server says that the call failed, and does not say why"
@@ -218,7 +219,7 @@ class Servers:
         try:
             text = self._ran(dump, seat, "") if isinstance(dump, Command) else _one_text(_given(seat, dump, {}))
             value = json.loads(text) if isinstance(text, str) else text
-            return whole(json.dumps(value, ensure_ascii=False, allow_nan=False))
+            return whole_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
         except (Refused, ToolFailed) as error:
             raise SourceFailed(f"{what}: refused: {error}. It must work in every state.") from None
         except (ValueError, RecursionError) as error:
