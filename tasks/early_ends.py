@@ -48,7 +48,9 @@ def counted(reasons: Iterable[str]) -> dict[str, int]:
 
 def too_many(lost: Mapping[str, int], total: int, most: float) -> str:
     """When more than a share `most` of `total` conversations was lost for one reason, or all for want of any room: how many, why,
-    and what to do; else ""."""
+    and what to do; else "". No room for a word and too little for the rest are one reason: the same cap."""
+    if 0 < lost.get(NO_ROOM, 0) < total and lost.get(EPISODE):
+        lost = {**lost, NO_ROOM: 0, EPISODE: lost[EPISODE] + lost[NO_ROOM]}
     reason = max(lost, key=lambda name: lost[name], default="")
     if not reason or (lost[reason] <= most * total and lost.get(NO_ROOM, 0) < total):
         return ""

@@ -209,5 +209,5 @@ def test_arguments_that_are_no_object_are_words(arguments: str) -> None:
     "text", [b"<html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": null}]}', b'{"error": {"message": "no"}}']
 )
 def test_what_is_no_completion_is_said(text: bytes) -> None:
-    with pytest.raises(wire.Garbled, match="its answer (is not a chat completion|holds no)"):
+    with pytest.raises(wire.Garbled, match=r"its answer (is not a chat completion|holds no)"):
         wire.take(text)

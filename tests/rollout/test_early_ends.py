@@ -42,6 +42,13 @@ def test_each_end_has_its_reason(played: Trajectory, lost: str, not_heard: str) 
     assert (lost_by(played, 4), unheard(played, 4)) == (lost, not_heard)
 
 
+def test_one_cap_is_one_reason() -> None:
+    """A prompt as long as the cap leaves some conversations no room, and others a few words of it: none of them was heard."""
+    said = too_many({NO_ROOM: 40, EPISODE: 60}, 100, 0.9)
+    assert said.startswith("100 of 100") and "max_episode_tokens" in said and "prompt.tools" in said
+    assert not too_many({NO_ROOM: 40, EPISODE: 50}, 100, 0.9) and not too_many({TURN: 50, EPISODE: 50}, 100, 0.9)
+
+
 def test_too_many_is_a_larger_share_for_one_reason() -> None:
     """By hand: 9 of 10 are not more than 0.9; 5 and 5 for two reasons are not one reason; reasons without a remedy do not exist."""
     assert too_many({NO_ROOM: 9}, 10, 0.9) == "" == too_many({}, 0, 0.9) == too_many({NO_ROOM: 5, TURN: 5}, 10, 0.5)
