@@ -117,7 +117,9 @@ def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[
     """As Python has it or as ECMA-262 has it: there \\w, \\d and \\b know ASCII alone, so that \\W and \\D fit more."""
     from jsonschema import ValidationError
 
-    if validator.is_type(value, "string") and not (re.search(pattern, value) or re.search(pattern, value, re.ASCII)):
+    if not validator.is_type(value, "string") or re.search(pattern, value):
+        return
+    if value.isascii() or not re.search(pattern, value, re.ASCII):  # of ASCII alone both say the same
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
