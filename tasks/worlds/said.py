@@ -44,7 +44,7 @@ def _word(alone: str) -> re.Pattern[str]:
 
 
 _ASCII_WORD, _WORD = _word(""), _word(_ALONE)
-_NUMBER = re.compile(r"\d+(?:[.,']\d+| \d{3}(?!\d))+")
+_NUMBER = re.compile(r"(?<!\d)\d+(?:[.,']\d+| \d{3}(?!\d))+")
 _JOINED_DASH = re.compile(rf"(?<=[^{_MARKS}])-")
 _GROUPS = re.compile(
     r"[1-9]\d{0,2}(?:(?:,\d{3})+(?:\.\d+)?|(?:'\d{3})+(?:[.,]\d+)?|(?: \d{3})+[.,]\d+|(?:\.\d{3})+,\d+|(?:\.\d{3}){2,})"

@@ -162,6 +162,7 @@ def test_an_answer_that_always_fails_is_lost_and_never_kept(make: Make, stub: St
         (400, {"error": {"innererror": {}, "message": "triggering Azure OpenAI's content management policy"}}, "strict", "content_filter"),
         (403, {"error": {"message": "Your chosen model requires moderation and your input was flagged"}}, "strict", "content_filter"),
         (400, {"error": {"code": "data_inspection_failed"}}, "strict", "content_filter"),
+        (451, {"error": {"message": "Unavailable for legal reasons"}}, "strict", "content_filter"),
         (400, {"error": {"message": "Unsupported value: 'temperature'"}}, "strict", "not_accepted"),
         (400, {"error": {"message": "Your credit balance is too low"}}, "closed", ""),
         (429, {"error": {"code": "insufficient_quota", "message": "You exceeded your current quota"}}, "closed", ""),

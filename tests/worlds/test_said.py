@@ -5,6 +5,7 @@ encoding, case and width do not matter. By comparison: on conversations of both 
 from __future__ import annotations
 
 import re
+import time
 from functools import cache
 from unicodedata import normalize
 
@@ -136,6 +137,13 @@ NARROW, NO_BREAK = "\u202f", "\u00a0"
 )
 def test_by_hand(reply: str, output: str, said: bool) -> None:
     assert says(["Hello.", reply], output) is said
+
+
+@pytest.mark.parametrize("reply", ["123 " * 5_000, "1" * 20_000, "1,234" * 4_000, "1 234 " * 4_000], ids=lambda text: text[:6])
+def test_numbers_without_end_are_read_at_once(reply: str) -> None:
+    started = time.monotonic()
+    assert not says([reply], "77 and 78")
+    assert time.monotonic() - started < 1.0
 
 
 @given(st.integers(0, 10**9))

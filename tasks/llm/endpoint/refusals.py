@@ -139,7 +139,7 @@ def _verdict(status: int, error: Mapping[str, Any], wait: float) -> Verdict:
         return Verdict("busy", f"the server is too busy: {said}", wait=wait)
     if _CONTEXT.search(told) and status not in (401, 402, 403, 404):
         return Verdict("strict", f"the request is too long for the model: {said}", "context_length")
-    if _FILTER.search(told) and status not in (401, 402, 404):
+    if status == 451 or (_FILTER.search(told) and status not in (401, 402, 404)):  # 451: not for legal reasons
         return Verdict("strict", f"a filter declines the request: {said}", "content_filter")
     if status == 413:
         return Verdict("strict", f"the server {_STRICT[status]}: {said}", "context_length")
