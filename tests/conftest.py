@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("flows", "tasks", "params", "dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml")
@@ -24,6 +25,8 @@ def _surroundings() -> None:
 
 
 _surroundings()
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # a machine with other work to do is slow, which says nothing about the code
 
 
 class Project:
