@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,11 +17,14 @@ from tasks.worlds.runtime import World
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the record."""
+    """Print the record. What tools print goes to standard error: it would stand in the middle of it."""
+    answer = os.dup(1)
+    os.dup2(2, 1)
     address, size, seed, problems = arguments
     module, _, name = address.partition(":")
     world = World.build(getattr(importlib.import_module(module), name), int(size), int(seed), address)
-    print(json.dumps(record(draw(world, int(problems), int(seed)))))
+    with os.fdopen(answer, "w") as out:
+        print(json.dumps(record(draw(world, int(problems), int(seed)))), file=out)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,14 @@ def test_the_order_of_a_set() -> None:
     assert finding.what.startswith("tool find_user differs in another process: ") and "sort first" in finding.remedy
 
 
+def test_what_tools_print_does_not_stand_in_the_way() -> None:
+    elsewhere = processes.Elsewhere("tests.worlds.broken:Prints", 12, 0, 10)
+    try:
+        assert elsewhere.check(sample(broken.Prints)).ok
+    finally:
+        elsewhere.stop()
+
+
 # --- the other faults ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import secrets
 import time
@@ -198,6 +199,20 @@ class Counting(Library):
         number = sum(1 for _ in self.db.rows("reservations"))
         self.db.put("reservations", f"R{number}", {"user_id": user_id, "title": title, "branch": branch})
         return {"ok": True}
+
+
+class Prints(Library):
+    @read(produces=("user_id", "loan_id"))
+    def find_user(self, name: str, zip: str) -> dict[str, Any]:
+        """Find a member.
+
+        Args:
+            name: The name.
+            zip: The zip.
+        """
+        print("looking ...", end="")
+        os.write(1, b"still looking ...")
+        return Library.find_user(self, name, zip)
 
 
 class Unordered(Library):
