@@ -25,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run the road; what is cached is not run again")
     run.add_argument("--profile", default="", help="run a profile as an experiment: the workspace stays as it is")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a param, as an experiment")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an experiment: override a param, as sft.sft.epochs=2"
+    )
     run.add_argument("--from", dest="first", default=STAGES[0], metavar="STAGE", help="first stage that may run")
     run.add_argument("--to", dest="last", default=STAGES[-1], metavar="STAGE", help="last stage to run")
     run.add_argument("--only", default="", metavar="STAGE", help="this stage alone")
@@ -69,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--no-write", action="store_true", help="leave params/pipeline.yaml as it is, whoever wins")
 
     bank = commands.add_parser("bank", help="pin the examples that a generator is shown to those of the last run, or let them grow")
-    bank.add_argument("action", choices=("pin", "grow"))
+    bank.add_argument("action", choices=("pin", "grow"), help="pin: those of the last run, in every round; grow: what a run accepts")
 
     calls = commands.add_parser("calls", help="answers of model servers that are kept: size, tokens and money per model")
     calls.add_argument(
@@ -88,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     rollback.add_argument("--why", required=True, help="for the ledger")
     champion = commands.add_parser("champion", help="who is champion, and the evidence that decisions use")
     champion.add_argument("--none", action="store_true", help="decide from now on as if there were no champion")
-    champion.add_argument("--settle", action="store_true", help="let params/champion.yaml name the champion of the ledger")
+    champion.add_argument("--settle", action="store_true", help="write params/champion.yaml anew from the ledger")
 
     _world(commands.add_parser("world", help="write, prove or play a world of your own"))
 
@@ -100,7 +102,14 @@ def parser() -> argparse.ArgumentParser:
     )
     regrade.add_argument("--seed", type=int, default=None, help="of the run that made the trials (default: that of the active params)")
     regrade.add_argument("--out", default="", metavar="FILE", help="write the rows with their new verdicts here")
+    _described(commands)
     return top
+
+
+def _described(commands: Any) -> None:
+    """`cairn COMMAND --help` begins with what the list of commands says of it."""
+    for one in commands._choices_actions:
+        commands.choices[one.dest].description = f"{one.help[:1].upper()}{one.help[1:]}."
 
 
 def _export(export: argparse.ArgumentParser) -> None:
@@ -135,6 +144,7 @@ def _world(world: argparse.ArgumentParser) -> None:
         one.add_argument("--seed", type=int, default=0, help="of tables and problems")
     for one in (new, check, play):
         one.add_argument("--folder", default="", metavar="DIR", help="where the package lies, if not in the project")
+    _described(actions)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

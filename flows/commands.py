@@ -21,6 +21,7 @@ def _stage(name: str, option: str) -> str:
 
 def init(asked: argparse.Namespace) -> int:
     """cairn init: the files, git and DVC; with --smoke also the environment and a first run."""
+    import shlex
     import subprocess
     from pathlib import Path
 
@@ -31,7 +32,8 @@ def init(asked: argparse.Namespace) -> int:
     print(f"{folder}: a project with the world {address}\n{versioned(folder, folder.name)}\n")
     if asked.smoke:
         return subprocess.run(["make", "--no-print-directory", "smoke"], cwd=folder, check=False).returncode
-    print(f"cd {asked.folder}\nmake smoke    # the environment, then every stage on tiny inputs\nmake run      # to a promoted agent")
+    print(f"cd {shlex.quote(asked.folder)}")
+    print("make smoke    # the environment, then every stage on tiny inputs\nmake run      # to a promoted agent")
     return 0
 
 
@@ -47,7 +49,8 @@ def run(asked: argparse.Namespace) -> int:
     if asked.only and (asked.first, asked.last) != (STAGES[0], STAGES[-1]):
         raise BadInput("--only names one stage; --from and --to have no place beside it")
     first, last = (asked.only, asked.only) if asked.only else (asked.first, asked.last)
-    part = check_part(first, last, asked.refresh or (), ("--from", "--to", "--refresh"))
+    begins = "--only" if asked.only else "--from"
+    part = check_part(first, last, asked.refresh or (), (begins, "--to", "--refresh"))
     refresh = list(asked.refresh or part) if asked.refresh is not None else []
     overrides = dict(parse_override(text) for text in asked.set)
 
@@ -67,7 +70,7 @@ def run(asked: argparse.Namespace) -> int:
         return 0
     for step in todo:
         if step.stage not in part:
-            raise BadInput(f"--from {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
+            raise BadInput(f"{begins} {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
     if not todo:
         return _nothing_to_do(write_down(plan), steps, start)
     plan.check_closures(step.stage for step in todo)
@@ -81,7 +84,7 @@ def run(asked: argparse.Namespace) -> int:
         plan = asking.ahead(plan, first, last)
         for step in survey(plan):
             if step.artifact is None and STAGES.index(step.stage) < STAGES.index(first):
-                raise BadInput(f"--from {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
+                raise BadInput(f"{begins} {first}: stage {step.stage!r} before it is not cached ({'; '.join(step.reasons)}).")
     _say_surroundings()
     from flows.lost import without
     from flows.server import prefect_api

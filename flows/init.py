@@ -13,6 +13,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from flows import bank, templates
 from flows.worlds import new
 from tasks import roles_lock
@@ -37,6 +39,7 @@ def create(folder: Path, package: str = "", cls: str = "") -> str:
 
     Raises BadInput, and writes nothing, when the folder holds something, or a name cannot be used.
     """
+    option = "--world " if package else "the world's name (the folder's; --world gives another) "
     package = package or folder.name
     if (ROOT / "pyproject.toml").read_text(encoding="utf-8").count('name = "cairn"') != 1:
         raise BadInput(f"{ROOT} is a project already, with a world of its own in its files. Run `cairn init` from a checkout of Cairn.")
@@ -44,7 +47,7 @@ def create(folder: Path, package: str = "", cls: str = "") -> str:
         raise BadInput(f"{folder} is not empty. Name a folder that does not exist yet, or an empty one.")
     if folder.resolve().is_relative_to(ROOT) and not folder.resolve().is_relative_to(ROOT / ".cairn"):
         raise BadInput(f"{folder} lies inside Cairn's own checkout. Name a folder beside it, such as {ROOT.parent / package}.")
-    new.check_names(package, cls or new.class_name(package), "--world ")
+    new.check_names(package, cls or new.class_name(package), option)
     address = f"{package}.world:{cls or new.class_name(package)}"
     for name in COPIED:
         _copy(ROOT / name, folder / name)
@@ -63,14 +66,17 @@ def _copy(source: Path, target: Path) -> None:
 
 def _make_it_theirs(folder: Path, package: str, address: str) -> None:
     """Name the world and the project where the copies name Cairn's."""
-    title = folder.resolve().name
+    title = folder.resolve().name  # whatever a folder may be called; the names below go into YAML, MLflow's registry and pip
+    name = re.sub(r"\W+", "-", title).strip("-_") or package
+    model = name if yaml.safe_load(f"model: {name}") == {"model": name} else f'"{name}"'
+    distribution = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "project"
     filled = {"@package@": package, "@class@": address.partition(":")[2], "@title@": title}
     for path in TEMPLATE.iterdir():
         _rewrite(path, lambda text: re.sub(r"@\w+@", lambda found: filled[found[0]], text), folder / path.name)
 
     for path in sorted((folder / "params" / "profiles").glob("*.yaml")):
         _rewrite(path, lambda text: _once(r"^(  freeze: \{)", rf'\1modules: ["{address}"], ', text))
-        _rewrite(path, lambda text: _once(r"^(  model: )cairn-agent", rf"\g<1>{title}", text))
+        _rewrite(path, lambda text: _once(r"^(  model: )cairn-agent", rf"\g<1>{model}", text))
     shutil.copyfile(folder / "params/profiles/quickstart.yaml", folder / "params/pipeline.yaml")
     (folder / "params/champion.yaml").write_text(NO_CHAMPION, encoding="utf-8")
     (folder / ROLES_LOCK).write_text(roles_lock.text({}), encoding="utf-8")
@@ -82,7 +88,7 @@ def _make_it_theirs(folder: Path, package: str, address: str) -> None:
         return _once(r"rl reward, retail:", f"rl reward, {package}:", text).replace("data/rl/retail/", f"data/rl/{package}/")
 
     def packaging(text: str) -> str:
-        text = _once(r'^name = "cairn"$', f'name = "{re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")}"', text)
+        text = _once(r'^name = "cairn"$', f'name = "{distribution}"', text)
         text = _once(r'^include = \["flows\*", "tasks\*"\]$', f'include = ["flows*", "tasks*", "{package}*"]', text)
         return _once(r"^known-first-party = \[", f'known-first-party = ["{package}", ', text)
 

@@ -32,6 +32,8 @@ class Artifacts:
 
     def __init__(self, every: float = EVERY, tell: Callable[[str], None] = lambda text: None, pause: float = PAUSE) -> None:
         self._every, self._tell, self._pause = every, tell, pause
+        self._runs: dict[str, contextvars.Context] = {}
+        """By stage, the context in which it began: Prefect keeps the run there, and a stage's threads do not see it."""
         self._ids: dict[str, Any] = {}
         self._last: dict[str, float] = {}
         self._next: dict[str, tuple[contextvars.Context, float, str]] = {}
@@ -44,7 +46,9 @@ class Artifacts:
 
     def __call__(self, stage: str, event: str, about: Mapping[str, Any]) -> None:
         """Show a progress, or how calls to models go."""
-        if event == "progress" and about["total"]:
+        if event == "started":
+            self._runs[stage] = contextvars.copy_context()
+        elif event == "progress" and about["total"]:
             part = about["note"].split()[0] if about["note"] else ""
             said = f"{about['done']} of {about['total']} {about['note']}"
             self._show(stage, part, 100.0 * about["done"] / about["total"], said, about["done"] >= about["total"])
@@ -66,18 +70,18 @@ class Artifacts:
 
     def _show(self, stage: str, part: str, percent: float, said: str, last: bool) -> None:
         key = re.sub(r"[^a-z0-9]+", "-", f"{stage}-{part}".lower()).strip("-")
-        now = time.monotonic()
+        now, run = time.monotonic(), self._runs.get(stage) or contextvars.copy_context()
         with self._changed:
             if self._over or (not last and now - self._last.get(key, -self._every) < self._every):
                 return
             if self._sender is None:
-                if not _in_a_run():
+                if not run.run(_in_a_run):
                     return
                 lost.hush()
                 self._sender = threading.Thread(target=self._send_all, name="progress for Prefect", daemon=True)
                 self._sender.start()
             self._last[key] = now
-            self._next[key] = (contextvars.copy_context(), percent, said)  # Prefect keeps the run that it belongs to in the context
+            self._next[key] = (run, percent, said)
             self._changed.notify()
 
     def _send_all(self) -> None:

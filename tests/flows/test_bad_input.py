@@ -58,6 +58,8 @@ def test_params(fresh: Project, override: str, said: str) -> None:
         (("accept", "sft", "--why", "x"), "its input"),
         (("rollback", "--why", "x"), "there is no champion yet"),
         (("promote",), "there is no decision"),
+        (("run", "--only", "sfd"), "--only 'sfd': no such stage. Did you mean 'sft'?"),
+        (("run", "--only", "sft"), "--only sft: stage 'worlds' before it is not cached"),
     ],
 )
 def test_commands(fresh: Project, arguments: tuple[str, ...], said: str) -> None:
@@ -93,3 +95,5 @@ def test_a_module_that_dvc_yaml_does_not_list(tmp_path: Path) -> None:
 def test_help_needs_no_project_and_no_library(fresh: Project) -> None:
     answer = Project(Path("/")).cairn("--help", PYTHONPATH=str(fresh.folder))
     assert "run the road" in answer.stdout
+    for command, says in {("bank",): "Pin the examples", ("world", "play"): "Take the agent's or the user's seat"}.items():
+        assert says in Project(Path("/")).cairn(*command, "--help", PYTHONPATH=str(fresh.folder)).stdout

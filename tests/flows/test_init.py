@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,11 +44,20 @@ def test_the_world_and_the_title_may_differ(tmp_path: Path) -> None:
     assert (tmp_path / "My Agent/kiosk/world.py").is_file() and (tmp_path / "My Agent/tests/test_kiosk.py").is_file()
 
 
+@pytest.mark.parametrize("title", ["本屋", "shop: {2}, #1", r"a\1b", "2024", "null", "-", "my 'hütte'"])
+def test_a_folder_of_any_name_becomes_a_project_that_installs(title: str, tmp_path: Path) -> None:
+    create(tmp_path / title, "kiosk")
+    model = yaml.safe_load((tmp_path / title / "params/pipeline.yaml").read_text())["promote"]["model"]
+    assert isinstance(model, str) and model and not set(model) & set("/:")
+    name = tomllib.loads((tmp_path / title / "pyproject.toml").read_text())["project"]["name"]
+    assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", name)
+
+
 @pytest.mark.parametrize(
     ("name", "package", "cls", "says"),
     [
         ("full", "", "", "is not empty"),
-        ("my-shop", "", "", "Did you mean 'my_shop'"),
+        ("my-shop", "", "", "the folder's; --world gives another.*Did you mean 'my_shop'"),
         ("retail", "", "", "a built-in world has this name"),
         ("json", "", "", "is installed"),
         ("new", "kiosk", "State", "uses this name for something else"),

@@ -96,6 +96,10 @@ def test_prefect_shows_progress_and_calls(prefect_server: str) -> None:
 
     @task(log_prints=False)
     def work() -> None:
+        shown("generate", "started", {})
+        training = threading.Thread(target=shown, args=("generate", "progress", {"done": 1, "total": 4, "note": "unfiltered loss"}))
+        training.start()
+        training.join()
         for done in (1, 2):
             shown("generate", "progress", {"done": done, "total": 4, "note": "retail blueprints: 3 accepted"})
         shown("generate", "calls", {**ABOUT, "last": True})
@@ -111,7 +115,8 @@ def test_prefect_shows_progress_and_calls(prefect_server: str) -> None:
             found = {artifact.key: artifact for artifact in client.read_artifacts()}
     assert found["generate-retail"].data == 50.0 and "3 accepted" in str(found["generate-retail"].description)
     assert found["generate-calls"].data == 25.0 and "big: 90 calls" in str(found["generate-calls"].description)
-    assert all(artifact.task_run_id for artifact in found.values())
+    assert found["generate-unfiltered"].data == 25.0
+    assert all(artifact.task_run_id for artifact in found.values()), "also what a stage's threads told"
 
 
 def test_progress_never_stands_in_the_way_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
