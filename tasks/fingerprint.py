@@ -24,7 +24,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from tasks import champion, methods, start
+from tasks import STAGES, champion, methods, start
 from tasks.params import BadInput, read_yaml
 from tasks.roles_lock import in_force
 from tasks.settings import PIPELINE, ROLES_LOCK, Settings, asked, dig
@@ -299,7 +299,20 @@ class Listed:
 def listed(settings: Settings) -> dict[str, Listed]:
     """Every stage of dvc.yaml, in its order."""
     tree = read_yaml(settings.project / "dvc.yaml")
-    return {name: _listed(name, body, settings) for name, body in tree["stages"].items()}
+    stages = tree.get("stages") if isinstance(tree, Mapping) else None
+    if not isinstance(stages, Mapping) or (lacking := [name for name in STAGES if name not in stages]):
+        what = f"the stage {lacking[0]!r}" if isinstance(stages, Mapping) else "a mapping of stages"
+        raise BadInput(f"dvc.yaml: {what} is missing. {RESTORE}")
+    found = {}
+    for name, body in stages.items():
+        try:
+            found[name] = _listed(name, body, settings)
+        except (AttributeError, TypeError, KeyError, IndexError, StopIteration):
+            raise BadInput(f"dvc.yaml: stage {name!r} does not have cmd, deps, params and outs as DVC writes them. {RESTORE}") from None
+    return found
+
+
+RESTORE = "`git checkout HEAD -- dvc.yaml` brings the committed one back."
 
 
 def _fill(text: str, tree: Mapping[str, Any]) -> str:

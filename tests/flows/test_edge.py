@@ -8,6 +8,7 @@ import io
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ruamel.yaml import YAML
 
 from flows.road import check_part, survey
 from tasks.execute import Plan
+from tasks.fingerprint import listed
 from tasks.params import BadInput, read_yaml
 from tasks.settings import load, parse_override
 from tests.conftest import ROOT
@@ -167,3 +169,23 @@ def test_no_params_file_ends_in_an_internal_error(copied: Path, seed: int) -> No
             refused += 1
             assert max(map(len, str(error).splitlines())) < 2500, "a message is for reading"
     assert refused, "most of them are mistakes"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("5", "a mapping of stages is missing"),
+        ("stages: [a]", "a mapping of stages is missing"),
+        ("stages: {worlds: 5}", "the stage 'base' is missing"),
+        ("MORE 5", "stage 'more' does not have cmd, deps, params and outs"),
+        ("MORE {deps: [], params: [x], outs: [y]}", "stage 'more' does not have"),
+        ("MORE {deps: [], outs: []}", "stage 'more' does not have"),
+    ],
+)
+def test_a_dvc_yaml_of_another_shape_is_refused_in_words(tmp_path: Path, text: str, said: str) -> None:
+    whole = (ROOT / "dvc.yaml").read_text().replace("stages:\n", f"stages:\n  more: {text.removeprefix('MORE ')}\n", 1)
+    (tmp_path / "dvc.yaml").write_text(whole if text.startswith("MORE") else text)
+    settings = replace(load(ROOT, "quickstart"), project=tmp_path)
+    with pytest.raises(BadInput, match=r"git checkout HEAD -- dvc\.yaml") as refused:
+        listed(settings)
+    assert said in str(refused.value)

@@ -177,6 +177,9 @@ def _adapter(folder: Path, pairs: Mapping[str, Any], config: Mapping[str, Any], 
         ({"init_lora_weights": "olora"}, "init_lora_weights is 'olora'"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3'; only LORA adapters are merged"),
         ({"r": 8}, r"layers\.0\.w has rank 4, its adapter_config.json says 8"),
+        ({"rank_pattern": ["w"]}, "rank_pattern and alpha_pattern map regular expressions to numbers"),
+        ({"alpha_pattern": {"(": 2}}, "rank_pattern and alpha_pattern map regular expressions to numbers"),
+        ({"base_model_name_or_path": "x" * 5000}, "its adapter was trained on"),
         ({"rank_pattern": {"w": 2}}, r"layers\.0\.w has rank 4, its adapter_config.json says 2"),
         ({"base_model_name_or_path": "org/model"}, "trained on 'org/model', which is no folder here.* adapter_base: 'org/model'"),
         ({"base_model_name_or_path": None}, "trained on '', which is no folder here"),
@@ -303,6 +306,12 @@ def test_each_adapter_may_call_the_base_by_its_own_name(tmp_path: Path) -> None:
         merged(base, both, tmp_path / "n", adapter_base={"one": "org/model"})
     with pytest.raises(BadInput, match=r"merge: adapter_base: no 'three'\..*Allowed: one, two"):
         merged(base, both, tmp_path / "o", adapter_base={"three": "org/model"})
+
+
+def test_an_adapter_settles_no_key_of_a_configuration_it_does_not_have(tmp_path: Path) -> None:
+    base, folder = _by_hand(tmp_path)
+    with pytest.raises(BadInput, match=r"settle: vocab_size: it is an adapter, which has no config.json\. Allowed: base\."):
+        merged(base, {"it": folder}, tmp_path / "m", settle={"vocab_size": "it"})
 
 
 def test_an_adapter_with_a_tokenizer_or_template_of_its_own_is_no_adapter_without(tmp_path: Path) -> None:

@@ -280,6 +280,36 @@ def test_an_index_of_other_files_is_refused(tmp_path: Path, index: dict[str, str
         open_checkpoint("b", folder)
 
 
+def test_an_index_beside_a_whole_file_is_refused(tmp_path: Path) -> None:
+    """transformers reads model.safetensors, whatever the index says."""
+    folder = save(tmp_path / "b")
+    (folder / "model-1.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(open_checkpoint("b", folder).tensors, "model-1.safetensors")}))
+    with pytest.raises(BadInput, match="two models, of which transformers reads the first"):
+        open_checkpoint("b", folder)
+    (folder / "model.safetensors").unlink()
+    open_checkpoint("b", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("tokenizer.json", '{"added_tokens": [{"content": "x"}]}', "an added token has no id"),
+        ("tokenizer.json", '{"added_tokens": "x"}', "not as the tokenizers library writes it"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": "x"}}}', "not as the tokenizers library writes it"),
+        ("config.json", "[" * 100_000, "not valid JSON"),
+        ("model.safetensors", (4000).to_bytes(8, "little").decode("latin-1") + "[" * 4000, "not a readable safetensors file"),
+        ("model.safetensors.index.json", json.dumps({"weight_map": {"a": "x" * 300}}), "names the shard"),
+    ],
+)
+def test_files_of_another_shape_are_refused_in_words(tmp_path: Path, name: str, text: str, said: str) -> None:
+    folder = save(tmp_path / "b")
+    (folder / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadInput, match=said):
+        open_checkpoint("b", folder)
+
+
 def test_a_tied_head_may_be_left_to_the_default(tmp_path: Path) -> None:
     assert is_tied({"tie_word_embeddings": True}) and not is_tied({"tie_word_embeddings": False})
     assert not is_tied({"model_type": "llama"}) and is_tied({"model_type": "gemma"})

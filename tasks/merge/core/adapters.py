@@ -32,7 +32,7 @@ from tasks.merge.core.headers import (
 )
 from tasks.merge.core.meaning import is_tied
 from tasks.merge.core.tensors import Full, Source, Stored
-from tasks.params import BadInput
+from tasks.params import BadInput, is_folder, shown
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HEAD = "lm_head.weight"
@@ -155,13 +155,13 @@ def open_adapter(label: str, folder: Path, base: Checkpoint, called: Collection[
 
 
 def _low_rank(label: str, module: str, a: Spec, b: Spec, config: Mapping[str, Any], flip: bool) -> LowRank:
-    rank = _by_pattern(config.get("rank_pattern"), module, config.get("r"))
-    alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"))
+    rank = _by_pattern(label, config.get("rank_pattern"), module, config.get("r"))
+    alpha = _by_pattern(label, config.get("alpha_pattern"), module, config.get("lora_alpha"))
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
         raise BadInput(f"{label}: {module}: A {list(a.shape)} and B {list(b.shape)} cannot be multiplied as B A")
     if not isinstance(alpha, (int, float)):
         raise BadInput(f"{label}: {CONFIG} says lora_alpha = {alpha!r} for {module}: allowed is a number")
-    if rank != a.shape[0]:
+    if rank != a.shape[0] or not rank:
         raise BadInput(f"{label}: {module} has rank {a.shape[0]}, its {CONFIG} says {rank}: the two do not belong together")
     scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
     down, up = (widen(read(spec), spec.dtype) for spec in (a, b))
@@ -171,11 +171,16 @@ def _low_rank(label: str, module: str, a: Spec, b: Spec, config: Mapping[str, An
     return LowRank(np.ascontiguousarray(down.T), np.ascontiguousarray(up.T), scaling) if flip else LowRank(up, down, scaling)
 
 
-def _by_pattern(patterns: Mapping[str, Any] | None, module: str, otherwise: Any) -> Any:
+def _by_pattern(label: str, patterns: Mapping[str, Any] | None, module: str, otherwise: Any) -> Any:
     """The first pattern that is the module's name or the end of it, as PEFT looks it up."""
-    for key, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
+    try:
+        for key, value in (patterns or {}).items():
+            if re.match(rf"(.*\.)?({key})$", module):
+                return value
+    except (AttributeError, re.error) as error:
+        raise BadInput(
+            f"{label}: {CONFIG}: rank_pattern and alpha_pattern map regular expressions to numbers; {shown(patterns)}: {error}"
+        ) from None
     return otherwise
 
 
@@ -206,7 +211,7 @@ def _check_base(label: str, folder: Path, name: str, base: Checkpoint, called: C
     """An adapter is a change of one base only: the folder it names must hold the same bytes, or the user vouches for the name."""
     if name in called:
         return
-    there = next((path for path in (Path(name), folder / name) if name and path.is_dir()), None)
+    there = next((path for path in (Path(name), folder / name) if name and is_folder(path)), None)
     if there is None:
         raise BadInput(
             f"{label}: its adapter was trained on {name!r}, which is no folder here, so nobody can see whether that is the base. "

@@ -81,6 +81,11 @@ def _configs(found: Agreement, base: Checkpoint, full: Sequence[Checkpoint], set
                     _said(other.label, key, *values) + f"; the base's holds (`settle: {{{key}: {other.label}}}` for the other)"
                 )
     by_label = {one.label: one for one in full}
+    found.problems += [
+        f"settle: {key}: {label} is an adapter, which has no config.json. Allowed: {', '.join([BASE, *by_label][:20])}."
+        for key, label in asked.items()
+        if label not in (BASE, *by_label)
+    ]
     taken = {key: by_label[label] for key, label in asked.items() if label in by_label}
     if taken:
         found.config, lost = _with(base.config, taken)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.params import BadInput
+from tasks.params import BadInput, is_file, shown
 
 Array = npt.NDArray[Any]
 
@@ -152,8 +152,13 @@ def _weight_files(label: str, folder: Path) -> tuple[dict[str, str], list[Path]]
             raise BadInput(f"{label}: {index} has no weight_map")
         files = sorted({str(name) for name in weight_map.values()})
         for name in files:
-            if Path(name).name != name or not (folder / name).is_file():
-                raise BadInput(f"{label}: {index} names the shard {name!r}, which is not in {folder}")
+            if Path(name).name != name or not is_file(folder / name):
+                raise BadInput(f"{label}: {index} names the shard {shown(name)}, which is not in {folder}")
+        if (folder / "model.safetensors").is_file() and "model.safetensors" not in files:
+            raise BadInput(
+                f"{label}: {folder} holds a model.safetensors and {INDEX}, which names other files: two models, of which "
+                "transformers reads the first. Delete the one that is not meant."
+            )
         return {str(name): str(file) for name, file in weight_map.items()}, [folder / name for name in files]
     single = folder / "model.safetensors"
     if not single.is_file():
@@ -183,7 +188,7 @@ def read_header(file: Path) -> list[Spec]:
             header = json.loads(stream.read(length))
         entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
         return [_spec(file, name, entry, 8 + length, size) for name, entry in entries]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadInput(f"{file}: not a readable safetensors file ({error}). Was it written completely?") from None
 
 
@@ -204,7 +209,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
         raise BadInput(f"{file}: expected a JSON object")
@@ -216,9 +221,22 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     older files. Empty for a folder without a tokenizer."""
     whole = read_json(folder / "tokenizer.json")
     if whole is not None:
+        _check_tokenizer(folder / "tokenizer.json", whole)
         return {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
     older = [folder / name for name in ("tokenizer.model", "vocab.json", "merges.txt") if (folder / name).is_file()]
     return {file.name: hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() for file in older}
+
+
+def _check_tokenizer(file: Path, whole: Mapping[str, Any]) -> None:
+    """BadInput when ids are not where the tokenizers library writes them."""
+    added, model = whole.get("added_tokens") or [], whole.get("model") or {}
+    pieces = (model.get("vocab") or {}) if isinstance(model, Mapping) else None
+    ids = pieces.values() if isinstance(pieces, Mapping) else []
+    listed = isinstance(added, list) and all(isinstance(one, Mapping) and "content" in one for one in added)
+    if not listed or not isinstance(pieces, (Mapping, list)) or not all(isinstance(one, int) for one in ids):
+        raise BadInput(f"{file}: not as the tokenizers library writes it (added_tokens, model.vocab). Save the tokenizer again.")
+    if not all(isinstance(one.get("id"), int) for one in added):
+        raise BadInput(f"{file}: an added token has no id. Save the tokenizer again.")
 
 
 TEMPLATES = "additional_chat_templates"
