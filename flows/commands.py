@@ -202,6 +202,8 @@ def _print_steps(steps: Sequence[Any]) -> None:
 
 
 def _print_table(path: Any) -> None:
+    from pathlib import Path
+
     from flows.report.reading import place  # pyarrow takes a moment; `cairn --help` has none
 
     summary = json.loads(path.read_text())
@@ -219,7 +221,8 @@ def _print_table(path: Any) -> None:
     promotion = summary["promotion"]
     if promotion["decision"]:
         print(f"\n{promotion['outcome']}: {promotion['reason']}")
-    print(f"report: {path.with_name('report.html')}")
+    report = path.with_name("report.html")
+    print(f"report: {report.relative_to(Path.cwd()) if report.is_relative_to(Path.cwd()) else report}")
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

@@ -120,7 +120,7 @@ def _records(report: Report) -> None:
         report.names |= {md5: f"{name}: {file}" for file, md5 in files.items()} | {entry["identity"]: f"{name}: its listing"}
     more = f"; {adopted} taken over from DVC or by `cairn accept`" if adopted else ""
     old = f"; {unproven} made before inputs were hashed at each computation: `cairn run --refresh STAGE` proves one" if unproven else ""
-    report.good("records", f"{sound} of results, readable{more}{old}")
+    report.good("records", f"{sound} results noted, readable{more}{old}")
 
 
 def _objects(report: Report) -> None:
