@@ -204,7 +204,7 @@ def _print_steps(steps: Sequence[Any]) -> None:
 def _print_table(path: Any) -> None:
     from pathlib import Path
 
-    from flows.report.reading import place  # pyarrow takes a moment; `cairn --help` has none
+    from flows.models import place
 
     summary = json.loads(path.read_text())
     print(f"\n{'stage':<9} {'method':<20} {'seconds':>8}  artifact")

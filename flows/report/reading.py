@@ -1,4 +1,4 @@
-"""What the report's sections share: the words for numbers, the order and colours of models, and readers of artifacts."""
+"""What the report's sections share: the words for numbers, the colours of models, and readers of artifacts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ Folders = Mapping[str, Path]
 
 COLOURS = 4
 """Colours that specialists take in turn; base, sft and merged have their own."""
-
-
-def place(model: str) -> tuple[float, str]:
-    """The order of the road: base, the control of sft, sft, specialists by name, merged."""
-    return {"base": 0, "sft_unfiltered": 0.5, "sft": 1, "merged": 3}.get(model, 2), model
 
 
 def colours(models: Sequence[str]) -> dict[str, str]:

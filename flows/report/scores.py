@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flows.models import place
 from flows.report.charts import Interval, intervals
-from flows.report.reading import Summary, mean_of, place, said, two
+from flows.report.reading import Summary, mean_of, said, two
 
 _DECISIONS = {
     "promote": ("good", "Promoted"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from flows.models import place
 from flows.report import charts, page, reading, render, rooms, scores, talks
 from tasks import STAGES, rows
 from tasks.merge.core.tally import write_report
@@ -286,7 +287,7 @@ def test_flat_and_negative_curves_are_drawn() -> None:
 
 def test_colours_and_order_are_the_same_everywhere() -> None:
     models = ["merged", "rl_b", "base", "rl_a", "sft", "sft_unfiltered"]
-    assert sorted(models, key=reading.place) == ["base", "sft_unfiltered", "sft", "rl_a", "rl_b", "merged"]
+    assert sorted(models, key=place) == ["base", "sft_unfiltered", "sft", "rl_a", "rl_b", "merged"]
     assert reading.colours(models)["rl_b"] == reading.colours(["rl_a", "rl_b"])["rl_b"] == "m-1"
 
 
