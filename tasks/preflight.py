@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -37,6 +38,8 @@ PATIENCE = 60.0
 """Seconds in all that a server may put us off (429, 503)."""
 LISTING = 10.0
 """Seconds for the list of models."""
+SILENT = 30.0
+"""Seconds for a question, at most, to a server that did not give its list."""
 UNPAID = -1
 """In place of a status: not asked, for lack of budget."""
 ITEM = "A7"
@@ -180,6 +183,8 @@ async def _meet(players: Sequence[Player], secrets: Mapping[str, str], setting: 
         listed = await once((*place, "models"), desk.models)
         if listed.status == 0 and not listed.there:
             return _met(player, listed, {})
+        if listed.status == 0:  # it may answer questions all the same, but not be waited for as long as in a run
+            desk = replace(desk, most=SILENT)
         names = NEEDS.get(player.name.partition("/")[0], ("form",))
         limit = player.question(names[0]).max_tokens
         tasks = [once((*place, player.dialect, limit, name), partial(desk.question, name)) for name in names]
@@ -199,12 +204,13 @@ async def _remembered(name: tuple[Any, ...], ask: Callable[[], Any]) -> Heard:
 
 @dataclass(frozen=True)
 class _Desk:
-    """Where one player's questions are put and paid."""
+    """Where one player's questions are put and paid. most: seconds for an answer, whatever the role's time-out."""
 
     player: Player
     secret: str
     setting: Setting
     office: Office
+    most: float = math.inf
 
     async def models(self) -> Heard:
         """The list of models; many servers have none, which is no fault."""
@@ -239,7 +245,7 @@ class _Desk:
         except BudgetSpent as spent:
             return Heard(UNPAID, str(spent))
         try:
-            heard = await self._send("POST", "/chat/completions", sent, role.timeout_seconds)
+            heard = await self._send("POST", "/chat/completions", sent, min(role.timeout_seconds, self.most))
             heard = replace(heard, offered=bool(request.tools))
             if heard.kept is not None:
                 used = [most[place] if count is None else count for place, count in enumerate(heard.kept["tokens"])]

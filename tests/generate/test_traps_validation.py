@@ -67,7 +67,7 @@ def test_the_feedback_is_about_all_reasons_and_reaches_the_next_attempt(make: Ma
 def test_no_more_attempts_than_allowed(make: Make) -> None:
     hopeless = Says(lambda request: "{}")
     for reflections in (0, 1, 5):
-        made = make(clients={"generator": hopeless}, problems=3, max_reflections=reflections)
+        made = make(clients={"generator": hopeless}, problems=3, max_reflections=reflections, min_accepted=0)
         assert Counter(row["attempt"] for row in made.blueprints) == dict.fromkeys(range(1 + reflections), 3)
 
 
@@ -88,7 +88,14 @@ def test_the_final_review_is_strict(make: Make, threshold: float, every: bool, a
     vote = {name: {"score": int(name != "creativity"), "reason": "dull"} for name in CRITERIA}
     judge = Says(lambda request: json.dumps(vote))
     made = make(
-        clients={"judge": judge}, problems=12, max_reflections=0, recombine=0, threshold=threshold, every_criterion=every, walked=0.0
+        clients={"judge": judge},
+        problems=12,
+        max_reflections=0,
+        recombine=0,
+        threshold=threshold,
+        every_criterion=every,
+        walked=0.0,
+        min_accepted=0,
     )
     assert made.figures["base"]["accepted"] + made.figures["base"]["failed_duplicate"] == accepted
     assert {row["avg_score"] for row in made.blueprints if row["avg_score"] is not None} == {3.0}

@@ -145,5 +145,5 @@ def test_a_road_that_fails_shows_its_last_lines(tmp_path: Path) -> None:
     for marker in MARKERS:
         (tmp_path / marker).parent.mkdir(exist_ok=True)
         (tmp_path / marker).write_text("stages: {}\n" if marker == "dvc.yaml" else "nonsense: 1\n")
-    with pytest.raises(SystemExit, match=r"seed 3: `cairn run` ended with [12] after \d+ s:\n(.|\n)*nonsense"):
+    with pytest.raises(SystemExit, match=r"seed 3: `cairn run` ended with [12] after \d+ s:\n(.|\n)*the section 'worlds' is missing"):
         travel(tmp_path, 3)
