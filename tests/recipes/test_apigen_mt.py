@@ -113,7 +113,7 @@ def test_the_pool_holds_refused_drafts_and_lost_conversations(tmp_path: Path) ->
         ({"rows": 2000, "problems": 700}, "rows = 2000, but 700 problems with 2 attempts give at most 1400 conversations"),
         ({"sweep": [0.2, 1.2]}, "sweep holds 1.2. Allowed: 0 to 1"),
         ({"width": 100}, "width = 100 is not a multiple of 32"),
-        ({"trials": 3}, "recipe apigen_mt: trials = 3: .* Allowed: int >= 4"),
+        ({"trials": 3}, "recipe apigen_mt: trials = 3: .* Allowed: whole number >= 4"),
         ({"world": "tasks.worlds.retail:Shop"}, "Shop"),
     ],
 )

@@ -159,7 +159,7 @@ def test_every_method_gets_as_many_settings() -> None:
         ({"tails": [(0.9, 0.2)], "densities": [0.2]}, "add up to more than 1"),
         ({"alphas": [0.5, -1.0]}, r"alpha = -1.0: .* Allowed: float > 0"),
         ({"densities": [0.1, 0.2, 0.5, 1.5]}, r"keep = 1.5: .* Allowed: float > 0 and <= 1"),
-        ({"new_tasks": 1}, r"recipe breadcrumbs: new_tasks = 1: .* Allowed: int >= 2"),
+        ({"new_tasks": 1}, r"recipe breadcrumbs: new_tasks = 1: .* Allowed: whole number >= 2"),
         ({"wide": 64}, r"unknown key 'wide'. Did you mean 'width'\?"),
     ],
 )
