@@ -124,7 +124,7 @@ def test_pre_training_on_the_domain_costs_the_format(tmp_path: Path) -> None:
         ({"unasked": 0.99, "general_facts": 8}, "keeps 8 out of the questions. Allowed: at least one, and not all"),
         ({"path": [0.5, 1.0]}, "path holds 1. Allowed: between 0"),
         ({"t": 1.0}, r"recipe domain_adaptation: t = 1.0: .* Allowed: float > 0 and < 1"),
-        ({"layers": 1}, r"layers = 1: .* Allowed: int >= 2 and <= 16"),
+        ({"layers": 1}, r"layers = 1: .* Allowed: whole number >= 2 and <= 16"),
     ],
 )
 def test_bad_params_are_refused_before_anything_is_written(values: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"size": 2}, "Allowed: int >= 3 and <= 20000"),
+        ({"size": 2}, "Allowed: whole number >= 3 and <= 20000"),
         ({"modules": []}, "modules = []"),
         ({"modulse": ["x:Y"]}, "unknown key 'modulse'. Did you mean 'modules'?"),
     ],
