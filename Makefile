@@ -25,10 +25,12 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11 is needed; say where with PYTHON=/path/to/python3.11"; exit 2; }
 	@"$(PYTHON)" -m tasks.start
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@echo "setup: the packages of $(LOCK) go into $(VENV); some minutes, without a word from pip"
 	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m flows.setup
 	@touch $@
+	@echo "setup: done"
 
 run: setup ## the whole road on the active params (profile quickstart as it comes)
 	@$(CAIRN) run

@@ -162,7 +162,9 @@ def _weight_files(label: str, folder: Path) -> tuple[dict[str, str], list[Path]]
         return {str(name): str(file) for name, file in weight_map.items()}, [folder / name for name in files]
     single = folder / "model.safetensors"
     if not single.is_file():
-        raise BadInput(f"{label}: {folder} has no model.safetensors; only safetensors are read, pickles are not")
+        inside = next((path.parent for path in sorted(folder.glob("*/config.json"))), None)
+        hint = f" Is {inside} meant?" if inside else ""
+        raise BadInput(f"{label}: {folder} has no model.safetensors; only safetensors are read, pickles are not.{hint}")
     return {}, [single]
 
 
