@@ -17,6 +17,8 @@ import pytest
 from tasks.params import parse_yaml
 from tests.conftest import ROOT, Project
 
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]  # on the worker that has made the road already
+
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = ("cairn", ".venv/bin/cairn", "make", "dvc", "prefect", "mlflow", "python")
 
