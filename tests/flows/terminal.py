@@ -35,6 +35,7 @@ class Terminal:
         pid, master = pty.fork()
         if pid == 0:  # the child leads a session, and the terminal is its own
             try:
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have been told to ignore it
                 os.chdir(project.folder)
                 os.execvpe(command[0], list(command), {**project.environment, **environment})
             finally:

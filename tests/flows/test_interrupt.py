@@ -85,6 +85,7 @@ def test_while_a_training_runs(project: Project) -> None:
 
 @pytest.mark.parametrize("how", ["hung up", signal.SIGHUP, signal.SIGTERM])
 def test_other_ways_to_end_the_foreground(project: Project, how: str | signal.Signals) -> None:
+    (project.folder / ".cairn/prefect/server.log").unlink(missing_ok=True)
     terminal = Terminal.start(project, (*RUN, *ENDLESS))
     terminal.until((project.folder / ".cairn/prefect/server.log").exists)
     terminal.read(1.0)
