@@ -91,11 +91,12 @@ def killed_at(step: int) -> Callable[[str, float, int], None]:
 
 def test_a_killed_run_continues_to_the_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    figures = reinforce(inputs, PARAMS, Brief(PARAMS).hooks(), context(whole))
+    babbles = PARAMS.model_copy(update={"max_lost": 1.0})  # every conversation of the validation ends at the cap
+    figures = reinforce(inputs, babbles, Brief(PARAMS).hooks(), context(whole))
     with pytest.raises(KeyboardInterrupt):
-        reinforce(inputs, PARAMS, Brief(PARAMS).hooks(), context(cut, log=killed_at(3)))
+        reinforce(inputs, babbles, Brief(PARAMS).hooks(), context(cut, log=killed_at(3)))
     assert [path.name for path in (cut / "scratch" / "steps").iterdir()] == ["2"] and not list((cut / "out").iterdir())
-    assert reinforce(inputs, PARAMS, Brief(PARAMS).hooks(), context(cut)) == figures
+    assert reinforce(inputs, babbles, Brief(PARAMS).hooks(), context(cut)) == figures
     assert digest(cut / "out") == digest(whole / "out")
     weights = [root / "scratch" / "steps" / "4" / "model.safetensors" for root in (whole, cut)]
     assert weights[0].read_bytes() == weights[1].read_bytes() != (inputs.sft / "model" / "model.safetensors").read_bytes()

@@ -325,8 +325,9 @@ def gone(process: int) -> bool:
 
 
 KILLED = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background has it ignored
 from tests.worlds.test_adapter_mcp import raw
 print(raw(Path(sys.argv[1]), "stubborn").call("look", {}).content, flush=True)
 time.sleep(60)
