@@ -42,7 +42,8 @@ def trains(terminal: Terminal) -> bool:
 
 def ends(terminal: Terminal, within: float = 5.0, code: int = 130, quiet: bool = False) -> None:
     """It ends as asked, and what it said after the key is the one line. On a machine with more to do than cores, all takes longer."""
-    within *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    shared = 2.0 if "PYTEST_XDIST_WORKER" in os.environ else 1.0  # other tests run beside this one, whatever the load was a minute ago
+    within *= max(shared, os.getloadavg()[0] / (os.cpu_count() or 1))
     found, seconds = terminal.ended()
     assert (found, terminal.left()) == (code, []), terminal.said
     assert seconds < within, f"{seconds:.1f} s\n{terminal.said}"
@@ -53,7 +54,7 @@ def test_while_it_loads(project: Project) -> None:
     terminal = Terminal.start(project, (*RUN, *ENDLESS))
     terminal.read(0.3)
     terminal.press()
-    ends(terminal, within=1.0)
+    ends(terminal, within=2.0)
 
 
 def test_while_the_server_starts(project: Project) -> None:
@@ -80,7 +81,7 @@ def test_while_a_training_runs(project: Project) -> None:
     again.press()
     again.read(0.2)
     again.press()
-    ends(again, within=1.5)
+    ends(again, within=2.5)
 
 
 @pytest.mark.parametrize("how", ["hung up", signal.SIGHUP, signal.SIGTERM])
