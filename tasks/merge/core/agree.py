@@ -109,10 +109,11 @@ def shown_json(value: Any) -> str:
     return cut(json.dumps(value))
 
 
-def _settle(key: str, label: str) -> str:
+def _settle(key: str, label: str, first: str = BASE) -> str:
+    """How a difference between `first` and `label` is settled."""
     if key.rpartition(".")[2] == "vocab_size":
         return " (`tokenizer: union` merges tables of different length)"
-    return f" (if you know which holds: `settle: {{{key}: base}}` or `settle: {{{key}: {label}}}`)"
+    return f" (if you know which holds: `settle: {{{key}: {first}}}` or `settle: {{{key}: {label}}}`)"
 
 
 def _with(config: Mapping[str, Any], taken: Mapping[str, Checkpoint]) -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
@@ -232,7 +233,7 @@ def _templates(found: Agreement, parties: Mapping[str, Expert], settle: Mapping[
                 whose = "base's" if first == BASE else f"{first}'s"
                 found.problems.append(
                     f"{label}: the chat template is not the {whose}: turns would mean different things"
-                    + _settle(TEMPLATE, label).replace("base}", f"{first}}}", 1)
+                    + _settle(TEMPLATE, label, first)
                 )
         if first != BASE:
             found.notes.append(f"the base has no chat template; that of {first} is taken")
@@ -263,7 +264,7 @@ def _named(found: Agreement, first: str, named: Mapping[str, Mapping[str, str]])
             if ours is not None and other is not None and not meaning.same_template(ours, other):
                 found.problems.append(
                     f"{label}: the chat template {name!r} is not the {whose}: turns would mean different things"
-                    + _settle(TEMPLATE, label).replace("base}", f"{first}}}", 1)
+                    + _settle(TEMPLATE, label, first)
                 )
             elif (ours is None) != (other is None):
                 found.notes.append(
