@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from flows.dvc_side import busy
 from flows.inherited import Setting
 from tasks import start
 from tasks.params import BadInput
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, make_project
 
 
 @pytest.fixture
@@ -237,17 +238,27 @@ def test_a_command_in_an_odd_shell(redirection: str, environment: dict[str, str]
     assert (answer.returncode, answer.stderr) == (0, "") and said in answer.stdout
 
 
-def test_letters_that_a_terminal_cannot_show(tmp_path: Path) -> None:
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """An empty folder without a project or a git repository above it: `make test` puts temporary files inside this one."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_letters_that_a_terminal_cannot_show(outside: Path) -> None:
     """In a locale of ASCII alone: the message is said all the same, and files are read as UTF-8."""
-    folder = tmp_path / "Hütte"
+    folder = outside / "Hütte"
     folder.mkdir()
     command = [sys.executable, "-c", "import sys; sys.argv[1:] = ['run']; from flows.cli import entry; entry()"]
     environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    answer = subprocess.run(command, cwd=folder, env=environment | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    answer = subprocess.run(
+        command, cwd=folder, env=environment | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False, timeout=60
+    )
     assert answer.returncode == 2 and rb"H\xfctte is not inside a Cairn project" in answer.stderr, answer.stderr
 
 
-def test_without_git_dvc_says_what_to_do(project: Project) -> None:
+def test_without_git_dvc_says_what_to_do(outside: Path) -> None:
+    project = make_project(outside / "project")
     shutil.rmtree(project.folder / ".git")
     answer = project.dvc("status", check=False)
     assert answer.returncode != 0
