@@ -23,14 +23,17 @@ if str(Path(str(tasks.__file__)).resolve().parents[1]) != CODE:
     sys.exit(2)
 
 from tasks import start  # noqa: E402
-from tasks.params import BadInput  # noqa: E402
 
 OUTSIDE = ""
 """Why there is no project here; empty inside one."""
 
 try:
     PROJECT = start.project_root()
-except BadInput as _error:
+except Exception as _error:  # BadInput, whose module takes its time to load: most commands are given inside a project
+    from tasks.params import BadInput
+
+    if not isinstance(_error, BadInput):
+        raise
     OUTSIDE = str(_error)
     PROJECT = Path.cwd()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tasks.llm.endpoint.cache import NAME, SHORTEST, Cache, answer_id
 from tasks.llm.losses import remedy
@@ -17,8 +18,7 @@ def lines(state: Path) -> list[str]:
     cache = Cache(state)
     kept, money, odd = cache.kept(), cache.money(), cache.odd()
     cache.close()
-    size = sum(part.stat().st_size for part in (path, path.with_name(f"{NAME}-wal")) if part.exists())
-    out = [f"{path}: {size / 1e6:.1f} MB", "", f"{'model':<32} {'role':<13} {'answers':>9} {'tokens in':>13} {'tokens out':>13}"]
+    out = [f"{path}: {_size(path) / 1e6:.1f} MB", "", f"{'model':<32} {'role':<13} {'answers':>9} {'tokens in':>13} {'tokens out':>13}"]
     out += [
         f"{row['model']:<32} {row['role']:<13} {row['answers']:>9,} {row['tokens_in']:>13,} {row['tokens_out']:>13,}" for row in kept
     ]
@@ -31,6 +31,28 @@ def lines(state: Path) -> list[str]:
             f"{row['role']} ({row['model']}): {row['times']} {row['reason']}{f': {about}' if about else ''}. Last: {row['said']}"
         )
     return out
+
+
+def as_document(state: Path) -> dict[str, Any]:
+    """The same for scripts. answers, odd: per model and role; paid: model -> money, null where no price is known."""
+    path = state / NAME
+    if not path.is_file():
+        return {"file": None, "bytes": 0, "answers": [], "paid": {}, "odd": []}
+    cache = Cache(state)
+    kept, money, odd = cache.kept(), cache.money(), cache.odd()
+    cache.close()
+    return {
+        "file": str(path),
+        "bytes": _size(path),
+        "answers": [dict(row) for row in kept],
+        "paid": {model: paid or None for model, paid in money.items()},
+        "odd": [dict(row) for row in odd],
+    }
+
+
+def _size(path: Path) -> int:
+    """Bytes of the cache with what SQLite keeps beside it."""
+    return sum(part.stat().st_size for part in (path, path.with_name(f"{NAME}-wal")) if part.exists())
 
 
 def forget_answer(state: Path, name: str) -> str:

@@ -31,6 +31,11 @@ class Console:
             if handler:
                 handler(stage, about)
 
+    def close(self) -> None:
+        """Clear the live line."""
+        if self.live:
+            print("\r\x1b[2K", end="", file=self.stream, flush=True)
+
     def _line(self, stage: str, text: str) -> None:
         start = "\r\x1b[2K" if self.live else ""
         print(f"{start}{stage:<9} {text}", file=self.stream, flush=True)

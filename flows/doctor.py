@@ -20,40 +20,65 @@ from tasks.fingerprint import Key, walk
 from tasks.locks import FOLDER, holder, is_held, meaning
 
 
+@dataclass(frozen=True)
+class Note:
+    """One thing that was seen. part: what was looked at. damage: something is not what was written there."""
+
+    part: str
+    text: str
+    damage: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.part:<10} {'DAMAGE: ' if self.damage else ''}{self.text}"
+
+
 @dataclass
 class Report:
-    """Lines for people, in order, and how many of them tell of damage."""
+    """What is told, in order, and how much of it is damage."""
 
     plan: Plan
-    say: Callable[[str], None] = print
+    tell: Callable[[Note], None]
     faults: int = 0
     names: dict[str, str] = field(default_factory=dict)
     """object -> which file of which stage it is, as far as a record knows it"""
 
     def good(self, part: str, text: str) -> None:
         """Something that is as it should be, or at least no damage."""
-        self.say(f"{part:<10} {text}")
+        self.tell(Note(part, text))
 
     def bad(self, part: str, text: str) -> None:
         """Damage."""
         self.faults += 1
-        self.say(f"{part:<10} DAMAGE: {text}")
+        self.tell(Note(part, text, damage=True))
 
 
-def examine(plan: Plan, say: Callable[[str], None] = print) -> int:
-    """Look at all of it; returns how much damage was found (0: none)."""
-    report = Report(plan, say)
+def examine(plan: Plan, tell: Callable[[Note], None]) -> int:
+    """Look at all of it; returns how much damage was found (0: none). tell: is told of everything that was seen, in order."""
+    report = Report(plan, tell)
     for part in (_versions, _roles, _locks, _half_written, _hashes, _records, _objects, _views, _stages, _workspace):
         try:
             part(report)
         except OSError as error:
             report.bad(part.__name__.strip("_"), disk.in_words(error) or f"cannot be read now: {error}")
     if report.faults:
-        say(
-            f"\n{report.faults} found. What was damaged was removed. `dvc pull` fetches it where a remote has it; "
-            "`cairn run` makes it again: the same inputs give the same bytes."
+        report.good(
+            "what to do",
+            f"{report.faults} found. What was damaged was removed. `dvc pull` fetches it where a remote has it; `cairn run` makes it "
+            "again: the same inputs give the same bytes.",
         )
     return report.faults
+
+
+def set_runs_right(state: Path) -> Iterator[Note]:
+    """Set right what MLflow and Prefect show of runs that were killed; a Prefect server is started when one is needed for that."""
+    from contextlib import nullcontext
+
+    from flows.reconcile import needs_own_server, reconcile
+    from flows.server import prefect_api
+
+    with prefect_api() if needs_own_server(state) else nullcontext():
+        for line in reconcile(state):
+            yield Note("runs", line)
 
 
 def _versions(report: Report) -> None:

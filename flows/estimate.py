@@ -183,6 +183,26 @@ def _script(role: Role) -> dict[str, Any]:
     return {"backend": "scripted", "errors": role.errors}
 
 
+def as_document(found: Sequence[Estimate], settings: Settings) -> dict[str, Any]:
+    """The estimate for scripts. calls, tokens: null where a method does not tell how much it plays; money: null without a price."""
+    return {
+        "estimates": [
+            {
+                "stage": one.stage,
+                "role": one.role,
+                "model": one.model,
+                "calls": one.calls if one.calls >= 0 else None,
+                "tokens_in": one.tokens_in if one.calls >= 0 else None,
+                "tokens_out": one.tokens_out if one.calls >= 0 else None,
+                "money": one.money or None,
+                "measured": one.measured,
+            }
+            for one in found
+        ],
+        "budget": settings.shared.budget.model_dump(),
+    }
+
+
 def lines(found: Sequence[Estimate], settings: Settings) -> list[str]:
     """The estimate as a table, with what it rests on."""
     if not found:

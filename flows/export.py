@@ -7,7 +7,6 @@ where it has none. The system message carries the world's whole policy; the tool
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -44,16 +43,14 @@ class Wish:
     license: str = ""
 
 
-def run(asked: argparse.Namespace) -> int:
-    """The command."""
+def export_rows(stage: str, out: str, source: str, wish: Wish) -> int:
+    """Export a stage's conversations into the folder `out` and say what was written. source: see `flows.exports.sources.find`."""
     from flows import OUTSIDE, PROJECT, STATE
     from tasks.artifact import Store
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
-    wish = Wish(asked.format, asked.file, not asked.all, asked.split, asked.license)
-    out = Path(asked.out)
-    counts = export(find(asked.stage, asked.source, PROJECT, Store(STATE)), out, wish)
+    counts = export(find(stage, source, PROJECT, Store(STATE)), Path(out), wish)
     for (split, world), n in sorted(counts.written.items()):
         print(f"{split:<11} {world:<16} {n:>8}")
     print(f"{sum(counts.written.values())} of {counts.played.total()} conversations in {out}, with a card (README.md)")

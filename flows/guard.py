@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows import interrupt
-from tasks import disk
-from tasks.params import BadInput, StageFailed
 
 
 def guarded(main: Callable[[], int]) -> int:
@@ -19,7 +17,7 @@ def guarded(main: Callable[[], int]) -> int:
     interrupt.at_work()
     _utf8()
     try:
-        return _in_words_of_ours(main)
+        return in_words(main)
     finally:
         if interrupt.happened():  # whatever came back or was raised follows from the signal
             interrupt.leave()
@@ -42,11 +40,8 @@ def _utf8() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _in_words_of_ours(main: Callable[[], int]) -> int:
-    from tasks.execute import Changed
-    from tasks.llm import CallFailed
-    from tasks.process import ProcessFailed
-
+def in_words(main: Callable[[], int]) -> int:
+    """A command's exit code; what it raises becomes a message on the error stream and a code, never a traceback."""
     try:
         code = main()
         sys.stdout.flush()
@@ -54,21 +49,34 @@ def _in_words_of_ours(main: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-    except BadInput as error:
+    except Exception as error:
+        return _tell(error)
+
+
+def _tell(error: Exception) -> int:
+    """Say what went wrong; returns the exit code."""
+    from tasks import disk
+    from tasks.execute import Changed
+    from tasks.llm import CallFailed
+    from tasks.params import BadInput, StageFailed
+    from tasks.process import ProcessFailed
+
+    if isinstance(error, BadInput):
         _say(str(error))
         return 2
-    except (Changed, StageFailed, ProcessFailed, CallFailed) as error:
+    if isinstance(error, Changed | StageFailed | ProcessFailed | CallFailed):
         _say(disk.in_words(error) or str(error))
         return 1
-    except Exception as error:
-        if os.environ.get("CAIRN_DEBUG"):
-            traceback.print_exc()
-        _say(_in_words(error))
-        return 1
+    if os.environ.get("CAIRN_DEBUG"):
+        traceback.print_exception(error)
+    _say(_in_words(error))
+    return 1
 
 
 def _in_words(error: Exception) -> str:
     """A failure in a line or three; what has to do with a disk is said plainly, whoever noticed it."""
+    from tasks import disk
+
     if said := disk.in_words(error, _disks()):
         return said
     lines = "\n".join(str(error).splitlines()[:3])

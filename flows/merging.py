@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +78,40 @@ def merge_by_recipe(path: Path, out: Path, overrides: Mapping[str, Any], threads
     except BadInput:
         shutil.rmtree(scratch)
         raise
+    finally:
+        console.close()
     (scratch / "out" / "report.parquet").replace(scratch / "out" / "model" / "merge_report.parquet")
     os.replace(scratch / "out" / "model", out)
     shutil.rmtree(scratch)
     return figures
 
 
-def print_figures(figures: Mapping[str, Any]) -> None:
-    """What was merged, for a person."""
-    print(f"{figures['tensors']} tensors ({figures['copied']} copied), {figures['parameters']:,} parameters")
+def figure_lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """What was merged, for a person: sizes, one line an expert, then whatever else the method tells."""
+    yield f"{figures['tensors']} tensors ({figures['copied']} copied), {figures['parameters']:,} parameters"
+    width = max(map(len, figures["experts"]))
+    yield f"\n{'expert':<{width}}  {'moved':>8}  {'entries kept':>12}  {'norm kept':>9}"
     for name, one in figures["experts"].items():
-        moved = f"moved {one['relative_delta']:.2%} of the base's norm" if not one["unchanged"] else "does not differ from the base"
         norm = one["masked_l2"] / (one["delta_l2"] or 1)
-        print(f"  {name:<20} {moved}; kept {one['kept_frac']:.1%} of the entries, {norm:.1%} of the norm")
+        note = "  does not differ from the base" if one["unchanged"] else ""
+        yield f"{name:<{width}}  {one['relative_delta']:>8.2%}  {one['kept_frac']:>12.1%}  {norm:>9.1%}{note}"
+    yield "(moved: norm of the difference to the base, in percent of the base's norm)"
+    more = {name: value for name, value in figures.items() if name not in ("tensors", "copied", "parameters", "experts", "notes")}
+    rows = list(_flat(more))
+    if rows:
+        width = max(len(name) for name, _ in rows)
+        yield ""
+        yield from (f"{name:<{width}}  {value}" for name, value in rows)
     for note in figures.get("notes", ()):
-        print(f"  note: {note}")
-    for key, value in figures.items():
-        if key not in ("tensors", "copied", "parameters", "experts", "notes"):
-            print(f"  {key}: {json.dumps(value)}")
+        yield f"note: {note}"
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested figures as (dotted name, value) rows."""
+    if isinstance(value, Mapping) and value:
+        for key, below in value.items():
+            yield from _flat(below, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, float):
+        yield name, f"{value:.6g}"
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.shown import Page, blueprint, blueprints, conversation
+from flows.preview_text import Page, blueprint, blueprints, conversation
 from tasks.params import BadInput, validate
 
 if TYPE_CHECKING:
@@ -210,8 +210,8 @@ def page_of(stream: Any) -> Page:
     return Page(width=max(60, shutil.get_terminal_size().columns), colour=True)
 
 
-def show(plan: Plan, count: int) -> None:
-    """Make a preview and print it; progress goes to the error stream."""
+def make_watched(plan: Plan, count: int) -> Made:
+    """Make a preview; progress goes to the error stream."""
     from flows.console import Console
 
     console = Console()
@@ -219,9 +219,24 @@ def show(plan: Plan, count: int) -> None:
     def progress(done: int, total: int, note: str = "") -> None:
         console(STAGE, "progress", {"done": done, "total": total, "note": note})
 
-    made = make(plan, count, progress)
-    if console.live:
-        print("\r\x1b[2K", end="", file=console.stream, flush=True)
+    try:
+        return make(plan, count, progress)
+    finally:
+        console.close()
+
+
+def as_document(made: Made) -> dict[str, Any]:
+    """A preview for scripts: the rows of BLUEPRINT and TRAJECTORY as they are, the gate's scores and what was paid."""
+    return {
+        "blueprints": list(made.blueprints),
+        "trajectories": list(made.trajectories),
+        "gates": made.gates,
+        "spent": made.spent,
+    }
+
+
+def show(made: Made) -> None:
+    """Print a preview."""
     page = page_of(sys.stdout)
     for line in lines(made, page):
         print(line)

@@ -15,8 +15,8 @@ from flows import OUTSIDE, PROJECT, STATE
 from flows.console import Console
 from flows.dvc_side import check_cache
 from flows.road import bring_up_to_date, everyone
+from flows.run_display import Artifacts
 from flows.server import of_server
-from flows.showing import Artifacts
 from tasks import dvc_lock
 from tasks.artifact import Artifact, check_writable
 from tasks.execute import Plan
@@ -67,14 +67,8 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where this run's report goes: the workspace's reports/, or the experiment's own folder.
-
-        A queued experiment of DVC's runs in a copy that is thrown away: its report goes to the checkout that DVC works for.
-        """
-        project = self.plan.settings.project
-        main = Path(os.environ.get("DVC_ROOT") or project).resolve()
-        apart = self.plan.experiment or main != project.resolve()
-        return main / "reports" / "runs" / self.plan.run_key[:10] if apart else main / "reports"
+        """Where this run's report goes."""
+        return reports_folder(self.plan)
 
     def note(self, said: str) -> None:
         """Tell people something about the run, if there is something to tell."""
@@ -150,6 +144,17 @@ def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, ref
     for folder in (PROJECT, PROJECT / "params", PROJECT / "reports"):
         sweep(folder)
     return plan
+
+
+def reports_folder(plan: Plan) -> Path:
+    """Where a run's report goes: the workspace's reports/, or the experiment's own folder.
+
+    A queued experiment of DVC's runs in a copy that is thrown away: its report goes to the checkout that DVC works for.
+    """
+    project = plan.settings.project
+    main = Path(os.environ.get("DVC_ROOT") or project).resolve()
+    apart = plan.experiment or main != project.resolve()
+    return main / "reports" / "runs" / plan.run_key[:10] if apart else main / "reports"
 
 
 def _watched(plan: Plan, watcher: Any) -> Plan:

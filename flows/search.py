@@ -146,6 +146,19 @@ def search_merge(search: Search, write: bool = True) -> dict[str, Any]:
         return {"best": dict(best.point), "score": best.score, "trials": len(tried), "difference": last, "written": better and write}
 
 
+def outcome_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """What `search_merge` returned, for a person."""
+    best = ", ".join(f"{name} {value}" for name, value in found["best"].items())
+    yield f"\nbest of {found['trials']}: {best}"
+    yield f"pass^1 {found['score']:.3f} on the validation problems of the search; all trials: reports/search_merge.csv"
+    gap = found["difference"]
+    if gap is None:
+        yield "That is the present setting."
+        return
+    yield f"on fresh ones, against the present setting: {gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+    yield "written into params/pipeline.yaml" if found["written"] else "params/pipeline.yaml stays as it is"
+
+
 def _inputs(plan: Plan) -> dict[str, str]:
     """Identities of what merge and evaluate read; the road up to rl must have been run."""
     steps = {step.stage: step for step in survey(plan)}

@@ -1,37 +1,39 @@
-"""What `cairn world new`, `check` and `play` print and return."""
+"""What `cairn world new`, `check` and `play` do with a world of the user's own."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows import OUTSIDE, PROJECT
 from tasks.params import BadInput, read_yaml
 from tasks.settings import PIPELINE
 
-
-def run(asked: argparse.Namespace) -> int:
-    """One of the three; 0 when it went well, 1 when a check failed."""
-    return {"new": _new, "check": _check, "play": _play}[asked.action](asked)
+if TYPE_CHECKING:
+    from flows.worlds.report import Report
 
 
-def _new(asked: argparse.Namespace) -> int:
+def write_new(name: str, cls: str, place: str) -> list[str]:
+    """Write a small world with its tests; returns what was written and what to do next, in lines.
+
+    name: of the package. cls: of the world, "" to name it after the package. place: a folder, "" for the project's.
+    """
     from flows.worlds.new import class_name, write
 
-    folder = Path(asked.folder).resolve() if asked.folder else PROJECT
-    address = f"{asked.name}.world:{asked.cls or class_name(asked.name)}"
-    for path in write(asked.name, asked.cls, folder):
-        print(_short(path))
+    folder = Path(place).resolve() if place else PROJECT
+    address = f"{name}.world:{cls or class_name(name)}"
+    written = [str(_short(path)) for path in write(name, cls, folder)]
     inside = not OUTSIDE and folder == PROJECT
-    more = "" if inside else f" --folder {asked.folder or '.'}"
-    print("\nA lending library under your names, to be changed piece by piece. Prove it after every change:")
-    print(f"  cairn world check {address}{more}")
-    print(f"  {'' if inside else f'cd {folder} && '}python -m pytest tests/test_{asked.name}.py")
-    print(f"Talk to it:\n  cairn world play {address}{more}")
-    print(f'Train on it: name it in {PIPELINE} (worlds.freeze.modules: ["{address}"]), and add the folder {asked.name} to the deps of')
-    print("`worlds` in dvc.yaml." if inside else f"`worlds` in dvc.yaml; add {asked.name!r} to worlds.freeze.allow.")
-    return 0
+    more = "" if inside else f" --folder {place or '.'}"
+    return [
+        *written,
+        "\nA lending library under your names, to be changed piece by piece. Prove it after every change:",
+        f"  cairn world check {address}{more}",
+        f"  {'' if inside else f'cd {folder} && '}python -m pytest tests/test_{name}.py",
+        f"Talk to it:\n  cairn world play {address}{more}",
+        f'Train on it: name it in {PIPELINE} (worlds.freeze.modules: ["{address}"]), and add the folder {name} to the deps of',
+        "`worlds` in dvc.yaml." if inside else f"`worlds` in dvc.yaml; add {name!r} to worlds.freeze.allow.",
+    ]
 
 
 def _short(path: Path) -> Path:
@@ -39,32 +41,33 @@ def _short(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _check(asked: argparse.Namespace) -> int:
+def prove(address: str, size: int, seed: int, problems: int, folder: str) -> Report:
+    """Run all checks of a world. size: users, 3 or more. problems: of each split, 1 or more. folder: where its package lies, "" for the
+    project. Raises BadInput for figures out of range and for an address that names no world."""
     from flows.worlds.check import check
 
-    report = check(_class(asked), asked.size, asked.seed, asked.problems, asked.address, _longest())
-    print(report.text())
-    return 0 if report.ok else 1
+    if problems < 1:
+        raise BadInput(f"--problems {problems}: at least 1.")
+    return check(_class(address, size, seed, folder), size, seed, problems, address, _longest())
 
 
-def _play(asked: argparse.Namespace) -> int:
+def play_by_hand(address: str, size: int, seed: int, folder: str, seat: str, split: str, family: str) -> None:
+    """One conversation in which a person at the terminal has a seat (agent or user); see `flows.worlds.play.play_one`."""
     from flows.worlds.play import play_one
     from tasks.worlds.runtime import World
 
-    cls = _class(asked)
-    world = World.build(cls, asked.size, asked.seed, asked.address)
-    play_one(world, asked.seat, asked.split, asked.family, asked.seed, input, print)
-    return 0
+    world = World.build(_class(address, size, seed, folder), size, seed, address)
+    play_one(world, seat, split, family, seed, input, print)
 
 
-def _class(asked: argparse.Namespace) -> type:
-    """The class, from the project, from --folder, or from a package that the params allow."""
+def _class(address: str, size: int, seed: int, folder: str) -> type:
+    """The class, from the project, from the folder, or from a package that the params allow."""
     from flows.worlds.check import load
 
-    for name, least in (("size", 3), ("seed", 0), ("problems", 1)):
-        if getattr(asked, name, least) < least:
-            raise BadInput(f"--{name} {getattr(asked, name)}: at least {least}.")
-    return load(asked.address, asked.folder or ("." if OUTSIDE else ""), () if OUTSIDE else _allowed())
+    for name, value, least in (("size", size, 3), ("seed", seed, 0)):
+        if value < least:
+            raise BadInput(f"--{name} {value}: at least {least}.")
+    return load(address, folder or ("." if OUTSIDE else ""), () if OUTSIDE else _allowed())
 
 
 def _allowed() -> tuple[str, ...]:

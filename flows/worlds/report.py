@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tasks.worlds.arguments import arguments_of
@@ -81,6 +81,16 @@ class Report:
         wrong = [check.name for check in self.checks if not check.ok]
         lines += ["", f"{len(wrong)} of {len(self.checks)} checks failed: {', '.join(wrong)}." if wrong else "Every check holds."]
         return "\n".join(lines)
+
+
+def as_document(report: Report) -> dict[str, Any]:
+    """A report for scripts: title, ok, tools (name, kind), checks (name, ok, said, findings of where, what, remedy; notes)."""
+    return {
+        "title": report.title,
+        "ok": report.ok,
+        "tools": [{"name": tool.name, "kind": tool.kind} for tool in report.tools],
+        "checks": [{**asdict(check), "ok": check.ok} for check in report.checks],
+    }
 
 
 def first_of_each(pairs: Iterable[tuple[str, Finding]]) -> tuple[Finding, ...]:

@@ -41,7 +41,7 @@ def plan(project: Project, tmp_path: Path) -> Plan:
 
 def look(plan: Plan) -> tuple[int, str]:
     lines: list[str] = []
-    count = examine(plan, lines.append)
+    count = examine(plan, lambda note: lines.append(str(note)))
     text = "\n".join(lines)
     assert text.count("DAMAGE: ") == count
     return count, text

@@ -11,7 +11,7 @@ import pytest
 
 from flows.console import Console
 from flows.live import lines
-from flows.showing import Artifacts
+from flows.run_display import Artifacts
 
 FIGURES: dict[str, Any] = {
     "model": "big",
@@ -133,7 +133,7 @@ def test_progress_never_stands_in_the_way_of_a_training(monkeypatch: pytest.Monk
         slow.wait(10)
         sent.append((key, percent))
 
-    monkeypatch.setattr("flows.showing._in_a_run", lambda: True)
+    monkeypatch.setattr("flows.run_display._in_a_run", lambda: True)
     monkeypatch.setattr(Artifacts, "_write", write)
     shown = Artifacts(every=0.0, tell=told.append)
     start = time.monotonic()
@@ -156,7 +156,7 @@ def test_the_loss_of_the_server_is_told_once(monkeypatch: pytest.MonkeyPatch) ->
         tried.append(key)
         raise httpx.ConnectError("Connection refused")
 
-    monkeypatch.setattr("flows.showing._in_a_run", lambda: True)
+    monkeypatch.setattr("flows.run_display._in_a_run", lambda: True)
     monkeypatch.setattr(Artifacts, "_write", write)
     for pause, most in ((60.0, 1), (0.0, 20)):
         shown = Artifacts(every=0.0, tell=told.append, pause=pause)

@@ -16,7 +16,7 @@ import pytest
 
 from flows import preview
 from flows.preview import Made, bill, lines, make
-from flows.shown import Page, blueprints, clean
+from flows.preview_text import Page, blueprints, clean
 from tasks import rows
 from tasks.execute import Plan, call, context, sharded
 from tasks.params import BadInput

@@ -299,12 +299,12 @@ def test_docstrings() -> None:
 
 
 def test_the_table_ends_with_a_path_from_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from flows.commands import _print_table
+    from flows.summary_text import print_summary
 
     summary = tmp_path / "reports/summary.json"
     summary.parent.mkdir()
     summary.write_text('{"stages": {}, "promotion": {"decision": ""}}')
     for folder, shown in ((tmp_path, "reports/report.html"), (Path("/"), str(summary.with_name("report.html"))[1:])):
         monkeypatch.chdir(folder)
-        _print_table(summary)
+        print_summary(summary)
         assert capsys.readouterr().out.endswith(f"report: {shown}\n")

@@ -1,0 +1,57 @@
+"""All commands: where they stand in `cairn --help`, in which file they are, and what they do in one line.
+
+The list is complete without importing a command, so that help and completion are quick. A new command is a function in a file of this
+folder and a line here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command. panel: its group in the help. module: of this package. summary: what it does, in one line."""
+
+    name: str
+    panel: str
+    module: str
+    summary: str
+
+
+_PANELS: dict[str, dict[str, tuple[str, str]]] = {
+    "Begin": {
+        "init": ("init", "make a project of your own in an empty folder"),
+        "use": ("project", "list the profiles, or make one the workspace's params"),
+    },
+    "Run": {
+        "run": ("run", "run the road; what is cached is not run again"),
+        "stage": ("run", "run one stage on what lies in data/, as `dvc repro` does"),
+        "accept": ("run", "keep results of stages although their keys changed, as `dvc commit` does"),
+    },
+    "Look": {
+        "status": ("look", "each stage: cached or would run, and why"),
+        "methods": ("look", "the rooms, their methods and their papers"),
+        "doctor": ("look", "look at everything that is kept, byte by byte: what is damaged, what never ran, what to do"),
+        "preview": ("look", "a few blueprints and conversations, shown readably; nothing is recorded"),
+    },
+    "Models": {
+        "champion": ("champion", "who is champion, and the evidence that decisions use"),
+        "promote": ("champion", "carry out the last decision (for approval: manual)"),
+        "rollback": ("champion", "make the champion before this one champion again"),
+        "merge": ("merge", "merge any checkpoints by a recipe, beside the road"),
+        "search": ("merge", "better params for the merge, found on validation problems"),
+    },
+    "Conversations": {
+        "export": ("data", "conversations as a data set for other trainers, with a card"),
+        "regrade": ("data", "grade stored conversations again; what the present grading changes, part by part"),
+        "calls": ("data", "answers of model servers that are kept: size, tokens and money per model"),
+        "bank": ("data", "pin the examples that a generator is shown to those of the last run, or let them grow"),
+    },
+    "Worlds": {
+        "world": ("world", "write, prove or play a world of your own"),
+    },
+}
+
+COMMANDS = {name: Entry(name, panel, module, summary) for panel, group in _PANELS.items() for name, (module, summary) in group.items()}
+"""Name -> command, in the order of the help."""

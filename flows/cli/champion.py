@@ -1,0 +1,114 @@
+"""`cairn champion`, `promote`, `rollback`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import group, values
+from flows.cli.output import print_json
+
+app = group.app()
+
+
+@app.command(cls=group.Command)
+def champion(
+    none: Annotated[bool, typer.Option("--none", help="Decide from now on as if there were no champion.")] = False,
+    settle: Annotated[bool, typer.Option("--settle", help="Write params/champion.yaml anew from the ledger.")] = False,
+    as_json: values.AsJson = False,
+) -> int:
+    """The ledger's last word, and the model that the next candidate has to beat (params/champion.yaml, which both drivers read).
+
+    Examples:
+      cairn champion
+      cairn champion --none       the next candidate meets nobody
+      cairn champion --settle     after a merge conflict in params/champion.yaml
+    """
+    from flows import OUTSIDE, PROJECT, STATE, promote
+    from flows.run import open_plan
+    from tasks.champion import CHAMPION, read
+    from tasks.params import BadInput
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    beside = sys.stderr if as_json else sys.stdout
+    if none:
+        promote.forget(STATE, PROJECT / CHAMPION)
+    if settle and (settled := promote.settle(open_plan())):
+        print(settled, file=beside)
+    now, standing, differs = promote.champion(STATE), read(PROJECT / CHAMPION), promote.differs(STATE, PROJECT)
+    if as_json:
+        print_json({"champion": now, "decisions_meet": standing.champion, "difference": differs or None})
+    else:
+        print(f"champion: {f'''version {now['version']}, {now['identity']} ({now['event']}: {now['reason']})''' if now else 'none'}")
+        print(f"whom decisions meet ({CHAMPION}): {standing.champion or 'nobody'}")
+        if differs:
+            print(f"{differs}; the next `cairn run` or `cairn champion --settle` writes it anew")
+    if none or settle:
+        _tell_dvc(open_plan(), beside)
+    return 0
+
+
+@app.command(cls=group.Command)
+def promote(
+    why: Annotated[str, typer.Option(metavar="TEXT", help="For the ledger.")] = "approved by hand",
+) -> int:
+    """Only with promote.approval: manual in the params; otherwise a run promotes by itself. Ends with 0 when the candidate is champion.
+
+    Examples:
+      cairn promote --why "reviewed with the team"
+    """
+    from flows import promote, reach
+    from flows.run import Run
+
+    reach.mlflow()
+    with Run.open() as run:
+        decision, candidate = _decided(run.plan)
+        promote.promote_candidate(run, decision, candidate, approved=why)
+        print(f"{run.promotion['outcome']}: {run.promotion['reason']}")
+        _tell_dvc(run.plan, sys.stdout)
+        return 0 if run.promotion["alias"] else 1
+
+
+@app.command(cls=group.Command)
+def rollback(
+    why: Annotated[str, typer.Option(metavar="TEXT", help="For the ledger.")],
+    to: Annotated[
+        str, typer.Option(metavar="VERSION", help="Another version that was champion (default: the one before).", show_default=False)
+    ] = "",
+) -> int:
+    """The registry's alias moves back, and the next candidate meets that model.
+
+    Examples:
+      cairn rollback --why "worse on Mondays"
+      cairn rollback --to 3 --why "the last one without the fault"
+    """
+    from flows import promote, reach
+    from flows.run import Run
+
+    reach.mlflow()
+    with Run.open() as run:
+        print(f"champion is version {promote.rollback(run, why, to)}")
+        _tell_dvc(run.plan, sys.stdout)
+    return 0
+
+
+def _decided(plan: Any) -> tuple[Any, Any]:
+    """The decision for the present params and code, and its candidate."""
+    from flows.road import survey
+    from tasks.params import BadInput
+
+    there = {step.stage: step.artifact for step in survey(plan)}
+    if not there["decide"]:
+        raise BadInput("there is no decision for the present params and code; `cairn run` makes one")
+    return there["decide"], there["merge"]
+
+
+def _tell_dvc(plan: Any, stream: Any) -> None:
+    """After another champion: evaluate and decide read who it is, and what they found stays right; DVC is told so."""
+    from flows.road import bring_up_to_date, survey
+
+    for line in bring_up_to_date(plan, {step.stage: step.artifact for step in survey(plan) if step.artifact}):
+        print(line, file=stream)

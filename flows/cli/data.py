@@ -1,0 +1,173 @@
+"""`cairn export`, `regrade`, `calls`, `bank`: conversations that were made, and what they cost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli import group, values
+from flows.cli.output import print_json
+from tasks.worlds import SPLITS
+
+app = group.app()
+
+
+@app.command(cls=group.Command)
+def export(
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE", help="Whose rows: generate or filter.", **values.one_of(("generate", "filter")))
+    ],
+    out: Annotated[str, typer.Argument(metavar="FOLDER", help="For the data set; must not exist yet, or be empty.")],
+    shape: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="messages (messages + tools, as chat templates read them) or sharegpt (conversations of from and value).",
+            **values.one_of(("messages", "sharegpt")),
+        ),
+    ] = "messages",
+    file: Annotated[
+        str, typer.Option("--file", metavar="NAME", help="Of the rows: parquet or jsonl.", **values.one_of(("parquet", "jsonl")))
+    ] = "parquet",
+    accepted: Annotated[
+        bool, typer.Option("--accepted", help="Won (generate) or kept (filter) conversations alone; the default.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Lost or dropped ones too; the column `accepted` tells.")] = False,
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"One split ({', '.join(SPLITS)}); default: all, a file each.",
+            show_default=False,
+            **values.one_of(SPLITS),
+        ),
+    ] = "",
+    license: Annotated[
+        str, typer.Option(metavar="ID", help="For the card, such as cc-by-4.0 (default: unknown).", show_default=False)
+    ] = "",
+    source: Annotated[
+        str,
+        typer.Option("--from", metavar="SOURCE", help="A folder or artifact:IDENTITY (default: data/STAGE).", show_default=False),
+    ] = "",
+) -> int:
+    """FOLDER/data/SPLIT.parquet (or .jsonl) and a card, README.md, as the Hugging Face hub reads them.
+
+    Examples:
+      cairn export generate out/ --license cc-by-4.0
+      cairn export filter out/ --all --format sharegpt --file jsonl
+    """
+    from flows.export import Wish, export_rows
+    from tasks.params import BadInput
+
+    if accepted and everything:
+        raise BadInput("--accepted and --all: one of the two, please; --accepted is the default")
+    return export_rows(stage, out, source, Wish(shape, file, not everything, split, license))
+
+
+@app.command(cls=group.Command)
+def regrade(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE.parquet", help="Trajectories, a dataset, or an evaluation's trials; stays as it is.")
+    ],
+    world: Annotated[
+        str,
+        typer.Option(metavar="FOLDER", help="A frozen world, or a folder of them (default: the file's own).", show_default=False),
+    ] = "",
+    problems: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Blueprints or problems, if not beside the file; may be repeated.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of the run that made the trials (default: that of the active params).", show_default=False),
+    ] = None,
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="Write the rows with their new verdicts here (default: nowhere).", show_default=False)
+    ] = "",
+) -> int:
+    """After a change of the grading: which conversations would be won or lost now, and for which part of the verdict.
+
+    Examples:
+      cairn regrade data/generate/trajectories.parquet
+      cairn regrade data/evaluate/trials.parquet --out again.parquet
+    """
+    from pathlib import Path
+
+    from flows import OUTSIDE, PROJECT
+    from flows.regrade import lines
+    from flows.regrade import regrade as grade_again
+    from tasks.settings import load
+
+    root = seed if seed is not None or OUTSIDE else load(PROJECT).shared.seed
+    target = Path(out) if out else None
+    print(
+        "\n".join(lines(grade_again(Path(file), Path(world) if world else None, [Path(one) for one in problems or ()], root, target)))
+    )
+    if target is not None:
+        print(f"written: {target}")
+    return 0
+
+
+@app.command(cls=group.Command)
+def calls(
+    forget: Annotated[
+        str,
+        typer.Option(metavar="MODEL", help="Delete a model's answers, so that they are asked and paid for again.", show_default=False),
+    ] = "",
+    forget_answer: Annotated[
+        str,
+        typer.Option("--forget-answer", metavar="ID", help="Delete one answer, by the id that a message named.", show_default=False),
+    ] = "",
+    as_json: values.AsJson = False,
+) -> int:
+    """Whatever a server answered is kept in .cairn/, so that nothing is paid for twice.
+
+    Examples:
+      cairn calls
+      cairn calls --forget-answer 0a1b2c3d
+    """
+    from flows import OUTSIDE, STATE
+    from flows import calls as cache
+    from tasks.params import BadInput
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    if forget:
+        print(f"{cache.forget(STATE, forget)} answers of {forget} are forgotten")
+    elif forget_answer:
+        print(f"{cache.forget_answer(STATE, forget_answer)} is forgotten; whoever asks the same again pays for a new one")
+    elif as_json:
+        print_json(cache.as_document(STATE))
+    else:
+        print("\n".join(cache.lines(STATE)))
+    return 0
+
+
+@app.command(cls=group.Command)
+def bank(
+    action: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTION",
+            help="pin: those of the last run, in every round; grow: what a run accepts.",
+            **values.one_of(("pin", "grow")),
+        ),
+    ],
+) -> int:
+    """The bank holds accepted blueprints that a generator is shown as examples. Pinned (params/bank.json), each
+    round is shown what it was shown before, and an edit of a judge's prompt costs the judges' calls alone.
+
+    Examples:
+      cairn bank pin
+      cairn bank grow
+    """
+    from flows import OUTSIDE, PROJECT
+    from flows import bank as examples
+    from tasks.params import BadInput
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    print((examples.pin if action == "pin" else examples.grow)(PROJECT))
+    return 0

@@ -1,0 +1,164 @@
+"""The list of commands as typer shows it, and the way from what was typed to a command or to the nearest one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from flows.cli.catalogue import COMMANDS
+
+WIDTH = 120
+"""Columns of help that is piped; ours."""
+
+
+class Command(TyperCommand):
+    """A command whose help is set by rich on a terminal, and is plain text elsewhere."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        if sys.stdout.isatty():
+            super().format_help(ctx, formatter)
+        else:
+            _write_plainly(self, ctx, formatter)
+
+
+class Group(TyperGroup):
+    """A command with commands below it: alone it shows its help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show the help where nothing else is asked for; that is no mistake (exit code 0)."""
+        return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the first argument names. Raises BadInput, with the nearest one, when there is none."""
+        command = self.load(ctx, args[0])
+        if command is None and not ctx.resilient_parsing:
+            from tasks.params import BadInput, nearest
+
+            known = self.list_commands(ctx)
+            raise BadInput(f"no command {args[0]!r}.{nearest(args[0], known)} {ctx.command_path} has: {', '.join(known)}.")
+        return args[0] if command else None, command, args[1:]
+
+    def load(self, ctx: Any, name: str) -> Any:
+        """The command itself, ready to run."""
+        return self.get_command(ctx, name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        if sys.stdout.isatty():
+            super().format_help(ctx, formatter)
+        else:
+            _write_plainly(self, ctx, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, each group under its name."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            panels.setdefault(command.rich_help_panel or "Commands", []).append((name, command.short_help or ""))
+        width = max(len(name) for name in self.list_commands(ctx))
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl([(f"{name:<{width}}", summary) for name, summary in rows])
+
+
+class Catalogue(Group):
+    """`cairn` itself: it lists commands without importing them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """What the help says of a command."""
+        about = COMMANDS.get(cmd_name)
+        return about and Command(cmd_name, short_help=about.summary, rich_help_panel=about.panel)
+
+    def load(self, ctx: Any, name: str) -> Any:
+        """Import the command's file; its help begins with what the list says of it."""
+        if name not in COMMANDS:
+            return None
+        about = COMMANDS[name]
+        app = importlib.import_module(f"flows.cli.{about.module}").app
+        command = typer.main.get_group(app).commands[name]
+        command.help = "\n\n".join(filter(None, (f"{about.summary[:1].upper()}{about.summary[1:]}.", command.help)))
+        return command
+
+
+def _write_plainly(command: Any, ctx: Any, formatter: Any) -> None:
+    formatter.width = WIDTH
+    command.format_usage(ctx, formatter)
+    formatter.write("\n")
+    for line in inspect.cleandoc(command.help or "").splitlines():
+        formatter.write(f"{line}\n")
+    command.format_options(ctx, formatter)
+
+
+def app() -> typer.Typer:
+    """A file's commands, to be filled by its functions (`@commands.command(cls=Command)`)."""
+    return typer.Typer(cls=Group, add_completion=False, context_settings=SETTINGS, rich_markup_mode="rich")
+
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+_top = typer.Typer(cls=Catalogue, context_settings=SETTINGS, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import tomllib
+
+        from flows import CODE
+
+        with open(f"{CODE}/pyproject.toml", "rb") as file:
+            print(f"cairn {tomllib.load(file)['project']['version']} ({CODE})")
+        raise typer.Exit()
+
+
+@_top.callback()
+def cairn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and the folder of the code.")
+    ] = False,
+) -> None:
+    """From a tool API to a small agent that is good at it.
+
+    Examples:
+      cairn run                   the whole road, from a world to a promoted agent
+      cairn run --dry-run         what would run, and why; nothing runs
+      cairn status                what is cached, and what is inherited from the surroundings
+      cairn COMMAND --help        what a command does, with examples
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; returns its exit code. Raises BadInput for arguments that it does not take."""
+    command = typer.main.get_command(_top)
+    try:
+        return int(command.main(args=list(arguments), prog_name="cairn", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        from tasks.params import BadInput
+
+        raise BadInput(_in_words(error)) from None
+    except SystemExit as end:  # of completion
+        return int(end.code or 0)
+
+
+def _in_words(error: typer.TyperException) -> str:
+    """What typer found wrong, with the nearest option and where to read more."""
+    ctx: Any = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx else "cairn"
+    said = error.message if getattr(error, "possibilities", None) is not None else error.format_message()
+    if option := getattr(error, "option_name", ""):
+        from tasks.params import nearest
+
+        known = [name for param in ctx.command.get_params(ctx) for name in param.opts if name.startswith("-")] if ctx else []
+        said = f"{said.rstrip('.')}.{nearest(option, known)}" if option not in known else said
+    end = "" if said.endswith("?") else "."
+    return f"{path.removeprefix('cairn ')}: {said.rstrip('.')}{end} See `{path} --help`."

@@ -1,0 +1,46 @@
+"""`cairn init`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli import group
+
+app = group.app()
+
+
+@app.command(cls=group.Command)
+def init(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where; it must be empty or not exist yet.")],
+    world: Annotated[
+        str, typer.Option(metavar="NAME", help="Package of the world (default: the folder's name).", show_default=False)
+    ] = "",
+    cls: Annotated[
+        str, typer.Option("--class", metavar="CLASS", help="Class of the world (default: after the package).", show_default=False)
+    ] = "",
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Set up its environment and run every stage on tiny inputs (minutes).")
+    ] = False,
+) -> int:
+    """The project gets a small world that works, to be changed piece by piece, a git repository and DVC.
+
+    Examples:
+      cairn init ../bookshop                            a project with the world bookshop.world:Bookshop
+      cairn init ../shop --world tea_shop --class Tea   other names for package and class
+    """
+    import shlex
+    import subprocess
+    from pathlib import Path
+
+    from flows.init import create, versioned
+
+    place = Path(folder).resolve()
+    address = create(place, world, cls)
+    print(f"{place}: a project with the world {address}\n{versioned(place, place.name)}\n")
+    if smoke:
+        return subprocess.run(["make", "--no-print-directory", "smoke"], cwd=place, check=False).returncode
+    print(f"cd {shlex.quote(folder)}")
+    print("make smoke    # the environment, then every stage on tiny inputs\nmake run      # to a promoted agent")
+    return 0

@@ -1,0 +1,151 @@
+"""`cairn status`, `methods`, `doctor`, `preview`: they change nothing that counts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import group, values
+from flows.cli.output import print_json
+
+app = group.app()
+
+
+@app.command(cls=group.Command)
+def status(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash every cached byte instead of trusting size, time and inode (slower).")
+    ] = False,
+    as_json: values.AsJson = False,
+) -> int:
+    """A dry run of the workspace, whether DVC agrees, and the settings that are inherited from the environment and from files.
+
+    Examples:
+      cairn status
+      cairn status --json | jq '.stages[] | select(.cached | not) | .stage'
+    """
+    from flows.road import behind, survey
+    from flows.run import open_plan
+    from flows.summary_text import step_lines, step_records
+
+    plan = open_plan()
+    steps = survey(plan, verify)
+    done = {step.stage: step.artifact for step in steps if step.artifact}
+    late = behind(plan, done, {step.stage: step.job for step in steps if step.artifact and step.job})
+    if as_json:
+        print_json({"stages": step_records(steps), "dvc_lock_behind": late, "inherited": _inherited()})
+        return 0
+    print("\n".join(step_lines(steps)))
+    print(f"dvc.lock is behind for {', '.join(late)}" if late else "dvc.lock agrees" if done else "nothing is cached yet")
+    _print_inherited()
+    return 0
+
+
+def _inherited() -> list[dict[str, Any]]:
+    from flows import inherited
+
+    return [
+        {"name": one.name, "value": inherited.shown(one.name, one.value), "origin": one.origin, "effect": one.effect}
+        for one in inherited.everything()
+    ]
+
+
+def _print_inherited() -> None:
+    from flows import inherited
+
+    found = inherited.everything()
+    print("\ninherited settings:" if found else "\nno setting is inherited from the environment or from files of Prefect")
+    for one in found:
+        print(f"  {one}")
+
+
+@app.command(cls=group.Command)
+def methods(
+    stage: Annotated[
+        str,
+        typer.Argument(metavar="[ROOM]", help="This room's alone (default: all).", autocompletion=values.stages, show_default=False),
+    ] = "",
+    as_json: values.AsJson = False,
+) -> int:
+    """A method's name is an address: merge.method: breadcrumbs in the params is tasks/merge/breadcrumbs.py.
+
+    Examples:
+      cairn methods
+      cairn methods merge
+    """
+    from dataclasses import asdict
+
+    from flows.road import check_part
+    from tasks.methods import everything
+
+    if stage:
+        check_part(stage, stage, (), ("room", "room", "room"))
+    found = [one for one in everything() if stage in ("", one.stage)]
+    if as_json:
+        print_json([{"room": one.stage, **{name: value for name, value in asdict(one).items() if name != "stage"}} for one in found])
+        return 0
+    for one in found:
+        print(f"{one.stage:<9} {one.name:<20} {one.title}{'  ' + one.paper if one.paper else ''}")
+    return 0
+
+
+@app.command(cls=group.Command)
+def doctor(as_json: values.AsJson = False) -> int:
+    """What was read whole and is not what its name says is removed, so that it is fetched or made again. Ends with 1
+    when there is damage.
+
+    Examples:
+      cairn doctor
+      cairn doctor --json | jq '.notes[] | select(.damage) | .text'
+    """
+    from dataclasses import asdict
+
+    from flows.doctor import Note, examine, set_runs_right
+    from flows.run import open_plan
+
+    notes: list[Note] = []
+    plan = open_plan()
+    tell = notes.append if as_json else print
+    faults = examine(plan, tell)
+    for note in set_runs_right(plan.store.state):
+        tell(note)
+    if as_json:
+        print_json({"faults": faults, "notes": [asdict(note) for note in notes], "inherited": _inherited()})
+    else:
+        _print_inherited()
+    return 1 if faults else 0
+
+
+@app.command(cls=group.Command)
+def preview(
+    stage: Annotated[
+        str,
+        typer.Argument(
+            metavar="STAGE", help="The stage to look at; generate is the one that has a preview.", **values.one_of(("generate",))
+        ),
+    ],
+    count: Annotated[int, typer.Option("-n", metavar="N", help="Blueprints, 1 to 100, shared evenly among the worlds.")] = 5,
+    profile: values.Profile = "",
+    overrides: values.Overrides = None,
+    as_json: values.AsJson = False,
+) -> int:
+    """Before anybody pays for the rest: each attempt at a blueprint with its checks, votes and diff, then the
+    conversations, and what a thousand problems may cost. With the same params these are the blueprints with which a
+    run begins.
+
+    Examples:
+      cairn preview generate -n 5
+      cairn preview generate -n 2 --set roles.generator.model=another
+    """
+    from flows.asking import Asking
+    from flows.preview import as_document, make_watched, show
+    from flows.run import open_plan
+
+    plan = open_plan(profile, values.parsed(overrides))
+    made = make_watched(Asking(accept=True).before(plan, [stage]), count)
+    if as_json:
+        print_json(as_document(made))
+    else:
+        show(made)
+    return 0

@@ -1,0 +1,102 @@
+"""Which values options take: checked with the nearest one named, and completed by the shell, without a heavy import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import typer
+
+from tasks import STAGES
+
+Names = Callable[[], Iterable[str]]
+
+
+def one_of(names: Iterable[str]) -> dict[str, Any]:
+    """For an option or argument with a few values: completion, the values in the help, and BadInput for any other value."""
+    known = tuple(names)
+
+    def check(param: typer.CallbackParam, value: str) -> str:
+        if value and value not in known:
+            from tasks.params import BadInput, nearest
+
+            what = param.opts[0] if param.opts[0].startswith("-") else param.metavar
+            raise BadInput(f"{what} {value!r}: no such value.{nearest(value, known)} Allowed: {', '.join(known)}.")
+        return value
+
+    return {"callback": check, "autocompletion": completing(lambda: known)}
+
+
+def completing(names: Names) -> Callable[[str], list[str]]:
+    """Completion among names that are looked up when the shell asks."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
+
+
+def profiles() -> list[str]:
+    """The names of the project's profiles."""
+    from flows import PROJECT
+
+    return sorted(path.stem for path in (PROJECT / "params/profiles").glob("*.yaml"))
+
+
+def overrides() -> list[str]:
+    """What --set is used for most: the method of each room."""
+    from tasks.methods import names
+
+    return [f"{stage}.method={name}" for stage in STAGES for name in names(stage)]
+
+
+def worlds() -> list[str]:
+    """The addresses of the worlds that the active params name."""
+    from flows import PROJECT
+    from tasks.params import read_yaml
+
+    section = (read_yaml(PROJECT / "params/pipeline.yaml") or {}).get("worlds") or {}
+    return list((section.get(section.get("method")) or {}).get("modules") or ())
+
+
+def families(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The families of problems of the world that the command names before."""
+    from contextlib import suppress
+
+    from tasks.worlds.loading import world_class
+
+    with suppress(Exception):  # a world that cannot be imported has nothing to complete
+        world: Any = world_class(ctx.params["address"])
+        return [name for name in world.FAMILIES if name.startswith(incomplete)]
+    return []
+
+
+stages = completing(lambda: STAGES)
+
+Stage = Annotated[str, typer.Argument(metavar="STAGE", help=f"One of {', '.join(STAGES)}.", autocompletion=stages, show_default=False)]
+Profile = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=completing(profiles),
+        help="Use params/profiles/NAME.yaml instead of params/pipeline.yaml; the workspace stays as it is.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=completing(overrides),
+        help="Override one param for this command alone; may be repeated. VALUE is YAML.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text, for scripts.")]
+
+
+def parsed(given: list[str] | None) -> dict[str, Any]:
+    """What was given with --set: param -> value. Raises BadInput for what is no key=value."""
+    from tasks.settings import parse_override
+
+    return dict(map(parse_override, given or ()))

@@ -1,0 +1,99 @@
+"""`cairn world new`, `check`, `play`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli import group, values
+from flows.cli.output import print_json
+from tasks.worlds import SPLITS
+
+app = group.app()
+world = group.app()
+app.add_typer(world, name="world", help="", callback=lambda: None)
+
+Address = Annotated[
+    str,
+    typer.Argument(metavar="MODULE:CLASS", help="Such as my_shop.world:Shop.", autocompletion=values.completing(values.worlds)),
+]
+Size = Annotated[int, typer.Option(metavar="N", help="Users of the world, 3 or more.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Root of its tables and problems, 0 or more.")]
+Folder = Annotated[str, typer.Option(metavar="DIR", help="Where the package lies, if not in the project.", show_default=False)]
+
+
+@world.command(cls=group.Command, short_help="write a small world that works, with its tests")
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the package, such as my_shop.")],
+    cls: Annotated[
+        str, typer.Option("--class", metavar="CLASS", help="Of the world (default: after the package).", show_default=False)
+    ] = "",
+    folder: Folder = "",
+) -> int:
+    """Write a small world that works, with its tests: a lending library under your names, to be changed piece by piece.
+
+    Examples:
+      cairn world new my_shop
+      cairn world new my_shop --class Shop --folder ../shop
+    """
+    from flows.worlds.command import write_new
+
+    print("\n".join(write_new(name, cls, folder)))
+    return 0
+
+
+@world.command(cls=group.Command, short_help="prove a world: tools, determinism, state, policy, problems")
+def check(
+    address: Address,
+    problems: Annotated[int, typer.Option(metavar="N", help="Problems of each split that are looked at, 1 or more.")] = 105,
+    size: Size = 60,
+    seed: Seed = 0,
+    folder: Folder = "",
+    as_json: values.AsJson = False,
+) -> int:
+    """Prove a world: tools, determinism, state, policy, problems. Each fault is named with its file and line, and what
+    to do. Ends with 1 when a check fails.
+
+    Examples:
+      cairn world check my_shop.world:Shop
+      cairn world check my_shop.world:Shop --json | jq '.checks[] | select(.ok | not)'
+    """
+    from flows.worlds.command import prove
+    from flows.worlds.report import as_document
+
+    report = prove(address, size, seed, problems, folder)
+    if as_json:
+        print_json(as_document(report))
+    else:
+        print(report.text())
+    return 0 if report.ok else 1
+
+
+@world.command(cls=group.Command, short_help="take the agent's or the user's seat in one conversation")
+def play(
+    address: Address,
+    seat: Annotated[str, typer.Option(metavar="NAME", help="Yours: agent or user.", **values.one_of(("agent", "user")))] = "agent",
+    family: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Family of the problem (default: drawn).", autocompletion=values.families, show_default=False
+        ),
+    ] = "",
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help=f"Split of the problem: {', '.join(SPLITS)}.", **values.one_of(SPLITS))
+    ] = "train",
+    size: Size = 60,
+    seed: Seed = 0,
+    folder: Folder = "",
+) -> int:
+    """Take the agent's or the user's seat in one conversation; a script has the other one. At the end it is graded as any other.
+
+    Examples:
+      cairn world play my_shop.world:Shop
+      cairn world play my_shop.world:Shop --seat user --seed 3
+    """
+    from flows.worlds.command import play_by_hand
+
+    play_by_hand(address, size, seed, folder, seat, split, family)
+    return 0

@@ -1,0 +1,153 @@
+"""`cairn run`: look first, and import Prefect only when something is to be computed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flows.asking import Asking, write_down
+from flows.promote import settle
+from flows.road import Step, check_part, survey
+from flows.run import open_plan, reports_folder
+from flows.summary_text import print_summary
+from tasks import STAGES
+from tasks.params import BadInput
+
+if TYPE_CHECKING:
+    from tasks.execute import Plan
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a run is to do.
+
+    profile: name of a profile, or "" for the workspace's params. overrides: param -> value. first, last: the part of the road that may
+    run. refresh: stages to compute though cached; empty: all of the part; None: none. refresh_models: take another model behind a
+    server than noted. verify: hash every cached byte. first_option: what the user calls `first`.
+    """
+
+    profile: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    first: str = STAGES[0]
+    last: str = STAGES[-1]
+    refresh: Sequence[str] | None = None
+    refresh_models: bool = False
+    verify: bool = False
+    first_option: str = "--from"
+
+    @property
+    def part(self) -> tuple[str, ...]:
+        """The stages that may run. Raises BadInput for a stage that is none."""
+        return check_part(self.first, self.last, self.refresh or (), (self.first_option, "--to", "--refresh"))
+
+    @property
+    def refreshed(self) -> list[str]:
+        """The stages that are computed though cached."""
+        return [] if self.refresh is None else list(self.refresh or self.part)
+
+    def plan(self) -> Plan:
+        """The checked plan. Raises BadInput for whatever a user can get wrong."""
+        return open_plan(self.profile, self.overrides, self.refreshed)
+
+    def steps(self, plan: Plan) -> list[Step]:
+        """What would happen at each stage up to the last one wanted."""
+        return [step for step in survey(plan, self.verify) if STAGES.index(step.stage) <= STAGES.index(self.last)]
+
+    def check_ready(self, steps: Sequence[Step]) -> None:
+        """Raise BadInput when a stage before the first one is not cached."""
+        for step in steps:
+            if step.artifact is None and STAGES.index(step.stage) < STAGES.index(self.first):
+                why = "; ".join(step.reasons)
+                raise BadInput(f"{self.first_option} {self.first}: stage {step.stage!r} before it is not cached ({why}).")
+
+
+def foresee(wish: Wish) -> list[Step]:
+    """What a run would do at each stage, without running anything."""
+    wish.part  # noqa: B018  # checked before anything is opened
+    return wish.steps(wish.plan())
+
+
+def estimated(wish: Wish) -> tuple[Plan, list[str]]:
+    """The plan, and the stages that would run, for an estimate of what they cost."""
+    part, plan = wish.part, wish.plan()
+    return plan, [step.stage for step in wish.steps(plan) if step.artifact is None and step.stage in part]
+
+
+def run_road(wish: Wish) -> int:
+    """Run what is not cached and print the summary; returns the exit code."""
+    start, part = time.monotonic(), wish.part
+    plan = wish.plan()
+    if settled := settle(plan):
+        print(settled)
+    steps = wish.steps(plan)
+    wish.check_ready(steps)
+    todo = [step.stage for step in steps if step.artifact is None]
+    if not todo:
+        from flows.unchanged import finish_unchanged
+
+        return finish_unchanged(write_down(plan), steps, start)
+    plan.check_closures(todo)
+    _check_champion(plan, part, steps)
+    _check_caps(plan, steps, todo)
+    plan = _ask_servers(plan, wish)
+    _say_surroundings()
+    _compute(wish)
+    print_summary(reports_folder(plan) / "summary.json")
+    return 0
+
+
+def _check_caps(plan: Plan, steps: Sequence[Step], todo: Sequence[str]) -> None:
+    from flows.caps import Caps
+
+    known = {step.stage: step.artifact.identity for step in steps if step.artifact and step.stage in ("worlds", "base")}
+    Caps(plan).check(todo, **known)
+
+
+def _ask_servers(plan: Plan, wish: Wish) -> Plan:
+    """Before anything starts: who plays the roles behind servers. Returns the plan that knows it."""
+    if any(role.key_block for _, _, role in plan.settings.shared.players()):
+        return plan  # such a key comes from Prefect's server, in the flow
+    plan = Asking(accept=wish.refresh_models).ahead(plan, wish.first, wish.last)
+    wish.check_ready(survey(plan))
+    return plan
+
+
+def _compute(wish: Wish) -> None:
+    from flows.lost import without
+    from flows.server import prefect_api
+
+    def done() -> bool:
+        return all(step.artifact for step in wish.steps(open_plan(wish.profile, wish.overrides)))
+
+    with prefect_api(), without(done):
+        from flows.pipeline import pipeline
+
+        pipeline(wish.profile, dict(wish.overrides), wish.first, wish.last, wish.refreshed, wish.refresh_models)
+
+
+def _say_surroundings() -> None:
+    """Before anything starts: which inherited settings change where things go, and whether the servers that they name are there."""
+    from flows import inherited, reach
+
+    for one in inherited.moving():
+        print(f"cairn: {one}", file=sys.stderr)
+    reach.mlflow()
+
+
+def _check_champion(plan: Plan, part: Sequence[str], steps: Sequence[Step]) -> None:
+    """The champion has to play the gate: its bytes must be there before hours of training, not after."""
+    from tasks.champion import CHAMPION, read
+    from tasks.fingerprint import CANDIDATE
+
+    standing = read(plan.settings.project / CHAMPION)
+    there = {step.stage: step.artifact for step in steps}
+    candidate, trials = there.get(CANDIDATE), there.get("evaluate")
+    met = standing.opponent(candidate.identity) if candidate else standing.champion
+    if "evaluate" in part and trials is None and met and not plan.store.has(met):
+        raise BadInput(
+            f"the champion {met} must play the gate, and its bytes are not in the store. `dvc pull` may bring them; "
+            "`cairn champion --none` decides from now on as if there were no champion."
+        )

@@ -1,0 +1,68 @@
+"""reports/summary.json and the survey of a run as text: one line a stage, one a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.models import place
+
+if TYPE_CHECKING:
+    from flows.road import Step
+
+
+def step_lines(steps: Sequence[Step]) -> Iterator[str]:
+    """Each stage: cached, or would run and why."""
+    for step in steps:
+        if step.artifact:
+            yield f"{step.stage:<9} cached     {step.artifact.identity[:12]}"
+        else:
+            yield f"{step.stage:<9} would run  {'; '.join(step.reasons[:6])}"
+
+
+def step_records(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """The same for scripts: stage, cached (whether its result is there), artifact (its identity or null), reasons to run."""
+    return [
+        {
+            "stage": step.stage,
+            "cached": step.artifact is not None,
+            "artifact": step.artifact.identity if step.artifact else None,
+            "reasons": list(step.reasons),
+        }
+        for step in steps
+    ]
+
+
+def print_summary(path: Path) -> None:
+    """A run's summary.json: stages, models, the promotion, and where the report is."""
+    print("\n".join(summary_lines(json.loads(path.read_text()), path.with_name("report.html"))))
+
+
+def summary_lines(summary: Mapping[str, Any], report: Path) -> Iterator[str]:
+    """A run's summary as lines. report: the path of its page."""
+    yield f"\n{'stage':<9} {'method':<20} {'seconds':>8}  artifact"
+    for name, stage in summary["stages"].items():
+        seconds = "" if stage["seconds"] is None else f"{stage['seconds']:.1f}"
+        yield f"{name:<9} {stage['method']:<20} {seconds:>8}  {stage['artifact'][:12]}{'  cached' if stage['cached'] else ''}"
+    if "evaluate" in summary:
+        yield from _models(summary["evaluate"])
+    promotion = summary["promotion"]
+    if promotion["decision"]:
+        yield f"\n{promotion['outcome']}: {promotion['reason']}"
+    yield f"report: {report.relative_to(Path.cwd()) if report.is_relative_to(Path.cwd()) else report}"
+
+
+def _models(evaluate: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """pass^1 of each model in each world."""
+    worlds = sorted({world for model in evaluate.values() for world in model})
+    yield f"\n{'pass^1':<15}" + "".join(f"{world:>26}" for world in worlds)
+    for model, figures in sorted(evaluate.items(), key=lambda one: place(one[0])):
+        cells = [_cell(figures.get(world, {}).get("pass_1")) for world in worlds]
+        yield f"{model:<15}" + "".join(f"{cell:>26}" for cell in cells)
+    yield "(mean, 95 % interval over problems; simulated roles)"
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    return f"{figure['mean']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]" if figure else "-"

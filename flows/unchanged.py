@@ -1,0 +1,76 @@
+"""The end of a run in which nothing was to be computed: registry, workspace, DVC and report are looked after all the same."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.promote import ALIAS, champion, foreseen
+from flows.reconcile import reconcile
+from flows.road import Step, bring_up_to_date
+from flows.run import reports_folder
+from flows.summary_text import print_summary
+from tasks.artifact import Artifact
+from tasks.files import write_text
+
+if TYPE_CHECKING:
+    from tasks.execute import Plan
+
+
+def finish_unchanged(plan: Plan, steps: Sequence[Step], start: float) -> int:
+    """Bring everything around the cached stages up to date and say that there was nothing to do; returns the exit code.
+
+    start: the monotonic time at which the command began, in seconds.
+    """
+    for line in reconcile(plan.store.state):
+        print(line)
+    done = {step.stage: step.artifact for step in steps if step.artifact}
+    path = reports_folder(plan) / "summary.json"
+    if not _is_current(path, plan, done):
+        _render_again(plan, done)
+    if not plan.experiment:
+        for line in bring_up_to_date(plan, done):
+            print(line)
+    summary = json.loads(path.read_text())
+    summary["seconds"] = round(time.monotonic() - start, 3)
+    for stage in summary["stages"].values():
+        stage["cached"] = True
+    write_text(path, json.dumps(summary, indent=1))
+    print_summary(path)
+    now = champion(plan.store.state)
+    who = f"; {ALIAS}: version {now['version']}" if now else ""
+    print(f"Nothing to do: {len(done)} stages cached, checked in {summary['seconds']:.1f} s{who}.")
+    return 0
+
+
+def _is_current(path: Path, plan: Plan, done: Mapping[str, Artifact]) -> bool:
+    """Whether the last report shows these artifacts, and says of the decision what is to be said now."""
+    try:
+        summary = json.loads(path.read_text())
+        reported = {name: one["artifact"] for name, one in summary["stages"].items()}
+        told = summary["promotion"]
+    except (OSError, ValueError, KeyError):
+        return False
+    if not path.with_name("report.html").exists() or reported != {name: artifact.identity for name, artifact in done.items()}:
+        return False
+    if "decide" not in done:
+        return True
+    now = foreseen(plan, done["decide"], done["merge"])
+    fresh = told.get("outcome") == "promoted" and now.done and now.version == told["version"]
+    return now.decision != "waiting" and (fresh or now.told() == told)
+
+
+def _render_again(plan: Plan, done: Mapping[str, Artifact]) -> None:
+    from flows import reach
+    from flows.promote import promote_candidate
+    from flows.run import Run
+    from tasks.track import Tracker
+
+    reach.mlflow()
+    run = Run(plan, Tracker.of(plan), time.monotonic())
+    promote_candidate(run, done.get("decide"), done.get("merge"))
+    run.report(done)
+    run.tracker.close(None)
