@@ -1,17 +1,24 @@
-"""What a person sees while a run goes on: a live line on a terminal, plain lines when piped."""
+"""What a person sees while a run goes on: lines, and below them bars on a terminal or a plain line now and then when piped."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from threading import Lock
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from flows.live import lines
 
+if TYPE_CHECKING:
+    from flows.progress_bars import Bars
+
 EVERY = 10.0
-"""seconds between two plain progress lines when piped"""
+"""Seconds between two plain progress lines when piped."""
+DRAWN = 0.2
+"""Seconds between two drawings of a bar."""
 
 
 class Console:
@@ -19,7 +26,7 @@ class Console:
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         self.stream = stream
-        self.live = stream.isatty()
+        self.live = stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
         self._lock = Lock()
         self._first: dict[str, tuple[float, int]] = {}
         self._said: dict[str, float] = {}
@@ -31,14 +38,26 @@ class Console:
             if handler:
                 handler(stage, about)
 
+    @cached_property
+    def _bars(self) -> Bars:
+        """Made for the first progress on a terminal: rich takes a tenth of a second to load."""
+        from flows.progress_bars import Bars
+
+        return Bars(self.stream)
+
     def close(self) -> None:
-        """Clear the live line."""
-        if self.live:
-            print("\r\x1b[2K", end="", file=self.stream, flush=True)
+        """Take the bars away; what was under way is over."""
+        self._finish()
+
+    def _finish(self, stage: str = "") -> None:
+        if "_bars" in self.__dict__:
+            self._bars.finish(stage)
 
     def _line(self, stage: str, text: str) -> None:
-        start = "\r\x1b[2K" if self.live else ""
-        print(f"{start}{stage:<9} {text}", file=self.stream, flush=True)
+        if "_bars" in self.__dict__:
+            self._bars.line(f"{stage:<9} {text}")
+        else:
+            print(f"{stage:<9} {text}", file=self.stream, flush=True)
 
     def _on_started(self, stage: str, about: Mapping[str, Any]) -> None:
         self._line(stage, f"runs     {about['method']}")
@@ -53,6 +72,7 @@ class Console:
         self._line(stage, f"adopted  {about['identity'][:12]} as DVC holds it")
 
     def _on_done(self, stage: str, about: Mapping[str, Any]) -> None:
+        self._finish(stage)
         self._line(stage, f"done     {about['identity'][:12]} in {about['seconds']:.1f} s")
         if warning := about["figures"].get("warning"):
             self._line(stage, f"warning  {warning}")
@@ -70,14 +90,16 @@ class Console:
                 self._line(stage, line)
 
     def _on_progress(self, stage: str, about: Mapping[str, Any]) -> None:
-        now, key = time.monotonic(), " ".join([stage, *about["note"].split()[:1]])
-        done, total = about["done"], about["total"]
-        if now - self._said.get(key, 0.0) < (0.2 if self.live else EVERY):
+        part = "".join(about["note"].split()[:1])
+        now, key, done, total = time.monotonic(), f"{stage} {part}", about["done"], about["total"]
+        if now - self._said.get(key, 0.0) < (DRAWN if self.live else EVERY) and not (self.live and done >= total > 0):
             return
         self._said[key] = now
+        if self.live:
+            self._bars.show(stage, part, done, total, about["note"])
+            return
         if done < self._first.get(key, (now, done))[1]:
             del self._first[key]  # another phase of the same stage counts from its own start
         begun, before = self._first.setdefault(key, (now, done))
         left = f", {(now - begun) / (done - before) * (total - done):.0f} s left" if total and done > before else ""
-        text = f"{stage:<9} {done}{f'/{total}' if total else ''} {about['note']}{left}"
-        print(f"\r\x1b[2K{text}" if self.live else text, end="" if self.live else "\n", file=self.stream, flush=True)
+        self._line(stage, f"{done}{f'/{total}' if total else ''} {about['note']}{left}")

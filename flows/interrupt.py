@@ -22,6 +22,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _at_work = False
 _happened = False
+_cursor_hidden = False
+
+
+def cursor_is_hidden(hidden: bool) -> None:
+    """Whether the terminal's cursor is hidden now: a signal brings it back."""
+    global _cursor_hidden
+    _cursor_hidden = hidden
 
 
 def happened() -> bool:
@@ -112,7 +119,9 @@ def leave(patience: float = 1.0) -> NoReturn:
 def _say() -> None:
     """The one line; what libraries print after it (of connections that are gone) is for CAIRN_DEBUG alone."""
     with suppress(OSError):  # the terminal may be gone
-        start = "\n" if os.isatty(2) else ""  # a live line, or the terminal's ^C, stands there
+        start = "\n" if os.isatty(2) else ""  # a bar, or the terminal's ^C, stands there
+        if _cursor_hidden:
+            start = f"\x1b[?25h{start}"
         os.write(2, f"{start}cairn: {SAID}\n".encode())  # not print: the signal may have come in the middle of one
     if not os.environ.get("CAIRN_DEBUG"):
         with suppress(OSError, ValueError, RuntimeError):

@@ -108,7 +108,7 @@ def figure_lines(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     """Nested figures as (dotted name, value) rows."""
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):
         for key, below in value.items():
             yield from _flat(below, f"{name}.{key}" if name else str(key))
     elif isinstance(value, float):

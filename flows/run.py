@@ -58,6 +58,7 @@ class Run:
             try:
                 yield run
             finally:
+                console.close()
                 shown.close()
         except BaseException as error:
             with suppress(Exception):  # an interrupt may have left MLflow's session half-way; what ended the run is what counts

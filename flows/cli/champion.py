@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from flows.cli import group, values
-from flows.cli.output import print_json
+from flows.cli.output import alone, print_json
 
 app = group.app()
 
@@ -33,11 +32,11 @@ def champion(
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
-    beside = sys.stderr if as_json else sys.stdout
-    if none:
-        promote.forget(STATE, PROJECT / CHAMPION)
-    if settle and (settled := promote.settle(open_plan())):
-        print(settled, file=beside)
+    with alone(as_json):
+        if none:
+            promote.forget(STATE, PROJECT / CHAMPION)
+        if settle and (settled := promote.settle(open_plan())):
+            print(settled)
     now, standing, differs = promote.champion(STATE), read(PROJECT / CHAMPION), promote.differs(STATE, PROJECT)
     if as_json:
         print_json({"champion": now, "decisions_meet": standing.champion, "difference": differs or None})
@@ -47,7 +46,8 @@ def champion(
         if differs:
             print(f"{differs}; the next `cairn run` or `cairn champion --settle` writes it anew")
     if none or settle:
-        _tell_dvc(open_plan(), beside)
+        with alone(as_json):
+            _tell_dvc(open_plan())
     return 0
 
 
@@ -68,7 +68,7 @@ def promote(
         decision, candidate = _decided(run.plan)
         promote.promote_candidate(run, decision, candidate, approved=why)
         print(f"{run.promotion['outcome']}: {run.promotion['reason']}")
-        _tell_dvc(run.plan, sys.stdout)
+        _tell_dvc(run.plan)
         return 0 if run.promotion["alias"] else 1
 
 
@@ -91,7 +91,7 @@ def rollback(
     reach.mlflow()
     with Run.open() as run:
         print(f"champion is version {promote.rollback(run, why, to)}")
-        _tell_dvc(run.plan, sys.stdout)
+        _tell_dvc(run.plan)
     return 0
 
 
@@ -106,9 +106,9 @@ def _decided(plan: Any) -> tuple[Any, Any]:
     return there["decide"], there["merge"]
 
 
-def _tell_dvc(plan: Any, stream: Any) -> None:
+def _tell_dvc(plan: Any) -> None:
     """After another champion: evaluate and decide read who it is, and what they found stays right; DVC is told so."""
     from flows.road import bring_up_to_date, survey
 
     for line in bring_up_to_date(plan, {step.stage: step.artifact for step in survey(plan) if step.artifact}):
-        print(line, file=stream)
+        print(line)

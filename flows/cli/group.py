@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
         if sys.stdout.isatty():
+            _prepare_for_rich(self, ctx)
             super().format_help(ctx, formatter)
         else:
             _write_plainly(self, ctx, formatter)
@@ -52,6 +54,7 @@ class Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
         if sys.stdout.isatty():
+            _prepare_for_rich(self, ctx)
             super().format_help(ctx, formatter)
         else:
             _write_plainly(self, ctx, formatter)
@@ -89,6 +92,15 @@ class Catalogue(Group):
         command = typer.main.get_group(app).commands[name]
         command.help = "\n\n".join(filter(None, (f"{about.summary[:1].upper()}{about.summary[1:]}.", command.help)))
         return command
+
+
+def _prepare_for_rich(command: Any, ctx: Any) -> None:
+    """Rich breaks lines by itself: a paragraph becomes one line, and an indented line (an example) keeps its place by an empty mark."""
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(re.sub(r"\n(?! )", " ", one).replace("\n ", "\n[b][/b] ") for one in paragraphs)
+    for param in command.get_params(ctx):
+        if getattr(param, "is_flag", False):
+            param.metavar = ""  # else typer writes <bool>
 
 
 def _write_plainly(command: Any, ctx: Any, formatter: Any) -> None:
@@ -145,15 +157,15 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         from tasks.params import BadInput
 
-        raise BadInput(_in_words(error)) from None
+        raise BadInput(_in_words(error, arguments)) from None
     except SystemExit as end:  # of completion
         return int(end.code or 0)
 
 
-def _in_words(error: typer.TyperException) -> str:
+def _in_words(error: typer.TyperException, arguments: Sequence[str]) -> str:
     """What typer found wrong, with the nearest option and where to read more."""
     ctx: Any = getattr(error, "ctx", None)
-    path = ctx.command_path if ctx else "cairn"
+    path = ctx.command_path if ctx else " ".join(["cairn", *(name for name in arguments[:1] if name in COMMANDS)])
     said = error.message if getattr(error, "possibilities", None) is not None else error.format_message()
     if option := getattr(error, "option_name", ""):
         from tasks.params import nearest

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import group, values
-from flows.cli.output import print_json
+from flows.cli.output import alone, print_json
 
 app = group.app()
 
@@ -108,7 +108,9 @@ def doctor(as_json: values.AsJson = False) -> int:
     plan = open_plan()
     tell = notes.append if as_json else print
     faults = examine(plan, tell)
-    for note in set_runs_right(plan.store.state):
+    with alone(as_json):
+        runs = [*set_runs_right(plan.store.state)]
+    for note in runs:
         tell(note)
     if as_json:
         print_json({"faults": faults, "notes": [asdict(note) for note in notes], "inherited": _inherited()})
@@ -143,7 +145,8 @@ def preview(
     from flows.run import open_plan
 
     plan = open_plan(profile, values.parsed(overrides))
-    made = make_watched(Asking(accept=True).before(plan, [stage]), count)
+    with alone(as_json):
+        made = make_watched(Asking(accept=True).before(plan, [stage]), count)
     if as_json:
         print_json(as_document(made))
     else:

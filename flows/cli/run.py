@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli import group, values
-from flows.cli.output import print_json
+from flows.cli.output import alone, print_json
 from tasks import STAGES
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def _estimate(wish: Wish, as_json: bool) -> int:
     from flows.launch import estimated
 
     plan, stages = estimated(wish)
-    found = estimate(plan.settings, stages, plan.store.state)
+    with alone(as_json):
+        found = estimate(plan.settings, stages, plan.store.state)
     if as_json:
         print_json(as_document(found, plan.settings))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -51,22 +52,22 @@ def overrides() -> list[str]:
 
 
 def worlds() -> list[str]:
-    """The addresses of the worlds that the active params name."""
+    """The addresses of the worlds that the active params name; none where they cannot be read."""
     from flows import PROJECT
-    from tasks.params import read_yaml
+    from tasks.settings import load
 
-    section = (read_yaml(PROJECT / "params/pipeline.yaml") or {}).get("worlds") or {}
-    return list((section.get(section.get("method")) or {}).get("modules") or ())
+    with suppress(Exception):
+        return [*load(PROJECT).params("worlds").model_dump().get("modules", ())]
+    return []
 
 
 def families(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The families of problems of the world that the command names before."""
-    from contextlib import suppress
-
+    """The families of problems of the world that the command names before; none of a world that cannot be imported."""
     from tasks.worlds.loading import world_class
 
-    with suppress(Exception):  # a world that cannot be imported has nothing to complete
-        world: Any = world_class(ctx.params["address"])
+    typed = [ctx.params.get("address"), *ctx.args]  # before an option that still lacks its value, arguments are not told apart
+    with suppress(Exception):
+        world: Any = world_class(next(text for text in typed if text and ":" in text))
         return [name for name in world.FAMILIES if name.startswith(incomplete)]
     return []
 

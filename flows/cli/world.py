@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import group, values
-from flows.cli.output import print_json
+from flows.cli.output import alone, print_json
 from tasks.worlds import SPLITS
 
 app = group.app()
@@ -62,7 +62,8 @@ def check(
     from flows.worlds.command import prove
     from flows.worlds.report import as_document
 
-    report = prove(address, size, seed, problems, folder)
+    with alone(as_json):
+        report = prove(address, size, seed, problems, folder)
     if as_json:
         print_json(as_document(report))
     else:

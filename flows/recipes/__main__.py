@@ -42,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def progress(done: int, total: int, note: str) -> None:
         console(asked.slug, "progress", {"done": done, "total": total, "note": note})
 
-    measured = recipes.measure(asked.slug, asked.seed, dict(parse_override(text) for text in asked.set), out, progress)
+    try:
+        measured = recipes.measure(asked.slug, asked.seed, dict(parse_override(text) for text in asked.set), out, progress)
+    finally:
+        console.close()
     _say(recipe.CLAIM, measured)
     print(f"{len(measured.rows)} rows in {out / recipes.ROWS}, figures in {out / recipes.FIGURES}; {time.monotonic() - start:.0f} s")
     return 0

@@ -44,7 +44,7 @@ class Terminal:
 
     def answer(self) -> list[str]:
         """The lines it has said since, without the terminal's own signs."""
-        said = re.sub(r"\^C|\x1b\[\w+", "", self.said[self.disturbed :])
+        said = re.sub(r"\^C|\x1b\[\??\w+", "", self.said[self.disturbed :])
         return [line.strip() for line in said.splitlines() if line.strip()]
 
     def _note(self) -> None:

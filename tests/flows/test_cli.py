@@ -1,0 +1,239 @@
+"""The `cairn` command itself: its list, its help, what it makes of a mistake, completion, and its documents for scripts."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import flows
+from flows import run
+from flows.cli import main
+from flows.cli.catalogue import COMMANDS
+from flows.console import Console
+from tests.conftest import ROOT, Project, make_project
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return make_project(tmp_path_factory.mktemp("cli") / "project")
+
+
+@pytest.fixture
+def inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """This process works in that project."""
+    for module in (flows, run):
+        monkeypatch.setattr(module, "PROJECT", project.folder)
+        monkeypatch.setattr(module, "STATE", project.folder / ".cairn")
+    return project
+
+
+def document(capsys: Captured, *arguments: str, code: int = 0) -> Any:
+    """The one JSON document that a command prints."""
+    assert main(arguments) == code
+    return json.loads(capsys.readouterr().out)
+
+
+# --- the list and the help ---
+
+
+def test_every_command_is_there_and_helps(capsys: Captured) -> None:
+    """Each has what it does, an example that its own options can parse, and a meaning for each option and argument."""
+    for name, about in COMMANDS.items():
+        assert main([name, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert f"{about.summary[:1].upper()}{about.summary[1:]}." in text
+        assert name == "world" or re.search(rf"^Examples:\n  cairn {name}\b", text, re.MULTILINE), text
+    for name in ("new", "check", "play"):
+        assert main(["world", name, "--help"]) == 0
+        assert f"  cairn world {name} " in capsys.readouterr().out
+
+
+def test_an_option_says_what_it_means_and_its_default(capsys: Captured) -> None:
+    """Nothing in a command's help stands without words beside it."""
+    for name in [*COMMANDS, "world new", "world check", "world play"]:
+        main([*name.split(), "-h"])
+        text = capsys.readouterr().out
+        for line in text[text.index("Options:") :].splitlines()[1:]:
+            assert not line.startswith("  -") or re.match(r"  -.*\S {2,}\S", line), f"{name}: {line!r} says nothing"
+    main(["world", "check", "-h"])
+    assert re.search(r"--problems N +Problems of each split that are looked at, 1 or more\. +\[default: 105\]", capsys.readouterr().out)
+
+
+def test_the_bare_command_shows_the_list(capsys: Captured) -> None:
+    assert main([]) == 0
+    bare = capsys.readouterr().out
+    assert main(["--help"]) == 0 and capsys.readouterr().out == bare
+    assert [line[2:].split()[0] for line in bare[bare.index("Begin:") :].splitlines() if line.startswith("  ")] == list(COMMANDS)
+    assert main(["world"]) == 0 and "prove a world" in capsys.readouterr().out
+
+
+def test_help_loads_little() -> None:
+    """The list of commands imports none of them: no heavy library, no pydantic, no rich where nobody sees it."""
+    code = "import sys; from flows.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stderr.split()
+    roots = {name.partition(".")[0] for name in loaded}
+    assert not roots & {"torch", "prefect", "mlflow", "transformers", "dvc", "pyarrow", "numpy", "pydantic", "yaml", "rich"}
+    assert {name for name in loaded if name.startswith("flows.cli.")} == {"flows.cli.group", "flows.cli.catalogue"}
+    assert len(loaded) < 400
+
+
+def test_the_version(capsys: Captured) -> None:
+    assert main(["--version"]) == 0
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version and capsys.readouterr().out == f"cairn {version[1]} ({ROOT})\n"
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bnak", "pin"], "no command 'bnak'. Did you mean 'bank'?"),
+        (["world", "chek"], "no command 'chek'. Did you mean 'check'? cairn world has: new, check, play."),
+        (["run", "--dryrun"], "run: No such option: --dryrun. Did you mean '--dry-run'? See `cairn run --help`."),
+        (["--versoin"], "cairn: No such option: --versoin. Did you mean '--version'?"),
+        (["run", "--to"], "run: Option '--to' requires an argument"),
+        (["run", "--refresh", "sft", "--to", "sfft"], "--to 'sfft': no such stage. Did you mean 'sft'?"),
+        (["run", "--refresh", "sft", "worldz"], "--refresh 'worldz': no such stage. Did you mean 'worlds'?"),
+        (["run", "sft"], "run: Got unexpected extra argument(s) (sft)"),
+        (["run", "--json"], "--json goes with --dry-run or --estimate"),
+        (["merge", "recipe.yaml"], "merge: Missing argument 'FOLDER'"),
+        (["merge", "a", "b", "--threads", "x"], "merge: Invalid value for '--threads'"),
+        (["bank", "pinn"], "ACTION 'pinn': no such value. Did you mean 'pin'? Allowed: pin, grow."),
+        (["export", "generate", "out", "--split", "tets"], "--split 'tets': no such value. Did you mean 'test'?"),
+        (["export", "generate", "out", "--all", "--accepted"], "--accepted and --all"),
+        (["methods", "merg"], "room 'merg': no such stage. Did you mean 'merge'?"),
+        (["accept", "sft"], "accept: Missing option '--why'"),
+    ],
+)
+def test_a_mistake_gets_the_nearest_name(arguments: list[str], said: str, capsys: Captured) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert said in err and out == "" and all(line.startswith("cairn: ") for line in err.splitlines()), err
+
+
+# --- completion ---
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("cairn wor", ["world"]),
+        ("cairn run --to c", ["critique"]),
+        ("cairn run --refresh d", ["decide"]),
+        ("cairn accept ev", ["evaluate"]),
+        ("cairn use smo", ["smoke"]),
+        ("cairn run --dry", ["--dry-run"]),
+        ("cairn run --set merge.method=breadcrumbs_", ["merge.method=breadcrumbs_ties"]),
+        ("cairn export f", ["filter"]),
+        ("cairn world ch", ["check"]),
+        ("cairn world play tasks.worlds.retail:Retail --family forb", ["forbidden"]),
+        ("cairn world check tasks.worlds.r", ["tasks.worlds.retail:Retail"]),
+    ],
+)
+def test_the_shell_completes(typed: str, found: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setenv("_CAIRN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    assert main([]) == 0
+    assert capsys.readouterr().out.splitlines() == found
+
+
+# --- documents ---
+
+
+def test_documents_of_a_project(inside: Project, capsys: Captured) -> None:
+    status = document(capsys, "status", "--json")
+    assert set(status) == {"stages", "dvc_lock_behind", "inherited"}
+    assert status["stages"][0] == {"stage": "worlds", "cached": False, "artifact": None, "reasons": ["never ran here"]}
+    dry = document(capsys, "run", "--to", "base", "--dry-run", "--json")
+    assert [one["stage"] for one in dry["stages"]] == ["worlds", "base"]
+    assert set(document(capsys, "run", "--estimate", "--json")) == {"estimates", "budget"}
+    assert document(capsys, "champion", "--json") == {"champion": None, "decisions_meet": None, "difference": None}
+    assert set(document(capsys, "calls", "--json")) == {"file", "bytes", "answers", "paid", "odd"}
+    doctor = document(capsys, "doctor", "--json")
+    assert set(doctor) == {"faults", "notes", "inherited"} and {"part", "text", "damage"} == set(doctor["notes"][0])
+    methods = document(capsys, "methods", "merge", "--json")
+    assert {one["room"] for one in methods} == {"merge"} and {"name", "title", "paper", "slug", "summary"} <= set(methods[0])
+
+
+def test_a_preview_as_a_document(inside: Project, capsys: Captured) -> None:
+    made = document(capsys, "preview", "generate", "-n", "1", "--json", "--set", "worlds.freeze.modules=[tasks.worlds.retail:Retail]")
+    assert set(made) == {"blueprints", "trajectories", "gates", "spent"}
+    assert {"status", "instruction", "fail_reason"} <= set(made["blueprints"][0])
+
+
+def test_a_worlds_check_as_a_document(capsys: Captured, tmp_path: Path) -> None:
+    """What the world's own code prints is no part of it."""
+    (tmp_path / "loud.py").write_text(
+        "print('hello')\nfrom tests.flows.shop import Shop as World\nclass Shop(World):\n    POLICY = ''\n"
+    )
+    found = document(capsys, "world", "check", "loud:Shop", "--folder", str(tmp_path), "--json", code=1)
+    assert set(found) == {"title", "ok", "tools", "checks"} and found["ok"] is False
+    assert {"name", "ok", "said", "findings", "notes"} == set(found["checks"][0])
+    assert any("POLICY is empty" in finding["what"] for finding in found["checks"][0]["findings"])
+
+
+def test_a_merge_as_a_table_and_as_a_document(tmp_path: Path, capsys: Captured) -> None:
+    for number, name in enumerate(("base", "code", "chat")):
+        (tmp_path / name).mkdir()
+        save_file({"weight": np.full((4, 4), float(number), np.float32)}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text("{}")
+    recipe = {"method": "linear", "base": str(tmp_path / "base")}
+    recipe["experts"] = {name: str(tmp_path / name) for name in ("code", "chat")}  # type: ignore[assignment]
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    assert main(["merge", str(tmp_path / "recipe.yaml"), str(tmp_path / "one")]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("1 tensors (0 copied), 16 parameters\n\nexpert ") and "{" not in text
+    figures = document(capsys, "merge", str(tmp_path / "recipe.yaml"), str(tmp_path / "two"), "--json")
+    assert figures["parameters"] == 16 and set(figures["experts"]) == {"code", "chat"}
+
+
+# --- progress ---
+
+
+class Screen(io.StringIO):
+    """A terminal of 100 columns, as far as a program can tell."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bars_stand_under_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each part under way, with total and time left; a line goes above them; afterwards nothing is left of them."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    screen = Screen()
+    console = Console(screen)
+    console("rl", "started", {"method": "grpo"})
+    for done, total, note in ((20, 400, "airline steps, reward 0.10"), (3, 1200, "retail steps, reward 0.20")):
+        console("rl", "progress", {"done": done, "total": total, "note": note})
+    drawn = screen.getvalue().split("\x1b[2K")[-1]  # since the last time a line was cleared
+    first, second = re.sub(r"\x1b\[\??[0-9;]*[A-Za-z]", "", drawn).splitlines()
+    assert re.match(r"rl +\S+ +20/400 .* left +airline steps, reward 0.10", first), first
+    assert re.match(r"rl +\S+ +3/1200 .* left +retail steps, reward 0.20", second), second
+    assert first.index("airline") == second.index("retail") and first.index("/400") + 4 == second.index("/1200") + 5
+    console("rl", "note", {"note": "[bold] is no markup"})
+    assert "rl        [bold] is no markup" in screen.getvalue()
+    console("rl", "done", {"identity": "0123456789abcdef", "seconds": 2.0, "figures": {}})
+    assert screen.getvalue().endswith("rl        done     0123456789ab in 2.0 s\n") and "\x1b[?25h" in screen.getvalue()
+
+
+def test_lines_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Piped, progress is a plain line now and then; a terminal that can move no cursor gets the same."""
+    monkeypatch.setenv("TERM", "dumb")
+    for stream in (io.StringIO(), Screen()):
+        Console(stream)("sft", "progress", {"done": 1, "total": 4, "note": "loss 0.5"})
+        assert stream.getvalue() == "sft       1/4 loss 0.5\n"
