@@ -1,4 +1,4 @@
-# Two commands are enough: `make run` and `make test`. Both set up what they need, inside this folder alone.
+# Two commands are enough: `make run` and `make test`. They set up what they need, inside this folder alone.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 LOCK ?= requirements.lock
@@ -6,6 +6,8 @@ SIZES ?= 125M
 GROWTH ?=
 ROUNDS ?= 3
 BLUEPRINTS ?= 2000,20000
+# A project's own tests lie in tests/ itself, Cairn's in folders of it.
+TESTS := $(if $(wildcard project.yaml),$(wildcard tests/test_*.py))
 VENV := .venv
 BIN := $(VENV)/bin
 CAIRN := $(BIN)/python -m flows.cli
@@ -13,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
 
-.PHONY: help setup run test test-reliability test-bfcl check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate gpu-proof figures lock clean
+.PHONY: help setup run smoke world test test-reliability test-bfcl check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -35,8 +37,14 @@ $(VENV)/.ready: $(LOCK) pyproject.toml
 run: setup ## the whole road on the active params (profile quickstart as it comes)
 	@$(CAIRN) run
 
-test: setup ## all tests but the long reliability ones
-	@$(BIN)/python -m pytest -m "not reliability and not bfcl" -n 2 --dist loadgroup
+smoke: setup ## every stage on tiny inputs, in a minute or two; the workspace stays as it is
+	@$(CAIRN) run --profile smoke
+
+world: setup ## prove the worlds of the active params: tools, determinism, state, policy, problems
+	@$(CAIRN) world check
+
+test: setup ## all tests but the long reliability ones; in a project (`cairn init`), its own
+	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not bfcl" -n 2 --dist loadgroup
 
 test-reliability: setup ## twenty random kills of the smoke road, damage, full disk
 	@$(BIN)/python -m pytest -m reliability

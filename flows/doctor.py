@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flows.dvc_side import holders
 from flows.road import Step, behind, survey
+from flows.upgrade import standing
 from tasks import disk, dvc_lock, roles_lock, versions
 from tasks.execute import DAMAGED, LOST, Plan
 from tasks.files import sweep
@@ -55,7 +56,7 @@ class Report:
 def examine(plan: Plan, tell: Callable[[Note], None]) -> int:
     """Look at all of it; returns how much damage was found (0: none). tell: is told of everything that was seen, in order."""
     report = Report(plan, tell)
-    for part in (_versions, _roles, _locks, _half_written, _hashes, _records, _objects, _views, _stages, _workspace):
+    for part in (_versions, _upgrade, _roles, _locks, _half_written, _hashes, _records, _objects, _views, _stages, _workspace):
         try:
             part(report)
         except OSError as error:
@@ -87,6 +88,11 @@ def _versions(report: Report) -> None:
         report.bad("versions", f"{line}: `make setup` installs what the lock says, `make lock` takes a wanted change over")
     if not lines:
         report.good("versions", f"libraries and CPU kernels agree with {versions.FILE}")
+
+
+def _upgrade(report: Report) -> None:
+    if line := standing(report.plan.settings.project):
+        report.good("upgrade", line)
 
 
 def _roles(report: Report) -> None:

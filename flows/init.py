@@ -1,128 +1,162 @@
 """`cairn init`: an empty folder becomes a project of the user's own, with a world that works.
 
-A project holds the code that it runs: `tasks/` and `flows/` are copied, so that a commit of the project says exactly what made a model,
-`dvc repro` sees a change of a method, and a method of one's own is a file beside the others. What is the user's lies outside of them:
-the world, its tests, and the params.
+A project is a clone of Cairn: it holds the code that it runs, so that a commit of the project says exactly what made a model, and its
+branch stands on top of the commit of Cairn that it was made from, so that `cairn upgrade` can merge a later one. What is the user's
+lies in files that Cairn does not have: `project.yaml`, PROJECT.md, the world's package and its tests. Of Cairn's own files only
+params/pipeline.yaml, the active params, gets another text; `cairn migrate` looks after it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
-from flows import bank, templates
+from flows import templates
+from flows.repository import FETCHED, REMOTE, Repository
 from flows.worlds import new
-from tasks import roles_lock
+from tasks import project as project_file
 from tasks.params import BadInput
-from tasks.settings import ROLES_LOCK
+from tasks.settings import PIPELINE, profile_path
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(str(templates.__file__)).parent / "project"
-COPIED = (
-    *("tasks", "flows", "params", "dvc.yaml", "pyproject.toml", "requirements.lock", "requirements-cuda.lock"),
-    *("LICENSE", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"),
-    *("infra/__init__.py", "infra/lock.py", "infra/lock_smoke.py", "infra/prefect.yaml"),
-)
-"""What a project takes over. The rest of the checkout (benchmarks, tests of Cairn itself) is not needed to run the road."""
-NO_CHAMPION = (
-    "# The champion that a candidate must not fall behind: written by promotions, rollbacks, `cairn champion --none`.\nchampion: none\n"
-)
+PROFILE = "quickstart"
+"""The profile that a project begins with."""
 
 
-def create(folder: Path, package: str = "", cls: str = "") -> str:
-    """Make a project; returns the world's address. package: of the world (default: the folder's name). cls: its class.
+def create(folder: Path, package: str = "", cls: str = "") -> tuple[str, list[str]]:
+    """Make a project; returns the world's address, and what a person should know of its history.
 
-    Raises BadInput, and writes nothing, when the folder holds something, or a name cannot be used.
+    package: of the world (default: the folder's name). cls: its class (default: after the package). Raises BadInput, and leaves
+    nothing behind, when the folder holds something, a name cannot be used, or git is missing or has no name for whoever commits.
     """
     option = "--world " if package else "the world's name (the folder's; --world gives another) "
     package = package or folder.name
-    if (ROOT / "pyproject.toml").read_text(encoding="utf-8").count('name = "cairn"') != 1:
+    if (ROOT / project_file.FILE).exists():
         raise BadInput(f"{ROOT} is a project already, with a world of its own in its files. Run `cairn init` from a checkout of Cairn.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} is not empty. Name a folder that does not exist yet, or an empty one.")
     if folder.resolve().is_relative_to(ROOT) and not folder.resolve().is_relative_to(ROOT / ".cairn"):
         raise BadInput(f"{folder} lies inside Cairn's own checkout. Name a folder beside it, such as {ROOT.parent / package}.")
-    new.check_names(package, cls or new.class_name(package), option)
-    address = f"{package}.world:{cls or new.class_name(package)}"
-    for name in COPIED:
-        _copy(ROOT / name, folder / name)
-    new.write(package, cls, folder)
-    _make_it_theirs(folder, package, address)
-    return address
+    cls = cls or new.class_name(package)
+    new.check_names(package, cls, option, new.LIBRARY)
+    if not Repository(ROOT).holds("var", "GIT_COMMITTER_IDENT") or not Repository(ROOT).holds("var", "GIT_AUTHOR_IDENT"):
+        raise BadInput("git does not know who you are, and a project begins with a commit: git config --global user.name, user.email.")
+    with _whole_or_nothing(folder):
+        notes = _history(Repository(folder))
+        new.write(package, cls, folder, new.LIBRARY)
+        address = new.address(package, cls)
+        _make_it_theirs(folder, address)
+        _commit(Repository(folder), f"{folder.name}: a world and the road to an agent for it")
+    return address, [*notes, "git: first commit made. DVC: .dvc/ is set up, its cache is .cairn/store."]
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache"))
-    else:
-        shutil.copyfile(source, target)
+@contextmanager
+def _whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Take away what was written when the block does not end well."""
+    there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if there:
+            folder.mkdir()
+        raise
 
 
-def _make_it_theirs(folder: Path, package: str, address: str) -> None:
-    """Name the world and the project where the copies name Cairn's."""
-    title = folder.resolve().name  # whatever a folder may be called; the names below go into YAML, MLflow's registry and pip
-    name = re.sub(r"\W+", "-", title).strip("-_") or package
-    model = name if yaml.safe_load(f"model: {name}") == {"model": name} else f'"{name}"'
-    distribution = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "project"
-    filled = {"@package@": package, "@class@": address.partition(":")[2], "@title@": title}
-    for path in TEMPLATE.iterdir():
-        _rewrite(path, lambda text: re.sub(r"@\w+@", lambda found: filled[found[0]], text), folder / path.name)
-
-    for path in sorted((folder / "params" / "profiles").glob("*.yaml")):
-        _rewrite(path, lambda text: _once(r"^(  freeze: \{)", rf'\1modules: ["{address}"], ', text))
-        _rewrite(path, lambda text: _once(r"^(  model: )cairn-agent", rf"\g<1>{model}", text))
-    shutil.copyfile(folder / "params/profiles/quickstart.yaml", folder / "params/pipeline.yaml")
-    (folder / "params/champion.yaml").write_text(NO_CHAMPION, encoding="utf-8")
-    (folder / ROLES_LOCK).write_text(roles_lock.text({}), encoding="utf-8")
-    bank.grow(folder)
-
-    def road(text: str) -> str:
-        text = _once(r"^(      - tasks/worlds\n)", rf"      - {package}\n\1", text, count=1)
-        text = _once(r"^  - rl reward, airline:\n(?:   .*\n)+", "", text)
-        return _once(r"rl reward, retail:", f"rl reward, {package}:", text).replace("data/rl/retail/", f"data/rl/{package}/")
-
-    def packaging(text: str) -> str:
-        text = _once(r'^name = "cairn"$', f'name = "{distribution}"', text)
-        text = _once(r'^include = \["flows\*", "tasks\*"\]$', f'include = ["flows*", "tasks*", "{package}*"]', text)
-        return _once(r"^known-first-party = \[", f'known-first-party = ["{package}", ', text)
-
-    _rewrite(folder / "dvc.yaml", road)
-    _rewrite(folder / "pyproject.toml", packaging)
+# --- history -------------------------------------------------------------------------------------------------------------
 
 
-def _rewrite(path: Path, change: Callable[[str], str], target: Path | None = None) -> None:
-    (target or path).write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+def _history(project: Repository) -> list[str]:
+    """Fill the project's folder with Cairn's files, as a branch of its own on Cairn's history; returns notes for people."""
+    cairn = Repository(ROOT)
+    notes = _place(project.folder)
+    if not cairn.is_root():
+        _snapshot(cairn, project)
+        return [*notes, f"{ROOT} has no git history (an unpacked archive has none), so this project cannot be upgraded yet. {CONNECT}"]
+    project.folder.parent.mkdir(parents=True, exist_ok=True)
+    Repository(project.folder.parent).ask(
+        *("clone", "--quiet", "--local", "--single-branch", "--no-tags", "--origin", REMOTE, str(ROOT), str(project.folder))
+    )
+    on_a_branch = project.holds("symbolic-ref", "--quiet", "HEAD")
+    project.ask(*(("branch", "--move", "--force", "main") if on_a_branch else ("switch", "--quiet", "--create", "main")))
+    project.run("branch", "--unset-upstream")
+    connect(project, cairn.run("remote", "get-url", "origin").stdout.strip() or str(ROOT))
+    edited = cairn.ask("status", "--porcelain", "--", "tasks", "flows", "dvc.yaml", "pyproject.toml").splitlines()
+    if edited:
+        names = ", ".join(line[2:].strip() for line in edited[:5])
+        notes.append(f"Not part of the project, since {ROOT} has not committed it: {names}{', ...' if len(edited) > 5 else ''}")
+    return [*notes, f"Made from Cairn {project.short('HEAD')}; `cairn upgrade` merges what is new at {project.remote()}"]
 
 
-def _once(pattern: str, by: str, text: str, count: int = 0) -> str:
-    """Replace what must be there."""
-    changed, times = re.subn(pattern, by, text, count=count, flags=re.MULTILINE)
-    if times != 1:
-        raise AssertionError(f"{pattern!r} is in the text {times} times; flows/init.py must be mended")
-    return changed
+CONNECT = (
+    "To connect it, once:\n"
+    "  git remote add cairn ADDRESS    # Cairn's repository\n"
+    "  git fetch cairn\n"
+    "  git merge --allow-unrelated-histories --strategy ours COMMIT    # the release that this project holds, such as cairn/main\n"
+    "From then on `cairn upgrade` works."
+)
+"""What gives a project the history that upgrades need: the release that it holds becomes an ancestor, its files stay as they are."""
 
 
-def versioned(folder: Path, title: str) -> str:
-    """Put the project under git, unless it lies in a repository already, with a first commit; says what was done."""
-    if not shutil.which("git"):
-        return "git is not installed: put the project under git before the first run; `dvc` and `cairn run` want it."
-    known = _git(folder, "rev-parse", "--is-inside-work-tree").returncode == 0
-    if known and _git(folder, "check-ignore", "--quiet", ".").returncode != 0:
-        return "The folder lies in a git repository: commit it there. DVC's files are in .dvc/."
-    _git(folder, "init", "--quiet")
-    _git(folder, "add", "--all")
-    done = _git(folder, "commit", "--quiet", "--message", f"{title}: a world and the road to an agent for it")
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no reason"])[-1]
-        return f"git: everything is staged, but the first commit failed ({said}). Set user.name and user.email, then `git commit`."
-    return "git: first commit made. DVC: .dvc/ is set up, its cache is .cairn/store."
+def connect(project: Repository, address: str) -> None:
+    """Let remote `cairn` stand for Cairn's repository, its tags apart from the project's."""
+    project.ask("remote", "set-url", REMOTE, address)
+    project.ask("config", "--replace-all", f"remote.{REMOTE}.fetch", FETCHED[0])
+    project.ask("config", "--add", f"remote.{REMOTE}.fetch", FETCHED[1])
+    project.ask("config", f"remote.{REMOTE}.tagOpt", "--no-tags")
 
 
-def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], cwd=folder, text=True, capture_output=True, check=False)
+def _snapshot(cairn: Repository, project: Repository) -> None:
+    """Cairn's files, all but those that it ignores, as the first commit of a new history."""
+    project.folder.mkdir(parents=True, exist_ok=True)
+    project.ask("init", "--quiet", "--initial-branch", "main")
+    project.ask(f"--work-tree={cairn.folder}", "add", "--all", str(cairn.folder))
+    project.ask("checkout-index", "--all")
+    _commit(project, "Cairn, as it was unpacked")
+
+
+def _place(folder: Path) -> list[str]:
+    """A word about the repository that the folder lies in, if it does."""
+    above = next((parent for parent in folder.resolve().parents if (parent / ".git").exists()), None)
+    if above is None or above == ROOT:
+        return []
+    name = folder.resolve().relative_to(above)
+    return [f"{above} is a git repository, and the project has one of its own: add /{name}/ to {above / '.gitignore'}."]
+
+
+def _commit(project: Repository, message: str) -> None:
+    """Commit everything."""
+    project.ask("add", "--all")
+    project.ask("commit", "--quiet", "--no-verify", "--message", message)
+
+
+# --- what is the user's ----------------------------------------------------------------------------------------------------
+
+
+def _make_it_theirs(folder: Path, address: str) -> None:
+    """Write project.yaml, PROJECT.md and the active params."""
+    title = folder.resolve().name  # whatever a folder may be called; the registry takes less
+    model = re.sub(r"\W+", "-", title).strip("-_") or address.rpartition(".world:")[0].rpartition(".")[2]
+    filled = {
+        "@title@": title,
+        "@address@": address,
+        "@package@": new.place(address),
+        "@cairn@": Repository(folder).remote() or "ADDRESS",
+    }
+    about = re.sub(r"@\w+@", lambda found: filled[found[0]], (TEMPLATE / "PROJECT.md").read_text(encoding="utf-8"))
+    (folder / "PROJECT.md").write_text(about, encoding="utf-8")
+    (folder / project_file.FILE).write_text(
+        "# What this project says of itself; Cairn has no such file. Profiles that name no worlds (worlds.freeze.modules) or no model\n"
+        "# (promote.model) get them from here when `cairn use` or `cairn run --profile` reads them.\n"
+        f"name: {json.dumps(title, ensure_ascii=False)}\n"
+        f"model: {json.dumps(model, ensure_ascii=False)}    # in the MLflow registry\n"
+        f'worlds: ["{address}"]\n',
+        encoding="utf-8",
+    )
+    profile = profile_path(folder, PROFILE).read_text(encoding="utf-8")
+    (folder / PIPELINE).write_text(project_file.profile_text(profile, project_file.read(folder)), encoding="utf-8")

@@ -5,16 +5,23 @@ from __future__ import annotations
 import time
 
 from flows import OUTSIDE, PROJECT, STATE
+from tasks import project as project_file
 from tasks.files import write_text
-from tasks.params import BadInput, read_yaml
-from tasks.settings import PIPELINE, Settings, profile_path, profiles
+from tasks.params import BadInput
+from tasks.settings import PIPELINE, load, profile_path, profiles
 
 
 def all_of_them() -> list[tuple[str, bool]]:
-    """(name, whether the workspace's params are it, byte for byte) of each profile. Raises BadInput outside a project."""
+    """(name, whether the workspace's params are it) of each profile. Raises BadInput outside a project."""
     _check_inside()
-    active = (PROJECT / PIPELINE).read_bytes()
-    return [(name, profile_path(PROJECT, name).read_bytes() == active) for name in profiles(PROJECT)]
+    active = (PROJECT / PIPELINE).read_text(encoding="utf-8")
+    return [(name, text == active) for name, text in _texts().items()]
+
+
+def _texts() -> dict[str, str]:
+    """Profile -> what it makes of params/pipeline.yaml: its file, with what project.yaml fills in."""
+    own = project_file.read(PROJECT)
+    return {name: project_file.profile_text(profile_path(PROJECT, name).read_text(encoding="utf-8"), own) for name in profiles(PROJECT)}
 
 
 def switch(profile: str, force: bool = False) -> list[str]:
@@ -24,10 +31,10 @@ def switch(profile: str, force: bool = False) -> list[str]:
     one that is wrong, and for edits without `force`.
     """
     _check_inside()
-    path, active = profile_path(PROJECT, profile), PROJECT / PIPELINE
-    Settings(PROJECT, read_yaml(path), f"params/profiles/{profile}.yaml").check()
-    text, old, said = path.read_text(encoding="utf-8"), active.read_text(encoding="utf-8"), []
-    if all(profile_path(PROJECT, name).read_text(encoding="utf-8") != old for name in profiles(PROJECT)):
+    load(PROJECT, profile).check()
+    texts, active, said = _texts(), PROJECT / PIPELINE, []
+    text, old = texts[profile], active.read_text(encoding="utf-8")
+    if old not in texts.values():
         if not force:
             raise BadInput(
                 f"{PIPELINE} has edits that are in no profile. Save them as a profile, or repeat with --force (a copy is kept)."

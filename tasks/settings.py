@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from tasks import STAGES, methods
+from tasks import STAGES, layout, methods
+from tasks import project as project_file
 from tasks.params import BadInput, Params, check_plain, is_file, nearest, parse_yaml, read_yaml, shown, validate
 
 PIPELINE = "params/pipeline.yaml"
@@ -243,19 +244,37 @@ class Settings:
     def check(self, whole: bool = True) -> None:
         """Look at everything once, so that a mistake ends the run before the first stage starts: also at the sections of methods that
         are not chosen now, and (whole) at what params of different stages say together."""
-        known = {*STAGES, *Shared.model_fields}
-        for key in self.tree:
-            if key not in known:
-                raise BadInput(f"{self.source}: unknown key {shown(key)}.{nearest(key, known)} Known: {', '.join(sorted(known))}.")
+        if mistake := next(self.mistakes(), ""):
+            raise BadInput(mistake)
         shared = self.shared
         chosen = {stage: self.params(stage) for stage in STAGES}
-        for stage in STAGES:
-            for name in self._section(stage).keys() - {"method", self.method(stage)}:
-                self._params(stage, name)
         if whole:
             self._check_together(chosen)
         self._check_roles(shared)
         _check_device(shared.device, f"{self.source}: device")
+
+    def mistakes(self) -> Iterator[str]:
+        """What is wrong in a section by itself, on any machine: one message for each section, also of methods that are not chosen."""
+        if why := layout.refusal(self.tree, self.source) or project_file.missing_worlds(self.project, self.tree, self.source):
+            yield why
+        known = {*STAGES, *Shared.model_fields}
+        for key in self.tree:
+            if key not in known:
+                yield f"{self.source}: unknown key {shown(key)}.{nearest(key, known)} Known: {', '.join(sorted(known))}."
+        for section in ("", *STAGES):
+            try:
+                self._check_section(section)
+            except BadInput as mistake:
+                yield str(mistake)
+
+    def _check_section(self, stage: str) -> None:
+        """The chosen method's params, then those of methods that are not chosen now; "": what belongs to no stage."""
+        if not stage:
+            _ = self.shared
+            return
+        chosen = self.method(stage)
+        for name in (chosen, *sorted(self._section(stage).keys() - {"method", chosen})):
+            self._params(stage, name)
 
     def _check_together(self, chosen: Mapping[str, Params]) -> None:
         """What no stage can say alone: a room's or a method's `check_road(params, others, worlds)` gets the chosen params of all stages
@@ -346,6 +365,8 @@ def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] 
     tree = read_yaml(path)
     if not isinstance(tree, Mapping):
         raise BadInput(f"{path}: expected a mapping of params")
+    if profile:
+        project_file.fill(tree, project_file.read(project))
     for key, value in overrides:
         check_plain(value, f"override {shown(key)}")  # a form or a caller gives it, not only YAML
         tree = overlay(tree, key, value)

@@ -23,6 +23,8 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
     "Begin": {
         "init": ("init", "make a project of your own in an empty folder"),
         "use": ("project", "list the profiles, or make one the workspace's params"),
+        "upgrade": ("project", "merge a newer Cairn into a project and migrate its params"),
+        "migrate": ("project", "bring params of an earlier version to where they stand today"),
     },
     "Run": {
         "run": ("run", "run the road; what is cached is not run again"),

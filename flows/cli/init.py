@@ -24,21 +24,22 @@ def init(
         bool, typer.Option("--smoke", help="Set up its environment and run every stage on tiny inputs (minutes).")
     ] = False,
 ) -> int:
-    """The project gets a small world that works, to be changed piece by piece, a git repository and DVC.
+    """The project is a clone of Cairn with a branch of its own and a small world that works, to be changed piece by piece. `cairn
+    upgrade` merges a later Cairn into it.
 
     Examples:
-      cairn init ../bookshop                            a project with the world bookshop.world:Bookshop
+      cairn init ../bookshop                            a project with a world in a package `bookshop`
       cairn init ../shop --world tea_shop --class Tea   other names for package and class
     """
     import shlex
     import subprocess
     from pathlib import Path
 
-    from flows.init import create, versioned
+    from flows.init import create
 
     place = Path(folder).resolve()
-    address = create(place, world, cls)
-    print(f"{place}: a project with the world {address}\n{versioned(place, place.name)}\n")
+    address, notes = create(place, world, cls)
+    print("\n".join([f"{place}: a project with the world {address}", *notes, ""]))
     if smoke:
         return subprocess.run(["make", "--no-print-directory", "smoke"], cwd=place, check=False).returncode
     print(f"cd {shlex.quote(folder)}")

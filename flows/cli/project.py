@@ -1,4 +1,4 @@
-"""`cairn use`."""
+"""`cairn use`, `cairn upgrade`, `cairn migrate`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def use(
         bool, typer.Option("--force", help="Overwrite edits of params/pipeline.yaml (a copy is kept in .cairn/).")
     ] = False,
 ) -> int:
-    """The profile's file becomes params/pipeline.yaml, byte for byte. Edits that are in no profile are not overwritten
-    without --force.
+    """The profile's file becomes params/pipeline.yaml, byte for byte but for the worlds and the model's name that a project of your
+    own says in project.yaml. Edits that are in no profile are not overwritten without --force.
 
     Examples:
       cairn use                   which profiles there are
@@ -41,3 +41,57 @@ def use(
     else:
         print("\n".join(f"{'*' if active else ' '} {name}" for name, active in profiles.all_of_them()))
     return 0
+
+
+@app.command(cls=group.Command)
+def upgrade(
+    to: Annotated[
+        str, typer.Option(metavar="REF", help="A tag, branch or commit of Cairn (default: its main branch).", show_default=False)
+    ] = "",
+    go_on: Annotated[bool, typer.Option("--continue", help="Finish an upgrade whose conflicts you have solved.")] = False,
+) -> int:
+    """Fetch Cairn from git's remote `cairn`, merge it into this project, migrate the params, and say what changed and whether `make
+    setup` is due. Conflicts are left to you in a merge that can be continued or aborted; it ends with 1 then.
+
+    Examples:
+      cairn upgrade
+      cairn upgrade --to v0.2
+      cairn upgrade --continue
+    """
+    from flows import OUTSIDE, PROJECT
+    from flows import upgrade as upgrading
+    from tasks.params import BadInput
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    if to and go_on:
+        raise BadInput("--to begins an upgrade, --continue finishes one; give one of them.")
+    return upgrading.go_on(PROJECT) if go_on else upgrading.upgrade(PROJECT, to)
+
+
+@app.command(cls=group.Command)
+def migrate(
+    check: Annotated[bool, typer.Option("--check", help="Only say what would change; ends with 1 when something would.")] = False,
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="COMMIT",
+            help="Also take over what the profile of params/pipeline.yaml changed since a commit of Cairn.",
+            show_default=False,
+        ),
+    ] = "",
+) -> int:
+    """Move what stands in params/pipeline.yaml and params/profiles/ as earlier versions of Cairn had it to its present place, comments
+    kept. What today's Cairn does not know stays and is said; it ends with 1 then.
+
+    Examples:
+      cairn migrate --check
+      cairn migrate
+    """
+    from flows import OUTSIDE, PROJECT
+    from flows.migrate import report
+    from tasks.params import BadInput
+
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    return report(PROJECT, check, since)

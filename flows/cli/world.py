@@ -45,7 +45,15 @@ def new(
 
 @world.command(cls=group.Command, short_help="prove a world: tools, determinism, state, policy, problems")
 def check(
-    address: Address,
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODULE:CLASS]",
+            help="Such as my_shop.world:Shop; without one, the worlds of params/pipeline.yaml.",
+            autocompletion=values.completing(values.worlds),
+            show_default=False,
+        ),
+    ] = "",
     problems: Annotated[int, typer.Option(metavar="N", help="Problems of each split that are looked at, 1 or more.")] = 105,
     size: Size = 60,
     seed: Seed = 0,
@@ -56,19 +64,21 @@ def check(
     to do. Ends with 1 when a check fails.
 
     Examples:
+      cairn world check
       cairn world check my_shop.world:Shop
       cairn world check my_shop.world:Shop --json | jq '.checks[] | select(.ok | not)'
     """
-    from flows.worlds.command import prove
+    from flows.worlds.command import active, prove
     from flows.worlds.report import as_document
 
     with alone(as_json):
-        report = prove(address, size, seed, problems, folder)
+        reports = [prove(one, size, seed, problems, folder) for one in ([address] if address else active())]
     if as_json:
-        print_json(as_document(report))
+        documents = [as_document(report) for report in reports]
+        print_json(documents[0] if address else documents)
     else:
-        print(report.text())
-    return 0 if report.ok else 1
+        print("\n".join(report.text() for report in reports))
+    return 0 if all(report.ok for report in reports) else 1
 
 
 @world.command(cls=group.Command, short_help="take the agent's or the user's seat in one conversation")

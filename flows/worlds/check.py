@@ -38,7 +38,7 @@ def load(address: str, folder: str = "", allow: Sequence[str] = ()) -> type:
     except BadInput:
         raise
     except Exception as error:  # the user's module, while it is imported
-        module = importlib.util.find_spec(package)
+        module = importlib.util.find_spec(address.partition(":")[0].rpartition(".")[0] or package)
         files = [str(path) for path in Path(module.origin).parent.rglob("*.py")] if module and module.origin else []
         where, what = failure(error, files)
         raise BadInput(f"world {address!r}: it cannot be imported: {where}: {what}") from None

@@ -18,21 +18,21 @@ def write_new(name: str, cls: str, place: str) -> list[str]:
 
     name: of the package. cls: of the world, "" to name it after the package. place: a folder, "" for the project's.
     """
-    from flows.worlds.new import class_name, write
+    from flows.worlds.new import LIBRARY, address, class_name, write
 
-    folder = Path(place).resolve() if place else PROJECT
-    address = f"{name}.world:{cls or class_name(name)}"
-    written = [str(_short(path)) for path in write(name, cls, folder)]
-    inside = not OUTSIDE and folder == PROJECT
+    inside = not OUTSIDE and not place
+    folder, parent = (PROJECT, LIBRARY) if inside else (Path(place).resolve(), "")
+    world = address(name, cls or class_name(name), parent)
+    written = [str(_short(path)) for path in write(name, cls, folder, parent)]
     more = "" if inside else f" --folder {place or '.'}"
+    elsewhere = f", add {name!r} to worlds.freeze.allow and {folder / name} to the deps of `worlds` in dvc.yaml"
     return [
         *written,
         "\nA lending library under your names, to be changed piece by piece. Prove it after every change:",
-        f"  cairn world check {address}{more}",
+        f"  cairn world check {world}{more}",
         f"  {'' if inside else f'cd {folder} && '}python -m pytest tests/test_{name}.py",
-        f"Talk to it:\n  cairn world play {address}{more}",
-        f'Train on it: name it in {PIPELINE} (worlds.freeze.modules: ["{address}"]), and add the folder {name} to the deps of',
-        "`worlds` in dvc.yaml." if inside else f"`worlds` in dvc.yaml; add {name!r} to worlds.freeze.allow.",
+        f"Talk to it:\n  cairn world play {world}{more}",
+        f'Train on it: name it in {PIPELINE} (worlds.freeze.modules: ["{world}"]){"" if inside else elsewhere}.',
     ]
 
 
@@ -49,6 +49,15 @@ def prove(address: str, size: int, seed: int, problems: int, folder: str) -> Rep
     if problems < 1:
         raise BadInput(f"--problems {problems}: at least 1.")
     return check(_class(address, size, seed, folder), size, seed, problems, address, _longest())
+
+
+def active() -> tuple[str, ...]:
+    """The addresses of the worlds that the active params train on. BadInput outside of a project."""
+    from tasks.settings import load
+
+    if OUTSIDE:
+        raise BadInput(f"which world? Name one as MODULE:CLASS, such as my_shop.world:Shop. {OUTSIDE}")
+    return tuple(getattr(load(PROJECT).params("worlds"), "modules", ()))
 
 
 def play_by_hand(address: str, size: int, seed: int, folder: str, seat: str, split: str, family: str) -> None:

@@ -23,16 +23,33 @@ PACKAGE, CLASS, NAME = "flows.templates.world", "Library", "library"
 """What stands in the template for the user's names."""
 
 
-def write(package: str, cls: str, folder: Path) -> list[Path]:
-    """Write `package`/ and tests/test_`package`.py into a folder; returns the files. cls: "" for one after the package.
+LIBRARY = "tasks.worlds"
+"""The package that holds all worlds of a project: stage `worlds` depends on its folder, so a world there needs no word in dvc.yaml."""
 
-    Raises BadInput, and writes nothing, for names that cannot be used and files that exist.
+
+def address(package: str, cls: str, parent: str = LIBRARY) -> str:
+    """A world's address in params. parent: the package that its own lies in; "" for none."""
+    return f"{parent}.{package}.world:{cls}".lstrip(".")
+
+
+def place(address: str) -> str:
+    """The folder of the package behind a world's address, from the project's root."""
+    return address.partition(":")[0].rpartition(".")[0].replace(".", "/")
+
+
+def write(package: str, cls: str, folder: Path, parent: str = "") -> list[Path]:
+    """Write the world's package and tests/test_`package`.py into a folder; returns the files.
+
+    cls: "" for one after the package. parent: the package that it lies in (LIBRARY), "" for none. Raises BadInput, and writes nothing,
+    for names that cannot be used and files that exist.
     """
     cls = cls or class_name(package)
-    check_names(package, cls)
-    texts = {folder / package / path.name: _named(path, package, cls) for path in sorted((HERE / "world").iterdir()) if path.is_file()}
-    texts[folder / "tests" / f"test_{package}.py"] = _named(HERE / "test_world.py", package, cls)
-    for path in (folder / package, *texts):
+    check_names(package, cls, parent=parent)
+    module = address(package, cls, parent).partition(".world:")[0]
+    home = folder / module.replace(".", "/")
+    texts = {home / path.name: _named(path, package, module, cls) for path in sorted((HERE / "world").iterdir()) if path.is_file()}
+    texts[folder / "tests" / f"test_{package}.py"] = _named(HERE / "test_world.py", package, module, cls)
+    for path in (home, *texts):
         if path.exists():
             raise BadInput(f"{path} exists already. Take another name, or another --folder.")
     for path, text in texts.items():
@@ -47,31 +64,34 @@ def class_name(package: str) -> str:
     return "".join(word.capitalize() for word in (words[1:] if len(words) > 1 and words[0] == "my" else words))
 
 
-def _named(path: Path, package: str, cls: str) -> str:
+def _named(path: Path, package: str, module: str, cls: str) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".py":
         return text
-    text = text.replace(PACKAGE, package).replace(f'"{NAME}"', f'"{package}"')
+    text = text.replace(PACKAGE, module).replace(f'"{NAME}"', f'"{package}"')
     return re.sub(rf"\b{CLASS}\b", cls, text)
 
 
-def check_names(package: str, cls: str, option: str = "world ") -> None:
-    """Raise BadInput for a package or a class that cannot be called so. option: how messages begin."""
-    _check_package(package, f"{option}{package!r}")
+def check_names(package: str, cls: str, option: str = "world ", parent: str = "") -> None:
+    """Raise BadInput for a package or a class that cannot be called so. option: how messages begin. parent: as in `write`."""
+    _check_package(package, f"{option}{package!r}", parent)
     _check_class(cls)
 
 
-def _check_package(name: str, where: str) -> None:
+def _check_package(name: str, where: str, parent: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name):
         better = re.sub(r"\W+", "_", name).strip("_").lower()
         hint = f" Did you mean {better!r}?" if better.isidentifier() and not keyword.iskeyword(better) else ""
         raise BadInput(f"{where}: not a name for a Python package (letters, digits and underscores).{hint}")
-    if name in [address.split(".")[2].partition(":")[0] for address in BUILT_IN]:
+    if name in [address.partition(":")[0].rpartition(".")[2] for address in BUILT_IN]:
         raise BadInput(f"{where}: a built-in world has this name, and worlds of one run need different ones.")
+    module = f"{parent}.{name}" if parent else name
     try:
-        found = name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None
+        found = (not parent and name in sys.stdlib_module_names) or importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         found = True
+    if found and parent:
+        raise BadInput(f"{where}: {parent.replace('.', '/')}/ holds a module of this name already. Take another name.")
     if found:
         raise BadInput(
             f"{where}: a module of this name is installed or lies in the project already; importing it would be a matter of luck."

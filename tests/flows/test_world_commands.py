@@ -14,7 +14,7 @@ import pytest
 from flows.templates import test_world as template_tests
 from flows.templates.world.phrases import PHRASES
 from flows.templates.world.world import Library
-from flows.worlds.new import HERE, class_name, write
+from flows.worlds.new import HERE, LIBRARY, address, class_name, write
 from flows.worlds.play import call_of, play_one, value_of
 from tasks.context import Context
 from tasks.generate import Inputs, apigen_mt
@@ -25,6 +25,9 @@ from tasks.worlds import Problem, Trajectory
 from tasks.worlds.runtime import World, load
 from tasks.worlds.tools import tools_of
 from tests.conftest import Project, make_project
+
+HOME = LIBRARY.replace(".", "/")
+SHOP = address("my_shop", "Shop")
 
 # --- the template ---
 
@@ -120,15 +123,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project with a world that `cairn world new` has written."""
     found = make_project(tmp_path_factory.mktemp("worlds") / "project")
     said = found.cairn("world", "new", "my_shop").stdout
-    assert "my_shop/world.py" in said.splitlines() and "cairn world check my_shop.world:Shop" in said
-    assert 'worlds.freeze.modules: ["my_shop.world:Shop"]' in said and "dvc.yaml" in said
+    assert f"{HOME}/my_shop/world.py" in said.splitlines() and f"cairn world check {SHOP}" in said
+    assert f'worlds.freeze.modules: ["{SHOP}"]' in said and "dvc.yaml" not in said
     return found
 
 
 def test_what_new_writes_is_sound(project: Project) -> None:
     """By the command and by the tests that it writes."""
-    said = project.cairn("world", "check", "my_shop.world:Shop", "--size", "20", "--problems", "20").stdout
-    assert said.startswith("my_shop.world:Shop, 20 users, seed 0\n") and said.endswith("Every check holds.\n")
+    said = project.cairn("world", "check", SHOP, "--size", "20", "--problems", "20").stdout
+    assert said.startswith(f"{SHOP}, 20 users, seed 0\n") and said.endswith("Every check holds.\n")
     assert "[weeks: integer]" in said and 'branch: "north" or "south"' in said and "How many weeks; two when left out." in said
     answer = project.run(sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "tests/test_my_shop.py")
     assert "..." in answer.stdout and answer.returncode == 0
@@ -136,30 +139,30 @@ def test_what_new_writes_is_sound(project: Project) -> None:
 
 def test_a_fault_is_an_exit_code_and_a_line(project: Project) -> None:
     """A world of one's own with a fault: 1, the file and the line as an editor opens them."""
-    path = project.folder / "my_shop/world.py"
+    path = project.folder / HOME / "my_shop/world.py"
     text = path.read_text()
     lines = text.splitlines()
     where = next(number for number, line in enumerate(lines, 1) if 'return {"free": row["free"]}' in line)
     path.write_text(text.replace('return {"free": row["free"]}', 'return {"free": row["free"], "at": __import__("time").time()}'))
     try:
-        answer = project.cairn("world", "check", "my_shop.world:Shop", "--size", "12", "--problems", "8", check=False)
+        answer = project.cairn("world", "check", SHOP, "--size", "12", "--problems", "8", check=False)
     finally:
         path.write_text(text)
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
-    assert f"my_shop/world.py:{where}  tool get_title reads the clock: it calls time.time" in answer.stdout
+    assert f"{HOME}/my_shop/world.py:{where}  tool get_title reads the clock: it calls time.time" in answer.stdout
     assert "checks failed: determinism, processes, clock" in answer.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("check", "my_shop.world:Shopp"), "has no class 'Shopp'. Did you mean 'Shop'?"),
+        (("check", f"{SHOP}p"), "has no class 'Shopp'. Did you mean 'Shop'?"),
         (("check", "no_shop.world:Shop"), "there is no package 'no_shop'"),
-        (("check", "my_shop.world:Shop", "--size", "2"), "--size 2: at least 3."),
+        (("check", SHOP, "--size", "2"), "--size 2: at least 3."),
         (("check", "my_shop.world:Shop", "--folder", "params"), "--folder params: holds no package 'my_shop'"),
         (("check", "json:JSONDecoder"), "package 'json' lies outside the project folder"),
-        (("play", "my_shop.world:Shop", "--family", "one_wrte"), "no family 'one_wrte'. Did you mean 'one_write'?"),
-        (("new", "my_shop"), "a module of this name is installed or lies in the project already"),
+        (("play", SHOP, "--family", "one_wrte"), "no family 'one_wrte'. Did you mean 'one_write'?"),
+        (("new", "my_shop"), f"{HOME}/ holds a module of this name already"),
     ],
 )
 def test_mistakes_of_a_user(project: Project, arguments: tuple[str, ...], says: str) -> None:
@@ -168,12 +171,12 @@ def test_mistakes_of_a_user(project: Project, arguments: tuple[str, ...], says: 
 
 
 def test_a_module_that_cannot_be_imported(project: Project) -> None:
-    (project.folder / "my_broken").mkdir()
-    (project.folder / "my_broken/__init__.py").write_text("")
-    (project.folder / "my_broken/world.py").write_text("class Shop:\n    NAME = 1 / 0\n")
-    answer = project.cairn("world", "check", "my_broken.world:Shop", check=False)
+    (project.folder / HOME / "my_broken").mkdir()
+    (project.folder / HOME / "my_broken/__init__.py").write_text("")
+    (project.folder / HOME / "my_broken/world.py").write_text("class Shop:\n    NAME = 1 / 0\n")
+    answer = project.cairn("world", "check", f"{LIBRARY}.my_broken.world:Shop", check=False)
     assert answer.returncode == 2
-    assert "it cannot be imported: my_broken/world.py:2: ZeroDivisionError: division by zero" in answer.stderr
+    assert f"it cannot be imported: {HOME}/my_broken/world.py:2: ZeroDivisionError: division by zero" in answer.stderr
 
 
 # --- play ---
@@ -287,7 +290,7 @@ def test_a_world_without_scripts_has_nobody_in_the_other_seat() -> None:
 def test_play_through_a_pipe(project: Project) -> None:
     """The command itself, with lines from a pipe; the prompts go to the same stream."""
     answer = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "world", "play", "my_shop.world:Shop", "--seat", "agent", "--seed", "1"],
+        [sys.executable, "-m", "flows.cli", "world", "play", SHOP, "--seat", "agent", "--seed", "1"],
         cwd=project.folder,
         env=project.environment,
         input="/policy\nHow can I help you?\n/quit\n",

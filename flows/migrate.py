@@ -1,0 +1,242 @@
+"""`cairn migrate`: params of an earlier version of Cairn are brought to where they stand today, comments kept.
+
+It goes over params/pipeline.yaml and every profile: moves what has another place now (the table is `tasks/layout.py`), takes over the
+files of single methods (params/<stage>/<method>.yaml) that earlier versions read, and says what is left for a person: params of which
+today's Cairn knows nothing stay where they are. Doing it twice changes nothing more.
+
+`cairn upgrade` calls this module as a program (`python -m flows.migrate --since COMMIT`) after the merge, so that it is the new
+version's table that counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.repository import Repository
+from tasks import layout
+from tasks import project as project_file
+from tasks.files import write_text
+from tasks.layout import NOTHING, get
+from tasks.params import BadInput, read_yaml, shown
+from tasks.settings import PIPELINE, Settings
+
+
+@dataclass
+class Migration:
+    """What is to be done. texts: file -> its new text. changed, left: lines for people; left is for them to do."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+    def lines(self, check: bool) -> list[str]:
+        """What was done, or would be, and what is left."""
+        head = [f"{'would change' if check else 'changed'}  {line}" for line in self.changed]
+        rest = [f"left to you  {line}" for line in self.left]
+        return [*head, *rest] or ["params/ is as today's Cairn wants it; nothing to migrate"]
+
+
+def migrate(project: Path, check: bool = False, since: str = "") -> Migration:
+    """Bring params/ up to date; with `check` only say what would change.
+
+    since: a commit of Cairn's. What the active params' profile changed since then is taken over into params/pipeline.yaml, where the
+    project still has the old value; where it has another one, that stays. Raises BadInput for files that are no YAML mappings.
+    """
+    done = Migration()
+    for path in (project / PIPELINE, *sorted((project / "params/profiles").glob("*.yaml"))):
+        name = path.relative_to(project).as_posix()
+        read_yaml(path)  # refuses what is no YAML, in words
+        old = path.read_text(encoding="utf-8")
+        yaml = project_file.round_trip()
+        tree = yaml.load(old)
+        if not isinstance(tree, dict):
+            raise BadInput(f"{path}: expected a mapping of params")
+        lines = moved(tree)
+        text = project_file.written(yaml, tree) if lines else old
+        if since and name == PIPELINE:
+            text, more = _follow(project, since, old, text)
+            lines += more
+        done.changed += [f"{name}: {line}" for line in lines]
+        done.left += left(project, name, text)
+        if text != old:
+            done.texts[name] = text
+    if not check:
+        for name, text in done.texts.items():
+            write_text(project / name, text)
+    return done
+
+
+def left(project: Path, name: str, text: str) -> list[str]:
+    """What of a file today's Cairn does not take: params it does not know, and such as found their new place taken."""
+    tree = project_file.round_trip().load(text)
+    if name != PIPELINE:
+        project_file.fill(tree, project_file.read(project))
+    stay = [f"{name}: {one.old} = {shown(one.value)} stays: {one.new} is {shown(get(tree, one.new))}" for one in layout.outdated(tree)]
+    return stay or list(Settings(project, tree, name).mistakes())
+
+
+# --- moves -------------------------------------------------------------------------------------------------------------
+
+
+def moved(tree: Any) -> list[str]:
+    """Move what stands in old places, in place; returns a line for each. What finds its new place taken stays."""
+    found = layout.outdated(tree)
+    lines = [f"{one.old} -> {one.new}" for one in found if one.free]
+    if not found:
+        return []
+    months = {one.move.since for one in found}
+    for one in found:
+        if one.free:
+            _move(tree, one.old.split("."), one.new.split("."))
+    for default in layout.DEFAULTS:
+        if default.since in months and get(tree, default.key) is NOTHING:
+            _put(tree, default.key.split("."), default.value)
+            lines.append(f"{default.key}: {shown(default.value)}, which earlier versions took by themselves")
+    return lines
+
+
+def _move(tree: Any, old: list[str], new: list[str]) -> None:
+    """Move one value. A section of which nothing is left is renamed, so that its comments and its style come along."""
+    before, after = get(tree, old[:-1]), get(tree, new[:-1])
+    if after is NOTHING:
+        outer = get(tree, old[:-2])
+        if len(old) == len(new) and old[:-2] == new[:-2] and _all_go(tree, old, new):
+            _rename(outer, old[-2], new[-2])
+            after = before
+        else:
+            after = _section(tree, new[:-1], like=before)
+    if before is after or before is NOTHING:  # its section has the new name by now
+        _rename(after, old[-1], new[-1])
+        return
+    value, comment = before.pop(old[-1]), before.ca.items.pop(old[-1], None)
+    after.setdefault(new[-1], value)
+    if comment is not None:
+        after.ca.items.setdefault(new[-1], comment)
+    if not before:
+        outer = get(tree, old[:-2])
+        outer.ca.items.pop(old[-2], None)
+        del outer[old[-2]]
+
+
+def _all_go(tree: Any, old: list[str], new: list[str]) -> bool:
+    """Whether everything in a section moves into one and the same other section."""
+    goes = {one.old for one in layout.outdated(tree) if one.free and one.new.split(".")[:-1] == new[:-1]}
+    return all(".".join([*old[:-1], key]) in goes for key in get(tree, old[:-1]))
+
+
+def _rename(section: Any, old: str, new: str) -> None:
+    """Another name for a key, at the same place, with its comment."""
+    if old == new:
+        return
+    place, comment = list(section).index(old), section.ca.items.pop(old, None)
+    value = section.pop(old)
+    section.insert(place, new, value)
+    if comment is not None:
+        section.ca.items[new] = comment
+
+
+def _section(tree: Any, path: list[str], like: Any) -> Any:
+    """The section at a path, made where it is missing in the style of another one, behind `method`."""
+    from ruamel.yaml.comments import CommentedMap
+
+    for part in path:
+        if get(tree, [part]) is NOTHING:
+            made = CommentedMap()
+            if like.fa.flow_style():
+                made.fa.set_flow_style()
+            tree.insert(list(tree).index("method") + 1 if "method" in tree else len(tree), part, made)
+        tree = tree[part]
+    return tree
+
+
+def _put(tree: Any, path: list[str], value: Any) -> None:
+    """Write a value, its sections made where they are missing."""
+    for part in path[:-1]:
+        if get(tree, [part]) is NOTHING or tree[part] is None:
+            tree[part] = {}
+        tree = tree[part]
+    tree[path[-1]] = value
+
+
+# --- what the profile changed --------------------------------------------------------------------------------------------
+
+
+def _follow(project: Path, since: str, old: str, text: str) -> tuple[str, list[str]]:
+    """params/pipeline.yaml with what its profile changed since a commit of Cairn's, and a line for each param concerned.
+
+    old: the file as it is. text: the same with everything in its present place.
+    """
+    yaml = project_file.round_trip()
+    ours = yaml.load(text)
+    path = f"params/profiles/{ours.get('profile')}.yaml"
+    answer = Repository(project).run("show", f"{since}:{path}")
+    if answer.returncode or not (project / path).is_file():
+        return text, []  # a profile of the project's own
+    own, now = project_file.read(project), (project / path).read_text(encoding="utf-8")
+    then = yaml.load(answer.stdout)
+    if answer.stdout != now and old == project_file.profile_text(answer.stdout, own):  # never edited: the profile, byte for byte
+        return project_file.profile_text(now, own), [f"as profile {ours['profile']} is now"]
+    moved(then)
+    lines = list(follow(ours, then, yaml.load(now)))
+    return (project_file.written(yaml, ours) if lines else text), lines
+
+
+def follow(ours: Any, then: Any, now: Any) -> Iterator[str]:
+    """Change in `ours` what changed between two states of its profile, unless it was changed there too; a line for each param."""
+    before, after = dict(_leaves(then)), dict(_leaves(now))
+    for path in [*after, *(path for path in before if path not in after)]:
+        key, was, new, mine = ".".join(path), before.get(path, NOTHING), after.get(path, NOTHING), get(ours, path)
+        if new == was or mine == new:
+            continue
+        if mine != was:
+            yield f"{key} stays {_said(mine)} (its profile: {_said(was)}, now {_said(new)})"
+        elif new is NOTHING:
+            del get(ours, path[:-1])[path[-1]]
+            yield f"{key} is gone, as in its profile"
+        else:
+            _put(ours, list(path), new)
+            yield f"{key}: {_said(was)} -> {_said(new)}, as in its profile"
+
+
+def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, value) of everything that is no section."""
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, (*path, key))
+    else:
+        yield path, tree
+
+
+def _said(value: Any) -> str:
+    return "not set" if value is NOTHING else shown(value)
+
+
+def main() -> int:
+    """`python -m flows.migrate`: 0 when all is well, 1 when something is left to do."""
+    from flows import OUTSIDE, PROJECT
+
+    parser = argparse.ArgumentParser(prog="cairn migrate")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--since", default="", metavar="COMMIT")
+    given = parser.parse_args()
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
+    return report(PROJECT, given.check, given.since)
+
+
+def report(project: Path, check: bool, since: str = "") -> int:
+    """Migrate and say so; 1 when params are left for a person, or with `check` when something would change."""
+    done = migrate(project, check, since)
+    print("\n".join(done.lines(check)))
+    return int(bool(done.left or (check and done.texts)))
+
+
+if __name__ == "__main__":
+    from flows.guard import guarded
+
+    sys.exit(guarded(main))

@@ -1,0 +1,162 @@
+"""`cairn migrate`: params of an earlier version get their present places, with their comments; what cannot be moved is said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.migrate import follow, moved, report
+from tasks import layout
+from tasks.layout import Default, Move
+from tasks.params import BadInput
+from tasks.project import round_trip, written
+from tasks.settings import load
+from tests.conftest import ROOT
+
+MOVES = (
+    *(Move("2026-11", f"sft.*.{key}", f"sft.loop.{key}") for key in ("epochs", "optimizer", "control")),
+    *(Move("2026-11", f"rl.*.{key}", f"rl.loop.{key}") for key in ("steps", "lr")),
+    Move("2027-02", "decide.paired_gate.margin", "decide.paired_gate.least_gain"),
+)
+DEFAULTS = (Default("2026-11", "filter.rejection_sampling.min_score", 0.5),)
+
+OLD = """\
+seed: 0           # root
+
+sft:
+  method: sft
+  sft: {epochs: 1, optimizer: muon}    # the control: what
+  hft: {epochs: 1}
+
+rl:
+  method: grpo
+  grpo:             # a policy that is sure
+    steps: 40   # few
+    clip_high: 0.28
+    lr: 0.0003
+"""
+NEW = """\
+seed: 0           # root
+
+sft:
+  method: sft
+  loop: {epochs: 1, optimizer: muon}   # the control: what
+
+rl:
+  method: grpo
+  loop:
+    steps: 40   # few
+    lr: 0.0003
+  grpo:             # a policy that is sure
+    clip_high: 0.28
+filter:
+  rejection_sampling:
+    min_score: 0.5
+"""
+
+
+@pytest.fixture(autouse=True)
+def _a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MOVES", MOVES)
+    monkeypatch.setattr(layout, "DEFAULTS", DEFAULTS)
+
+
+def _moved(text: str) -> tuple[str, list[str]]:
+    yaml = round_trip()
+    tree = yaml.load(text)
+    lines = moved(tree)
+    return written(yaml, tree), lines
+
+
+def test_params_move_with_their_comments_and_once() -> None:
+    text, lines = _moved(OLD)
+    assert text == NEW
+    assert lines == [
+        "sft.sft.epochs -> sft.loop.epochs",
+        "sft.hft.epochs -> sft.loop.epochs",
+        "sft.sft.optimizer -> sft.loop.optimizer",
+        "rl.grpo.steps -> rl.loop.steps",
+        "rl.grpo.lr -> rl.loop.lr",
+        "filter.rejection_sampling.min_score: 0.5, which earlier versions took by themselves",
+    ]
+    assert _moved(text) == (text, [])
+
+
+def test_a_value_that_differs_from_the_one_at_the_new_place_is_not_lost() -> None:
+    """The chosen method's value moves, its sibling's stays where it was and is said."""
+    old = "sft:\n  method: hft\n  sft: {epochs: 1, control: true}\n  hft: {epochs: 3}\n"
+    text, lines = _moved(old)
+    assert lines[:2] == ["sft.hft.epochs -> sft.loop.epochs", "sft.sft.control -> sft.loop.control"]
+    tree = round_trip().load(text)
+    assert tree["sft"] == {"method": "hft", "loop": {"epochs": 3, "control": True}, "sft": {"epochs": 1}}
+    assert _moved(text) == (text, [])
+
+
+def test_a_key_that_only_has_another_name_keeps_its_line() -> None:
+    text, lines = _moved("decide:\n  paired_gate:\n    margin: 0.05    # of pass^1\n    trials: 2\n")
+    assert text == "decide:\n  paired_gate:\n    least_gain: 0.05 # of pass^1\n    trials: 2\n" and len(lines) == 1
+
+
+def _project(folder: Path, **files: str) -> Path:
+    shutil.copytree(ROOT / "params/profiles", folder / "params/profiles")
+    (folder / "dvc.yaml").touch()
+    for name, text in files.items():
+        (folder / "params" / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def test_todays_params_are_left_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()
+    quickstart = (ROOT / "params/profiles/quickstart.yaml").read_text()
+    project = _project(tmp_path, pipeline=quickstart)
+    assert report(project, check=True) == 0 == report(project, check=False)
+    assert "nothing to migrate" in capsys.readouterr().out
+    assert (project / "params/pipeline.yaml").read_text() == quickstart
+
+
+def test_check_writes_nothing_and_says_what_would_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also in profiles of one's own; a param that nobody knows stays and is said."""
+    profile = (ROOT / "params/profiles/quickstart.yaml").read_text()
+    old = profile.replace("  paired_gate: {margin", "  paired_gate: {colour: red, margin")
+    project = _project(tmp_path, pipeline=old)
+    (project / "params/profiles/mine.yaml").write_text(old)
+    before = {path: path.read_text() for path in project.rglob("*.yaml")}
+    assert report(project, check=True) == 1
+    said = capsys.readouterr().out
+    assert "would change  params/pipeline.yaml: decide.paired_gate.margin -> decide.paired_gate.least_gain\n" in said
+    assert "would change  params/profiles/mine.yaml: decide.paired_gate.margin" in said
+    assert "left to you  params/pipeline.yaml: decide.paired_gate: unknown key 'colour'" in said
+    assert {path: path.read_text() for path in project.rglob("*.yaml")} == before
+    assert report(project, check=False) == 1
+    assert "colour: red" in (project / "params/pipeline.yaml").read_text()
+    assert "least_gain" in (project / "params/profiles/mine.yaml").read_text()
+
+
+@pytest.mark.parametrize("overrides", [(), (("rl.grpo.lr", 0.1),)])
+def test_an_old_profile_is_refused_with_the_place_and_the_command(overrides: tuple[tuple[str, object], ...], tmp_path: Path) -> None:
+    text = "decide:\n  paired_gate: {margin: 0.05}\n"
+    _project(tmp_path, pipeline=text)
+    with pytest.raises(BadInput) as refused:
+        load(tmp_path, "", overrides).check()
+    said = str(refused.value)
+    assert "params/pipeline.yaml: decide.paired_gate.margin has another place now: decide.paired_gate.least_gain" in said
+    assert "`cairn migrate` moves it" in said
+    assert ("rl.grpo.lr has another place now: rl.loop.lr" in said) == bool(overrides)
+
+
+def test_what_a_profile_changed_is_followed_unless_it_was_changed_here() -> None:
+    then = round_trip().load("a: {x: 1, y: 2, z: 3, gone: 4}\nb: 1\n")
+    now = round_trip().load("a: {x: 10, y: 20, z: 3, new: 5}\nb: 1\n")
+    ours = round_trip().load("a: {x: 1, y: 7, z: 9, gone: 4} # kept\nb: 1\n")
+    lines = list(follow(ours, then, now))
+    assert written(round_trip(), ours) == "a: {x: 10, y: 7, z: 9, new: 5} # kept\nb: 1\n"
+    assert lines == [
+        "a.x: 1 -> 10, as in its profile",
+        "a.y stays 7 (its profile: 2, now 20)",
+        "a.new: not set -> 5, as in its profile",
+        "a.gone is gone, as in its profile",
+    ]
