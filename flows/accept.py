@@ -35,8 +35,8 @@ def accept_results(stages: Sequence[str], why: str) -> list[str]:
             raise BadInput(f"{name}: its input {lacking[0]} would run. Accept or run that stage first.")
         if not steps[name].artifact and not plan.store.has(_last(plan, name)["identity"]):
             raise BadInput(f"{name}: the bytes of its last result are gone; it has to run")
-    said = [_accept(plan, name, why) for name in names]
-    return [*said, *road.bring_up_to_date(plan, {one.stage: one.artifact for one in road.survey(plan) if one.artifact})]
+    lines = [_accept(plan, name, why) for name in names]
+    return [*lines, *road.bring_up_to_date(plan, {one.stage: one.artifact for one in road.survey(plan) if one.artifact})]
 
 
 def _accept(plan: Plan, name: str, why: str) -> str:

@@ -29,7 +29,7 @@ class Console:
         self.live = stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
         self._lock = Lock()
         self._first: dict[str, tuple[float, int]] = {}
-        self._said: dict[str, float] = {}
+        self._printed: dict[str, float] = {}
 
     def __call__(self, stage: str, event: str, about: Mapping[str, Any]) -> None:
         """Print an event, if it is one for people."""
@@ -84,17 +84,17 @@ class Console:
 
     def _on_calls(self, stage: str, about: Mapping[str, Any]) -> None:
         now = time.monotonic()
-        if about["last"] or now - self._said.get(f"{stage} calls", 0.0) >= EVERY:
-            self._said[f"{stage} calls"] = now
+        if about["last"] or now - self._printed.get(f"{stage} calls", 0.0) >= EVERY:
+            self._printed[f"{stage} calls"] = now
             for line in lines(about):
                 self._line(stage, line)
 
     def _on_progress(self, stage: str, about: Mapping[str, Any]) -> None:
         part = "".join(about["note"].split()[:1])
         now, key, done, total = time.monotonic(), f"{stage} {part}", about["done"], about["total"]
-        if now - self._said.get(key, 0.0) < (DRAWN if self.live else EVERY) and not (self.live and done >= total > 0):
+        if now - self._printed.get(key, 0.0) < (DRAWN if self.live else EVERY) and not (self.live and done >= total > 0):
             return
-        self._said[key] = now
+        self._printed[key] = now
         if self.live:
             self._bars.show(stage, part, done, total, about["note"])
             return

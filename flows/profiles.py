@@ -32,7 +32,7 @@ def switch(profile: str, force: bool = False) -> list[str]:
     """
     _check_inside()
     load(PROJECT, profile).check()
-    texts, active, said = _texts(), PROJECT / PIPELINE, []
+    texts, active, lines = _texts(), PROJECT / PIPELINE, []
     text, old = texts[profile], active.read_text(encoding="utf-8")
     if old not in texts.values():
         if not force:
@@ -41,10 +41,10 @@ def switch(profile: str, force: bool = False) -> list[str]:
             )
         kept = STATE / "replaced" / f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
         write_text(kept, old)
-        said.append(f"the edited params are kept in {kept}")
+        lines.append(f"the edited params are kept in {kept}")
     if text != old:
         write_text(active, text)
-    return [*said, f"{PIPELINE} is now profile {profile}"]
+    return [*lines, f"{PIPELINE} is now profile {profile}"]
 
 
 def _check_inside() -> None:

@@ -109,7 +109,16 @@ def _write_plainly(command: Any, ctx: Any, formatter: Any) -> None:
     formatter.write("\n")
     for line in inspect.cleandoc(command.help or "").splitlines():
         formatter.write(f"{line}\n")
-    command.format_options(ctx, formatter)
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for param in command.get_params(ctx):
+        if record := param.get_help_record(ctx):
+            kind = "Arguments" if param.param_type_name == "argument" else "Options"
+            panels.setdefault(getattr(param, "rich_help_panel", None) or kind, []).append(record)
+    for panel, rows in sorted(panels.items(), key=lambda one: (one[0] != "Arguments", one[0] != "Options")):
+        with formatter.section(panel):
+            formatter.write_dl(rows)
+    if isinstance(command, Group):
+        command.format_commands(ctx, formatter)
 
 
 def app() -> typer.Typer:
@@ -166,11 +175,11 @@ def _in_words(error: typer.TyperException, arguments: Sequence[str]) -> str:
     """What typer found wrong, with the nearest option and where to read more."""
     ctx: Any = getattr(error, "ctx", None)
     path = ctx.command_path if ctx else " ".join(["cairn", *(name for name in arguments[:1] if name in COMMANDS)])
-    said = error.message if getattr(error, "possibilities", None) is not None else error.format_message()
+    message = error.message if getattr(error, "possibilities", None) is not None else error.format_message()
     if option := getattr(error, "option_name", ""):
         from tasks.params import nearest
 
         known = [name for param in ctx.command.get_params(ctx) for name in param.opts if name.startswith("-")] if ctx else []
-        said = f"{said.rstrip('.')}.{nearest(option, known)}" if option not in known else said
-    end = "" if said.endswith("?") else "."
-    return f"{path.removeprefix('cairn ')}: {said.rstrip('.')}{end} See `{path} --help`."
+        message = f"{message.rstrip('.')}.{nearest(option, known)}" if option not in known else message
+    end = "" if message.endswith("?") else "."
+    return f"{path.removeprefix('cairn ')}: {message.rstrip('.')}{end} See `{path} --help`."

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 app = group.app()
 
 REFRESH = "--refresh"
+PART, LOOK = "Which stages", "Look first, run nothing"
+"""Panels of the help."""
 
 
 class Run(group.Command):
@@ -43,11 +45,17 @@ def run(
     profile: values.Profile = "",
     overrides: values.Overrides = None,
     first: Annotated[
-        str, typer.Option("--from", metavar="STAGE", autocompletion=values.stages, help="First stage that may run.")
+        str,
+        typer.Option("--from", metavar="STAGE", autocompletion=values.stages, help="First stage that may run.", rich_help_panel=PART),
     ] = STAGES[0],
-    last: Annotated[str, typer.Option("--to", metavar="STAGE", autocompletion=values.stages, help="Last stage to run.")] = STAGES[-1],
+    last: Annotated[
+        str, typer.Option("--to", metavar="STAGE", autocompletion=values.stages, help="Last stage to run.", rich_help_panel=PART)
+    ] = STAGES[-1],
     only: Annotated[
-        str, typer.Option("--only", metavar="STAGE", autocompletion=values.stages, help="This stage alone.", show_default=False)
+        str,
+        typer.Option(
+            "--only", metavar="STAGE", autocompletion=values.stages, help="This stage alone.", show_default=False, rich_help_panel=PART
+        ),
     ] = "",
     refresh: Annotated[
         list[str] | None,
@@ -57,17 +65,23 @@ def run(
             autocompletion=values.stages,
             help="Compute again though cached: the stages named, or all that run.",
             show_default=False,
+            rich_help_panel=PART,
         ),
     ] = None,
     refresh_models: Annotated[
         bool, typer.Option("--refresh-models", help="Take another model behind a server than params/roles.lock has noted.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; run nothing.")] = False,
-    estimate: Annotated[bool, typer.Option("--estimate", help="Say what its calls to model servers may cost; run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why.", rich_help_panel=LOOK)] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what its calls to model servers may cost.", rich_help_panel=LOOK)
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Hash every cached byte instead of trusting size, time and inode (slower).")
     ] = False,
-    as_json: values.AsJson = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="With --dry-run or --estimate: print one JSON document, for scripts.", rich_help_panel=LOOK),
+    ] = False,
 ) -> int:
     """Every stage is cached by all it depends on: code, params, inputs. With --profile or --set it is an experiment:
     reported under reports/runs/ID/, while params/, data/ and dvc.lock stay as they are.
