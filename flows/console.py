@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from flows.live import lines
 
@@ -21,11 +22,42 @@ DRAWN = 0.2
 """Seconds between two drawings of a bar."""
 
 
+Item = TypeVar("Item")
+QUIET = 1.0
+"""Seconds that a command may take before it shows how far it is."""
+Progress = Callable[[int, int, str], None]
+"""Told of done, total (0: nobody knows) and a note."""
+
+
+@contextmanager
+def showing_progress(name: str) -> Iterator[Progress]:
+    """For long work outside of a run: gives what to tell of progress; the bar is gone when the block ends. name: of the work."""
+    console = Console()
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        console(name, "progress", {"done": done, "total": total, "note": note})
+
+    try:
+        yield progress
+    finally:
+        console.close()
+
+
+def tracked(items: Iterable[Item], total: int, name: str, note: str) -> Iterator[Item]:
+    """The same items; where they take long, how many of `total` were handed out is shown."""
+    with showing_progress(name) as progress:
+        start = time.monotonic()
+        for done, item in enumerate(items, 1):
+            yield item
+            if time.monotonic() - start > (QUIET if sys.stderr.isatty() else EVERY):
+                progress(done, total, note)
+
+
 class Console:
     """A watcher that prints. Events of several threads are printed one at a time."""
 
-    def __init__(self, stream: TextIO = sys.stderr) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream = stream or sys.stderr
         self.live = stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
         self._lock = Lock()
         self._first: dict[str, tuple[float, int]] = {}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flows.console import tracked
 from flows.dvc_side import holders
 from flows.road import Step, behind, survey
 from flows.upgrade import standing
@@ -155,8 +156,8 @@ def _records(report: Report) -> None:
 
 
 def _objects(report: Report) -> None:
-    count = 0
-    for name, fault in report.plan.store.examine():
+    store, count = report.plan.store, 0
+    for name, fault in tracked(store.examine(), len(store.objects()), "doctor", "files read and hashed"):
         count += 1
         if fault:
             report.bad("store", f"{report.names.get(name, name)} ({name[:12]}): {fault}")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.console import tracked
 from flows.exports.card import About, Counts, card
 from flows.exports.formats import dump, to_sharegpt
 from flows.exports.sources import Source, find
@@ -92,7 +93,7 @@ def _write_all(source: Source, work: Path, wish: Wish, counts: Counts) -> None:
     """Every wanted row into the file of its split; a file exists when it has a row."""
     with ExitStack() as stack:
         writers: dict[str, Callable[[dict[str, Any]], None]] = {}
-        for row in source.rows():
+        for row in tracked(source.rows(), source.count(), "export", "conversations"):
             counts.see(row, source.stage)
             if (wish.accepted_only and not row["accepted"]) or (wish.split and row["split"] != wish.split):
                 continue

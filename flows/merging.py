@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows import OUTSIDE, PROJECT, STATE
-from flows.console import Console
+from flows.console import showing_progress
 from flows.sources import FORMS, checkpoint
 from tasks import methods
 from tasks.artifact import Store
@@ -65,21 +65,13 @@ def merge_by_recipe(path: Path, out: Path, overrides: Mapping[str, Any], threads
     scratch = out.resolve().with_name(f".{out.name}.merging")  # beside it, so that the last step is a rename; a killed merge goes on
     shutil.rmtree(scratch / "out", ignore_errors=True)
     (scratch / "out").mkdir(parents=True)
-    console = Console()
-    ctx = Context(
-        seed=0,
-        out=scratch / "out",
-        scratch=scratch,
-        threads=threads or len(os.sched_getaffinity(0)),
-        progress=lambda done, total, note: console(ROOM, "progress", {"done": done, "total": total, "note": note}),
-    )
-    try:
-        figures: dict[str, Any] = module.run(inputs, params, ctx)
-    except BadInput:
-        shutil.rmtree(scratch)
-        raise
-    finally:
-        console.close()
+    with showing_progress(ROOM) as progress:
+        ctx = Context(seed=0, out=scratch / "out", scratch=scratch, threads=threads or len(os.sched_getaffinity(0)), progress=progress)
+        try:
+            figures: dict[str, Any] = module.run(inputs, params, ctx)
+        except BadInput:
+            shutil.rmtree(scratch)
+            raise
     (scratch / "out" / "report.parquet").replace(scratch / "out" / "model" / "merge_report.parquet")
     os.replace(scratch / "out" / "model", out)
     shutil.rmtree(scratch)

@@ -212,17 +212,10 @@ def page_of(stream: Any) -> Page:
 
 def make_watched(plan: Plan, count: int) -> Made:
     """Make a preview; progress goes to the error stream."""
-    from flows.console import Console
+    from flows.console import showing_progress
 
-    console = Console()
-
-    def progress(done: int, total: int, note: str = "") -> None:
-        console(STAGE, "progress", {"done": done, "total": total, "note": note})
-
-    try:
+    with showing_progress(STAGE) as progress:
         return make(plan, count, progress)
-    finally:
-        console.close()
 
 
 def as_document(made: Made) -> dict[str, Any]:

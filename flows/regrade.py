@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.console import tracked
 from tasks.params import BadInput
 from tasks.worlds import GRADING, Action, Outcome, Problem
 
@@ -244,10 +245,13 @@ def _drawn(path: Path, known: Mapping[Name, Problem], worlds: _Worlds, seed: int
 
 def _again(path: Path, schema: pa.Schema, worlds: _Worlds, problems: Mapping[Name, Problem], difference: Difference) -> Iterator[Row]:
     """Every row of the file, with new verdicts where it can be graded again."""
+    import pyarrow.parquet as pq
+
     from tasks.rows import read_rows
     from tasks.worlds.grading import TruthRefused
 
-    for row in read_rows(path, schema, group=256):
+    total = pq.ParquetFile(path).metadata.num_rows
+    for row in tracked(read_rows(path, schema, group=256), total, "regrade", "conversations"):
         difference.rows += 1
         problem, world = problems.get((row["world"], row["problem_id"])), worlds.get(row["world"])
         if world is None:

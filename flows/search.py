@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,6 +137,7 @@ def search_merge(search: Search, write: bool = True) -> dict[str, Any]:
                 tried[str(point)] = _try(plan, inputs, point, search)
             one = tried[str(point)]
             said = ", ".join(f"{name} {value}" for name, value in point.items())
+            plan.watch("search", "progress", {"done": number, "total": _count(search), "note": "merges tried"})
             plan.watch("search", "note", {"note": f"{number}: {said}: pass^1 {one.score:.3f} [{one.low:.3f}, {one.high:.3f}]"})
         best = max(tried.values(), key=lambda one: one.score)
         last = _compare(plan, inputs, best, search)
@@ -144,6 +146,12 @@ def search_merge(search: Search, write: bool = True) -> dict[str, Any]:
             _write(plan.settings, best.point)
         _report(plan, list(tried.values()))
         return {"best": dict(best.point), "score": best.score, "trials": len(tried), "difference": last, "written": better and write}
+
+
+def _count(search: Search) -> int:
+    """How many points there are to try."""
+    grid = math.prod(len(values) for values in search.space.values() if isinstance(values, list))
+    return grid if search.sampler == "grid" else search.trials
 
 
 def outcome_lines(found: Mapping[str, Any]) -> Iterator[str]:

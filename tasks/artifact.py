@@ -265,9 +265,13 @@ class Store:
 
     # looking after it -----------------------------------------------------------------------------------------------
 
+    def objects(self) -> list[str]:
+        """The names of everything that is kept."""
+        return [f"{path.parent.name}{path.name}" for path in sorted(self._objects.glob("??/*")) if not path.name.startswith(NEW)]
+
     def examine(self) -> Iterator[tuple[str, str]]:
         """Read and hash every object: (its name, what is wrong with it, or nothing). Damaged ones are removed."""
-        names = [f"{path.parent.name}{path.name}" for path in sorted(self._objects.glob("??/*")) if not path.name.startswith(NEW)]
+        names = self.objects()
         with ThreadPoolExecutor(READERS) as pool:
             yield from zip(names, pool.map(self._fault, names), strict=True)
 

@@ -35,6 +35,12 @@ class Source:
     generate: Path | None
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    def count(self) -> int:
+        """How many conversations there are."""
+        import pyarrow.parquet as pq
+
+        return int(pq.ParquetFile(self.folder / FILES[self.stage]).metadata.num_rows)
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every conversation, with `accepted` and the `reason` why not."""
         from tasks import rows

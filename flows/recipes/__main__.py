@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import PROJECT, recipes
-from flows.console import Console
+from flows.console import showing_progress
 from flows.guard import guarded
 from tasks.params import BadInput
 from tasks.settings import parse_override
@@ -37,15 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise BadInput(f"name a recipe: {', '.join(recipes.names())}; or --list")
     recipe = recipes.load(asked.slug)
     out: Path = asked.out or PROJECT / "reports" / "recipes" / asked.slug / f"seed_{asked.seed}"
-    console, start = Console(), time.monotonic()
-
-    def progress(done: int, total: int, note: str) -> None:
-        console(asked.slug, "progress", {"done": done, "total": total, "note": note})
-
-    try:
+    start = time.monotonic()
+    with showing_progress(asked.slug) as progress:
         measured = recipes.measure(asked.slug, asked.seed, dict(parse_override(text) for text in asked.set), out, progress)
-    finally:
-        console.close()
     _say(recipe.CLAIM, measured)
     print(f"{len(measured.rows)} rows in {out / recipes.ROWS}, figures in {out / recipes.FIGURES}; {time.monotonic() - start:.0f} s")
     return 0

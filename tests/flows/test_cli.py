@@ -18,7 +18,7 @@ import flows
 from flows import run
 from flows.cli import main
 from flows.cli.catalogue import COMMANDS
-from flows.console import Console
+from flows.console import Console, tracked
 from tests.conftest import ROOT, Project, make_project
 
 Captured = pytest.CaptureFixture[str]
@@ -237,3 +237,10 @@ def test_lines_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream in (io.StringIO(), Screen()):
         Console(stream)("sft", "progress", {"done": 1, "total": 4, "note": "loss 0.5"})
         assert stream.getvalue() == "sft       1/4 loss 0.5\n"
+
+
+def test_short_work_shows_nothing_and_long_work_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    assert list(tracked("abc", 3, "regrade", "conversations")) == ["a", "b", "c"] and capsys.readouterr().err == ""
+    monkeypatch.setattr("flows.console.EVERY", -1.0)
+    list(tracked("abc", 3, "regrade", "conversations"))
+    assert capsys.readouterr().err.splitlines()[0] == "regrade   1/3 conversations"
