@@ -25,7 +25,7 @@ setup: $(VENV)/.ready ## the environment, from the lock (LOCK=requirements-cuda.
 $(VENV)/.ready: $(LOCK) pyproject.toml
 	@mkdir -p "$$TMPDIR"
 	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11 is needed; say where with PYTHON=/path/to/python3.11"; exit 2; }
-	@"$(PYTHON)" -m tasks.start
+	@"$(PYTHON)" -m tasks.engine.start
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "setup: the packages of $(LOCK) go into $(VENV); some minutes, without a word from pip"
 	$(BIN)/python -m pip install --quiet --requirement $(LOCK)

@@ -22,7 +22,7 @@ if str(Path(str(tasks.__file__)).resolve().parents[1]) != CODE:
     print(f"cairn: `tasks` was loaded from {tasks.__file__}, not from {CODE}. Take that folder off Python's path.", file=sys.stderr)
     sys.exit(2)
 
-from tasks import start  # noqa: E402
+from tasks.engine import start  # noqa: E402
 
 OUTSIDE = ""
 """Why there is no project here; empty inside one."""
@@ -30,7 +30,7 @@ OUTSIDE = ""
 try:
     PROJECT = start.project_root()
 except Exception as _error:  # BadInput, whose module takes its time to load: most commands are given inside a project
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     if not isinstance(_error, BadInput):
         raise

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from flows import road
 from flows.run import open_plan
 from tasks import STAGES
-from tasks.execute import last, remember
-from tasks.files import read_json, write_text
-from tasks.fingerprint import changed
-from tasks.params import BadInput, nearest
+from tasks.contract.params import BadInput, nearest
+from tasks.engine.execute import last, remember
+from tasks.engine.files import read_json, write_text
+from tasks.engine.fingerprint import changed
 
 if TYPE_CHECKING:
-    from tasks.execute import Plan
+    from tasks.engine.execute import Plan
 
 
 def accept_results(stages: Sequence[str], why: str) -> list[str]:

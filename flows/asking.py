@@ -1,7 +1,7 @@
 """Before a stage computes with a model behind a server: who is it, is it still the one that was noted, does it answer as it must?
 
-What is noted stands in params/roles.lock (see tasks/roles_lock.py) and is part of the key. So it is written before the key is taken,
-and a run in which nothing is to do asks nobody.
+What is noted stands in params/roles.lock (see tasks/engine/roles_lock.py) and is part of the key. So it is written before the
+key is taken, and a run in which nothing is to do asks nobody.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks import STAGES, roles_lock
-from tasks.files import read_json, write_text
-from tasks.params import BadInput
-from tasks.settings import ROLES_LOCK, SERVER, Settings
+from tasks import STAGES
+from tasks.contract.params import BadInput
+from tasks.engine import roles_lock
+from tasks.engine.files import read_json, write_text
+from tasks.engine.settings import ROLES_LOCK, SERVER, Settings
 
 if TYPE_CHECKING:
-    from tasks.execute import Plan
-    from tasks.preflight import Met, Player
+    from tasks.engine.execute import Plan
+    from tasks.engine.preflight import Met, Player
 
 ACCEPT = "CAIRN_REFRESH_MODELS"
 """The environment variable that does for `dvc repro` what --refresh-models does for `cairn run`."""
@@ -53,8 +54,8 @@ class Asking:
         players = [*needed, *(player for player in possible if player not in needed)]
         if not players:
             return plan
-        from tasks import preflight
-        from tasks.llm.endpoint import Setting
+        from tasks.engine import preflight
+        from tasks.players.openai_compatible import Setting
 
         met = preflight.meet(players, Setting(plan.store.state, "", plan.ledger, plan.settings.shared.budget.model_dump()))
         preflight.check(met, needed)
@@ -85,7 +86,7 @@ class Asking:
         found = [one for one in plan.settings.shared.players() if one[2].backend == SERVER and one[0].partition("/")[0] in roles]
         if not found:
             return []
-        from tasks.preflight import Player
+        from tasks.engine.preflight import Player
 
         return [Player(name, f"{plan.settings.source}: {said}", role) for name, said, role in found]
 
@@ -120,7 +121,7 @@ class Asking:
 
 def _may_be_cached(plan: Plan, stage: str) -> bool:
     """Whether a stage whose inputs are still to be made is a hit if they come out as they did last time."""
-    from tasks.execute import last
+    from tasks.engine.execute import last
 
     for experiment in (False, True):
         inputs = ((read_json(last(plan, stage, experiment)) or {}).get("parts") or {}).get("inputs") or {}

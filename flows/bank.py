@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 
 FILE = "params/bank.json"
 MADE = "data/generate/bank.json"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.llm.endpoint.cache import NAME, SHORTEST, Cache, answer_id
-from tasks.llm.losses import remedy
-from tasks.params import BadInput, nearest
+from tasks.contract.losses import remedy
+from tasks.contract.params import BadInput, nearest
+from tasks.players.openai_compatible.cache import NAME, SHORTEST, Cache, answer_id
 
 
 def lines(state: Path) -> list[str]:

@@ -19,19 +19,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tasks import methods, models
-from tasks.context import Context, seed_of
-from tasks.files import write_text
-from tasks.fingerprint import Key
-from tasks.params import BadInput, Cap
-from tasks.prompts import system_message
-from tasks.settings import Settings
+from tasks.chat import rendering
+from tasks.checkpoints import folders
+from tasks.contract.context import Context, seed_of
+from tasks.contract.params import BadInput, Cap
+from tasks.engine import methods
+from tasks.engine.files import write_text
+from tasks.engine.fingerprint import Key
+from tasks.engine.settings import Settings
+from tasks.worlds.api.system_prompt import system_message
 
 if TYPE_CHECKING:
-    from tasks.execute import Plan
-    from tasks.llm import Client, Message, Request
-    from tasks.worlds import Problem
-    from tasks.worlds.runtime import World
+    from tasks.contract.client import Client, Message, Request
+    from tasks.contract.problem import Problem
+    from tasks.engine.execute import Plan
+    from tasks.worlds.api.runtime import World
 
 PROBLEMS = 24
 """Problems a world that are played: enough to see a share of 10 %, and half a second."""
@@ -121,7 +123,7 @@ def context_of(checkpoint: Path) -> int:
 
 def measure(worlds: Path, checkpoint: Path, prompt: Mapping[str, str], seed: int) -> list[Typical]:
     """Typical conversations of every frozen world in the tokens of a checkpoint, with the system prompt that `prompt` asks for."""
-    from tasks.worlds.runtime import load_all
+    from tasks.worlds.api.runtime import load_all
 
     tokenizer = _tokenizer(checkpoint)
     return [_typical(world, tokenizer, prompt, seed) for world in load_all(worlds).values()]
@@ -130,7 +132,7 @@ def measure(worlds: Path, checkpoint: Path, prompt: Mapping[str, str], seed: int
 def _tokenizer(checkpoint: Path) -> Any:
     """The checkpoint's tokenizer as `tasks.models` needs it for rendering, without transformers, whose import takes seconds."""
     if not (checkpoint / "tokenizer.json").is_file():
-        return models.load_tokenizer(checkpoint)
+        return folders.load_tokenizer(checkpoint)
     from tokenizers import Tokenizer
 
     return SimpleNamespace(backend_tokenizer=Tokenizer.from_file(str(checkpoint / "tokenizer.json")))
@@ -144,8 +146,8 @@ def _typical(world: World, tokenizer: Any, prompt: Mapping[str, str], seed: int)
 
 def _talk(tokenizer: Any, system: str, messages: Sequence[Message], more: int) -> Talk:
     first = next((index for index, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
-    prompt = len(models.prompt_ids(tokenizer, system, messages[:first]))
-    rendered = models.render(tokenizer, system, messages)
+    prompt = len(rendering.prompt_ids(tokenizer, system, messages[:first]))
+    rendered = rendering.render(tokenizer, system, messages)
     ends = [index for index, (own, then) in enumerate(pairwise([*rendered.mask, 0]), 1) if own and not then]
     starts = [index for index, (before, own) in enumerate(pairwise([0, *rendered.mask])) if own and not before]
     turns = [end - start for start, end in zip(starts, ends, strict=True)]
@@ -177,9 +179,9 @@ def _problems(world: World, seed: int) -> list[Problem]:
 
 
 def _played(world: World, problems: Sequence[Problem], seed: int) -> list[list[Message]]:
-    from tasks.agents.scripted import ClientAgent
-    from tasks.llm import scripted
-    from tasks.rollout import play
+    from tasks.players.client_agent import ClientAgent
+    from tasks.players.scripted import people as scripted
+    from tasks.worlds.api.play import play
 
     agent = ClientAgent(scripted.client("agent", world, {}, seed), {"tools": "none", "policy": "none"})
     human = scripted.client("human", world, {}, seed)
@@ -256,9 +258,9 @@ def _local_refusals(plan: Plan, stages: Sequence[str], worlds: Path) -> Iterator
         context, requests = context_of(folder), asked.get(name.partition("/")[0], [])
         if not context or not requests:
             continue
-        from tasks.llm.local import prompt_text
+        from tasks.players.local.client import prompt_text
 
-        tokenizer = models.load_tokenizer(folder)
+        tokenizer = folders.load_tokenizer(folder)
         texts = [prompt_text(tokenizer, request) for request in requests]
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
         most = [(role.max_tokens or request.max_tokens) + role.thinking for request in requests]
@@ -288,9 +290,9 @@ class _Heard:
 def _asked(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]], str]:
     """Role -> what it is asked, and how that is known: generate and critique run on a few problems with scripts in all roles. Worlds
     without scripts show the agent's opening question alone."""
-    from tasks.llm import Request
-    from tasks.llm.roles import maker
-    from tasks.worlds.runtime import load_all
+    from tasks.contract.client import Request
+    from tasks.players.roles import maker
+    from tasks.worlds.api.runtime import load_all
 
     heard: dict[str, list[Request]] = defaultdict(list)
     found = load_all(worlds)

@@ -15,11 +15,11 @@ from flows.console import tracked
 from flows.dvc_side import holders
 from flows.road import Step, behind, survey
 from flows.upgrade import standing
-from tasks import disk, dvc_lock, roles_lock, versions
-from tasks.execute import DAMAGED, LOST, Plan
-from tasks.files import sweep
-from tasks.fingerprint import Key, walk
-from tasks.locks import FOLDER, holder, is_held, meaning
+from tasks.engine import disk, dvc_lock, roles_lock, versions
+from tasks.engine.execute import DAMAGED, LOST, Plan
+from tasks.engine.files import sweep
+from tasks.engine.fingerprint import Key, walk
+from tasks.engine.locks import FOLDER, holder, is_held, meaning
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.locks import alive, is_held
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
+from tasks.engine.locks import alive, is_held
 
 
 def dvc(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks import methods
-from tasks.context import Context
-from tasks.fingerprint import listed
-from tasks.llm import Client, Message, Request
-from tasks.llm.endpoint.budget import Prices
-from tasks.llm.endpoint.cache import NAME, Cache
-from tasks.llm.endpoint.wire import Dialect, body
-from tasks.settings import SERVER, Role, Settings
+from tasks.contract.client import Client, Message, Request
+from tasks.contract.context import Context
+from tasks.engine import methods
+from tasks.engine.fingerprint import listed
+from tasks.engine.settings import SERVER, Role, Settings
+from tasks.players.openai_compatible.budget import Prices
+from tasks.players.openai_compatible.cache import NAME, Cache
+from tasks.players.openai_compatible.wire import Dialect, body
 
 PROBLEMS = 20
 """Problems a world of the sample."""
@@ -142,7 +142,7 @@ class _Sample:
         return found
 
     def _players(self, counts: Counts) -> Callable[..., Client]:
-        from tasks.llm.roles import maker
+        from tasks.players.roles import maker
 
         roles = self.settings.shared.roles.items()
         scripts = {name: {**_script(role), "others": [_script(other) for other in role.others]} for name, role in roles}
@@ -163,9 +163,9 @@ class _Sample:
 
     def _played(self, stage: str) -> tuple[Counts, float | None]:
         """What the human is asked in a few conversations with the scripted agent, and how many times as many the stage plays."""
-        from tasks.agents.scripted import ClientAgent
-        from tasks.rollout import play
-        from tasks.worlds.runtime import load_all
+        from tasks.players.client_agent import ClientAgent
+        from tasks.worlds.api.play import play
+        from tasks.worlds.api.runtime import load_all
 
         counts: Counts = Counter()
         module = methods.load(stage, self.settings.method(stage))

@@ -21,8 +21,8 @@ from flows.console import tracked
 from flows.exports.card import About, Counts, card
 from flows.exports.formats import dump, to_sharegpt
 from flows.exports.sources import Source, find
-from tasks.params import BadInput
-from tasks.worlds import SPLITS
+from tasks.contract.params import BadInput
+from tasks.contract.problem import SPLITS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,7 @@ class Wish:
 def export_rows(stage: str, out: str, source: str, wish: Wish) -> int:
     """Export a stage's conversations into the folder `out` and say what was written. source: see `flows.exports.sources.find`."""
     from flows import OUTSIDE, PROJECT, STATE
-    from tasks.artifact import Store
+    from tasks.engine.artifact import Store
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
@@ -110,7 +110,7 @@ def _write_all(source: Source, work: Path, wish: Wish, counts: Counts) -> None:
 
 def exported(source: Source, row: Mapping[str, Any], shape: str) -> dict[str, Any]:
     """A row of TRAJECTORY or DATASET as it is exported, JSON-able."""
-    from tasks.rows import message_of
+    from tasks.contract.rows import message_of
 
     system, tools = source.desk(row["world"])
     messages = [{"role": "system", "content": system}, *map(message_of, row["messages"])]

@@ -55,11 +55,11 @@ def in_words(main: Callable[[], int]) -> int:
 
 def _tell(error: Exception) -> int:
     """Say what went wrong; returns the exit code."""
-    from tasks import disk
-    from tasks.execute import Changed
-    from tasks.llm import CallFailed
-    from tasks.params import BadInput, StageFailed
-    from tasks.process import ProcessFailed
+    from tasks.contract.client import CallFailed
+    from tasks.contract.params import BadInput, StageFailed
+    from tasks.engine import disk
+    from tasks.engine.execute import Changed
+    from tasks.engine.process import ProcessFailed
 
     if isinstance(error, BadInput):
         _say(str(error))
@@ -75,7 +75,7 @@ def _tell(error: Exception) -> int:
 
 def _in_words(error: Exception) -> str:
     """A failure in a line or three; what has to do with a disk is said plainly, whoever noticed it."""
-    from tasks import disk
+    from tasks.engine import disk
 
     if said := disk.in_words(error, _disks()):
         return said

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks import start
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
+from tasks.engine import start
 
 
 @dataclass(frozen=True)

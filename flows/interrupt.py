@@ -62,7 +62,7 @@ def _interrupted(number: int, frame: Any) -> None:
     _say()
     import threading
 
-    from tasks.process import stop_all
+    from tasks.engine.process import stop_all
 
     cut = threading.Timer(GRACE, leave)
     cut.daemon = True
@@ -80,7 +80,7 @@ def stopping() -> Iterator[None]:
     """
     import threading
 
-    from tasks.process import stop_all
+    from tasks.engine.process import stop_all
 
     mine = _at_work and threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in SIGNALS} if mine else {}

@@ -14,10 +14,10 @@ from flows.road import Step, check_part, survey
 from flows.run import open_plan, reports_folder
 from flows.summary_text import print_summary
 from tasks import STAGES
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 
 if TYPE_CHECKING:
-    from tasks.execute import Plan
+    from tasks.engine.execute import Plan
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def _say_surroundings() -> None:
 
 def _check_champion(plan: Plan, part: Sequence[str], steps: Sequence[Step]) -> None:
     """The champion has to play the gate: its bytes must be there before hours of training, not after."""
-    from tasks.champion import CHAMPION, read
-    from tasks.fingerprint import CANDIDATE
+    from tasks.engine.champion import CHAMPION, read
+    from tasks.engine.fingerprint import CANDIDATE
 
     standing = read(plan.settings.project / CHAMPION)
     there = {step.stage: step.artifact for step in steps}

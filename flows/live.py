@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.llm.losses import FROM_TEXT, GONE, remedy
+from tasks.contract.losses import FROM_TEXT, GONE, remedy
 
 
 def lines(about: Mapping[str, Any]) -> list[str]:
-    """One line a role, and at the end one for whatever was odd about its answers. about: the event "calls" (`tasks.live`)."""
+    """One line a role, and at the end one for whatever was odd about its answers. about: the event "calls" (`tasks.engine.live`)."""
     out = [f"{role} {_line(figures, about)}" for role, figures in sorted(about["roles"].items())]
     if about["last"]:
         out += [line for role, figures in sorted(about["roles"].items()) for line in odd(role, figures)]

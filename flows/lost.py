@@ -66,7 +66,7 @@ async def _drop(worker: Any, event: Any) -> None:
 @contextmanager
 def without(done: Callable[[], bool]) -> Iterator[None]:
     """Let a flow end well although its server is lost at its end, if everything is done; StageFailed with words if not."""
-    from tasks.params import StageFailed
+    from tasks.contract.params import StageFailed
 
     try:
         yield

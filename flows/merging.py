@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows import OUTSIDE, PROJECT, STATE
 from flows.console import showing_progress
 from flows.sources import FORMS, checkpoint
-from tasks import methods
-from tasks.artifact import Store
-from tasks.context import Context
-from tasks.params import BadInput, nearest, read_yaml, validate
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, nearest, read_yaml, validate
+from tasks.engine import methods
+from tasks.engine.artifact import Store
 
 ROOM = "merge"
 

@@ -1,8 +1,8 @@
 """`cairn migrate`: params of an earlier version of Cairn are brought to where they stand today, comments kept.
 
-It goes over params/pipeline.yaml and every profile: moves what has another place now (the table is `tasks/layout.py`), takes over the
-files of single methods (params/<stage>/<method>.yaml) that earlier versions read, and says what is left for a person: params of which
-today's Cairn knows nothing stay where they are. Doing it twice changes nothing more.
+It goes over params/pipeline.yaml and every profile: moves what has another place now (the table is `tasks/engine/layout.py`), takes
+over the files of single methods (params/<stage>/<method>.yaml) that earlier versions read, and says what is left for a person:
+params of which today's Cairn knows nothing stay where they are. Doing it twice changes nothing more.
 
 `cairn upgrade` calls this module as a program (`python -m flows.migrate --since COMMIT`) after the merge, so that it is the new
 version's table that counts.
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.repository import Repository
-from tasks import layout
-from tasks import project as project_file
-from tasks.files import write_text
-from tasks.layout import NOTHING, get
-from tasks.params import BadInput, read_yaml, shown
-from tasks.settings import PIPELINE, Settings
+from tasks.contract.params import BadInput, read_yaml, shown
+from tasks.engine import layout
+from tasks.engine import project as project_file
+from tasks.engine.files import write_text
+from tasks.engine.layout import NOTHING, get
+from tasks.engine.settings import PIPELINE, Settings
 
 
 @dataclass

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.preview_text import Page, blueprint, blueprints, conversation
-from tasks.params import BadInput, validate
+from tasks.contract.params import BadInput, validate
 
 if TYPE_CHECKING:
-    from tasks.execute import Plan
+    from tasks.engine.execute import Plan
 
 STAGE = "generate"
 MOST = 100
 """Blueprints of one preview; who wants more runs the stage."""
-STATS = ("tasks.llm.endpoint", "stats")
+STATS = ("tasks.players.openai_compatible", "stats")
 """Module and function that tell what the calls of a run (by its key) have cost: role -> figure -> number. Without that module no role
 is an endpoint."""
 COSTS = ("calls", "cached", "tokens_in", "tokens_out", "money")
@@ -80,7 +80,7 @@ def _added(one: Mapping[str, float], two: Mapping[str, float]) -> dict[str, floa
 
 def _worlds(plan: Plan, folder: Path) -> Path:
     """The frozen worlds: from the store when the stage ran with these params, else frozen now, as the stage would."""
-    from tasks.execute import call, context, sharded
+    from tasks.engine.execute import call, context, sharded
 
     job = plan.job("worlds", {})
     if found := plan.store.find(job.key):
@@ -98,8 +98,8 @@ def _quiet(*_: object) -> None:
 
 def _run(plan: Plan, world: Path, count: int, work: Path, progress: Any) -> Made:
     """The method on one world, with `count` problems."""
-    from tasks import rows
-    from tasks.execute import call, context, sharded
+    from tasks.contract import rows
+    from tasks.engine.execute import call, context, sharded
 
     worlds, out = work / "worlds", work / "out"
     shutil.copytree(world, worlds / world.name)
@@ -129,9 +129,9 @@ def _small(job: Any, count: int) -> dict[str, Any]:
 
 def _gates(world: Path, made: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, int]]:
     """The gate's scores of every blueprint that came as far; rows hold the verdict alone."""
-    from tasks import rows
-    from tasks.generate.core.gate import gate
-    from tasks.worlds.runtime import load
+    from tasks.contract import rows
+    from tasks.generate.core.trivial_agents import gate
+    from tasks.worlds.api.runtime import load
 
     problems = [rows.problem_of(row) for row in made if row["status"] in ("accepted", "failed_gate")]
     scored = gate(load(world), problems) if problems else []

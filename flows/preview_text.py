@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from tasks.contract.rows import ACCEPTED
 from tasks.generate.core.checks import FAILURES
 from tasks.generate.core.committee import CRITERIA
-from tasks.rows import ACCEPTED
 
 Row = Mapping[str, Any]
 

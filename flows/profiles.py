@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from flows import OUTSIDE, PROJECT, STATE
-from tasks import project as project_file
-from tasks.files import write_text
-from tasks.params import BadInput
-from tasks.settings import PIPELINE, load, profile_path, profiles
+from tasks.contract.params import BadInput
+from tasks.engine import project as project_file
+from tasks.engine.files import write_text
+from tasks.engine.settings import PIPELINE, load, profile_path, profiles
 
 
 def all_of_them() -> list[tuple[str, bool]]:

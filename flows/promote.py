@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tasks.artifact import Artifact
-from tasks.champion import CHAMPION, Standing, read
-from tasks.execute import Plan
-from tasks.files import write_text
-from tasks.locks import lock
-from tasks.origin import is_older, origin, origin_tags
-from tasks.params import BadInput, StageFailed, shown
+from tasks.contract.params import BadInput, StageFailed, shown
+from tasks.engine.artifact import Artifact
+from tasks.engine.champion import CHAMPION, Standing, read
+from tasks.engine.execute import Plan
+from tasks.engine.files import write_text
+from tasks.engine.locks import lock
+from tasks.engine.origin import is_older, origin, origin_tags
 
 if TYPE_CHECKING:
     from flows.run import Run
@@ -289,7 +289,7 @@ def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str,
 
 
 def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str) -> Outcome:
-    from tasks import track
+    from tasks.engine import track
 
     plan, store, name = run.plan, run.plan.store, run.plan.settings.shared.promote.model
     if not store.has(candidate.identity, verify=True):
@@ -352,7 +352,7 @@ def finish_pending(run: Run) -> None:
     path = state / PENDING
     if not path.exists():
         return
-    from tasks import track
+    from tasks.engine import track
 
     entry = _entry(path.read_text(encoding="utf-8", errors="replace"))
     if entry is None or not entry.get("id"):

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flows.inherited import Setting, of_prefect, shown
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 
 PATIENCE = 8.0
 """Seconds that a server has to answer, looking up its name included."""

@@ -1,7 +1,7 @@
 """After a kill, or a server that was lost: what MLflow and Prefect show of runs that are over is set right.
 
-Called before a run computes, when nothing is to do, and by `cairn doctor`. It looks at journals (`tasks.journal`), so it costs nothing
-when none was left; a run whose process lives is left alone.
+Called before a run computes, when nothing is to do, and by `cairn doctor`. It looks at journals (`tasks.engine.journal`), so it
+costs nothing when none was left; a run whose process lives is left alone.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.server import own_url
-from tasks.journal import Left, left
-from tasks.track import Tracker, shown
+from tasks.engine.journal import Left, left
+from tasks.engine.track import Tracker, shown
 
 LAST = "decide"
 

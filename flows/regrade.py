@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.console import tracked
-from tasks.params import BadInput
-from tasks.worlds import GRADING, Action, Outcome, Problem
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Action, Problem
+from tasks.contract.trajectory import GRADING, Outcome
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 Row = dict[str, Any]
 Name = tuple[str, str]
@@ -86,7 +87,7 @@ def regrade(
     """
     import pyarrow as pa
 
-    from tasks import rows
+    from tasks.contract import rows
 
     schema = schema_of(path)
     if out is not None and out.resolve() == path.resolve():
@@ -134,10 +135,10 @@ def _header(path: Path) -> pa.Schema:
 
 
 def schema_of(path: Path) -> pa.Schema:
-    """The schema of a file of conversations: TRIAL, DATASET or TRAJECTORY of `tasks.rows`, without what was added since."""
+    """The schema of a file of conversations: TRIAL, DATASET or TRAJECTORY of `tasks.contract.rows`, without what was added since."""
     import pyarrow as pa
 
-    from tasks import rows
+    from tasks.contract import rows
 
     names = set(_header(path).names)
     if "traj_id" not in names or "calls" not in names:
@@ -168,7 +169,7 @@ def _beside(path: Path) -> Path:
 
 def _world_folders(folder: Path) -> dict[str, Path]:
     """World name -> its frozen folder."""
-    from tasks.worlds.folder import read_json
+    from tasks.worlds.api.folder import read_json
 
     found = [path.parent for path in (folder / "world.json", *sorted(folder.glob("*/world.json"))) if path.is_file()]
     if not found:
@@ -185,9 +186,9 @@ class _Worlds:
 
     def get(self, name: str) -> World | None:
         """The world, or None when it is not there."""
-        from tasks.worlds.folder import read_json
-        from tasks.worlds.loading import code_hash
-        from tasks.worlds.runtime import World
+        from tasks.worlds.api.folder import read_json
+        from tasks.worlds.api.loading import code_hash
+        from tasks.worlds.api.runtime import World
 
         if name not in self._open and name in self._folders:
             world = self._open[name] = World.load(self._folders[name], present_code=True)
@@ -209,7 +210,7 @@ def _problems(path: Path, named: Sequence[Path], worlds: _Worlds, seed: int | No
 
 
 def _read_problems(path: Path) -> Iterator[tuple[Name, Problem]]:
-    from tasks import rows
+    from tasks.contract import rows
 
     blueprints = "status" in _header(path).names
     for row in rows.read_rows(path, rows.BLUEPRINT if blueprints else rows.PROBLEM):
@@ -221,7 +222,7 @@ def _drawn(path: Path, known: Mapping[Name, Problem], worlds: _Worlds, seed: int
     """The test set of an evaluation, drawn again as `tasks.evaluate.pass_k` did it; empty when the seed is not that of the file."""
     import pyarrow.parquet as pq
 
-    from tasks.context import seed_of
+    from tasks.contract.context import seed_of
 
     columns = ["set", "world", "split", "problem_id", "seed"]
     if not set(columns) <= set(_header(path).names) or seed is None:
@@ -247,8 +248,8 @@ def _again(path: Path, schema: pa.Schema, worlds: _Worlds, problems: Mapping[Nam
     """Every row of the file, with new verdicts where it can be graded again."""
     import pyarrow.parquet as pq
 
-    from tasks.rows import read_rows
-    from tasks.worlds.grading import TruthRefused
+    from tasks.contract.rows import read_rows
+    from tasks.worlds.api.grading import TruthRefused
 
     total = pq.ParquetFile(path).metadata.num_rows
     for row in tracked(read_rows(path, schema, group=256), total, "regrade", "conversations"):
@@ -272,7 +273,7 @@ def _again(path: Path, schema: pa.Schema, worlds: _Worlds, problems: Mapping[Nam
 
 def _graded(row: Row, problem: Problem, world: World) -> tuple[Outcome, bool]:
     """(present outcome, whether some call is answered otherwise than it was)."""
-    from tasks.rows import trajectory_of
+    from tasks.contract.rows import trajectory_of
 
     played, fork = trajectory_of(row, problem), world.fork()
     calls = []

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 
 REMOTE = "cairn"
 TAGS = f"refs/remotes/{REMOTE}/tags/"

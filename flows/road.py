@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from flows.asking import Asking, write_down
 from flows.dvc_side import busy, dvc
-from tasks import STAGES, dvc_lock
-from tasks.artifact import Artifact, Store
-from tasks.execute import Job, Plan, remember, why
-from tasks.files import sweep, write_text
-from tasks.fingerprint import DATA
-from tasks.locks import lock
-from tasks.params import BadInput, StageFailed, nearest, shown
-from tasks.settings import PIPELINE
+from tasks import STAGES
+from tasks.contract.params import BadInput, StageFailed, nearest, shown
+from tasks.engine import dvc_lock
+from tasks.engine.artifact import Artifact, Store
+from tasks.engine.execute import Job, Plan, remember, why
+from tasks.engine.files import sweep, write_text
+from tasks.engine.fingerprint import DATA
+from tasks.engine.locks import lock
+from tasks.engine.settings import PIPELINE
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -89,7 +90,7 @@ class Road:
 
     def __call__(self, stage_task: Task[..., dict[str, str]], *inputs: Artifact | None) -> Artifact | None:
         """Run a stage (or find it cached). None when it lies beyond `last`."""
-        from tasks.cached import take
+        from tasks.engine.cached import take
 
         stage = stage_task.name
         if STAGES.index(stage) > STAGES.index(self.last):
@@ -196,7 +197,7 @@ def _put_back(path: Path, old: str | None) -> None:
 
 
 def _job_now(plan: Plan, stage: str, done: Mapping[str, Artifact]) -> Job:
-    from tasks.fingerprint import key_of
+    from tasks.engine.fingerprint import key_of
 
     inputs = {name: done[name].identity for name in plan.stages[stage].inputs}
     return Job(plan, stage, inputs, key_of(plan.settings, plan.stages[stage], inputs, plan.store.hashes))

@@ -17,13 +17,13 @@ from flows.dvc_side import check_cache
 from flows.road import bring_up_to_date, everyone
 from flows.run_display import Artifacts
 from flows.server import of_server
-from tasks import dvc_lock
-from tasks.artifact import Artifact, check_writable
-from tasks.execute import Plan
-from tasks.files import sweep, write_text
-from tasks.params import BadInput
-from tasks.settings import load
-from tasks.start import check_place
+from tasks.contract.params import BadInput
+from tasks.engine import dvc_lock
+from tasks.engine.artifact import Artifact, check_writable
+from tasks.engine.execute import Plan
+from tasks.engine.files import sweep, write_text
+from tasks.engine.settings import load
+from tasks.engine.start import check_place
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Run:
     def open(cls, profile: str = "", overrides: Mapping[str, Any] | None = None, refresh: Sequence[str] = ()) -> Iterator[Run]:
         """Check everything a user can get wrong, then watch the run; the tracker's run ends with the block."""
         plan = open_plan(profile, overrides or {}, refresh)
-        from tasks.track import Tracker
+        from tasks.engine.track import Tracker
 
         console = Console()
         tracker = Tracker.of(plan, lambda text: console("mlflow", "note", {"note": text}), of_server)

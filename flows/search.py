@@ -28,14 +28,14 @@ from flows.asking import Asking, write_down
 from flows.interrupt import stopping
 from flows.road import survey
 from flows.run import Run
-from tasks.artifact import Artifact
-from tasks.cached import STAGE, key, take
-from tasks.execute import Job, Plan, own_process, work_out
-from tasks.fingerprint import Key
-from tasks.locks import lock
+from tasks.contract.params import BadInput, nearest, read_yaml, validate
+from tasks.engine.artifact import Artifact
+from tasks.engine.cached import STAGE, key, take
+from tasks.engine.execute import Job, Plan, own_process, work_out
+from tasks.engine.fingerprint import Key
+from tasks.engine.locks import lock
+from tasks.engine.settings import PIPELINE, Settings, overlay
 from tasks.merge.task import merge_models
-from tasks.params import BadInput, nearest, read_yaml, validate
-from tasks.settings import PIPELINE, Settings, overlay
 
 METHOD = "pass_k"
 """The evaluation that a search understands."""

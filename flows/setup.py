@@ -7,8 +7,8 @@ from pathlib import Path
 
 from flows import OUTSIDE, PROJECT
 from flows.guard import guarded
-from tasks.params import BadInput
-from tasks.start import check_place
+from tasks.contract.params import BadInput
+from tasks.engine.start import check_place
 
 
 def keep_inside(project: Path) -> None:

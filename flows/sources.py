@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks.artifact import Store
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
+from tasks.engine.artifact import Store
 
 _ARTIFACT = re.compile(r"^artifact:(?P<identity>[0-9a-f]{32}\.dir)(?:/(?P<inside>.+))?$")
 _REGISTERED = re.compile(r"^models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))$")

@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING
 
 from flows.asking import Asking, write_down
 from flows.guard import guarded
-from tasks import STAGES, start
-from tasks.params import BadInput, nearest
-from tasks.roles_lock import in_force
-from tasks.settings import ROLES_LOCK
+from tasks import STAGES
+from tasks.contract.params import BadInput, nearest
+from tasks.engine import start
+from tasks.engine.roles_lock import in_force
+from tasks.engine.settings import ROLES_LOCK
 
 if TYPE_CHECKING:
     from flows.run import Run
-    from tasks.execute import Plan
+    from tasks.engine.execute import Plan
 
 
 def run_stage(stage: str, refresh: bool = False) -> str:
     """Run one stage on what lies in the workspace, and lay its artifact out there; returns the artifact's identity."""
     from flows.road import lay_out, workspace_inputs
     from flows.run import Run
-    from tasks.execute import Changed, remember
-    from tasks.settings import PIPELINE
+    from tasks.engine.execute import Changed, remember
+    from tasks.engine.settings import PIPELINE
 
     if stage not in STAGES:
         raise BadInput(f"no stage {stage!r}.{nearest(stage, STAGES)} The road: {', '.join(STAGES)}.")
@@ -72,7 +73,7 @@ def _show(run: Run) -> None:
 def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
     """DVC has read params/champion.yaml already, so it cannot be set right here, as `cairn run` does before it looks."""
     from flows.promote import differs
-    from tasks.champion import CHAMPION
+    from tasks.engine.champion import CHAMPION
 
     meets = CHAMPION in plan.stages[stage].files and "DVC_EXP_NAME" not in os.environ
     if meets and (said := differs(plan.store.state, plan.settings.project)):
@@ -93,7 +94,7 @@ def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:
 def _ask(plan: Plan, stage: str) -> Plan:
     """The plan once the servers of this stage's roles were asked and what they said is written down."""
     from flows.asking import ACCEPT
-    from tasks.execute import Changed
+    from tasks.engine.execute import Changed
 
     noted = in_force(plan.settings)
     plan = write_down(Asking(accept=os.environ.get(ACCEPT, "") not in ("", "0")).before(plan, [stage]))
@@ -121,7 +122,7 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
         from flows.interrupt import stopping
         from flows.pipeline import TASKS
         from flows.reconcile import reconcile
-        from tasks.cached import take
+        from tasks.engine.cached import take
 
         @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
         def one_stage():  # type: ignore[no-untyped-def]

@@ -13,11 +13,11 @@ from flows.reconcile import reconcile
 from flows.road import Step, bring_up_to_date
 from flows.run import reports_folder
 from flows.summary_text import print_summary
-from tasks.artifact import Artifact
-from tasks.files import write_text
+from tasks.engine.artifact import Artifact
+from tasks.engine.files import write_text
 
 if TYPE_CHECKING:
-    from tasks.execute import Plan
+    from tasks.engine.execute import Plan
 
 
 def finish_unchanged(plan: Plan, steps: Sequence[Step], start: float) -> int:
@@ -67,7 +67,7 @@ def _render_again(plan: Plan, done: Mapping[str, Artifact]) -> None:
     from flows import reach
     from flows.promote import promote_candidate
     from flows.run import Run
-    from tasks.track import Tracker
+    from tasks.engine.track import Tracker
 
     reach.mlflow()
     run = Run(plan, Tracker.of(plan), time.monotonic())

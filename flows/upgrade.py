@@ -15,9 +15,9 @@ from pathlib import Path
 
 from flows.init import CONNECT
 from flows.repository import FETCHED, REMOTE, TAGS, Repository, last_words
-from tasks import project as project_file
-from tasks.params import BadInput, StageFailed
-from tasks.settings import PIPELINE
+from tasks.contract.params import BadInput, StageFailed
+from tasks.engine import project as project_file
+from tasks.engine.settings import PIPELINE
 
 LOCKS = ("requirements.lock", "requirements-cuda.lock")
 INSTALLED = (*LOCKS, "pyproject.toml")
@@ -108,10 +108,7 @@ def _connected(project: Path) -> Repository:
             f"First: git init && git add --all && git commit --message start\n{CONNECT}"
         )
     if not repository.remote():
-        raise BadInput(
-            f"{project} does not know where newer versions of Cairn are: it has no git remote {REMOTE!r}.\n"
-            f"First: git remote add {REMOTE} ADDRESS    # of Cairn's repository; PROJECT.md may say which it was"
-        )
+        raise BadInput(f"{project} is not connected to Cairn: it has no git remote {REMOTE!r}, so it cannot be upgraded.\n{CONNECT}")
     return repository
 
 

@@ -30,9 +30,9 @@ from typing import Any
 
 from infra.bench import ROOT, publish
 from infra.stub import Stub, running
-from tasks.llm import Message, Request
-from tasks.llm.endpoint import Dialect, EndpointClient, Pace, Setting, stats
-from tasks.llm.endpoint.pacing import FIRST
+from tasks.contract.client import Message, Request
+from tasks.players.openai_compatible import Dialect, EndpointClient, Pace, Setting, stats
+from tasks.players.openai_compatible.rate_limit import FIRST
 
 LATENCY = 0.1
 QUICK = 0.02
@@ -124,7 +124,7 @@ def bare_httpx(stub: Stub, count: int, flight: int) -> float:
     """One httpx client."""
     import httpx
 
-    from tasks.llm.endpoint.wire import body
+    from tasks.players.openai_compatible.wire import body
 
     async def go() -> float:
         async with httpx.AsyncClient(timeout=60) as http:  # its default limits: it is five times slower when it keeps all connections

@@ -38,7 +38,7 @@ from infra import checkpoints, peer
 from infra.bench import ROOT
 from infra.bench_quickstart import Bound, Figure, Line, show
 from infra.oracle import Case
-from tasks import methods
+from tasks.engine import methods
 
 THREADS = 2
 SHARDS = 4

@@ -267,8 +267,8 @@ def travel(folder: Path, seed: int) -> Road:
 
 def read(folder: Path, seed: int, seconds: float) -> Road:
     """What a finished road left in its project folder."""
-    from tasks import rows
-    from tasks.settings import load
+    from tasks.contract import rows
+    from tasks.engine.settings import load
 
     summary = json.loads((folder / "reports" / "summary.json").read_text())
     trials = rows.read_table(folder / "data" / "evaluate" / "trials.parquet", rows.TRIAL).select(COLUMNS).to_pylist()
@@ -285,7 +285,7 @@ def read(folder: Path, seed: int, seconds: float) -> Road:
 def engine(folder: Path) -> Line:
     """Episodes a second of the rollout engine with the trained SFT model: a process for each world, side by side, their rates
     added."""
-    from tasks import start
+    from tasks.engine import start
 
     os.environ.update(start.kernels(1))  # the processes are new: they read this before torch loads
     worlds = sorted(path.parent.name for path in (folder / "data" / "worlds").glob("*/world.json"))[:CORES]
@@ -301,17 +301,17 @@ def _rate(folder: Path, name: str) -> float:
     import torch
 
     from infra.bench_rollout import _play
-    from tasks import models
     from tasks.agents.checkpoint import CheckpointAgent
+    from tasks.checkpoints import folders
+    from tasks.engine.settings import load
     from tasks.evaluate.pass_k import draw
-    from tasks.llm.scripted import client
-    from tasks.settings import load
-    from tasks.worlds.runtime import load as load_world
+    from tasks.players.scripted.people import client
+    from tasks.worlds.api.runtime import load as load_world
 
     torch.set_num_threads(1)
     settings = load(folder)
     params: Any = settings.params("evaluate")
-    model, tokenizer = models.load(folder / "data" / "sft" / "model", "cpu", params.dtype)
+    model, tokenizer = folders.load(folder / "data" / "sft" / "model", "cpu", params.dtype)
     sizes = {key: getattr(params, key) for key in ("rows", "temperature", "max_turn_tokens", "max_episode_tokens")}
     world = load_world(folder / "data" / "worlds" / name)
     jobs = [(problem, trial) for problem in draw(world, params.problems, 0, params.split) for trial in range(params.trials)]

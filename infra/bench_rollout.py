@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.bench import ROOT, publish
-from tasks.agents import Agent, Turn
-from tasks.llm import Client, Message
-from tasks.worlds import Problem
+from tasks.contract.agent import Agent, Turn
+from tasks.contract.client import Client, Message
+from tasks.contract.problem import Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 PROMPT = {"tools": "none", "policy": "none"}
 END_SHARE = 1 / 12
@@ -39,8 +39,8 @@ class ReadAgain:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int, temperature: float, most: int = 448
     ) -> None:
-        from tasks.llm.decoding import Decoder, Row
-        from tasks.models import END
+        from tasks.chat.template import END
+        from tasks.players.local.decoding import Decoder, Row
 
         self.name, self.capacity = "read again", rows
         self._tokenizer, self._temperature = tokenizer, temperature
@@ -52,8 +52,8 @@ class ReadAgain:
 
     def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
         """Take a fresh row and read everything."""
-        from tasks.models import prompt_ids, suffix_ids
-        from tasks.prompts import system_message
+        from tasks.chat.rendering import prompt_ids, suffix_ids
+        from tasks.worlds.api.system_prompt import system_message
 
         if conversation in self._ids:
             new = suffix_ids(self._tokenizer, messages[self._read[conversation] :])
@@ -68,7 +68,7 @@ class ReadAgain:
 
     def poll(self) -> list[tuple[str, Turn]]:
         """The finished turns; their rows are free again."""
-        from tasks.models import parse_turn
+        from tasks.chat.parsing import parse_turn
 
         full, self._full = self._full, []
         turns = [(name, Turn({"role": "assistant", "content": ""}, error="max_tokens")) for name in full]
@@ -93,36 +93,37 @@ def _checkpoint(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase,
     """(model, tokenizer, what it is)."""
     import torch
 
-    from tasks import models
+    from tasks.chat import template
+    from tasks.checkpoints import folders, tiny
 
     if (folder / "config.json").is_file():
-        return *models.load(folder), "trained"
+        return *folders.load(folder), "trained"
     torch.manual_seed(0)
-    tokenizer = models.build_tokenizer(["Hello, please cancel my order, my name is Ada Lovelace, zip 12345."] * 20, 2048)
-    model = models.tiny_qwen3(tokenizer, layers=2, width=128, heads=4).eval()
+    tokenizer = tiny.build_tokenizer(["Hello, please cancel my order, my name is Ada Lovelace, zip 12345."] * 20, 2048)
+    model = tiny.tiny_qwen3(tokenizer, layers=2, width=128, heads=4).eval()
     head = torch.nn.Linear(128, 2048, bias=True)  # 2,048: the trained tokenizer's size
     with torch.no_grad():
         head.weight.zero_()
         head.bias[len(tokenizer) :] = -1e9
         head.bias[: len(tokenizer)] = 0.0
         others = torch.tensor(len(tokenizer) - 1.0)
-        head.bias[tokenizer.convert_tokens_to_ids(models.END)] = torch.log(others * END_SHARE / (1 - END_SHARE))
+        head.bias[tokenizer.convert_tokens_to_ids(template.END)] = torch.log(others * END_SHARE / (1 - END_SHARE))
     model.lm_head = head
     return model, tokenizer, "random weights"
 
 
 def _problems(name: str, count: int) -> tuple[World, list[tuple[Problem, int]]]:
-    from tasks.worlds.loading import BUILT_IN, world_class
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.loading import BUILT_IN, world_class
+    from tasks.worlds.api.runtime import World
 
-    address = next(one for one in BUILT_IN if one.startswith(f"tasks.worlds.{name}:"))
+    address = next(one for one in BUILT_IN if f".{name}:" in one)
     world = World.build(world_class(address), size=USERS, seed=0, address=address)
     return world, [(problem, 0) for problem in world.problems("train", count, seed=0)]
 
 
 def _play(agent: Agent, world: World, jobs: Sequence[tuple[Problem, int]], human: Client, repeat: int) -> dict[str, float]:
     """One measured run."""
-    from tasks.rollout import play
+    from tasks.worlds.api.play import play
 
     start = time.perf_counter()
     played = play(world, jobs, agent, human, seed=repeat)
@@ -153,7 +154,7 @@ def main() -> int:
     import torch
 
     from tasks.agents.checkpoint import CheckpointAgent
-    from tasks.llm.scripted import client
+    from tasks.players.scripted.people import client
 
     torch.set_num_threads(asked.threads)
     model, tokenizer, what = _checkpoint(asked.model)

@@ -18,19 +18,19 @@ from typing import Any
 
 from infra.bench import ROOT, publish
 
-WORLD = "tasks.worlds.retail:Retail"
+WORLD = "tasks.worlds.library.retail:Retail"
 ERRORS = {"generator": {"cut_off": 0.02, "invented_id": 0.04, "other_customer": 0.04, "dropped_wish": 0.06, "wrong_output": 0.04}}
 """Some of the quickstart's."""
 
 
 def one(problems: int) -> dict[str, Any]:
     """Blueprints a second, conversations, and MiB at the peak, of this process."""
-    from tasks.context import Context
-    from tasks.execute import sharded
+    from tasks.contract.context import Context
+    from tasks.engine.execute import sharded
     from tasks.generate import Inputs, apigen_mt
-    from tasks.llm import roles
-    from tasks.worlds.loading import world_class
-    from tasks.worlds.runtime import World
+    from tasks.players import roles
+    from tasks.worlds.api.loading import world_class
+    from tasks.worlds.api.runtime import World
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

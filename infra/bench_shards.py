@@ -26,8 +26,8 @@ def main() -> int:
 
     from prefect import flow
 
-    from tasks.cached import submit
-    from tasks.execute import sharded
+    from tasks.engine.cached import submit
+    from tasks.engine.execute import sharded
 
     items = list(range(asked.items))
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from infra.bench import publish
-from tasks.worlds.runtime import World
-from tasks.worlds.state import State
-from tasks.worlds.tools import read, write
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.state import State
+from tasks.worlds.api.tools import read, write
 
 ROWS = 10_000
 USERS = 2_000
-RETAIL, AIRLINE = "tasks.worlds.retail:Retail", "tasks.worlds.airline:Airline"
+RETAIL, AIRLINE = "tasks.worlds.library.retail:Retail", "tasks.worlds.library.airline:Airline"
 MILLISECOND = 1000.0
 CALL = 50.0
 """What a call may cost over the bare method, in microseconds, with its arguments checked against the schema."""
@@ -176,7 +176,7 @@ def call_lines(name: str, world: World, tool: str, arguments: dict[str, Any], ro
 def fuzz_lines(count: int, seed: int) -> list[Line]:
     """Fuzzed calls, half of them in each built-in world; a fault ends the benchmark with the conversation that shows it."""
     from infra.fuzz import fuzz
-    from tasks.worlds.loading import world_class
+    from tasks.worlds.api.loading import world_class
 
     lines = []
     for address in (RETAIL, AIRLINE):
@@ -192,7 +192,7 @@ def fuzz_lines(count: int, seed: int) -> list[Line]:
 
 def measure(rows: int, users: int, rounds: int) -> list[Line]:
     """Everything but the fuzzed calls."""
-    from tasks.worlds.loading import world_class
+    from tasks.worlds.api.loading import world_class
 
     ledger = World.build(Ledger, rows, 0)
     retail = World.build(world_class(RETAIL), users, 0, RETAIL)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.context import seed_of
+from tasks.contract.context import seed_of
 from tasks.merge.core.headers import FLOATS, Array, narrow
 
 SPREAD = 0.02

@@ -17,9 +17,10 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tasks.worlds import Action, Problem, ToolResult, Trajectory
-from tasks.worlds.calls import LONGEST
-from tasks.worlds.runtime import World
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import Trajectory
+from tasks.worlds.api.calls import LONGEST
+from tasks.worlds.api.runtime import World
 
 CALLS = 25
 """Calls of one conversation."""

@@ -31,16 +31,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.bench import ROOT
-from tasks import methods, start
-from tasks.context import Context
-from tasks.params import BadInput
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
+from tasks.engine import methods, start
+from tasks.engine.settings import Settings, load, parse_override
 from tasks.rl.grpo import Grpo
 from tasks.rl.grpo import Params as GrpoParams
-from tasks.settings import Settings, load, parse_override
 
 if TYPE_CHECKING:
+    from tasks.contract.problem import Problem
+    from tasks.contract.trajectory import Trajectory
     from tasks.rl.core.hooks import Group, Screened
-    from tasks.worlds import Problem, Trajectory
 
 QWEN3_06B = {
     "hidden_size": 1024,
@@ -138,8 +139,8 @@ class Proof:
         return load(ROOT, "smoke" if self.tiny else "quickstart", [*flat, *self.overrides])
 
     def context(self, settings: Settings, name: str, worlds: Path | None, log: Callable[..., None]) -> Context:
-        """The surroundings that `tasks.execute` would give a method, on this proof's device."""
-        from tasks.llm.roles import maker
+        """The surroundings that `tasks.engine.execute` would give a method, on this proof's device."""
+        from tasks.players.roles import maker
 
         shared = settings.shared
         roles = {role: player.model_dump(mode="json") for role, player in shared.roles.items()}
@@ -292,22 +293,22 @@ def random_qwen3(shape: Mapping[str, int], tokenizer_of: Path, vocab: int, devic
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-    from tasks import models
+    from tasks.checkpoints import folders, tiny
     from tasks.merge.core.headers import open_checkpoint
 
-    tokenizer = models.load_tokenizer(tokenizer_of)
+    tokenizer = folders.load_tokenizer(tokenizer_of)
     entries = vocab or len(tokenizer)
     if entries < len(tokenizer):
         raise BadInput(f"gpu_proof: --vocab {vocab} cannot hold the tokenizer's {len(tokenizer)} entries; give at least as many, or 0")
     special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    more = {"max_position_embeddings": models.CONTEXT, "tie_word_embeddings": True, "bos_token_id": None, **special}
+    more = {"max_position_embeddings": tiny.CONTEXT, "tie_word_embeddings": True, "bos_token_id": None, **special}
     config = Qwen3Config(vocab_size=entries, **shape, **more)
     torch.manual_seed(0)
     with torch.device(device):  # on a GPU the weights are drawn there: seconds less
         model = Qwen3ForCausalLM(config)
     model = model.to(torch.bfloat16)
     model.generation_config = GenerationConfig(**special)
-    models.save(model, tokenizer, folder)
+    folders.save(model, tokenizer, folder)
     parameters = sum(weight.numel() for weight in model.parameters())
     stored = sorted({spec.dtype for spec in open_checkpoint("random", folder).tensors.values()})
     return {
@@ -371,7 +372,7 @@ def measure_sft(proof: Proof, settings: Settings, inputs: Mapping[str, Path]) ->
 
 def planned_tokens(settings: Settings, inputs: Mapping[str, Path], proof: Proof) -> list[tuple[int, int, int]]:
     """For each step, as the room planned its batches: tokens without padding, with padding, and trained ones."""
-    from tasks.models import load_tokenizer
+    from tasks.checkpoints.folders import load_tokenizer
     from tasks.sft.core.data import IGNORED, batches, load_data
     from tasks.sft.core.hooks import Hooks
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NUMERIC = ("accelerate", "datasets", "numpy", "peft", "pyarrow", "safetensors", "tokenizers", "torch", "transformers", "trl")
 """Libraries whose version can change the bytes of a result."""
 INSTRUCTIONS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR")
-"""What `tasks.start` fixes of the instruction set; threads are a param."""
+"""What `tasks.engine.start` fixes of the instruction set; threads are a param."""
 HEAD = "# Written by `make lock` from pyproject.toml. Every transitive version is pinned: see the README on why.\n"
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from infra import checkpoints, peer
-from tasks import methods
-from tasks.context import Context, seed_of
+from tasks.contract.context import Context, seed_of
+from tasks.contract.params import BadInput, validate
+from tasks.engine import methods
 from tasks.merge import Inputs
 from tasks.merge.core.headers import Array, open_checkpoint, read, widen
-from tasks.params import BadInput, validate
 
 MODEL = checkpoints.Model(width=64, inner=160, layers=3, vocab=100, tied=False)
 """Norms of 64 entries, of which 1 % is none; matrices of 4,096 and 10,240; tables of 6,400."""

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from tasks.methods import everything
+from tasks.engine.methods import everything
 
 ROOT = Path(__file__).resolve().parent.parent
 PHRASES = {

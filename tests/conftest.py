@@ -19,7 +19,7 @@ COPIED = ("flows", "tasks", "params", "dvc.yaml", ".dvcignore", ".gitignore", "p
 
 def _surroundings() -> None:
     """Tests must leave nothing outside the project folder; the state of this process goes where a run's would go."""
-    from tasks import start
+    from tasks.engine import start
 
     start.fix(ROOT, threads=1)
 

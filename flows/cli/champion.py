@@ -27,8 +27,8 @@ def champion(
     """
     from flows import OUTSIDE, PROJECT, STATE, promote
     from flows.run import open_plan
-    from tasks.champion import CHAMPION, read
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
+    from tasks.engine.champion import CHAMPION, read
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
@@ -98,7 +98,7 @@ def rollback(
 def _decided(plan: Any) -> tuple[Any, Any]:
     """The decision for the present params and code, and its candidate."""
     from flows.road import survey
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     there = {step.stage: step.artifact for step in survey(plan)}
     if not there["decide"]:

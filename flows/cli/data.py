@@ -8,7 +8,7 @@ import typer
 
 from flows.cli import group, values
 from flows.cli.output import print_json
-from tasks.worlds import SPLITS
+from tasks.contract.problem import SPLITS
 
 app = group.app()
 
@@ -59,7 +59,7 @@ def export(
       cairn export filter out/ --all --format sharegpt --file jsonl
     """
     from flows.export import Wish, export_rows
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     if accepted and everything:
         raise BadInput("--accepted and --all: one of the two, please; --accepted is the default")
@@ -98,7 +98,7 @@ def regrade(
     from flows import OUTSIDE, PROJECT
     from flows.regrade import lines
     from flows.regrade import regrade as grade_again
-    from tasks.settings import load
+    from tasks.engine.settings import load
 
     root = seed if seed is not None or OUTSIDE else load(PROJECT).shared.seed
     target = Path(out) if out else None
@@ -130,7 +130,7 @@ def calls(
     """
     from flows import OUTSIDE, STATE
     from flows import calls as cache
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
@@ -165,7 +165,7 @@ def bank(
     """
     from flows import OUTSIDE, PROJECT
     from flows import bank as examples
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)

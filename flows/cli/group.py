@@ -41,7 +41,7 @@ class Group(TyperGroup):
         """The command that the first argument names. Raises BadInput, with the nearest one, when there is none."""
         command = self.load(ctx, args[0])
         if command is None and not ctx.resilient_parsing:
-            from tasks.params import BadInput, nearest
+            from tasks.contract.params import BadInput, nearest
 
             known = self.list_commands(ctx)
             raise BadInput(f"no command {args[0]!r}.{nearest(args[0], known)} {ctx.command_path} has: {', '.join(known)}.")
@@ -164,7 +164,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return int(command.main(args=list(arguments), prog_name="cairn", standalone_mode=False) or 0)
     except typer.TyperException as error:
-        from tasks.params import BadInput
+        from tasks.contract.params import BadInput
 
         raise BadInput(_in_words(error, arguments)) from None
     except SystemExit as end:  # of completion
@@ -177,7 +177,7 @@ def _in_words(error: typer.TyperException, arguments: Sequence[str]) -> str:
     path = ctx.command_path if ctx else " ".join(["cairn", *(name for name in arguments[:1] if name in COMMANDS)])
     message = error.message if getattr(error, "possibilities", None) is not None else error.format_message()
     if option := getattr(error, "option_name", ""):
-        from tasks.params import nearest
+        from tasks.contract.params import nearest
 
         known = [name for param in ctx.command.get_params(ctx) for name in param.opts if name.startswith("-")] if ctx else []
         message = f"{message.rstrip('.')}.{nearest(option, known)}" if option not in known else message

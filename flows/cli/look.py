@@ -77,7 +77,7 @@ def methods(
     from dataclasses import asdict
 
     from flows.road import check_part
-    from tasks.methods import everything
+    from tasks.engine.methods import everything
 
     if stage:
         check_part(stage, stage, (), ("room", "room", "room"))

@@ -35,7 +35,7 @@ def merge(
     from pathlib import Path
 
     from flows.merging import figure_lines, merge_by_recipe
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     if threads < 0:
         raise BadInput(f"--threads {threads}: allowed are 1 and more, or 0 for all cores")
@@ -64,7 +64,7 @@ def search(
 
     from flows import OUTSIDE
     from flows.run import open_plan
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)

@@ -60,7 +60,7 @@ def upgrade(
     """
     from flows import OUTSIDE, PROJECT
     from flows import upgrade as upgrading
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
@@ -90,7 +90,7 @@ def migrate(
     """
     from flows import OUTSIDE, PROJECT
     from flows.migrate import report
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)

@@ -96,7 +96,7 @@ def run(
       cairn run --estimate --json        what model servers may cost, for a script
     """
     from flows.launch import Wish, run_road
-    from tasks.params import BadInput
+    from tasks.contract.params import BadInput
 
     if only and (first, last) != (STAGES[0], STAGES[-1]):
         raise BadInput("--only names one stage; --from and --to have no place beside it")

@@ -19,7 +19,7 @@ def one_of(names: Iterable[str]) -> dict[str, Any]:
 
     def check(param: typer.CallbackParam, value: str) -> str:
         if value and value not in known:
-            from tasks.params import BadInput, nearest
+            from tasks.contract.params import BadInput, nearest
 
             what = param.opts[0] if param.opts[0].startswith("-") else param.metavar
             raise BadInput(f"{what} {value!r}: no such value.{nearest(value, known)} Allowed: {', '.join(known)}.")
@@ -46,7 +46,7 @@ def profiles() -> list[str]:
 
 def overrides() -> list[str]:
     """What --set is used for most: the method of each room."""
-    from tasks.methods import names
+    from tasks.engine.methods import names
 
     return [f"{stage}.method={name}" for stage in STAGES for name in names(stage)]
 
@@ -54,7 +54,7 @@ def overrides() -> list[str]:
 def worlds() -> list[str]:
     """The addresses of the worlds that the active params name; none where they cannot be read."""
     from flows import PROJECT
-    from tasks.settings import load
+    from tasks.engine.settings import load
 
     with suppress(Exception):
         return [*load(PROJECT).params("worlds").model_dump().get("modules", ())]
@@ -63,7 +63,7 @@ def worlds() -> list[str]:
 
 def families(ctx: typer.Context, incomplete: str) -> list[str]:
     """The families of problems of the world that the command names before; none of a world that cannot be imported."""
-    from tasks.worlds.loading import world_class
+    from tasks.worlds.api.loading import world_class
 
     typed = [ctx.params.get("address"), *ctx.args]  # before an option that still lacks its value, arguments are not told apart
     with suppress(Exception):
@@ -98,6 +98,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 
 def parsed(given: list[str] | None) -> dict[str, Any]:
     """What was given with --set: param -> value. Raises BadInput for what is no key=value."""
-    from tasks.settings import parse_override
+    from tasks.engine.settings import parse_override
 
     return dict(map(parse_override, given or ()))

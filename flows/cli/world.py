@@ -8,7 +8,7 @@ import typer
 
 from flows.cli import group, values
 from flows.cli.output import alone, print_json
-from tasks.worlds import SPLITS
+from tasks.contract.problem import SPLITS
 
 app = group.app()
 world = group.app()

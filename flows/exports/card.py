@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from flows.exports.sources import PARTS, Source
-from tasks import roles_lock
+from tasks.engine import roles_lock
 
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 """The size categories of the Hugging Face hub, by their upper limits."""
@@ -136,7 +136,7 @@ def _blueprints(source: Source) -> list[list[str]]:
     """Attempts and acceptances, of blueprints from scratch and of recombinations."""
     import pyarrow as pa
 
-    from tasks import rows
+    from tasks.contract import rows
 
     assert source.generate is not None
     schema = pa.schema([rows.BLUEPRINT.field(name) for name in ("status", "source_ids", "attempt")])

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 
 if TYPE_CHECKING:
-    from tasks.artifact import Store
+    from tasks.engine.artifact import Store
 
 FILES = {"generate": "trajectories.parquet", "filter": "dataset.parquet"}
 """Stage -> the file with its conversations."""
@@ -43,7 +43,7 @@ class Source:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every conversation, with `accepted` and the `reason` why not."""
-        from tasks import rows
+        from tasks.contract import rows
 
         schema = {"generate": rows.TRAJECTORY, "filter": rows.DATASET}[self.stage]
         for row in rows.read_rows(self.folder / FILES[self.stage], schema, group=256):
@@ -55,7 +55,7 @@ class Source:
     @cached_property
     def desks(self) -> dict[str, tuple[str, list[dict[str, Any]]]]:
         """World -> (system message with the whole policy, tool schemas), read from the frozen files: no world's code is needed."""
-        from tasks.worlds.folder import read_json
+        from tasks.worlds.api.folder import read_json
 
         found = {}
         for about in sorted(self.worlds.glob("*/world.json")):

@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from tasks.params import BadInput, nearest, validate
-from tasks.rows import write_rows
+from tasks.contract.params import BadInput, nearest, validate
+from tasks.contract.rows import write_rows
 
 HERE = Path(__file__).parent
 ROWS, FIGURES = "rows.parquet", "measured.json"

@@ -12,8 +12,8 @@ from typing import Any
 from flows import PROJECT, recipes
 from flows.console import showing_progress
 from flows.guard import guarded
-from tasks.params import BadInput
-from tasks.settings import parse_override
+from tasks.contract.params import BadInput
+from tasks.engine.settings import parse_override
 
 
 def parser() -> argparse.ArgumentParser:

@@ -39,25 +39,25 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from flows.recipes import Claim, Control, Measured, Progress
-from tasks import rows
 from tasks.base import Inputs as BaseInputs
 from tasks.base import tiny_qwen3
-from tasks.context import Context
+from tasks.contract import rows
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
+from tasks.contract.params import Params as Base
 from tasks.evaluate import Inputs as EvaluateInputs
 from tasks.evaluate import pass_k
 from tasks.generate import Inputs as GenerateInputs
 from tasks.generate import apigen_mt
-from tasks.llm import roles
-from tasks.params import BadInput
-from tasks.params import Params as Base
+from tasks.players import roles
 from tasks.sft import Inputs as SftInputs
 from tasks.sft import sft
-from tasks.worlds.desk import VISIBLE
-from tasks.worlds.loading import world_class
-from tasks.worlds.runtime import World, load
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.runtime import World, load
+from tasks.worlds.api.scripts.agent import VISIBLE
 
 if TYPE_CHECKING:
-    from tasks.worlds import Problem
+    from tasks.contract.problem import Problem
 
 TITLE = "APIGen-MT"
 PAPER = "https://arxiv.org/abs/2504.03601"
@@ -102,7 +102,7 @@ Row = dict[str, Any]
 class Params(Base):
     """Sizes and rates; all are ours, for a CPU, unless said."""
 
-    world: str = Field("tasks.worlds.retail:Retail", description="the world, package.module:Class, with scripts")
+    world: str = Field("tasks.worlds.library.retail:Retail", description="the world, package.module:Class, with scripts")
     customers: int = Field(
         600, ge=20, le=20_000, description="customers of the world; 70 % may be trained on; few are learned by heart"
     )
@@ -318,8 +318,8 @@ class Lab:
     def _play(self, problems: Sequence[Problem], rate: float, name: str) -> list[Row]:
         """Play drafts that were refused, as the method plays accepted ones. Their ground truth may be impossible, so it is taken off:
         it shapes nothing of the talk."""
-        from tasks.agents.scripted import ClientAgent
-        from tasks.rollout import play
+        from tasks.players.client_agent import ClientAgent
+        from tasks.worlds.api.play import play
 
         ctx = self.context(f"{name}_refused", self.params.draft_rate, rate)
         agent = ClientAgent(ctx.role("agent", self.world.name), PROMPT, temperature=0.0)

@@ -43,10 +43,10 @@ from flows.recipes import Claim, Control, Measured, Progress
 from flows.recipes.ground import maps, training
 from flows.recipes.ground.merging import Bench
 from flows.recipes.ground.scoring import mean, score
-from tasks.context import seed_of
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput
+from tasks.contract.params import Params as Base
 from tasks.merge import breadcrumbs, task_arithmetic, ties
-from tasks.params import BadInput
-from tasks.params import Params as Base
 
 if TYPE_CHECKING:
     import torch
@@ -153,7 +153,7 @@ def check(params: Params) -> None:
 
 
 def _validated(method: ModuleType, setting: Mapping[str, float]) -> Any:
-    from tasks.params import validate
+    from tasks.contract.params import validate
 
     return validate(method.Params, dict(setting), "recipe breadcrumbs: a setting")
 

@@ -38,10 +38,10 @@ from flows.recipes import Claim, Control, Measured, Progress
 from flows.recipes.ground import maps, training
 from flows.recipes.ground.merging import Bench
 from flows.recipes.ground.scoring import mean, score
-from tasks.context import seed_of
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput
+from tasks.contract.params import Params as Base
 from tasks.merge import sparse_compose, task_arithmetic
-from tasks.params import BadInput
-from tasks.params import Params as Base
 
 if TYPE_CHECKING:
     import torch

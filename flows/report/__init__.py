@@ -17,7 +17,7 @@ from flows.report.reading import Folders, Summary, colours, duration, read_json,
 from flows.report.rooms import blueprints, critique, learning, merge_map, waterfall
 from flows.report.scores import families, gains, headline, ladders
 from flows.report.talks import conversations
-from tasks.files import write_text
+from tasks.engine.files import write_text
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 

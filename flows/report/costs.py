@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from flows.report.charts import Bar, bars, short
 from flows.report.reading import Folders, Summary, duration, read_columns
 from flows.report.talks import clean
-from tasks import STAGES, methods, rows
+from tasks import STAGES
+from tasks.contract import rows
+from tasks.engine import methods
 
 MOST_FIGURES = 40
 """Figures of one stage that are shown; ours: the rest stands in summary.json."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks import rows
+from tasks.contract import rows
 
 Summary = Mapping[str, Any]
 """What reports/summary.json holds."""

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from flows.report.charts import Bar, Cell, Curve, bars, curves, heat, smooth
 from flows.report.reading import Folders, colours, number, read_columns, read_csv
 from flows.report.talks import clean
-from tasks import rows
+from tasks.contract import rows
 
 MOST_TENSORS = 400
 """Lines of the merge table that are shown; ours: a page stays light."""

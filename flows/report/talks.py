@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import rows
-from tasks.params import BadInput
-from tasks.worlds import Action
+from tasks.contract import rows
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Action
 
 if TYPE_CHECKING:
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 Row = Mapping[str, Any]
 
@@ -182,7 +182,7 @@ class _Worlds:
         return self.known[name]
 
     def _open(self, name: str) -> World | None:
-        from tasks.worlds.runtime import World
+        from tasks.worlds.api.runtime import World
 
         if self.folder is None or not (self.folder / name).is_dir():
             return None

@@ -6,7 +6,7 @@ import json
 
 from flows.templates.world.world import Library
 from flows.worlds.check import check
-from tasks.worlds.runtime import World
+from tasks.worlds.api.runtime import World
 
 
 def test_the_world_is_sound() -> None:

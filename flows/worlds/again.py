@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from flows.worlds.processes import record
 from flows.worlds.sample import draw
-from tasks.worlds.runtime import World
+from tasks.worlds.api.runtime import World
 
 
 def main(arguments: Sequence[str]) -> None:

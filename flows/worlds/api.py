@@ -10,8 +10,8 @@ from typing import Any
 
 from flows.worlds.report import Check, Finding, short
 from flows.worlds.sample import Attempt, Call, Sample
-from tasks.worlds.calls import CUT
-from tasks.worlds.tools import Refused, Tool
+from tasks.worlds.api.calls import CUT
+from tasks.worlds.api.tools import Refused, Tool
 
 NAME_LENGTH = 64
 """Characters of a tool's name that hosted APIs take (OpenAI, Anthropic and Gemini agree on it)."""

@@ -9,8 +9,8 @@ from flows.worlds.report import REMEDIES, Check, Finding, first_of_each, short
 from flows.worlds.sample import Attempt, Call, Sample, attempt, failure, led_up
 from flows.worlds.watch import Sight, watching
 from tasks.worlds.adapters.foreign import SourceFailed
-from tasks.worlds.places import shown
-from tasks.worlds.runtime import World
+from tasks.worlds.api.places import shown
+from tasks.worlds.api.runtime import World
 
 # --- they work ---
 

@@ -13,15 +13,15 @@ from flows.worlds import api, calls, policy, problems, processes, shared, states
 from flows.worlds.report import REMEDIES, Check, Finding, Report
 from flows.worlds.sample import Sample, draw, failure, own_files
 from flows.worlds.watch import watching
-from tasks.params import BadInput
-from tasks.worlds.calls import ANSWER
-from tasks.worlds.loading import world_class
-from tasks.worlds.places import place, shown
-from tasks.worlds.runtime import World
-from tasks.worlds.state import canonical_json
-from tasks.worlds.tools import Tool, tools_of
+from tasks.contract.params import BadInput
+from tasks.worlds.api.calls import ANSWER
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.places import place, shown
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.state import canonical_json
+from tasks.worlds.api.tools import Tool, tools_of
 
-CONTRACT = "tasks/worlds/runtime.py says what a world has"
+CONTRACT = "tasks/worlds/api/runtime.py says what a world has"
 
 
 def load(address: str, folder: str = "", allow: Sequence[str] = ()) -> type:
@@ -193,7 +193,7 @@ def _tables(cls: Any, size: int, seed: int, address: str) -> Check:
         for sight in seen
     ]
     if canonical_json(one) != canonical_json(other):
-        told = "use a generator of your own: Random(tasks.context.seed_of(NAME, size, seed))"
+        told = "use a generator of your own: Random(tasks.contract.context.seed_of(NAME, size, seed))"
         findings.append(Finding(where, "tables(size, seed) gives different rows the second time", told))
     rows = {name: len(table) for name, table in world.shared.base.tables.items()}
     return Check("tables", ", ".join(f"{name} {count}" for name, count in rows.items()) + " rows", tuple(findings))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import OUTSIDE, PROJECT
-from tasks.params import BadInput, read_yaml
-from tasks.settings import PIPELINE
+from tasks.contract.params import BadInput, read_yaml
+from tasks.engine.settings import PIPELINE
 
 if TYPE_CHECKING:
     from flows.worlds.report import Report
@@ -53,7 +53,7 @@ def prove(address: str, size: int, seed: int, problems: int, folder: str) -> Rep
 
 def active() -> tuple[str, ...]:
     """The addresses of the worlds that the active params train on. BadInput outside of a project."""
-    from tasks.settings import load
+    from tasks.engine.settings import load
 
     if OUTSIDE:
         raise BadInput(f"which world? Name one as MODULE:CLASS, such as my_shop.world:Shop. {OUTSIDE}")
@@ -63,7 +63,7 @@ def active() -> tuple[str, ...]:
 def play_by_hand(address: str, size: int, seed: int, folder: str, seat: str, split: str, family: str) -> None:
     """One conversation in which a person at the terminal has a seat (agent or user); see `flows.worlds.play.play_one`."""
     from flows.worlds.play import play_one
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
     world = World.build(_class(address, size, seed, folder), size, seed, address)
     play_one(world, seat, split, family, seed, input, print)
@@ -86,7 +86,7 @@ def _allowed() -> tuple[str, ...]:
 
 def _longest() -> int:
     """Characters of a tool's answer in the active params (worlds.<method>.longest_answer). Raises BadInput."""
-    from tasks.params import validate
+    from tasks.contract.params import validate
     from tasks.worlds.freeze import Params
 
     given = {} if OUTSIDE else {key: value for key, value in _freezing().items() if key == "longest_answer"}

@@ -10,10 +10,11 @@ from random import Random
 from typing import Any
 
 from flows.worlds.sample import Pool
-from tasks.llm.planted import shape, strings
-from tasks.worlds import Action, Problem, Trajectory
-from tasks.worlds.arguments import arguments_of
-from tasks.worlds.runtime import World
+from tasks.contract.problem import Action, Problem
+from tasks.contract.trajectory import Trajectory
+from tasks.players.scripted.planted import shape, strings
+from tasks.worlds.api.arguments import arguments_of
+from tasks.worlds.api.runtime import World
 
 DRAWS = 3
 """Other values that are tried for each argument; ours."""

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 from flows import templates
-from tasks.params import BadInput
-from tasks.worlds.loading import BUILT_IN
+from tasks.contract.params import BadInput
+from tasks.worlds.api.loading import BUILT_IN
 
 HERE = Path(str(templates.__file__)).parent
 PACKAGE, CLASS, NAME = "flows.templates.world", "Library", "library"

@@ -14,17 +14,18 @@ from random import Random
 from typing import Any
 
 from flows.worlds.report import tool_lines
-from tasks.agents import Agent, Turn
-from tasks.agents.scripted import ClientAgent
-from tasks.context import seed_of
-from tasks.llm import Client, Message, Request
-from tasks.llm import scripted as scripts
-from tasks.params import BadInput, nearest
-from tasks.rollout import STOP, play
-from tasks.worlds import Action, Problem, Trajectory
-from tasks.worlds.arguments import arguments_of
-from tasks.worlds.runtime import World
-from tasks.worlds.tools import Tool
+from tasks.contract.agent import Agent, Turn
+from tasks.contract.client import Client, Message, Request
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput, nearest
+from tasks.contract.problem import Action, Problem
+from tasks.contract.trajectory import Trajectory
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripts
+from tasks.worlds.api.arguments import arguments_of
+from tasks.worlds.api.play import STOP, play
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.tools import Tool
 
 PROMPT = {"tools": "none", "policy": "none"}
 """What a scripted agent is told: it knows its policy."""

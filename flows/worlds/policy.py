@@ -13,13 +13,14 @@ from flows.worlds.mutants import conversation, other_calls, other_problems
 from flows.worlds.problems import human_of
 from flows.worlds.report import Check, Finding, short
 from flows.worlds.sample import Pool, Predicate, Sample
-from tasks.agents.scripted import ClientAgent
-from tasks.context import seed_of
-from tasks.llm import scripted as scripts
-from tasks.rollout import play
-from tasks.worlds import Problem, Trajectory
-from tasks.worlds.places import place
-from tasks.worlds.runtime import World, rules_of
+from tasks.contract.context import seed_of
+from tasks.contract.problem import Problem
+from tasks.contract.trajectory import Trajectory
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripts
+from tasks.worlds.api.places import place
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World, rules_of
 
 LINES = 5
 """Lines of a policy that are named as unread rules; ours."""
@@ -80,7 +81,7 @@ def rules(cls: Any, where: str) -> Check:
         findings.append(Finding(where, f"the policy has two rules {name}; only the last is read", "give each rule a name of its own"))
     named = {*getattr(cls, "BLUEPRINT_PREDICATES", {}), *getattr(cls, "TRAJECTORY_PREDICATES", {})}
     if read and not named & set(read):
-        told = "write one for each rule that a machine can check: BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES (tasks/worlds/runtime.py)"
+        told = "write one for each rule that a machine can check: BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES (see runtime.py)"
         notes.append(f"no rule has a predicate, so none is checked in grading, and 'policy' is 1 in every conversation: {told}")
     said = f"{len(read)} rules read: {', '.join(read)}" if read else "no rule read"
     return Check("rules", said, tuple(findings), tuple(notes))

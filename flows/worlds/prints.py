@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
-from tasks.worlds.state import State
+from tasks.worlds.api.state import State
 
 _FIXED = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range)
 _SKIPPED = (ModuleType, State, type, logging.Logger)

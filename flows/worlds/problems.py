@@ -10,20 +10,21 @@ from typing import Any
 
 from flows.worlds.report import Check, Finding
 from flows.worlds.sample import SPLITS, Sample
-from tasks.agents import Agent
 from tasks.agents.constant import hands_over, refuses
 from tasks.agents.do_nothing import do_nothing
 from tasks.agents.oracle import Oracle
-from tasks.agents.scripted import ClientAgent
-from tasks.generate.core.gate import Listener
+from tasks.contract.agent import Agent
+from tasks.contract.client import Client
+from tasks.contract.problem import Problem
+from tasks.contract.trajectory import Trajectory
 from tasks.generate.core.samplers import Graph, walk
-from tasks.llm import Client
-from tasks.llm import scripted as scripts
-from tasks.rollout import play
-from tasks.worlds import Problem, Trajectory
-from tasks.worlds.places import place
-from tasks.worlds.runtime import World
-from tasks.worlds.state import canonical_json
+from tasks.generate.core.trivial_agents import Listener
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripts
+from tasks.worlds.api.places import place
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.state import canonical_json
 
 WALKS = 30
 """Walks to each tool along which a draft is asked for; ours."""
@@ -99,7 +100,7 @@ def graph(sample: Sample) -> Check:
     for name in [name for name in kinds if name in reached & asked and kinds[name] != "read"]:
         if not _drafted(world, edges, kinds, name, rng):
             what = f"no draft along {WALKS} walks to tool {name} contains it"
-            told = "let propose(walk=...) make the tools of the walk: tasks.worlds.drafting.proposer does"
+            told = "let propose(walk=...) make the tools of the walk: tasks.worlds.api.scripts.drafting.proposer does"
             findings.append(Finding(place(world.shared.cls.propose), what, told))
     said = f"{len(reached)} of {len(edges)} tools reached over {sum(map(len, edges.values()))} edges; drafts follow walks to the writes"
     return Check("API graph", said, tuple(findings))

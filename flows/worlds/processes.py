@@ -12,7 +12,7 @@ from typing import Any
 from flows.worlds.calls import source_failed
 from flows.worlds.report import REMEDIES, Check, Finding, short
 from flows.worlds.sample import Sample, attempt
-from tasks.worlds.places import place
+from tasks.worlds.api.places import place
 
 HASH_SEEDS = ("1", "2")
 """PYTHONHASHSEED of the two other processes: sets of text come in another order in each."""

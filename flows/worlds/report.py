@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tasks.worlds.arguments import arguments_of
-from tasks.worlds.tools import Tool
+from tasks.worlds.api.arguments import arguments_of
+from tasks.worlds.api.tools import Tool
 
 WIDTH = 130
 """Characters of a line; ours."""
@@ -17,7 +17,7 @@ SHOWN = 12
 
 REMEDIES = {
     "clock": "Keep the date in a table, as a row that tables() writes, and read it from there.",
-    "random": "Derive the value from the arguments and the rows, such as tasks.context.seed_of(...), or draw it in tables(size, seed).",
+    "random": "Derive the value from the arguments (tasks.contract.context.seed_of), or draw it in tables(size, seed).",
     "order": "Do not let the order of a set, or hash(), reach an answer or a row; sort first.",
     "differs": "Let a tool depend on its arguments and on self.db alone.",
     "shared": "Conversations run side by side and would see each other. Keep it in a table (self.db.put, self.db.update).",

@@ -14,13 +14,13 @@ from typing import Any
 
 from flows.worlds.prints import Globals, globals_of
 from flows.worlds.report import Finding
-from tasks.context import seed_of
-from tasks.params import BadInput
-from tasks.worlds import Action, Problem
-from tasks.worlds.arguments import arguments_of
-from tasks.worlds.loading import code_files
-from tasks.worlds.places import place, shown
-from tasks.worlds.runtime import World
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Action, Problem
+from tasks.worlds.api.arguments import arguments_of
+from tasks.worlds.api.loading import code_files
+from tasks.worlds.api.places import place, shown
+from tasks.worlds.api.runtime import World
 
 Predicate = Callable[..., str | None]
 SPLITS = ("train", "test")
@@ -86,7 +86,9 @@ def draw(world: World, count: int, seed: int) -> Sample:
     if not world.families or not hasattr(cls, "context") or not hasattr(cls, "propose"):
         lacks = [name for name in ("FAMILIES", "context", "propose") if not getattr(cls, name, None)]
         what = f"it makes no problems: {', '.join(lacks)} {'is' if len(lacks) == 1 else 'are'} missing"
-        sample.findings.append(Finding("", what, "see tasks/worlds/runtime.py, and flows/templates/world/problems.py for an example"))
+        sample.findings.append(
+            Finding("", what, "see tasks/worlds/api/runtime.py, and flows/templates/world/problems.py for an example")
+        )
     else:
         for split in SPLITS:
             sample.problems[split] = _problems(sample, split, count, seed)

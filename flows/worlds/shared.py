@@ -12,9 +12,9 @@ from typing import Any
 from flows.worlds.prints import changed, changed_globals, globals_of, print_of
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each
 from flows.worlds.sample import Call, Sample, led_up
-from tasks.worlds.places import line_of, shown
-from tasks.worlds.runtime import World
-from tasks.worlds.tools import marked
+from tasks.worlds.api.places import line_of, shown
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.tools import marked
 
 
 def stored_rows(sample: Sample, build: Callable[[], World]) -> Check:

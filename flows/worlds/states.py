@@ -12,9 +12,9 @@ from typing import Any
 from flows.worlds.prints import print_of
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each
 from flows.worlds.sample import Call, Sample
-from tasks.worlds import Action
-from tasks.worlds.places import place
-from tasks.worlds.runtime import World
+from tasks.contract.problem import Action
+from tasks.worlds.api.places import place
+from tasks.worlds.api.runtime import World
 
 PAIRS = 200
 """Pairs of writes that are made in both orders; ours."""

@@ -1,7 +1,7 @@
 """`CheckpointAgent`: a checkpoint in this process acts in many conversations at once, its cache kept across turns.
 
 Tokens are never rendered twice (law 7): each turn encodes only what the model has not read yet, and a conversation is the
-concatenation of the ids read and the ids produced. Generation itself is `tasks.llm.decoding`.
+concatenation of the ids read and the ids produced. Generation itself is `tasks.players.local.decoding`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.agents import Turn
-from tasks.llm import Message
-from tasks.llm.decoding import Decoder, Row
-from tasks.models import END, context_of, parse_turn, prompt_ids, suffix_ids
-from tasks.prompts import check_prompt, system_message
+from tasks.chat.parsing import parse_turn
+from tasks.chat.rendering import prompt_ids, suffix_ids
+from tasks.chat.template import END
+from tasks.checkpoints.folders import context_of
+from tasks.contract.agent import Turn
+from tasks.contract.client import Message
+from tasks.players.local.decoding import Decoder, Row
+from tasks.worlds.api.system_prompt import check_prompt, system_message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 
 @dataclass
@@ -36,8 +39,8 @@ class _Talk:
 class CheckpointAgent:
     """Plays with `model` (put it into eval mode first) and `tokenizer`; `rows` conversations at once.
 
-    prompt: what the system message carries (`tasks.prompts`). temperature: 0 is greedy; log-probabilities are then those at
-    temperature 1. max_turn_tokens: produced ids of one turn; max_episode_tokens: ids of a conversation, read and produced
+    prompt: what the system message carries (`tasks.worlds.api.system_prompt`). temperature: 0 is greedy; log-probabilities are
+    then those at temperature 1. max_turn_tokens: produced ids of one turn; max_episode_tokens: ids of a conversation, read and produced
     (448 in our measurements keeps one babbling episode from padding all others), and never more than the model has positions. Reaching
     any ends the conversation with `max_tokens`.
     """

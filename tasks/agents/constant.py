@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.agents import Turn
-from tasks.llm import Message
-from tasks.worlds.arguments import arguments_of
+from tasks.contract.agent import Turn
+from tasks.contract.client import Message
+from tasks.worlds.api.arguments import arguments_of
 
 if TYPE_CHECKING:
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 REFUSAL = "Sorry, I cannot help you with that. Anything else?"
 

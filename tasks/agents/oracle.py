@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tasks.agents import Turn
-from tasks.llm import Message
-from tasks.worlds import Action, Problem
+from tasks.contract.agent import Turn
+from tasks.contract.client import Message
+from tasks.contract.problem import Action, Problem
 
 if TYPE_CHECKING:
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 
 class Oracle:
     """Says the outputs, makes the calls of the ground truth one a turn, and closes. It alone among agents sees the problems.
 
-    problems: in the order of the jobs that are played; `tasks.rollout.play` names a conversation by its place in that order. The
-    outputs come first, because a hand-over ends the conversation.
+    problems: in the order of the jobs that are played; `tasks.worlds.api.play.play` names a conversation by its place in that
+    order. The outputs come first, because a hand-over ends the conversation.
     """
 
     name = "oracle"

@@ -8,8 +8,8 @@ from typing import Any
 
 from prefect import task
 
-from tasks.cached import STAGE, key
-from tasks.execute import Job, own_process, produce
+from tasks.engine.cached import STAGE, key
+from tasks.engine.execute import Job, own_process, produce
 
 
 @task(name="base", task_run_name="base: {job.method}", cache_key_fn=key, **STAGE)

@@ -29,16 +29,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tasks import models
-from tasks.agents.scripted import ClientAgent
 from tasks.base import Inputs
-from tasks.context import Context
-from tasks.llm import scripted
-from tasks.params import BadInput
-from tasks.params import Params as Base
-from tasks.prompts import system_message
-from tasks.rollout import play
-from tasks.worlds.runtime import load_all
+from tasks.chat import template
+from tasks.checkpoints import folders, tiny
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
+from tasks.contract.params import Params as Base
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripted
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import load_all
+from tasks.worlds.api.system_prompt import system_message
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,7 @@ class Params(Base):
     corpus_dialogues: int = Field(400, ge=2, le=100_000, description="conversations a world that the tokenizer sees; ours")
     steps: int = Field(200, ge=1, le=100_000, description="optimiser steps; ours: the loss falls below 0.1")
     batch: int = Field(32, ge=1, le=4096, description="sequences a step; ours")
-    length: int = Field(96, ge=16, le=models.CONTEXT, description="tokens a sequence; ours")
+    length: int = Field(96, ge=16, le=tiny.CONTEXT, description="tokens a sequence; ours")
     segments: int = Field(6, ge=1, le=64, description="different segments in a sequence; ours")
     shortest: int = Field(2, ge=2, le=64, description="tokens of the shortest segment; ours")
     longest: int = Field(8, ge=2, le=64, description="tokens of the longest segment; ours")
@@ -105,14 +106,14 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
 
     torch.set_num_threads(ctx.threads)
     texts, words = corpus(inputs.worlds, params.corpus_dialogues, ctx)
-    tokenizer = models.build_tokenizer(texts, params.vocab, words)
+    tokenizer = tiny.build_tokenizer(texts, params.vocab, words)
     torch.manual_seed(ctx.seed_for("weights"))
-    model = models.tiny_qwen3(tokenizer, params.layers, params.width, params.heads)
+    model = tiny.tiny_qwen3(tokenizer, params.layers, params.width, params.heads)
     with torch.no_grad():
         look_back(model)
     model.to(ctx.device)
     curve = _practise(model, params, ctx)
-    models.save(model, tokenizer, ctx.out / "model")
+    folders.save(model, tokenizer, ctx.out / "model")
     with (ctx.out / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("step", "loss"), *curve])
     return {
@@ -140,8 +141,8 @@ def corpus(worlds: Path, dialogues: int, ctx: Context) -> tuple[list[str], set[s
         agent = ClientAgent(scripted.client("agent", world, {}, ctx.seed), ctx.prompt)
         system = system_message(world, ctx.prompt)
         for played in play(world, jobs, agent, human, seed=ctx.seed_for("corpus")):
-            texts += models.language(system, played.messages)
-            words |= models.data_words(played.messages)
+            texts += tiny.language(system, played.messages)
+            words |= tiny.data_words(played.messages)
     return texts, words
 
 
@@ -195,7 +196,7 @@ def recurring(params: Params, vocab: int, generator: torch.Generator) -> tuple[t
 
     b, t = params.batch, params.length
     lengths = torch.randint(params.shortest, params.longest + 1, (b, 1), generator=generator)
-    pool = torch.randint(len(models.SPECIALS), vocab, (b, params.segments, params.longest), generator=generator)
+    pool = torch.randint(len(template.SPECIALS), vocab, (b, params.segments, params.longest), generator=generator)
     order = torch.randint(0, params.segments, (b, t), generator=generator)
     position = torch.arange(t).expand(b, t)
     slot, offset = position // lengths, position % lengths

@@ -26,18 +26,18 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from tasks import params as base
-from tasks import rows
-from tasks.context import Context
+from tasks.contract import params as base
+from tasks.contract import rows
+from tasks.contract.client import BudgetSpent
+from tasks.contract.context import Context
+from tasks.contract.losses import Lost, stop_when_nearly_all
+from tasks.contract.params import BadInput, StageFailed, nearest
 from tasks.critique import Inputs
 from tasks.critique.core import prompts
 from tasks.critique.core.aggregate import AGGREGATE
 from tasks.critique.core.pairs import pair
 from tasks.critique.core.review import Critiques, Desk, criticise, judge, merge
 from tasks.critique.core.units import UNSUPPORTED, WEIGHTS, Unit, quality, render, score
-from tasks.llm import BudgetSpent
-from tasks.llm.losses import Lost, stop_when_nearly_all
-from tasks.params import BadInput, StageFailed, nearest
 
 TITLE = "MultiCritique: several critics, judged unit by unit"
 PAPER = "https://arxiv.org/abs/2410.15287"
@@ -85,7 +85,7 @@ def check(params: Params) -> None:
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write critiques.parquet and preferences.parquet; return counts that add up, and means over trajectories. A spent budget ends it
     early: what was not reviewed by then has no critique."""
-    from tasks.worlds.runtime import load_all
+    from tasks.worlds.api.runtime import load_all
 
     check(params)
     frames = {name: prompts.frame(world) for name, world in load_all(inputs.worlds).items()}

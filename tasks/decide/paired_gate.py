@@ -24,10 +24,10 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks.context import Context
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, nearest
+from tasks.contract.params import Params as Base
 from tasks.decide import Inputs
-from tasks.params import BadInput, nearest
-from tasks.params import Params as Base
 
 TITLE = "Paired gate"
 PAPER = ""

@@ -8,8 +8,8 @@ from typing import Any
 
 from prefect import task
 
-from tasks.cached import STAGE, key, submit
-from tasks.execute import Job, in_process, produce
+from tasks.engine.cached import STAGE, key, submit
+from tasks.engine.execute import Job, in_process, produce
 
 
 @task(name="decide", task_run_name="decide: {job.method}", cache_key_fn=key, **STAGE)

@@ -28,18 +28,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tasks import rows
-from tasks.context import Context, seed_of
-from tasks.early_ends import counted, too_many, unheard
+from tasks.contract import rows
+from tasks.contract.context import Context, seed_of
+from tasks.contract.early_ends import counted, too_many, unheard
+from tasks.contract.params import BadInput, Cap, StageFailed
+from tasks.contract.params import Params as Base
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, model_lines, write_csv
-from tasks.params import BadInput, Cap, StageFailed
-from tasks.params import Params as Base
 
 if TYPE_CHECKING:
-    from tasks.agents import Agent
-    from tasks.worlds import Problem
-    from tasks.worlds.runtime import World
+    from tasks.contract.agent import Agent
+    from tasks.contract.problem import Problem
+    from tasks.worlds.api.runtime import World
 
 TITLE = "pass^k"
 PAPER = "https://arxiv.org/abs/2406.12045"
@@ -92,7 +92,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
 
     Raises BadInput when the candidate is not among the models or a world cannot make enough distinct problems.
     """
-    from tasks.worlds.runtime import load_all
+    from tasks.worlds.api.runtime import load_all
 
     for name in (CHAMPION, *BASELINES):
         if name in inputs.models:
@@ -152,7 +152,7 @@ def _play_all(
     reference: str | None,
 ) -> Iterator[dict[str, Any]]:
     """Rows of TRIAL, one (set, model, world) after the other; finished ones are found again after a kill."""
-    from tasks import models
+    from tasks.checkpoints.folders import warm_up
 
     folders = {**inputs.models, **({CHAMPION: inputs.champion} if inputs.champion is not None else {})}
     met = (inputs.candidate, reference) if params.gate_problems else ()
@@ -175,7 +175,7 @@ def _play_all(
         return played
 
     if ctx.device == "cpu":
-        models.warm_up(folders[inputs.candidate])  # the units may be played in forks of this process
+        warm_up(folders[inputs.candidate])  # the units may be played in forks of this process
     for done in ctx.shards("evaluate", work, units, 1):
         yield from done
 
@@ -207,10 +207,10 @@ def _baseline(name: str, problems: Sequence[Problem]) -> Agent:
 
 def _checkpoint(folder: Path, model: str, params: Params, ctx: Context) -> Agent:
     """A checkpoint that plays; loaded anew for each unit, so that units do not depend on each other."""
-    from tasks import models
     from tasks.agents.checkpoint import CheckpointAgent
+    from tasks.checkpoints import folders
 
-    loaded, tokenizer = models.load(folder, ctx.device, params.dtype)
+    loaded, tokenizer = folders.load(folder, ctx.device, params.dtype)
     return CheckpointAgent(
         loaded,
         tokenizer,
@@ -227,7 +227,7 @@ def _trials(
     world: World, problems: Sequence[Problem], trials: int, agent: Agent, unit: tuple[str, str], params: Params, ctx: Context
 ) -> list[dict[str, Any]]:
     """Play and grade; one row of TRIAL per conversation. unit: (set, model). The seed is the same for every model."""
-    from tasks.rollout import play
+    from tasks.worlds.api.play import play
 
     which, model = unit
     played = play(

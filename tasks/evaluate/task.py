@@ -8,10 +8,10 @@ from typing import Any
 
 from prefect import task
 
-from tasks.cached import STAGE, key
-from tasks.champion import CHAMPION
-from tasks.execute import Job, own_process, produce
-from tasks.params import StageFailed
+from tasks.contract.params import StageFailed
+from tasks.engine.cached import STAGE, key
+from tasks.engine.champion import CHAMPION
+from tasks.engine.execute import Job, own_process, produce
 
 
 def models(job: Job) -> dict[str, Path]:

@@ -26,15 +26,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pydantic import Field
 
-from tasks import params as base
-from tasks import rows
-from tasks.context import Context
+from tasks.contract import params as base
+from tasks.contract import rows
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, StageFailed
+from tasks.contract.trajectory import ENDED
+from tasks.contract.values import UNREADABLE
 from tasks.filter import Inputs
 from tasks.filter.core.splits import STRICTNESS, resplit, straddling
 from tasks.filter.core.waterfall import Bar, Check, flow, write_bars
-from tasks.params import BadInput, StageFailed
-from tasks.worlds import ENDED
-from tasks.worlds.values import UNREADABLE
 
 TITLE = "Rejection sampling: verifier, policy, critics, duplicates, lineage"
 PAPER = ""
@@ -166,7 +166,7 @@ def _scores(path: Path) -> dict[str, float]:
 
 def _known(worlds: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
     """World -> user -> split."""
-    from tasks.worlds.runtime import load_all
+    from tasks.worlds.api.runtime import load_all
 
     known: dict[str, Mapping[str, str]] = {name: world.splits for name, world in load_all(worlds).items()}
     for row in table:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Inputs:
-    """worlds: folder of frozen worlds (`tasks.worlds.runtime.load_all`). bank: file with pinned examples; without one, or with {} in
-    it, the bank grows from what the run accepts."""
+    """worlds: folder of frozen worlds (`tasks.worlds.api.runtime.load_all`). bank: file with pinned examples; without one, or
+    with {} in it, the bank grows from what the run accepts."""
 
     worlds: Path
     bank: Path | None = None

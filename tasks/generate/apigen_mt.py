@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tasks import params as base
-from tasks import rows
-from tasks.agents.scripted import ClientAgent
-from tasks.context import Context
+from tasks.contract import params as base
+from tasks.contract import rows
+from tasks.contract.client import BudgetSpent
+from tasks.contract.context import Context
 from tasks.generate import Inputs
 from tasks.generate.core import recombine
 from tasks.generate.core.accepted import Accepted, read_bank, write_bank
@@ -46,12 +46,12 @@ from tasks.generate.core.prompts import render
 from tasks.generate.core.proving import Commission, Prover, Rules
 from tasks.generate.core.samplers import Tastes, draw
 from tasks.generate.core.tally import Tally
-from tasks.llm import BudgetSpent
-from tasks.rollout import play
-from tasks.worlds.runtime import load_all
+from tasks.players.client_agent import ClientAgent
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import load_all
 
 if TYPE_CHECKING:
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 TITLE = "APIGen-MT"
 PAPER = "https://arxiv.org/abs/2504.03601"

@@ -29,7 +29,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from tasks.context import Context
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
 from tasks.merge import Inputs
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.masks import MiddleMask, middle_counts
@@ -37,7 +38,6 @@ from tasks.merge.core.params import MergeParams, check_merge, variants
 from tasks.merge.core.room import merge_checkpoints
 from tasks.merge.core.selection import share
 from tasks.merge.core.tensors import Block, Tensor
-from tasks.params import BadInput
 
 TITLE = "Model Breadcrumbs"
 PAPER = "https://arxiv.org/abs/2312.06795"

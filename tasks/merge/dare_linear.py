@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from tasks.context import Context
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
 from tasks.merge import Inputs
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.headers import Array
@@ -34,7 +35,6 @@ from tasks.merge.core.params import MergeParams, check_merge
 from tasks.merge.core.rescale import Rescale
 from tasks.merge.core.room import merge_checkpoints
 from tasks.merge.core.tensors import Block, Tensor
-from tasks.params import BadInput
 
 TITLE = "DARE"
 PAPER = "https://arxiv.org/abs/2311.03099"

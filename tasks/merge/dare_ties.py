@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from tasks.context import Context
+from tasks.contract.context import Context
 from tasks.merge import Inputs
 from tasks.merge.core.election import Election
 from tasks.merge.core.engine import Formula, Look

@@ -37,7 +37,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from tasks.context import Context, seed_of
+from tasks.contract.context import Context, seed_of
+from tasks.contract.params import BadInput
 from tasks.merge import Inputs
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.headers import Array
@@ -45,7 +46,6 @@ from tasks.merge.core.params import MergeParams, check_merge
 from tasks.merge.core.room import merge_checkpoints
 from tasks.merge.core.tally import dot
 from tasks.merge.core.tensors import Block, Tensor
-from tasks.params import BadInput
 
 TITLE = "Intruder scaling"
 PAPER = "https://arxiv.org/abs/2410.21228"

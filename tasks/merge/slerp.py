@@ -42,7 +42,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from tasks.context import Context
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, nearest
 from tasks.merge import Inputs, labels
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.headers import Array
@@ -50,7 +51,6 @@ from tasks.merge.core.params import Curve, MergeParams, at, check_merge
 from tasks.merge.core.room import merge_checkpoints
 from tasks.merge.core.tally import dot
 from tasks.merge.core.tensors import Block, Tensor
-from tasks.params import BadInput, nearest
 
 TITLE = "Slerp"
 PAPER = "https://arxiv.org/abs/2409.03444"

@@ -32,14 +32,14 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from tasks.context import Context
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, nearest
 from tasks.merge import Inputs
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.headers import Array, open_checkpoint
 from tasks.merge.core.params import MergeParams, check_merge
 from tasks.merge.core.room import merge_checkpoints
 from tasks.merge.core.tensors import Block, Tensor
-from tasks.params import BadInput, nearest
 
 TITLE = "Sparse composition (LT-SFT)"
 PAPER = "https://arxiv.org/abs/2110.07560"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from tasks.context import Context
+from tasks.contract.context import Context
 from tasks.merge import Inputs
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.headers import Array

@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tasks.context import Context
-from tasks.params import BadInput, Cap
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, Cap
+from tasks.contract.problem import Problem
+from tasks.contract.trajectory import Trajectory
 from tasks.rl import Inputs
 from tasks.rl.core.hooks import Group, Hooks, Screened
 from tasks.rl.core.loop import reinforce
@@ -33,7 +35,6 @@ from tasks.rl.core.params import LoopParams, check_loop
 from tasks.rl.core.params import caps as loop_caps
 from tasks.rl.core.params import conversations as conversations
 from tasks.rl.core.pool import has_spread, in_turn
-from tasks.worlds import Problem, Trajectory
 
 if TYPE_CHECKING:
     import torch

@@ -10,11 +10,11 @@ from typing import Any
 
 from prefect import task
 
-from tasks.artifact import Artifact
-from tasks.cached import STAGE, key
-from tasks.execute import Job, own_process, produce, work_out
-from tasks.fingerprint import Key, folder_id
-from tasks.locks import lock
+from tasks.engine.artifact import Artifact
+from tasks.engine.cached import STAGE, key
+from tasks.engine.execute import Job, own_process, produce, work_out
+from tasks.engine.fingerprint import Key, folder_id
+from tasks.engine.locks import lock
 
 
 def unit_key(job: Job, world: str, threads: int) -> Key:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.context import Context
-from tasks.params import Cap
+from tasks.contract.context import Context
+from tasks.contract.params import Cap
 from tasks.sft import Inputs
 from tasks.sft.core import loop
 from tasks.sft.core.hooks import Hooks

@@ -9,8 +9,8 @@ from typing import Any
 
 from prefect import task
 
-from tasks.cached import STAGE, key
-from tasks.execute import Job, own_process, produce
+from tasks.engine.cached import STAGE, key
+from tasks.engine.execute import Job, own_process, produce
 
 CONTROL = "unfiltered"
 """Folder, unit and figures of the model that is trained on unfiltered rows."""

@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks import params as base
-from tasks.context import Context
-from tasks.params import BadInput
-from tasks.worlds.calls import ANSWER
-from tasks.worlds.loading import BUILT_IN, world_class
-from tasks.worlds.runtime import World
+from tasks.contract import params as base
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
+from tasks.worlds.api.calls import ANSWER
+from tasks.worlds.api.loading import BUILT_IN, world_class
+from tasks.worlds.api.runtime import World
 
 TITLE = "Freeze the worlds"
 PAPER = ""
@@ -32,7 +32,7 @@ class Params(base.Params):
     """Which worlds, and how large."""
 
     modules: list[str] = Field(
-        list(BUILT_IN), min_length=1, description="worlds as 'package.module:Class'; see tasks/worlds/runtime.py for what one has"
+        list(BUILT_IN), min_length=1, description="worlds as 'package.module:Class'; see tasks/worlds/api/runtime.py for what one has"
     )
     size: int = Field(200, ge=3, le=20_000, description="users of each world; ours: 140 for training give some 10,000 problems")
     longest_answer: int = Field(
@@ -75,7 +75,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write one folder per world into ctx.out; returns rows, users per split, tools and rules of each."""
     figures = {}
     for done, (address, cls) in enumerate(_classes(params).items()):
-        world = World.build(cls, params.size, ctx.seed_for("world", address), address, params.longest_answer)
+        seed = ctx.seed_for("world", getattr(cls, "SEED", "") or str(getattr(cls, "NAME", "")))  # not its address: it may move
+        world = World.build(cls, params.size, seed, address, params.longest_answer)
         world.freeze(ctx.out / world.name, params.allow)
         ctx.progress(done + 1, len(params.modules), world.name)
         figures[world.name] = {

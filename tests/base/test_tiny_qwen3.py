@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tasks.base import Inputs, tiny_qwen3
-from tasks.context import Context
-from tasks.params import BadInput
-from tests.models.talks import worlds
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
+from tests.chat.talks import worlds
 
 MICRO = {"width": 32, "heads": 2, "vocab": 400, "corpus_dialogues": 4, "batch": 4, "length": 24, "longest": 4, "segments": 3}
 
@@ -64,11 +64,11 @@ def test_heads_look_back_before_any_step() -> None:
     """After initialisation alone, the first layer's position heads put most of their attention one token back."""
     import torch
 
-    from tasks import models
-    from tests.models.talks import tokenizer
+    from tasks.checkpoints import tiny
+    from tests.chat.talks import tokenizer
 
     torch.manual_seed(0)
-    model = models.tiny_qwen3(tokenizer(), layers=2, width=128, heads=4).eval()
+    model = tiny.tiny_qwen3(tokenizer(), layers=2, width=128, heads=4).eval()
     with torch.no_grad():
         tiny_qwen3.look_back(model)
         model.set_attn_implementation("eager")

@@ -18,9 +18,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from tasks.worlds import Action, Problem
+from tasks.contract.problem import Action, Problem
 from tasks.worlds.adapters import from_object
-from tasks.worlds.runtime import World
+from tasks.worlds.api.runtime import World
 
 CATEGORIES = ("base", "miss_func", "miss_param", "long_context")
 MODULES = {

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tasks.worlds import Action, Trajectory
-from tasks.worlds.runtime import World
+from tasks.contract.problem import Action
+from tasks.contract.trajectory import Trajectory
+from tasks.worlds.api.runtime import World
 from tests.bfcl.foreign import CATEGORIES, Entry, class_of, entries
 
 pytestmark = pytest.mark.bfcl

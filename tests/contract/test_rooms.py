@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from tasks import methods, process, rows
-from tasks.execute import Plan
-from tasks.fingerprint import Hashes
-from tasks.settings import Settings, load
+from tasks.contract import rows
+from tasks.engine import methods, process
+from tasks.engine.execute import Plan
+from tasks.engine.fingerprint import Hashes
+from tasks.engine.settings import Settings, load
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("chain")]
@@ -127,6 +128,6 @@ def test_contract(chain: Chain, stage: str, name: str) -> None:
 
 
 def _needs(stage: str) -> tuple[str, ...]:
-    from tasks.fingerprint import listed
+    from tasks.engine.fingerprint import listed
 
     return listed(load(ROOT, "smoke"))[stage].inputs

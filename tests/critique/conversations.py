@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks import rows
+from tasks.contract import rows
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import Outcome, Trajectory
 from tasks.critique.core import prompts
-from tasks.worlds import Action, Outcome, Problem, ToolResult, Trajectory
 
 SHARED: dict[str, Any] = {
     "criteria": {

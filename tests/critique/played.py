@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import rollout, rows
-from tasks.agents.scripted import ClientAgent
-from tasks.llm import Message, Request
-from tasks.worlds import Problem
-from tasks.worlds.airline import Airline
-from tasks.worlds.retail import Retail
-from tasks.worlds.runtime import World
+from tasks.contract import rows
+from tasks.contract.client import Message, Request
+from tasks.contract.problem import Problem
+from tasks.players.client_agent import ClientAgent
+from tasks.worlds.api import play as rollout
+from tasks.worlds.api.runtime import World
+from tasks.worlds.library.airline import Airline
+from tasks.worlds.library.retail import Retail
 
 ERRORS = {"forgets_second_request": 0.2, "skips_confirmation": 0.2, "wrong_total": 0.2, "needless_reads": 0.1}
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import rows
-from tasks.context import Context
+from tasks.contract import rows
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, validate
 from tasks.critique import multicritique
 from tasks.critique.core import prompts, units
 from tasks.critique.core.aggregate import aggregate
 from tasks.critique.core.pairs import pair
 from tasks.critique.core.units import SOUND, WEIGHTS, Unit, Unreadable, parse_units, parse_verdict, quality, render, score
 from tasks.critique.multicritique import Params, check, review
-from tasks.llm import critics
-from tasks.params import BadInput, validate
+from tasks.players.scripted import critics
 from tests.critique.conversations import SHARED, good, hasty
 
 FRAMES = {"shop": SHARED}

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import rows
+from tasks.contract import rows
+from tasks.contract.params import BadInput, StageFailed
 from tasks.critique import Inputs
 from tasks.critique.multicritique import Params, run
-from tasks.llm import critics
-from tasks.params import BadInput, StageFailed
+from tasks.players.scripted import critics
 from tests.critique.played import play_into
 from tests.critique.test_multicritique import context
 

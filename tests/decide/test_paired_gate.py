@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tasks.context import Context
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
 from tasks.decide import Inputs
 from tasks.decide.paired_gate import Params, run
-from tasks.params import BadInput
 from tests.evaluate.test_tables import everything as evaluated
 
 NONE = None

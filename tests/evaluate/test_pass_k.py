@@ -18,22 +18,22 @@ from typing import Any
 import pytest
 
 from infra.stub import running
-from tasks import rows
-from tasks.context import Context
+from tasks.contract import rows
+from tasks.contract.client import BudgetSpent
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, StageFailed
+from tasks.engine.execute import sharded
 from tasks.evaluate import Inputs
 from tasks.evaluate.pass_k import BASELINES, Params, draw, run
-from tasks.execute import sharded
-from tasks.llm import BudgetSpent
-from tasks.llm.endpoint import Dialect, EndpointClient, Setting
-from tasks.llm.endpoint.cache import Cache
-from tasks.llm.roles import maker
-from tasks.params import BadInput, StageFailed
-from tasks.worlds.retail import Retail
-from tasks.worlds.runtime import World
+from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
+from tasks.players.openai_compatible.cache import Cache
+from tasks.players.roles import maker
+from tasks.worlds.api.runtime import World
+from tasks.worlds.library.retail import Retail
 from tests.rollout import tiny
 
 SMALL = Params(problems=7, gate_problems=7, trials=2, max_steps=15, max_turn_tokens=6, rows=14, resamples=200)
-ADDRESS = "tasks.worlds.retail:Retail"
+ADDRESS = "tasks.worlds.library.retail:Retail"
 
 
 @pytest.fixture(scope="module")

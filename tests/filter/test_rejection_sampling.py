@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.contract.params import BadInput, StageFailed, validate
 from tasks.filter.core.splits import resplit, straddling, strictest
 from tasks.filter.core.waterfall import Check, flow, write_bars
 from tasks.filter.rejection_sampling import Params, _light, check_kept, content_hash, figures, mark
-from tasks.params import BadInput, StageFailed, validate
 from tests.critique.conversations import good, hasty
 
 KNOWN = {"shop": {"u1": "train", "u2": "train", "u3": "validation", "u4": "test"}}

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tasks import rows
+from tasks.contract import rows
+from tasks.contract.params import BadInput
 from tasks.critique import Inputs as CritiqueInputs
 from tasks.critique.multicritique import Params as CritiqueParams
 from tasks.critique.multicritique import run as critique
 from tasks.filter import Inputs
 from tasks.filter.rejection_sampling import Params, run
-from tasks.params import BadInput
 from tests.critique.played import play_into
 from tests.critique.test_multicritique import context
 

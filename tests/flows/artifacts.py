@@ -11,12 +11,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tasks import STAGES, rows
+from tasks import STAGES
+from tasks.contract import rows
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import Trajectory
 from tasks.evaluate.core.tables import Maker, metrics
 from tasks.filter.core.waterfall import Bar, write_bars
 from tasks.merge.core.tally import write_report
-from tasks.worlds import Action, Problem, ToolResult, Trajectory
-from tasks.worlds.runtime import World
+from tasks.worlds.api.runtime import World
 from tests.flows.shop import Kiosk, Shop
 
 MODELS = {"base": 0.02, "sft": 0.5, "rl_kiosk": 0.62, "rl_shop": 0.68, "merged": 0.74}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.worlds.state import State
-from tasks.worlds.tools import Refused, end, read, write
+from tasks.worlds.api.state import State
+from tasks.worlds.api.tools import Refused, end, read, write
 
 
 class Shop:

@@ -10,8 +10,8 @@ import pytest
 
 from flows import road, run
 from flows.cli import main
-from tasks.execute import Plan, remember
-from tasks.settings import load
+from tasks.engine.execute import Plan, remember
+from tasks.engine.settings import load
 from tests.conftest import make_project
 from tests.core.test_artifact import folder
 

@@ -11,10 +11,10 @@ import pytest
 
 from flows.asking import Asking, _may_be_cached, write_down
 from infra.stub import Stub, running
-from tasks import preflight, roles_lock
-from tasks.execute import Plan, remember
-from tasks.params import BadInput
-from tasks.settings import ROLES, ROLES_LOCK, load
+from tasks.contract.params import BadInput
+from tasks.engine import preflight, roles_lock
+from tasks.engine.execute import Plan, remember
+from tasks.engine.settings import ROLES, ROLES_LOCK, load
 from tests.conftest import Project, make_project
 
 

@@ -86,7 +86,7 @@ def test_a_module_that_dvc_yaml_does_not_list(tmp_path: Path) -> None:
     """A world of the user's own, used but not listed: the run stops by name before the stage."""
     project = make_project(tmp_path / "project")
     (project.folder / "my_shop").mkdir()
-    (project.folder / "my_shop/__init__.py").write_text("from tasks.worlds.retail import Retail as Shop\n")
+    (project.folder / "my_shop/__init__.py").write_text("from tasks.worlds.library.retail import Retail as Shop\n")
     answer = project.cairn("run", "--only", "worlds", "--set", "worlds.freeze.modules=[my_shop:Shop]", check=False)
     assert answer.returncode == 2, answer.stderr
     assert "stage 'worlds' uses my_shop/__init__.py, which is not among its deps in dvc.yaml" in answer.stderr

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.bank import FILE, MADE, grow, pin
+from tasks.contract.params import BadInput
 from tasks.generate.core.accepted import read_bank
-from tasks.params import BadInput
 
 
 def test_pin_and_grow(tmp_path: Path) -> None:

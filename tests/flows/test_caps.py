@@ -17,17 +17,20 @@ import pytest
 
 from flows import caps, stage
 from flows.road import Road
-from tasks import STAGES, methods, models
-from tasks.agents.scripted import ClientAgent
-from tasks.artifact import Artifact
-from tasks.execute import Plan
-from tasks.llm import scripted
-from tasks.params import BadInput, Cap
-from tasks.prompts import system_message
-from tasks.rollout import play
-from tasks.settings import Settings, load, overlay
-from tasks.worlds.loading import world_class
-from tasks.worlds.runtime import World, load_all
+from tasks import STAGES
+from tasks.chat import rendering
+from tasks.checkpoints import folders, tiny
+from tasks.contract.params import BadInput, Cap
+from tasks.engine import methods
+from tasks.engine.artifact import Artifact
+from tasks.engine.execute import Plan
+from tasks.engine.settings import Settings, load, overlay
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripted
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World, load_all
+from tasks.worlds.api.system_prompt import system_message
 from tests.conftest import ROOT
 
 FULL, NONE = {"tools": "full", "policy": "full"}, {"tools": "none", "policy": "none"}
@@ -38,11 +41,11 @@ WRITTEN = ("max_length", "max_episode_tokens", "max_turn_tokens")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """worlds/ (retail) and base/model."""
     folder = tmp_path_factory.mktemp("caps")
-    address = "tasks.worlds.retail:Retail"
+    address = "tasks.worlds.library.retail:Retail"
     World.build(world_class(address), 40, 0, address).freeze(folder / "worlds" / "retail")
     world = load_all(folder / "worlds")["retail"]
     texts = [system_message(world, FULL), *(str(message) for talk in caps.conversations(world, 1)[1] for message in talk)]
-    models.build_tokenizer(texts, 900).save_pretrained(str(folder / "base" / "model"))
+    tiny.build_tokenizer(texts, 900).save_pretrained(str(folder / "base" / "model"))
     positions(folder / "base" / "model", 4096)
     return folder
 
@@ -70,11 +73,11 @@ def test_what_is_measured_is_what_sft_would_train_on(ground: Path) -> None:
     """The same conversations through the tokenizer as transformers loads it: rows end at their last trained token."""
     (found,) = typical(ground)
     world = load_all(ground / "worlds")["retail"]
-    tokenizer, system = models.load_tokenizer(ground / "base" / "model"), system_message(world, FULL)
+    tokenizer, system = folders.load_tokenizer(ground / "base" / "model"), system_message(world, FULL)
     agent = ClientAgent(scripted.client("agent", world, {}, 0), NONE)
     jobs = [(problem, 0) for problem in caps._problems(world, 0)]
     played = play(world, jobs, agent, scripted.client("human", world, {}, 0), seed=0)
-    rendered = [models.render(tokenizer, system, talk.messages) for talk in played]
+    rendered = [rendering.render(tokenizer, system, talk.messages) for talk in played]
     assert [talk.trained for talk in found.talks] == [sum(one.mask) for one in rendered]
     assert [talk.whole for talk in found.talks] == [len(one.mask) - one.mask[::-1].index(1) for one in rendered]
     assert [talk.prompt for talk in found.talks] == [one.mask.index(1) for one in rendered]
@@ -167,7 +170,7 @@ def stored(plan: Plan) -> tuple[Artifact, Artifact]:
 
 
 def test_the_flow_refuses_before_generate_runs(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.cached.take", lambda task, job: job.find() or pytest.fail(f"{task.name} ran"))
+    monkeypatch.setattr("tasks.engine.cached.take", lambda task, job: job.find() or pytest.fail(f"{task.name} ran"))
     road = Road(plan)
     worlds = road(SimpleNamespace(name="worlds"))  # type: ignore[arg-type]
     road(SimpleNamespace(name="base"), worlds)  # type: ignore[arg-type]
@@ -198,7 +201,7 @@ def test_it_is_measured_once_for_all_processes_and_never_when_nothing_is_to_do(p
     (plan.store.state / "typical.json").write_text("{")
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         caps.Caps(plan).check(STAGES, worlds.identity, base.identity)
-    monkeypatch.setattr("tasks.cached.take", lambda task, job: job.find())
+    monkeypatch.setattr("tasks.engine.cached.take", lambda task, job: job.find())
     road = Road(plan)
     road(SimpleNamespace(name="base"), road(SimpleNamespace(name="worlds")))  # type: ignore[arg-type]
     assert "caps" not in road.__dict__
@@ -207,7 +210,7 @@ def test_it_is_measured_once_for_all_processes_and_never_when_nothing_is_to_do(p
 def test_a_local_role_needs_the_positions_for_what_it_is_asked(plan: Plan, ground: Path, tmp_path: Path) -> None:
     """All roles scripted, on a few problems: a judge of 256 positions cannot read one draft, one of 8,192 reads all."""
     folder = tmp_path / "judge"
-    models.load_tokenizer(ground / "base" / "model").save_pretrained(str(folder))
+    folders.load_tokenizer(ground / "base" / "model").save_pretrained(str(folder))
     worlds, _ = stored(plan)
     role = {"backend": "local", "path": str(folder), "identity": "x"}
     chosen = replace(plan, settings=Settings(ROOT, overlay(plan.settings.tree, "roles.judge", role)))

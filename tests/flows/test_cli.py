@@ -139,8 +139,8 @@ def test_a_mistake_gets_the_nearest_name(arguments: list[str], said: str, capsys
         ("cairn run --set merge.method=breadcrumbs_", ["merge.method=breadcrumbs_ties"]),
         ("cairn export f", ["filter"]),
         ("cairn world ch", ["check"]),
-        ("cairn world play tasks.worlds.retail:Retail --family forb", ["forbidden"]),
-        ("cairn world check tasks.worlds.r", ["tasks.worlds.retail:Retail"]),
+        ("cairn world play tasks.worlds.library.retail:Retail --family forb", ["forbidden"]),
+        ("cairn world check tasks.worlds.r", ["tasks.worlds.library.retail:Retail"]),
     ],
 )
 def test_the_shell_completes(typed: str, found: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
@@ -170,7 +170,9 @@ def test_documents_of_a_project(inside: Project, capsys: Captured) -> None:
 
 
 def test_a_preview_as_a_document(inside: Project, capsys: Captured) -> None:
-    made = document(capsys, "preview", "generate", "-n", "1", "--json", "--set", "worlds.freeze.modules=[tasks.worlds.retail:Retail]")
+    made = document(
+        capsys, "preview", "generate", "-n", "1", "--json", "--set", "worlds.freeze.modules=[tasks.worlds.library.retail:Retail]"
+    )
     assert set(made) == {"blueprints", "trajectories", "gates", "spent"}
     assert {"status", "instruction", "fail_reason"} <= set(made["blueprints"][0])
 

@@ -13,10 +13,10 @@ import pytest
 
 from flows.promote import champion, champions, differs, foreseen, forget, ledger, promote_candidate, rollback, settle
 from flows.run import Run
-from tasks import track
-from tasks.artifact import Artifact, Store
-from tasks.champion import CHAMPION, Standing, read
-from tasks.params import BadInput, StageFailed
+from tasks.contract.params import BadInput, StageFailed
+from tasks.engine import track
+from tasks.engine.artifact import Artifact, Store
+from tasks.engine.champion import CHAMPION, Standing, read
 
 GATES = [{"name": "reference", "passed": True, "figures": {}, "explanation": "On 100 fresh problems: +0.200."}]
 HOLD = "All 5 gates hold. On 100 fresh problems: +0.200."

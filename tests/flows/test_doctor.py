@@ -11,12 +11,12 @@ import yaml
 
 from flows.doctor import examine
 from flows.road import workspace_inputs
-from tasks.execute import Plan, remember
-from tasks.locks import lock
-from tasks.params import StageFailed
-from tasks.settings import load
+from tasks.contract.params import StageFailed
+from tasks.engine.execute import Plan, remember
+from tasks.engine.locks import lock
+from tasks.engine.settings import load
 from tests.conftest import Project, make_project
-from tests.core.test_artifact import flip, folder, the_object
+from tests.engine.test_artifact import flip, folder, the_object
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from flows.dvc_side import busy, cache_folder, check_cache, holders
-from tasks import dvc_lock
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
+from tasks.engine import dvc_lock
 from tests.conftest import Project, make_project
 
 BUSY = "ERROR: 'data/sft' is busy, it is being blocked by:\n  (PID 1): dvc repro\n\nIf there are no processes with such PIDs, you can manually remove '.dvc/tmp/rwlock' and try again."

@@ -16,10 +16,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.road import check_part, survey
-from tasks.execute import Plan
-from tasks.fingerprint import listed
-from tasks.params import BadInput, read_yaml
-from tasks.settings import load, parse_override
+from tasks.contract.params import BadInput, read_yaml
+from tasks.engine.execute import Plan
+from tasks.engine.fingerprint import listed
+from tasks.engine.settings import load, parse_override
 from tests.conftest import ROOT
 
 
@@ -110,7 +110,7 @@ ODD = (
         '"{x}"',
         "[" * 60,
     ),
-    *("!!python/name:os.x 1", "*x", "@", r'"\n"', "[{}]", '{"": 1}', "1e-400", '" "', "a:b", "tasks.worlds.retail:Retail"),
+    *("!!python/name:os.x 1", "*x", "@", r'"\n"', "[{}]", '{"": 1}', "1e-400", '" "', "a:b", "tasks.worlds.library.retail:Retail"),
 )
 """YAML texts that stand where another value is meant."""
 

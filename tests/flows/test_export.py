@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from flows.export import Wish, export, exported
 from flows.exports.formats import from_sharegpt, to_sharegpt
 from flows.exports.sources import Source, find
-from tasks import rows
-from tasks.execute import Plan, call, context, sharded
-from tasks.params import BadInput
-from tasks.prompts import system_message
-from tasks.settings import load
-from tasks.worlds.runtime import load_all
+from tasks.contract import rows
+from tasks.contract.params import BadInput
+from tasks.engine.execute import Plan, call, context, sharded
+from tasks.engine.settings import load
+from tasks.worlds.api.runtime import load_all
+from tasks.worlds.api.system_prompt import system_message
 from tests.conftest import ROOT, Project
 
 Message = dict[str, Any]
@@ -164,7 +164,7 @@ def test_the_way_there_and_back_loses_nothing(turns: list[Message], system: str 
 
 def test_a_chat_template_reads_the_rows(made: Any, tmp_path: Path) -> None:
     """The tiny tokenizer's template (Qwen3's) over a loaded row: the policy, every tool and every call with exactly its arguments."""
-    from tests.models.talks import tokenizer
+    from tests.chat.talks import tokenizer
 
     source = source_of(made, "generate")
     export(source, tmp_path / "set", Wish())
@@ -183,14 +183,15 @@ def test_trl_prepares_the_rows(made: Any, tmp_path: Path) -> None:
     import torch
     from trl import SFTConfig, SFTTrainer
 
-    from tasks import models
-    from tests.models.talks import tokenizer
+    from tasks.chat import rendering
+    from tasks.checkpoints import tiny
+    from tests.chat.talks import tokenizer
 
     export(source_of(made, "generate"), tmp_path / "set", Wish())
     rows_ = loaded(tmp_path / "set", tmp_path)["train"].select(range(3))
     torch.manual_seed(0)
     trainer = SFTTrainer(
-        model=models.tiny_qwen3(tokenizer(), layers=2, width=32, heads=2),
+        model=tiny.tiny_qwen3(tokenizer(), layers=2, width=32, heads=2),
         args=SFTConfig(
             output_dir=str(tmp_path / "out"),
             assistant_only_loss=True,
@@ -208,7 +209,7 @@ def test_trl_prepares_the_rows(made: Any, tmp_path: Path) -> None:
     )
     for row, prepared in zip(rows_, trainer.train_dataset, strict=True):
         trained = [token for token in prepared["labels"] if token != -100]
-        own = "".join(models.turn_text(message) for message in row["messages"] if message["role"] == "assistant")
+        own = "".join(rendering.turn_text(message) for message in row["messages"] if message["role"] == "assistant")
         assert "".join(tokenizer().decode(trained).split()) == "".join(own.split())
     trainer.train()
     assert trainer.state.global_step == 1
@@ -281,7 +282,7 @@ class TestWhatIsExported:
         """A folder from elsewhere: rows and worlds, no record and no blueprints."""
         import shutil
 
-        from tasks.artifact import Store
+        from tasks.engine.artifact import Store
 
         plan, found = made
         shutil.copytree(plan.store.view(found["filter"]), tmp_path / "data/filter")

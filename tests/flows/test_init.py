@@ -13,8 +13,8 @@ import yaml
 from flows import init, profiles
 from flows.init import ROOT, create
 from flows.worlds.new import LIBRARY
-from tasks.params import BadInput
-from tasks.settings import load
+from tasks.contract.params import BadInput
+from tasks.engine.settings import load
 from tests.conftest import Project
 
 IDENTITY = {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}

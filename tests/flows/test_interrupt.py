@@ -37,7 +37,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def trains(terminal: Terminal) -> bool:
-    return any("tasks.process" in process.cmdline() for process in terminal.left())
+    return any("tasks.engine.child" in process.cmdline() for process in terminal.left())
 
 
 def ends(terminal: Terminal, within: float = 5.0, code: int = 130, quiet: bool = False) -> None:
@@ -165,7 +165,7 @@ def test_cancel_in_prefects_screen(tmp_path: Path, prefect_server: str, monkeypa
 
     def trainings() -> list[psutil.Process]:
         every = [one for one in psutil.Process(served.pid).children(recursive=True) if one.is_running()]
-        return [one for one in every if one.status() != psutil.STATUS_ZOMBIE and "tasks.process" in one.cmdline()]
+        return [one for one in every if one.status() != psutil.STATUS_ZOMBIE and "tasks.engine.child" in one.cmdline()]
 
     def wait_for(condition: Callable[[], Any]) -> Any:
         end = time.monotonic() + 120

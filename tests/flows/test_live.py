@@ -175,9 +175,9 @@ def test_a_stage_that_asks_a_server_tells_how_it_goes(tmp_path: Any) -> None:
     """Against a real server: the watcher hears of the role's calls while they go on, and once more at the end; tokens and items beside
     them. Without calls it hears nothing."""
     from infra.stub import running
-    from tasks.live import telling
-    from tasks.llm import Request
-    from tasks.llm.endpoint import Dialect, EndpointClient, Setting
+    from tasks.contract.client import Request
+    from tasks.engine.live import telling
+    from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 
     heard: list[dict[str, Any]] = []
 

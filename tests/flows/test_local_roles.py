@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tasks import process, rows
-from tasks.execute import call, context, sharded
-from tasks.settings import ROLES, load
+from tasks.contract import rows
+from tasks.engine import process
+from tasks.engine.execute import call, context, sharded
+from tasks.engine.settings import ROLES, load
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("ground")]
@@ -57,7 +58,7 @@ def go(what: dict[str, Any]) -> dict[str, Any]:
 def ground(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Frozen worlds, an untrained checkpoint, and a few scripted conversations."""
     folder = tmp_path_factory.mktemp("ground")
-    worlds = spec("worlds", folder / "worlds", {}, {"size": 40, "modules": ["tasks.worlds.retail:Retail"]}, {})
+    worlds = spec("worlds", folder / "worlds", {}, {"size": 40, "modules": ["tasks.worlds.library.retail:Retail"]}, {})
     go(worlds)
     small = {"layers": 2, "width": 32, "heads": 2, "vocab": 600, "corpus_dialogues": 10, "steps": 1, "length": 32}
     base = spec("base", folder / "base", {"worlds": worlds["out"]}, small, {})

@@ -10,8 +10,8 @@ import pytest
 
 from flows.lost import hush, is_lost, let_go, without
 from flows.reconcile import reconcile
-from tasks.journal import Journal
-from tasks.params import StageFailed
+from tasks.contract.params import StageFailed
+from tasks.engine.journal import Journal
 
 
 def lost(url: str = "http://127.0.0.1:4200/api/flow_runs/1/set_state") -> httpx.ConnectError:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from flows.migrate import follow, moved, report
-from tasks import layout
-from tasks.layout import Default, Move
-from tasks.params import BadInput
-from tasks.project import round_trip, written
-from tasks.settings import load
+from tasks.contract.params import BadInput
+from tasks.engine import layout
+from tasks.engine.layout import Default, Move
+from tasks.engine.project import round_trip, written
+from tasks.engine.settings import load
 from tests.conftest import ROOT
 
 MOVES = (

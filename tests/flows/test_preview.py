@@ -17,10 +17,10 @@ import pytest
 from flows import preview
 from flows.preview import Made, bill, lines, make
 from flows.preview_text import Page, blueprints, clean
-from tasks import rows
-from tasks.execute import Plan, call, context, sharded
-from tasks.params import BadInput
-from tasks.settings import load
+from tasks.contract import rows
+from tasks.contract.params import BadInput
+from tasks.engine.execute import Plan, call, context, sharded
+from tasks.engine.settings import load
 from tests.conftest import ROOT, Project
 
 
@@ -167,7 +167,7 @@ def test_what_endpoints_cost_is_added_up_over_worlds(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(preview, "STATS", (__name__, "told"))
     made = make(plan_of(tmp_path), 2, quiet)
     assert made.spent["judge"] == {"calls": 48, "cached": 0, "tokens_in": 1800, "tokens_out": 180, "money": pytest.approx(0.1)}
-    monkeypatch.setattr(preview, "STATS", ("tasks.llm.no_such_module", "stats"))
+    monkeypatch.setattr(preview, "STATS", ("tasks.players.no_such_module", "stats"))
     assert preview.stats("x") == {}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from flows.guard import guarded
 from flows.promote import promote_candidate
 from flows.run import Run
-from tasks.artifact import Artifact
+from tasks.engine.artifact import Artifact
 
 def main():
     candidate, reason, verdict, met = sys.argv[1:5]

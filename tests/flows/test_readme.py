@@ -14,7 +14,7 @@ import urllib.request
 
 import pytest
 
-from tasks.params import parse_yaml
+from tasks.contract.params import parse_yaml
 from tests.conftest import ROOT, Project
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]  # on the worker that has made the road already

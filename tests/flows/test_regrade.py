@@ -17,20 +17,21 @@ import pytest
 
 from flows.cli import main
 from flows.regrade import Difference, lines, regrade, schema_of
-from tasks import rows
 from tasks.agents.oracle import Oracle
-from tasks.context import seed_of
-from tasks.llm import scripted
-from tasks.params import BadInput
-from tasks.rollout import play
-from tasks.worlds import GRADING, Trajectory, grading
-from tasks.worlds.retail import Retail
-from tasks.worlds.runtime import World
-from tasks.worlds.tools import Refused
+from tasks.contract import rows
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput
+from tasks.contract.trajectory import GRADING, Trajectory
+from tasks.players.scripted import people as scripted
+from tasks.worlds.api import grading
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.tools import Refused
+from tasks.worlds.library.retail import Retail
 from tests.flows.artifacts import build
 from tests.flows.shop import Shop
 
-RETAIL = "tasks.worlds.retail:Retail"
+RETAIL = "tasks.worlds.library.retail:Retail"
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,10 @@ import pytest
 
 from flows.models import place
 from flows.report import charts, page, reading, render, rooms, scores, talks
-from tasks import STAGES, rows
+from tasks import STAGES
+from tasks.contract import rows
+from tasks.contract.params import BadInput
 from tasks.merge.core.tally import write_report
-from tasks.params import BadInput
 from tests.flows.artifacts import NASTY, build
 
 Made = tuple[dict[str, Any], dict[str, Path]]

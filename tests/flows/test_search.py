@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from flows.search import Range, Search, points, read_search
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 from tests.conftest import Project
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
@@ -99,7 +99,7 @@ def test_a_search_of_a_param_that_is_not_there_is_refused(copied: Project) -> No
 
 def test_the_winner_is_written_and_comments_stay(tmp_path: Path) -> None:
     from flows.search import _write
-    from tasks.settings import Settings
+    from tasks.engine.settings import Settings
 
     path = tmp_path / "params/pipeline.yaml"
     path.parent.mkdir()

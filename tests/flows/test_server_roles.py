@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from infra.stub import running
-from tasks.rows import BLUEPRINT, read_rows
-from tasks.settings import ROLES_LOCK
+from tasks.contract.rows import BLUEPRINT, read_rows
+from tasks.engine.settings import ROLES_LOCK
 from tests.conftest import Project
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("served")]
@@ -114,8 +114,8 @@ def test_both_drivers_ask_who_a_server_is_before_they_compute(project: Project, 
 def test_a_key_from_a_prefect_block(prefect_server: str, tmp_path: Path) -> None:
     code = """
 from prefect.blocks.system import Secret
-from tasks import keys
-from tasks.params import BadInput
+from tasks.engine import server_keys as keys
+from tasks.contract.params import BadInput
 Secret(value="from-the-block").save("stub-key")
 assert keys.of({"key_env": "", "key_block": "stub-key"}) == "from-the-block"
 try:

@@ -100,7 +100,7 @@ def test_one_world_less_keeps_the_other_specialist(road: Project, tmp_path: Path
     shutil.copytree(road.folder, tmp_path / "less", symlinks=True)
     less = Project(tmp_path / "less")
     less.environment |= {name: road.environment[name] for name in ("HOME", "PYTHONPATH", "CAIRN_TEST_CALLS")}
-    less.replace("params/pipeline.yaml", "  freeze: {", '  freeze: {modules: ["tasks.worlds.retail:Retail"], ')
+    less.replace("params/pipeline.yaml", "  freeze: {", '  freeze: {modules: ["tasks.worlds.library.retail:Retail"], ')
     answer = less.cairn("run", "--to", "worlds")
     assert "worlds    runs" in answer.stderr
     kept = json.loads(_listing(road, "worlds"))

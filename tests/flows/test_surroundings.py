@@ -23,8 +23,8 @@ import pytest
 from flows import inherited, reach, setup
 from flows.dvc_side import busy
 from flows.inherited import Setting
-from tasks import start
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
+from tasks.engine import start
 from tests.conftest import ROOT, make_project
 
 

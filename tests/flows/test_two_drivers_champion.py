@@ -21,7 +21,7 @@ QUICK = '''"""Figures by which every candidate is better than whom it meets."""
 import json
 
 from tasks.evaluate import Inputs  # noqa: F401
-from tasks.params import Params as Base
+from tasks.contract.params import Params as Base
 
 TITLE = "Quick"
 PAPER = ""

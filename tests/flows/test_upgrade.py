@@ -14,7 +14,7 @@ from flows import init
 from flows.init import create
 from flows.upgrade import go_on, standing, upgrade
 from flows.worlds.new import LIBRARY
-from tasks.params import BadInput, StageFailed
+from tasks.contract.params import BadInput, StageFailed
 from tests.conftest import ROOT
 
 FILES = ("flows", "tasks", "params", ".dvc/config", ".dvc/.gitignore", "dvc.yaml", "pyproject.toml", "requirements.lock")

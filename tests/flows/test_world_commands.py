@@ -16,14 +16,15 @@ from flows.templates.world.phrases import PHRASES
 from flows.templates.world.world import Library
 from flows.worlds.new import HERE, LIBRARY, address, class_name, write
 from flows.worlds.play import call_of, play_one, value_of
-from tasks.context import Context
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Problem
+from tasks.contract.rows import BLUEPRINT, TRAJECTORY, read_rows
+from tasks.contract.trajectory import Trajectory
 from tasks.generate import Inputs, apigen_mt
-from tasks.llm import roles
-from tasks.params import BadInput
-from tasks.rows import BLUEPRINT, TRAJECTORY, read_rows
-from tasks.worlds import Problem, Trajectory
-from tasks.worlds.runtime import World, load
-from tasks.worlds.tools import tools_of
+from tasks.players import roles
+from tasks.worlds.api.runtime import World, load
+from tasks.worlds.api.tools import tools_of
 from tests.conftest import Project, make_project
 
 HOME = LIBRARY.replace(".", "/")

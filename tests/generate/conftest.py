@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from tasks import rows
-from tasks.context import Context, in_order
+from tasks.contract import rows
+from tasks.contract.client import Client
+from tasks.contract.context import Context, in_order
 from tasks.generate import Inputs, apigen_mt
-from tasks.llm import Client, roles
-from tasks.worlds.loading import world_class
-from tasks.worlds.runtime import World, load
+from tasks.players import roles
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.runtime import World, load
 
 ERRORS = {
     "generator": {
@@ -35,7 +36,7 @@ ERRORS = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the retail world, 60 customers."""
     place = tmp_path_factory.mktemp("worlds")
-    World.build(world_class("tasks.worlds.retail:Retail"), 60, 0).freeze(place / "retail")
+    World.build(world_class("tasks.worlds.library.retail:Retail"), 60, 0).freeze(place / "retail")
     return place
 
 

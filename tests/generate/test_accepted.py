@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tasks.context import seed_of
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput
+from tasks.contract.rows import PROBLEM
 from tasks.generate.core.accepted import Accepted, read_bank, write_bank
-from tasks.params import BadInput
-from tasks.rows import PROBLEM
 
 
 def row(number: int, user: str = "u1", split: str = "train") -> dict[str, Any]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.chat.answers import looks_like_calls, mismatch, read_json
 from tasks.generate.core.checks import DRAFT
-from tasks.llm.answers import looks_like_calls, mismatch, read_json
 
 SCHEMA = {
     "type": "object",

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from tasks.execute import sharded
+from tasks.contract.client import Client, Message, Request
+from tasks.contract.params import BadInput, StageFailed, validate
+from tasks.engine.execute import sharded
 from tasks.generate import apigen_mt
 from tasks.generate.core.checks import FAILURES
-from tasks.llm import Client, Message, Request
-from tasks.llm.scripted import blocks
-from tasks.params import BadInput, StageFailed, validate
-from tasks.rollout import STOP
+from tasks.players.scripted.people import blocks
+from tasks.worlds.api.play import STOP
 from tests.generate.conftest import ERRORS, Make, through_json
 
 IDS = re.compile(r"\b[A-Z]\d{2,}\b")
@@ -57,7 +57,7 @@ class Says:
 
 
 def _scripted(role: str, world: Any, **errors: float) -> Client:
-    from tasks.llm import scripted
+    from tasks.players.scripted import people as scripted
 
     return scripted.client(role, world, errors, 0)
 
@@ -353,7 +353,7 @@ def test_bad_input_is_named(values: dict[str, Any], message: str) -> None:
 
 
 def test_an_empty_folder_of_worlds_is_refused(tmp_path: Any) -> None:
-    from tasks.context import Context
+    from tasks.contract.context import Context
     from tasks.generate import Inputs
 
     with pytest.raises(BadInput, match="holds no frozen world"):
@@ -362,11 +362,11 @@ def test_an_empty_folder_of_worlds_is_refused(tmp_path: Any) -> None:
 
 def test_every_built_in_world_makes_clean_data(tmp_path: Any) -> None:
     """With scripts that make no error every draft is proven and every conversation is won, in each world."""
-    from tasks.context import Context
+    from tasks.contract.context import Context
     from tasks.generate import Inputs
-    from tasks.llm import roles
-    from tasks.worlds.loading import BUILT_IN, world_class
-    from tasks.worlds.runtime import World
+    from tasks.players import roles
+    from tasks.worlds.api.loading import BUILT_IN, world_class
+    from tasks.worlds.api.runtime import World
 
     for address in BUILT_IN:
         world = World.build(world_class(address), 60, 0)

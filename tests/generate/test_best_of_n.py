@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tasks.contract.client import Message, Request
 from tasks.generate.core.best_of_n import BestOfN
-from tasks.llm import Message, Request
-from tasks.llm.scripted import blocks
-from tasks.rollout import STOP
+from tasks.players.scripted.people import blocks
+from tasks.worlds.api.play import STOP
 
 DESK_ASKS = [
     {"role": "system", "content": "You are Ann Lee, zip 12345."},

@@ -11,12 +11,12 @@ import pytest
 from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 
+from tasks.contract.problem import Action, Setting
 from tasks.generate.core import prompts
 from tasks.generate.core.checks import check, undone
-from tasks.generate.core.gate import gate
-from tasks.worlds import Action, Setting
-from tasks.worlds.prompts import Prompts
-from tasks.worlds.runtime import World
+from tasks.generate.core.trivial_agents import gate
+from tasks.worlds.api.prompts import Prompts
+from tasks.worlds.api.runtime import World
 
 
 @pytest.fixture

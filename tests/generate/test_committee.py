@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.client import Message, Request
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Setting
 from tasks.generate import apigen_mt
 from tasks.generate.core.committee import CRITERIA, Verdict, ask, count, flips
-from tasks.llm import Message, Request
-from tasks.params import BadInput
-from tasks.worlds import Setting
 
 
 def _answer(*lost: str) -> tuple[dict[str, Any], str]:

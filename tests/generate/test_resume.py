@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.client import BudgetSpent, Client, Message, Request
 from tasks.generate.core import committee
 from tasks.generate.core.prompts import render
-from tasks.llm import BudgetSpent, Client, Message, Request, roles
+from tasks.players import roles
 from tests.generate.conftest import ERRORS, Make
 
 ROLES = ("generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent")

@@ -9,11 +9,11 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from tasks.llm import scripted
-from tasks.llm.scripted import blocks
-from tasks.rows import problem_of
-from tasks.worlds import Trajectory
-from tasks.worlds.runtime import load
+from tasks.contract.rows import problem_of
+from tasks.contract.trajectory import Trajectory
+from tasks.players.scripted import people as scripted
+from tasks.players.scripted.people import blocks
+from tasks.worlds.api.runtime import load
 from tests.generate.conftest import ERRORS, Make
 from tests.generate.test_apigen_mt import Spy
 

@@ -13,17 +13,18 @@ from typing import Any
 
 import pytest
 
-from tasks import preflight
+from tasks.chat.answers import read_json
+from tasks.contract.client import Request
+from tasks.contract.problem import Setting
 from tasks.critique import multicritique
+from tasks.engine import preflight
+from tasks.engine.settings import ROLES, Role
 from tasks.generate.core import best_of_n, committee, proving, recombine
 from tasks.generate.core.checks import DRAFT
 from tasks.generate.core.prompts import render
-from tasks.llm import Request, scripted
-from tasks.llm.answers import read_json
-from tasks.llm.scripted import blocks
-from tasks.prompts import system_message
-from tasks.settings import ROLES, Role
-from tasks.worlds import Setting
+from tasks.players.scripted import people as scripted
+from tasks.players.scripted.people import blocks
+from tasks.worlds.api.system_prompt import system_message
 from tests.generate.conftest import ERRORS, Make
 from tests.generate.test_apigen_mt import IDS, Spy
 
@@ -204,7 +205,7 @@ def test_a_policy_in_prose_reaches_the_generator_and_the_judge() -> None:
 def test_no_prompt_presumes_what_a_world_is() -> None:
     """Neither the files of the prompts nor the texts of critics, meta-critic and aggregator; the world says it in ABOUT."""
     from tasks.critique.core import prompts as critique
-    from tasks.worlds import prompts as worlds
+    from tasks.worlds.api import prompts as worlds
 
     texts = {path.name: path.read_text() for path in (*_files(), *Path(worlds.__file__).parent.glob("*.jinja"))}
     texts |= {name: str(value) for name, value in vars(critique).items() if name.isupper() and isinstance(value, str | dict)}

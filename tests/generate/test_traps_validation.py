@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tasks.contract.rows import problem_of
 from tasks.generate.core.committee import CRITERIA, count
-from tasks.llm import scripted
-from tasks.llm.scripted import blocks
-from tasks.rows import problem_of
+from tasks.players.scripted import people as scripted
+from tasks.players.scripted.people import blocks
 from tests.generate.conftest import ERRORS, Make
 from tests.generate.test_apigen_mt import Says, Spy
 
@@ -45,7 +45,7 @@ def test_a_judge_reads_task_diff_trace_and_every_rule(make: Make, world: Any) ->
 
 
 def problem_action(world: Any, one: dict[str, Any]) -> Any:
-    from tasks.worlds import Action
+    from tasks.contract.problem import Action
 
     return Action(one["name"], one["arguments"], world.tools[one["name"]].kind)
 

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from infra.bench_quickstart import TAGS, UNFILTERED, Figure, Line, Road, lines, over_seeds, travel
+from tasks.engine.start import MARKERS
 from tasks.evaluate.core.tables import Maker, metrics, tables
-from tasks.start import MARKERS
 
 WORLDS = ("airline", "retail")
 FAMILIES = ("one_write", "information")

@@ -14,7 +14,7 @@ import pytest
 
 from infra import bench, bench_worlds
 from infra.bench_worlds import CALL, MILLISECOND, Ledger, Line, call_lines, main, measure, over
-from tasks.worlds.runtime import World
+from tasks.worlds.api.runtime import World
 
 
 def test_verdicts_by_hand() -> None:

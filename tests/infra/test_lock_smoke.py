@@ -30,7 +30,7 @@ def test_a_smoke_that_fails_leaves_the_locks_as_they_are(tmp_path: Path, monkeyp
     """And the other way round: what passes is written."""
     (tmp_path / "params").mkdir()
     (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks/start.py").write_text((ROOT / "tasks/start.py").read_text())
+    (tmp_path / "tasks/engine/start.py").write_text((ROOT / "tasks/engine/start.py").read_text())
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     pins = "\n".join(f"{name}==1.0" for name in (*lock.NUMERIC, "zope"))
     asked: list[Any] = []

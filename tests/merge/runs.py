@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
-from tasks.context import Context
+from tasks.contract.context import Context
 from tasks.merge import Inputs
 from tasks.merge.core.headers import Array
 from tests.merge.folders import family

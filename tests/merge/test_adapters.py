@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tasks.contract.params import BadInput
 from tasks.merge.breadcrumbs import Params, formula
 from tasks.merge.core.adapters import LowRank, open_adapter
 from tasks.merge.core.headers import open_checkpoint
 from tasks.merge.core.plan import make_plan
-from tasks.params import BadInput
 from tests.merge.arithmetic import digests, merged, scratch_of
 from tests.merge.folders import save
 
@@ -54,13 +54,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from tasks import models
+    from tasks.checkpoints import folders
     from tests.rollout import tiny
 
     root = tmp_path_factory.mktemp("adapters")
     tiny.saved(root / "base")
     for name, asked in KINDS.items():
-        model, _ = models.load(root / "base")
+        model, _ = folders.load(root / "base")
         model.name_or_path = str(root / "base")
         adapted = get_peft_model(model, LoraConfig(**asked))
         torch.manual_seed(len(name))
@@ -76,9 +76,9 @@ def by_peft(base: Path, adapter: Path) -> dict[str, Any]:
     """What PEFT makes of an adapter and its base: tensors by name."""
     from peft import PeftModel
 
-    from tasks import models
+    from tasks.checkpoints import folders
 
-    whole = PeftModel.from_pretrained(models.load(base)[0], str(adapter)).merge_and_unload()
+    whole = PeftModel.from_pretrained(folders.load(base)[0], str(adapter)).merge_and_unload()
     return {name: value.detach().numpy() for name, value in whole.state_dict().items()}
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tasks.contract.params import BadInput
 from tasks.merge import Inputs, linear
 from tasks.merge.core import agree
 from tasks.merge.core.headers import Checkpoint, open_checkpoint, read, read_templates, widen
 from tasks.merge.core.meaning import compare, is_tied, meaning, same_template
-from tasks.params import BadInput
 from tests.merge.runs import outcome
 
 QWEN = {

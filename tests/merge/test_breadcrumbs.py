@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from tasks.context import Context
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
 from tasks.merge import Inputs
 from tasks.merge.breadcrumbs import Params, check, counts, equivalents, formula, run
 from tasks.merge.core.headers import Array
 from tasks.merge.core.tally import COLUMNS
-from tasks.params import BadInput
 from tests.merge.arithmetic import digests, merged
 from tests.merge.folders import family, save, weights
 from tests.merge.formulas import blend, f32, stats
@@ -255,22 +255,22 @@ def test_a_merged_checkpoint_loads_and_is_the_same_model(tmp_path: Path) -> None
     """Two real checkpoints with a tied head: the merged one loads with transformers, in the same format as its parents."""
     import torch
 
-    from tasks import models
+    from tasks.checkpoints import folders
     from tests.rollout import tiny
 
     model = tiny.model(seed=0)
-    models.save(model, tiny.tokenizer(), tmp_path / "base")
+    folders.save(model, tiny.tokenizer(), tmp_path / "base")
     experts = {}
     for number in range(2):
         torch.manual_seed(number)
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(0.02 * torch.randn_like(weight))
-        models.save(model, tiny.tokenizer(), tmp_path / f"rl_{number}")
+        folders.save(model, tiny.tokenizer(), tmp_path / f"rl_{number}")
         experts[f"rl_{number}"] = tmp_path / f"rl_{number}"
     ctx = context(tmp_path / "out")
     run(Inputs(tmp_path / "base", experts), Params(alpha=1.0), ctx)
-    found, tokenizer = models.load(ctx.out / "model")
+    found, tokenizer = folders.load(ctx.out / "model")
     assert tokenizer.chat_template == tiny.tokenizer().chat_template
     assert found.get_input_embeddings().weight is found.get_output_embeddings().weight
     stored = load_file(ctx.out / "model" / "model.safetensors")

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contract.params import BadInput, validate
 from tasks.merge import Inputs, breadcrumbs, ties
 from tasks.merge.breadcrumbs_ties import Params, check, formula, run
 from tasks.merge.core.masks import middle_counts
-from tasks.params import BadInput, validate
 from tests.merge.folders import family
 from tests.merge.formulas import blend, stats
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome

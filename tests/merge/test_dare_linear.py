@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contract.params import BadInput, validate
 from tasks.merge import Inputs
 from tasks.merge.core import tensors
 from tasks.merge.dare_linear import Params, check, formula, run
-from tasks.params import BadInput, validate
 from tests.merge.folders import family
 from tests.merge.formulas import blend, blended, f32, stats, tensor
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome

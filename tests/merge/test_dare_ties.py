@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contract.params import BadInput, validate
 from tasks.merge import Inputs, dare_linear, ties
 from tasks.merge.dare_ties import Params, check, formula, run
-from tasks.params import BadInput, validate
 from tests.merge.folders import family
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import arithmetic, normals, on_1_2_and_4_threads, outcome

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from tasks.contract.params import BadInput
 from tasks.merge.core import tensors
 from tasks.merge.core.engine import Look, Report
 from tasks.merge.core.headers import Array, narrow, open_checkpoint, widen
@@ -29,7 +30,6 @@ from tasks.merge.core.plan import make_plan
 from tasks.merge.core.room import figures
 from tasks.merge.core.tally import COLUMNS, dot, write_report
 from tasks.merge.core.tensors import Block, Tensor
-from tasks.params import BadInput
 from tests.merge import formulas
 from tests.merge.arithmetic import add_all, digests, merged, scratch_of
 from tests.merge.folders import family, save, weights

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contract.params import BadInput
 from tasks.merge import Inputs, task_arithmetic
 from tasks.merge.core.headers import Array
 from tasks.merge.core.params import Override
 from tasks.merge.core.tensors import BLOCK
 from tasks.merge.intruder_scaling import Params, check, formula, intruders, noise, run
-from tasks.params import BadInput
 from tests.merge.folders import family, save
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import normals, outcome

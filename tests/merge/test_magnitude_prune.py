@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contract.params import BadInput, validate
 from tasks.merge import Inputs, breadcrumbs
 from tasks.merge.core import selection, tensors
 from tasks.merge.magnitude_prune import Params, check, formula, run
-from tasks.params import BadInput, validate
 from tests.merge.folders import family
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome

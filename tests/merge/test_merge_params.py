@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from tasks.contract.params import BadInput, validate
 from tasks.merge.breadcrumbs import Params, check, formula
 from tasks.merge.core.params import MergeParams, at, check_labels, check_merge, layer_positions, variants
-from tasks.params import BadInput, validate
 from tests.merge.arithmetic import merged
 from tests.merge.folders import save
 from tests.merge.formulas import blend, f32

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from tasks.contract.params import BadInput
 from tasks.merge.core.engine import SLACK, Look
 from tasks.merge.core.tally import write_report
 from tasks.merge.core.tensors import Tensor
-from tasks.params import BadInput
 from tests.conftest import ROOT
 from tests.merge.arithmetic import add_all, digests, merged, scratch_of
 from tests.merge.folders import save

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contract.params import BadInput
 from tasks.merge import Inputs, linear, task_arithmetic
 from tasks.merge.core.headers import Array
 from tasks.merge.core.params import Override
 from tasks.merge.slerp import Params, check, check_experts, formula, order, run
-from tasks.params import BadInput
 from tests.merge.folders import family
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contract.params import BadInput
 from tasks.merge import Inputs, task_arithmetic
 from tasks.merge.core.params import Override
 from tasks.merge.core.tensors import BLOCK
 from tasks.merge.sparse_compose import Params, check, check_take, formula, run, support
-from tasks.params import BadInput
 from tests.merge.folders import family, save
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import normals, on_1_2_and_4_threads, outcome

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.contract.params import BadInput
 from tasks.merge import Inputs, breadcrumbs
 from tasks.merge.core.params import Override
 from tasks.merge.task_arithmetic import Params, check, formula, run
-from tasks.params import BadInput
 from tests.merge.folders import family
 from tests.merge.formulas import blend, f32
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome

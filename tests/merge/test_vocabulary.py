@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tasks.contract.params import BadInput
 from tasks.merge.breadcrumbs import Params, formula
 from tasks.merge.core.headers import open_checkpoint
 from tasks.merge.core.plan import make_plan
 from tasks.merge.core.vocabulary import is_table, unite
-from tasks.params import BadInput
 from tests.merge.arithmetic import digests, merged
 from tests.merge.folders import save
 
@@ -194,7 +194,7 @@ def test_a_merged_model_reads_the_added_tokens_with_their_rows(tmp_path: Path, t
     loads, its tokenizer finds both tokens, and each model's rows stand where the tokenizer says."""
     import torch
 
-    from tasks import models
+    from tasks.checkpoints import folders
     from tests.rollout import tiny
 
     names = {"one": ["<red>", "<blue>"], "two": ["<blue>", "<green>"]}
@@ -202,19 +202,19 @@ def test_a_merged_model_reads_the_added_tokens_with_their_rows(tmp_path: Path, t
     if not tied:
         base.config.tie_word_embeddings = False
         base.lm_head.weight = torch.nn.Parameter(base.lm_head.weight.detach() * 2)
-    models.save(base, tiny.tokenizer(), tmp_path / "base")
+    folders.save(base, tiny.tokenizer(), tmp_path / "base")
     saved = {}
     for number, (name, tokens) in enumerate(names.items()):
-        model, tokenizer = models.load(tmp_path / "base")
+        model, tokenizer = folders.load(tmp_path / "base")
         tokenizer.add_tokens(tokens)
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64 if number else None, mean_resizing=False)
         torch.manual_seed(number)
         with torch.no_grad():
             model.get_input_embeddings().weight[-len(tokens) - 30 * number :] += 0.1
-        models.save(model, tokenizer, tmp_path / name)
+        folders.save(model, tokenizer, tmp_path / name)
         saved[name] = {key: value for key, value in load_file(tmp_path / name / "model.safetensors").items()}
     merged(tmp_path / "base", {name: tmp_path / name for name in names}, tmp_path / "m", tokenizer="union")
-    model, tokenizer = models.load(tmp_path / "m")
+    model, tokenizer = folders.load(tmp_path / "m")
     rows = model.get_input_embeddings().weight.detach().numpy()
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
     size = len(tiny.tokenizer())

@@ -16,7 +16,7 @@ import pytest
 
 from flows import recipes
 from flows.recipes import apigen_mt as recipe
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 from tests.recipes.toys import check_left, measure, quiet, same
 
 TOY = {
@@ -114,7 +114,7 @@ def test_the_pool_holds_refused_drafts_and_lost_conversations(tmp_path: Path) ->
         ({"sweep": [0.2, 1.2]}, "sweep holds 1.2. Allowed: 0 to 1"),
         ({"width": 100}, "width = 100 is not a multiple of 32"),
         ({"trials": 3}, "recipe apigen_mt: trials = 3: .* Allowed: whole number >= 4"),
-        ({"world": "tasks.worlds.retail:Shop"}, "Shop"),
+        ({"world": "tasks.worlds.library.retail:Shop"}, "Shop"),
     ],
 )
 def test_bad_params_are_refused_before_anything_is_written(values: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from flows import recipes
 from flows.recipes import breadcrumbs as recipe
 from flows.recipes.ground import training
 from flows.recipes.ground.merging import Bench
+from tasks.contract.params import BadInput
 from tasks.merge import breadcrumbs as method
-from tasks.params import BadInput
 from tests.recipes.toys import check_left, measure, quiet, same
 
 TOY = {

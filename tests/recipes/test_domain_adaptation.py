@@ -14,7 +14,7 @@ import pytest
 from flows import recipes
 from flows.recipes import domain_adaptation as recipe
 from flows.recipes.ground import training
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 from tests.recipes.toys import check_left, measure, quiet, same
 
 TOY = {

@@ -14,7 +14,7 @@ import pytest
 
 from flows import recipes
 from flows.recipes import Claim, Control, Measured, __main__
-from tasks.params import BadInput, Params
+from tasks.contract.params import BadInput, Params
 from tests.conftest import ROOT
 from tests.recipes.test_lt_sft import TOY
 from tests.recipes.toys import quiet

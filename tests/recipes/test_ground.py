@@ -17,8 +17,8 @@ import pytest
 from flows.recipes.ground import facts, maps, training
 from flows.recipes.ground.merging import Bench
 from flows.recipes.ground.scoring import score
+from tasks.contract.params import BadInput
 from tasks.merge import task_arithmetic, ties
-from tasks.params import BadInput
 
 TWO = maps.Maps(((1, 2, 0), (0, 2, 1)), pairs=4)
 

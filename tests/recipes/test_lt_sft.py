@@ -14,7 +14,7 @@ import pytest
 
 from flows import recipes
 from flows.recipes import lt_sft as recipe
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 from tests.recipes.toys import check_left, measure, quiet, same
 
 TOY = {

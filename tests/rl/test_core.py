@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tasks.params import BadInput, validate
+from tasks.contract.params import BadInput, validate
+from tasks.contract.problem import Problem
+from tasks.contract.trajectory import Trajectory
 from tasks.rl.core import record
 from tasks.rl.core.hooks import Group, Screened
 from tasks.rl.core.loop import _columns
 from tasks.rl.core.params import LoopParams, check_loop
 from tasks.rl.core.pool import choose_pool, difficulty, has_spread, in_turn
-from tasks.worlds import Problem, Trajectory
 from tests.rollout import tiny
 
 

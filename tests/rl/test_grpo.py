@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 from tasks.rl.grpo import Grpo, Params, check
 
 

@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 
-from tasks.context import Context
-from tasks.llm import Message, Request, scripted
-from tasks.params import BadInput, StageFailed
+from tasks.contract.client import Message, Request
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, StageFailed
+from tasks.contract.trajectory import Trajectory
+from tasks.players.scripted import people as scripted
 from tasks.rl import Inputs
 from tasks.rl.core.hooks import Group
 from tasks.rl.core.loop import reinforce
 from tasks.rl.grpo import Grpo, Params
-from tasks.worlds import Trajectory
-from tasks.worlds.loading import world_class
-from tasks.worlds.runtime import World
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.runtime import World
 from tests.rollout import tiny
 
 PARAMS = Params(
@@ -57,7 +58,7 @@ class Brief(Grpo):
 
 @cache
 def world() -> World:
-    address = "tasks.worlds.retail:Retail"
+    address = "tasks.worlds.library.retail:Retail"
     return World.build(world_class(address), size=60, seed=1, address=address)
 
 
@@ -178,7 +179,7 @@ def test_an_adapter_is_trained_kept_merged_and_found_again_after_a_kill(inputs: 
     """A LoRA goes in by `prepare`; each checkpoint that is kept is a whole model with the adapter merged into a copy."""
     from peft import LoraConfig, get_peft_model
 
-    from tasks import models
+    from tasks.checkpoints import folders
 
     adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     hooks = replace(
@@ -187,7 +188,7 @@ def test_an_adapter_is_trained_kept_merged_and_found_again_after_a_kill(inputs: 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     figures = reinforce(inputs, PARAMS, hooks, context(whole))
     assert figures["best_step"] == 4 and figures["tokens_trained"] > 0
-    start, best = (models.load(folder)[0].state_dict() for folder in (inputs.sft / "model", whole / "out" / "model"))
+    start, best = (folders.load(folder)[0].state_dict() for folder in (inputs.sft / "model", whole / "out" / "model"))
     moved = {name for name in start if not start[name].equal(best[name])}
     assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(start) == set(best)
     with pytest.raises(KeyboardInterrupt):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.agents import Turn
 from tasks.agents.checkpoint import CheckpointAgent
-from tasks.llm.decoding import Decoder, choose, uniforms
+from tasks.contract.agent import Turn
+from tasks.players.local.decoding import Decoder, choose, uniforms
 from tests.rollout import tiny
 
 PROMPT = {"tools": "none", "policy": "none"}

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tasks.early_ends import EPISODE, NO_ROOM, REMEDIES, TURN, counted, lost_by, too_many, unheard
-from tasks.worlds import Problem, Trajectory
+from tasks.contract.early_ends import EPISODE, NO_ROOM, REMEDIES, TURN, counted, lost_by, too_many, unheard
+from tasks.contract.problem import Problem
+from tasks.contract.trajectory import Trajectory
 
 
 def talk(stop: str, *roles: str, turns: tuple[int, ...] = ()) -> Trajectory:

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from tasks.agents import Turn
 from tasks.agents.checkpoint import CheckpointAgent
-from tasks.agents.scripted import ClientAgent
-from tasks.llm import Message, Request, scripted
-from tasks.rollout import play
-from tasks.worlds import Problem
-from tasks.worlds.loading import world_class
-from tasks.worlds.runtime import World
-from tasks.worlds.scripting import STOP
+from tasks.contract.agent import Turn
+from tasks.contract.client import Message, Request
+from tasks.contract.problem import Problem
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripted
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.scripts.human import STOP
 from tests.rollout import tiny
 
 PROMPT = {"tools": "none", "policy": "none"}
@@ -26,7 +27,7 @@ PROMPT = {"tools": "none", "policy": "none"}
 
 @cache
 def world() -> World:
-    address = "tasks.worlds.retail:Retail"
+    address = "tasks.worlds.library.retail:Retail"
     return World.build(world_class(address), size=60, seed=1, address=address)
 
 

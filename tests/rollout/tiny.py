@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import models
+from tasks.chat import template
+from tasks.checkpoints import folders, tiny
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,7 +22,7 @@ WORDS = (
 @cache
 def tokenizer() -> PreTrainedTokenizerBase:
     """About 350 entries."""
-    return models.build_tokenizer(WORDS * 20, 360)
+    return tiny.build_tokenizer(WORDS * 20, 360)
 
 
 def model(seed: int = 0, layers: int = 2, width: int = 32, loudness: float = 4.0, end: float = 1.0) -> PreTrainedModel:
@@ -29,16 +30,16 @@ def model(seed: int = 0, layers: int = 2, width: int = 32, loudness: float = 4.0
     import torch
 
     torch.manual_seed(seed)
-    made = models.tiny_qwen3(tokenizer(), layers=layers, width=width, heads=2)
+    made = tiny.tiny_qwen3(tokenizer(), layers=layers, width=width, heads=2)
     with torch.no_grad():
         for weight in made.parameters():
             if weight.dim() == 2:
                 weight.mul_(loudness)
-        made.get_input_embeddings().weight[tokenizer().convert_tokens_to_ids(models.END)] *= end
+        made.get_input_embeddings().weight[tokenizer().convert_tokens_to_ids(template.END)] *= end
     return made.eval()
 
 
 def saved(folder: Path, **how: float) -> Path:
     """The model as a checkpoint folder."""
-    models.save(model(**how), tokenizer(), folder)  # type: ignore[arg-type]
+    folders.save(model(**how), tokenizer(), folder)  # type: ignore[arg-type]
     return folder

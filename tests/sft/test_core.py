@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from tasks.models import tiny_qwen3
-from tasks.params import StageFailed
+from tasks.checkpoints.tiny import tiny_qwen3
+from tasks.contract.params import StageFailed
 from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
 from tasks.sft.core.hooks import Hooks, Tokens, total_loss
 from tasks.sft.core.loop import Training, check_used
-from tests.models.talks import dataset, tokenizer, worlds
+from tests.chat.talks import dataset, tokenizer, worlds
 
 PROMPT = {"tools": "none", "policy": "none"}
 
@@ -117,7 +117,7 @@ def test_a_row_that_does_not_fit_is_named_not_cut(tmp_path: Path) -> None:
 def test_what_is_left_out_is_counted_by_reason_before_and_after(tmp_path: Path) -> None:
     """By hand: of ten kept rows one was cut in its last turn and one could not be read; both count as offered, none
     trains. A human that hung up, or the last step, leaves the agent's last turn whole."""
-    from tasks.rows import DATASET, read_table, write_rows
+    from tasks.contract.rows import DATASET, read_table, write_rows
 
     dataset(tmp_path, 10)
     rows = read_table(tmp_path / "dataset.parquet", DATASET).to_pylist()

@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from tasks import models
-from tasks.context import Context
-from tasks.params import BadInput, StageFailed
+from tasks.chat import rendering, template
+from tasks.checkpoints import folders
+from tasks.checkpoints.tiny import tiny_qwen3
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, StageFailed
 from tasks.sft import Inputs, sft
 from tasks.sft.core import loop
 from tasks.sft.core.data import IGNORED, Row, collate
 from tasks.sft.core.hooks import Hooks
 from tests.base.test_tiny_qwen3 import same
-from tests.models.talks import dataset, tokenizer, worlds
+from tests.chat.talks import dataset, tokenizer, worlds
 
 SMALL = {"batch_tokens": 256, "log_every": 2, "save_every": 4, "validate_every": 6, "warmup": 2, "learning_rate": 5e-3}
 
@@ -29,13 +31,13 @@ def tiny() -> Any:
     import torch
 
     torch.manual_seed(0)
-    return models.tiny_qwen3(tokenizer(), layers=2, width=32, heads=2)
+    return tiny_qwen3(tokenizer(), layers=2, width=32, heads=2)
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder = tmp_path_factory.mktemp("inputs")
-    models.save(tiny(), tokenizer(), folder / "model")
+    folders.save(tiny(), tokenizer(), folder / "model")
     return Inputs(worlds(folder / "worlds"), folder, dataset(folder, 40))
 
 
@@ -54,7 +56,7 @@ def test_the_loss_is_the_one_of_transformers() -> None:
     """Padding and neighbours change nothing: a padded batch scores its tokens as each row alone does."""
     import torch
 
-    ids = models.render(tokenizer(), None, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ada"}]).ids
+    ids = rendering.render(tokenizer(), None, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ada"}]).ids
     rows = [Row("a", ids, [IGNORED] * 4 + ids[4:], 1.0), Row("b", ids[:6], [IGNORED] * 2 + ids[2:6], 1.0)]
     model = tiny().eval()
     wanted = [model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.labels])).loss.item() for row in rows]
@@ -73,8 +75,8 @@ def test_it_learns_and_accounts_for_every_row(inputs: Inputs, tmp_path: Path) ->
     assert float(lines[-1][2]) == figures["final_validation_loss"] < 0.8 * float(lines[1][1])
     assert (tmp_path / "a" / "dropped.csv").read_text() == "traj_id,reason\n"
     assert {path.suffix for path in (tmp_path / "a" / "model").iterdir()} == {".json", ".safetensors", ".jinja"}
-    model, words = models.load(tmp_path / "a" / "model")
-    assert words.chat_template == models.CHAT_TEMPLATE and not model.training
+    model, words = folders.load(tmp_path / "a" / "model")
+    assert words.chat_template == template.CHAT_TEMPLATE and not model.training
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -104,7 +106,7 @@ def test_hooks_choose_what_trains(inputs: Inputs, tmp_path: Path) -> None:
         return model
 
     tune(inputs, tmp_path / "a", tmp_path / "sa", Hooks(prepare=head_only), max_steps=3)
-    base, tuned = models.load(inputs.base / "model")[0].state_dict(), models.load(tmp_path / "a" / "model")[0].state_dict()
+    base, tuned = folders.load(inputs.base / "model")[0].state_dict(), folders.load(tmp_path / "a" / "model")[0].state_dict()
     moved = {name for name in base if not torch.equal(base[name], tuned[name])}
     assert moved and all(".layers.1." in name for name in moved)
     with pytest.raises(StageFailed, match="every row of the train split weighs 0"):
@@ -121,7 +123,7 @@ def test_adapters_fit_the_hooks(inputs: Inputs, tmp_path: Path, optimizer: str) 
     hooks = Hooks(prepare=lambda model: get_peft_model(model, adapter), finish=lambda model: model.merge_and_unload())
     run = partial(tune, inputs, hooks=hooks, max_steps=6, optimizer=optimizer)
     run(tmp_path / "a", tmp_path / "s")
-    base, tuned = models.load(inputs.base / "model")[0].state_dict(), models.load(tmp_path / "a" / "model")[0].state_dict()
+    base, tuned = folders.load(inputs.base / "model")[0].state_dict(), folders.load(tmp_path / "a" / "model")[0].state_dict()
     moved = {name for name in base if not base[name].equal(tuned[name])}
     assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(base) == set(tuned)
     with pytest.raises(KeyboardInterrupt):
@@ -157,7 +159,7 @@ def test_rows_beyond_the_models_positions_do_not_train(inputs: Inputs, tmp_path:
     """max_length is no licence to train where the checkpoint has no positions."""
     short = tiny()
     short.config.max_position_embeddings = 64
-    models.save(short, tokenizer(), tmp_path / "base" / "model")
+    folders.save(short, tokenizer(), tmp_path / "base" / "model")
     with pytest.raises(StageFailed, match=r"0 of 32 kept rows .* fit the model's 64 positions"):
         tune(Inputs(inputs.worlds, tmp_path / "base", inputs.filter), tmp_path / "a", tmp_path / "s", max_length=2048)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from tasks.agents.scripted import ClientAgent
-from tasks.llm import scripted
-from tasks.rollout import play
-from tasks.worlds import Problem, Trajectory
-from tasks.worlds.loading import BUILT_IN, world_class
-from tasks.worlds.runtime import World
+from tasks.contract.problem import Problem
+from tasks.contract.trajectory import Trajectory
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripted
+from tasks.worlds.api.loading import BUILT_IN, world_class
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World
 
 NAMES = ("retail", "airline")
 

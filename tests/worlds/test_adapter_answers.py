@@ -14,12 +14,12 @@ import pyarrow
 import pytest
 from mcp_types import CallToolResult
 
-from tasks.rollout import TOOL_FAILURE
-from tasks.worlds import ToolResult
+from tasks.contract.problem import ToolResult
+from tasks.contract.values import whole_text
 from tasks.worlds.adapters import from_mcp
 from tasks.worlds.adapters.answers import answer_of, clear, refusal
-from tasks.worlds.runtime import World
-from tasks.worlds.values import whole_text
+from tasks.worlds.api.play import TOOL_FAILURE
+from tasks.worlds.api.runtime import World
 
 SERVER = Path(__file__).parent / "servers" / "answering.py"
 

@@ -17,9 +17,9 @@ import pytest
 from pydantic import Field
 from typing_extensions import Doc, TypedDict
 
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
 from tasks.worlds.adapters.functions import callee_of, tool_of
-from tasks.worlds.tools import Refused, Tool
+from tasks.worlds.api.tools import Refused, Tool
 
 
 @dataclass

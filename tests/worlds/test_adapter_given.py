@@ -16,18 +16,19 @@ from typing import Any
 
 import pytest
 
-from tasks.agents.scripted import ClientAgent
-from tasks.context import Context
+from tasks.contract.client import Message, Request
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput
+from tasks.contract.problem import SPLITS, Problem
+from tasks.contract.rows import BLUEPRINT, TRAJECTORY, read_rows
 from tasks.generate import Inputs, apigen_mt
-from tasks.llm import Message, Request, scripted
-from tasks.llm.scripted import blocks
-from tasks.params import BadInput
-from tasks.rollout import play
-from tasks.rows import BLUEPRINT, TRAJECTORY, read_rows
-from tasks.worlds import SPLITS, Problem
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripted
+from tasks.players.scripted.people import blocks
 from tasks.worlds.adapters import given
-from tasks.worlds.runtime import World
-from tasks.worlds.scripting import STOP
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.scripts.human import STOP
 from tests.worlds.kiosk import HERE, Adapted, Kiosk, adapted
 
 LOOK = {"name": "get_order", "arguments": {"order_id": "W1"}}

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 
 from flows.worlds import check
-from tasks.params import BadInput
-from tasks.rollout import TOOL_FAILURE
-from tasks.worlds import Action, ToolResult
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Action, ToolResult
 from tasks.worlds.adapters import from_mcp, server_file
-from tasks.worlds.places import shown
-from tasks.worlds.runtime import World
+from tasks.worlds.api.places import shown
+from tasks.worlds.api.play import TOOL_FAILURE
+from tasks.worlds.api.runtime import World
 from tests.worlds.servers import failing
 
 SERVERS = Path(__file__).parent / "servers"

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.params import BadInput
-from tasks.rollout import TOOL_FAILURE
-from tasks.worlds import Action, Problem, ToolResult, Trajectory
-from tasks.worlds.runtime import World, load
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import Trajectory
+from tasks.worlds.api.play import TOOL_FAILURE
+from tasks.worlds.api.runtime import World, load
 from tests.worlds.kiosk import WRITES, Adapted, Kiosk, adapted
 
 PENDING = '- _orders.(1).status: "pending"\n+ _orders.(1).status: "cancelled"'

@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.worlds.adapters.plain import NotPlain, View, text_diff
-from tasks.worlds.state import canonical_json
+from tasks.worlds.api.state import canonical_json
 
 
 class Folder:

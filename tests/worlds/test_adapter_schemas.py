@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.params import BadInput
+from tasks.contract.params import BadInput
+from tasks.contract.values import DEPTH, canonical_json
 from tasks.worlds.adapters.dialects import DRAFTS, Unreadable, read
 from tasks.worlds.adapters.schemas import notes, tool_of_schema
-from tasks.worlds.tools import Refused, Tool
-from tasks.worlds.values import DEPTH, canonical_json
+from tasks.worlds.api.tools import Refused, Tool
 
 
 def tool(schema: dict[str, Any]) -> Tool:

@@ -13,10 +13,10 @@ from flows.worlds.report import kind_of, tool_lines
 from flows.worlds.sample import Pool
 from tasks.agents.constant import hands_over
 from tasks.worlds.adapters.schemas import tool_of_schema
-from tasks.worlds.arguments import arguments_of
-from tasks.worlds.loading import world_class
-from tasks.worlds.runtime import World
-from tasks.worlds.state import Base
+from tasks.worlds.api.arguments import arguments_of
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.state import Base
 
 SIZES = {"enum": ["s", "l"]}
 SCHEMA: dict[str, Any] = {
@@ -41,7 +41,7 @@ def test_references_are_followed() -> None:
     plain = arguments_of(SCHEMA)
     assert plain["size"] == plain["same"] == {**SIZES, "description": "how large"} and plain["rows"]["items"] == SIZES
     assert plain["any"] == plain["pair"]["items"] == plain["either"]["oneOf"][0] == {}
-    own = world_class("tasks.worlds.retail:Retail")
+    own = world_class("tasks.worlds.library.retail:Retail")
     for tool in World.build(own, 3, 0).tools.values():
         assert arguments_of(tool.parameters) == tool.parameters["properties"], "a world's own are as they are"
 

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from tasks.agents import Turn
 from tasks.agents.constant import hands_over, refuses
 from tasks.agents.do_nothing import do_nothing
-from tasks.agents.scripted import ClientAgent
-from tasks.llm import scripted
-from tasks.rollout import play
-from tasks.worlds import Action, Problem, ToolResult, Trajectory
-from tasks.worlds.blame import blame
-from tasks.worlds.loading import world_class
-from tasks.worlds.runtime import World
+from tasks.contract.agent import Turn
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import Trajectory
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripted
+from tasks.worlds.api.blame import blame
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World
 
-RETAIL, AIRLINE = "tasks.worlds.retail:Retail", "tasks.worlds.airline:Airline"
+RETAIL, AIRLINE = "tasks.worlds.library.retail:Retail", "tasks.worlds.library.airline:Airline"
 PROBLEM = Problem(
     problem_id="p",
     world="retail",

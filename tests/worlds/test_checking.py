@@ -14,12 +14,12 @@ from flows.worlds import api, calls, check, command, policy, problems, processes
 from flows.worlds.prints import changed, print_of
 from flows.worlds.report import Check, Finding, Report, kind_of
 from flows.worlds.sample import Sample, draw
-from tasks.params import BadInput
-from tasks.worlds.calls import ANSWER
-from tasks.worlds.loading import BUILT_IN
-from tasks.worlds.places import place, shown
-from tasks.worlds.runtime import World
-from tasks.worlds.tools import Refused, Tool, tools_of
+from tasks.contract.params import BadInput
+from tasks.worlds.api.calls import ANSWER
+from tasks.worlds.api.loading import BUILT_IN
+from tasks.worlds.api.places import place, shown
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.tools import Refused, Tool, tools_of
 from tests.worlds import broken
 
 SOURCE = Path(broken.__file__)

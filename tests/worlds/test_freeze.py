@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from tasks.context import Context
-from tasks.params import BadInput, validate
-from tasks.worlds import SPLITS, freeze
-from tasks.worlds.runtime import World, load, load_all, rules_of, split_users
-from tasks.worlds.state import State
-from tasks.worlds.tools import read
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, validate
+from tasks.contract.problem import SPLITS
+from tasks.worlds import freeze
+from tasks.worlds.api.runtime import World, load, load_all, rules_of, split_users
+from tasks.worlds.api.state import State
+from tasks.worlds.api.tools import read
 
 
 def frozen(folder: Path, seed: int = 0, **params: object) -> Path:
@@ -117,7 +118,7 @@ def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"not readable as JSON"):
         load(folder)
     (folder / "world.json").write_text(json.dumps({**about, "code": "0" * 32}))
-    with pytest.raises(BadInput, match=r"code of tasks.worlds.retail:Retail has changed since it was frozen"):
+    with pytest.raises(BadInput, match=r"code of tasks.worlds.library.retail:Retail has changed since it was frozen"):
         load(folder)
     (folder / "world.json").write_text(json.dumps({**about, "format": 0}))
     with pytest.raises(BadInput, match=r"format 0, this version reads 1"):
@@ -140,7 +141,7 @@ def test_bad_params_are_named(values: dict[str, object], says: str) -> None:
 
 def test_worlds_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(BadInput, match=r"have the same name 'retail'"):
-        freeze.check(freeze.Params(modules=["tasks.worlds.retail:Retail", "tasks.worlds.retail:Retail"]))
+        freeze.check(freeze.Params(modules=["tasks.worlds.library.retail:Retail", "tasks.worlds.library.retail:Retail"]))
     with pytest.raises(BadInput, match=r"NAME = '' must be a word"):
-        freeze.check(freeze.Params(modules=["tasks.worlds.state:State"]))
+        freeze.check(freeze.Params(modules=["tasks.worlds.api.state:State"]))
     freeze.check(freeze.Params(modules=["tests.flows.shop:Shop", "tests.flows.shop:Kiosk"]))

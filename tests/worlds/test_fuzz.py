@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from infra.fuzz import fuzz
-from tasks.worlds import Action, Outcome, Problem, ToolResult, Trajectory
-from tasks.worlds.calls import LONGEST
-from tasks.worlds.retail import Retail
-from tasks.worlds.runtime import World
-from tasks.worlds.state import State
-from tasks.worlds.tools import Refused, read, write
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import Outcome, Trajectory
+from tasks.worlds.api.calls import LONGEST
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.state import State
+from tasks.worlds.api.tools import Refused, read, write
+from tasks.worlds.library.retail import Retail
 from tests.flows.shop import Shop
 from tests.worlds.players import NAMES, problems, world
 

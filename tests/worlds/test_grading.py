@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tasks.worlds import GRADING, Action, Outcome, Problem, ToolResult, Trajectory
-from tasks.worlds.grading import called, grade, readable, replies_of
-from tasks.worlds.runtime import World
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import GRADING, Outcome, Trajectory
+from tasks.worlds.api.grading import called, grade, readable, replies_of
+from tasks.worlds.api.runtime import World
 from tests.flows.shop import Shop
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tasks.params import BadInput
-from tasks.worlds import loading
-from tasks.worlds.loading import code_files, code_hash, world_class
+from tasks.contract.params import BadInput
+from tasks.worlds.api import loading
+from tasks.worlds.api.loading import code_files, code_hash, world_class
 
 
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("tasks.worlds.retail", "not of the form 'package.module:Class'"),
+        ("tasks.worlds.library.retail", "not of the form 'package.module:Class'"),
         ("../retail:Retail", "not of the form 'package.module:Class'"),
-        ("tasks.worlds.retial:Retail", "Did you mean 'tasks.worlds.retail:Retail'?"),
-        ("tasks.worlds.retail:Retial", "has no class 'Retial'. Did you mean 'Retail'?"),
-        ("tasks.worlds.retail:PHRASES", "has no class 'PHRASES'"),
+        ("tasks.worlds.retial:Retail", "Did you mean 'tasks.worlds.library.retail:Retail'?"),
+        ("tasks.worlds.library.retail:Retial", "has no class 'Retial'. Did you mean 'Retail'?"),
+        ("tasks.worlds.library.retail:PHRASES", "has no class 'PHRASES'"),
         ("os:environ", "package 'os' lies outside the project folder"),
         ("numpy:ndarray", "add 'numpy' to worlds.allow (now: [])"),
         ("no_such_package_anywhere:World", "there is no package 'no_such_package_anywhere'"),
@@ -71,4 +71,6 @@ def test_the_hash_covers_every_file_of_the_package(outside: Path) -> None:
     (outside / "elsewhere_shop" / "__pycache__").mkdir(exist_ok=True)
     (outside / "elsewhere_shop" / "__pycache__" / "x.pyc").write_bytes(b"x")
     assert code_hash("elsewhere_shop:Shop") == after
-    assert {"tasks.worlds.retail/policy.md", "tasks.worlds.retail/api.py"} <= set(code_files("tasks.worlds.retail:Retail"))
+    assert {"tasks.worlds.library.retail/policy.md", "tasks.worlds.library.retail/api.py"} <= set(
+        code_files("tasks.worlds.library.retail:Retail")
+    )

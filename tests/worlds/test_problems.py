@@ -5,8 +5,8 @@ from __future__ import annotations
 
 def test_every_ground_truth_replays() -> None:
     """Two wishes of one draft can clash (a payment moved to a card that the first wish emptied): such drafts are drawn again."""
-    from tasks.worlds.retail import Retail
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
+    from tasks.worlds.library.retail import Retail
 
     world = World.build(Retail, 600, 0)
     problems = world.problems("train", 1500, 11)  # one draft in these 1,500 does clash

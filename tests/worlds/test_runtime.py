@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from tasks.params import BadInput
-from tasks.worlds import Action, Problem, ToolResult, Trajectory
-from tasks.worlds.runtime import World, rules_of
-from tasks.worlds.state import State
-from tasks.worlds.tools import read, write
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import Trajectory
+from tasks.worlds.api.runtime import World, rules_of
+from tasks.worlds.api.state import State
+from tasks.worlds.api.tools import read, write
 from tests.flows.shop import Shop
 from tests.worlds.players import NAMES, problems, world
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.agents.scripted import ClientAgent
-from tasks.llm import scripted
-from tasks.rollout import play
-from tasks.worlds.grading import replies_of
-from tasks.worlds.loading import world_class
-from tasks.worlds.runtime import World
-from tasks.worlds.said import says, words
+from tasks.contract.wording import says, words
+from tasks.players.client_agent import ClientAgent
+from tasks.players.scripted import people as scripted
+from tasks.worlds.api.grading import replies_of
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World
 
 NARROW, NO_BREAK = "\u202f", "\u00a0"
 
@@ -188,7 +188,7 @@ def _old_words(text: str) -> list[str]:
     return [re.sub(r"\.$", "", word.rstrip("0")) if "." in word else word for word in found]
 
 
-@pytest.mark.parametrize("address", ["tasks.worlds.retail:Retail", "tasks.worlds.airline:Airline"])
+@pytest.mark.parametrize("address", ["tasks.worlds.library.retail:Retail", "tasks.worlds.library.airline:Airline"])
 def test_nothing_changed_for_the_built_in_worlds(address: str) -> None:
     """Every output of every problem is looked for in every conversation, so that most are not said."""
     world = World.build(world_class(address), 120, 0, address)

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.llm import Request
-from tasks.params import BadInput
-from tasks.worlds import Problem
-from tasks.worlds.desk import ASK_NAME, CLOSING, HELP, QUESTION
-from tasks.worlds.phrases import IDENTITY, agrees, identity
-from tasks.worlds.scripting import MAX_LINES, STOP, human_system, merged
+from tasks.contract.client import Request
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Problem
+from tasks.worlds.api.scripts.agent import ASK_NAME, CLOSING, HELP, QUESTION
+from tasks.worlds.api.scripts.human import MAX_LINES, STOP, human_system, merged
+from tasks.worlds.api.scripts.phrases import IDENTITY, agrees, identity
 from tests.worlds.players import NAMES, problems, talk, world
 
 CANCEL = {"kind": "cancel", "slots": {"order_id": "W4821", "reason": "no_longer_needed"}, "check": ["W4821"]}
@@ -119,7 +119,7 @@ def test_the_human_gives_up_on_an_agent_that_does_not_get_on(reply: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_every_phrase_is_understood(name: str) -> None:
     """What the human may say, the agent's grammar reads back: kind and slots, for each sentence of each pool."""
-    scripts = __import__(f"tasks.worlds.{name}.user_phrases", fromlist=["PHRASES"]).PHRASES
+    scripts = __import__(f"tasks.worlds.library.{name}.user_phrases", fromlist=["PHRASES"]).PHRASES
     free = {"order_id": "W4821", "booking_id": "B4821", "address": "48 Mill Road"}
     for kind, wish in scripts.wishes.items():
         slots = {slot: free.get(slot) or next(iter(scripts.lexicon[slot])) for slot in wish.slots}

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.worlds.state import Base, State
-from tasks.worlds.values import Row, canonical_json
+from tasks.contract.values import Row, canonical_json
+from tasks.worlds.api.state import Base, State
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """The machine may be busy."""

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.params import BadInput
-from tasks.worlds.runtime import World, load
-from tasks.worlds.state import Base, State
-from tasks.worlds.tools import Refused, read, write
+from tasks.contract.params import BadInput
+from tasks.worlds.api.runtime import World, load
+from tasks.worlds.api.state import Base, State
+from tasks.worlds.api.tools import Refused, read, write
 from tests.worlds.test_state import PATIENT, ROWS, STEP, apply
 
 ADDRESS = "tests.worlds.test_state_tables:Desk"

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.worlds.state import Base, State
-from tasks.worlds.values import DEPTH, Row, canonical_json, frozen, tagged, untagged
+from tasks.contract.values import DEPTH, Row, canonical_json, frozen, tagged, untagged
+from tasks.worlds.api.state import Base, State
 from tests.worlds.test_state import PATIENT, VALUE
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pytest
 
-from tasks.params import BadInput
-from tasks.worlds.tools import Refused, end, read, tools_of, write
+from tasks.contract.params import BadInput
+from tasks.worlds.api.tools import Refused, end, read, tools_of, write
 
 
 class Desk:

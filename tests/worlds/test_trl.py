@@ -1,6 +1,6 @@
 """A world in TRL's hands: the real trainer makes the environments, reads the tools, parses the turns, and gets the world's own grading.
 
-Worked by hand: the ground truth of a retail problem and a conversation of mistakes, played by `tasks.rollout` and by one step of
+Worked by hand: the ground truth of a retail problem and a conversation of mistakes, played by `tasks.worlds.api.play` and by one step of
 `GRPOTrainer`, give the same answers, the same state hashes and the same outcomes.
 """
 
@@ -15,17 +15,19 @@ from typing import Any, Literal
 
 import pytest
 
+from flows.exports import trl_environment as to_trl
 from flows.templates.world.world import Library
-from tasks.agents.scripted import ClientAgent
-from tasks.llm import Message, Request
-from tasks.params import BadInput
-from tasks.rollout import play
-from tasks.worlds import Outcome, Problem, Trajectory, to_trl
+from tasks.contract.client import Message, Request
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Problem
+from tasks.contract.trajectory import Outcome, Trajectory
+from tasks.players.client_agent import ClientAgent
 from tasks.worlds.adapters import from_object
 from tasks.worlds.adapters.schemas import tool_of_schema
-from tasks.worlds.runtime import World
-from tasks.worlds.scripting import STOP
-from tasks.worlds.tools import end, read, write
+from tasks.worlds.api.play import play
+from tasks.worlds.api.runtime import World
+from tasks.worlds.api.scripts.human import STOP
+from tasks.worlds.api.tools import end, read, write
 from tests.rollout import tiny
 from tests.worlds.players import world
 
@@ -225,7 +227,7 @@ def test_two_environments_do_not_see_each_other_and_reset_is_clean() -> None:
 
 
 def test_what_follows_the_end_does_not_count() -> None:
-    """A hand-over ends the conversation in `tasks.rollout`; TRL lets the agent go on."""
+    """A hand-over ends the conversation in `tasks.worlds.api.play`; TRL lets the agent go on."""
     here = world("retail")
     problem = here.problems("train", 1, 0, ["hand_over"])[0]
     environment = started("retail", problem)

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from tasks.agents import Agent
 from tasks.agents.constant import hands_over, refuses
 from tasks.agents.do_nothing import do_nothing
 from tasks.agents.oracle import Oracle
-from tasks.llm import scripted
-from tasks.rollout import play
-from tasks.worlds import Action, Problem, ToolResult, Trajectory
-from tasks.worlds.conduct import one_call_per_turn
+from tasks.contract.agent import Agent
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import Trajectory
+from tasks.players.scripted import people as scripted
+from tasks.worlds.api.conduct import one_call_per_turn
+from tasks.worlds.api.play import play
 from tests.worlds.players import NAMES, problems, rewards, talk, world
 
 SPLITS = ("train", "test")

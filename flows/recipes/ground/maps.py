@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks.context import seed_of
-from tasks.params import BadInput
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tasks.context import Context
+from tasks.contract.context import Context
+from tasks.contract.params import validate
 from tasks.merge import Inputs
-from tasks.params import validate
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.base import tiny_qwen3
-from tasks.context import seed_of
-from tasks.params import BadInput
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput
 
 if TYPE_CHECKING:
     import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.worlds.phrases import NAME, ZIP, Phrases, Wish
+from tasks.worlds.api.scripts.phrases import NAME, ZIP, Phrases, Wish
 
 TITLES = (
     "Blue Lake", "Cold Harbour", "Dark Forest", "Empty Street", "First Snow", "Green Island", "High Tide", "Iron Bridge",

@@ -1,7 +1,7 @@
 """The library's problems: from one member's rows to a draft with ground truth, in a family or along a walk of tools.
 
-A maker draws one wish that the member's rows allow, and says which calls fulfil it. `tasks.worlds.drafting` makes problems of one
-or several wishes from them, with an intent for the scripted human and an instruction for a human that is a model.
+A maker draws one wish that the member's rows allow, and says which calls fulfil it. `tasks.worlds.api.scripts.drafting` makes
+problems of one or several wishes from them, with an intent for the scripted human and an instruction for a human that is a model.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from flows.templates.world.phrases import PHRASES
 from flows.templates.world.rules import HELD_OUT, HELD_OUT_RULES, MOST_RENEWALS, MOST_WEEKS
-from tasks.worlds.drafting import Case, Fits, Maker, Single, Step, call, forbidden, foreign, look_ups, proposer
-from tasks.worlds.state import State
+from tasks.worlds.api.scripts.drafting import Case, Fits, Maker, Single, Step, call, forbidden, foreign, look_ups, proposer
+from tasks.worlds.api.state import State
 
 FAMILIES = ("one_write", "two_writes", "forbidden", "information", "hand_over")
 WRITE_FAMILIES = ("one_write", "two_writes")

@@ -6,8 +6,9 @@ to the grading and to judges.
 
 from __future__ import annotations
 
-from tasks.worlds import Action, conduct
-from tasks.worlds.state import State
+from tasks.contract.problem import Action
+from tasks.worlds.api import conduct
+from tasks.worlds.api.state import State
 
 WRITE_RULES = ("R2", "R5", "R6", "R7", "R8")
 MOST_RENEWALS, MOST_WEEKS = 2, 3

@@ -1,7 +1,7 @@
 """The library's scripted agent: one plan per kind of wish, following policy.md rule by rule, on messages alone.
 
 It teaches the first model, so it has to be right: `cairn world check` plays it against the scripted human. A plan reads as if calls
-were answered at once (`tasks.worlds.desk`).
+were answered at once (`tasks.worlds.api.scripts.agent`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from flows.templates.world.phrases import PHRASES
 from flows.templates.world.rules import MOST_RENEWALS, MOST_WEEKS
-from tasks.worlds import desk as desks
-from tasks.worlds.desk import Desk, Plan, agent
+from tasks.worlds.api.scripts import agent as desks
+from tasks.worlds.api.scripts.agent import Desk, Plan, agent
 
 WRITES = ("renew_loan", "pay_fee", "reserve_title")
 Slots = dict[str, str]

@@ -14,12 +14,12 @@ from typing import Any, Literal
 from flows.templates.world import problems, rules
 from flows.templates.world.phrases import PHRASES, TITLES
 from flows.templates.world.teacher import AGENT, ERRORS, VISIBLE
-from tasks.context import seed_of
-from tasks.worlds import conduct
-from tasks.worlds.names import numbers, people
-from tasks.worlds.scripting import Scripts, human
-from tasks.worlds.state import Row, State, Tables
-from tasks.worlds.tools import Refused, end, read, write
+from tasks.contract.context import seed_of
+from tasks.worlds.api import conduct
+from tasks.worlds.api.scripts.human import Scripts, human
+from tasks.worlds.api.scripts.names import numbers, people
+from tasks.worlds.api.state import Row, State, Tables
+from tasks.worlds.api.tools import Refused, end, read, write
 
 Branch = Literal["north", "south"]
 """An enumeration: the schema lists the values, and any other is refused before the tool runs."""
@@ -51,7 +51,7 @@ def tables(size: int, seed: int) -> Tables:
 
 
 class Library:
-    """See tasks/worlds/runtime.py for what each name is for."""
+    """See tasks/worlds/api/runtime.py for what each name is for."""
 
     NAME = "library"
     ABOUT = "The assistant is the desk of a lending library; its user is a member."

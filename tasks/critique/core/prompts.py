@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.critique.core.units import Unit
 
 if TYPE_CHECKING:
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 CONDUCT = {
     "procedure": "Identify the user and get an explicit yes before changing anything, where the policy asks for it.",

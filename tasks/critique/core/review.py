@@ -7,22 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from tasks.context import Context
+from tasks.contract.client import Client, Message, Request
+from tasks.contract.context import Context
 from tasks.critique.core import prompts
 from tasks.critique.core.aggregate import AGGREGATE, aggregate
 from tasks.critique.core.prompts import Case
-from tasks.critique.core.units import (
-    SOUND,
-    Unit,
-    Unreadable,
-    Verdict,
-    critic_schema,
-    meta_schema,
-    order,
-    parse_units,
-    parse_verdict,
-)
-from tasks.llm import Client, Message, Request
+from tasks.critique.core.units import SOUND, Unit, Unreadable, Verdict, critic_schema, meta_schema, order, parse_units, parse_verdict
 
 Read = TypeVar("Read")
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from tasks.llm.answers import data
+from tasks.chat.answers import data
 
 SEVERITIES = 4
 """Severity goes from 1 (cosmetic) to 4 (harm done); four levels, as the paper's agreement study suggests (chance .25)."""

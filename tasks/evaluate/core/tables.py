@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tasks.contract.trajectory import PARTIES
 from tasks.evaluate.core.estimates import Floats, difference, estimate, pass_hat_k
-from tasks.worlds import PARTIES
 
 COLUMNS = ("model", "set", "world", "problem_id", "family", "tags", "trial", "reward", "policy", "stop", "blame", "n_tokens")
 """What the metrics need of a row of trials.parquet."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tasks.params import BadInput, nearest
-from tasks.worlds import SPLITS
+from tasks.contract.params import BadInput, nearest
+from tasks.contract.problem import SPLITS
 
 STRICTNESS = {name: rank for rank, name in enumerate(SPLITS)}
-"""train < validation < test: the order of `tasks.worlds.SPLITS`."""
+"""train < validation < test: the order of `tasks.contract.problem.SPLITS`."""
 
 
 def strictest(splits: Iterable[str]) -> str:

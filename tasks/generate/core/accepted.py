@@ -17,9 +17,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tasks.contract.params import BadInput
+from tasks.contract.rows import PROBLEM
 from tasks.generate.core.samplers import Bank
-from tasks.params import BadInput
-from tasks.rows import PROBLEM
 
 SPLITS = ("train", "validation")
 TRIES = 4

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tasks.context import seed_of
+from tasks.chat.answers import read_json
+from tasks.contract.client import Client, Message, Request
+from tasks.contract.context import seed_of
+from tasks.contract.problem import Setting
 from tasks.generate.core.prompts import render
-from tasks.llm import Client, Message, Request
-from tasks.llm.answers import read_json
-from tasks.rollout import STOP
-from tasks.worlds import Setting
+from tasks.worlds.api.play import STOP
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

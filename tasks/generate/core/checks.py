@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.worlds import Action, Problem
-from tasks.worlds.said import words
-from tasks.worlds.tools import Refused
+from tasks.contract.problem import Action, Problem
+from tasks.contract.wording import words
+from tasks.worlds.api.tools import Refused
 
 if TYPE_CHECKING:
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 _CALL = {
     "type": "object",

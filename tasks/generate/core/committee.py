@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from tasks.chat.answers import read_json
+from tasks.contract.client import Client, Request
 from tasks.generate.core.prompts import render
-from tasks.llm import Client, Request
-from tasks.llm.answers import read_json
 
 CRITERIA = ("correctness", "completeness", "satisfaction", "creativity")
 """What a judge can be asked for; each has its text in prompts/judge.jinja, and its column in a blueprint's `judge_scores`."""

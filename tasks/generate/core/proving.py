@@ -11,19 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from tasks.context import seed_of
+from tasks.chat.answers import read_json
+from tasks.contract.client import Client, Message, Request
+from tasks.contract.context import seed_of
+from tasks.contract.problem import Action
+from tasks.contract.rows import ACCEPTED, problem_row
 from tasks.generate.core import committee
 from tasks.generate.core.checks import Checked, check, undone
-from tasks.generate.core.gate import gate
 from tasks.generate.core.prompts import render
 from tasks.generate.core.samplers import Material
-from tasks.llm import Client, Message, Request
-from tasks.llm.answers import read_json
-from tasks.rows import ACCEPTED, problem_row
-from tasks.worlds import Action
+from tasks.generate.core.trivial_agents import gate
 
 if TYPE_CHECKING:
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 PLAN: dict[str, Any] = {
     "type": "object",

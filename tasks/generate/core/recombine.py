@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.contract.client import Message
+from tasks.contract.problem import Action, Problem
+from tasks.contract.rows import problem_of
 from tasks.generate.core.prompts import render
 from tasks.generate.core.proving import Commission
 from tasks.generate.core.samplers import Material
-from tasks.llm import Message
-from tasks.rows import problem_of
-from tasks.worlds import Action, Problem
-from tasks.worlds.scripting import merged
+from tasks.worlds.api.scripts.human import merged
 
 INSTRUCTION: dict[str, Any] = {
     "type": "object",

@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 Graph = Mapping[str, Sequence[str]]
 """API graph: tool -> the tools that can use its results (A -> B iff produces(A) meets consumes(B) and the policy allows it)."""

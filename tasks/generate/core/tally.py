@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tasks.contract.losses import Lost, stop_when_nearly_all
+from tasks.contract.params import StageFailed
+from tasks.contract.rows import ACCEPTED
+from tasks.contract.trajectory import ENDED, PARTIES
 from tasks.generate.core.checks import FAILURES
-from tasks.generate.core.gate import AGENTS
-from tasks.llm.losses import Lost, stop_when_nearly_all
-from tasks.params import StageFailed
-from tasks.rows import ACCEPTED
-from tasks.worlds import ENDED, PARTIES
+from tasks.generate.core.trivial_agents import AGENTS
 
 if TYPE_CHECKING:
-    from tasks.context import Losses
+    from tasks.contract.context import Losses
 
 
 @dataclass

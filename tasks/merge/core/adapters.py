@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.contract.params import BadInput, is_folder, shown
 from tasks.merge.core.headers import (
     Array,
     Checkpoint,
@@ -32,7 +33,6 @@ from tasks.merge.core.headers import (
 )
 from tasks.merge.core.meaning import is_tied
 from tasks.merge.core.tensors import Full, Source, Stored
-from tasks.params import BadInput, is_folder, shown
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HEAD = "lm_head.weight"

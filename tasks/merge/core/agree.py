@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.contract.params import cut, nearest, shown
 from tasks.merge.core import meaning
 from tasks.merge.core.adapters import Adapter
 from tasks.merge.core.headers import TEMPLATES, Checkpoint, read_json, read_templates
 from tasks.merge.core.vocabulary import highest_id, is_table
-from tasks.params import cut, nearest, shown
 
 TOKENIZER, TEMPLATE, DTYPE = "tokenizer", "chat_template", "dtype"
 """Keys of `settle` beside those of config.json."""

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.contract.params import BadInput
 from tasks.merge.core.headers import Array, Mapped, narrow, widen
 from tasks.merge.core.params import MergeParams
 from tasks.merge.core.plan import Plan
@@ -32,7 +33,6 @@ from tasks.merge.core.tally import Tally
 from tasks.merge.core.tensors import BLOCK, Block, Tensor
 from tasks.merge.core.vocabulary import is_table
 from tasks.merge.core.write import Writer
-from tasks.params import BadInput
 
 VERSION = 2
 """Of the journal: raised when the engine would write other bytes for the same inputs."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.params import BadInput, is_file, shown
+from tasks.contract.params import BadInput, is_file, shown
 
 Array = npt.NDArray[Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.context import seed_of
+from tasks.contract.context import seed_of
 from tasks.merge.core.headers import Array
 from tasks.merge.core.rescale import Rescale, rescaling
 from tasks.merge.core.tensors import Tensor

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.params import BadInput, Params, nearest, validate
+from tasks.contract.params import BadInput, Params, nearest, validate
 
 Curve = float | list[float]
 """One number for all layers, or anchors: spread evenly over the layers, first to last, and interpolated linearly between."""

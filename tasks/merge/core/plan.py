@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.contract.params import BadInput
 from tasks.merge.core.adapters import HEAD, Adapter, is_adapter, open_adapter
 from tasks.merge.core.agree import Agreement, agree
 from tasks.merge.core.headers import TEMPLATES, Checkpoint, Mapped, Spec, open_checkpoint, read, read_json
@@ -21,7 +22,6 @@ from tasks.merge.core.meaning import is_tied
 from tasks.merge.core.params import MergeParams, check_experts, layer_positions
 from tasks.merge.core.tensors import Full, Source, Stored, Tensor, Values
 from tasks.merge.core.vocabulary import Grown, GrownChange, Union, is_table, unite
-from tasks.params import BadInput
 
 _SHOWN = 12  # differences listed in full; the rest is counted, a screen holds no more
 

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from tasks.context import Context
+from tasks.contract.context import Context
 from tasks.merge import Inputs
 from tasks.merge.core.engine import Formula, Report, merge
 from tasks.merge.core.params import MergeParams, check_labels

@@ -13,9 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
+from tasks.contract.params import BadInput
 from tasks.merge.core.headers import Array, Mapped, widen
 from tasks.merge.core.selection import step_of
-from tasks.params import BadInput
 
 BLOCK = 1 << 15
 """Entries of a block: 128 KiB of float32, so that base, three experts and their masks fit a core's cache of 1 MiB."""

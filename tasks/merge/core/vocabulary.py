@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from tasks.contract.params import BadInput
 from tasks.merge.core.headers import Array, Checkpoint
 from tasks.merge.core.tensors import Values
-from tasks.params import BadInput
 
 TABLES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "lm_head.weight", "embed_out.weight")
 """Ends of the names of tensors with a row per token."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.worlds import Problem, Trajectory
+from tasks.contract.problem import Problem
+from tasks.contract.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,7 +1,7 @@
 """The room's loop: screen problems by play, then sample groups of conversations, judge them, take a step, validate, keep
 the best.
 
-A checkpoint is reinforced in one world. Every conversation goes through `tasks.rollout`, the reward is the world's own
+A checkpoint is reinforced in one world. Every conversation goes through `tasks.worlds.api.play`, the reward is the world's own
 outcome, and the best checkpoint is the one with the highest sampled pass^1 on the validation split, as long as no family
 fell too far.
 
@@ -24,25 +24,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.agents.checkpoint import CheckpointAgent
-from tasks.context import Context
-from tasks.early_ends import counted, lost_by, too_many
-from tasks.llm import Client
-from tasks.params import BadInput, StageFailed, nearest
+from tasks.contract.client import Client
+from tasks.contract.context import Context
+from tasks.contract.early_ends import counted, lost_by, too_many
+from tasks.contract.params import BadInput, StageFailed, nearest
+from tasks.contract.problem import Problem
+from tasks.contract.trajectory import PARTIES, Trajectory
 from tasks.rl import Inputs
 from tasks.rl.core import record
 from tasks.rl.core.hooks import Group, Hooks, Screened, as_it_is
 from tasks.rl.core.params import LoopParams
 from tasks.rl.core.pool import choose_pool
 from tasks.rl.core.record import Record, Validation
-from tasks.rollout import play
-from tasks.worlds import PARTIES, Problem, Trajectory
+from tasks.worlds.api.play import play
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import GRPOTrainer
 
-    from tasks.worlds.runtime import World
+    from tasks.worlds.api.runtime import World
 
 SCREEN_SHARD = 32
 """Problems of one screening shard: found again after a kill."""
@@ -52,17 +53,17 @@ def reinforce(inputs: Inputs, params: LoopParams, hooks: Hooks, ctx: Context) ->
     """Reinforce `inputs.sft` in `inputs.world`; leaves model/ and curves.csv in `ctx.out` and returns figures."""
     from transformers import set_seed
 
-    from tasks import models
-    from tasks.worlds.runtime import load
+    from tasks.checkpoints import folders
+    from tasks.worlds.api.runtime import load
 
     known = sorted(path.parent.name for path in inputs.worlds.glob("*/world.json"))
     if inputs.world not in known:
         raise BadInput(f"rl: no world {inputs.world!r}.{nearest(inputs.world, known)} Frozen worlds: {', '.join(known)}.")
     world = load(inputs.worlds / inputs.world)
-    model, tokenizer = models.load(inputs.sft / "model", ctx.device)
+    model, tokenizer = folders.load(inputs.sft / "model", ctx.device)
     set_seed(ctx.seed_for("prepare") % 2**31)
     model = hooks.prepare(model)
-    models.trainable(model)
+    folders.trainable(model)
     loop = Loop(ctx, params, hooks, world, ctx.role("human", inputs.world), tokenizer)
     loop.screen(model)
     state = record.newest(ctx.scratch)
@@ -288,7 +289,7 @@ class Loop:
 
     def validate(self, step: int, model: PreTrainedModel) -> None:
         """Sampled pass^1 on the validation split, by family; a new best checkpoint is written to the scratch folder."""
-        from tasks import models
+        from tasks.checkpoints import folders
 
         jobs = [(problem, 0) for problem in self._held_out]
         played = self._play(model, jobs, "validation", temperature=self.params.validation_temperature)
@@ -306,7 +307,7 @@ class Loop:
         if self.record.validated(result, self.params.max_family_fall):
             with record.staged(self.ctx.scratch / "best" / str(step)) as folder:
                 finish = self.hooks.finish
-                models.save(model if finish is as_it_is else finish(copy.deepcopy(model)), self.tokenizer, folder)
+                folders.save(model if finish is as_it_is else finish(copy.deepcopy(model)), self.tokenizer, folder)
 
     def saved(self, step: int, folder: Path) -> None:
         """Add the record to TRL's state and put both, complete, where the next attempt looks."""

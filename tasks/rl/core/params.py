@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.params import BadInput, Cap, Params
+from tasks.contract.params import BadInput, Cap, Params
 
 
 class LoopParams(Params):

@@ -6,8 +6,8 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+from tasks.contract.problem import Problem
 from tasks.rl.core.hooks import Group, Screened
-from tasks.worlds import Problem
 
 GUARDS = 4
 """At most one in 4 of a family's places goes to problems that were always solved, and one in 4 to problems never solved. They

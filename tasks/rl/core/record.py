@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.contract.trajectory import PARTIES
 from tasks.rl.core.hooks import Group, Screened
 from tasks.rl.core.pool import difficulty
-from tasks.worlds import PARTIES
 
 
 @dataclass(frozen=True)

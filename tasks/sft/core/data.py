@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.models import Example, prove_masks, render_many
-from tasks.prompts import system_message
-from tasks.rows import DATASET, message_of, read_table
-from tasks.worlds import ENDED
-from tasks.worlds.runtime import load_all
+from tasks.chat.mask_proof import Example, prove_masks
+from tasks.chat.rendering import render_many
+from tasks.contract.rows import DATASET, message_of, read_table
+from tasks.contract.trajectory import ENDED
+from tasks.worlds.api.runtime import load_all
+from tasks.worlds.api.system_prompt import system_message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tasks import models
-from tasks.context import Context
-from tasks.params import BadInput, Cap, Params, StageFailed
+from tasks.checkpoints import folders
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, Cap, Params, StageFailed
 from tasks.sft import Inputs
 from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
@@ -81,17 +81,17 @@ def train(inputs: Inputs, params: Training, ctx: Context, hooks: Hooks) -> dict[
 
     torch.set_num_threads(ctx.threads)
     set_seed(ctx.seed_for("sft") % 2**32)
-    model, tokenizer = models.load(inputs.base / "model", device=ctx.device)
+    model, tokenizer = folders.load(inputs.base / "model", device=ctx.device)
     path = inputs.filter / "dataset.parquet"
     drawn = ctx.rng("unfiltered") if inputs.unfiltered else None
-    longest = min(params.max_length, models.context_of(model))
+    longest = min(params.max_length, folders.context_of(model))
     data = load_data(path, inputs.worlds, tokenizer, ctx.prompt, longest, hooks.row_weight, drawn)
     check_used(data, params, longest)
     plan = [batch for n in range(params.epochs) for batch in batches(data.train, params.batch_tokens, ctx.rng("batches", n))]
     plan = plan[: params.max_steps or None]
     model = hooks.prepare(model).train()
     history = _fit(model, tokenizer, data, plan, params, ctx, hooks)
-    models.save(hooks.finish(model), tokenizer, ctx.out / "model")
+    folders.save(hooks.finish(model), tokenizer, ctx.out / "model")
     curve = _write_curves(ctx.out / "curves.csv", history)
     _write(ctx.out / "dropped.csv", [("traj_id", "reason"), *data.dropped])
     return {

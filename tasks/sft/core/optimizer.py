@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tasks.models import trainable
+from tasks.checkpoints.folders import trainable
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""A world class out of a source of tools and state: what `tasks.worlds.runtime` asks of a world, without decorators or tables.
+"""A world class out of a source of tools and state: what `tasks.worlds.api.runtime` asks of a world, without decorators or tables.
 
 The class can be subclassed, to give it what only its author knows: PERSONAS, TRAJECTORY_PREDICATES, SCRIPTS (scripted humans and
 agents), context and propose (a problem generator).
@@ -14,18 +14,18 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tasks.params import BadInput, nearest
-from tasks.worlds import Kind
+from tasks.contract.params import BadInput, nearest
+from tasks.contract.problem import Kind
 from tasks.worlds.adapters import given
 from tasks.worlds.adapters.foreign import Calls, ForeignState, Source
 from tasks.worlds.adapters.schemas import notes
-from tasks.worlds.conduct import gated
-from tasks.worlds.state import Base, State
-from tasks.worlds.tools import Tool
+from tasks.worlds.api.conduct import gated
+from tasks.worlds.api.state import Base, State
+from tasks.worlds.api.tools import Tool
 
 if TYPE_CHECKING:
-    from tasks.worlds import Problem
-    from tasks.worlds.runtime import World
+    from tasks.contract.problem import Problem
+    from tasks.worlds.api.runtime import World
 
 MOST = 6
 """Entries of one table or list in the sample of the state that a generator is shown; ours."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.worlds.values import whole_text
+from tasks.contract.values import whole_text
 
 LEAVES = 2000
 """Values of a structured answer that are looked for in the text beside it; ours: with more, only equal data is the same."""

@@ -22,12 +22,12 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tasks.contract.values import whole_text
 from tasks.worlds.adapters import leash
 from tasks.worlds.adapters.answers import Answer, answer_of, clear
 from tasks.worlds.adapters.foreign import SourceFailed
 from tasks.worlds.adapters.server_file import ServerFile, argv
-from tasks.worlds.tools import Refused
-from tasks.worlds.values import whole_text
+from tasks.worlds.api.tools import Refused
 
 CLOSE = 8.0
 """Seconds for a server to end; the client closes its input, asks after 2 seconds and forces it after 2 more."""

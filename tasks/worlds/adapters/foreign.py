@@ -12,10 +12,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from tasks.worlds import Kind
+from tasks.contract.problem import Kind
 from tasks.worlds.adapters.plain import text_diff
-from tasks.worlds.state import Base
-from tasks.worlds.tools import Tool
+from tasks.worlds.api.state import Base
+from tasks.worlds.api.tools import Tool
 
 SHOWN = 4
 """Lines of a difference in a message; ours."""
@@ -53,7 +53,7 @@ class Source(Protocol):
 
 
 class ForeignState:
-    """The state of one fork of an adapted world; `tasks.worlds.state.State` for tables."""
+    """The state of one fork of an adapted world; `tasks.worlds.api.state.State` for tables."""
 
     __slots__ = ("_before", "_kind", "_source", "_start", "base", "saved")
 

@@ -1,8 +1,8 @@
 """Tools out of Python functions that nobody wrote for it: with or without types, with or without a docstring.
 
-A world's own tools must be typed and described (`tasks.worlds.tools` refuses others). A function that exists is taken as it is, and
+A world's own tools must be typed and described (`tasks.worlds.api.tools` refuses others). A function that exists is taken as it is, and
 its schema says no more than the function does: {} for an argument without a type, an object for a dict. Types beyond those of
-`tasks.worlds.tools` (dict, tuple, set, unions, enums, dates, dataclasses, TypedDicts, pydantic models) are described and checked by
+`tasks.worlds.api.tools` (dict, tuple, set, unions, enums, dates, dataclasses, TypedDicts, pydantic models) are described and checked by
 pydantic, strictly: "5" is no number, but JSON's array becomes the tuple that the function wants.
 """
 
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from types import GenericAlias
 from typing import Any, get_type_hints
 
-from tasks.params import BadInput
-from tasks.worlds import Kind
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Kind
 from tasks.worlds.adapters.hints import hint_of
 from tasks.worlds.adapters.keywords import untitled
-from tasks.worlds.tools import Check, Refused, Tool, by_name, docstring, schema_of
+from tasks.worlds.api.tools import Check, Refused, Tool, by_name, docstring, schema_of
 
 _CODE = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 _NOT_BY_NAME = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from tasks.context import seed_of
-from tasks.params import BadInput, Params, validate
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput, Params, validate
 
 if TYPE_CHECKING:
-    from tasks.worlds import Problem
-    from tasks.worlds.runtime import World
+    from tasks.contract.problem import Problem
+    from tasks.worlds.api.runtime import World
 
 TABLE = "problems"
 FAMILIES = ("information", "one_write", "two_writes", "three_writes")

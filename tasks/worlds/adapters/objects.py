@@ -18,16 +18,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.params import BadInput, nearest
-from tasks.worlds import Kind
+from tasks.contract.params import BadInput, nearest
+from tasks.contract.problem import Kind
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import refusal
 from tasks.worlds.adapters.foreign import SHOWN, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
 from tasks.worlds.adapters.plain import TYPE, NotPlain, View, text_diff
-from tasks.worlds.places import place
-from tasks.worlds.state import Base, canonical_json
-from tasks.worlds.tools import Refused, Tool
+from tasks.worlds.api.places import place
+from tasks.worlds.api.state import Base, canonical_json
+from tasks.worlds.api.tools import Refused, Tool
 
 LIVE = 256
 """Objects that are kept at the state in which a call left them; ours: conversations in play at a time."""

@@ -1,7 +1,7 @@
 """What foreign state looks like as JSON: plain data out of any Python values, and the difference between two of them.
 
 Objects become their attributes with their type's name, sets sorted lists, enum members and times text, NumPy's values Python's;
-numbers, decimals included, are left to the canonical form of `tasks.worlds.values`. An object that holds one of its own holders (a
+numbers, decimals included, are left to the canonical form of `tasks.contract.values`. An object that holds one of its own holders (a
 folder with its parent) is shown there as the number of levels up, so that cycles end. What has no attributes and no value (a function,
 a lock, an open file) is refused by its place: a state that is compared must be made of values.
 
@@ -29,9 +29,9 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 from uuid import UUID
 
+from tasks.contract.values import whole_text
 from tasks.worlds.adapters.answers import clear
-from tasks.worlds.state import canonical_json
-from tasks.worlds.values import whole_text
+from tasks.worlds.api.state import canonical_json
 
 TYPE, UP = "(type)", "(up)"
 _NO_VALUES = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)

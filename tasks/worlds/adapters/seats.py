@@ -16,7 +16,7 @@ from pathlib import Path
 from tasks.worlds.adapters.connection import Connection
 from tasks.worlds.adapters.foreign import SourceFailed
 from tasks.worlds.adapters.server_file import ServerFile
-from tasks.worlds.tools import Refused
+from tasks.worlds.api.tools import Refused
 
 
 class Seat:

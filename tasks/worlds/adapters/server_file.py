@@ -20,7 +20,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field
 
-from tasks.params import BadInput, Params, read_yaml, validate
+from tasks.contract.params import BadInput, Params, read_yaml, validate
 
 
 class Command(Params):

@@ -22,8 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.params import BadInput, nearest
-from tasks.worlds import Kind
+from tasks.contract.params import BadInput, nearest
+from tasks.contract.problem import Kind
+from tasks.contract.values import whole_text
 from tasks.worlds.adapters import server_file
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import Answer, refusal
@@ -34,10 +35,9 @@ from tasks.worlds.adapters.plain import NotPlain, View
 from tasks.worlds.adapters.schemas import tool_of_schema, unmet
 from tasks.worlds.adapters.seats import Seat, Seats
 from tasks.worlds.adapters.server_file import Command, ServerFile, argv
-from tasks.worlds.places import shown
-from tasks.worlds.state import Base, canonical_json
-from tasks.worlds.tools import Refused, Tool
-from tasks.worlds.values import whole_text
+from tasks.worlds.api.places import shown
+from tasks.worlds.api.state import Base, canonical_json
+from tasks.worlds.api.tools import Refused, Tool
 
 START = "start"
 _NO_REASON = "the server says that the call failed, and does not say why"

@@ -19,10 +19,10 @@ from typing import Any
 from flows.templates.world import problems
 from flows.templates.world.rules import BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES
 from flows.templates.world.world import Library
-from tasks.worlds import conduct
 from tasks.worlds.adapters import from_object
-from tasks.worlds.state import State
-from tasks.worlds.tools import Refused, read, write
+from tasks.worlds.api import conduct
+from tasks.worlds.api.state import State
+from tasks.worlds.api.tools import Refused, read, write
 
 SEEN: list[str] = []
 LOG = logging.getLogger(__name__)

@@ -1,0 +1,84 @@
+"""Checkpoint folders: ordinary transformers folders of safetensors, JSON and `chat_template.jinja` alone; no pickle, no remote code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.contract.params import StageFailed
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder, with the chat template that it was trained with."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    for how in ("is_local", "local_files_only"):  # how it was read is not part of it, but would be saved with it
+        tokenizer.init_kwargs.pop(how, None)
+    return tokenizer
+
+
+def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A checkpoint folder as (model in eval mode on `device`, tokenizer). dtype: a torch dtype's name, e.g. "bfloat16".
+
+    Only safetensors are read. Raises FileNotFoundError when the folder holds no model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # Cairn reports progress itself
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: no checkpoint here (config.json is missing)")
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+    return model.to(device).eval(), load_tokenizer(folder)
+
+
+def warm_up(folder: Path) -> None:
+    """Import all that `load` needs for a checkpoint (4 s) and compute nothing: for a process that forks before it loads."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    load_tokenizer(folder)
+
+
+def trainable(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """The parameters that a training moves, at least one; StageFailed when a method's `prepare` has left none."""
+    if found := [parameter for parameter in model.parameters() if parameter.requires_grad]:
+        return found
+    raise StageFailed("nothing would train: after the method's `prepare` no parameter has requires_grad. Leave some of them free.")
+
+
+def context_of(model: PreTrainedModel) -> int:
+    """Positions of a checkpoint: the most tokens that it was made to read at once."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or sys.maxsize)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a checkpoint folder: safetensors, JSON and the chat template. The bytes depend on the weights alone.
+
+    StageFailed for weights that are no numbers (a training that diverged), and for a model that still wears an adapter: PEFT would
+    save that alone, and no later stage could load it.
+    """
+    import torch
+    from transformers.utils import logging
+
+    if hasattr(model, "get_base_model"):
+        raise StageFailed("the trained model still wears an adapter. A method that puts one in by `prepare` merges it by `finish`.")
+    if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+        raise StageFailed("the training diverged: weights are NaN or infinite, so nothing was kept. Lower the learning rate.")
+    logging.disable_progress_bar()  # Cairn reports progress itself
+    model.config._name_or_path = ""
+    tokenizer.name_or_path = ""
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))

@@ -1,0 +1,1 @@
+"""What rooms, worlds and players say to each other. Imports nothing of ours."""

@@ -1,0 +1,78 @@
+"""What comes of a problem: one played conversation, and the one grading of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tasks.contract.problem import Action, Problem, ToolResult
+
+GRADING = {"state": 1, "outputs": 3, "required": 1, "policy": 2}
+"""Part of the grading -> its version (`tasks.worlds.api.grading`), kept with frozen worlds and graded rows. Who changes what a
+part says of some conversation counts its version up; `cairn regrade` shows the difference on stored conversations."""
+
+
+Party = Literal["agent", "human", "tool"]
+ENDED = ("user_stop", "hand_over")
+"""Stops by which a conversation came to its end; by any other (see `Trajectory`) it was broken off."""
+PARTIES: tuple[Party, ...] = ("agent", "human", "tool")
+"""Whose failure a lost conversation can be (`tasks.worlds.api.blame`)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The one grading of a conversation in its parts (`GRADING`). Each is 0 or 1; `reward` is their product, without `policy`.
+
+    state:    the final state hash equals that of the replayed ground truth.
+    outputs:  every expected output appears in an agent reply (both sides normalised).
+    required: every required call succeeded.
+    policy:   share of the trajectory predicates that hold; reported apart (the paper's verifier does not see it).
+    broken:   names of the trajectory predicates that do not hold.
+    final_state_hash, wanted_state_hash: for the report.
+    blame, blame_reason: of a lost conversation, whose failure it is (`tasks.worlds.api.blame`): agent, human or tool. "" when it
+    was won.
+    """
+
+    state: int
+    outputs: int
+    required: int
+    policy: float
+    broken: tuple[str, ...] = ()
+    final_state_hash: str = ""
+    wanted_state_hash: str = ""
+    blame: Party | Literal[""] = ""
+    blame_reason: str = ""
+
+    @property
+    def reward(self) -> int:
+        """1 when the problem is solved, else 0."""
+        return self.state * self.outputs * self.required
+
+    @property
+    def about_agent(self) -> bool:
+        """Whether it says something about the agent: training learns nothing from what human or tool did wrong (law 6)."""
+        return self.blame in ("", "agent")
+
+
+@dataclass
+class Trajectory:
+    """One played conversation.
+
+    messages:  OpenAI-shaped chat messages (system prompt first when there is one); tool calls carry arguments as a dict.
+    calls:     every tool call with its answer, in order: (Action, ToolResult).
+    turns:     for a checkpoint agent, one entry per assistant turn: ids the model saw (prompt suffix) and produced, with the
+               log-probability of each produced id. Empty for scripted agents. Tokens are never re-rendered.
+    stop:      user_stop, hand_over, max_steps, max_tokens, parse_error, or why a server gave no turn (`tasks.contract.losses.GONE`);
+               human_error, human_ and such a reason, and tool_error, which are not the agent's doing.
+    """
+
+    problem: Problem
+    trial: int
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[tuple[Action, ToolResult]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    stop: str = ""
+    outcome: Outcome | None = None
+    agent: str = ""
+    human: str = ""
+    seed: int = 0

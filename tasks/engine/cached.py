@@ -1,0 +1,44 @@
+"""How a stage is a Prefect task: its cache key is ours, its result is a handle, its shards are tasks too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefect import Task, task
+from prefect.context import TaskRunContext
+from prefect.utilities.annotations import quote
+
+from tasks.engine.artifact import Artifact
+from tasks.engine.execute import Job
+
+STAGE: dict[str, Any] = {
+    "persist_result": True,
+    "result_serializer": "json",
+    "cache_result_in_memory": False,
+}
+"""What every stage task has in common: a persisted, readable handle instead of pickled data."""
+
+
+def key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
+    """Prefect's cache key of a stage task is the job's key (or its unit's)."""
+    job: Job = inputs["job"]
+    unit = inputs.get("unit")
+    return unit.digest if unit is not None else job.key.digest
+
+
+def take(stage_task: Task[..., dict[str, str]], job: Job) -> Artifact:
+    """Run a stage task. Prefect's record of a result counts only while the store has its bytes; otherwise it is refreshed."""
+    there = not job.refreshed and job.plan.store.find(job.key) is not None
+    answer = Artifact(**stage_task.with_options(refresh_cache=not there)(job))
+    return job.plan.store.find(job.key) or answer  # `cairn accept` may have bound the key anew since Prefect kept its handle
+
+
+@task(name="shard", persist_result=False)
+def _shard(work: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
+    return work(items)
+
+
+def submit(work: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
+    """Hand a shard to the flow's task runner; the shard's items are passed by reference, unseen by Prefect."""
+    return _shard.submit(quote(work), quote(items))  # type: ignore[call-overload]

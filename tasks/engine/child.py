@@ -1,0 +1,48 @@
+"""What runs in a training's own process: `python -m tasks.engine.child SCRATCH PARENT`, started by `tasks.engine.process`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tasks.engine import disk
+from tasks.engine.execute import call, calls_told, context, sharded
+from tasks.engine.forked import Forks, at_once
+from tasks.engine.process import die_with_parent
+
+
+def main(scratch: Path, parent: int) -> int:
+    """Run the spec in `scratch`; what happens is told on stdout, the figures are left in a file."""
+    die_with_parent(parent)
+    spec = json.loads((scratch / "spec.json").read_text())
+    lines = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print goes to the output file, not between our lines
+
+    def say(*parts: Any) -> None:
+        lines.write(json.dumps(parts) + "\n")
+
+    limit = at_once(spec["threads"], spec["device"])
+    ctx = context(
+        spec,
+        log=lambda name, value, step: say("log", name, float(value), int(step)),
+        progress=lambda done, total, note="": say("progress", done, total, note),
+        shards=sharded(scratch, Forks(scratch / "forks", limit), 2 * limit) if limit > 1 else sharded(scratch),
+    )
+    try:
+        with calls_told(spec, lambda _, event, about: say(event, about), ctx.progress) as heard:
+            figures = call(spec, replace(ctx, progress=heard))
+    except Exception as error:
+        say("error", type(error).__name__, disk.in_words(error) or str(error))
+        raise
+    temporary = scratch / "figures.json.new"
+    temporary.write_text(json.dumps(figures))
+    temporary.replace(scratch / "figures.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

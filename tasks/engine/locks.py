@@ -1,0 +1,106 @@
+"""Locks that die with their process (flock), and words for who holds one, ours or DVC's."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.engine.files import read_json
+
+FOLDER = "locks"
+"""Below the state root: a file for each lock; its name says what is locked (see `meaning`)."""
+
+
+@contextmanager
+def lock(state: Path, name: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """A lock that dies with its process (flock). `waiting` is told once who holds it when it is not free."""
+    path = state / FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not _mine(path):  # a thread of ours is no news
+                (waiting or _say)(f"waiting for {meaning(name)}, held by {holder(path)}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(json.dumps(_myself()))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)  # so that nobody is told of us who waits for the next one
+
+
+def _myself() -> dict[str, Any]:
+    return {
+        "process": os.getpid(),
+        "command": " ".join(sys.orig_argv)[:200],
+        "host": platform.node(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _mine(path: Path) -> bool:
+    said = read_json(path) or {}
+    return (said.get("process"), said.get("host")) == (os.getpid(), platform.node())
+
+
+def holder(path: Path) -> str:
+    """Who holds a lock, in words. Its file may still be empty (just taken), or name somebody who was killed."""
+    said = read_json(path) or {}
+    if not isinstance(number := said.get("process"), int):
+        return "a process that has just taken it"
+    here = said.get("host") == platform.node()
+    if here and not alive(number):
+        return "a process that has just taken it from one that was killed"
+    where = "" if here else f" on {said.get('host')}"
+    return f"process {number}{where} ({said.get('command')}) since {said.get('since')}"
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock (of ours, or DVC's tmp/lock) now."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine lives."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def meaning(name: str) -> str:
+    """What a lock is for, in words."""
+    kind, _, rest = name.partition("-")
+    words = {
+        "key": "the same result, which another run is making",
+        "view": "an artifact that is being laid out",
+        "workspace": "the workspace (data/, dvc.lock)",
+        "slot": f"the one place for trainings on {rest}",
+        "promote": "the registry",
+    }
+    return words.get(kind, name)
+
+
+def _say(text: str) -> None:
+    print(f"cairn: {text}", file=sys.stderr, flush=True)

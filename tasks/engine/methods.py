@@ -1,0 +1,95 @@
+"""From a method's name to its module. A name is an address: `merge.method: breadcrumbs` is `tasks/merge/breadcrumbs.py`.
+
+Nothing is registered; a room is listed by looking into its folder.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+
+from tasks import STAGES
+from tasks.contract.params import BadInput, nearest, shown
+
+HERE = Path(__file__).parents[1]
+"""The folder of the rooms."""
+_NOT_METHODS = {"__init__", "task"}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a method says of itself, read from its source without importing it."""
+
+    stage: str
+    name: str
+    title: str
+    paper: str
+    slug: str
+    summary: str
+
+
+@cache
+def names(stage: str) -> tuple[str, ...]:
+    """The methods of a room, sorted: its modules that define TITLE, PAPER, SLUG, Params and run."""
+    found = (path for path in sorted((HERE / stage).glob("*.py")) if path.stem not in _NOT_METHODS)
+    return tuple(path.stem for path in found if _is_method(path))
+
+
+_parsing = Lock()
+
+
+def syntax(path: Path) -> ast.Module:
+    """A Python file as a tree. One at a time: in several threads at once `ast.parse` can raise SystemError (CPython gh-106905)."""
+    with _parsing:
+        return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _constants(path: Path) -> dict[str, str]:
+    return {
+        node.targets[0].id: node.value.value
+        for node in syntax(path).body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    }
+
+
+def _is_method(path: Path) -> bool:
+    return {"TITLE", "PAPER", "SLUG"} <= set(_constants(path))
+
+
+def about(stage: str, name: str) -> About:
+    """A method's title, paper and first sentence."""
+    path = HERE / stage / f"{name}.py"
+    said = _constants(path)
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return About(stage, name, said["TITLE"], said["PAPER"], said["SLUG"], doc.split("\n\n")[0].replace("\n", " "))
+
+
+def everything() -> list[About]:
+    """All methods of all rooms, in the order of the road."""
+    return [about(stage, name) for stage in STAGES for name in names(stage)]
+
+
+def check_name(stage: str, name: object, where: str) -> str:
+    """The name if the room has it, else BadInput with the known ones and the nearest."""
+    known = names(stage)
+    if name not in known:
+        raise BadInput(f"{where}: no method {shown(name)} in room {stage!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+    return str(name)
+
+
+def load(stage: str, name: str) -> ModuleType:
+    """Import a method's module (cheap: heavy libraries are imported when it runs)."""
+    return importlib.import_module(f"tasks.{stage}.{check_name(stage, name, stage)}")
+
+
+def room(stage: str) -> ModuleType:
+    """Import a room's door."""
+    return importlib.import_module(f"tasks.{stage}")

@@ -1,0 +1,1 @@
+"""A checkpoint in this process: the decoder and the client over it."""

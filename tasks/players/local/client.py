@@ -1,0 +1,119 @@
+"""A checkpoint in this process as a role's client, batched. It reads what a server with the same chat template would
+read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.chat.answers import THINK
+from tasks.chat.parsing import parse_turn
+from tasks.chat.rendering import plain
+from tasks.chat.template import END
+from tasks.checkpoints.folders import context_of, load
+from tasks.contract.client import Message, Request
+from tasks.players.local.decoding import Decoder, Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ROWS = 64
+"""Requests generated together."""
+NO_ROOM: Message = {"role": "assistant", "content": "", "finish_reason": "length"}
+"""The answer to a prompt that fills the checkpoint's whole context."""
+
+
+class LocalClient:
+    """Answers with the checkpoint in `folder`, loaded at the first question.
+
+    A wanted schema is put into words in the system message; whether the answer fits it is the caller's to check, as for any
+    model. An answer that is not well-formed comes back as plain content with finish_reason "error", one that was cut at its most
+    tokens or at the checkpoint's context with "length". What the checkpoint thought before it spoke is not part of an answer.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: str,
+        device: str = "cpu",
+        dtype: str = "float32",
+        max_tokens: int | None = None,
+        thinking: int = 0,
+        temperature: float | None = None,
+    ) -> None:
+        self.revision, self._most, self._thinking, self._temperature = identity, max_tokens, thinking, temperature
+        self._folder, self._device, self._dtype = folder, device, dtype
+        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        """One assistant message per request, in order."""
+        if not requests:
+            return []
+        if self._loaded is None:
+            self._loaded = load(self._folder, self._device, self._dtype)
+        model, tokenizer = self._loaded
+        texts = [prompt_text(tokenizer, request) for request in requests]
+        prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        context = context_of(model)
+        wanted = [(self._most or request.max_tokens) + self._thinking for request in requests]
+        limits = [min(most, context - len(ids)) for ids, most in zip(prompts, wanted, strict=True)]
+        most = max(len(ids) + max(limit, 0) for ids, limit in zip(prompts, limits, strict=True))
+        decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), min(ROWS, len(requests)), min(most + 1, context))
+        answers: list[Message] = [dict(NO_ROOM) for _ in requests]
+        open_rows: dict[Row, int] = {}
+        todo = [index for index in reversed(range(len(requests))) if limits[index] > 0]
+        while todo or open_rows:
+            while todo and len(open_rows) < decoder.rows:
+                index = todo.pop()
+                row = decoder.open()
+                open_rows[row] = index
+                asked = requests[index]
+                temperature = asked.temperature if self._temperature is None else self._temperature
+                decoder.ask(row, prompts[index], seed=asked.seed, temperature=temperature, limit=limits[index])
+            for row in decoder.run():
+                index = open_rows.pop(row)
+                answers[index] = _answer(tokenizer, row.ids, requests[index], texts[index])
+                decoder.close(row)
+        return answers
+
+
+def client(
+    folder: Path,
+    identity: str,
+    device: str = "cpu",
+    dtype: str = "float32",
+    max_tokens: int | None = None,
+    thinking: int = 0,
+    temperature: float | None = None,
+) -> LocalClient:
+    """The client of the checkpoint in `folder`; `identity` names its bytes in rows and cache keys. max_tokens and temperature: of an
+    answer, instead of what a request wants. thinking: tokens on top of the most."""
+    return LocalClient(folder, identity, device, dtype, max_tokens, thinking, temperature)
+
+
+def _answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], request: Request, prompt: str) -> Message:
+    """One generated turn as an answer, with how it ended."""
+    before = sum(len(message.get("tool_calls") or ()) for message in request.messages)
+    message, error = parse_turn(tokenizer, ids, before, thinking=prompt.rstrip().endswith(THINK))
+    finish = {"max_tokens": "length", "parse_error": "error"}.get(error) or ("tool_calls" if message.get("tool_calls") else "stop")
+    return {**message, "finish_reason": finish}
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, request: Request) -> str:
+    """What the checkpoint reads of a request, in its own chat template."""
+    messages = [
+        dict(message) if message["role"] == "system" else {**message, "content": plain(message.get("content") or "")}
+        for message in request.messages
+    ]
+    if request.schema is not None:
+        wish = "Answer with one JSON value that fits this schema: " + json.dumps(request.schema, sort_keys=True)
+        if messages and messages[0]["role"] == "system":
+            messages[0]["content"] = f"{messages[0]['content']}\n\n{wish}"
+        else:
+            messages.insert(0, {"role": "system", "content": wish})
+    text: str = tokenizer.apply_chat_template(messages, tools=list(request.tools) or None, add_generation_prompt=True, tokenize=False)
+    return text

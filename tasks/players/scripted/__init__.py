@@ -1,0 +1,1 @@
+"""Scripted players: deterministic, with a declared catalogue of systematic errors."""

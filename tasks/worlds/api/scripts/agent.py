@@ -1,0 +1,298 @@
+"""The scripted agent's shared core: it reads a conversation, and a world's *plans* say what to do about each kind of request.
+
+A plan is a function (desk, slots) -> report, written as if calls were answered at once: `desk.read` returns the answer when the
+conversation already holds it and otherwise takes the turn to make the call; `desk.write` first asks for a yes. A plan is run anew
+at every turn and gets one step further, so that the agent is a pure function of the messages.
+
+Systematic errors are planned too (`desk.errs`): whether one happens is decided once per conversation, by a hash of its name, the
+first user line that holds a request, and the customer. The request's seed does not enter: the rollout draws a new one every turn.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from tasks.contract.client import Message, Request
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput, nearest
+from tasks.worlds.api.scripts.phrases import Phrases, agrees, identity
+
+ASK_NAME = "Please give me your full name and zip code."
+HELP = "How can I help you?"
+UNKNOWN = "I cannot find you. Please give me your full name and zip code."
+CLOSING = "Anything else?"
+QUESTION = "Yes or no?"
+
+Plan = Callable[["Desk", dict[str, str]], str]
+
+COMMON_ERRORS: Mapping[str, str] = {
+    "forgets_second_request": "deals with the first of several requests that were made in one line, and closes",
+    "confuses_two_ids": "writes with another id of the same kind than the one it announced",
+    "wrong_total": "tells an amount that is too high by a few",
+    "ignores_price": "takes the first variant or flight on the list where the cheapest was asked for",
+    "refused_write_attempt": "does what the policy forbids when asked, instead of refusing",
+    "vague_refusal": "refuses without the reason",
+    "skips_authentication": "does not ask who the customer is; shows only where the request is about another account",
+    "skips_confirmation": "writes without asking for a yes",
+    "needless_reads": "looks up the same row twice",
+}
+"""The errors that both built-in agents know: name -> what happens."""
+VISIBLE = frozenset(list(COMMON_ERRORS)[:6])
+"""Those that a verifier of state and outputs can see; it is blind for the others."""
+
+
+class _Turn(Exception):
+    """Carries the turn out of a plan."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__()
+        self.message = message
+
+
+@dataclass
+class Call:
+    """One call in the conversation: when, what, and the parsed answer (None when it was refused)."""
+
+    place: int
+    name: str
+    arguments: dict[str, Any]
+    answer: Any = None
+    error: str = ""
+    answered: bool = False
+
+
+@dataclass
+class Desk:
+    """A conversation as the agent reads it. wishes: (kind, slots, number of the user line). closed: wishes reported on."""
+
+    phrases: Phrases
+    writes: frozenset[str]
+    errors: Mapping[str, float]
+    name: str = ""
+    zip: str = ""
+    wishes: list[tuple[str, dict[str, str], int]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    closed: int = 0
+    reply: str = ""
+    line: str = ""
+    lines: int = 0
+    key: str = ""
+    _reported: list[Call] = field(default_factory=list)
+
+    # --- reading the conversation --------------------------------------------------------------------------------------------
+
+    def hear(self, place: int, message: Message) -> None:
+        """Take in one message."""
+        text = str(message.get("content") or "")
+        if message["role"] == "user":
+            self._hear_user(text)
+        elif message["role"] == "tool":
+            self._hear_tool(text)
+        elif message["role"] == "assistant" and message.get("tool_calls"):
+            for call in message["tool_calls"]:
+                self.calls.append(Call(place, call["function"]["name"], dict(call["function"]["arguments"])))
+        elif message["role"] == "assistant":
+            self.reply = text
+            if text.endswith(CLOSING):
+                self.closed = len(self.wishes)
+
+    def _hear_user(self, text: str) -> None:
+        self.line = text
+        self.lines += 1
+        if told := identity(text):
+            self.name, self.zip = told
+        found = self.phrases.parse(text)
+        for kind, slots in found:
+            self._wish(kind, slots)
+        if found and not self.key:
+            self.key = text
+        if not found:
+            self._fill(text)
+
+    def _wish(self, kind: str, slots: dict[str, str]) -> None:
+        """A new wish, or more about one that was made before."""
+        for known, told, _ in self.wishes:
+            if known == kind and all(told.get(slot, value) == value for slot, value in slots.items()):
+                told.update(slots)
+                return
+        self.wishes.append((kind, slots, self.lines))
+
+    def _fill(self, text: str) -> None:
+        """A line without a wish may tell the missing details of the first wish that lacks some."""
+        for kind, told, _ in self.wishes:
+            missing = [slot for slot in self.phrases.wishes[kind].slots if slot not in told]
+            if missing:
+                told.update({slot: value for slot in missing if (value := self.phrases.find(slot, text)) is not None})
+                return
+
+    def _hear_tool(self, text: str) -> None:
+        call = next((call for call in self.calls if not call.answered), None)
+        if call is None:
+            return
+        call.answered = True
+        try:
+            call.answer = json.loads(text)
+        except json.JSONDecodeError:
+            call.error = text
+        if not isinstance(call.answer, dict) or set(call.answer) == {"error"}:
+            call.answer, call.error = None, text
+
+    # --- errors --------------------------------------------------------------------------------------------------------------
+
+    def errs(self, name: str) -> bool:
+        """Whether a systematic error happens in this conversation."""
+        rate = self.errors.get(name, 0.0)
+        if rate <= 0.0 or not self.key:
+            return False
+        who = () if name == "skips_authentication" else (self.name, self.zip)
+        return seed_of("error", name, self.key, *who) / 2**63 < rate
+
+    def forbids(self, broken: bool) -> bool:
+        """Whether a rule that is broken is minded."""
+        return broken and not self.errs("refused_write_attempt")
+
+    def refusal(self, text: str) -> str:
+        """A refusal with its reason."""
+        return "Sorry, I cannot do that." if self.errs("vague_refusal") else f"Sorry, {text}."
+
+    def amount(self, value: float) -> str:
+        """An amount as it is told."""
+        wrong = value + 1 + seed_of(self.key, "amount") % 7 if self.errs("wrong_total") else value
+        return f"{wrong:g}"
+
+    # --- acting --------------------------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> NoReturn:
+        """Take the turn with a reply."""
+        raise _Turn({"role": "assistant", "content": text})
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> NoReturn:
+        """Take the turn with a tool call."""
+        function = {"name": name, "arguments": dict(arguments)}
+        calls = [{"id": f"call_{len(self.calls)}", "type": "function", "function": function}]
+        raise _Turn({"role": "assistant", "content": "", "tool_calls": calls})
+
+    def read(self, name: str, /, **arguments: Any) -> Any:
+        """The answer of a look-up, None when it was refused. An earlier write about the same id makes an answer stale."""
+        ids = set(map(str, arguments.values()))
+        after = max((call.place for call in self._reported if ids & set(map(str, call.arguments.values()))), default=-1)
+        found = [call for call in self.calls if call.name == name and call.arguments == arguments and call.place > after]
+        if not found or (len(found) == 1 and name != "find_user" and not self._reported and self._reads_twice(name)):
+            self.call(name, arguments)
+        return found[0].answer
+
+    def _reads_twice(self, name: str) -> bool:
+        done = any(call.name in self.writes for call in self.calls)
+        first = next(call.name for call in self.calls if call.name != "find_user")
+        return not done and name == first and self.errs("needless_reads")
+
+    def user(self) -> dict[str, Any]:
+        """The customer's row as `find_user` gave it; asks for name and zip first."""
+        if not self.name:
+            self.say(ASK_NAME)
+        row: dict[str, Any] | None = self.read("find_user", name=self.name, zip=self.zip)
+        if row is None:
+            self.say(UNKNOWN)
+        return row
+
+    def slot(self, slots: Mapping[str, str], name: str, question: str) -> str:
+        """A detail of the wish; asks for it when it was not told."""
+        if name not in slots:
+            self.say(question)
+        return slots[name]
+
+    def own(
+        self, slots: Mapping[str, str], slot: str, tool: str, *, question: str, not_found: str, foreign: str
+    ) -> tuple[str, dict[str, Any], str]:
+        """(id, row, refusal) of the row that a wish is about: its id is asked for when it was not told, and looked up with `tool`.
+
+        An unknown id and somebody else's row are refused, in the words of the templates `not_found` and `foreign`, which hold
+        {slot}; the row is then empty. The tool's answer holds the owner as `user_id`.
+        """
+        key = self.slot(slots, slot, question)
+        row: dict[str, Any] | None = self.read(tool, **{slot: key})
+        if row is None:
+            return key, {}, self.refusal(not_found.format(**{slot: key}))
+        known = next((call.answer for call in self.calls if call.name == "find_user" and call.answer), None)
+        if known is not None and self.forbids(row["user_id"] != known["user_id"]):
+            return key, {}, self.refusal(foreign.format(**{slot: key}))
+        return key, row, ""
+
+    def write(self, name: str, summary: str, /, **arguments: Any) -> Any:
+        """Announce a write, wait for a yes, make it. Its answer, None when it was refused."""
+        reported = set(map(id, self._reported))
+        if made := [call for call in self.calls if call.name == name and id(call) not in reported]:
+            self._reported.append(made[0])
+            return made[0].answer
+        question = f"{summary} {QUESTION}"
+        if not (self.reply == question and agrees(self.line)) and not self.errs("skips_confirmation"):
+            self.say(question)
+        self.call(name, self._confused(arguments) if self.errs("confuses_two_ids") else arguments)
+
+    def _confused(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Another id in place of the last one: one of its kind that was seen, else two digits swapped."""
+        ids = {name: value for name, value in arguments.items() if re.fullmatch(r"[A-Z]\d+", str(value))}
+        name, value = list(ids.items())[-1]
+        seen = " ".join(json.dumps(call.answer) for call in self.calls if call.answer is not None)
+        others = [other for other in re.findall(rf"\b{value[0]}\d+\b", seen) if other not in ids.values()]
+        return {**arguments, name: others[0] if others else _swapped(value)}
+
+    def hand_over(self, **arguments: Any) -> NoReturn:
+        """Hand over to a person, which ends the conversation."""
+        self.call("transfer_to_human", arguments)
+
+
+def _swapped(value: str) -> str:
+    """The id with its last two different neighbouring digits swapped, or with its last digit changed when all are alike."""
+    for place in range(len(value) - 1, 1, -1):
+        if value[place] != value[place - 1]:
+            return value[: place - 1] + value[place] + value[place - 1] + value[place + 1 :]
+    return value[:-1] + str((int(value[-1]) + 1) % 10)
+
+
+def agent(
+    phrases: Phrases, plans: Mapping[str, Plan], writes: Sequence[str], known: Mapping[str, str]
+) -> Callable[[Request, Mapping[str, float]], Message]:
+    """The scripted agent of a world. writes: names of the tools that write. known: its catalogue of errors."""
+
+    def complete(request: Request, errors: Mapping[str, float]) -> Message:
+        check_errors(errors, known)
+        desk = Desk(phrases, frozenset(writes), errors)
+        for place, message in enumerate(request.messages):
+            desk.hear(place, message)
+        try:
+            return _reply(desk, plans)
+        except _Turn as turn:
+            return turn.message
+
+    return complete
+
+
+def check_errors(errors: Mapping[str, float], known: Mapping[str, str]) -> None:
+    """Raise BadInput for an unknown error or a rate outside [0, 1]."""
+    for name, rate in errors.items():
+        if name not in known:
+            raise BadInput(f"agent error {name!r} is unknown.{nearest(name, known)} Known: {', '.join(known)}.")
+        if not 0.0 <= rate <= 1.0:
+            raise BadInput(f"agent error {name} = {rate!r}: a rate lies between 0 and 1.")
+
+
+def _reply(desk: Desk, plans: Mapping[str, Plan]) -> Message:
+    """Authenticate, then deal with the wishes one after another, then report."""
+    if not desk.errs("skips_authentication"):
+        desk.user()
+    if not desk.wishes:
+        desk.say(HELP)
+    reports = []
+    for number, (kind, slots, line) in enumerate(desk.wishes):
+        follows = number > 0 and desk.wishes[number - 1][2] == line
+        if follows and desk.errs("forgets_second_request"):
+            continue
+        report = plans[kind](desk, slots)
+        reports.append((number, report))
+    new = [report for number, report in reports if number >= desk.closed] or [reports[-1][1]]  # asked again, say it again
+    return {"role": "assistant", "content": " ".join([*dict.fromkeys(new), CLOSING])}

@@ -1,0 +1,42 @@
+"""The agent's system prompt: how much of a world's tools and policy it carries.
+
+Real models get everything; the tiny model of the quickstart learns its worlds by heart and gets one line. The words are those of
+`tasks/worlds/api/prompts/agent.jinja`; about tools they are the chat template's for tools=, so that a served model reads what it was
+trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tasks.contract.params import BadInput, nearest
+from tasks.worlds.api.prompts import render
+
+if TYPE_CHECKING:
+    from tasks.worlds.api.runtime import World
+
+ALLOWED = {"tools": ("full", "names", "none"), "policy": ("full", "none")}
+
+
+def check_prompt(prompt: Mapping[str, str]) -> None:
+    """Raise BadInput unless `prompt` says, with known words, how much of the tools and of the policy to carry."""
+    for key, value in prompt.items():
+        if key not in ALLOWED:
+            raise BadInput(f"prompt: unknown key {key!r}.{nearest(key, ALLOWED)} Known keys: {', '.join(ALLOWED)}.")
+        if value not in ALLOWED[key]:
+            raise BadInput(f"prompt.{key} = {value!r}: allowed are {', '.join(ALLOWED[key])}.{nearest(value, ALLOWED[key])}")
+    if missing := [key for key in ALLOWED if key not in prompt]:
+        raise BadInput(f"prompt: {', '.join(missing)} is missing; it says how much of it the system prompt carries.")
+
+
+def system_message(world: World, prompt: Mapping[str, str]) -> str:
+    """The text of the system turn: a line that names the world, then its policy and its tools as far as `prompt` says.
+
+    prompt: {"tools": full | names | none, "policy": full | none}; BadInput otherwise.
+    """
+    check_prompt(prompt)
+    policy = world.policy.strip() if prompt["policy"] == "full" else ""
+    names = list(world.tools) if prompt["tools"] == "names" else []
+    schemas = world.schemas() if prompt["tools"] == "full" else []
+    return render("agent", world=world.name, policy=policy, names=names, schemas=schemas)

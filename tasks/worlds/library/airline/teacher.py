@@ -1,0 +1,184 @@
+"""The airline's scripted agent: one plan per kind of wish, following policy.md rule by rule, on messages alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.worlds.api.scripts.agent import COMMON_ERRORS, Desk, Plan, agent
+from tasks.worlds.library.airline import agent_phrases as say
+from tasks.worlds.library.airline.data import BAGS, CABINS
+from tasks.worlds.library.airline.user_phrases import PHRASES
+
+WRITES = ("cancel_booking", "change_flight", "change_cabin", "set_bags", "book_flight", "give_voucher")
+VOUCHER = {"delayed": 50, "cancelled": 100}
+"""R13."""
+Slots = dict[str, str]
+
+
+def _booking(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
+    """(booking id, its row, refusal): R2 and unknown ids are settled here."""
+    return desk.own(slots, "booking_id", "get_booking", question=say.ASK_BOOKING, not_found=say.NOT_FOUND, foreign=say.FOREIGN)
+
+
+def _open(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
+    """A booking that is neither flown nor cancelled (R6), else the refusal."""
+    booking_id, booking, refusal = _booking(desk, slots)
+    if booking and desk.forbids(booking["status"] != "booked"):
+        refusal = desk.refusal(say.CLOSED.format(booking_id=booking_id, status=booking["status"]))
+    return booking_id, booking, refusal
+
+
+def _flight(desk: Desk, flights: Mapping[str, str], day: str) -> tuple[str, str, str, bool]:
+    """(flight id, day, fare, full) of the wanted day, or of the cheapest flight with a free seat; an empty id for none."""
+    rows = {key: text.split() for key, text in flights.items()}
+    if day == "cheapest":
+        free = [key for key, row in rows.items() if row[-1] != "full"]
+        chosen = free[0] if desk.errs("ignores_price") else min(free, key=lambda key: int(rows[key][1]))
+    else:
+        chosen = next((key for key, row in rows.items() if row[0] == day), "")
+    return (chosen, rows[chosen][0], rows[chosen][1], rows[chosen][-1] == "full") if chosen else ("", day, "", False)
+
+
+def cancel(desk: Desk, slots: Slots) -> str:
+    """R5, R6."""
+    booking_id, booking, refusal = _open(desk, slots)
+    if refusal:
+        return refusal
+    if desk.forbids(booking["hours"] >= 24 and booking["cabin"] != "business" and not booking["insurance"]):
+        return desk.refusal(say.TOO_OLD.format(booking_id=booking_id))
+    answer = desk.write("cancel_booking", say.CANCEL.format(booking_id=booking_id), booking_id=booking_id)
+    return say.REFUNDED.format(price=desk.amount(answer["refund"])) if answer else say.DONE
+
+
+def move(desk: Desk, slots: Slots) -> str:
+    """R6, R7, R12."""
+    booking_id, booking, refusal = _open(desk, slots)
+    if refusal:
+        return refusal
+    if desk.forbids(booking["cabin"] == "basic"):
+        return desk.refusal(say.BASIC)
+    origin, destination = booking["route"].split()
+    return _move(desk, booking_id, origin, destination, slots["day"])
+
+
+def _move(desk: Desk, booking_id: str, origin: str, destination: str, wanted: str) -> str:
+    flights = desk.read("search_flights", origin=origin, destination=destination)
+    flight_id, day, _, full = _flight(desk, flights, wanted)
+    if not flight_id:
+        return desk.refusal(say.NO_FLIGHT.format(day=day))
+    if desk.forbids(full):
+        return desk.refusal(say.FULL.format(day=day))
+    summary = say.MOVE.format(booking_id=booking_id, day=day, flight_id=flight_id)
+    answer = desk.write("change_flight", summary, booking_id=booking_id, flight_id=flight_id)
+    return say.COSTS.format(price=desk.amount(answer["price"])) if answer else say.DONE
+
+
+def reroute(desk: Desk, slots: Slots) -> str:
+    """R6, R7, R8: never allowed."""
+    booking_id, booking, refusal = _open(desk, slots)
+    if refusal:
+        return refusal
+    if desk.forbids(True):
+        return desk.refusal(say.ROUTE)
+    return _move(desk, booking_id, booking["route"].split()[0], slots["destination"], "cheapest")
+
+
+def cabin(desk: Desk, slots: Slots) -> str:
+    """R6, R9."""
+    booking_id, booking, refusal = _open(desk, slots)
+    if refusal:
+        return refusal
+    if desk.forbids(CABINS.index(slots["cabin"]) <= CABINS.index(booking["cabin"])):
+        return desk.refusal(say.LOWER)
+    summary = say.CABIN.format(booking_id=booking_id, cabin=slots["cabin"])
+    desk.write("change_cabin", summary, booking_id=booking_id, cabin=slots["cabin"])
+    return say.DONE
+
+
+def bags(desk: Desk, slots: Slots) -> str:
+    """R6, R10."""
+    booking_id, booking, refusal = _open(desk, slots)
+    if refusal:
+        return refusal
+    wanted, most = int(slots["bags"]), BAGS[booking["cabin"]]
+    if desk.forbids(wanted > most):
+        return desk.refusal(say.TOO_MANY.format(cabin=booking["cabin"], bags=say.bags(str(most))))
+    desk.write("set_bags", say.BAGS.format(bags=wanted, booking_id=booking_id), booking_id=booking_id, bags=wanted)
+    return say.DONE
+
+
+def book(desk: Desk, slots: Slots) -> str:
+    """R12."""
+    flights = desk.read("search_flights", origin=slots["origin"], destination=slots["destination"])
+    if flights is None:
+        return desk.refusal(say.NO_FLIGHT.format(day=slots["day"]))
+    flight_id, day, _, full = _flight(desk, flights, slots["day"])
+    if not flight_id:
+        return desk.refusal(say.NO_FLIGHT.format(day=day))
+    if desk.forbids(full):
+        return desk.refusal(say.FULL.format(day=day))
+    route = {name: slots[name] for name in ("origin", "destination", "cabin")}
+    summary = say.BOOK.format(day=day, flight_id=flight_id, **route)
+    user_id = desk.user()["user_id"]
+    answer = desk.write("book_flight", summary, user_id=user_id, flight_id=flight_id, cabin=slots["cabin"])
+    return say.COSTS.format(price=desk.amount(answer["price"])) if answer else say.DONE
+
+
+def voucher(desk: Desk, slots: Slots) -> str:
+    """R13."""
+    booking_id, booking, refusal = _booking(desk, slots)
+    if refusal:
+        return refusal
+    status = desk.read("get_flight", flight_id=booking["flight"])["status"]
+    if desk.forbids(status not in VOUCHER):
+        return desk.refusal(say.ON_TIME)
+    amount = VOUCHER.get(status, VOUCHER["delayed"])
+    summary = say.VOUCHER.format(amount=amount, booking_id=booking_id)
+    desk.write("give_voucher", summary, booking_id=booking_id, amount=amount)
+    return say.DONE
+
+
+def price(desk: Desk, slots: Slots) -> str:
+    """R2."""
+    _, booking, refusal = _booking(desk, slots)
+    return refusal or say.PRICE.format(price=desk.amount(booking["price"]))
+
+
+def allowance(desk: Desk, slots: Slots) -> str:
+    """R10."""
+    _, booking, refusal = _booking(desk, slots)
+    return refusal or say.ALLOWANCE.format(bags=say.bags(desk.amount(BAGS[booking["cabin"]])))
+
+
+def fare(desk: Desk, slots: Slots) -> str:
+    """The cheapest flight with a free seat."""
+    flights = desk.read("search_flights", origin=slots["origin"], destination=slots["destination"])
+    if flights is None:
+        return desk.refusal(say.NO_FLIGHT.format(day="such"))
+    return say.FARE.format(price=desk.amount(int(_flight(desk, flights, "cheapest")[2])))
+
+
+def trouble(desk: Desk, slots: Slots) -> str:
+    """R11."""
+    _, _, refusal = _booking(desk, slots)
+    if refusal:
+        return refusal
+    desk.hand_over(reason=slots["help"])
+
+
+PLANS: Mapping[str, Plan] = {
+    "cancel": cancel,
+    "move": move,
+    "reroute": reroute,
+    "cabin": cabin,
+    "bags": bags,
+    "book": book,
+    "voucher": voucher,
+    "price": price,
+    "allowance": allowance,
+    "fare": fare,
+    "trouble": trouble,
+}
+ERRORS = COMMON_ERRORS
+AGENT = agent(PHRASES, PLANS, WRITES, ERRORS)

@@ -1,0 +1,37 @@
+"""The retail world: a small shop whose API enforces status gates, and whose policy wants an explicit yes before every write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.worlds.api import conduct
+from tasks.worlds.api.scripts.agent import VISIBLE
+from tasks.worlds.api.scripts.human import Scripts, human
+from tasks.worlds.library.retail import data, problems, rules
+from tasks.worlds.library.retail.api import Tools
+from tasks.worlds.library.retail.teacher import AGENT, ERRORS
+from tasks.worlds.library.retail.user_phrases import PHRASES
+
+
+class Retail(Tools):
+    """See `tasks.worlds.api.runtime` for what each name is for."""
+
+    NAME = "retail"
+    SEED = "tasks.worlds.library.retail:Retail"  # published figures are of these tables
+    ABOUT = "The assistant is the desk of an online shop; its user is a customer of the shop."
+    POLICY = Path(__file__).with_name("policy.md").read_text(encoding="utf-8")
+    FAMILIES = problems.FAMILIES
+    WRITE_FAMILIES = problems.WRITE_FAMILIES
+    PERSONAS = problems.PERSONAS
+    BLUEPRINT_PREDICATES = rules.BLUEPRINT_PREDICATES
+    TRAJECTORY_PREDICATES = rules.TRAJECTORY_PREDICATES
+    SCRIPTS = Scripts(human(PHRASES), AGENT, ERRORS, VISIBLE)
+    tables = staticmethod(data.tables)
+    context = staticmethod(problems.context)
+    propose = staticmethod(problems.propose)
+    tags = staticmethod(conduct.tagger(rules.HELD_OUT, rules.HELD_OUT_RULES))
+
+    @staticmethod
+    def may_follow(first: str, second: str) -> bool:
+        """R5 and R6 ask for the order's status first, so the list of a customer's orders leads to no gate that needs it."""
+        return first != "get_user" or second in ("get_order", "change_payment", "return_item")

@@ -1,0 +1,73 @@
+"""Whom a candidate has to meet, by the file that both drivers read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.contract.params import BadInput
+from tasks.engine.champion import CHAMPION, Standing, read
+from tasks.engine.execute import Plan
+from tasks.engine.fingerprint import key_of
+from tasks.engine.settings import load
+from tests.conftest import ROOT
+
+THREE = Standing("c.dir", {"a.dir": None, "b.dir": "a.dir", "c.dir": "b.dir"})
+
+
+@pytest.mark.parametrize(
+    ("standing", "candidate", "opponent"),
+    [
+        (Standing(), "a.dir", None),
+        (Standing("a.dir"), "b.dir", "a.dir"),
+        (Standing("a.dir"), "a.dir", None),  # written by hand, without a history
+        (THREE, "new.dir", "c.dir"),
+        (THREE, "c.dir", "b.dir"),  # its own promotion made no other decision of it
+        (THREE, "a.dir", None),  # nor did those of its successors
+        (Standing("a.dir", THREE.met), "c.dir", "b.dir"),  # nor does a rollback
+        (Standing("a.dir", THREE.met), "new.dir", "a.dir"),
+    ],
+)
+def test_whom_a_candidate_meets(standing: Standing, candidate: str, opponent: str | None, tmp_path: Path) -> None:
+    assert standing.opponent(candidate) == opponent
+    (tmp_path / "champion.yaml").write_text(yaml.safe_dump(standing.tree()))
+    assert read(tmp_path / "champion.yaml") == standing, "what is written is what is read"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "the key 'champion' is missing"),
+        ("", "the key 'champion' is missing"),
+        ("champion: retail", "champion = 'retail': allowed are none, or {identity: <artifact>}"),
+        ("champion: {version: 1}", "champion = {'version': 1}: allowed"),
+        ("champion: {identity: ''}", "allowed are none"),
+        ("champion:", "champion = None: allowed"),
+        ("champion: none\nhistory: {a: b}", "history = {'a': 'b'}: allowed is a list"),
+        ("champion: none\nhistory: [a.dir]", "allowed is a list"),
+        ("champion: none\nhistory: [{identity: a.dir}]", "allowed is a list"),
+    ],
+)
+def test_another_form_is_refused_in_words(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "champion.yaml").write_text(text)
+    with pytest.raises(BadInput) as error:
+        read(tmp_path / "champion.yaml")
+    assert said in str(error.value) and "champion.yaml" in str(error.value)
+
+
+def test_who_is_champion_is_in_the_key_as_the_one_to_meet(tmp_path: Path) -> None:
+    """evaluate and decide depend on whom the candidate meets; no other stage does, and no other line of the file counts."""
+    settings = load(ROOT, "smoke")
+    plan = Plan.open(settings, tmp_path)
+    inputs = {name: f"{name}.dir" for name in plan.stages}
+
+    def parts(stage: str) -> dict[str, object]:
+        return dict(key_of(settings, plan.stages[stage], inputs, plan.store.hashes).parts)
+
+    met = read(ROOT / CHAMPION).opponent("merge.dir")
+    assert parts("evaluate")["opponent"] == met == parts("decide")["opponent"]
+    assert "opponent" not in parts("merge") and "opponent" not in parts("sft")
+    for stage in ("evaluate", "decide"):
+        assert CHAMPION in plan.stages[stage].files and CHAMPION not in parts(stage)["code"]  # type: ignore[operator]

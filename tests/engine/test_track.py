@@ -1,0 +1,186 @@
+"""What MLflow shows of a run, whoever tells it: the run, its next one after a kill, or the one after a tracker that was lost."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.reconcile import needs_own_server, reconcile
+from tasks.engine.journal import FOLDER, alive
+from tasks.engine.track import EXPERIMENT, Tracker
+
+MEANS = {"sft": 0.25, "merged": 0.75}
+EVALUATE = {"evaluate": {name: {"retail": {"pass_1": {"mean": mean}}} for name, mean in MEANS.items()}}
+
+
+class Mlflow:
+    """A tracker's store of its own, and a run to tell of."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        self.state, self.uri = folder / ".cairn", f"sqlite:///{folder}/mlflow.db"
+        self.told: list[str] = []
+
+    def tracker(self, run: str = "a" * 64, **facts: Any) -> Tracker:
+        about = {"run": run, "profile": "smoke", "tags": {"cairn.commit": "c0ffee"}, "uri": self.uri, "prefect": {}, **facts}
+        return Tracker(self.state, about, self.told.append)
+
+    def runs(self) -> dict[str, str]:
+        client = self.tracker().client
+        (experiment,) = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
+        return {one.info.run_name: one.info.status for one in client.search_runs([experiment.experiment_id])}
+
+    def models(self) -> dict[str, list[float]]:
+        return {one.name: [metric.value for metric in one.metrics or ()] for one in self.tracker()._models()}
+
+    def journals(self) -> list[Path]:
+        return list((self.state / FOLDER).glob("*"))
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: its tables take seconds to make."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    _ = Tracker(folder, {"run": "x", "profile": "", "tags": {}, "uri": f"sqlite:///{folder}/mlflow.db", "prefect": {}}).experiment
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Mlflow:
+    (tmp_path / "mlflow.db").write_bytes(database.read_bytes())
+    return Mlflow(tmp_path, monkeypatch)
+
+
+def stage(tracker: Tracker, name: str, figures: Any = None, done: bool = True) -> None:
+    tracker(name, "started", {"key": f"key of {name}", "method": "m", "params": {"rate": 0.1}})
+    tracker(name, "log", {"name": "loss", "value": 0.5, "step": 1})
+    if done:
+        tracker(name, "done", {"identity": f"{name}.dir", "figures": figures or {"rows": 3}, "seconds": 1.5})
+
+
+def test_a_run_that_ends_leaves_no_journal(mlflow: Mlflow) -> None:
+    tracker = mlflow.tracker()
+    tracker("base", "cached", {"identity": "base.dir"})
+    for name, figures in (("sft", None), ("merge", None), ("evaluate", EVALUATE)):
+        stage(tracker, name, figures)
+    assert alive(mlflow.state, "a" * 64) == 1 and len(mlflow.journals()) == 1
+    tracker.close(None)
+    assert mlflow.runs() == {"cairn smoke": "FINISHED", "sft: m": "FINISHED", "merge: m": "FINISHED", "evaluate: m": "FINISHED"}
+    assert mlflow.models() == {"sft": [0.25], "merged": [0.75]}
+    assert mlflow.journals() == [] and reconcile(mlflow.state) == [] and mlflow.told == []
+
+
+def test_each_stage_in_a_process_of_its_own_shows_the_same(mlflow: Mlflow) -> None:
+    """As under `dvc repro`: the checkpoints were logged by other processes than the one that evaluates them."""
+    for name, figures in (("sft", None), ("merge", None), ("evaluate", EVALUATE)):
+        tracker = mlflow.tracker()
+        stage(tracker, name, figures)
+        tracker.close(None)
+    assert mlflow.runs()["cairn smoke"] == "FINISHED" and len(mlflow.runs()) == 4
+    assert mlflow.models() == {"sft": [0.25], "merged": [0.75]}
+
+
+@pytest.mark.parametrize(("after", "parent"), [("sft", "KILLED"), ("decide", "FINISHED")])
+def test_after_a_kill_the_next_one_tells_the_rest(mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch, after: str, parent: str) -> None:
+    """Nothing of it reached MLflow; or all of it did but the last words. Telling twice changes nothing."""
+    tracker = mlflow.tracker()
+    for name, figures in (("sft", None), ("evaluate", EVALUATE), ("decide", None)):
+        stage(tracker, name, figures, done=after == "decide" or name != "evaluate")
+        if after == "sft" and name == "evaluate":
+            break
+    tracker.flush()
+    assert reconcile(mlflow.state) == [], "it is alive"
+    assert mlflow.runs()["cairn smoke"] == "RUNNING"
+    _kill(tracker)
+    (line,) = reconcile(mlflow.state)
+    assert line == f"run aaaaaaaaaa is over: MLflow has its figures, and shows it as {parent}"
+    runs = mlflow.runs()
+    assert runs["cairn smoke"] == parent and runs["sft: m"] == "FINISHED" and runs["evaluate: m"] == parent
+    assert mlflow.models() == {"sft": [0.25] if after == "decide" else []}
+    assert reconcile(mlflow.state) == [] and mlflow.journals() == []
+
+
+def test_another_process_that_goes_on_with_the_run_is_left_running(mlflow: Mlflow) -> None:
+    first, second = mlflow.tracker(), mlflow.tracker()
+    stage(first, "sft", done=False)
+    first.flush()
+    _kill(first)
+    stage(second, "merge", done=False)
+    second.flush()
+    reconcile(mlflow.state)
+    assert mlflow.runs() == {"cairn smoke": "RUNNING", "sft: m": "KILLED", "merge: m": "RUNNING"}
+    second.close(None)
+
+
+def test_a_tracker_that_is_lost_ends_nothing_and_is_told_later(mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs for a while and then refuses: the training's events go by at once, the loss is told once, the next run logs all of it."""
+    real = Tracker.handle
+
+    def dead(self: Tracker, event: Any) -> None:
+        time.sleep(0.3)
+        raise ConnectionError("Connection refused\nand a page of HTML")
+
+    monkeypatch.setattr(Tracker, "handle", dead)
+    tracker = mlflow.tracker()
+    stage(tracker, "base", done=False)  # MLflow is imported with the first event
+    start = time.monotonic()
+    for name, figures in (("sft", None), ("merge", None), ("evaluate", EVALUATE), ("decide", None)):
+        stage(tracker, name, figures)
+    tracker("base", "done", {"identity": "base.dir", "figures": {}, "seconds": 1.0})
+    assert time.monotonic() - start < 0.25
+    tracker.close(None)
+    (told,) = mlflow.told
+    assert (
+        told.startswith(f"MLflow at {mlflow.uri} failed (ConnectionError: Connection refused); the run goes on")
+        and told in f"{tracker.lost}{told}"
+    )
+    (line,) = reconcile(mlflow.state)
+    assert "cannot be told what is missing yet (ConnectionError: Connection refused)" in line and len(mlflow.journals()) == 1
+    monkeypatch.setattr(Tracker, "handle", real)
+    assert "shows it as FINISHED" in reconcile(mlflow.state)[0] and mlflow.journals() == []
+    assert set(mlflow.runs().values()) == {"FINISHED"} and len(mlflow.runs()) == 6
+    assert mlflow.models()["merged"] == [0.75]
+
+
+def test_a_tracker_that_never_answers_is_waited_for_a_while_only(mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tracker, "handle", lambda self, event: time.sleep(5))
+    monkeypatch.setattr("tasks.engine.track.PATIENCE", 0.2)
+    tracker = mlflow.tracker()
+    stage(tracker, "sft")
+    start = time.monotonic()
+    tracker.close(None)
+    assert time.monotonic() - start < 2 and "no answer within 0 s" in mlflow.told[0] and len(mlflow.journals()) == 1
+
+
+def test_a_journal_that_was_cut_anywhere_is_read_as_far_as_it_goes(mlflow: Mlflow) -> None:
+    tracker = mlflow.tracker()
+    stage(tracker, "sft")
+    tracker.flush()
+    _kill(tracker)
+    (path,) = mlflow.journals()
+    whole = path.read_bytes()
+    for size in (0, 3, len(whole) // 2, len(whole) - 1, len(whole)):
+        path.write_bytes(whole[:size])
+        reconcile(mlflow.state)
+        assert mlflow.journals() == []
+    assert mlflow.runs() == {"cairn smoke": "KILLED", "sft: m": "FINISHED"}
+
+
+def test_a_flow_on_a_server_of_the_users_that_is_down_is_kept_for_later(mlflow: Mlflow) -> None:
+    tracker = mlflow.tracker(
+        prefect={"flow_run": "0" * 8 + "-0000-0000-0000-" + "0" * 12, "url": "http://127.0.0.1:9/api", "own": False}
+    )
+    stage(tracker, "sft")
+    tracker.flush()
+    _kill(tracker)
+    assert len(reconcile(mlflow.state)) == 1 and len(mlflow.journals()) == 1 and not needs_own_server(mlflow.state)
+    assert reconcile(mlflow.state) == [] and len(mlflow.journals()) == 1, "MLflow was told, and is not told again"
+
+
+def _kill(tracker: Tracker) -> None:
+    """As the system does it: the file is closed, and with it goes the lock."""
+    assert tracker._journal is not None
+    tracker._journal._file.close()
