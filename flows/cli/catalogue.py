@@ -50,9 +50,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "calls": ("data", "answers of model servers that are kept: size, tokens and money per model"),
         "bank": ("data", "pin the examples that a generator is shown to those of the last run, or let them grow"),
     },
-    "Worlds": {
-        "world": ("world", "write, prove or play a world of your own"),
-    },
+    "Worlds": {"world": ("world", "write, prove or play a world of your own")},
 }
 
 COMMANDS = {name: Entry(name, panel, module, summary) for panel, group in _PANELS.items() for name, (module, summary) in group.items()}

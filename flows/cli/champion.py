@@ -52,9 +52,7 @@ def champion(
 
 
 @app.command(cls=group.Command)
-def promote(
-    why: Annotated[str, typer.Option(metavar="TEXT", help="For the ledger.")] = "approved by hand",
-) -> int:
+def promote(why: Annotated[str, typer.Option(metavar="TEXT", help="For the ledger.")] = "approved by hand") -> int:
     """Only with promote.approval: manual in the params; otherwise a run promotes by itself. Ends with 0 when the candidate is champion.
 
     Examples:
@@ -75,9 +73,7 @@ def promote(
 @app.command(cls=group.Command)
 def rollback(
     why: Annotated[str, typer.Option(metavar="TEXT", help="For the ledger.")],
-    to: Annotated[
-        str, typer.Option(metavar="VERSION", help="Another version that was champion (default: the one before).", show_default=False)
-    ] = "",
+    to: Annotated[str, typer.Option(metavar="VERSION", help="Another version that was champion (default: the one before).")] = "",
 ) -> int:
     """The registry's alias moves back, and the next candidate meets that model.
 

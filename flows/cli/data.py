@@ -36,21 +36,10 @@ def export(
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Lost or dropped ones too; the column `accepted` tells.")] = False,
     split: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help=f"One split ({', '.join(SPLITS)}); default: all, a file each.",
-            show_default=False,
-            **values.one_of(SPLITS),
-        ),
+        str, typer.Option(metavar="NAME", help=f"One split ({', '.join(SPLITS)}); default: all, a file each.", **values.one_of(SPLITS))
     ] = "",
-    license: Annotated[
-        str, typer.Option(metavar="ID", help="For the card, such as cc-by-4.0 (default: unknown).", show_default=False)
-    ] = "",
-    source: Annotated[
-        str,
-        typer.Option("--from", metavar="SOURCE", help="A folder or artifact:IDENTITY (default: data/STAGE).", show_default=False),
-    ] = "",
+    license: Annotated[str, typer.Option(metavar="ID", help="For the card, such as cc-by-4.0 (default: unknown).")] = "",
+    source: Annotated[str, typer.Option("--from", metavar="SOURCE", help="A folder or artifact:IDENTITY (default: data/STAGE).")] = "",
 ) -> int:
     """FOLDER/data/SPLIT.parquet (or .jsonl) and a card, README.md, as the Hugging Face hub reads them.
 
@@ -71,21 +60,14 @@ def regrade(
     file: Annotated[
         str, typer.Argument(metavar="FILE.parquet", help="Trajectories, a dataset, or an evaluation's trials; stays as it is.")
     ],
-    world: Annotated[
-        str,
-        typer.Option(metavar="FOLDER", help="A frozen world, or a folder of them (default: the file's own).", show_default=False),
-    ] = "",
+    world: Annotated[str, typer.Option(metavar="FOLDER", help="A frozen world, or a folder of them (default: the file's own).")] = "",
     problems: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FILE", help="Blueprints or problems, if not beside the file; may be repeated.", show_default=False),
+        list[str] | None, typer.Option(metavar="FILE", help="Blueprints or problems, if not beside the file; may be repeated.")
     ] = None,
     seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Of the run that made the trials (default: that of the active params).", show_default=False),
+        int | None, typer.Option(metavar="N", help="Of the run that made the trials (default: that of the active params).")
     ] = None,
-    out: Annotated[
-        str, typer.Option(metavar="FILE", help="Write the rows with their new verdicts here (default: nowhere).", show_default=False)
-    ] = "",
+    out: Annotated[str, typer.Option(metavar="FILE", help="Write the rows with their new verdicts here (default: nowhere).")] = "",
 ) -> int:
     """After a change of the grading: which conversations would be won or lost now, and for which part of the verdict.
 
@@ -113,12 +95,10 @@ def regrade(
 @app.command(cls=group.Command)
 def calls(
     forget: Annotated[
-        str,
-        typer.Option(metavar="MODEL", help="Delete a model's answers, so that they are asked and paid for again.", show_default=False),
+        str, typer.Option(metavar="MODEL", help="Delete a model's answers, so that they are asked and paid for again.")
     ] = "",
     forget_answer: Annotated[
-        str,
-        typer.Option("--forget-answer", metavar="ID", help="Delete one answer, by the id that a message named.", show_default=False),
+        str, typer.Option("--forget-answer", metavar="ID", help="Delete one answer, by the id that a message named.")
     ] = "",
     as_json: values.AsJson = False,
 ) -> int:

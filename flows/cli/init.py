@@ -14,12 +14,8 @@ app = group.app()
 @app.command(cls=group.Command)
 def init(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where; it must be empty or not exist yet.")],
-    world: Annotated[
-        str, typer.Option(metavar="NAME", help="Package of the world (default: the folder's name).", show_default=False)
-    ] = "",
-    cls: Annotated[
-        str, typer.Option("--class", metavar="CLASS", help="Class of the world (default: after the package).", show_default=False)
-    ] = "",
+    world: Annotated[str, typer.Option(metavar="NAME", help="Package of the world (default: the folder's name).")] = "",
+    cls: Annotated[str, typer.Option("--class", metavar="CLASS", help="Class of the world (default: after the package).")] = "",
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Set up its environment and run every stage on tiny inputs (minutes).")
     ] = False,

@@ -63,8 +63,7 @@ def _print_inherited() -> None:
 @app.command(cls=group.Command)
 def methods(
     stage: Annotated[
-        str,
-        typer.Argument(metavar="[ROOM]", help="This room's alone (default: all).", autocompletion=values.stages, show_default=False),
+        str, typer.Argument(metavar="[ROOM]", help="This room's alone (default: all).", autocompletion=values.stages)
     ] = "",
     as_json: values.AsJson = False,
 ) -> int:

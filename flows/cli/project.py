@@ -19,7 +19,6 @@ def use(
             metavar="[PROFILE]",
             help="Name of a file in params/profiles; without one, list them (* marks the one in use).",
             autocompletion=values.completing(values.profiles),
-            show_default=False,
         ),
     ] = "",
     force: Annotated[
@@ -45,9 +44,7 @@ def use(
 
 @app.command(cls=group.Command)
 def upgrade(
-    to: Annotated[
-        str, typer.Option(metavar="REF", help="A tag, branch or commit of Cairn (default: its main branch).", show_default=False)
-    ] = "",
+    to: Annotated[str, typer.Option(metavar="REF", help="A tag, branch or commit of Cairn (default: its main branch).")] = "",
     go_on: Annotated[bool, typer.Option("--continue", help="Finish an upgrade whose conflicts you have solved.")] = False,
 ) -> int:
     """Fetch Cairn from git's remote `cairn`, merge it into this project, migrate the params, and say what changed and whether `make
@@ -74,11 +71,7 @@ def migrate(
     check: Annotated[bool, typer.Option("--check", help="Only say what would change; ends with 1 when something would.")] = False,
     since: Annotated[
         str,
-        typer.Option(
-            metavar="COMMIT",
-            help="Also take over what the profile of params/pipeline.yaml changed since a commit of Cairn.",
-            show_default=False,
-        ),
+        typer.Option(metavar="COMMIT", help="Also take over what the profile of params/pipeline.yaml changed since a commit of Cairn."),
     ] = "",
 ) -> int:
     """Move what stands in params/pipeline.yaml and params/profiles/ as earlier versions of Cairn had it to its present place, comments

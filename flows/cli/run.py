@@ -52,10 +52,7 @@ def run(
         str, typer.Option("--to", metavar="STAGE", autocompletion=values.stages, help="Last stage to run.", rich_help_panel=PART)
     ] = STAGES[-1],
     only: Annotated[
-        str,
-        typer.Option(
-            "--only", metavar="STAGE", autocompletion=values.stages, help="This stage alone.", show_default=False, rich_help_panel=PART
-        ),
+        str, typer.Option("--only", metavar="STAGE", autocompletion=values.stages, help="This stage alone.", rich_help_panel=PART)
     ] = "",
     refresh: Annotated[
         list[str] | None,
@@ -64,7 +61,6 @@ def run(
             metavar="[STAGE...]",
             autocompletion=values.stages,
             help="Compute again though cached: the stages named, or all that run.",
-            show_default=False,
             rich_help_panel=PART,
         ),
     ] = None,
@@ -79,8 +75,7 @@ def run(
         bool, typer.Option("--verify", help="Hash every cached byte instead of trusting size, time and inode (slower).")
     ] = False,
     as_json: Annotated[
-        bool,
-        typer.Option("--json", help="With --dry-run or --estimate: print one JSON document, for scripts.", rich_help_panel=LOOK),
+        bool, typer.Option("--json", help="With --dry-run or --estimate: print one JSON document, for scripts.", rich_help_panel=LOOK)
     ] = False,
 ) -> int:
     """Every stage is cached by all it depends on: code, params, inputs. With --profile or --set it is an experiment:
@@ -138,10 +133,7 @@ def _estimate(wish: Wish, as_json: bool) -> int:
 
 
 @app.command(cls=group.Command)
-def stage(
-    name: values.Stage,
-    refresh: Annotated[bool, typer.Option(REFRESH, help="Compute again though cached.")] = False,
-) -> int:
+def stage(name: values.Stage, refresh: Annotated[bool, typer.Option(REFRESH, help="Compute again though cached.")] = False) -> int:
     """It reads its inputs as they lie in data/ and lays its result out there; prints the result's identity.
 
     Examples:

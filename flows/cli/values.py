@@ -74,7 +74,7 @@ def families(ctx: typer.Context, incomplete: str) -> list[str]:
 
 stages = completing(lambda: STAGES)
 
-Stage = Annotated[str, typer.Argument(metavar="STAGE", help=f"One of {', '.join(STAGES)}.", autocompletion=stages, show_default=False)]
+Stage = Annotated[str, typer.Argument(metavar="STAGE", help=f"One of {', '.join(STAGES)}.", autocompletion=stages)]
 Profile = Annotated[
     str,
     typer.Option(
@@ -90,7 +90,6 @@ Overrides = Annotated[
         metavar="KEY=VALUE",
         autocompletion=completing(overrides),
         help="Override one param for this command alone; may be repeated. VALUE is YAML.",
-        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text, for scripts.")]

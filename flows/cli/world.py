@@ -15,20 +15,17 @@ world = group.app()
 app.add_typer(world, name="world", help="", callback=lambda: None)
 
 Address = Annotated[
-    str,
-    typer.Argument(metavar="MODULE:CLASS", help="Such as my_shop.world:Shop.", autocompletion=values.completing(values.worlds)),
+    str, typer.Argument(metavar="MODULE:CLASS", help="Such as my_shop.world:Shop.", autocompletion=values.completing(values.worlds))
 ]
 Size = Annotated[int, typer.Option(metavar="N", help="Users of the world, 3 or more.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Root of its tables and problems, 0 or more.")]
-Folder = Annotated[str, typer.Option(metavar="DIR", help="Where the package lies, if not in the project.", show_default=False)]
+Folder = Annotated[str, typer.Option(metavar="DIR", help="Where the package lies, if not in the project.")]
 
 
 @world.command(cls=group.Command, short_help="write a small world that works, with its tests")
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the package, such as my_shop.")],
-    cls: Annotated[
-        str, typer.Option("--class", metavar="CLASS", help="Of the world (default: after the package).", show_default=False)
-    ] = "",
+    cls: Annotated[str, typer.Option("--class", metavar="CLASS", help="Of the world (default: after the package).")] = "",
     folder: Folder = "",
 ) -> int:
     """Write a small world that works, with its tests: a lending library under your names, to be changed piece by piece.
@@ -51,7 +48,6 @@ def check(
             metavar="[MODULE:CLASS]",
             help="Such as my_shop.world:Shop; without one, the worlds of params/pipeline.yaml.",
             autocompletion=values.completing(values.worlds),
-            show_default=False,
         ),
     ] = "",
     problems: Annotated[int, typer.Option(metavar="N", help="Problems of each split that are looked at, 1 or more.")] = 105,
@@ -86,10 +82,7 @@ def play(
     address: Address,
     seat: Annotated[str, typer.Option(metavar="NAME", help="Yours: agent or user.", **values.one_of(("agent", "user")))] = "agent",
     family: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Family of the problem (default: drawn).", autocompletion=values.families, show_default=False
-        ),
+        str, typer.Option(metavar="NAME", help="Family of the problem (default: drawn).", autocompletion=values.families)
     ] = "",
     split: Annotated[
         str, typer.Option(metavar="NAME", help=f"Split of the problem: {', '.join(SPLITS)}.", **values.one_of(SPLITS))
