@@ -13,7 +13,7 @@ from flows.cli import main
 from tasks.engine.execute import Plan, remember
 from tasks.engine.settings import load
 from tests.conftest import make_project
-from tests.core.test_artifact import folder
+from tests.engine.test_artifact import folder
 
 
 @pytest.fixture

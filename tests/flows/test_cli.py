@@ -150,7 +150,7 @@ def test_a_mistake_gets_the_nearest_name(arguments: list[str], said: str, capsys
         ("cairn export f", ["filter"]),
         ("cairn world ch", ["check"]),
         ("cairn world play tasks.worlds.library.retail:Retail --family forb", ["forbidden"]),
-        ("cairn world check tasks.worlds.r", ["tasks.worlds.library.retail:Retail"]),
+        ("cairn world check tasks.worlds.library.r", ["tasks.worlds.library.retail:Retail"]),
     ],
 )
 def test_the_shell_completes(typed: str, found: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
