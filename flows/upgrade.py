@@ -108,7 +108,10 @@ def _connected(project: Path) -> Repository:
             f"First: git init && git add --all && git commit --message start\n{CONNECT}"
         )
     if not repository.remote():
-        raise BadInput(f"{project} is not connected to Cairn: it has no git remote {REMOTE!r}, so it cannot be upgraded.\n{CONNECT}")
+        raise BadInput(
+            f"{project} does not know where newer versions of Cairn are: it has no git remote {REMOTE!r}.\n"
+            f"First: git remote add {REMOTE} ADDRESS    # of Cairn's repository; PROJECT.md may say which it was"
+        )
     return repository
 
 

@@ -23,7 +23,7 @@ PACKAGE, CLASS, NAME = "flows.templates.world", "Library", "library"
 """What stands in the template for the user's names."""
 
 
-LIBRARY = "tasks.worlds"
+LIBRARY = "tasks.worlds.library"
 """The package that holds all worlds of a project: stage `worlds` depends on its folder, so a world there needs no word in dvc.yaml."""
 
 

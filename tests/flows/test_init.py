@@ -93,7 +93,6 @@ def test_a_folder_of_any_name_becomes_a_project(title: str, model: str, tmp_path
         ("full", "", "", "is not empty"),
         ("my-shop", "", "", "the folder's; --world gives another.*Did you mean 'my_shop'"),
         ("retail", "", "", "a built-in world has this name"),
-        ("state", "", "", "holds a module of this name already"),
         ("new", "kiosk", "State", "uses this name for something else"),
     ],
 )

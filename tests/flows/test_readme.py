@@ -63,7 +63,7 @@ ELSEWHERE = {
     ".venv/bin/cairn init ../bookshop": ("flows/test_init.py", '"init"'),
     "cairn init bookshop": ("flows/test_init.py", '"init"'),
     "cairn world check": ("flows/test_world_commands.py", '"world", "check"'),
-    "cairn world play tasks.worlds.bookshop.world:Bookshop": ("flows/test_world_commands.py", '"world", "play"'),
+    "cairn world play tasks.worlds.library.bookshop.world:Bookshop": ("flows/test_world_commands.py", '"world", "play"'),
     "cairn upgrade": ("flows/test_upgrade.py", "upgrade(project"),
     "cairn migrate": ("flows/test_migrate.py", "report(project"),
     "cairn world new another_shop": ("flows/test_world_commands.py", '"world", "new"'),
