@@ -17,9 +17,12 @@ from flows.worlds.new import LIBRARY
 from tasks.contract.params import BadInput, StageFailed
 from tests.conftest import ROOT
 
-FILES = ("flows", "tasks", "params", ".dvc/config", ".dvc/.gitignore", "dvc.yaml", "pyproject.toml", "requirements.lock")
-PLAIN = ("Makefile", ".gitignore", ".dvcignore")
-SETTINGS = {"user.name": "someone", "user.email": "someone@example.org", "init.defaultBranch": "trunk"}
+FILES = (
+    *("tasks", "params", ".gitignore", "dvc.yaml", "pyproject.toml", "requirements.lock"),
+    *(f"flows/{name}.py" for name in ("__init__", "guard", "interrupt", "migrate", "repository")),
+)
+"""What `python -m flows.migrate` and a project's params need of Cairn."""
+SETTINGS = {"user.name": "someone", "user.email": "someone@example.org", "init.defaultBranch": "trunk", "init.templateDir": ""}
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -55,7 +58,7 @@ def _somebody() -> Iterator[None]:
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of Cairn's with the code as it lies here, and a project made from it beside it."""
     folder = tmp_path_factory.mktemp("release") / "cairn"
-    for name in (*FILES, *PLAIN):
+    for name in FILES:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -67,6 +70,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(init, "ROOT", folder)
         create(folder.parent / "bookshop")
+    for one in (folder, folder.parent / "bookshop"):
+        git(one, "gc", "--quiet")  # one file in the place of hundreds: it is copied for each test
     return folder
 
 
