@@ -59,7 +59,7 @@ ELSEWHERE = {
     "cairn regrade FILE.parquet": ("flows/test_regrade.py", "regrade"),
     "cairn merge recipe.yaml merged/": ("flows/test_merging.py", '"merge"'),
     "cairn search": ("flows/test_search.py", '"search"'),
-    "cairn calls --forget-answer ID": ("llm/test_odd_answers.py", "forget_answer("),
+    "cairn calls --forget-answer ID": ("players/test_odd_answers.py", "forget_answer("),
     ".venv/bin/cairn init ../bookshop": ("flows/test_init.py", '"init"'),
     "cairn init bookshop": ("flows/test_init.py", '"init"'),
     "cairn world check": ("flows/test_world_commands.py", '"world", "check"'),
