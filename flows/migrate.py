@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flows.repository import Repository
+from tasks import STAGES
 from tasks.contract.params import BadInput, read_yaml, shown
 from tasks.engine import layout
 from tasks.engine import project as project_file
@@ -28,9 +30,11 @@ from tasks.engine.settings import PIPELINE, Settings
 
 @dataclass
 class Migration:
-    """What is to be done. texts: file -> its new text. changed, left: lines for people; left is for them to do."""
+    """What is to be done. texts: file -> its new text; gone: files that nobody reads any more, their values taken over. changed, left:
+    lines for people; left is for them to do."""
 
     texts: dict[str, str] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
@@ -48,6 +52,7 @@ def migrate(project: Path, check: bool = False, since: str = "") -> Migration:
     project still has the old value; where it has another one, that stays. Raises BadInput for files that are no YAML mappings.
     """
     done = Migration()
+    apart = _method_files(project)
     for path in (project / PIPELINE, *sorted((project / "params/profiles").glob("*.yaml"))):
         name = path.relative_to(project).as_posix()
         read_yaml(path)  # refuses what is no YAML, in words
@@ -56,7 +61,7 @@ def migrate(project: Path, check: bool = False, since: str = "") -> Migration:
         tree = yaml.load(old)
         if not isinstance(tree, dict):
             raise BadInput(f"{path}: expected a mapping of params")
-        lines = moved(tree)
+        lines = [*_taken_over(tree, apart), *moved(tree)]
         text = project_file.written(yaml, tree) if lines else old
         if since and name == PIPELINE:
             text, more = _follow(project, since, old, text)
@@ -65,9 +70,17 @@ def migrate(project: Path, check: bool = False, since: str = "") -> Migration:
         done.left += left(project, name, text)
         if text != old:
             done.texts[name] = text
+    done.gone = [name for name, _, _ in apart]
+    done.changed += [
+        f"{name} is deleted: params of a method stand in params/pipeline.yaml and the profiles alone" for name in done.gone
+    ]
     if not check:
         for name, text in done.texts.items():
             write_text(project / name, text)
+        for name in done.gone:
+            (project / name).unlink()
+            with suppress(OSError):  # other files of the project's lie there
+                (project / name).parent.rmdir()
     return done
 
 
@@ -94,39 +107,43 @@ def moved(tree: Any) -> list[str]:
         if one.free:
             _move(tree, one.old.split("."), one.new.split("."))
     for default in layout.DEFAULTS:
-        if default.since in months and get(tree, default.key) is NOTHING:
+        stage, method = default.key.split(".")[:2]
+        used = get(tree, f"{stage}.method") == method or get(tree, f"{stage}.{method}") is not NOTHING
+        if default.since in months and used and get(tree, default.key) is NOTHING:
             _put(tree, default.key.split("."), default.value)
             lines.append(f"{default.key}: {shown(default.value)}, which earlier versions took by themselves")
     return lines
 
 
 def _move(tree: Any, old: list[str], new: list[str]) -> None:
-    """Move one value. A section of which nothing is left is renamed, so that its comments and its style come along."""
+    """Move one value. A section that is new takes over the old one's place, style and comments; what stays gets a section before it."""
     before, after = get(tree, old[:-1]), get(tree, new[:-1])
-    if after is NOTHING:
-        outer = get(tree, old[:-2])
-        if len(old) == len(new) and old[:-2] == new[:-2] and _all_go(tree, old, new):
-            _rename(outer, old[-2], new[-2])
-            after = before
-        else:
-            after = _section(tree, new[:-1], like=before)
-    if before is after or before is NOTHING:  # its section has the new name by now
+    if after is NOTHING and old[:-2] == new[:-2]:
+        goes = {one.old for one in layout.outdated(tree) if one.free and one.new.split(".")[:-1] == new[:-1]}
+        stay = [key for key in before if ".".join([*old[:-1], key]) not in goes]
+        _rename(get(tree, old[:-2]), old[-2], new[-2])
+        after = before
+        for key in stay:
+            _carry(after, key, _section(tree, old[:-1], like=after), key)
+    elif after is NOTHING:
+        after = _section(tree, new[:-1], like=before)
+    before = get(tree, old[:-1])
+    if before is NOTHING or before is after or old[-1] not in before:  # its section is, or has become, the new one
         _rename(after, old[-1], new[-1])
         return
-    value, comment = before.pop(old[-1]), before.ca.items.pop(old[-1], None)
-    after.setdefault(new[-1], value)
-    if comment is not None:
-        after.ca.items.setdefault(new[-1], comment)
+    _carry(before, old[-1], after, new[-1])
     if not before:
         outer = get(tree, old[:-2])
         outer.ca.items.pop(old[-2], None)
         del outer[old[-2]]
 
 
-def _all_go(tree: Any, old: list[str], new: list[str]) -> bool:
-    """Whether everything in a section moves into one and the same other section."""
-    goes = {one.old for one in layout.outdated(tree) if one.free and one.new.split(".")[:-1] == new[:-1]}
-    return all(".".join([*old[:-1], key]) in goes for key in get(tree, old[:-1]))
+def _carry(source: Any, old: str, target: Any, new: str) -> None:
+    """Move a value from a section to another, with its comment; a value that stands there stays."""
+    value, comment = source.pop(old), source.ca.items.pop(old, None)
+    target.setdefault(new, value)
+    if comment is not None:
+        target.ca.items.setdefault(new, comment)
 
 
 def _rename(section: Any, old: str, new: str) -> None:
@@ -161,6 +178,28 @@ def _put(tree: Any, path: list[str], value: Any) -> None:
             tree[part] = {}
         tree = tree[part]
     tree[path[-1]] = value
+
+
+def _method_files(project: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """(file, key of the method's section, its values) of each params/<stage>/<method>.yaml, which earlier versions read beside the
+    profiles; none of a stage whose files dvc.yaml names, where they are in use."""
+    found, road = [], (project / "dvc.yaml").read_text(encoding="utf-8")
+    stages = [stage for stage in STAGES if f"params/{stage}/" not in road]
+    for path in sorted(path for stage in stages for path in (project / "params" / stage).glob("*.yaml")):
+        values = read_yaml(path) or {}
+        if not isinstance(values, Mapping):
+            raise BadInput(f"{path}: expected a mapping of params")
+        found.append((path.relative_to(project).as_posix(), f"{path.parent.name}.{path.stem}", values))
+    return found
+
+
+def _taken_over(tree: Any, apart: list[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
+    """Write the values of methods' own files where a profile names none; a line for each."""
+    for name, section, values in apart:
+        for key, value in values.items():
+            if get(tree, f"{section}.{key}") is NOTHING:
+                _put(tree, [*section.split("."), key], value)
+                yield f"{section}.{key}: {shown(value)}, from {name}"
 
 
 # --- what the profile changed --------------------------------------------------------------------------------------------
@@ -233,7 +272,7 @@ def report(project: Path, check: bool, since: str = "") -> int:
     """Migrate and say so; 1 when params are left for a person, or with `check` when something would change."""
     done = migrate(project, check, since)
     print("\n".join(done.lines(check)))
-    return int(bool(done.left or (check and done.texts)))
+    return int(bool(done.left or (check and done.changed)))
 
 
 if __name__ == "__main__":

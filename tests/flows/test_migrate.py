@@ -36,6 +36,9 @@ rl:
     steps: 40   # few
     clip_high: 0.28
     lr: 0.0003
+
+filter:
+  method: rejection_sampling
 """
 NEW = """\
 seed: 0           # root
@@ -46,12 +49,14 @@ sft:
 
 rl:
   method: grpo
-  loop:
+  grpo:
+    clip_high: 0.28
+  loop:             # a policy that is sure
     steps: 40   # few
     lr: 0.0003
-  grpo:             # a policy that is sure
-    clip_high: 0.28
+
 filter:
+  method: rejection_sampling
   rejection_sampling:
     min_score: 0.5
 """
@@ -146,6 +151,20 @@ def test_an_old_profile_is_refused_with_the_place_and_the_command(overrides: tup
     assert "params/pipeline.yaml: decide.paired_gate.margin has another place now: decide.paired_gate.least_gain" in said
     assert "`cairn migrate` moves it" in said
     assert ("rl.grpo.lr has another place now: rl.loop.lr" in said) == bool(overrides)
+
+
+def test_methods_files_of_earlier_versions_are_taken_over(tmp_path: Path) -> None:
+    """What a profile says goes before, as it did; files and folders that are read no more go."""
+    text = "decide:\n  method: paired_gate\n  paired_gate: {trials: 2}\n"
+    project = _project(tmp_path, pipeline=text)
+    for stage, method, values in (("decide", "paired_gate", "trials: 3\nmargin: 0.1\n"), ("merge", "ties", "{}\n")):
+        (project / "params" / stage).mkdir()
+        (project / "params" / stage / f"{method}.yaml").write_text(values)
+    assert report(project, check=True) == 1 and (project / "params/merge/ties.yaml").exists()
+    report(project, check=False)
+    gate = round_trip().load((project / "params/pipeline.yaml").read_text())["decide"]["paired_gate"]
+    assert gate == {"trials": 2, "least_gain": 0.1}
+    assert not (project / "params/merge").exists() and not (project / "params/decide").exists()
 
 
 def test_what_a_profile_changed_is_followed_unless_it_was_changed_here() -> None:
