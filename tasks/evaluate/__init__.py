@@ -11,6 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+CODE = ("tasks/agents", "tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/players", "tasks/worlds", "tasks/evaluate/core")
+"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
+READS = ("threads", "device", "prompt")
+"""Shared settings of params/pipeline.yaml that it reads, beside the seed."""
+ROLES = ("human",)
+"""Roles whose players it asks."""
+PARAMS = ("params/champion.yaml",)
+"""Params files of which every key counts."""
+METRICS = ("metrics.json",)
+"""Files of its artifact that also stand in reports/."""
+PLOTS = ({"title": "pass^1 by model", "file": "models.csv", "template": "bar_horizontal", "x": "mean", "y": "model"},)
+"""Curves and bars for `dvc plots show`: files of its artifact, and what DVC draws of them."""
+
 
 @dataclass(frozen=True)
 class Inputs:

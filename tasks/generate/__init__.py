@@ -10,6 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+CODE = ("tasks/agents", "tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/players", "tasks/worlds", "tasks/generate/core")
+"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
+FILES = ("params/bank.json",)
+"""Other files of the project that it reads."""
+READS = ("device", "prompt", "budget")
+"""Shared settings of params/pipeline.yaml that it reads, beside the seed."""
+ROLES = ("generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent")
+"""Roles whose players it asks."""
+
 
 @dataclass(frozen=True)
 class Inputs:

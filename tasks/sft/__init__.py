@@ -9,6 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+CODE = ("tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/worlds", "tasks/sft/core")
+"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
+READS = ("threads", "device", "prompt")
+"""Shared settings of params/pipeline.yaml that it reads, beside the seed."""
+PLOTS = ({"title": "loss", "file": "curves.csv", "x": "step", "y": ("loss", "validation_loss")},)
+"""Curves and bars for `dvc plots show`: files of its artifact, and what DVC draws of them."""
+
 
 @dataclass(frozen=True)
 class Inputs:

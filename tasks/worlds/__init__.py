@@ -3,3 +3,6 @@
 `api` is what a world is made of and what plays it, `adapters` make worlds out of foreign objects and servers, `library` holds the
 worlds that come along. As a room it has one method, `freeze`.
 """
+
+CODE = ("tasks/contract", "tasks/worlds")
+"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""

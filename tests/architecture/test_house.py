@@ -19,6 +19,7 @@ from tasks.contract.params import Params
 from tasks.engine import methods
 from tasks.engine.fingerprint import listed
 from tasks.engine.settings import ROLES, load, profiles
+from tasks.road import ROAD
 from tests.conftest import ROOT
 
 TOP = {
@@ -52,7 +53,7 @@ def test_the_packages_are_ours() -> None:
 
 def test_the_order_of_the_road_is_said_three_times_alike() -> None:
     """STAGES, dvc.yaml, and the calls in flows/pipeline.py."""
-    assert tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) == STAGES
+    assert tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) == STAGES == ROAD.names
     from flows.pipeline import TASKS
 
     assert tuple(TASKS) == STAGES
@@ -155,6 +156,12 @@ def test_the_generated_parts_of_the_readme_are_current() -> None:
     from infra.readme import current
 
     assert current((ROOT / "README.md").read_text()) == (ROOT / "README.md").read_text(), "run `make docs`"
+
+
+def test_the_generated_parts_of_dvc_yaml_are_current() -> None:
+    from infra.dvc_yaml import FILE, current
+
+    assert current(FILE.read_text()) == FILE.read_text(), "run `make docs`"
 
 
 def test_the_repository_names_no_machine() -> None:

@@ -1,0 +1,106 @@
+"""The generated parts of dvc.yaml, its stages and plots, from the road (tasks/road.py) and the doors of its rooms. `make docs` writes
+them, a test compares them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.engine import methods
+from tasks.road import ROAD, Road, Step
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = ROOT / "dvc.yaml"
+
+
+def current(text: str, road: Road = ROAD) -> str:
+    """dvc.yaml's text with its generated parts made anew. SystemExit when a part is missing."""
+    for name, lines in (("stages", stages(road)), ("plots", plots(road))):
+        pattern = re.compile(rf"(  # {name}: generated[^\n]*\n).*?(  # end\n)", re.S)
+        if not pattern.search(text):
+            raise SystemExit(f"dvc.yaml has no part '# {name}: generated' to '# end'")
+        made = "\n".join(lines)
+        text = pattern.sub(lambda found, made=made: f"{found[1]}{made}\n{found[2]}", text)  # type: ignore[misc]
+    return text
+
+
+def stages(road: Road) -> Iterator[str]:
+    """The lines of all stages."""
+    for number, step in enumerate(road):
+        yield from ([""] if number else [])
+        yield from stage(step)
+
+
+def stage(step: Step) -> Iterator[str]:
+    """The lines of one stage."""
+    yield f"  {step.name}:"
+    yield f"    desc: {step.about}"
+    yield f"    cmd: python -m flows.stage {step.name}"
+    yield from _list("deps", deps(step))
+    roles = _said(step, "ROLES")
+    yield "    params:"
+    yield from _params("params/pipeline.yaml", ["seed", *_said(step, "READS"), *(f"roles.{role}" for role in roles), step.name])
+    if roles:
+        yield from _params("params/roles.lock", roles)
+    yield from _params(f"params/{step.room}/${{{step.name}.method}}.yaml")
+    for file in (*_said(step, "PARAMS"), "params/versions.yaml"):
+        yield from _params(file)
+    yield from _list("outs", [f"data/{step.name}"])
+    if metrics := _said(step, "METRICS"):
+        yield from _list("metrics", [metrics_path(step, name) for name in metrics])
+
+
+def deps(step: Step) -> list[str]:
+    """What a stage depends on: its inputs, files that people edit, code. What a folder covers is not listed again."""
+    own = [f"tasks/{step.room}/__init__.py", f"tasks/{step.room}/task.py", f"tasks/{step.room}/${{{step.name}.method}}.py"]
+    code = ["tasks/__init__.py", *_said(step, "CODE"), *own]
+    kept = [path for path in code if not any(path.startswith(f"{other}/") for other in code)]
+    return [*(f"data/{name}" for name in step.inputs), *_said(step, "FILES"), *kept]
+
+
+def metrics_path(step: Step, name: str) -> str:
+    """Where a metrics file of a step stands for DVC: in reports/, of a step with a name of its own in a folder of that name."""
+    return f"reports/{name}" if step.name == step.room else f"reports/{step.name}/{name}"
+
+
+def plots(road: Road) -> Iterator[str]:
+    """The lines of all plots: of each step what its room's door says."""
+    for step in road:
+        for about in getattr(methods.room(step.room), "PLOTS", ()):
+            yield from _plot(step, about)
+
+
+def _plot(step: Step, about: Mapping[str, Any]) -> Iterator[str]:
+    """about: `title` and `file` (or `folder`), then what DVC knows: x, y, template."""
+    path = f"data/{step.name}/{about['file']}"
+    yield f"  - {step.name} {about['title']}:"
+    if "template" in about:
+        yield f"      template: {about['template']}"
+    yield f"      x: {about['x']}"
+    yield f"      y: {{{path}: {_inline(about['y'])}}}"
+
+
+def _inline(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else json.dumps(list(value)).replace('"', "")
+
+
+def _said(step: Step, name: str) -> Sequence[str]:
+    """What the door of a step's room says under a name."""
+    return getattr(methods.room(step.room), name, ())
+
+
+def _list(name: str, values: Sequence[str]) -> Iterator[str]:
+    yield f"    {name}:"
+    yield from (f"      - {value}" for value in values)
+
+
+def _params(file: str, keys: Sequence[str] = ()) -> Iterator[str]:
+    yield f"      - {file}:"
+    yield from (f"          - {key}" for key in keys)
+
+
+if __name__ == "__main__":
+    FILE.write_text(current(FILE.read_text(encoding="utf-8")), encoding="utf-8")

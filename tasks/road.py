@@ -1,0 +1,95 @@
+"""The road, said once: its steps in order, the room that each enters, and the steps whose results it reads.
+
+The Prefect flow, dvc.yaml (`make docs` writes its generated part), params, report and tracker follow from it. What belongs to a room
+and not to a step (the code it uses, the settings and roles it reads, what it leaves) stands in the room's door,
+`tasks/<room>/__init__.py`. Imports nothing of ours, and no stage depends on this file: a new step changes no result of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a road.
+
+    name: of the step, of its section in the params, of its stage for DVC and of its folder in data/. room: the folder in tasks/ whose
+    methods it may use; a room may be entered several times under different names. inputs: names of earlier steps whose results it
+    reads. about: one line for people.
+    """
+
+    name: str
+    room: str
+    inputs: tuple[str, ...]
+    about: str
+
+
+@dataclass(frozen=True)
+class Road:
+    """Steps in the order in which they run. Raises ValueError when a name stands twice, or an input is no earlier step."""
+
+    steps: tuple[Step, ...]
+
+    def __post_init__(self) -> None:
+        before: set[str] = set()
+        for step in self.steps:
+            if step.name in before:
+                raise ValueError(f"the road has two steps named {step.name!r}")
+            if unknown := [name for name in step.inputs if name not in before]:
+                raise ValueError(f"step {step.name!r} reads {unknown[0]!r}, which is no step before it")
+            before.add(step.name)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def __getitem__(self, name: str) -> Step:
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Step]:
+        return {step.name: step for step in self.steps}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the steps, in order."""
+        return tuple(self._by_name)
+
+    @cached_property
+    def rooms(self) -> tuple[str, ...]:
+        """The rooms that the road enters, in the order in which it first does."""
+        return tuple(dict.fromkeys(step.room for step in self.steps))
+
+
+ROAD = Road(
+    (
+        Step("worlds", "worlds", (), "freeze each world - tools, policy, tables, hash of its code"),
+        Step("base", "base", ("worlds",), "build or fetch the checkpoint to start from"),
+        Step(
+            "generate",
+            "generate",
+            ("worlds",),
+            "blueprints proven by execution, policy and committee; then conversations, verified",
+        ),
+        Step(
+            "critique",
+            "critique",
+            ("worlds", "generate"),
+            "several critics judge each conversation; judged units, one aggregate, preference pairs",
+        ),
+        Step("filter", "filter", ("worlds", "generate", "critique"), "mark each conversation - keep, score, reason, split by lineage"),
+        Step("sft", "sft", ("worlds", "base", "filter"), "fine-tune the base on the kept conversations"),
+        Step("rl", "rl", ("worlds", "sft"), "reinforce one specialist per world, playing with the simulated human"),
+        Step("merge", "merge", ("sft", "rl"), "merge the specialists into one model"),
+        Step(
+            "evaluate",
+            "evaluate",
+            ("worlds", "base", "sft", "rl", "merge"),
+            "play the test problems with every model, and fresh gate problems with candidate and champion",
+        ),
+        Step("decide", "decide", ("merge", "evaluate"), "may the merged model become champion - yes or no, and why"),
+    )
+)
+"""Cairn's road. A step more is a line here, a section in the params, and `make docs`."""
