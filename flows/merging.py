@@ -38,7 +38,7 @@ class Recipe(BaseModel):
     method: str = Field(description="a method of the merge room")
     base: str = Field(description=FORMS)
     experts: dict[str, str] = Field(min_length=1, description=f"name: {FORMS}")
-    params: dict[str, Any] = Field({}, description="the method's params; params/merge/<method>.yaml does not count here")
+    params: dict[str, Any] = Field({}, description="the method's params; what the active params say of it does not count here")
 
 
 def merge_by_recipe(path: Path, out: Path, overrides: Mapping[str, Any], threads: int = 0) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tasks.engine.methods import everything
 ROOT = Path(__file__).resolve().parent.parent
 PHRASES = {
     "dvc.yaml": "the road for DVC, top-down",
-    "params/": "pipeline.yaml (active), profiles/, one file per method, versions.yaml, roles.lock",
+    "params/": "pipeline.yaml (active), profiles/, versions.yaml, roles.lock",
     "flows/": "",
     "tasks/": "",
     "tests/": "architecture, contract, one folder per room, flows, reliability",

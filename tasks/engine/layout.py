@@ -35,7 +35,11 @@ class Default:
 
 
 MOVES: Sequence[Move] = ()
-DEFAULTS: Sequence[Default] = ()
+DEFAULTS: Sequence[Default] = (
+    Default("2026-11", "filter.rejection_sampling.min_score", 0.5),  # these stood in files of single methods
+    Default("2026-11", "merge.breadcrumbs.keep", 0.2),
+    Default("2026-11", "merge.breadcrumbs.alpha", 0.8),
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The active params as one checked value: `params/pipeline.yaml`, the chosen methods' own files, and overrides.
+"""The active params as one checked value: `params/pipeline.yaml` and overrides.
 
 A stage's section names its method and holds, under each method's name, what this profile wants of it:
 
@@ -6,7 +6,7 @@ A stage's section names its method and holds, under each method's name, what thi
       method: breadcrumbs
       breadcrumbs: {keep: 0.3}
 
-A method's value comes from the section, else from `params/<stage>/<method>.yaml`, else from the default in its `Params`.
+A method's value comes from the section, else from the default in its `Params`.
 """
 
 from __future__ import annotations
@@ -230,14 +230,10 @@ class Settings:
 
     def _params(self, stage: str, name: str) -> Params:
         module = methods.load(stage, name)
-        own_file = self.project / "params" / stage / f"{name}.yaml"
-        defaults = (read_yaml(own_file) or {}) if own_file.exists() else {}
-        values = self._section(stage).get(name) or {}
-        for where, part in ((str(own_file.relative_to(self.project)), defaults), (f"{self.source}: {stage}.{name}", values)):
-            if not isinstance(part, Mapping):
-                raise BadInput(f"{where}: expected a mapping of params, got {shown(part)}")
-            validate(module.Params, {**defaults, **part}, where)
-        checked: Params = validate(module.Params, {**defaults, **values}, f"{self.source}: {stage}.{name}")
+        where, values = f"{self.source}: {stage}.{name}", self._section(stage).get(name) or {}
+        if not isinstance(values, Mapping):
+            raise BadInput(f"{where}: expected a mapping of params, got {shown(values)}")
+        checked: Params = validate(module.Params, values, where)
         if hasattr(module, "check"):
             module.check(checked)
         return checked

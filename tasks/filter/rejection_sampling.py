@@ -56,7 +56,13 @@ class Params(base.Params):
 
     policy: bool = Field(True, description="require that every policy predicate over the conversation holds (policy = 1); ours")
     writes: bool = Field(False, description="require exactly the ground truth's writes, in any order; reads are free; ours")
-    min_score: float = Field(0.0, ge=0, le=1, description="least score of the aggregated critique; 0 asks for no critique at all; ours")
+    min_score: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="least score of the aggregated critique; 0 asks for no critique at all; ours. 0.5, measured on 3,499 scripted "
+        "conversations with three critics: below it are 1.5 % of those that verifier and policy pass, and 63 % of the others",
+    )
     deduplicate: bool = Field(True, description="keep one of several conversations with the same words and calls; ours")
 
 

@@ -19,6 +19,9 @@ Departures:
 4. Weights per model, all 1 in the paper. Scalars are kept whole, as in the authors' code.
 5. Arithmetic in float32, rounded once to the stored dtype; mergekit subtracts in the stored dtype.
 
+Small reinforced specialists of one SFT model, measured on two pairs: keep 0.1 and 0.3 did no worse than 0.9 (within one standard error
+of pass^1), task vectors summed at 0.7 to 1 worked, at 1.5 the model collapsed.
+
 Cost: two passes over each tensor, one for the ranks and one for the sum, read block by block; no forward pass.
 """
 

@@ -64,14 +64,12 @@ def test_override_parsing() -> None:
         parse_override("a.b")
 
 
-def test_a_method_value_comes_from_section_then_file_then_default() -> None:
-    plain = load(ROOT, "quickstart")
+def test_a_method_value_comes_from_its_section_else_from_its_default() -> None:
     from tasks.merge.breadcrumbs import Params
 
-    assert plain.params("merge").keep == 0.2 != Params().keep, "params/merge/breadcrumbs.yaml"  # type: ignore[attr-defined]
-    changed = load(ROOT, "quickstart", [("merge.breadcrumbs.keep", 0.3)])
-    assert changed.params("merge").keep == 0.3  # type: ignore[attr-defined]
-    assert changed.params("merge").granularity == Params().granularity  # type: ignore[attr-defined]
+    plain = load(ROOT, "smoke", [("merge.breadcrumbs.keep", 0.3)]).params("merge")
+    assert (plain.keep, plain.trim_top) == (0.3, Params().trim_top)  # type: ignore[attr-defined]
+    assert load(ROOT, "smoke", [("merge.breadcrumbs", {})]).params("merge") == Params()
 
 
 def test_a_stage_that_ran_in_an_experiment_alone_is_not_said_to_have_never_run(tmp_path: Path) -> None:

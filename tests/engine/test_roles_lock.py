@@ -113,7 +113,7 @@ def test_what_the_machine_remembers_counts_where_the_file_says_nothing(tmp_path:
 
 def test_dvc_holds_a_result_wherever_its_model_was_reached(tmp_path: Path) -> None:
     """A clone on a machine with another port adopts; what DVC would call modified is not called up to date."""
-    (tmp_path / "params/generate").mkdir(parents=True)
+    (tmp_path / "params").mkdir()
     settings = roles_lock.noting(with_judge(PLAYER), {"judge": SAID})
     about = listed(settings)["generate"]
     for file in about.files:

@@ -111,7 +111,6 @@ def test_a_method_there_and_back(after: Project) -> None:
     folder = after.folder
     other = (folder / "tasks/filter/rejection_sampling.py").read_text()
     (folder / "tasks/filter/other_filter.py").write_text(other + "\n# another method\n")
-    (folder / "params/filter/other_filter.yaml").write_text("min_score: 0.0\n")
     text = (folder / "params/pipeline.yaml").read_text()
     after.replace("params/pipeline.yaml", "method: rejection_sampling", "method: other_filter")
     assert ran(after.dvc("repro", "base", "filter")) == {"filter"}

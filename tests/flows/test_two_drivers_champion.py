@@ -59,7 +59,6 @@ def shop(road: Project, tmp_path: Path, prefect_server: str) -> Project:
     copy = Project(tmp_path / "shop")
     copy.environment |= {"HOME": road.environment["HOME"], "PREFECT_API_URL": prefect_server}
     (copy.folder / "tasks/evaluate/quick.py").write_text(QUICK)
-    (copy.folder / "params/evaluate/quick.yaml").write_text("{}\n")
     copy.replace("params/pipeline.yaml", "method: pass_k", "method: quick")
     copy.git("add", "-A")
     copy.git("commit", "-q", "-m", "run")

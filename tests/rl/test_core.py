@@ -173,6 +173,6 @@ def test_bad_params_say_what_is_allowed() -> None:
     with pytest.raises(BadInput, match="max_turn_tokens = 96 leaves no room"):
         check_loop(LoopParams(max_episode_tokens=96))
     with pytest.raises(BadInput, match=r"group_size = 1.*>= 2"):
-        validate(LoopParams, {"group_size": 1}, "params/rl/grpo.yaml")
+        validate(LoopParams, {"group_size": 1}, "rl.grpo")
     with pytest.raises(BadInput, match=r"steps = 0.*>= 1"):
-        validate(LoopParams, {"steps": 0}, "params/rl/grpo.yaml")
+        validate(LoopParams, {"steps": 0}, "rl.grpo")
