@@ -98,7 +98,7 @@ def _quiet(*_: object) -> None:
 
 def _run(plan: Plan, world: Path, count: int, work: Path, progress: Any) -> Made:
     """The method on one world, with `count` problems."""
-    from tasks.contract import rows
+    from tasks.contract import schemas, tables
     from tasks.engine.execute import call, context, sharded
 
     worlds, out = work / "worlds", work / "out"
@@ -107,8 +107,8 @@ def _run(plan: Plan, world: Path, count: int, work: Path, progress: Any) -> Made
     job = plan.job(STAGE, {"worlds": plan.store.hashes.path(worlds)})
     spec = {**job.spec(out, work, {"worlds": worlds}), "params": _small(job, count)}
     call(spec, context(spec, _quiet, progress, sharded(work)))
-    made = list(rows.read_rows(out / "blueprints.parquet", rows.BLUEPRINT))
-    played = list(rows.read_rows(out / "trajectories.parquet", rows.TRAJECTORY))
+    made = list(tables.read_rows(out / "blueprints.parquet", schemas.BLUEPRINT))
+    played = list(tables.read_rows(out / "trajectories.parquet", schemas.TRAJECTORY))
     return Made(count, made, played, _gates(world, made), stats(job.key.digest))
 
 

@@ -1,6 +1,6 @@
 """Blueprints and conversations as text that a person reads: every attempt with its checks, votes, plan and diff, then the talk.
 
-It reads the rows that every method of the generate room leaves (`rows.BLUEPRINT`, `rows.TRAJECTORY`) and nothing of the method.
+It reads the rows that every method of the generate room leaves (`schemas.BLUEPRINT`, `schemas.TRAJECTORY`) and nothing of the method.
 What a model wrote is data: control characters and such that turn a line round are shown as escapes, never sent to a terminal.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from tasks.contract.rows import ACCEPTED
+from tasks.contract.schemas import ACCEPTED
 from tasks.generate.core.checks import FAILURES
 from tasks.generate.core.committee import CRITERIA
 

@@ -87,7 +87,7 @@ def regrade(
     """
     import pyarrow as pa
 
-    from tasks.contract import rows
+    from tasks.contract import schemas, tables
 
     schema = schema_of(path)
     if out is not None and out.resolve() == path.resolve():
@@ -96,14 +96,16 @@ def regrade(
     home = _Worlds(_world_folders(worlds or _beside(path)), difference.notes)
     known = _problems(path, problems, home, seed)
     done = _again(path, schema, home, known, difference)
-    whole = pa.schema([*schema, *(rows.TRAJECTORY.field(name) for name in rows.ADDED if name not in schema.names)], schema.metadata)
+    whole = pa.schema(
+        [*schema, *(schemas.TRAJECTORY.field(name) for name in schemas.ADDED if name not in schema.names)], schema.metadata
+    )
     if out is None:
         for _ in done:
             pass
     else:
         part = out.with_name(f"{out.name}.part")
         try:
-            rows.write_rows(part, whole, done, group=256)
+            tables.write_rows(part, whole, done, group=256)
             _insist(path, difference)
             part.replace(out)
         finally:
@@ -135,10 +137,10 @@ def _header(path: Path) -> pa.Schema:
 
 
 def schema_of(path: Path) -> pa.Schema:
-    """The schema of a file of conversations: TRIAL, DATASET or TRAJECTORY of `tasks.contract.rows`, without what was added since."""
+    """The schema of a file of conversations: TRIAL, DATASET or TRAJECTORY of `tasks.contract.schemas`, without what was added since."""
     import pyarrow as pa
 
-    from tasks.contract import rows
+    from tasks.contract import schemas
 
     names = set(_header(path).names)
     if "traj_id" not in names or "calls" not in names:
@@ -146,8 +148,9 @@ def schema_of(path: Path) -> pa.Schema:
             f"{path}: holds no conversations. Give trajectories.parquet of generate, dataset.parquet of filter or trials.parquet "
             "of evaluate."
         )
-    schema = rows.TRIAL if {"model", "set"} <= names else rows.DATASET if "keep" in names else rows.TRAJECTORY
-    return pa.schema([field for field in schema if field.name in names or field.name not in rows.ADDED], metadata=schema.metadata)
+    schema = schemas.TRIAL if {"model", "set"} <= names else schemas.DATASET if "keep" in names else schemas.TRAJECTORY
+    newer = {*schemas.ADDED, *schemas.ADDED_MARKS}
+    return pa.schema([field for field in schema if field.name in names or field.name not in newer], metadata=schema.metadata)
 
 
 def _versions(path: Path) -> str:
@@ -210,10 +213,10 @@ def _problems(path: Path, named: Sequence[Path], worlds: _Worlds, seed: int | No
 
 
 def _read_problems(path: Path) -> Iterator[tuple[Name, Problem]]:
-    from tasks.contract import rows
+    from tasks.contract import rows, schemas, tables
 
     blueprints = "status" in _header(path).names
-    for row in rows.read_rows(path, rows.BLUEPRINT if blueprints else rows.PROBLEM):
+    for row in tables.read_rows(path, schemas.BLUEPRINT if blueprints else schemas.PROBLEM):
         if not blueprints or row["status"] == "accepted":
             yield (row["world"], row["problem_id"]), rows.problem_of(row)
 
@@ -248,7 +251,7 @@ def _again(path: Path, schema: pa.Schema, worlds: _Worlds, problems: Mapping[Nam
     """Every row of the file, with new verdicts where it can be graded again."""
     import pyarrow.parquet as pq
 
-    from tasks.contract.rows import read_rows
+    from tasks.contract.tables import read_rows
     from tasks.worlds.api.grading import TruthRefused
 
     total = pq.ParquetFile(path).metadata.num_rows

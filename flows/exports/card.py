@@ -136,13 +136,13 @@ def _blueprints(source: Source) -> list[list[str]]:
     """Attempts and acceptances, of blueprints from scratch and of recombinations."""
     import pyarrow as pa
 
-    from tasks.contract import rows
+    from tasks.contract import schemas, tables
 
     assert source.generate is not None
-    schema = pa.schema([rows.BLUEPRINT.field(name) for name in ("status", "source_ids", "attempt")])
+    schema = pa.schema([schemas.BLUEPRINT.field(name) for name in ("status", "source_ids", "attempt")])
     found: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
     started: Counter[bool] = Counter()
-    for row in rows.read_rows(source.generate / "blueprints.parquet", schema):
+    for row in tables.read_rows(source.generate / "blueprints.parquet", schema):
         joined = bool(row["source_ids"])
         found[joined][row["status"]] += 1
         started[joined] += row["attempt"] == 0

@@ -43,10 +43,10 @@ class Source:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every conversation, with `accepted` and the `reason` why not."""
-        from tasks.contract import rows
+        from tasks.contract import schemas, tables
 
-        schema = {"generate": rows.TRAJECTORY, "filter": rows.DATASET}[self.stage]
-        for row in rows.read_rows(self.folder / FILES[self.stage], schema, group=256):
+        schema = {"generate": schemas.TRAJECTORY, "filter": schemas.DATASET}[self.stage]
+        for row in tables.read_rows(self.folder / FILES[self.stage], schema, group=256):
             if self.stage == "filter":
                 yield {**row, "accepted": row["keep"]}
             else:

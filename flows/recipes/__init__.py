@@ -24,7 +24,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from tasks.contract.params import BadInput, nearest, validate
-from tasks.contract.rows import write_rows
+from tasks.contract.tables import write_rows
 
 HERE = Path(__file__).parent
 ROWS, FIGURES = "rows.parquet", "measured.json"

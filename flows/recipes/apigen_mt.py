@@ -41,7 +41,7 @@ from pydantic import Field
 from flows.recipes import Claim, Control, Measured, Progress
 from tasks.base import Inputs as BaseInputs
 from tasks.base import tiny_qwen3
-from tasks.contract import rows
+from tasks.contract import rows, schemas, tables
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.contract.params import Params as Base
@@ -296,19 +296,19 @@ class Lab:
 
     def _verified(self, name: str) -> list[Row]:
         """Distinct won conversations of accepted blueprints."""
-        played = rows.read_rows(self.folder / name / "trajectories.parquet", rows.TRAJECTORY)
+        played = tables.read_rows(self.folder / name / "trajectories.parquet", schemas.TRAJECTORY)
         return distinct({**row, "bad": ""} for row in played if row["reward"])
 
     def _pool(self, name: str, rate: float) -> list[Row]:
         """Distinct conversations about every first draft that is a task, as the agent plays them."""
         drafts = {
             row["problem_id"]: row
-            for row in rows.read_rows(self.folder / name / "blueprints.parquet", rows.BLUEPRINT)
+            for row in tables.read_rows(self.folder / name / "blueprints.parquet", schemas.BLUEPRINT)
             if row["attempt"] == 0 and row["problem_id"]
         }
         played = [
             {**row, "bad": "" if row["reward"] else "lost"}
-            for row in rows.read_rows(self.folder / name / "trajectories.parquet", rows.TRAJECTORY)
+            for row in tables.read_rows(self.folder / name / "trajectories.parquet", schemas.TRAJECTORY)
             if row["problem_id"] in drafts
         ]
         known = {row["problem_id"] for row in played}
@@ -331,8 +331,10 @@ class Lab:
     def _tune(self, name: str, some: Sequence[Row]) -> Path:
         self._tell(f"training {name}")
         data = self.folder / "data" / name
-        kept = ({**row, "split": "train", "keep": True, "score": 1.0, "reason": ""} for row in some)
-        rows.write_rows(data / "dataset.parquet", rows.DATASET, ({key: row[key] for key in rows.DATASET.names} for row in kept))
+        kept = (
+            {**row, "split": "train", "keep": True, "score": 1.0, "reason": "", "weight": 1.0, "trained_turns": None} for row in some
+        )
+        tables.write_rows(data / "dataset.parquet", schemas.DATASET, ({key: row[key] for key in schemas.DATASET.names} for row in kept))
         params = sft.Params(
             epochs=self.params.epochs,
             max_steps=self.params.max_steps,

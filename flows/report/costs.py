@@ -14,7 +14,7 @@ from flows.report.charts import Bar, bars, short
 from flows.report.reading import Folders, Summary, duration, read_columns
 from flows.report.talks import clean
 from tasks import STAGES
-from tasks.contract import rows
+from tasks.contract import schemas
 from tasks.engine import methods
 
 MOST_FIGURES = 40
@@ -71,8 +71,8 @@ def cost(summary: Summary, folders: Folders) -> dict[str, Any]:
     ]
     tokens = []
     for stage, name, schema in (
-        ("generate", "trajectories.parquet", rows.TRAJECTORY),
-        ("evaluate", "trials.parquet", rows.TRIAL),
+        ("generate", "trajectories.parquet", schemas.TRAJECTORY),
+        ("evaluate", "trials.parquet", schemas.TRIAL),
     ):
         table = read_columns(folders, stage, name, schema, "n_tokens")
         if table is not None and (total := pc.sum(table["n_tokens"]).as_py()):
@@ -89,8 +89,8 @@ def cost(summary: Summary, folders: Folders) -> dict[str, Any]:
 
 
 _CONVERSATIONS = {
-    "generated": ("generate", "trajectories.parquet", rows.TRAJECTORY),
-    "evaluated": ("evaluate", "trials.parquet", rows.TRIAL),
+    "generated": ("generate", "trajectories.parquet", schemas.TRAJECTORY),
+    "evaluated": ("evaluate", "trials.parquet", schemas.TRIAL),
 }
 
 
@@ -118,7 +118,7 @@ def roles(summary: Summary, folders: Folders) -> dict[str, Any]:
         if table is not None:
             names |= set(pc.unique(table["human"]).to_pylist())
             names |= {agent for agent in pc.unique(table["agent"]).to_pylist() if agent.startswith("scripted")}
-    table = read_columns(folders, "generate", "blueprints.parquet", rows.BLUEPRINT, "generator")
+    table = read_columns(folders, "generate", "blueprints.parquet", schemas.BLUEPRINT, "generator")
     if table is not None:
         names |= set(pc.unique(table["generator"]).to_pylist())
     told = {name: role for name, role in (summary.get("roles") or {}).items() if isinstance(role, Mapping)}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.contract import rows
+from tasks.contract import tables
 
 Summary = Mapping[str, Any]
 """What reports/summary.json holds."""
@@ -88,4 +88,4 @@ def read_columns(folders: Folders, stage: str, name: str, schema: pa.Schema, *co
     path = folders[stage] / name if stage in folders else None
     if path is None or not path.exists():
         return None
-    return rows.read_table(path, pa.schema([schema.field(column) for column in columns]))
+    return tables.read_table(path, pa.schema([schema.field(column) for column in columns]))

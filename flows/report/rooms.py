@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from flows.report.charts import Bar, Cell, Curve, bars, curves, heat, smooth
 from flows.report.reading import Folders, colours, number, read_columns, read_csv
 from flows.report.talks import clean
-from tasks.contract import rows
+from tasks.contract import schemas
 
 MOST_TENSORS = 400
 """Lines of the merge table that are shown; ours: a page stays light."""
@@ -62,7 +62,7 @@ def _points(lines: Sequence[Mapping[str, str]], name: str) -> list[tuple[float, 
 def blueprints(folders: Folders) -> dict[str, Any]:
     """Attempts at blueprints: accepted by attempt, refused by status, with the commonest reasons."""
     table = read_columns(
-        folders, "generate", "blueprints.parquet", rows.BLUEPRINT, "status", "attempt", "fail_reason", "world", "avg_score"
+        folders, "generate", "blueprints.parquet", schemas.BLUEPRINT, "status", "attempt", "fail_reason", "world", "avg_score"
     )
     if table is None or not table.num_rows:
         return {}
@@ -96,8 +96,18 @@ def _kind_of_reason(text: str | None) -> str:
 
 def critique(folders: Folders) -> dict[str, Any]:
     """The critics' score of conversations won and lost, and pairs kept and dropped by reason."""
-    scores = read_columns(folders, "critique", "critiques.parquet", rows.CRITIQUE, "traj_id", "source", "score", "n_units", "n_dropped")
-    played = read_columns(folders, "generate", "trajectories.parquet", rows.TRAJECTORY, "traj_id", "reward")
+    scores = read_columns(
+        folders,
+        "critique",
+        "critiques.parquet",
+        schemas.CRITIQUE,
+        "traj_id",
+        "source",
+        "score",
+        "n_units",
+        "n_dropped",
+    )
+    played = read_columns(folders, "generate", "trajectories.parquet", schemas.TRAJECTORY, "traj_id", "reward")
     if scores is None or played is None:
         return {}
     reward = dict(zip(played["traj_id"].to_pylist(), played["reward"].to_pylist(), strict=True))
@@ -112,7 +122,7 @@ def critique(folders: Folders) -> dict[str, Any]:
             faults = math.fsum(row["n_units"] for row in group) / len(group)
             words = f"{mean:.2f} (n = {len(group)})"
             lines.append(Bar(label, mean, words, f"{label}: mean score {mean:.2f}, {faults:.1f} faults found a conversation", kind))
-    pairs = read_columns(folders, "critique", "preferences.parquet", rows.PREFERENCE, "kept", "drop_reason")
+    pairs = read_columns(folders, "critique", "preferences.parquet", schemas.PREFERENCE, "kept", "drop_reason")
     drops = (
         Counter((row["drop_reason"] or "dropped") if not row["kept"] else "kept" for row in pairs.to_pylist()) if pairs else Counter()
     )
@@ -130,7 +140,7 @@ def waterfall(folders: Folders) -> dict[str, Any]:
         label = line["reason"].replace("_", " ") or "all conversations"
         words = f"{kept:,}" + (f"  (\u2212{dropped:,})" if dropped else "")
         drawn.append(Bar(label, kept, words, f"{label} ({line['stage']}): {dropped} dropped, {kept} left", gone=dropped))
-    table = read_columns(folders, "filter", "dataset.parquet", rows.DATASET, "split", "keep")
+    table = read_columns(folders, "filter", "dataset.parquet", schemas.DATASET, "split", "keep")
     kept_by = pc.value_counts(table.filter(table["keep"])["split"]).to_pylist() if table is not None else []
     splits = sorted((entry["values"], entry["counts"]) for entry in kept_by)
     return {"chart": bars(drawn, "filter"), "all": int(lines[0]["kept"]), "kept": int(lines[-1]["kept"]), "splits": splits}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action
 
@@ -40,18 +40,18 @@ _PICKED_BY = ("traj_id", "problem_id", "world", "family", "trial", "reward", "n_
 _TURNING = (0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _HIDDEN = {chr(code): chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
 _HIDDEN |= {chr(code): f"[U+{code:04X}]" for code in (0x7F, *_TURNING)}
-_SHOWN = [field for field in rows.TRAJECTORY if field.name != "turns"]
+_SHOWN = [field for field in schemas.TRAJECTORY if field.name != "turns"]
 
 
 def conversations(folders: Mapping[str, Path], model: str) -> list[dict[str, Any]]:
     """Up to MOST conversations ready for the template: test trials of `model` and rows that the filter refused; without
     trials, the conversations that generate made."""
-    marks = [rows.DATASET.field(name) for name in ("keep", "score", "reason")]
+    marks = [schemas.DATASET.field(name) for name in ("keep", "score", "reason")]
     made = _table(folders, "filter", "dataset.parquet", [*_SHOWN, *marks])
     refused = _pick(made, {FILTERED: _filtered(made)}, {FILTERED: FROM_FILTER}, FROM_FILTER) if made is not None else []
     if made is None:
         made = _table(folders, "generate", "trajectories.parquet", _SHOWN)
-    trials = _table(folders, "evaluate", "trials.parquet", [rows.TRIAL.field("model"), rows.TRIAL.field("set"), *_SHOWN])
+    trials = _table(folders, "evaluate", "trials.parquet", [schemas.TRIAL.field("model"), schemas.TRIAL.field("set"), *_SHOWN])
     if trials is not None:
         made = trials.filter(pc.and_(pc.equal(trials["model"], model), pc.equal(trials["set"], "test")))
     expected, worlds = _expected(folders), _Worlds(folders.get("worlds"))
@@ -63,7 +63,7 @@ def conversations(folders: Mapping[str, Path], model: str) -> list[dict[str, Any
 
 def _table(folders: Mapping[str, Path], stage: str, name: str, fields: Iterable[pa.Field]) -> pa.Table | None:
     path = folders[stage] / name if stage in folders else None
-    return rows.read_table(path, pa.schema(list(fields))) if path is not None and path.exists() else None
+    return tables.read_table(path, pa.schema(list(fields))) if path is not None and path.exists() else None
 
 
 # --- what should have happened -----------------------------------------------------------------------------------------------
@@ -73,13 +73,13 @@ def _expected(folders: Mapping[str, Path]) -> dict[tuple[str, str], dict[str, An
     """(world, problem) -> {by, calls, outputs}: from the oracle's trials and the accepted blueprints."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     wanted = ("world", "problem_id", "actions", "outputs", "status")
-    blueprints = _table(folders, "generate", "blueprints.parquet", [rows.BLUEPRINT.field(name) for name in wanted])
+    blueprints = _table(folders, "generate", "blueprints.parquet", [schemas.BLUEPRINT.field(name) for name in wanted])
     if blueprints is not None:
         for row in blueprints.filter(pc.equal(blueprints["status"], "accepted")).to_pylist():
             by = {"by": "the blueprint", "calls": row["actions"], "outputs": row["outputs"]}
             found[row["world"], row["problem_id"]] = by
     needed = ("model", "set", "world", "problem_id", "calls", "messages")
-    trials = _table(folders, "evaluate", "trials.parquet", [rows.TRIAL.field(name) for name in needed])
+    trials = _table(folders, "evaluate", "trials.parquet", [schemas.TRIAL.field(name) for name in needed])
     if trials is not None:
         oracle = trials.filter(pc.and_(pc.equal(trials["set"], "baseline"), pc.equal(trials["model"], "oracle")))
         for row in oracle.to_pylist():

@@ -1,7 +1,7 @@
 """The door to critique: a method judges trajectories.
 
-It leaves in `ctx.out`: `critiques.parquet` (`rows.CRITIQUE`, every critic's critique and the aggregate) and
-`preferences.parquet` (`rows.PREFERENCE`, pairs kept or dropped with a reason). It returns counts, and "stopped": why it ended before
+It leaves in `ctx.out`: `critiques.parquet` (`schemas.CRITIQUE`, every critic's critique and the aggregate) and
+`preferences.parquet` (`schemas.PREFERENCE`, pairs kept or dropped with a reason). It returns counts, and "stopped": why it ended before
 everything was reviewed, or "".
 """
 

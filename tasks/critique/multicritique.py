@@ -27,7 +27,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks.contract import params as base
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
 from tasks.contract.losses import Lost, stop_when_nearly_all
@@ -43,7 +43,7 @@ TITLE = "MultiCritique: several critics, judged unit by unit"
 PAPER = "https://arxiv.org/abs/2410.15287"
 SLUG = "multicritique"
 
-_READ = pa.schema([rows.TRAJECTORY.field(name) for name in ("traj_id", "world", "lineage", "messages", "calls", "reward")])
+_READ = pa.schema([schemas.TRAJECTORY.field(name) for name in ("traj_id", "world", "lineage", "messages", "calls", "reward")])
 
 
 class Params(base.Params):
@@ -89,7 +89,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
 
     check(params)
     frames = {name: prompts.frame(world) for name, world in load_all(inputs.worlds).items()}
-    trajectories = list(rows.read_rows(inputs.generate / "trajectories.parquet", _READ))
+    trajectories = list(tables.read_rows(inputs.generate / "trajectories.parquet", _READ))
     _check_rows(trajectories, frames)
     done: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
@@ -108,8 +108,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         stopped = str(spent)
     critiques = [critique for part in done for critique in part["critiques"]]
     pairs = [row for part in done for row in part["pairs"]]
-    rows.write_rows(ctx.out / "critiques.parquet", rows.CRITIQUE, critiques)
-    rows.write_rows(ctx.out / "preferences.parquet", rows.PREFERENCE, pairs)
+    tables.write_rows(ctx.out / "critiques.parquet", schemas.CRITIQUE, critiques)
+    tables.write_rows(ctx.out / "preferences.parquet", schemas.PREFERENCE, pairs)
     said = figures(trajectories, critiques, pairs, counts)
     if said["pairs_kept"] < params.min_pairs and not stopped:
         why = ", ".join(f"{reason} {count}" for reason, count in said["pairs_dropped"].items()) or "no trajectory came in"

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tasks.contract import rows
+from tasks.contract import rows, schemas, tables
 from tasks.contract.context import Context, seed_of
 from tasks.contract.early_ends import counted, too_many, unheard
 from tasks.contract.params import BadInput, Cap, StageFailed
@@ -103,10 +103,10 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     reference = _reference(inputs)
     drawn = _draw_all(inputs, params, ctx, worlds)
     problems = (problem for which in ("test", "gate") for world in drawn[which].values() for problem in world)
-    rows.write_rows(ctx.out / "problems.parquet", rows.PROBLEM, map(rows.problem_row, problems))
+    tables.write_rows(ctx.out / "problems.parquet", schemas.PROBLEM, map(rows.problem_row, problems))
     found: list[Mapping[str, Any]] = []
     trials = _noted(_play_all(inputs, params, ctx, worlds, drawn, reference), found)
-    count = rows.write_rows(ctx.out / "trials.parquet", rows.TRIAL, trials, group=256)
+    count = tables.write_rows(ctx.out / "trials.parquet", schemas.TRIAL, trials, group=256)
     maker = Maker(ctx.seed_for("evaluate", "bootstrap"), params.resamples)
     writes = {name: tuple(world.write_families) for name, world in worlds.items()}
     said = {"trials": count, **metrics(found, list(inputs.models), inputs.candidate, writes, reference, maker)}

@@ -1,6 +1,6 @@
 """The door to filter: a method marks rows, and never deletes one.
 
-It leaves in `ctx.out`: `dataset.parquet` (`rows.DATASET`: every trajectory with keep, score, reason and a split by lineage).
+It leaves in `ctx.out`: `dataset.parquet` (`schemas.DATASET`: every trajectory with keep, score, reason and a split by lineage).
 It returns counts by reason, which add up to the number of rows.
 """
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks.contract import params as base
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.trajectory import ENDED
@@ -44,11 +44,11 @@ _MARKED_BY = ("traj_id", "problem_id", "world", "split", "lineage", "messages", 
 FINISHED = (*ENDED, "max_steps")
 """How conversations stop whose turns are whole. By any other stop the last one was cut, cannot be read or never came; the verifier may
 pass such a conversation all the same, and nobody should learn half a turn."""
-_READ = pa.schema([rows.TRAJECTORY.field(name) for name in _MARKED_BY])
-_WRITTEN = pa.schema([rows.TRAJECTORY.field(name) for name in ("traj_id", "problem_id", "calls")])
-_WANTED = pa.schema([rows.BLUEPRINT.field(name) for name in ("problem_id", "status", "actions")])
-_BLUEPRINT = pa.schema([rows.BLUEPRINT.field(name) for name in ("problem_id", "lineage")])
-_CRITIQUE = pa.schema([rows.CRITIQUE.field(name) for name in ("traj_id", "source", "score")])
+_READ = pa.schema([schemas.TRAJECTORY.field(name) for name in _MARKED_BY])
+_WRITTEN = pa.schema([schemas.TRAJECTORY.field(name) for name in ("traj_id", "problem_id", "calls")])
+_WANTED = pa.schema([schemas.BLUEPRINT.field(name) for name in ("problem_id", "status", "actions")])
+_BLUEPRINT = pa.schema([schemas.BLUEPRINT.field(name) for name in ("problem_id", "lineage")])
+_CRITIQUE = pa.schema([schemas.CRITIQUE.field(name) for name in ("traj_id", "source", "score")])
 
 
 class Params(base.Params):
@@ -69,14 +69,14 @@ class Params(base.Params):
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write dataset.parquet (every trajectory, marked) and waterfall.csv; return counts by reason, which add up to rows."""
     source = inputs.generate / "trajectories.parquet"
-    table = [_light(row) for row in rows.read_rows(source, _READ)]
+    table = [_light(row) for row in tables.read_rows(source, _READ)]
     _check_ids(table)
     if params.writes:
         detours = _detours(source, inputs.generate / "blueprints.parquet")
         table = [{**row, "writes": int(row["traj_id"] not in detours)} for row in table]
     scores = _scores(inputs.critique / "critiques.parquet")
     marks = mark(table, _known(inputs.worlds, table), _parents(inputs.generate, table), scores, params)
-    rows.write_rows(ctx.out / "dataset.parquet", rows.DATASET, _marked(source, marks, scores))
+    tables.write_rows(ctx.out / "dataset.parquet", schemas.DATASET, _marked(source, marks, scores))
     write_bars(ctx.out / "waterfall.csv", marks.bars)
     ctx.progress(len(table), len(table), "trajectories marked")
     counts = figures(table, marks)
@@ -155,11 +155,11 @@ def _detours(source: Path, blueprints: Path) -> set[str]:
     """Trajectories whose successful writes are not those of the ground truth, each as often."""
     wanted = {
         row["problem_id"]: Counter((action["name"], action["arguments_json"]) for action in row["actions"] if action["kind"] == "write")
-        for row in rows.read_rows(blueprints, _WANTED)
-        if row["status"] == rows.ACCEPTED
+        for row in tables.read_rows(blueprints, _WANTED)
+        if row["status"] == schemas.ACCEPTED
     }
     found = set()
-    for row in rows.read_rows(source, _WRITTEN):
+    for row in tables.read_rows(source, _WRITTEN):
         done = Counter((call["name"], call["arguments_json"]) for call in row["calls"] if call["ok"] and call["kind"] == "write")
         if done != wanted.get(row["problem_id"]):
             found.add(row["traj_id"])
@@ -167,7 +167,7 @@ def _detours(source: Path, blueprints: Path) -> set[str]:
 
 
 def _scores(path: Path) -> dict[str, float]:
-    return {row["traj_id"]: row["score"] for row in rows.read_rows(path, _CRITIQUE) if row["source"] == "aggregate"}
+    return {row["traj_id"]: row["score"] for row in tables.read_rows(path, _CRITIQUE) if row["source"] == "aggregate"}
 
 
 def _known(worlds: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
@@ -183,7 +183,7 @@ def _known(worlds: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Mappin
 
 def _parents(generate: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[str]]:
     """Problem id -> lineage, of every blueprint attempted and every problem played."""
-    attempted = rows.read_rows(generate / "blueprints.parquet", _BLUEPRINT)
+    attempted = tables.read_rows(generate / "blueprints.parquet", _BLUEPRINT)
     return {row["problem_id"]: row["lineage"] or () for row in (*attempted, *table)}
 
 
@@ -234,8 +234,9 @@ def repeats(table: Sequence[Mapping[str, Any]], splits: Sequence[str], left: Seq
 
 def _marked(source: Path, marks: Marks, scores: Mapping[str, float]) -> Iterator[dict[str, Any]]:
     """The rows again, in the same order, with split, keep, score (0 without a critique) and reason."""
-    for row, split, reason in zip(rows.read_rows(source, rows.TRAJECTORY), marks.splits, marks.reasons, strict=True):
-        yield {**row, "split": split, "keep": not reason, "score": scores.get(row["traj_id"], 0.0), "reason": reason}
+    for row, split, reason in zip(tables.read_rows(source, schemas.TRAJECTORY), marks.splits, marks.reasons, strict=True):
+        marks_of = {"keep": not reason, "score": scores.get(row["traj_id"], 0.0), "reason": reason, "weight": 1.0}
+        yield {**row, "split": split, **marks_of}
 
 
 def figures(table: Sequence[Mapping[str, Any]], marks: Marks) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The door to generate: a method makes rows out of worlds, and proves them.
 
-It leaves in `ctx.out`: `blueprints.parquet` (`rows.BLUEPRINT`, every attempt, accepted or refused with its reason) and
-`trajectories.parquet` (`rows.TRAJECTORY`, every conversation played, won or lost); a method with an example bank also `bank.json`.
+It leaves in `ctx.out`: `blueprints.parquet` (`schemas.BLUEPRINT`, every attempt, accepted or refused with its reason) and
+`trajectories.parquet` (`schemas.TRAJECTORY`, every conversation played, won or lost); a method with an example bank also `bank.json`.
 It returns counts by reason, which add up, and "stopped": why it ended before everything was made, or "".
 """
 

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tasks.contract import params as base
-from tasks.contract import rows
+from tasks.contract import rows, schemas, tables
 from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
 from tasks.generate import Inputs
@@ -121,8 +121,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
             proven[name] = open_files.enter_context(closing(Accepted(ctx.scratch / f"accepted-{name}.jsonl", *shown)))
         books = _Books(
             Tally(params.problems * len(worlds)),
-            open_files.enter_context(rows.Sink(ctx.out / "blueprints.parquet", rows.BLUEPRINT)),
-            open_files.enter_context(rows.Sink(ctx.out / "trajectories.parquet", rows.TRAJECTORY, group=1024)),
+            open_files.enter_context(tables.Sink(ctx.out / "blueprints.parquet", schemas.BLUEPRINT)),
+            open_files.enter_context(tables.Sink(ctx.out / "trajectories.parquet", schemas.TRAJECTORY, group=1024)),
         )
         try:
             for turn in range(-(-params.problems // params.round_size)):
@@ -140,8 +140,8 @@ class _Books:
     """What all rounds write into."""
 
     tally: Tally
-    blueprints: rows.Sink
-    trajectories: rows.Sink
+    blueprints: tables.Sink
+    trajectories: tables.Sink
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class _Round:
         """Count and write every attempt; returns (place, customer) of the accepted ones."""
         base, fresh = what == "blueprints", []
         for row in (row for shard in self._shards(what, work, items, weight) for row in shard):
-            if row["status"] == rows.ACCEPTED and (place := self.proven.take(row, base)) is not None:
+            if row["status"] == schemas.ACCEPTED and (place := self.proven.take(row, base)) is not None:
                 fresh.append((place, row["lineage"][0]))
             self.books.tally.blueprint("base" if base else "recombined", row)
             self.books.blueprints.add({name: value for name, value in row.items() if name not in _PRIVATE})

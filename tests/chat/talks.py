@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import tiny
 from tasks.contract.client import Message
-from tasks.contract.rows import DATASET, message_row, write_rows
+from tasks.contract.rows import message_row
+from tasks.contract.schemas import DATASET
+from tasks.contract.tables import write_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +59,7 @@ def dataset(folder: Path, count: int) -> Path:
             "stop": "user_stop",
             "keep": index < count,
             "score": 1.0,
+            "weight": 1.0,
             "reason": "" if index < count else "failed",
         }
         for index in range(count + 1)

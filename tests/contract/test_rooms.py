@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.engine import methods, process
 from tasks.engine.execute import Plan
 from tasks.engine.fingerprint import Hashes
@@ -26,13 +26,13 @@ ALL = [(one.stage, one.name) for one in methods.everything()]
 FILES: Mapping[str, Mapping[str, Any]] = {
     "worlds": {},
     "base": {"model/config.json": None, "model/model.safetensors": None, "curves.csv": None},
-    "generate": {"blueprints.parquet": rows.BLUEPRINT, "trajectories.parquet": rows.TRAJECTORY},
-    "critique": {"critiques.parquet": rows.CRITIQUE, "preferences.parquet": rows.PREFERENCE},
-    "filter": {"dataset.parquet": rows.DATASET},
+    "generate": {"blueprints.parquet": schemas.BLUEPRINT, "trajectories.parquet": schemas.TRAJECTORY},
+    "critique": {"critiques.parquet": schemas.CRITIQUE, "preferences.parquet": schemas.PREFERENCE},
+    "filter": {"dataset.parquet": schemas.DATASET},
     "sft": {"model/config.json": None, "model/model.safetensors": None, "curves.csv": None},
     "rl": {"model/config.json": None, "model/model.safetensors": None, "curves.csv": None},
     "merge": {"model/config.json": None, "report.parquet": None},
-    "evaluate": {"trials.parquet": rows.TRIAL, "metrics.json": None},
+    "evaluate": {"trials.parquet": schemas.TRIAL, "metrics.json": None},
     "decide": {"decision.json": None},
 }
 """What the doors say a method leaves."""
@@ -120,7 +120,7 @@ def test_contract(chain: Chain, stage: str, name: str) -> None:
     for file, schema in FILES[stage].items():
         assert (first / file).is_file(), f"the door promises {file}"
         if schema is not None:
-            rows.read_table(first / file, schema)
+            tables.read_table(first / file, schema)
     suffixes = {path.suffix for path in first.rglob("*") if path.is_file()}
     assert suffixes <= {".parquet", ".json", ".csv", ".safetensors", ".jinja", ".md"}, "no pickle, nothing unknown"
     for path in first.rglob("*.json"):

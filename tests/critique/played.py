@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.contract import rows
+from tasks.contract import rows, schemas, tables
 from tasks.contract.client import Message, Request
 from tasks.contract.problem import Problem
 from tasks.players.client_agent import ClientAgent
@@ -49,8 +49,8 @@ def play_into(folder: Path, count: int = 40, errors: dict[str, float] | None = N
         own = [*world.problems("train", count, 0), *world.problems("validation", count // 6, 0)]
         played += play(world, own, ERRORS if errors is None else errors)
         problems += own
-    rows.write_rows(generate / "trajectories.parquet", rows.TRAJECTORY, played)
-    rows.write_rows(generate / "blueprints.parquet", rows.BLUEPRINT, map(_blueprint, problems))
+    tables.write_rows(generate / "trajectories.parquet", schemas.TRAJECTORY, played)
+    tables.write_rows(generate / "blueprints.parquet", schemas.BLUEPRINT, map(_blueprint, problems))
     return worlds, generate
 
 

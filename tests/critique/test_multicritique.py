@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, validate
 from tasks.critique import multicritique
@@ -294,9 +294,9 @@ def test_the_aggregate_meets_critics_in_the_set_share(tmp_path: Path) -> None:
 def test_rows_fit_their_schemas(tmp_path: Path) -> None:
     done = reviewed(tmp_path, Params())
     json.dumps(done)  # what a shard returns can be kept as JSON
-    for name, schema in (("critiques", rows.CRITIQUE), ("pairs", rows.PREFERENCE)):
+    for name, schema in (("critiques", schemas.CRITIQUE), ("pairs", schemas.PREFERENCE)):
         path = tmp_path / f"{name}.parquet"
-        assert rows.write_rows(path, schema, done[name]) == rows.read_table(path, schema).num_rows
+        assert tables.write_rows(path, schema, done[name]) == tables.read_table(path, schema).num_rows
 
 
 @pytest.mark.parametrize(

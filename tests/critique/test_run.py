@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput, StageFailed
 from tasks.critique import Inputs
 from tasks.critique.multicritique import Params, run
@@ -33,9 +33,9 @@ def reviewed(inputs: Inputs, out: Path, params: Params, **more: Any) -> dict[str
 
 def test_every_conversation_gets_its_critiques_and_one_pair(inputs: Inputs, tmp_path: Path) -> None:
     figures = reviewed(inputs, tmp_path / "a", Params())
-    trajectories = rows.read_table(inputs.generate / "trajectories.parquet", rows.TRAJECTORY)["traj_id"].to_pylist()
-    critiques = rows.read_table(tmp_path / "a/critiques.parquet", rows.CRITIQUE).to_pylist()
-    pairs = rows.read_table(tmp_path / "a/preferences.parquet", rows.PREFERENCE).to_pylist()
+    trajectories = tables.read_table(inputs.generate / "trajectories.parquet", schemas.TRAJECTORY)["traj_id"].to_pylist()
+    critiques = tables.read_table(tmp_path / "a/critiques.parquet", schemas.CRITIQUE).to_pylist()
+    pairs = tables.read_table(tmp_path / "a/preferences.parquet", schemas.PREFERENCE).to_pylist()
     assert [row["traj_id"] for row in pairs] == trajectories
     assert [row["traj_id"] for row in critiques if row["source"] == "aggregate"] == trajectories
     assert figures["pairs_kept"] + sum(figures["pairs_dropped"].values()) == figures["trajectories"] == len(trajectories)
@@ -62,7 +62,7 @@ def test_critics_without_errors_find_nothing_in_faultless_conversations(tmp_path
 
 
 def test_a_trajectory_of_a_world_that_is_not_there_is_named(inputs: Inputs, tmp_path: Path) -> None:
-    table = rows.read_table(inputs.generate / "trajectories.parquet", rows.TRAJECTORY)
+    table = tables.read_table(inputs.generate / "trajectories.parquet", schemas.TRAJECTORY)
     place = table.schema.get_field_index("world")
     moved = table.set_column(place, "world", pa.array(["moon"] * len(table)))
     (tmp_path / "generate").mkdir()
@@ -72,7 +72,7 @@ def test_a_trajectory_of_a_world_that_is_not_there_is_named(inputs: Inputs, tmp_
 
 
 def test_no_trajectories_give_empty_tables(inputs: Inputs, tmp_path: Path) -> None:
-    rows.write_rows(tmp_path / "generate" / "trajectories.parquet", rows.TRAJECTORY, [])
+    tables.write_rows(tmp_path / "generate" / "trajectories.parquet", schemas.TRAJECTORY, [])
     figures = run(Inputs(inputs.worlds, tmp_path / "generate"), Params(min_pairs=0), context(tmp_path))
     assert (figures["trajectories"], figures["critiques"], figures["score"]) == (0, 0, None)
-    assert rows.read_table(tmp_path / "preferences.parquet", rows.PREFERENCE).num_rows == 0
+    assert tables.read_table(tmp_path / "preferences.parquet", schemas.PREFERENCE).num_rows == 0

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from infra.stub import running
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
@@ -74,7 +74,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_it_plays_counts_and_reports(folders: Path, tmp_path: Path) -> None:
     ctx = context(folders, tmp_path)
     said = run(inputs(folders), SMALL, ctx)
-    found = list(rows.read_rows(ctx.out / "trials.parquet", rows.TRIAL))
+    found = list(tables.read_rows(ctx.out / "trials.parquet", schemas.TRIAL))
     assert Counter((row["set"], row["model"]) for row in found) == {
         ("test", "base"): 14,
         ("test", "sft"): 14,
@@ -131,7 +131,7 @@ def test_gate_problems_are_fresh_and_follow_the_candidate(folders: Path, tmp_pat
     for identity in ("abc.dir", "def.dir"):
         ctx = context(folders, tmp_path / identity)
         run(inputs(folders, candidate_id=identity, models={"sft": folders / "sft"}), SMALL, ctx)
-        found = list(rows.read_rows(ctx.out / "trials.parquet", rows.TRIAL))
+        found = list(tables.read_rows(ctx.out / "trials.parquet", schemas.TRIAL))
         played[identity] = [{row["problem_id"] for row in found if row["set"] == which} for which in ("test", "gate")]
     (test_one, gate_one), (test_two, gate_two) = played.values()
     assert test_one == test_two and gate_one != gate_two
@@ -144,7 +144,7 @@ def test_the_champion_plays_the_gate(folders: Path, tmp_path: Path) -> None:
     assert said["gate"]["reference"] == "champion"
     gap = said["gate"]["overall"]["paired"]["pass_1"]
     assert gap["mean"] == 0.0, "the champion is the candidate here: same weights, same noise, same conversations"
-    trials = [row for row in rows.read_rows(ctx.out / "trials.parquet", rows.TRIAL) if row["set"] == "gate"]
+    trials = [row for row in tables.read_rows(ctx.out / "trials.parquet", schemas.TRIAL) if row["set"] == "gate"]
     ours, theirs = ([row["messages"] for row in trials if row["model"] == model] for model in ("sft", "champion"))
     assert ours == theirs
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.critique import Inputs as CritiqueInputs
 from tasks.critique.multicritique import Params as CritiqueParams
@@ -32,12 +32,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def marked(inputs: Inputs, out: Path, params: Params) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     out.mkdir()
     figures = run(inputs, params, context(out))
-    return figures, rows.read_table(out / "dataset.parquet", rows.DATASET).to_pylist()
+    return figures, tables.read_table(out / "dataset.parquet", schemas.DATASET).to_pylist()
 
 
 def test_every_row_comes_out_once_with_its_mark(inputs: Inputs, tmp_path: Path) -> None:
     figures, dataset = marked(inputs, tmp_path / "a", Params(min_score=0.5))
-    before = rows.read_table(inputs.generate / "trajectories.parquet", rows.TRAJECTORY).to_pylist()
+    before = tables.read_table(inputs.generate / "trajectories.parquet", schemas.TRAJECTORY).to_pylist()
     assert [{key: row[key] for key in before[0]} for row in dataset] == before
     counted = Counter(row["reason"] for row in dataset)
     assert figures["rows"] == len(before) == figures["kept"] + sum(figures["dropped"].values())
@@ -66,14 +66,14 @@ def test_with_everything_off_it_is_the_verifier(inputs: Inputs, tmp_path: Path) 
 def test_writes_are_asked_for_in_any_order_and_reads_are_free(inputs: Inputs, tmp_path: Path) -> None:
     """Of four won conversations: one as it was, one with a read and a refused write more, one with a write done twice (as by a detour
     that a state check forgives), one with its writes turned round. The third alone is dropped, and only when asked for."""
-    table = [row for row in rows.read_rows(inputs.generate / "trajectories.parquet", rows.TRAJECTORY) if row["reward"]]
+    table = [row for row in tables.read_rows(inputs.generate / "trajectories.parquet", schemas.TRAJECTORY) if row["reward"]]
     several = [row for row in table if sum(call["kind"] == "write" and call["ok"] for call in row["calls"]) > 1]
     plain, read, twice, turned = several[:4]
     write = next(call for call in read["calls"] if call["kind"] == "write")
     read["calls"] += [{**write, "kind": "read"}, {**write, "ok": False}]
     twice["calls"].append(next(call for call in twice["calls"] if call["kind"] == "write" and call["ok"]))
     turned["calls"].reverse()
-    rows.write_rows(tmp_path / "generate" / "trajectories.parquet", rows.TRAJECTORY, [plain, read, twice, turned])
+    tables.write_rows(tmp_path / "generate" / "trajectories.parquet", schemas.TRAJECTORY, [plain, read, twice, turned])
     (tmp_path / "generate" / "blueprints.parquet").symlink_to(inputs.generate / "blueprints.parquet")
     changed = Inputs(inputs.worlds, tmp_path / "generate", inputs.critique)
     loose = Params(policy=False, deduplicate=False)
@@ -90,7 +90,7 @@ def test_same_inputs_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
 
 
 def test_an_id_that_comes_twice_is_named(inputs: Inputs, tmp_path: Path) -> None:
-    table = list(rows.read_rows(inputs.generate / "trajectories.parquet", rows.TRAJECTORY))
-    rows.write_rows(tmp_path / "generate" / "trajectories.parquet", rows.TRAJECTORY, [table[0], table[0]])
+    table = list(tables.read_rows(inputs.generate / "trajectories.parquet", schemas.TRAJECTORY))
+    tables.write_rows(tmp_path / "generate" / "trajectories.parquet", schemas.TRAJECTORY, [table[0], table[0]])
     with pytest.raises(BadInput, match=f"traj_id '{table[0]['traj_id']}' comes more than once"):
         run(Inputs(inputs.worlds, tmp_path / "generate", inputs.critique), Params(), context(tmp_path))

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from tasks import STAGES
-from tasks.contract import rows
+from tasks.contract import rows, schemas, tables
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
 from tasks.evaluate.core.tables import Maker, metrics
@@ -145,7 +145,7 @@ def _trials(worlds: dict[str, World], problems: dict[str, list[Problem]], trials
 
 def _evaluate(folder: Path, worlds: dict[str, World], problems: dict[str, list[Problem]], trials: int) -> dict[str, Any]:
     table = list(_trials(worlds, problems, trials))
-    rows.write_rows(folder / "trials.parquet", rows.TRIAL, table)
+    tables.write_rows(folder / "trials.parquet", schemas.TRIAL, table)
     writes = dict.fromkeys(worlds, ("one_write", "two_writes"))
     said = metrics(table, list(MODELS), "merged", writes, "base", Maker(1, 200))
     (folder / "metrics.json").write_text(json.dumps(said))
@@ -165,20 +165,21 @@ def _data(folders: dict[str, Path], worlds: dict[str, World], problems: dict[str
                 blueprints.append(_blueprint(problem, attempt, status, refusals[status]))
             blueprints.append(_blueprint(problem, index % 3, "accepted", ""))
             played += [rows.trajectory_row(_play(world, problem, rng.random() < 0.7, "scripted-agent", trial)) for trial in range(2)]
-    rows.write_rows(folders["generate"] / "blueprints.parquet", rows.BLUEPRINT, blueprints)
-    rows.write_rows(folders["generate"] / "trajectories.parquet", rows.TRAJECTORY, played)
+    tables.write_rows(folders["generate"] / "blueprints.parquet", schemas.BLUEPRINT, blueprints)
+    tables.write_rows(folders["generate"] / "trajectories.parquet", schemas.TRAJECTORY, played)
     critiques = [_critique(row, number) for number, row in enumerate(played)]
-    rows.write_rows(folders["critique"] / "critiques.parquet", rows.CRITIQUE, critiques)
+    tables.write_rows(folders["critique"] / "critiques.parquet", schemas.CRITIQUE, critiques)
     pairs = [
         {"pair_id": str(i), "traj_id": row["traj_id"], "kept": i % 3 > 0, "drop_reason": "" if i % 3 else "tie"}
         for i, row in enumerate(played)
     ]
-    rows.write_rows(folders["critique"] / "preferences.parquet", rows.PREFERENCE, pairs)
+    tables.write_rows(folders["critique"] / "preferences.parquet", schemas.PREFERENCE, pairs)
     reasons = ["failed_state" if not row["reward"] else "policy" if i % 5 == 0 else "" for i, row in enumerate(played)]
     dataset = [
-        {**row, "split": "train", "keep": not why, "score": 0.5, "reason": why} for row, why in zip(played, reasons, strict=True)
+        {**row, "split": "train", "keep": not why, "score": 0.5, "reason": why, "weight": 1.0}
+        for row, why in zip(played, reasons, strict=True)
     ]
-    rows.write_rows(folders["filter"] / "dataset.parquet", rows.DATASET, dataset)
+    tables.write_rows(folders["filter"] / "dataset.parquet", schemas.DATASET, dataset)
     lost, policy = reasons.count("failed_state"), reasons.count("policy")
     bars = [Bar("all", "", len(played), 0), Bar("verifier", "failed_state", len(played) - lost, lost)]
     write_bars(folders["filter"] / "waterfall.csv", [*bars, Bar("policy", "policy", len(played) - lost - policy, policy)])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from flows.export import Wish, export, exported
 from flows.exports.formats import from_sharegpt, to_sharegpt
 from flows.exports.sources import Source, find
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.engine.execute import Plan, call, context, sharded
 from tasks.engine.settings import load
@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, str]
     )
     plan = Plan.open(load(ROOT, "smoke", overrides), state)
     critique = tmp_path_factory.mktemp("critique")
-    rows.write_rows(critique / "critiques.parquet", rows.CRITIQUE, [])
+    tables.write_rows(critique / "critiques.parquet", schemas.CRITIQUE, [])
     found = {"critique": plan.store.put(critique)}
     for stage in ("worlds", "generate", "filter"):
         inputs = {name: found[name] for name in plan.stages[stage].inputs}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.engine import process
 from tasks.engine.execute import call, context, sharded
 from tasks.engine.settings import ROLES, load
@@ -79,8 +79,8 @@ def test_generate(ground: dict[str, Path], tmp_path: Path, role: str) -> None:
     errors = {"backend": "scripted", "errors": {"dropped_wish": 0.9}}  # something to refuse, so that feedback is asked
     roles = {"generator": errors, role: local(ground)} if role == "feedback" else {role: local(ground)}
     go(spec("generate", tmp_path, {"worlds": ground["worlds"]}, {**GENERATE, **best_of}, roles))
-    attempts = list(rows.read_rows(tmp_path / "out/blueprints.parquet", rows.BLUEPRINT))
-    played = list(rows.read_rows(tmp_path / "out/trajectories.parquet", rows.TRAJECTORY))
+    attempts = list(tables.read_rows(tmp_path / "out/blueprints.parquet", schemas.BLUEPRINT))
+    played = list(tables.read_rows(tmp_path / "out/trajectories.parquet", schemas.TRAJECTORY))
     assert attempts and all(row["fail_reason"] for row in attempts if row["status"] != "accepted"), "every refusal has its reason"
     if role == "generator":
         assert {row["status"] for row in attempts} == {"failed_format"}
@@ -96,7 +96,7 @@ def test_critique(ground: dict[str, Path], tmp_path: Path, role: str) -> None:
     inputs = {"worlds": ground["worlds"], "generate": ground["generate"]}
     figures = go(spec("critique", tmp_path, inputs, params, {role: local(ground)}))
     assert figures
-    assert rows.read_table(tmp_path / "out/preferences.parquet", rows.PREFERENCE).num_rows
+    assert tables.read_table(tmp_path / "out/preferences.parquet", schemas.PREFERENCE).num_rows
 
 
 def test_every_role_is_swapped_here() -> None:

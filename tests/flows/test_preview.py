@@ -17,7 +17,7 @@ import pytest
 from flows import preview
 from flows.preview import Made, bill, lines, make
 from flows.preview_text import Page, blueprints, clean
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.engine.execute import Plan, call, context, sharded
 from tasks.engine.settings import load
@@ -44,11 +44,11 @@ def test_it_shows_the_blueprints_with_which_the_run_begins(tmp_path: Path) -> No
     (tmp_path / "out").mkdir()
     spec = job.spec(tmp_path / "out", tmp_path / "scratch", {"worlds": worlds})
     call(spec, context(spec, quiet, quiet, sharded(tmp_path / "scratch")))
-    whole = blueprints(rows.read_rows(tmp_path / "out/blueprints.parquet", rows.BLUEPRINT))
+    whole = blueprints(tables.read_rows(tmp_path / "out/blueprints.parquet", schemas.BLUEPRINT))
     for world, count in (("airline", 3), ("retail", 2)):
         run = [group for group in whole if group[0]["world"] == world][:count]
         assert [group for group in blueprints(made.blueprints) if group[0]["world"] == world] == run
-    played = {row["traj_id"]: row for row in rows.read_rows(tmp_path / "out/trajectories.parquet", rows.TRAJECTORY)}
+    played = {row["traj_id"]: row for row in tables.read_rows(tmp_path / "out/trajectories.parquet", schemas.TRAJECTORY)}
     assert made.trajectories and all(played[row["traj_id"]] == row for row in made.trajectories)
 
 
@@ -204,5 +204,5 @@ def test_the_command_prints_and_leaves_nothing(project: Project) -> None:
 
 def test_the_rows_of_the_page_are_those_of_the_schema() -> None:
     """What the page reads exists in the schemas, so that the hand-made rows above are no invention."""
-    assert set(BLUE) <= set(rows.BLUEPRINT.names) and set(TALK) <= set(rows.TRAJECTORY.names)
+    assert set(BLUE) <= set(schemas.BLUEPRINT.names) and set(TALK) <= set(schemas.TRAJECTORY.names)
     json.dumps([BLUE, TALK])

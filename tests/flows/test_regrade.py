@@ -18,7 +18,7 @@ import pytest
 from flows.cli import main
 from flows.regrade import Difference, lines, regrade, schema_of
 from tasks.agents.oracle import Oracle
-from tasks.contract import rows
+from tasks.contract import rows, schemas, tables
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.trajectory import GRADING, Trajectory
@@ -57,7 +57,7 @@ def changed_code(road: Path) -> Iterator[None]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    return list(rows.read_rows(path, schema_of(path)))
+    return list(tables.read_rows(path, schema_of(path)))
 
 
 def ids(found: list[dict[str, Any]]) -> list[str]:
@@ -80,7 +80,7 @@ def test_a_wrong_verdict_is_found_and_named(stored: Path, road: Path, tmp_path: 
     wrong = [{**row, "state": 1 - row["state"], "reward": 0} if place in (3, 4) else row for place, row in enumerate(kept)]
     (tmp_path / "generate").mkdir()
     altered = tmp_path / "altered.parquet"
-    rows.write_rows(altered, rows.TRAJECTORY, wrong)
+    tables.write_rows(altered, schemas.TRAJECTORY, wrong)
     found = regrade(altered, road / "worlds", [road / "generate/blueprints.parquet"], out=tmp_path / "out/again.parquet")
     lost = ids([row for row in wrong[3:5] if row["state"]])
     won = ids([row for row in wrong[3:5] if not row["state"]])
@@ -96,7 +96,7 @@ def test_what_an_earlier_grading_could_not_read(stored: Path, road: Path, tmp_pa
     heard = [row for row in read(stored) if row["outputs"] and row["problem_id"] in asked][:1]
     digits = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
     other = [{**message, "content": str(message["content"]).translate(digits)} for message in heard[0]["messages"]]
-    rows.write_rows(tmp_path / "old.parquet", rows.TRAJECTORY, [{**heard[0], "messages": other, "outputs": 0, "reward": 0}])
+    tables.write_rows(tmp_path / "old.parquet", schemas.TRAJECTORY, [{**heard[0], "messages": other, "outputs": 0, "reward": 0}])
     found = regrade(tmp_path / "old.parquet", road / "worlds", [road / "generate/blueprints.parquet"])
     assert found.won.get("outputs") == ids(heard) and not found.lost
 
@@ -166,15 +166,15 @@ def test_trials_and_their_problems(road: Path, tmp_path: Path) -> None:
         regrade(trials, problems=[road / "generate/blueprints.parquet"], seed=0)
     kept = [
         {**row, "problem_id": row["problem_id"].removeprefix("train_")}
-        for row in rows.read_rows(road / "generate/blueprints.parquet", rows.BLUEPRINT)
+        for row in tables.read_rows(road / "generate/blueprints.parquet", schemas.BLUEPRINT)
         if row["status"] == "accepted"
     ]
     problems = tmp_path / "problems.parquet"
-    rows.write_rows(problems, rows.PROBLEM, [{name: row[name] for name in rows.PROBLEM.names} for row in kept])
+    tables.write_rows(problems, schemas.PROBLEM, [{name: row[name] for name in schemas.PROBLEM.names} for row in kept])
     found = regrade(trials, road / "worlds/shop", [problems], out=tmp_path / "again.parquet")
     assert (found.rows, found.graded) == (240, 120) and not found.lost and not found.won
     assert found.left == {"of world 'kiosk', which is not there (see --world)": 120}
-    assert schema_of(tmp_path / "again.parquet") == rows.TRIAL and read(tmp_path / "again.parquet") == read(trials)
+    assert schema_of(tmp_path / "again.parquet") == schemas.TRIAL and read(tmp_path / "again.parquet") == read(trials)
 
 
 def test_test_problems_are_drawn_again(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_test_problems_are_drawn_again(tmp_path: Path) -> None:
     played = play(world, [(problem, 0) for problem in problems], Oracle(problems), human, seed=seed_of(5, "evaluate", "play"))
     made = [{"model": "oracle", "set": which, **rows.trajectory_row(one)} for which in ("test", "gate") for one in played]
     made = [{**row, "problem_id": "other"} if row["set"] == "gate" else row for row in made]
-    rows.write_rows(tmp_path / "evaluate/trials.parquet", rows.TRIAL, made)
+    tables.write_rows(tmp_path / "evaluate/trials.parquet", schemas.TRIAL, made)
     found = regrade(tmp_path / "evaluate/trials.parquet", seed=5)
     assert (found.graded, found.after, dict(found.left)) == (7, 7, {"whose problem is not known (see --problems)": 7})
     with pytest.raises(BadInput, match="nothing can be graded again"):

@@ -20,7 +20,7 @@ import pytest
 from flows.models import place
 from flows.report import charts, page, reading, render, rooms, scores, talks
 from tasks import STAGES
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.merge.core.tally import write_report
 from tests.flows.artifacts import NASTY, build
@@ -175,7 +175,7 @@ def test_no_problem_twice_and_median_length_first(made: Made) -> None:
 
 
 def test_foreign_parquet_is_refused_by_name(made: Made, tmp_path: Path) -> None:
-    rows.write_rows(tmp_path / "trajectories.parquet", rows.PREFERENCE, [])
+    tables.write_rows(tmp_path / "trajectories.parquet", schemas.PREFERENCE, [])
     with pytest.raises(BadInput, match=r"trajectories.parquet: column '\w+' is missing"):
         render(tmp_path / "report.html", made[0], {"generate": tmp_path})
 

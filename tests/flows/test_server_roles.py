@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from infra.stub import running
-from tasks.contract.rows import BLUEPRINT, read_rows
+from tasks.contract.schemas import BLUEPRINT
+from tasks.contract.tables import read_rows
 from tasks.engine.settings import ROLES_LOCK
 from tests.conftest import Project
 

@@ -19,7 +19,8 @@ from flows.worlds.play import call_of, play_one, value_of
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Problem
-from tasks.contract.rows import BLUEPRINT, TRAJECTORY, read_rows
+from tasks.contract.schemas import BLUEPRINT, TRAJECTORY
+from tasks.contract.tables import read_rows
 from tasks.contract.trajectory import Trajectory
 from tasks.generate import Inputs, apigen_mt
 from tasks.players import roles

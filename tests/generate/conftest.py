@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract import rows
+from tasks.contract import schemas, tables
 from tasks.contract.client import Client
 from tasks.contract.context import Context, in_order
 from tasks.generate import Inputs, apigen_mt
@@ -96,8 +96,8 @@ def make(folder: Path, tmp_path: Path) -> Make:
         figures = apigen_mt.run(Inputs(folder, pinned), apigen_mt.Params(**values), ctx)
         return Made(
             json.loads(json.dumps(figures)),
-            list(rows.read_rows(out / "blueprints.parquet", rows.BLUEPRINT)),
-            list(rows.read_rows(out / "trajectories.parquet", rows.TRAJECTORY)),
+            list(tables.read_rows(out / "blueprints.parquet", schemas.BLUEPRINT)),
+            list(tables.read_rows(out / "trajectories.parquet", schemas.TRAJECTORY)),
             {path.name: path.read_bytes() for path in sorted(out.iterdir())},
         )
 

@@ -14,7 +14,7 @@ import pytest
 
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
-from tasks.contract.rows import PROBLEM
+from tasks.contract.schemas import PROBLEM
 from tasks.generate.core.accepted import Accepted, read_bank, write_bank
 
 

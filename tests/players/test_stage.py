@@ -17,7 +17,8 @@ from tasks import STAGES
 from tasks.contract.client import NearlyAllLost
 from tasks.contract.context import Context, Losses
 from tasks.contract.params import BadInput
-from tasks.contract.rows import CRITIQUE, TRAJECTORY, read_rows
+from tasks.contract.schemas import CRITIQUE, TRAJECTORY
+from tasks.contract.tables import read_rows
 from tasks.critique import Inputs as CritiqueInputs
 from tasks.critique import multicritique
 from tasks.engine.settings import Settings

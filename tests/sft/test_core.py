@@ -117,7 +117,8 @@ def test_a_row_that_does_not_fit_is_named_not_cut(tmp_path: Path) -> None:
 def test_what_is_left_out_is_counted_by_reason_before_and_after(tmp_path: Path) -> None:
     """By hand: of ten kept rows one was cut in its last turn and one could not be read; both count as offered, none
     trains. A human that hung up, or the last step, leaves the agent's last turn whole."""
-    from tasks.contract.rows import DATASET, read_table, write_rows
+    from tasks.contract.schemas import DATASET
+    from tasks.contract.tables import read_table, write_rows
 
     dataset(tmp_path, 10)
     rows = read_table(tmp_path / "dataset.parquet", DATASET).to_pylist()

@@ -20,7 +20,8 @@ from tasks.contract.client import Message, Request
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.contract.problem import SPLITS, Problem
-from tasks.contract.rows import BLUEPRINT, TRAJECTORY, read_rows
+from tasks.contract.schemas import BLUEPRINT, TRAJECTORY
+from tasks.contract.tables import read_rows
 from tasks.generate import Inputs, apigen_mt
 from tasks.players.client_agent import ClientAgent
 from tasks.players.scripted import people as scripted

@@ -57,7 +57,7 @@ class Unit:
         return {key: getattr(self, key) for key in SPOKEN}
 
     def row(self) -> dict[str, Any]:
-        """The unit as a struct of `rows.CRITIQUE`."""
+        """The unit as a struct of `schemas.CRITIQUE`."""
         return {**{key: value for key, value in vars(self).items() if key != "fix"}, "source_ids": list(self.source_ids)}
 
 

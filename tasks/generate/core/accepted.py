@@ -18,7 +18,7 @@ from random import Random
 from typing import Any
 
 from tasks.contract.params import BadInput
-from tasks.contract.rows import PROBLEM
+from tasks.contract.schemas import PROBLEM
 from tasks.generate.core.samplers import Bank
 
 SPLITS = ("train", "validation")

@@ -36,7 +36,7 @@ SCHEMA = schema()
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the committee said. votes: one entry of `judge_scores` in rows.BLUEPRINT a judge. average: mean total, 0 to 4 however many
+    """What the committee said. votes: one entry of `judge_scores` in BLUEPRINT a judge. average: mean total, 0 to 4 however many
     criteria there are (with three, each weighs 4/3). majority: criterion -> 0 or 1. reasons: "criterion: reason" of each
     lost vote. unreadable: answers without a vote."""
 

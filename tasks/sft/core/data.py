@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.chat.mask_proof import Example, prove_masks
 from tasks.chat.rendering import render_many
-from tasks.contract.rows import DATASET, message_of, read_table
+from tasks.contract.rows import message_of
+from tasks.contract.schemas import DATASET
+from tasks.contract.tables import read_table
 from tasks.contract.trajectory import ENDED
 from tasks.worlds.api.runtime import load_all
 from tasks.worlds.api.system_prompt import system_message

@@ -45,7 +45,7 @@ class Hooks:
 
     prepare:      which parameters train and how they start: the loaded base -> the model to train (frozen parts, adapters).
     finish:       the trained model -> the model to save (adapters merged).
-    row_weight:   a row of `rows.DATASET` -> its weight >= 0. The loss is a mean weighted by it.
+    row_weight:   a row of `schemas.DATASET` -> its weight >= 0. The loss is a mean weighted by it.
     token_weight: the batch's tokens -> (n,) weights >= 0, or None for all ones. They are detached and scale the loss without
                   entering its denominator (as in DFT, https://arxiv.org/abs/2508.05629, section 3).
     loss_term:    (model, the batch's tokens) -> a scalar added to the loss, or None.
