@@ -45,7 +45,6 @@ def stage(step: Step) -> Iterator[str]:
     yield from _params("params/pipeline.yaml", ["seed", *_said(step, "READS"), *(f"roles.{role}" for role in roles), step.name])
     if roles:
         yield from _params("params/roles.lock", roles)
-    yield from _params(f"params/{step.room}/${{{step.name}.method}}.yaml")
     for file in (*_said(step, "PARAMS"), "params/versions.yaml"):
         yield from _params(file)
     yield from _list("outs", [f"data/{step.name}"])
