@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
 
-.PHONY: help setup run smoke world test test-reliability test-bfcl check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate gpu-proof figures lock clean
+.PHONY: help setup run smoke world test test-long test-reliability test-bfcl check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -43,8 +43,11 @@ smoke: setup ## every stage on tiny inputs, in a minute or two; the workspace st
 world: setup ## prove the worlds of the active params: tools, determinism, state, policy, problems
 	@$(CAIRN) world check
 
-test: setup ## all tests but the long reliability ones; in a project (`cairn init`), its own
-	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not bfcl" -n 2 --dist loadgroup
+test: setup ## all tests but those of the three targets below: some minutes; in a project (`cairn init`), its own
+	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl" -n 2 --dist loadgroup --no-loadscope-reorder
+
+test-long: setup ## that the locked versions work together, which `make lock` proves before it writes them
+	@$(BIN)/python -m pytest -m long
 
 test-reliability: setup ## twenty random kills of the smoke road, damage, full disk
 	@$(BIN)/python -m pytest -m reliability

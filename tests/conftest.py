@@ -1,17 +1,29 @@
-"""Shared fixtures: the surroundings of a Cairn process, and throwaway projects that are whole copies of this one."""
+"""Shared fixtures: the surroundings of a Cairn process, and throwaway projects that are whole copies of this one.
+
+Which to take: for a question that a function answers, call it here (no fixture; milliseconds). For one command, `project` (a fresh
+copy, tens of milliseconds) and `project.cairn(...)` or `project.dvc(...)`, which fork from a process that has the libraries already
+(0.2 to 2 s; see tests/warm.py); several refusals share one `make_project` of module scope. For what a run leaves, the session's
+`road` (in group "road", never written to) or a copy of it by `copied(road, folder)`; for the road up to `filter`, `after` of
+tests/flows/test_two_drivers.py. A run that computes gets `prefect_server` and `migrated`, so that it need not make databases.
+"""
 
 from __future__ import annotations
 
+import compileall
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.warm import WARM
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("flows", "tasks", "params", "dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml")
@@ -47,18 +59,25 @@ class Project:
         self.environment.pop("HF_HOME", None)
         self.environment.pop("TMPDIR", None)
 
-    def run(self, *command: str, check: bool = True, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the project; with `check`, a failure shows what it printed."""
-        answer = subprocess.run(
-            command,
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+    def run(
+        self, *command: str, check: bool = True, timeout: float = 300, cold: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project; with `check`, a failure shows what it printed. cold: Python begins anew, as for a user."""
+        given = {**self.environment, **environment}
+        watched = any(Path(one, "sitecustomize.py").exists() for one in given.get("PYTHONPATH", "").split(os.pathsep))
+        if command[0] == sys.executable and not cold and not watched:
+            answer = WARM.run(command[1:], self.folder, {**given, "PATH": f"{WARM.folder}{os.pathsep}{given['PATH']}"}, timeout)
+        else:
+            answer = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=given,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
         if check and answer.returncode:
             raise AssertionError(f"{' '.join(command)} ended with {answer.returncode}:\n{answer.stdout}\n{answer.stderr}")
         return answer
@@ -101,20 +120,114 @@ def project(tmp_path: Path) -> Project:
 
 
 def make_project(folder: Path, profile: str = "smoke") -> Project:
-    """Copy this project's code and params into `folder` and put it under git and DVC."""
-    folder.mkdir(parents=True)
+    """Copy this project's code and params into `folder`; it is under git and DVC."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", str(_template()), str(folder)], check=True)
+    found = Project(folder)
+    if profile != "smoke":
+        shutil.copy2(folder / "params" / "profiles" / f"{profile}.yaml", folder / "params" / "pipeline.yaml")
+        found.git("commit", "-q", "--amend", "--no-edit", "-a")
+    return found
+
+
+@functools.cache
+def _template() -> Path:
+    """The project that others are copies of, with the smoke profile, committed. Its modules are compiled: no process of a copy does it."""
+    folder = Path(_kept.name) / "template"
+    folder.mkdir()
     for name in COPIED:
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy2(source, folder / name)
     shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
-    shutil.copy2(folder / "params" / "profiles" / f"{profile}.yaml", folder / "params" / "pipeline.yaml")
+    shutil.copy2(folder / "params" / "profiles" / "smoke.yaml", folder / "params" / "pipeline.yaml")
     (folder / "params" / "champion.yaml").write_text("champion: none\n")
     found = Project(folder)
     found.git("init", "-q", "-b", "main")
     found.git("add", "-A")
     found.git("commit", "-q", "-m", "start")
-    return found
+    found.git("repack", "-adq")  # one file is quicker to copy than a thousand
+    for code in ("flows", "tasks"):
+        compileall.compile_dir(folder / code, quiet=1)
+    return folder
+
+
+def copied(project: Project, folder: Path) -> Project:
+    """A copy of a project with all that it has computed, which may be written to."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", "--no-preserve=links", str(project.folder), str(folder)], check=True)
+    copy = Project(folder)
+    copy.environment |= {name: project.environment[name] for name in ("PREFECT_API_URL", "HOME") if name in project.environment}
+    return copy
+
+
+_kept = tempfile.TemporaryDirectory(prefix="template-", ignore_cleanup_errors=True)
+
+
+LONGEST = (
+    *(
+        "road",
+        "matrix",
+        "chain",
+        "served",
+        "terminal",
+        "worlds/test_checking",
+        "ground",
+        "recipes/test_lt_sft",
+        "recipes/test_breadcrumbs",
+    ),
+    *("recipes/test_apigen_mt", "sft/test_sft", "worlds/test_adapter_mcp", "generate/test_apigen_mt", "flows/test_world_commands"),
+    *("engine/test_fingerprint", "infra/test_gpu_proof", "players/test_calls", "flows/test_bad_input", "generate/test_resume"),
+    *(
+        "recipes/test_domain_adaptation",
+        "flows/test_export",
+        "flows/test_edge",
+        "worlds/test_fuzz",
+        "rl/test_loop",
+        "players/test_stage",
+    ),
+)
+"""Groups of tests, those that take longest first: workers that take the long ones first end together. A group is what tests were marked
+with, else their file: its fixtures of module scope are made once."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not hasattr(config, "workerinput"):
+        return
+    places = {group: place for place, group in enumerate(LONGEST)}
+    groups = {}
+    for item in items:
+        marker = item.get_closest_marker("xdist_group")
+        groups[item] = marker.args[0] if marker else str(item.path.relative_to(ROOT / "tests").with_suffix(""))
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: places.get(groups[item], len(places)))
+
+
+def pytest_sessionfinish() -> None:
+    WARM.close()
+    _kept.cleanup()
+
+
+MIGRATE = """
+import sys
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+SqlAlchemyStore(f"sqlite:///{sys.argv[1]}/mlflow.db", sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Project], Project]:
+    """Gives a project an empty database of MLflow's, which a first run would take seconds to make."""
+    folder = tmp_path_factory.mktemp("migrated")
+    Project(folder).run(sys.executable, "-c", MIGRATE, str(folder))
+
+    def give(project: Project) -> Project:
+        (project.folder / ".cairn").mkdir(exist_ok=True)
+        shutil.copy2(folder / "mlflow.db", project.folder / ".cairn/mlflow.db")
+        return project
+
+    return give
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +247,7 @@ def _serve(home: Path) -> Iterator[str]:
     environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     environment.pop("PREFECT_API_URL", None)
     server = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -153,6 +266,3 @@ def _serve(home: Path) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(timeout=20)
-
-
-Make = Callable[..., Project]

@@ -19,6 +19,7 @@ from tasks.engine.execute import Plan
 from tasks.engine.fingerprint import Hashes
 from tasks.engine.settings import Settings, load
 from tests.conftest import ROOT
+from tests.warm import WARM
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("chain")]
 
@@ -62,7 +63,8 @@ class Chain:
         for place in (out, scratch):
             place.mkdir(parents=True)
         spec = job.spec(out, scratch, self._inputs(stage), "retail" if stage == "rl" else "")
-        return out, process.run(spec, ROOT, lambda *_: None, lambda *_: None)
+        with WARM.python():
+            return out, process.run(spec, ROOT, lambda *_: None, lambda *_: None)
 
     def _inputs(self, stage: str) -> dict[str, Any]:
         """The room's Inputs, as its task.py fills them."""

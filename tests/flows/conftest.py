@@ -51,4 +51,5 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Project:
         project.environment.pop(name, None)
     answer = project.cairn("run", timeout=500)
     (folder / "said").write_text(answer.stdout + answer.stderr)
+    del project.environment["PYTHONPATH"]  # what tests ask of it further need not be watched
     return project

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,10 @@ def test_inside_another_repository_it_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.smoke
-def test_it_runs_and_dvc_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.xdist_group("served")
+def test_it_runs_and_dvc_agrees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str, migrated: Callable[[Project], Project]
+) -> None:
     """The command, then the first stage with both drivers, from below the project's root: the second finds everything done by the first;
     an edit of the world is seen; the world's tests pass; `cairn doctor` knows where it stands."""
     for name, value in IDENTITY.items():
@@ -139,10 +143,12 @@ def test_it_runs_and_dvc_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     command = [sys.executable, "-m", "flows.cli", "init", str(folder)]
     said = subprocess.run(command, cwd=ROOT, check=True, text=True, capture_output=True).stdout
     assert "first commit made" in said and "make smoke" in said
-    project = Project(folder)
+    project = migrated(Project(folder))
+    project.environment["PREFECT_API_URL"] = prefect_server
     assert project.git("status", "--porcelain").stdout == ""
     project.cairn("use", "smoke")
     below = Project(folder)
+    below.environment["PREFECT_API_URL"] = prefect_server
     below.folder = folder / "params"
     answer = below.run(sys.executable, "-m", "flows.cli", "run", "--to", "worlds", PYTHONPATH=str(folder))
     assert "kiosk" in answer.stdout + answer.stderr

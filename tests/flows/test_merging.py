@@ -11,7 +11,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from tests.conftest import Project
+from tests.conftest import Project, copied
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 
@@ -42,11 +42,9 @@ def test_a_recipe_gives_the_same_weights_as_the_road(road: Project, tmp_path: Pa
 
 
 def test_what_is_not_here_is_fetched_from_the_remote_by_its_identity(road: Project, tmp_path: Path) -> None:
-    folder = tmp_path / "project"
-    shutil.copytree(road.folder, folder, symlinks=True)
-    project = Project(folder)
+    project = copied(road, tmp_path / "project")
     identity = road.identities()["rl"]
-    store = folder / ".cairn/store/files/md5"
+    store = project.folder / ".cairn/store/files/md5"
     listing = store / identity[:2] / identity[2:]
     lost = [listing, *(store / one["md5"][:2] / one["md5"][2:] for one in json.loads(listing.read_text()))]
     lines = recipe(project)

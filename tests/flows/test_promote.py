@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import Project, copied
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 
@@ -51,9 +50,7 @@ print(json.dumps({"new": int(out.shape[1] - ids.shape[1]), "object": chat[0]["ob
 @pytest.fixture
 def shop(road: Project, tmp_path: Path) -> Project:
     """A copy of the smoke project after its run, committed, with its own copy of the registry."""
-    shutil.copytree(road.folder, tmp_path / "shop", symlinks=True)
-    copy = Project(tmp_path / "shop")
-    copy.environment |= {name: road.environment[name] for name in ("HOME", "PYTHONPATH", "CAIRN_TEST_CALLS")}
+    copy = copied(road, tmp_path / "shop")
     copy.git("add", "-A")
     copy.git("commit", "-q", "-m", "run")
     return copy

@@ -15,7 +15,7 @@ import urllib.request
 import pytest
 
 from tasks.contract.params import parse_yaml
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, copied
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]  # on the worker that has made the road already
 
@@ -137,11 +137,8 @@ def test_yaml_in_the_readme_is_yaml() -> None:
 @pytest.fixture(scope="module")
 def copy(road: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The smoke project after its run."""
-    folder = tmp_path_factory.mktemp("readme") / "project"
-    shutil.copytree(road.folder, folder, symlinks=True)
-    shutil.copytree(ROOT / "infra", folder / "infra", ignore=shutil.ignore_patterns("__pycache__"))
-    project = Project(folder)
-    project.environment |= {name: road.environment[name] for name in ("HOME", "PYTHONPATH", "CAIRN_TEST_CALLS")}
+    project = copied(road, tmp_path_factory.mktemp("readme") / "project")
+    shutil.copytree(ROOT / "infra", project.folder / "infra", ignore=shutil.ignore_patterns("__pycache__"))
     return project
 
 
@@ -156,7 +153,7 @@ def test_the_registry_can_be_looked_at(copy: Project) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["mlflow", "ui", "--backend-store-uri", "sqlite:///.cairn/mlflow.db", "--port", str(port)]
+    command = ["mlflow", "ui", "--backend-store-uri", "sqlite:///.cairn/mlflow.db", "--port", str(port), "--workers", "1"]
     server = subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=copy.folder,

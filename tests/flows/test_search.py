@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import yaml
 
 from flows.search import Range, Search, points, read_search
 from tasks.contract.params import BadInput
-from tests.conftest import Project
+from tests.conftest import Project, copied
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 
@@ -62,11 +61,11 @@ def test_a_search_file_with_mistakes_is_refused(tmp_path: Path, given: dict[str,
 
 
 @pytest.fixture(scope="module")
-def copied(road: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def shop(road: Project, tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Project:
     """The finished road in a folder of its own: other tests look at what the road's one run left."""
-    folder = tmp_path_factory.mktemp("search") / "project"
-    shutil.copytree(road.folder, folder, symlinks=True)
-    return Project(folder)
+    copy = copied(road, tmp_path_factory.mktemp("search") / "project")
+    copy.environment["PREFECT_API_URL"] = prefect_server
+    return copy
 
 
 def searched(project: Project, given: dict[str, Any], *options: str, check: bool = True) -> Any:
@@ -74,26 +73,26 @@ def searched(project: Project, given: dict[str, Any], *options: str, check: bool
     return project.cairn("search", "search.yaml", *options, check=check)
 
 
-def test_a_search_is_cached_and_changes_nothing_that_did_not_win(copied: Project) -> None:
+def test_a_search_is_cached_and_changes_nothing_that_did_not_win(shop: Project) -> None:
     """The smoke road's models solve next to nothing, so no setting can win and params/pipeline.yaml must stay as it is."""
-    before = (copied.folder / "params/pipeline.yaml").read_bytes()
-    identities = copied.identities()
+    before = (shop.folder / "params/pipeline.yaml").read_bytes()
+    identities = shop.identities()
     present = yaml.safe_load(before)["merge"]["breadcrumbs"]["keep"]
     given = {"sampler": "grid", "space": {"keep": [present, 0.1]}, **SMALL}
-    first = searched(copied, given)
+    first = searched(shop, given)
     assert "best of 2" in first.stdout and "search    2: keep 0.1" in first.stderr
-    assert (copied.folder / "params/pipeline.yaml").read_bytes() == before
-    lines = list(csv.DictReader((copied.folder / "reports/search_merge.csv").open()))
+    assert (shop.folder / "params/pipeline.yaml").read_bytes() == before
+    lines = list(csv.DictReader((shop.folder / "reports/search_merge.csv").open()))
     assert len(lines) == 2 and {line["keep"] for line in lines} == {str(present), "0.1"}
     assert identities["merge"] in {line["merged"] for line in lines}, "the present setting is the road's own merge"
-    done = set((copied.folder / ".cairn/keys").iterdir())
-    searched(copied, given)
-    assert set((copied.folder / ".cairn/keys").iterdir()) == done, "a second search finds every trial"
-    assert "Nothing to do" in copied.cairn("run").stdout and copied.identities() == identities
+    done = set((shop.folder / ".cairn/keys").iterdir())
+    searched(shop, given)
+    assert set((shop.folder / ".cairn/keys").iterdir()) == done, "a second search finds every trial"
+    assert "Nothing to do" in shop.cairn("run").stdout and shop.identities() == identities
 
 
-def test_a_search_of_a_param_that_is_not_there_is_refused(copied: Project) -> None:
-    answer = searched(copied, {"sampler": "grid", "space": {"kept": [0.1]}, **SMALL}, check=False)
+def test_a_search_of_a_param_that_is_not_there_is_refused(shop: Project) -> None:
+    answer = searched(shop, {"sampler": "grid", "space": {"kept": [0.1]}, **SMALL}, check=False)
     assert answer.returncode == 2 and "merge.breadcrumbs has no such param. Did you mean 'keep'?" in answer.stderr
 
 

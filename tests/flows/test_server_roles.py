@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,20 @@ from infra.stub import running
 from tasks.contract.schemas import BLUEPRINT
 from tasks.contract.tables import read_rows
 from tasks.engine.settings import ROLES_LOCK
-from tests.conftest import Project
+from tests.conftest import Project, make_project
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("served")]
 
 PREFLIGHT = 1
 """Questions that a judge's server is asked before a stage computes."""
 KEY = "sk-quite-secret-987654321"
+
+
+@pytest.fixture
+def project(tmp_path: Path, prefect_server: str, migrated: Callable[[Project], Project]) -> Project:
+    found = migrated(make_project(tmp_path / "project"))
+    found.environment["PREFECT_API_URL"] = prefect_server
+    return found
 
 
 def test_a_run_asks_a_server(project: Project) -> None:
@@ -80,9 +88,8 @@ def _reported(project: Project) -> str:
     return line.removeprefix("judge: ")
 
 
-def test_both_drivers_ask_who_a_server_is_before_they_compute(project: Project, prefect_server: str) -> None:
+def test_both_drivers_ask_who_a_server_is_before_they_compute(project: Project) -> None:
     """Law 2 with a served role, DVC first; another model behind the server is refused by both, taken when told, and forgotten with it."""
-    project.environment["PREFECT_API_URL"] = prefect_server
     with running(models={"stub": {"root": "/models/one"}}) as stub:
         role = {"backend": "openai_compatible", "base_url": stub.url, "model": "stub"}
         project.cast("human_critic", role)

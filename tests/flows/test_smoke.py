@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from tasks import STAGES
-from tests.conftest import Project
+from tests.conftest import Project, copied
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 
@@ -95,11 +94,10 @@ def test_mlflow_has_one_parent_and_a_run_per_stage(road: Project) -> None:
     assert {"base", "sft", "rl_retail", "rl_airline", "merged"} <= models
 
 
-def test_one_world_less_keeps_the_other_specialist(road: Project, tmp_path: Path) -> None:
+def test_one_world_less_keeps_the_other_specialist(road: Project, tmp_path: Path, prefect_server: str) -> None:
     """A unit of rl is cached on its own: without airline, retail's specialist is not trained again and airline's is gone."""
-    shutil.copytree(road.folder, tmp_path / "less", symlinks=True)
-    less = Project(tmp_path / "less")
-    less.environment |= {name: road.environment[name] for name in ("HOME", "PYTHONPATH", "CAIRN_TEST_CALLS")}
+    less = copied(road, tmp_path / "less")
+    less.environment["PREFECT_API_URL"] = prefect_server
     less.replace("params/pipeline.yaml", "  freeze: {", '  freeze: {modules: ["tasks.worlds.library.retail:Retail"], ')
     answer = less.cairn("run", "--to", "worlds")
     assert "worlds    runs" in answer.stderr

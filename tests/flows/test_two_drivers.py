@@ -14,12 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import Project, make_project
+from tests.conftest import Project, copied, make_project
 
 pytestmark = [pytest.mark.matrix, pytest.mark.xdist_group("matrix")]
 
@@ -27,19 +28,17 @@ PART = ("worlds", "base", "generate", "critique", "filter")
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, prefect_server: str) -> Project:
-    return ready(make_project(tmp_path / "tiny", "smoke"), prefect_server)
-
-
-def ready(project: Project, server: str) -> Project:
-    project.environment["PREFECT_API_URL"] = server
+def tiny(tmp_path: Path, prefect_server: str, migrated: Callable[[Project], Project]) -> Project:
+    project = migrated(make_project(tmp_path / "tiny"))
+    project.environment["PREFECT_API_URL"] = prefect_server
     return project
 
 
 @pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Project:
+def first(tmp_path_factory: pytest.TempPathFactory, prefect_server: str, migrated: Callable[[Project], Project]) -> Project:
     """A project on which `cairn run --to filter` has run once; tests copy it."""
-    project = ready(make_project(tmp_path_factory.mktemp("first") / "tiny", "smoke"), prefect_server)
+    project = migrated(make_project(tmp_path_factory.mktemp("first") / "tiny"))
+    project.environment["PREFECT_API_URL"] = prefect_server
     answer = project.cairn("run", "--to", "filter")
     assert ran(answer) == set(PART), answer.stderr
     project.git("add", "-A")
@@ -50,10 +49,7 @@ def first(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Proj
 @pytest.fixture
 def after(first: Project, tmp_path: Path) -> Project:
     """A copy of the project after its first run, store and all."""
-    shutil.copytree(first.folder, tmp_path / "after", symlinks=True)
-    copy = Project(tmp_path / "after")
-    copy.environment["PREFECT_API_URL"] = first.environment["PREFECT_API_URL"]
-    return copy
+    return copied(first, tmp_path / "after")
 
 
 def ran(answer: subprocess.CompletedProcess[str]) -> set[str]:
@@ -253,13 +249,9 @@ def test_use_and_back_is_byte_for_byte(after: Project) -> None:
 
 
 def test_two_runs_at_once_compute_each_stage_once(tiny: Project, first: Project) -> None:
-    command = [sys.executable, "-m", "flows.cli", "run", "--to", "filter"]
-    both = [
-        subprocess.Popen(command, cwd=tiny.folder, env=tiny.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=240)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(tiny.cairn, "run", "--to", "filter") for _ in range(2)]
+    said = [one.result().stdout + one.result().stderr for one in both]
     counts = [len(re.findall(rf"^{stage} +runs ", "".join(said), re.M)) for stage in PART]
     assert counts == [1] * len(PART), said
     tiny.cairn("run", "--to", "filter")

@@ -6,12 +6,11 @@ The road was run before; an evaluation that plays nothing stands in for the real
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import Project, copied
 from tests.flows.test_two_drivers import ran
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
@@ -55,9 +54,8 @@ def run(inputs, params, ctx):
 
 @pytest.fixture
 def shop(road: Project, tmp_path: Path, prefect_server: str) -> Project:
-    shutil.copytree(road.folder, tmp_path / "shop", symlinks=True)
-    copy = Project(tmp_path / "shop")
-    copy.environment |= {"HOME": road.environment["HOME"], "PREFECT_API_URL": prefect_server}
+    copy = copied(road, tmp_path / "shop")
+    copy.environment["PREFECT_API_URL"] = prefect_server
     (copy.folder / "tasks/evaluate/quick.py").write_text(QUICK)
     copy.replace("params/pipeline.yaml", "method: pass_k", "method: quick")
     copy.git("add", "-A")

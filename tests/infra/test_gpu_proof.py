@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from infra import gpu_proof
 from tests.conftest import ROOT
+from tests.warm import WARM
 
 
 @pytest.fixture
@@ -61,8 +61,9 @@ def test_a_spent_budget_starts_no_stage(tmp_path: Path) -> None:
 
 @pytest.mark.smoke
 def test_the_whole_proof_on_a_cpu(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "infra.gpu_proof", "--device", "cpu", "--tiny", "--vocab", "2000", "--out", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    command = ("-m", "infra.gpu_proof", "--device", "cpu", "--tiny", "--vocab", "2000", "--out", str(tmp_path))
+    answer = WARM.run(command, ROOT, {**os.environ, "PATH": f"{WARM.folder}{os.pathsep}{os.environ['PATH']}"}, timeout=300)
+    assert answer.returncode == 0, answer.stderr
     text = (tmp_path / "gpu_proof.json").read_text()
     record = json.loads(text)
     figures = {(row["part"], row["stage"], row["figure"]): row["value"] for row in record["rows"]}

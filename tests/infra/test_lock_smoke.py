@@ -17,7 +17,7 @@ from infra import lock, lock_smoke
 from tests.conftest import ROOT
 
 
-@pytest.mark.smoke
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(lock_smoke.CHECKS))
 def test_it_works(tmp_path: Path, name: str) -> None:
     """Prefect's part starts a server and waits until its scheduler has created a run, and a served flow has run it."""

@@ -113,9 +113,8 @@ def test_regret_is_a_difference_of_two_tried_settings(run: Run) -> None:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("seed", [0, 2])
-def test_where_outliers_are_planted_trimming_helps(seed: int, tmp_path: Path) -> None:
-    measured, _ = measure("breadcrumbs", seed, LEARNS, tmp_path)
+def test_where_outliers_are_planted_trimming_helps(tmp_path: Path) -> None:
+    measured, _ = measure("breadcrumbs", 0, LEARNS, tmp_path)
     assert all(measured.sound.values())
     gain = measured.arms["planted_trimmed"]["normalized"] - measured.arms["planted_untrimmed"]["normalized"]
     assert gain > 0.05  # 0.10 to 0.21 over four seeds

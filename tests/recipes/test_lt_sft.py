@@ -101,9 +101,8 @@ def test_only_selected_entries_move_and_norms_never_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("seed", [0, 3])
-def test_sparse_sums_keep_more_of_the_old_tasks_than_dense_ones(seed: int, tmp_path: Path) -> None:
-    measured, _ = measure("lt_sft", seed, {**LEARNS, "sweep": []}, tmp_path)
+def test_sparse_sums_keep_more_of_the_old_tasks_than_dense_ones(tmp_path: Path) -> None:
+    measured, _ = measure("lt_sft", 0, {**LEARNS, "sweep": []}, tmp_path)
     for arm in ("lt_sft", "random_mask"):
         assert measured.arms[arm]["old"] > measured.arms["dense"]["old"] + 0.15  # 0.36 and more over four seeds
     assert measured.sound["the base reaches 0.95 on its tasks"] and measured.sound["dense fine-tunings reach 0.95 alone"]
