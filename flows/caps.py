@@ -1,9 +1,9 @@
 """Token caps against typical conversations, measured before anything is paid.
 
-As soon as there is a tokenizer, some problems of each world are played by its scripts, and the conversations are held against every
-cap that the methods of the coming stages declare (`caps(params)` in a method's module) and against the checkpoint's own positions. A
-world without scripts is measured by its prompt, its ground truths where it has problems, and an allowance for what people say. Nothing
-here enters a key, and a run in which nothing is to do never comes here.
+As soon as there is a tokenizer, some problems of each world are played by its scripts, and the conversations are held against the
+checkpoint's own positions and every cap that the coming stages declare: `caps(params)` in a method's module, and at the door of a room
+that owns a training loop. A world without scripts is measured by its prompt, its ground truths where it has problems, and an allowance
+for what people say. Nothing here enters a key, and a run in which nothing is to do never comes here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from itertools import pairwise
@@ -109,10 +109,9 @@ class Caps:
         return typical
 
 
-def _declared(settings: Settings, stage: str) -> Sequence[Cap]:
-    """The caps that the chosen method of a stage declares."""
-    declare: Callable[..., Sequence[Cap]] = getattr(methods.load(stage, settings.method(stage)), "caps", lambda params: ())
-    return declare(settings.params(stage))
+def _declared(settings: Settings, stage: str) -> list[tuple[str, Cap]]:
+    """(dotted section, cap) of all caps that the chosen method of a stage and its room's training loop declare."""
+    return [(where, cap) for where, module, params in settings.parts(stage) if hasattr(module, "caps") for cap in module.caps(params)]
 
 
 def context_of(checkpoint: Path) -> int:
@@ -204,8 +203,7 @@ def _truth(world: World, problem: Problem) -> list[Message]:
 
 def refusals(settings: Settings, stage: str, typical: Sequence[Typical], context: int) -> Iterator[str]:
     """A line for every cap of a stage within which too few typical conversations stay. context: the model's positions, 0 if unknown."""
-    where = f"{stage}.{settings.method(stage)}"
-    for cap in _declared(settings, stage):
+    for where, cap in _declared(settings, stage):
         limit = min(cap.tokens, context or cap.tokens) if cap.of != "turn" else cap.tokens
         for one in typical:
             fit = [talk for talk in one.talks if _size(talk, cap) <= limit]

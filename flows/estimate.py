@@ -168,15 +168,15 @@ class _Sample:
         from tasks.worlds.api.runtime import load_all
 
         counts: Counts = Counter()
-        module = methods.load(stage, self.settings.method(stage))
-        if not hasattr(module, "conversations"):
+        plays = [(module, params) for _, module, params in self.settings.parts(stage) if hasattr(module, "conversations")]
+        if not plays:
             return counts, None
         worlds, seed = load_all(self.folder / "worlds"), self.settings.shared.seed
         player, prompt = self._players(counts), self.settings.shared.prompt.model_dump()
         for name, world in worlds.items():
             agent = ClientAgent(player("agent", name), prompt)
             play(world, [(problem, 0) for problem in world.problems("train", PROBLEMS, seed)], agent, player("human", name), seed=seed)
-        return counts, module.conversations(self.settings.params(stage), len(worlds)) / (PROBLEMS * len(worlds))
+        return counts, sum(module.conversations(params, len(worlds)) for module, params in plays) / (PROBLEMS * len(worlds))
 
 
 def _script(role: Role) -> dict[str, Any]:

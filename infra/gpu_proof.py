@@ -63,20 +63,20 @@ TINY_SHAPE = {
 """The same kind of shape: heads share keys, and together they are wider than the hidden size."""
 
 Sizes = Mapping[str, Mapping[str, Any]]
-"""stage.method -> params, laid over the profile's."""
+"""A section (stage.method, stage.loop) -> params, laid over the profile's."""
 _TOKENIZER = {"base.tiny_qwen3": {"layers": 2, "width": 32, "heads": 2, "steps": 1, "batch": 1}}
 """For throughput the base room is asked for its tokenizer alone."""
 SIZES: Mapping[str, Sizes] = {
     "throughput": {
         **_TOKENIZER,
-        "sft.sft": {"epochs": 1, "max_steps": 60, "batch_tokens": 16384, "learning_rate": 2e-4, "warmup": 10}
+        "sft.loop": {"epochs": 1, "max_steps": 60, "batch_tokens": 16384, "learning_rate": 2e-4, "warmup": 10}
         | {"optimizer": "adamw", "log_every": 1, "save_every": 1_000_000, "validation_rows": 0},
         "rl.grpo": {"steps": 8, "lr": 1e-6, "groups": 8, "group_size": 8, "slices": 4, "rows": 64, "max_episode_tokens": 640}
         | {"screen_problems": 8, "screen_trials": 1, "pool": 8, "validation_problems": 8, "validate_every": 1_000_000, "max_lost": 1.0},
     },
     "road": {
         "base.tiny_qwen3": {"layers": 7, "width": 768, "heads": 12, "learning_rate": 1e-3},
-        "sft.sft": {"epochs": 3, "batch_tokens": 4096, "learning_rate": 5e-4, "muon_rate": 1e-3},
+        "sft.loop": {"epochs": 3, "batch_tokens": 4096, "learning_rate": 5e-4, "muon_rate": 1e-3},
         "rl.grpo": {"lr": 2e-5},
         "evaluate.pass_k": {"gate_problems": 1},
     },
@@ -86,13 +86,13 @@ in float32. road: about 50 M parameters, rates lowered for the width; nothing is
 TINY: Mapping[str, Sizes] = {
     "throughput": {
         **_TOKENIZER,
-        "sft.sft": {"max_steps": 5, "batch_tokens": 512, "log_every": 1, "save_every": 1_000_000, "validation_rows": 0},
+        "sft.loop": {"max_steps": 5, "batch_tokens": 512, "log_every": 1, "save_every": 1_000_000, "validation_rows": 0},
         "rl.grpo": {"steps": 3, "groups": 2, "group_size": 2, "slices": 2, "screen_problems": 2, "screen_trials": 1, "pool": 2}
         | {"validation_problems": 2, "validate_every": 3, "max_lost": 1.0},
     },
     "road": {
         "base.tiny_qwen3": {"steps": 4},
-        "sft.sft": {"max_steps": 4, "optimizer": "muon"},
+        "sft.loop": {"max_steps": 4, "optimizer": "muon"},
         "rl.grpo": {"steps": 1, "groups": 2, "group_size": 2, "screen_problems": 2, "screen_trials": 1, "pool": 2}
         | {"validation_problems": 2},
         "evaluate.pass_k": {"problems": 4, "gate_problems": 1, "trials": 1},
@@ -178,7 +178,10 @@ class Proof:
         params = settings.params(stage)
         context = self.context(settings, name, inputs.get("worlds"), log)
         begin = now(self.device)
-        figures = (instead or module.run)(module.Inputs(**inputs), params, context)
+        if instead:
+            figures = instead(module.Inputs(**inputs), params, context)
+        else:
+            figures = methods.run(stage, settings.method(stage), inputs, params, settings.loop(stage), context)
         seconds = now(self.device) - begin
         shutil.rmtree(context.scratch)  # resume states of a 0.6 B model are gigabytes
         print(f"{name:<28}{seconds:10.1f} s", flush=True)
@@ -331,7 +334,7 @@ def throughput(proof: Proof, data: Mapping[str, Path], vocab: int) -> None:
     shape = TINY_SHAPE if proof.tiny else QWEN3_06B
     base = proof.folder / "random"
     sizes = random_qwen3(shape, tokenizer.folder / "model", vocab, proof.device, base / "model")
-    params = {stage: settings.params(stage).model_dump(mode="json") for stage in ("sft", "rl")}
+    params = {stage: settings.values(stage) for stage in ("sft", "rl")}
     proof.note("throughput", {"model": sizes, "params": params})
     trained = measure_sft(proof, settings, {"worlds": data["worlds"], "base": base, "filter": data["filter"]})
     measure_grpo(proof, settings, {"worlds": data["worlds"], "sft": trained, "world": sorted_worlds(data["worlds"])[0]})
@@ -376,7 +379,7 @@ def planned_tokens(settings: Settings, inputs: Mapping[str, Path], proof: Proof)
     from tasks.sft.core.data import IGNORED, batches, load_data
     from tasks.sft.core.hooks import Hooks
 
-    params: Any = settings.params("sft")
+    params: Any = settings.loop("sft")
     context = Context(settings.shared.seed, proof.folder, proof.folder)
     tokenizer = load_tokenizer(inputs["base"] / "model")
     path, prompt = inputs["filter"] / "dataset.parquet", settings.shared.prompt.model_dump()
@@ -474,7 +477,7 @@ def road(proof: Proof, data: Mapping[str, Path], minutes: float) -> None:
     settings = proof.settings("road")
     worlds = data["worlds"]
     stages = ("base", "sft", "rl", "merge", "evaluate")
-    proof.note("road", {"params": {stage: settings.params(stage).model_dump(mode="json") for stage in stages}})
+    proof.note("road", {"params": {stage: settings.values(stage) for stage in stages}})
 
     def stage(stage: str, inputs: Mapping[str, Any], name: str) -> Path:
         nonlocal minutes

@@ -85,7 +85,7 @@ def run(
       cairn run                          the whole road
       cairn run --dry-run                what would run, and which part of its key changed
       cairn run --to filter              a part of the road: --from, --to, --only
-      cairn run --set sft.sft.epochs=2   an experiment
+      cairn run --set sft.loop.epochs=2   an experiment
       cairn run --profile smoke          an experiment with a whole profile
       cairn run --refresh sft rl         compute these again
       cairn run --estimate --json        what model servers may cost, for a script

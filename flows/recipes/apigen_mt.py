@@ -51,7 +51,8 @@ from tasks.generate import Inputs as GenerateInputs
 from tasks.generate import apigen_mt
 from tasks.players import roles
 from tasks.sft import Inputs as SftInputs
-from tasks.sft import sft
+from tasks.sft.core import loop as sft_loop
+from tasks.sft.core.hooks import Hooks
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World, load
 from tasks.worlds.api.scripts.agent import VISIBLE
@@ -335,7 +336,7 @@ class Lab:
             {**row, "split": "train", "keep": True, "score": 1.0, "reason": "", "weight": 1.0, "trained_turns": None} for row in some
         )
         tables.write_rows(data / "dataset.parquet", schemas.DATASET, ({key: row[key] for key in schemas.DATASET.names} for row in kept))
-        params = sft.Params(
+        params = sft_loop.Loop(
             epochs=self.params.epochs,
             max_steps=self.params.max_steps,
             optimizer="muon",
@@ -344,7 +345,7 @@ class Lab:
             save_every=100_000,
         )
         ctx = self.context(f"model_{name}", 0.0, 0.0)
-        figures = sft.run(SftInputs(self.worlds, self.folder / "base", data), params, ctx)
+        figures = sft_loop.run(SftInputs(self.worlds, self.folder / "base", data), params, Hooks(), ctx)
         self.figures["training"][name] = {key: figures[key] for key in ("rows", "tokens", "trained_tokens", "steps", "final_loss")}
         return ctx.out / "model"
 

@@ -173,6 +173,11 @@ class Job:
         """The method's params, complete."""
         return self.plan.settings.params(self.stage)
 
+    @cached_property
+    def loop(self) -> Params | None:
+        """The params of the room's training loop, complete; None for a room without one."""
+        return self.plan.settings.loop(self.stage)
+
     @property
     def module(self) -> ModuleType:
         """The method's module."""
@@ -230,6 +235,7 @@ class Job:
             "stage": self.stage,
             "method": self.method,
             "params": self.params.model_dump(mode="json"),
+            "loop": self.loop.model_dump(mode="json") if self.loop else None,
             "inputs": _jsonable(inputs),
             "unit": unit,
             "seed": shared.seed,
@@ -416,11 +422,12 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
 
 
 def call(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
-    """Run a method from a spec: build the room's Inputs, validate the params, call `run`."""
-    module = methods.load(spec["stage"], spec["method"])
-    inputs = module.Inputs(**{name: _path(value) for name, value in spec["inputs"].items()})
-    figures: dict[str, Any] = module.run(inputs, module.Params.model_validate(spec["params"]), ctx)
-    return figures
+    """Run a method from a spec: validate its params and the loop's, build the room's inputs, run."""
+    stage, name = spec["stage"], spec["method"]
+    params = methods.load(stage, name).Params.model_validate(spec["params"])
+    shared = methods.loop(stage)
+    loop = shared.model_validate(spec["loop"]) if shared else None
+    return methods.run(stage, name, {key: _path(value) for key, value in spec["inputs"].items()}, params, loop, ctx)
 
 
 def _path(value: Any) -> Any:

@@ -34,7 +34,12 @@ class Default:
     value: Any
 
 
-MOVES: Sequence[Move] = ()
+SFT_LOOP = (
+    *("epochs", "control", "optimizer", "learning_rate", "muon_rate", "beta2", "warmup", "batch_tokens", "max_length", "min_trained"),
+    *("weight_decay", "max_norm", "max_steps", "bf16", "log_every", "save_every", "validate_every", "validation_rows"),
+)
+"""Stood under each method of sft."""
+MOVES: Sequence[Move] = tuple(Move("2026-11", f"sft.*.{key}", f"sft.loop.{key}") for key in SFT_LOOP)
 DEFAULTS: Sequence[Default] = (
     Default("2026-11", "filter.rejection_sampling.min_score", 0.5),  # these stood in files of single methods
     Default("2026-11", "merge.breadcrumbs.keep", 0.2),

@@ -1,6 +1,9 @@
 """From a method's name to its module. A name is an address: `merge.method: breadcrumbs` is `tasks/merge/breadcrumbs.py`.
 
 Nothing is registered; a room is listed by looking into its folder.
+
+A room that owns a training loop has `Loop` at its door: the loop's params, which stand once (`<stage>.loop`) and are shared by all its
+methods. The loop is `tasks/<room>/core/loop.py:run`; a method of such a room states its difference alone, `hooks(params, ctx)`.
 """
 
 from __future__ import annotations
@@ -12,10 +15,18 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from tasks import STAGES
-from tasks.contract.params import BadInput, nearest, shown
+from tasks.contract.params import BadInput, Params, nearest, shown
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.contract.context import Context
+
+LOOP = "loop"
+"""The section of a stage's params that its room's training loop has; no method may be called so."""
 HERE = Path(__file__).parents[1]
 """The folder of the rooms."""
 _NOT_METHODS = {"__init__", "task"}
@@ -35,7 +46,7 @@ class About:
 
 @cache
 def names(stage: str) -> tuple[str, ...]:
-    """The methods of a room, sorted: its modules that define TITLE, PAPER, SLUG, Params and run."""
+    """The methods of a room, sorted: its modules that define TITLE, PAPER, SLUG and Params, and hooks or run."""
     found = (path for path in sorted((HERE / stage).glob("*.py")) if path.stem not in _NOT_METHODS)
     return tuple(path.stem for path in found if _is_method(path))
 
@@ -93,3 +104,22 @@ def load(stage: str, name: str) -> ModuleType:
 def room(stage: str) -> ModuleType:
     """Import a room's door."""
     return importlib.import_module(f"tasks.{stage}")
+
+
+def loop(stage: str) -> type[Params] | None:
+    """The params of a room's training loop; None for a room without one."""
+    found: type[Params] | None = getattr(room(stage), "Loop", None)
+    return found
+
+
+def run(stage: str, name: str, inputs: Mapping[str, Any], params: Params, loop: Params | None, ctx: Context) -> dict[str, Any]:
+    """Run a method on the inputs of its room; returns its figures. Where the room owns a training loop (`loop`: its params), that is
+    what runs, with the method's hooks in it."""
+    module = load(stage, name)
+    figures: dict[str, Any]
+    if loop is None:
+        figures = module.run(module.Inputs(**inputs), params, ctx)
+    else:
+        trainer = importlib.import_module(f"tasks.{stage}.core.loop")
+        figures = trainer.run(room(stage).Inputs(**inputs), loop, module.hooks(params, ctx), ctx)
+    return figures

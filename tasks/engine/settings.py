@@ -6,6 +6,8 @@ A stage's section names its method and holds, under each method's name, what thi
       method: breadcrumbs
       breadcrumbs: {keep: 0.3}
 
+A room that trains has a section `loop` beside them: the params of its training loop, which all its methods share (`sft.loop`).
+
 A method's value comes from the section, else from the default in its `Params`.
 """
 
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -177,10 +180,10 @@ def overlay(tree: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """'sft.sft.epochs=2' as (key, value); the value is read as YAML."""
+    """'sft.loop.epochs=2' as (key, value); the value is read as YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise BadInput(f"--set {shown(text)}: expected key=value, for example --set sft.sft.epochs=2")
+        raise BadInput(f"--set {shown(text)}: expected key=value, for example --set sft.loop.epochs=2")
     return key.strip(), parse_yaml(value, f"--set {shown(text)}", lenient=True)
 
 
@@ -216,9 +219,16 @@ class Settings:
         section = self.tree.get(stage)
         if not isinstance(section, Mapping):
             raise BadInput(f"{self.source}: the section {stage!r} is missing or not a mapping. A profile is one complete file.")
-        known = {"method", *methods.names(stage)}
+        loop = methods.loop(stage)
+        known = {"method", *methods.names(stage), *([methods.LOOP] if loop else [])}
         for key in section:
             if key not in known:
+                if key == methods.LOOP:
+                    raise BadInput(f"{self.source}: {stage}.loop: this room has no training loop. Remove the section.")
+                if loop and key in loop.model_fields:
+                    raise BadInput(
+                        f"{self.source}: {stage}: unknown key {shown(key)}. It belongs to the training loop: {stage}.loop.{key}."
+                    )
                 under = f" A method's params stand under its name: {stage}.{section.get('method')}.{key}."
                 hint = nearest(key, known) or (under if len(key) < 80 else "")
                 raise BadInput(f"{self.source}: {stage}: unknown key {shown(key)}.{hint} Known: {', '.join(sorted(known))}.")
@@ -233,10 +243,42 @@ class Settings:
         where, values = f"{self.source}: {stage}.{name}", self._section(stage).get(name) or {}
         if not isinstance(values, Mapping):
             raise BadInput(f"{where}: expected a mapping of params, got {shown(values)}")
+        loop = methods.loop(stage)
+        for key in values.keys() & (loop.model_fields.keys() if loop else set()):
+            raise BadInput(
+                f"{where}.{key}: a param of the training loop, which all methods of {stage} share. It stands at {stage}.loop.{key}."
+            )
         checked: Params = validate(module.Params, values, where)
         if hasattr(module, "check"):
             module.check(checked)
         return checked
+
+    def loop(self, stage: str) -> Params | None:
+        """The params of the room's training loop, complete and checked; None for a room without one."""
+        model = methods.loop(stage)
+        if model is None:
+            return None
+        values = self._section(stage).get(methods.LOOP) or {}
+        if not isinstance(values, Mapping):
+            raise BadInput(f"{self.source}: {stage}.loop: expected a mapping of params, got {shown(values)}")
+        checked = validate(model, values, f"{self.source}: {stage}.loop")
+        room = methods.room(stage)
+        if hasattr(room, "check"):
+            room.check(checked)
+        return checked
+
+    def values(self, stage: str) -> dict[str, Any]:
+        """Everything that the room's loop and the chosen method would use, as plain values: for people, and for the tracker."""
+        loop, own = self.loop(stage), self.params(stage)
+        return {**(loop.model_dump(mode="json") if loop else {}), **own.model_dump(mode="json")}
+
+    def parts(self, stage: str) -> list[tuple[str, ModuleType, Params]]:
+        """Who has a say about a stage's params: (dotted section, module, its params), the room before its method. A room has those of
+        its training loop, or, without one, the method's."""
+        name = self.method(stage)
+        own, loop = self.params(stage), self.loop(stage)
+        mine = f"{stage}.{name}"
+        return [(f"{stage}.loop" if loop else mine, methods.room(stage), loop or own), (mine, methods.load(stage, name), own)]
 
     def check(self, whole: bool = True) -> None:
         """Look at everything once, so that a mistake ends the run before the first stage starts: also at the sections of methods that
@@ -270,15 +312,16 @@ class Settings:
             _ = self.shared
             return
         chosen = self.method(stage)
-        for name in (chosen, *sorted(self._section(stage).keys() - {"method", chosen})):
+        self.loop(stage)
+        for name in (chosen, *sorted(self._section(stage).keys() - {"method", methods.LOOP, chosen})):
             self._params(stage, name)
 
     def _check_together(self, chosen: Mapping[str, Params]) -> None:
         """What no stage can say alone: a room's or a method's `check_road(params, others, worlds)` gets the chosen params of all stages
         and the names of the worlds, and raises BadInput."""
         worlds = methods.load("worlds", self.method("worlds")).names(chosen["worlds"])
-        for stage, params in chosen.items():
-            for module in (methods.room(stage), methods.load(stage, self.method(stage))):
+        for stage in chosen:
+            for _, module, params in self.parts(stage):
                 if hasattr(module, "check_road"):
                     module.check_road(params, chosen, worlds)
 
@@ -366,6 +409,8 @@ def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] 
         project_file.fill(tree, project_file.read(project))
     for key, value in overrides:
         check_plain(value, f"override {shown(key)}")  # a form or a caller gives it, not only YAML
+        for moved in layout.outdated(overlay({}, key, value)):
+            raise BadInput(f"--set {shown(key)}: {moved}")
         tree = overlay(tree, key, value)
     return Settings(project, tree, str(path.relative_to(project)))
 

@@ -68,7 +68,7 @@ class Tracker:
 
         def note(stage: str, event: str, about: Mapping[str, Any]) -> None:
             if event == "started":
-                about = {**about, "params": plan.settings.params(stage).model_dump(mode="json")}
+                about = {**about, "params": plan.settings.values(stage)}
                 if not self.facts["prefect"] and (flow := _flow_run()):
                     self.facts["prefect"] = {**flow, **self._server()}
             self(stage, event, about)

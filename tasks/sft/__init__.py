@@ -1,13 +1,18 @@
 """The door to sft: a method fine-tunes a checkpoint on kept rows.
 
-The room owns the training loop (`core/`); a method fills its hooks. It leaves in `ctx.out`: `model/` and `curves.csv`, and
-returns figures (rows, tokens, final losses). Before a step is taken the mask proof must hold for every row.
+The room owns the training loop (`core/loop.py`; its params: `Loop`); a method is what it changes there: `hooks(params, ctx) -> Hooks`.
+The loop leaves in `ctx.out`: `model/` and `curves.csv`, and returns figures (rows, tokens, final losses). Before a step is taken the
+mask proof must hold for every row.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from tasks.sft.core.params import Loop as Loop
+from tasks.sft.core.params import caps as caps
+from tasks.sft.core.params import check as check
 
 CODE = ("tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/worlds", "tasks/sft/core")
 """Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""

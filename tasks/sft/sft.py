@@ -12,12 +12,8 @@ Cost: one forward and backward pass over every kept token of the train split and
 
 from __future__ import annotations
 
-from typing import Any
-
 from tasks.contract.context import Context
-from tasks.contract.params import Cap
-from tasks.sft import Inputs
-from tasks.sft.core import loop
+from tasks.contract.params import Params as Base
 from tasks.sft.core.hooks import Hooks
 
 TITLE = "Supervised fine-tuning"
@@ -25,20 +21,10 @@ PAPER = "https://arxiv.org/abs/2504.03601"
 SLUG = ""
 
 
-class Params(loop.Training):
-    """Only the loop's params."""
+class Params(Base):
+    """None: all that can be set is the loop's."""
 
 
-def check(params: Params) -> None:
-    """Raise BadInput for combinations that make no sense."""
-    loop.check(params)
-
-
-def caps(params: Params) -> tuple[Cap, ...]:
-    """The loop's."""
-    return loop.caps(params)
-
-
-def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """Fine-tune; leaves model/, curves.csv and dropped.csv; returns counts and losses."""
-    return loop.train(inputs, params, ctx, Hooks())
+def hooks(params: Params, ctx: Context) -> Hooks:
+    """All at rest."""
+    return Hooks()

@@ -22,7 +22,7 @@ def train_sft(job: Job) -> dict[str, str]:
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
         inputs = {name: job.open(name) for name in ("worlds", "base", "filter")}
-        if not job.params.model_dump().get("control"):
+        if not (job.loop and job.loop.model_dump()["control"]):
             return own_process(job, out, scratch, inputs)
         threads = max(1, job.plan.settings.shared.threads // 2)
         folders = [(out, scratch), (out / CONTROL, scratch / CONTROL)]

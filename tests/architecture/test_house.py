@@ -78,7 +78,7 @@ def test_a_room_holds_a_door_a_task_and_methods(stage: str) -> None:
 
 def test_method_names_are_unique_in_the_house() -> None:
     names = [name for _, name in ALL]
-    assert len(names) == len(set(names))
+    assert len(names) == len(set(names)) and methods.LOOP not in names
 
 
 @pytest.mark.parametrize(("stage", "name"), ALL)
@@ -88,7 +88,9 @@ def test_a_method_states_what_it_is(stage: str, name: str) -> None:
     module.Params()  # every param has a default
     for key, field in module.Params.model_fields.items():
         assert field.description, f"{stage}/{name}: param {key} has no description"
-    assert callable(module.run)
+    loop = methods.loop(stage)
+    assert callable(module.hooks if loop else module.run)
+    assert not loop or not loop.model_fields.keys() & module.Params.model_fields.keys(), "a param of the loop is not a method's"
     assert module.__doc__ and len(module.__doc__.split()) > 30, f"{stage}/{name}: the header says too little"
     if module.PAPER:
         assert module.PAPER.startswith("https://arxiv.org/abs/")

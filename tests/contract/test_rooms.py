@@ -105,7 +105,7 @@ def finite(value: Any) -> bool:
 
 @pytest.mark.parametrize(("stage", "name"), ALL)
 def test_contract(chain: Chain, stage: str, name: str) -> None:
-    assert name in chain.settings.tree[stage], f"the smoke profile has no small params for {stage}.{name}"
+    assert methods.loop(stage) or name in chain.settings.tree[stage], f"the smoke profile has no small params for {stage}.{name}"
     hashes = Hashes(chain.folder / "state")
     inputs = {room: chain.artifact(room) for room in _needs(stage)}
     before = {room: hashes.path(path) for room, path in inputs.items()}

@@ -57,7 +57,7 @@ def test_a_context_without_roles_says_so(tmp_path: Path) -> None:
 def test_override_parsing() -> None:
     assert parse_override("a.b=0.001") == ("a.b", 0.001)
     assert parse_override("a.b=1e-3") == ("a.b", 0.001)
-    assert load(ROOT, "quickstart", [parse_override("sft.sft.learning_rate=1e-3")]).params("sft").learning_rate == 1e-3  # type: ignore[attr-defined]
+    assert load(ROOT, "quickstart", [parse_override("sft.loop.learning_rate=1e-3")]).loop("sft").learning_rate == 1e-3  # type: ignore[attr-defined]
     assert parse_override("a={x: [1, two]}") == ("a", {"x": [1, "two"]})
     assert overlay({"a": {"b": 1, "c": 2}}, "a.b", 3) == {"a": {"b": 3, "c": 2}}
     with pytest.raises(BadInput, match="expected key=value"):

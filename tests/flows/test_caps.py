@@ -87,12 +87,12 @@ def test_what_is_measured_is_what_sft_would_train_on(ground: Path) -> None:
 def test_a_full_prompt_is_refused_by_every_stage_it_would_empty_and_the_value_it_names_will_do(ground: Path) -> None:
     found = typical(ground)
     assert lines(typical(ground, NONE), settings(NONE)) == []
-    refused = lines(found, settings(sft__sft__max_length=1024))
-    where = ("sft.sft.max_length = 1024", "rl.grpo.max_episode_tokens = 640", "evaluate.pass_k.max_episode_tokens = 640")
+    refused = lines(found, settings(sft__loop__max_length=1024))
+    where = ("sft.loop.max_length = 1024", "rl.grpo.max_episode_tokens = 640", "evaluate.pass_k.max_episode_tokens = 640")
     assert len(refused) == len(where) and all(key in line for key, line in zip(where, refused, strict=True))
     assert all(f"the first prompt has {max(t.prompt for t in found[0].talks)} tokens" in line for line in refused)
     value = int(re.findall(r"(\d+) would do", refused[0])[0])
-    mended = {"sft__sft__max_length": value, "rl__grpo__max_episode_tokens": value, "evaluate__pass_k__max_episode_tokens": value}
+    mended = {"sft__loop__max_length": value, "rl__grpo__max_episode_tokens": value, "evaluate__pass_k__max_episode_tokens": value}
     assert lines(found, settings(**mended)) == []
 
 
@@ -104,7 +104,7 @@ def test_the_share_is_the_caps_own(of: Any, monkeypatch: pytest.MonkeyPatch) -> 
     found = [caps.Typical("shop", "by hand", talks)]
 
     def refused(tokens: int, share: float) -> bool:
-        monkeypatch.setattr(methods.load("sft", "sft"), "caps", lambda params: (Cap("max_length", tokens, of, share),))
+        monkeypatch.setattr(methods.room("sft"), "caps", lambda params: (Cap("max_length", tokens, of, share),))
         return bool(list(caps.refusals(settings(), "sft", found, 0)))
 
     assert [refused(50, share) for share in (0.5, 0.51)] == [of == "row", True]
@@ -114,7 +114,7 @@ def test_the_share_is_the_caps_own(of: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_checkpoints_own_positions_are_a_cap_too(ground: Path) -> None:
     found = typical(ground)
-    wide = settings(sft__sft__max_length=8192, rl__grpo__max_episode_tokens=8192, evaluate__pass_k__max_episode_tokens=8192)
+    wide = settings(sft__loop__max_length=8192, rl__grpo__max_episode_tokens=8192, evaluate__pass_k__max_episode_tokens=8192)
     assert lines(found, wide, 8192) == [] == lines(found, wide, 0)
     refused = lines(found, wide, 512)
     assert len(refused) == 3 and all("0 of 24 stay within the checkpoint's 512 positions" in line for line in refused)
@@ -132,8 +132,8 @@ def test_a_world_without_scripts_is_measured_by_its_ground_truths_and_one_withou
     assert alone.how == f"the prompt and {caps.ALLOWANCE} tokens for a conversation"
     (talk,) = alone.talks
     assert talk.whole == talk.prompt + caps.ALLOWANCE and (talk.trained, talk.turn) == (0, 0)
-    assert len(lines([alone], settings(sft__sft__max_length=1024))) == 3
-    assert lines([alone], settings(NONE, **{f"{at}": 4096 for at in ("sft__sft__max_length",)}))[0].startswith(
+    assert len(lines([alone], settings(sft__loop__max_length=1024))) == 3
+    assert lines([alone], settings(NONE, **{f"{at}": 4096 for at in ("sft__loop__max_length",)}))[0].startswith(
         "params/pipeline.yaml: rl."
     )
 
@@ -142,10 +142,11 @@ def test_a_world_without_scripts_is_measured_by_its_ground_truths_and_one_withou
     ("room", "name"), [(one.stage, one.name) for one in methods.everything() if one.stage in ("sft", "rl", "evaluate")]
 )
 def test_every_method_declares_the_caps_it_has(room: str, name: str) -> None:
-    module = methods.load(room, name)
-    params = module.Params()
-    declared = {cap.param: cap.tokens for cap in module.caps(params)}
-    assert declared == {field: getattr(params, field) for field in WRITTEN if field in type(params).model_fields} != {}
+    """The method of its own params, the room of its training loop's."""
+    chosen = Settings(ROOT, overlay(load(ROOT, "quickstart").tree, f"{room}.method", name))
+    declared = {(where, cap.param): cap.tokens for where, cap in caps._declared(chosen, room)}
+    parts = [(where, params) for where, _, params in chosen.parts(room)]
+    assert declared == {(where, key): getattr(params, key) for where, params in parts for key in WRITTEN if hasattr(params, key)} != {}
 
 
 # --- the drivers -------------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def test_every_method_declares_the_caps_it_has(room: str, name: str) -> None:
 @pytest.fixture
 def plan(ground: Path, tmp_path: Path) -> Iterator[Plan]:
     """A plan with a full prompt in whose store worlds and base lie already."""
-    made = Plan.open(settings(sft__sft__max_length=1024), tmp_path / "state", experiment=True)
+    made = Plan.open(settings(sft__loop__max_length=1024), tmp_path / "state", experiment=True)
     worlds = made.store.record(made.job("worlds", {}).key, made.store.put(ground / "worlds"), {"figures": {}})
     base = made.job("base", {"worlds": worlds.identity})
     made.store.record(base.key, made.store.put(ground / "base"), {"figures": {}})
@@ -174,13 +175,13 @@ def test_the_flow_refuses_before_generate_runs(plan: Plan, monkeypatch: pytest.M
     road = Road(plan)
     worlds = road(SimpleNamespace(name="worlds"))  # type: ignore[arg-type]
     road(SimpleNamespace(name="base"), worlds)  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match=r"sft\.sft\.max_length = 1024: (.|\n)*evaluate\.pass_k\.max_episode_tokens = 640"):
+    with pytest.raises(BadInput, match=r"sft\.loop\.max_length = 1024: (.|\n)*evaluate\.pass_k\.max_episode_tokens = 640"):
         road(SimpleNamespace(name="generate"), worlds)  # type: ignore[arg-type]
 
 
 def test_a_stage_of_dvcs_refuses_for_itself_and_all_later_ones(plan: Plan) -> None:
     worlds, base = stored(plan)
-    with pytest.raises(BadInput, match=r"sft\.sft\.max_length") as generate:
+    with pytest.raises(BadInput, match=r"sft\.loop\.max_length") as generate:
         stage.check_caps(plan, "generate", {"worlds": worlds.identity})
     assert len(str(generate.value).splitlines()) == 3
     with pytest.raises(BadInput, match=r"^params/pipeline.yaml: evaluate\.") as late:

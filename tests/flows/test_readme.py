@@ -46,7 +46,7 @@ HERE = (
 
 ELSEWHERE = {
     "cairn use quickstart": ("flows/test_two_drivers.py", '"use", "quickstart"'),
-    "cairn run --set sft.sft.epochs=2": ("flows/test_two_drivers.py", '"--set", "filter.rejection_sampling.deduplicate=false"'),
+    "cairn run --set sft.loop.epochs=2": ("flows/test_two_drivers.py", '"--set", "filter.rejection_sampling.deduplicate=false"'),
     "cairn run --to filter": ("flows/test_two_drivers.py", '"run", "--to", "filter"'),
     "cairn run --refresh sft": ("flows/test_two_drivers.py", '"--refresh"'),
     "cairn run --refresh-models": ("flows/test_server_roles.py", '"--refresh-models"'),

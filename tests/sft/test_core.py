@@ -19,7 +19,8 @@ from tasks.contract.params import StageFailed
 from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
 from tasks.sft.core.hooks import Hooks, Tokens, total_loss
-from tasks.sft.core.loop import Training, check_used
+from tasks.sft.core.loop import check_used
+from tasks.sft.core.params import Loop
 from tests.chat.talks import dataset, tokenizer, worlds
 
 PROMPT = {"tools": "none", "policy": "none"}
@@ -142,8 +143,8 @@ def test_the_share_that_must_train_is_one_of_rows_and_of_tokens(offered: tuple[i
     made = [Row(f"t{n}", [7] * 11, [IGNORED, *[7] * 10], 1.0) for n in range(10)]
     data = Data(train=made, validation=made[:1], offered={"train": offered, "validation": (1, 10)})
     with pytest.raises(StageFailed, match=r"min_trained = 0.5") if stops else nullcontext():
-        check_used(data, Training(), 2048)
-    check_used(data, Training(min_trained=0.0), 2048)
+        check_used(data, Loop(), 2048)
+    check_used(data, Loop(min_trained=0.0), 2048)
 
 
 def test_the_control_draws_as_many_rows_from_all(tmp_path: Path) -> None:
@@ -155,8 +156,8 @@ def test_the_control_draws_as_many_rows_from_all(tmp_path: Path) -> None:
     assert [row.name for row in control.validation] == [row.name for row in filtered.validation]
 
 
-def params(**more: Any) -> Training:
-    return Training(learning_rate=0.01, **more)
+def params(**more: Any) -> Loop:
+    return Loop(learning_rate=0.01, **more)
 
 
 def test_muon_moves_matrices_of_the_layers_and_adamw_the_rest() -> None:

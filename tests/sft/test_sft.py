@@ -21,6 +21,7 @@ from tasks.sft import Inputs, sft
 from tasks.sft.core import loop
 from tasks.sft.core.data import IGNORED, Row, collate
 from tasks.sft.core.hooks import Hooks
+from tasks.sft.core.params import Loop, check
 from tests.base.test_tiny_qwen3 import same
 from tests.chat.talks import dataset, tokenizer, worlds
 
@@ -48,8 +49,7 @@ def tune(inputs: Inputs, out: Path, scratch: Path, hooks: Hooks | None = None, s
 
     out.mkdir()
     ctx = Context(seed=5, out=out, scratch=scratch, progress=progress)
-    params = sft.Params(**{**SMALL, **more})
-    return sft.run(inputs, params, ctx) if hooks is None else loop.train(inputs, params, ctx, hooks)
+    return loop.run(inputs, Loop(**{**SMALL, **more}), hooks or sft.hooks(sft.Params(), ctx), ctx)
 
 
 def test_the_loss_is_the_one_of_transformers() -> None:
@@ -183,4 +183,4 @@ def test_a_training_that_diverges_leaves_no_model(inputs: Inputs, tmp_path: Path
 
 def test_a_resume_state_between_two_points_is_refused() -> None:
     with pytest.raises(BadInput, match="save_every 30 is not a multiple of log_every 25"):
-        sft.check(sft.Params(save_every=30))
+        check(Loop(save_every=30))

@@ -145,10 +145,10 @@ def train(
 def _optimizer(model: PreTrainedModel, schedule: Schedule) -> Any:
     """The sft room's, new for each training: no momentum survives a phase, and nothing decays."""
     from tasks.sft.core import optimizer
-    from tasks.sft.core.loop import Training
+    from tasks.sft.core.params import Loop
 
     return optimizer.build(
-        model, Training(optimizer=schedule.optimizer, learning_rate=schedule.rate, muon_rate=schedule.rate, weight_decay=0.0)
+        model, Loop(optimizer=schedule.optimizer, learning_rate=schedule.rate, muon_rate=schedule.rate, weight_decay=0.0)
     )
 
 

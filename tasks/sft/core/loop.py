@@ -13,17 +13,16 @@ import shutil
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import folders
 from tasks.contract.context import Context
-from tasks.contract.params import BadInput, Cap, Params, StageFailed
+from tasks.contract.params import StageFailed
 from tasks.sft import Inputs
 from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
 from tasks.sft.core.hooks import Hooks, Tokens, total_loss
+from tasks.sft.core.params import Loop
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,46 +30,7 @@ if TYPE_CHECKING:
     from trl import SFTConfig, SFTTrainer
 
 
-class Training(Params):
-    """Params of the loop, which every method of the room has."""
-
-    epochs: int = Field(1, ge=1, le=100, description="passes over the rows")
-    control: bool = Field(False, description="train on as many unfiltered rows too, side by side, for comparison alone")
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon for the layers' matrices, AdamW for the rest")
-    learning_rate: float = Field(2e-3, gt=0, le=0.1, description="AdamW's peak rate, then a cosine to 0; ours, for a tiny model")
-    muon_rate: float = Field(2e-3, gt=0, le=0.1, description="Muon's peak rate in AdamW's units; 5e-3 was worse, ours")
-    beta2: float = Field(0.97, gt=0, lt=1, description="AdamW's second decay: 0.97 learns faster in 1,400 steps than 0.999; ours")
-    warmup: int = Field(20, ge=0, le=100_000, description="steps of linear warm-up; ours")
-    batch_tokens: int = Field(1024, ge=16, le=10_000_000, description="tokens a step, padding included; ours: steps are scarce")
-    max_length: int = Field(2048, ge=16, le=1_000_000, description="tokens; a longer row is left out and named, never cut")
-    min_trained: float = Field(
-        0.5, ge=0, le=1, description="stop when a smaller share of the kept rows, or of their trained tokens, fits max_length; ours"
-    )
-    weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW's decay of matrices; ours")
-    max_norm: float = Field(1.0, gt=0, le=1000, description="gradients are clipped to this norm; the usual value")
-    max_steps: int = Field(0, ge=0, le=10_000_000, description="steps at most; 0 = all that the epochs give")
-    bf16: bool = Field(True, description="bfloat16 autocast on a GPU; a CPU trains in float32")
-    log_every: int = Field(25, ge=1, le=10_000, description="steps between points of the loss curve")
-    save_every: int = Field(200, ge=1, le=1_000_000, description="steps between resume states, a multiple of log_every")
-    validate_every: int = Field(400, ge=1, le=1_000_000, description="steps between validation losses; the last step always")
-    validation_rows: int = Field(100, ge=0, le=1_000_000, description="rows of the validation split that are scored")
-
-
-def check(params: Training) -> None:
-    """Raise BadInput for a resume state that would fall between two points of the curve."""
-    if params.save_every % params.log_every:
-        raise BadInput(
-            f"sft: save_every {params.save_every} is not a multiple of log_every {params.log_every}; a resumed run could "
-            "not give the same curve."
-        )
-
-
-def caps(params: Training) -> tuple[Cap, ...]:
-    """What the loop limits in tokens."""
-    return (Cap("max_length", params.max_length, "row", params.min_trained),)
-
-
-def train(inputs: Inputs, params: Training, ctx: Context, hooks: Hooks) -> dict[str, Any]:
+def run(inputs: Inputs, params: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any]:
     """Fine-tune base/model on the kept rows; leaves model/, curves.csv and dropped.csv (rows left out, with reasons).
 
     Returns counts and losses (nats a token). Raises StageFailed when hardly a row is left to train on (`check_used`). Resumes from
@@ -109,7 +69,7 @@ def train(inputs: Inputs, params: Training, ctx: Context, hooks: Hooks) -> dict[
     }
 
 
-def check_used(data: Data, params: Training, longest: int) -> None:
+def check_used(data: Data, params: Loop, longest: int) -> None:
     """Stop (StageFailed) when hardly anything of what the filter kept would train, or nothing would tell how well.
 
     longest: tokens of a row at most, the smaller of max_length and the model's positions.
@@ -147,7 +107,7 @@ def _fit(
     tokenizer: PreTrainedTokenizerBase,
     data: Data,
     plan: Sequence[Sequence[int]],
-    params: Training,
+    params: Loop,
     ctx: Context,
     hooks: Hooks,
 ) -> list[dict[str, Any]]:
@@ -172,7 +132,7 @@ def _fit(
     return list(trainer.state.log_history)
 
 
-def _config(params: Training, ctx: Context, staging: Path) -> SFTConfig:
+def _config(params: Loop, ctx: Context, staging: Path) -> SFTConfig:
     """One item of the dataset is one planned batch, and the plan holds all epochs: hence one epoch of batches of one."""
     from trl import SFTConfig
 
@@ -234,7 +194,7 @@ def tokens_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tokens:
     return Tokens(logits, wanted, rows, inputs["row_weights"][rows], nll)
 
 
-def _trainer_class(hooks: Hooks, params: Training) -> type[SFTTrainer]:
+def _trainer_class(hooks: Hooks, params: Loop) -> type[SFTTrainer]:
     """SFTTrainer with the room's loss; a class of its own here because trl takes seconds to import."""
     from trl import SFTTrainer
 
@@ -269,7 +229,7 @@ def validation_loss(model: PreTrainedModel, rows: Sequence[Row], pad: int, token
     return total / count
 
 
-def _callback(validation: Sequence[Row], pad: int, steps: int, params: Training, ctx: Context) -> TrainerCallback:
+def _callback(validation: Sequence[Row], pad: int, steps: int, params: Loop, ctx: Context) -> TrainerCallback:
     """Validates, reports, and moves every finished resume state into place with one rename."""
     from transformers import TrainerCallback
 

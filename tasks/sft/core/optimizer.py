@@ -2,7 +2,7 @@
 
 Muon (K. Jordan and others, 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises a matrix's momentum, so that all
 its directions move alike. A tiny model learns rare things with it in about half the steps (`cairn run --set
-sft.sft.optimizer=adamw` compares).
+sft.loop.optimizer=adamw` compares).
 
 torch.optim.Muon iterates in bfloat16, which a CPU without instructions for it emulates at several times the cost of the
 training itself; here the same iteration runs in float32, for all matrices of one shape at once.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
-    from tasks.sft.core.loop import Training
+    from tasks.sft.core.params import Loop
 
 MOMENTUM = 0.95
 """With Nesterov's look-ahead; Muon's published value."""
@@ -32,7 +32,7 @@ RMS = 0.2
 """Root mean square of an update as a share of the rate, as AdamW's are (https://arxiv.org/abs/2502.16982, eq. 4)."""
 
 
-def build(model: PreTrainedModel, params: Training) -> Optimizer:
+def build(model: PreTrainedModel, params: Loop) -> Optimizer:
     """The optimiser of a run over the parameters that train, whichever a method left: matrices alone (adapters), vectors alone.
     Embeddings and the output layer are no matrices in Muon's sense. StageFailed when nothing trains.
     """
@@ -68,7 +68,7 @@ def orthogonal(updates: torch.Tensor) -> torch.Tensor:
     return now if wide is updates else now.mT
 
 
-def _muon(matrices: list[torch.nn.Parameter], params: Training) -> Optimizer:
+def _muon(matrices: list[torch.nn.Parameter], params: Loop) -> Optimizer:
     """Muon over matrices; made here because torch takes seconds to import."""
     import torch
 

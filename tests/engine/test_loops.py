@@ -1,0 +1,59 @@
+"""A room's training loop has one section of params, which all its methods share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.contract.params import BadInput
+from tasks.engine import methods
+from tasks.engine.settings import Settings, load, overlay
+from tests.conftest import ROOT
+
+
+def settings(**changes: Any) -> Settings:
+    tree: Any = load(ROOT, "quickstart").tree
+    for key, value in changes.items():
+        tree = overlay(tree, key.replace("__", "."), value)
+    return Settings(ROOT, tree, "params/pipeline.yaml")
+
+
+def test_the_room_says_what_its_loop_takes_and_a_method_only_its_own() -> None:
+    chosen = settings()
+    assert chosen.loop("merge") is None and methods.loop("merge") is None
+    loop: Any = chosen.loop("sft")
+    assert (loop.optimizer, loop.control) == ("muon", True) and chosen.params("sft").model_dump() == {}
+    assert [where for where, _, _ in chosen.parts("sft")] == ["sft.loop", "sft.sft"]
+    assert chosen.values("sft") == loop.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sft__sft__epochs": 2}, "params/pipeline.yaml: sft.sft.epochs has another place now: sft.loop.epochs"),
+        ({"sft__sft__epochs": 2}, "`cairn migrate` moves it in the files of params/"),
+        ({"sft__loop__epoch": 2}, "sft.loop: unknown key 'epoch'. Did you mean 'epochs'?"),
+        ({"sft__loop": [1]}, "sft.loop: expected a mapping of params, got [1]"),
+        ({"sft__loop__save_every": 30}, "sft.loop: save_every 30 is not a multiple of log_every 25"),
+        ({"merge__loop": {"keep": 1}}, "merge.loop: this room has no training loop. Remove the section."),
+        ({"sft__epochs": 2}, "sft: unknown key 'epochs'. It belongs to the training loop: sft.loop.epochs."),
+    ],
+)
+def test_a_param_of_the_loop_in_a_wrong_place_is_told_the_right_one(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        settings(**changes).check()
+    assert said in str(refused.value)
+
+
+def test_a_loops_param_under_a_method_is_refused_whatever_the_table_of_moves_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.engine import layout
+
+    monkeypatch.setattr(layout, "MOVES", ())
+    with pytest.raises(BadInput, match=r"sft\.sft\.epochs: .*all methods of sft share\. It stands at sft\.loop\.epochs"):
+        settings(sft__sft__epochs=2).check()
+
+
+def test_an_override_of_an_old_place_is_refused_with_the_new_one() -> None:
+    with pytest.raises(BadInput, match=r"--set 'sft\.sft\.epochs': sft\.sft\.epochs has another place now: sft\.loop\.epochs"):
+        load(ROOT, "quickstart", [("sft.sft.epochs", 2)])
