@@ -27,7 +27,7 @@ from tasks.players.openai_compatible.cache import Paid
 from tasks.players.openai_compatible.client import MEND
 from tasks.players.openai_compatible.rate_limit import retry_after
 from tasks.players.openai_compatible.refusals import inside
-from tasks.players.openai_compatible.shared import Office, office, run
+from tasks.players.openai_compatible.shared import SharedState, run, shared_state
 from tasks.players.openai_compatible.wire import Garbled, Reply, body, read, take
 
 TRIES = 3
@@ -178,7 +178,7 @@ async def _meet(players: Sequence[Player], secrets: Mapping[str, str], setting: 
         return asking[name]
 
     async def one(player: Player) -> Met:
-        desk = _Desk(player, secrets[player.name], setting, office(setting.state))
+        desk = _Desk(player, secrets[player.name], setting, shared_state(setting.state))
         place = (player.url, player.role.key_env, player.role.key_block)
         listed = await once((*place, "models"), desk.models)
         if listed.status == 0 and not listed.there:
@@ -209,7 +209,7 @@ class _Desk:
     player: Player
     secret: str
     setting: Setting
-    office: Office
+    shared: SharedState
     most: float = math.inf
 
     async def models(self) -> Heard:
@@ -238,10 +238,10 @@ class _Desk:
     async def _ask(self, dialect: Dialect, request: Request, room: int = 1) -> Heard:
         sent, role = body(dialect, request, room), self.player.role
         prices = Prices(role.price_in, role.price_out)
-        purse = self.office.purse(self.setting.ledger, self.setting.limits)
-        most = self.office.measure(self.player.url, role.model).most(len(sent)), dialect.most(request, room)
+        budget = self.shared.budget(self.setting.ledger, self.setting.limits)
+        most = self.shared.token_estimate(self.player.url, role.model).most(len(sent)), dialect.most(request, room)
         try:
-            number = await purse.reserve(sum(most), prices.of(*most))
+            number = await budget.reserve(sum(most), prices.of(*most))
         except BudgetSpent as spent:
             return Heard(UNPAID, str(spent))
         try:
@@ -250,10 +250,10 @@ class _Desk:
             if heard.kept is not None:
                 used = [most[place] if count is None else count for place, count in enumerate(heard.kept["tokens"])]
                 paid = Paid(self.setting.ledger, self.player.name, role.model, used[0], used[1], prices.of(*used))
-                self.office.cache.pay(paid)
+                self.shared.cache.pay(paid)
             return heard
         finally:
-            purse.release(number)
+            budget.release(number)
 
     async def _send(self, method: str, path: str, content: bytes, seconds: float) -> Heard:
         """Ask until there is an answer that another attempt would not change."""
@@ -265,7 +265,7 @@ class _Desk:
             wait = 0.0
             try:
                 async with asyncio.timeout(seconds):
-                    response = await self.office.connections.send(method, url, headers, content)
+                    response = await self.shared.connections.send(method, url, headers, content)
                 heard = self._read(response)
                 wait = retry_after(response.headers.get("retry-after"), response.headers.get("date"))
             except TimeoutError:

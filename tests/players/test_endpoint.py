@@ -140,7 +140,7 @@ def test_the_last_answer_is_handed_on_when_the_second_round_fails_too(make: Make
     assert (figures["repairs"], figures["repaired"], figures["unreadable"]) == (1, 0, 1)
 
 
-def test_many_threads_share_one_gate(make: Make, stub: Stub) -> None:
+def test_many_threads_share_one_rate_limiter(make: Make, stub: Stub) -> None:
     """Eight shards of eight questions at once: more than eight are in flight together, never more than 16."""
     stub.turn(latency=0.05)
     role = make()

@@ -1,14 +1,14 @@
 """Models behind OpenAI-compatible servers: `client` plays a role with one, `stats` says how it goes.
 
     client    a batch of requests -> answers: second rounds, salvage, errors in words
-    line      one call: cache, budget, pace, attempts
+    calling   one call: cache, budget, pace, attempts
     wire      requests and answers as JSON
     refusals  what a server means when it does not answer
-    pacing    how many calls are in flight, pauses, the circuit breaker
+    rate_limit  how many calls are in flight, pauses, the circuit breaker
     budget    tokens, money, the hard stop
     cache     paid answers and the ledger, in SQLite
     connections  one transport of httpx for each call under way
-    office    the background event loop and what clients share
+    shared    the background event loop and what clients share
     figures   live counts
 
 A failed attempt (a time-out, a broken connection) is not counted as paid: the server names no price for it.

@@ -27,7 +27,7 @@ class Prices:
 
 
 @dataclass
-class Measure:
+class TokenEstimate:
     """How many tokens a model counts in a byte of what is sent; learnt from its answers."""
 
     ratio: float = 0.0
@@ -42,7 +42,7 @@ class Measure:
 
 
 @dataclass
-class Purse:
+class Budget:
     """What one run may still spend. Counts what its other stages and processes and earlier, killed attempts paid (by `ledger`).
 
     max_cost, max_tokens: 0 is no limit. Lives in the event loop's thread.

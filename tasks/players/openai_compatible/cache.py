@@ -186,11 +186,11 @@ class Cache:
         found = self._db.execute("SELECT key, model, role FROM answers WHERE lower(hex(key)) LIKE ? LIMIT 3", (f"{beginning}%",))
         return [(bytes(row[0]), row[1], row[2]) for row in found]
 
-    def note(self, model: str, role: str, reason: str, said: str) -> None:
-        """Count something odd about an answer that was paid for, or a call that was refused. said: of the last one."""
+    def note(self, model: str, role: str, reason: str, example: str) -> None:
+        """Count something odd about an answer that was paid for, or a call that was refused. example: of the last one."""
         self._db.execute(
             "INSERT INTO odd VALUES (?, ?, ?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1, said = excluded.said",
-            (model, role, reason, said),
+            (model, role, reason, example),
         )
 
     def odd(self) -> list[dict[str, Any]]:

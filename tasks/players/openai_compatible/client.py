@@ -17,9 +17,9 @@ from tasks.contract.losses import FROM_TEXT, HARMLESS, Lost, stop_when_nearly_al
 from tasks.players.openai_compatible import figures
 from tasks.players.openai_compatible.budget import Prices
 from tasks.players.openai_compatible.cache import answer_id, first_key_of, key_of
-from tasks.players.openai_compatible.calling import Line, Paper, Refused, SetAside
+from tasks.players.openai_compatible.calling import Caller, PreparedCall, Refused, SetAside
 from tasks.players.openai_compatible.rate_limit import Down, Pace
-from tasks.players.openai_compatible.shared import office, run
+from tasks.players.openai_compatible.shared import run, shared_state
 from tasks.players.openai_compatible.wire import Dialect, Reply, body, calls_so_far, read
 
 SALVAGE = 2
@@ -47,7 +47,7 @@ class Setting:
 
 
 class EndpointClient:
-    """Asks `dialect.model` at `url`. Any number of threads may call `complete` at once: their calls share one gate.
+    """Asks `dialect.model` at `url`. Any number of threads may call `complete` at once: their calls share one limiter.
 
     role: for figures and messages. revision: the version behind the name, else "unpinned". identity: the user's word for it, and
     reported: the server's own, by which answers are kept (`cache.key_of`). secret: gives the key when the first call is made; it is
@@ -88,68 +88,68 @@ class EndpointClient:
         key = self._secret()  # here, not in the loop's thread: it may ask a server of its own
         return run(self._batch(list(requests), key))
 
-    def _line(self, key: str) -> Line:
+    def _caller(self, key: str) -> Caller:
         import httpx
 
         setting, model = self._setting, self._dialect.model
-        place = office(setting.state)
+        place = shared_state(setting.state)
         mine = figures.of(setting.run, self._role)
-        mine.model, mine.gate = model, place.gate(self._url, model, self._pace)
-        return Line(
-            office=place,
+        mine.model, mine.limiter = model, place.limiter(self._url, model, self._pace)
+        return Caller(
+            shared=place,
             url=self._url,
             target=httpx.URL(f"{self._url}/chat/completions"),
             model=model,
             role=self._role,
             pace=self._pace,
             prices=self._prices,
-            gate=mine.gate,
-            purse=place.purse(setting.ledger, setting.limits),
+            limiter=mine.limiter,
+            budget=place.budget(setting.ledger, setting.limits),
             figures=mine,
             headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             clean=lambda text: text.replace(key, "<the key>") if key else text,
         )
 
     async def _batch(self, requests: list[Request], key: str) -> list[Message]:
-        line = self._line(key)
-        found: list[Any] = await asyncio.gather(*(self._answer(line, one) for one in requests), return_exceptions=True)
+        caller = self._caller(key)
+        found: list[Any] = await asyncio.gather(*(self._answer(caller, one) for one in requests), return_exceptions=True)
         for _ in range(SALVAGE):
             aside = [place for place, one in enumerate(found) if isinstance(one, SetAside)]
-            again = await asyncio.gather(*(self._answer(line, requests[place]) for place in aside), return_exceptions=True)
+            again = await asyncio.gather(*(self._answer(caller, requests[place]) for place in aside), return_exceptions=True)
             for place, one in zip(aside, again, strict=True):
                 found[place] = one
-        line.figures.asked += len(requests)
-        line.figures.offered += sum(bool(request.tools) for request in requests)
-        self._give_up(line, requests, found)
-        self._check_losses(line)
+        caller.figures.asked += len(requests)
+        caller.figures.offered += sum(bool(request.tools) for request in requests)
+        self._give_up(caller, requests, found)
+        self._check_losses(caller)
         return found
 
-    def _give_up(self, line: Line, requests: Sequence[Request], found: list[Any]) -> None:
+    def _give_up(self, caller: Caller, requests: Sequence[Request], found: list[Any]) -> None:
         """Put a lost message in the place of each request that got no answer for good; raise what ends the batch."""
-        figures, losses = line.figures, self._setting.losses
+        figures, losses = caller.figures, self._setting.losses
         failed = [(place, one) for place, one in enumerate(found) if isinstance(one, BaseException)]
         silent = sum(isinstance(error, SetAside) and error.reason == "unanswered" for _, error in failed)
         patient = silent and figures.odd["unanswered"] + silent <= losses.unanswered * figures.asked
         left = []
         for place, error in failed:
             if isinstance(error, Refused) or (isinstance(error, SetAside) and (error.reason != "unanswered" or patient)):
-                found[place] = self._lost(line, error)
+                found[place] = self._lost(caller, error)
             else:
                 left.append((place, error))
         self._raise(requests, left)
 
-    def _lost(self, line: Line, error: Refused | SetAside) -> Message:
-        self._note(line, error.reason, str(error), paid=True)
+    def _lost(self, caller: Caller, error: Refused | SetAside) -> Message:
+        self._note(caller, error.reason, str(error), paid=True)
         return {"role": "assistant", "content": "", "finish_reason": "error", "lost": error.reason}
 
-    def _note(self, line: Line, reason: str, said: str, paid: bool) -> None:
+    def _note(self, caller: Caller, reason: str, example: str, paid: bool) -> None:
         """Count something odd, for this run and (what was paid for, or refused) for `cairn calls`."""
-        line.figures.note(reason, said)
+        caller.figures.note(reason, example)
         if paid:
-            line.office.cache.note(self._dialect.model, self._role, reason, said)
+            caller.shared.cache.note(self._dialect.model, self._role, reason, example)
 
-    def _check_losses(self, line: Line) -> None:
-        figures, losses, model = line.figures, self._setting.losses, self._dialect.model
+    def _check_losses(self, caller: Caller) -> None:
+        figures, losses, model = caller.figures, self._setting.losses, self._dialect.model
         lost_by = {reason: count for reason, count in figures.odd.items() if reason not in HARMLESS}
         lost = Lost(
             f"role {self._role!r} (model {model!r} at {self._url}): calls", lost_by, figures.asked, figures.said, self._role, model
@@ -176,31 +176,31 @@ class EndpointClient:
                 "and only the rest is asked."
             ) from None
 
-    async def _answer(self, line: Line, request: Request) -> Message:
+    async def _answer(self, caller: Caller, request: Request) -> Message:
         """One request, with a second round when the first answer cannot be used."""
-        paper, reply, paid = await self._reply(line, request)
-        self._count(line, reply)
+        call, reply, paid = await self._reply(caller, request)
+        self._count(caller, reply)
         if second := _second_round(request, reply):
-            line.figures.repairs += 1
+            caller.figures.repairs += 1
             with suppress(Refused):  # a second round that the server does not take leaves the first answer as it is
-                paper, reply, paid = await self._reply(line, *second)
-                self._count(line, reply)
-                line.figures.repaired += _second_round(request, reply) is None
+                call, reply, paid = await self._reply(caller, *second)
+                self._count(caller, reply)
+                caller.figures.repaired += _second_round(request, reply) is None
         wrong = read_json(reply.message, request.schema)[1] if request.schema is not None else ""
-        line.figures.unreadable += bool(wrong)
+        caller.figures.unreadable += bool(wrong)
         if odd := _odd(request, reply, wrong):
-            kept = f"answer {answer_id(paper.key)} (`cairn calls --forget-answer {answer_id(paper.key)}` asks for it anew)"
-            self._note(line, odd, f"{kept}: {wrong or _shown(reply)}", paid)
+            kept = f"answer {answer_id(call.key)} (`cairn calls --forget-answer {answer_id(call.key)}` asks for it anew)"
+            self._note(caller, odd, f"{kept}: {wrong or _shown(reply)}", paid)
         lost = {"lost": "content_filter"} if reply.finish == "content_filter" else {}
         return {**reply.message, "finish_reason": reply.finish, **lost}
 
-    async def _reply(self, line: Line, request: Request, room: int = 1) -> tuple[Paper, Reply, bool]:
+    async def _reply(self, caller: Caller, request: Request, room: int = 1) -> tuple[PreparedCall, Reply, bool]:
         """(the call, its answer, whether it was paid for now)."""
-        paper = self._paper(request, room)
-        answer, paid = await line.ask(paper)
-        return paper, read(answer, calls_so_far(request.messages), bool(request.tools)), paid
+        call = self._prepared(request, room)
+        answer, paid = await caller.ask(call)
+        return call, read(answer, calls_so_far(request.messages), bool(request.tools)), paid
 
-    def _paper(self, request: Request, room: int) -> Paper:
+    def _prepared(self, request: Request, room: int) -> PreparedCall:
         sent = body(self._dialect, request, room)
 
         def others() -> Iterator[bytes]:
@@ -210,12 +210,12 @@ class EndpointClient:
             yield first_key_of(self._url, as_it_was, request.seed)
 
         key = key_of(self._url, self._identity, sent, request.seed, self._reported)
-        return Paper(sent, self._dialect.most(request, room), key, others, self._answered)
+        return PreparedCall(sent, self._dialect.most(request, room), key, others, self._answered)
 
     @staticmethod
-    def _count(line: Line, reply: Reply) -> None:
-        line.figures.refusals += reply.refused
-        line.figures.truncations += reply.truncated
+    def _count(caller: Caller, reply: Reply) -> None:
+        caller.figures.refusals += reply.refused
+        caller.figures.truncations += reply.truncated
 
 
 def _second_round(request: Request, reply: Reply) -> tuple[Request, int] | None:

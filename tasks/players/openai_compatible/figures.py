@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.players.openai_compatible.rate_limit import Gate
+    from tasks.players.openai_compatible.rate_limit import RateLimiter
 
 SECONDS = 10
 """Over which the rate of calls is taken."""
@@ -45,7 +45,7 @@ class Figures:
     odd: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)
     by: Counter[str] = field(default_factory=Counter)
-    gate: Gate | None = None
+    limiter: RateLimiter | None = None
     _last: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)] * SECONDS)
 
     def paid(self, tokens_in: int, tokens_out: int, money: float) -> None:
@@ -58,10 +58,10 @@ class Figures:
         second, count = self._last[now % SECONDS]
         self._last[now % SECONDS] = (now, count + 1 if second == now else 1)
 
-    def note(self, reason: str, said: str) -> None:
+    def note(self, reason: str, example: str) -> None:
         """One more request with something odd about it."""
         self.odd[reason] += 1
-        self.said.setdefault(reason, said)
+        self.said.setdefault(reason, example)
 
     def rate(self) -> float:
         """Paid answers a second, over the last ten whole seconds at most."""
@@ -71,19 +71,19 @@ class Figures:
 
     def shown(self) -> dict[str, Any]:
         """Plain values. by: what the server says answered (model, fingerprint) -> answers. in_flight, waiting, limit and last_error
-        are of the model's gate, which roles with the same model share."""
+        are of the model's limiter, which roles with the same model share."""
         plain = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str)) and not name.startswith("_")}
-        gate = self.gate
+        limiter = self.limiter
         return {
             **plain,
             "by": dict(self.by),
             "odd": dict(sorted(self.odd.items())),
             "said": dict(sorted(self.said.items())),
             "calls_per_second": round(self.rate(), 2),
-            "in_flight": gate.in_flight if gate else 0,
-            "waiting": gate.waiting if gate else 0,
-            "limit": int(gate.limit) if gate else 0,
-            "last_error": gate.last_error if gate else "",
+            "in_flight": limiter.in_flight if limiter else 0,
+            "waiting": limiter.waiting if limiter else 0,
+            "limit": int(limiter.limit) if limiter else 0,
+            "last_error": limiter.last_error if limiter else "",
         }
 
 

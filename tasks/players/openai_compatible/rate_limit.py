@@ -17,7 +17,7 @@ FIRST = 16
 """Calls in flight at the start: a run should not greet a small server with its largest number."""
 CUT = 0.7
 """What is left of the limit when the server is too busy; once per round of answers."""
-LONGEST_HOLD = 900.0
+LONGEST_PAUSE = 900.0
 """Seconds. A server that asks for a longer pause is told of as a failure: waiting for hours without a word helps nobody."""
 
 _jitter = random.Random()  # changes when something is asked, never what
@@ -50,8 +50,8 @@ class Down(Exception):
 
 
 @dataclass
-class Hold:
-    """Until when (loop time) an endpoint wants no calls, whatever the model. Shared by the gates of its models."""
+class Pause:
+    """Until when (loop time) an endpoint wants no calls, whatever the model. Shared by the limiters of its models."""
 
     until: float = 0.0
 
@@ -65,11 +65,11 @@ class Slot:
 
 
 @dataclass
-class Gate:
+class RateLimiter:
     """Lets calls to one model of one endpoint through. Lives in the event loop's thread alone."""
 
     pace: Pace
-    hold: Hold
+    pause: Pause
     most: int = field(init=False)
     limit: float = field(init=False)
     in_flight: int = 0
@@ -93,9 +93,9 @@ class Gate:
         """Calls that wait to be let through."""
         return len(self._waiters)
 
-    def held(self) -> float:
+    def paused(self) -> float:
         """Seconds for which nobody is let through (a Retry-After, an open breaker); 0 when it is not so."""
-        return max(0.0, max(self.hold.until, self._open_until) - asyncio.get_running_loop().time())
+        return max(0.0, max(self.pause.until, self._open_until) - asyncio.get_running_loop().time())
 
     async def enter(self) -> Slot:
         """Wait for one's turn. Raises Down when the server is given up meanwhile."""
@@ -128,7 +128,7 @@ class Gate:
         self._open_until = 0.0
         if slot.started > self._last_cut:  # calls of the same round tell of the same crowd
             self.limit, self._climbing, self._last_cut = max(1.0, self.limit * CUT), False, now
-        self.hold.until = max(self.hold.until, now + wait)
+        self.pause.until = max(self.pause.until, now + wait)
 
     def ill(self, slot: Slot, why: str) -> None:
         """No answer: an error of the server's, a broken connection, a time-out. May give the server up."""
@@ -158,7 +158,7 @@ class Gate:
                 turn.set_exception(Down(why))
 
     def _free(self) -> bool:
-        if self.held():
+        if self.paused():
             return False
         return not self._probing if self._opened else self.in_flight < int(self.limit)
 
@@ -174,7 +174,7 @@ class Gate:
             turn = self._waiters.popleft()
             if not turn.done():
                 turn.set_result(self._slot(loop.time()))
-        if self._waiters and (wait := self.held()):
+        if self._waiters and (wait := self.paused()):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = loop.call_later(wait, self._wake)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tasks.contract.values import whole_text
-from tasks.players.openai_compatible.rate_limit import LONGEST_HOLD
+from tasks.players.openai_compatible.rate_limit import LONGEST_PAUSE
 
 LONGEST = 300
 """Characters of a server's words that are kept."""
@@ -75,24 +75,24 @@ def of_status(status: int, body: str, wait: float) -> Verdict:
     return _verdict(status, error, wait)
 
 
-def inside(said: Any, wait: float) -> Verdict | None:
-    """What an error object in an answer of status 200 means; None when there is none. said: the answer, as JSON."""
-    if not isinstance(said, dict):
+def inside(answer: Any, wait: float) -> Verdict | None:
+    """What an error object in an answer of status 200 means; None when there is none. answer: the whole one, as JSON."""
+    if not isinstance(answer, dict):
         return None
-    choices = said.get("choices")
+    choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    found = said.get("error") or choice.get("error") or (not choice and ("message" in said or "detail" in said) and said)
+    found = answer.get("error") or choice.get("error") or (not choice and ("message" in answer or "detail" in answer) and answer)
     if not found:
         return None
     error = _error_in({"error": found})
     return _verdict(_status_of(error), error, wait or _seconds(error))
 
 
-def _error_in(said: Any) -> dict[str, Any]:
+def _error_in(body: Any) -> dict[str, Any]:
     """The error object of a body, wherever it stands."""
-    if isinstance(said, list) and said:
-        said = said[0]
-    error = said.get("error") or said if isinstance(said, dict) else said
+    if isinstance(body, list) and body:
+        body = body[0]
+    error = body.get("error") or body if isinstance(body, dict) else body
     return error if isinstance(error, dict) else {"message": error}
 
 
@@ -117,11 +117,11 @@ def _seconds(error: Mapping[str, Any]) -> float:
 
 def _words(error: Mapping[str, Any]) -> str:
     """What the error says, and what a gateway quotes of the one behind it."""
-    said = error.get("message") or error.get("detail") or ""
+    text = error.get("message") or error.get("detail") or ""
     behind = error.get("metadata")
     quoted = behind.get("raw") if isinstance(behind, dict) else None
     try:
-        return whole_text(f"{said} {quoted or ''}".strip())[:LONGEST]
+        return whole_text(f"{text} {quoted or ''}".strip())[:LONGEST]
     except (ValueError, RecursionError):
         return ""
 
@@ -129,25 +129,25 @@ def _words(error: Mapping[str, Any]) -> str:
 def _verdict(status: int, error: Mapping[str, Any], wait: float) -> Verdict:
     words = _words(error)
     names = " ".join(str(error.get(name))[:LONGEST] for name in ("code", "type") if isinstance(error.get(name), str))
-    told = f"{names} {words}"
-    said = f"status {status}{f' ({words or names})' if words or names else ''}"
-    if _UNPAID.search(told) and status not in (401, 404):
-        return Verdict("closed", f"the server says that the quota is used up or nothing is paid: {said}. {_CLOSED[402][1]}")
-    if status in (429, 503, 529) and not re.search("request too large", told, re.IGNORECASE):
-        if wait > LONGEST_HOLD:
-            return Verdict("closed", f"the server wants no calls for {wait:.0f} s: {said}. Run again after that")
-        return Verdict("busy", f"the server is too busy: {said}", wait=wait)
-    if _CONTEXT.search(told) and status not in (401, 402, 403, 404):
-        return Verdict("strict", f"the request is too long for the model: {said}", "context_length")
-    if status == 451 or (_FILTER.search(told) and status not in (401, 402, 404)):  # 451: not for legal reasons
-        return Verdict("strict", f"a filter declines the request: {said}", "content_filter")
+    searched = f"{names} {words}"
+    detail = f"status {status}{f' ({words or names})' if words or names else ''}"
+    if _UNPAID.search(searched) and status not in (401, 404):
+        return Verdict("closed", f"the server says that the quota is used up or nothing is paid: {detail}. {_CLOSED[402][1]}")
+    if status in (429, 503, 529) and not re.search("request too large", searched, re.IGNORECASE):
+        if wait > LONGEST_PAUSE:
+            return Verdict("closed", f"the server wants no calls for {wait:.0f} s: {detail}. Run again after that")
+        return Verdict("busy", f"the server is too busy: {detail}", wait=wait)
+    if _CONTEXT.search(searched) and status not in (401, 402, 403, 404):
+        return Verdict("strict", f"the request is too long for the model: {detail}", "context_length")
+    if status == 451 or (_FILTER.search(searched) and status not in (401, 402, 404)):  # 451: not for legal reasons
+        return Verdict("strict", f"a filter declines the request: {detail}", "content_filter")
     if status == 413:
-        return Verdict("strict", f"the server {_STRICT[status]}: {said}", "context_length")
+        return Verdict("strict", f"the server {_STRICT[status]}: {detail}", "context_length")
     if status in _CLOSED:
         does, remedy = _CLOSED[status]
-        return Verdict("closed", f"the server {does}: {said}. {remedy}")
+        return Verdict("closed", f"the server {does}: {detail}. {remedy}")
     if 300 <= status < 400:
-        return Verdict("closed", f"base_url leads elsewhere ({said}); name the place itself, a key is not sent on")
+        return Verdict("closed", f"base_url leads elsewhere ({detail}); name the place itself, a key is not sent on")
     if 400 <= status < 500 and status not in (408, 409, 425):
-        return Verdict("strict", f"the server {_STRICT.get(status, _STRICT[400])}: {said}", "not_accepted")
-    return Verdict("ill", f"the server failed: {said}")
+        return Verdict("strict", f"the server {_STRICT.get(status, _STRICT[400])}: {detail}", "not_accepted")
+    return Verdict("ill", f"the server failed: {detail}")

@@ -1,4 +1,4 @@
-"""What all clients of a process share: one event loop in one background thread, connections, caches, gates and purses.
+"""What all clients of a process share: one event loop in one background thread, connections, caches, rate limiters and budgets.
 
 A fork starts with none of it: threads, connections and SQLite files do not survive a fork. What the parent had is kept out of reach
 of the child's garbage collector, since closing a database there would unlock it under the parent.
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.players.openai_compatible import figures
-from tasks.players.openai_compatible.budget import Measure, Purse
+from tasks.players.openai_compatible.budget import Budget, TokenEstimate
 from tasks.players.openai_compatible.cache import Cache
 from tasks.players.openai_compatible.connections import Connections
-from tasks.players.openai_compatible.rate_limit import Gate, Hold, Pace
+from tasks.players.openai_compatible.rate_limit import Pace, Pause, RateLimiter
 
 Answer = TypeVar("Answer")
 
 
 @dataclass
-class Office:
+class SharedState:
     """Everything for one state folder. Its contents are touched by the loop's thread alone.
 
     asking: calls under way by their cache key, so that equal requests are asked once.
@@ -33,42 +33,42 @@ class Office:
     cache: Cache
     connections: Connections = field(default_factory=Connections)
     asking: dict[bytes, asyncio.Task[dict[str, Any]]] = field(default_factory=dict)
-    _holds: dict[str, Hold] = field(default_factory=dict)
-    _gates: dict[tuple[str, str], Gate] = field(default_factory=dict)
-    _measures: dict[tuple[str, str], Measure] = field(default_factory=dict)
-    _purses: dict[str, Purse] = field(default_factory=dict)
+    _pauses: dict[str, Pause] = field(default_factory=dict)
+    _limiters: dict[tuple[str, str], RateLimiter] = field(default_factory=dict)
+    _estimates: dict[tuple[str, str], TokenEstimate] = field(default_factory=dict)
+    _budgets: dict[str, Budget] = field(default_factory=dict)
 
-    def gate(self, url: str, model: str, pace: Pace) -> Gate:
-        """The gate of a model at an endpoint; the first role's pace counts, and the smallest of their numbers in flight."""
-        found = self._gates.get((url, model))
+    def limiter(self, url: str, model: str, pace: Pace) -> RateLimiter:
+        """The limiter of a model at an endpoint; the first role's pace counts, and the smallest of their numbers in flight."""
+        found = self._limiters.get((url, model))
         if found is None:
-            found = self._gates[url, model] = Gate(pace, self._holds.setdefault(url, Hold()))
+            found = self._limiters[url, model] = RateLimiter(pace, self._pauses.setdefault(url, Pause()))
         found.most = min(found.most, pace.max_in_flight)
         found.limit = min(found.limit, found.most)
         return found
 
-    def measure(self, url: str, model: str) -> Measure:
+    def token_estimate(self, url: str, model: str) -> TokenEstimate:
         """How many tokens the model counts."""
-        return self._measures.setdefault((url, model), Measure())
+        return self._estimates.setdefault((url, model), TokenEstimate())
 
-    def purse(self, ledger: str, limits: Mapping[str, float]) -> Purse:
+    def budget(self, ledger: str, limits: Mapping[str, float]) -> Budget:
         """A run's budget, shared by its roles and stages. The limits are those that were named last."""
-        found = self._purses.setdefault(ledger, Purse(ledger, self.cache))
+        found = self._budgets.setdefault(ledger, Budget(ledger, self.cache))
         found.max_cost, found.max_tokens = limits.get("max_cost", 0.0), int(limits.get("max_tokens", 0))
         return found
 
 
 _loop: asyncio.AbstractEventLoop | None = None
-_offices: dict[Path | None, Office] = {}
+_states: dict[Path | None, SharedState] = {}
 _lock = threading.Lock()
 _of_the_parent: list[Any] = []
 
 
 def _after_fork() -> None:
     global _loop, _lock
-    _of_the_parent.append((_loop, dict(_offices)))
+    _of_the_parent.append((_loop, dict(_states)))
     _loop, _lock = None, threading.Lock()
-    _offices.clear()
+    _states.clear()
     figures.forget()
 
 
@@ -95,8 +95,8 @@ def run(work: Coroutine[Any, Any, Answer]) -> Answer:
         raise
 
 
-def office(state: Path | None) -> Office:
-    """The office of a state folder (None: nothing outlives the process). Call it in the loop's thread."""
-    if state not in _offices:
-        _offices[state] = Office(Cache(state))
-    return _offices[state]
+def shared_state(folder: Path | None) -> SharedState:
+    """What clients share for a state folder (None: nothing outlives the process). Call it in the loop's thread."""
+    if folder not in _states:
+        _states[folder] = SharedState(Cache(folder))
+    return _states[folder]

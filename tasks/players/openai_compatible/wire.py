@@ -159,11 +159,11 @@ def text_of(body: bytes) -> str:
 
 def parse(text: bytes | str) -> Any:
     """A body as JSON. Raises Garbled."""
-    shown = text_of(text) if isinstance(text, bytes) else text
+    readable = text_of(text) if isinstance(text, bytes) else text
     try:
-        return json.loads(shown)
+        return json.loads(readable)
     except (ValueError, RecursionError) as error:
-        raise Garbled(f"its answer is not a chat completion ({type(error).__name__}): {_start(shown)}") from None
+        raise Garbled(f"its answer is not a chat completion ({type(error).__name__}): {_start(readable)}") from None
 
 
 def take(text: bytes | str) -> dict[str, Any]:
@@ -171,39 +171,37 @@ def take(text: bytes | str) -> dict[str, Any]:
     return checked(parse(text))
 
 
-def checked(said: Any) -> dict[str, Any]:
+def checked(answer: Any) -> dict[str, Any]:
     """What of a server's answer is kept: message, finish_reason, tokens in and out (None without usage), and who the server says
     answered. It is checked first: a file can hold it, and `read` makes an answer of it. Raises Garbled for what is no chat
     completion, Broken for one that failed on the way."""
     try:
-        choice = _choice(said)
+        choice = _choice(answer)
         message = _kept_message(choice.get("message") or {})
-        usage = said.get("usage") or {}
+        usage = answer.get("usage") or {}
         finish = _finish(choice.get("finish_reason"), message)
     except Broken:
         raise
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise Garbled(f"its answer is not a chat completion ({type(error).__name__}): {_start(said)}") from None
+        raise Garbled(f"its answer is not a chat completion ({type(error).__name__}): {_start(answer)}") from None
     silent = not any(message.values())
     if not choice.get("message") and finish != "content_filter":
-        raise Broken(f"its answer holds no message: {_start(said)}")
-    if finish == "error" or (silent and (said.get("error") or choice.get("error"))):
+        raise Broken(f"its answer holds no message: {_start(answer)}")
+    if finish == "error" or (silent and (answer.get("error") or choice.get("error"))):
         raise Broken(f"its answer failed on the way (finish_reason {_start(choice.get('finish_reason'))})")
     return {
         "message": message,
         "finish_reason": finish,
         "tokens": [_count(usage, "prompt_tokens"), _count(usage, "completion_tokens")],
-        "by": [
-            whole_text(said[name])[:200] for name in ("model", "system_fingerprint") if isinstance(said.get(name), str) and said[name]
-        ],
+        "by": [whole_text(one)[:200] for one in (answer.get("model"), answer.get("system_fingerprint")) if isinstance(one, str) and one],
     }
 
 
-def _choice(said: Any) -> dict[str, Any]:
+def _choice(answer: Any) -> dict[str, Any]:
     """The first choice. Raises Broken when there is none, as gateways answer to a single request that its model's maker blocked."""
-    choices = said["choices"]
+    choices = answer["choices"]
     if choices is None or choices == []:
-        raise Broken(f"its answer holds no choices: {_start(said)}")
+        raise Broken(f"its answer holds no choices: {_start(answer)}")
     return dict(choices[0])
 
 
@@ -238,9 +236,9 @@ def _text_of(value: Any) -> str:
         return "(nested without end)"
 
 
-def _finish(said: Any, message: Mapping[str, Any]) -> str:
+def _finish(reason: Any, message: Mapping[str, Any]) -> str:
     """How an answer ended, in the words of the OpenAI API."""
-    text = said.strip().lower().replace("-", "_") if isinstance(said, str) else ""
+    text = reason.strip().lower().replace("-", "_") if isinstance(reason, str) else ""
     for finish, spelled in _FINISHES.items():
         if re.fullmatch(spelled, text) and not (text in ("unknown", "other") and message):
             return finish
@@ -252,14 +250,14 @@ def _count(usage: Any, name: str) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _LONGEST_COUNT else None
 
 
-def _start(said: Any) -> str:
-    """The beginning of what was said, for a message."""
+def _start(value: Any) -> str:
+    """The beginning of a value, for a message."""
     try:
-        shown = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except (ValueError, RecursionError):
-        shown = "(nested without end)"
-    shown = whole_text(shown)
-    return repr(shown if len(shown) <= 80 else shown[:77] + "...")
+        text = "(nested without end)"
+    text = whole_text(text)
+    return repr(text if len(text) <= 80 else text[:77] + "...")
 
 
 def read(kept: Mapping[str, Any], first_call: int, offered: bool = False) -> Reply:
@@ -322,12 +320,12 @@ def _call(call: Mapping[str, Any], number: int) -> dict[str, Any]:
     return made
 
 
-def _arguments(said: str | None) -> dict[str, Any]:
+def _arguments(text: str | None) -> dict[str, Any]:
     """Arguments from their text. Nothing, null and an empty list stand for none: so servers write the call of a tool that takes
     nothing. Text inside text is opened once."""
-    if said is None or said.strip() in ("", "null", "[]", '""'):
+    if text is None or text.strip() in ("", "null", "[]", '""'):
         return {}
-    value = json.loads(said, object_pairs_hook=_unique, parse_constant=_no_constant)
+    value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     if isinstance(value, str) and value.strip():
         value = json.loads(value, object_pairs_hook=_unique, parse_constant=_no_constant)
     if not isinstance(value, dict):
