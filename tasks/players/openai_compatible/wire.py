@@ -193,7 +193,7 @@ def checked(answer: Any) -> dict[str, Any]:
         "message": message,
         "finish_reason": finish,
         "tokens": [_count(usage, "prompt_tokens"), _count(usage, "completion_tokens")],
-        "by": [whole_text(one)[:200] for one in (answer.get("model"), answer.get("system_fingerprint")) if isinstance(one, str) and one],
+        "by": [whole_text(one)[:200] for name in ("model", "system_fingerprint") if isinstance(one := answer.get(name), str) and one],
     }
 
 
