@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.warm import WARM
 
+pytest_plugins = ["tests.road"]
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("flows", "tasks", "params", "dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml")
 

@@ -1,12 +1,14 @@
 """Every method of every room through the same checks: same inputs same bytes, inputs untouched, files as the door says, no pickle.
 
-A new method is found by looking into its room; it needs small params of its own in the smoke profile, and nothing else.
+A new method is found by looking into its room; it needs small params of its own in the smoke profile, and nothing else. What the smoke
+road left is each room's input; of the methods that it took it is also the first of two runs, which must leave the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ from tasks.engine import methods, process
 from tasks.engine.execute import Plan
 from tasks.engine.fingerprint import Hashes
 from tasks.engine.settings import Settings, load
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Project
 from tests.warm import WARM
 
-pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("chain")]
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 
 ALL = [(one.stage, one.name) for one in methods.everything()]
 FILES: Mapping[str, Mapping[str, Any]] = {
@@ -40,19 +42,30 @@ FILES: Mapping[str, Mapping[str, Any]] = {
 
 
 class Chain:
-    """The smoke road, stage by stage, each method in a process of its own; the first run of each is kept for the next."""
+    """Runs of single methods on what the road left, each in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, road: Project, folder: Path) -> None:
         self.folder = folder
         self.settings = load(ROOT, "smoke")
-        self.done: dict[tuple[str, str], Path] = {}
-        self.figures: dict[tuple[str, str], dict[str, Any]] = {}
+        self.identities = road.identities()
+        self.store = Plan.open(load(road.folder), road.folder / ".cairn").store
+        entries = [json.loads(path.read_text()) for path in (road.folder / ".cairn/keys").glob("*.json")]
+        self.figures = {entry["identity"]: entry["figures"] for entry in entries}
 
     def artifact(self, stage: str) -> Path:
-        name = self.settings.method(stage)
-        if (stage, name) not in self.done:
-            self.done[stage, name], self.figures[stage, name] = self.run(stage, name, "first")
-        return self.done[stage, name]
+        return self.store.view(self.identities[stage])
+
+    def first(self, stage: str, name: str) -> tuple[Path, dict[str, Any]]:
+        """What the road left of this method, as one process leaves it; a run of a method that it did not take."""
+        if self.settings.method(stage) != name:
+            return self.run(stage, name, "first")
+        folder, figures = self.artifact(stage), self.figures[self.identities[stage]]
+        if stage == "rl":
+            return folder / "retail", figures["retail"]
+        if stage == "sft":  # its control is another process
+            copy = shutil.copytree(folder, self.folder / "sft", ignore=shutil.ignore_patterns("unfiltered"))
+            return copy, {name: figure for name, figure in figures.items() if name != "unfiltered"}
+        return folder, figures
 
     def run(self, stage: str, name: str, turn: str) -> tuple[Path, dict[str, Any]]:
         settings = Settings(ROOT, {**self.settings.tree, stage: {**self.settings.tree[stage], "method": name}})
@@ -62,37 +75,40 @@ class Chain:
         out, scratch = (self.folder / turn / f"{stage}-{name}" / part for part in ("out", "scratch"))
         for place in (out, scratch):
             place.mkdir(parents=True)
-        spec = job.spec(out, scratch, self._inputs(stage), "retail" if stage == "rl" else "")
+        spec = job.spec(out, scratch, self._inputs(stage, name), "retail" if stage == "rl" else "")
         with WARM.python():
             return out, process.run(spec, ROOT, lambda *_: None, lambda *_: None)
 
-    def _inputs(self, stage: str) -> dict[str, Any]:
+    def _inputs(self, stage: str, name: str) -> dict[str, Any]:
         """The room's Inputs, as its task.py fills them."""
         if stage == "worlds":
             return {}
         if stage == "rl":
             return {"worlds": self.artifact("worlds"), "sft": self.artifact("sft"), "world": "retail"}
         if stage == "merge":
-            return {"base": self.artifact("sft") / "model", "experts": {"rl_retail": self.artifact("rl") / "model"}}
+            experts = self._specialists()
+            if self.settings.method(stage) != name:  # there are methods for one alone
+                experts = {"rl_retail": experts["rl_retail"]}
+            return {"base": self.artifact("sft") / "model", "experts": experts}
+        candidate = {"champion": None, "candidate": "merged", "candidate_id": self.identities["merge"]}
         if stage == "evaluate":
-            models = {"base": "base", "sft": "sft", "rl_retail": "rl", "merged": "merge"}
-            return {
-                "worlds": self.artifact("worlds"),
-                "models": {name: self.artifact(room) / "model" for name, room in models.items()},
-                "candidate": "merged",
-                "candidate_id": "0" * 32,
-                "champion": None,
-            }
+            before = {"base": "base", "sft_unfiltered": "sft/unfiltered", "sft": "sft"}
+            named = {name: self.artifact(room.partition("/")[0]) / room.partition("/")[2] / "model" for name, room in before.items()}
+            models = named | self._specialists() | {"merged": self.artifact("merge") / "model"}
+            return {"worlds": self.artifact("worlds"), "models": models, **candidate}
         if stage == "decide":
-            return {"evaluate": self.artifact("evaluate"), "champion": None, "candidate": "merged", "candidate_id": "0" * 32}
+            return {"evaluate": self.artifact("evaluate"), **candidate}
         wanted = {"base": ("worlds",), "generate": ("worlds",), "critique": ("worlds", "generate")}
         named = wanted | {"filter": ("worlds", "generate", "critique"), "sft": ("worlds", "base", "filter")}
         return {name: self.artifact(name) for name in named[stage]}
 
+    def _specialists(self) -> dict[str, Path]:
+        return {f"rl_{folder.name}": folder / "model" for folder in sorted(self.artifact("rl").iterdir())}
+
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    return Chain(tmp_path_factory.mktemp("chain"))
+def chain(road: Project, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    return Chain(road, tmp_path_factory.mktemp("chain"))
 
 
 def finite(value: Any) -> bool:
@@ -109,11 +125,7 @@ def test_contract(chain: Chain, stage: str, name: str) -> None:
     hashes = Hashes(chain.folder / "state")
     inputs = {room: chain.artifact(room) for room in _needs(stage)}
     before = {room: hashes.path(path) for room, path in inputs.items()}
-    if chain.settings.method(stage) == name:
-        first = chain.artifact(stage)
-        figures = chain.figures[stage, name]
-    else:
-        first, figures = chain.run(stage, name, "first")
+    first, figures = chain.first(stage, name)
     again, figures_again = chain.run(stage, name, "again")
 
     assert hashes.listing(first) == hashes.listing(again), "same inputs, same bytes"
