@@ -17,7 +17,7 @@ from tasks.engine.execute import Job, own_process, produce
 def models(job: Job) -> dict[str, Path]:
     """Every model of the road by name, in its order: base, sft_unfiltered (if there is one), sft, rl_<world> ..., merged."""
     control = job.open("sft") / "unfiltered/model"
-    specialists = {f"rl_{folder.name}": folder / "model" for folder in sorted(job.open("rl").iterdir())}
+    specialists = {f"rl_{folder.name}": folder / "model" for folder in sorted(job.open("rl").glob("*/"))}
     return {
         "base": job.open("base") / "model",
         **({"sft_unfiltered": control} if control.is_dir() else {}),

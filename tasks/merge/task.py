@@ -17,7 +17,7 @@ def merge_models(job: Job) -> dict[str, str]:
     """Merge the specialists into one model."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        experts = {f"rl_{folder.name}": folder / "model" for folder in sorted(job.open("rl").iterdir())}
+        experts = {f"rl_{folder.name}": folder / "model" for folder in sorted(job.open("rl").glob("*/"))}
         return in_process(job, out, scratch, {"base": job.open("sft") / "model", "experts": experts}, submit)
 
     return asdict(produce(job, work))

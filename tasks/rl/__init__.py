@@ -16,6 +16,8 @@ READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("human",)
 """Roles whose players it asks."""
+PLOTS = ({"title": "reward, mean of the worlds", "file": "rewards.csv", "x": "step", "y": "mean"},)
+"""Curves and bars for `dvc plots show`: files of its artifact, and what DVC draws of them."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tasks.engine.cached import STAGE, key
 from tasks.engine.execute import Job, own_process, produce, work_out
 from tasks.engine.fingerprint import Key, folder_id
 from tasks.engine.locks import lock
+from tasks.rl.core import overview
 
 
 def unit_key(job: Job, world: str, threads: int) -> Key:
@@ -46,7 +47,7 @@ def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
 
 @task(name="rl", task_run_name="rl: {job.method}", cache_key_fn=key, **STAGE)
 def reinforce(job: Job) -> dict[str, str]:
-    """Reinforce the SFT model in every world; the artifact has one folder per world."""
+    """Reinforce the SFT model in every world; the artifact has one folder per world and a table of all rewards."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
         store = job.plan.store
@@ -66,6 +67,7 @@ def reinforce(job: Job) -> dict[str, str]:
         for unit, specialist in zip(units, specialists, strict=True):
             shutil.copytree(job.read(specialist.identity), out / unit.parts["unit"])
             figures[unit.parts["unit"]] = (store.entry(unit.digest) or {}).get("figures", {})
+        overview.write(out, worlds)
         return json.loads(json.dumps(figures))
 
     return asdict(produce(job, work))
