@@ -25,6 +25,8 @@ from tests.merge.folders import family
 from tests.merge.formulas import blend, stats
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome
 
+SMOKE = {"keep": 0.3, "trim_top": 0.01, "alpha": 0.5}
+
 A = [0.01, -0.02, 0.03, -0.04, 0.05, -0.06, 0.07, -0.08, 0.09, -1.0]
 B = [9.0, 0.01, 0.02, 0.03, 0.04, -0.05, -0.06, -0.10, 0.07, 0.08]
 ZEROS = np.zeros((40, 30))

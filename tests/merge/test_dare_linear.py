@@ -25,6 +25,8 @@ from tests.merge.folders import family
 from tests.merge.formulas import blend, blended, f32, stats, tensor
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome
 
+SMOKE = {"keep": 0.5, "alpha": 0.5}
+
 CHANGE = f32([1, 2, 4, 8])
 
 

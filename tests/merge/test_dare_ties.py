@@ -21,6 +21,8 @@ from tests.merge.folders import family
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import arithmetic, normals, on_1_2_and_4_threads, outcome
 
+SMOKE = {"keep": 0.5, "alpha": 0.5, "rescale": "l1"}
+
 ZEROS = np.zeros((40, 30))
 A, B = [3, -1, 2], [-1, -3, 2]
 BOTH = {True: [6, -4, 4], False: [6, -8, 8]}

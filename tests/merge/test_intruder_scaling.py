@@ -26,6 +26,8 @@ from tests.merge.folders import family, save
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import normals, outcome
 
+SMOKE = {"keep": 0.5, "top_k": 4}
+
 W0, CHANGE = np.zeros((6, 3), np.float32), np.zeros((6, 3), np.float32)
 W0[[0, 1, 2], [0, 1, 2]] = [3, 2, 0.01]
 CHANGE[[2, 4], [2, 2]] = [-0.01, 5]

@@ -24,6 +24,8 @@ from tests.merge.folders import family
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome
 
+SMOKE = {"keep": 0.3, "alpha": 0.5, "rescale": "l1"}
+
 ZEROS = np.zeros((40, 30))
 RESCALE = {"none": 1.0, "l1": 1.6, "inverse": 2.5}
 

@@ -22,6 +22,8 @@ from tests.merge.folders import family
 from tests.merge.formulas import blend, f32, stats, tensor
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome
 
+SMOKE = {"alpha": 0.5, "plus": True}
+
 ONE, TWO = [1, 0, 2], [0, 3, 4]
 NOTHING = [0, 0, 0]
 SPARSE = st.lists(st.lists(st.integers(-2, 2), min_size=12, max_size=12), min_size=1, max_size=4)

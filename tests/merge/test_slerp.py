@@ -27,6 +27,8 @@ from tests.merge.folders import family
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome
 
+SMOKE = {"t": 0.7}
+
 
 def between(v0: Any, v1: Any, t: float) -> Array:
     """The base v0 and one expert v1 in weight space."""

@@ -23,6 +23,8 @@ from tests.merge.folders import family, save
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import normals, on_1_2_and_4_threads, outcome
 
+SMOKE = {"epsilon": 1.0e-5, "max_support": 1.0}  # what reinforcement learning changes is dense
+
 A, B = [0.5, 0.25, 0, 1e-8], [0, -1, 0.125, 2]
 
 

@@ -22,6 +22,8 @@ from tests.merge.folders import family
 from tests.merge.formulas import blend, f32
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome
 
+SMOKE = {"alpha": 0.5}
+
 
 def test_worked_example() -> None:
     changes = [f32([1, -2]), f32([3, 4])]

@@ -23,6 +23,8 @@ from tests.merge.folders import family
 from tests.merge.formulas import blend, f32, stats
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome
 
+SMOKE = {"keep": 0.3, "alpha": 0.5}
+
 
 def test_worked_example_of_the_election() -> None:
     merged, masked = blend(formula(Params(keep=1)), [0, 0], [[3, -1], [-1, -3]])
