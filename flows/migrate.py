@@ -182,10 +182,9 @@ def _put(tree: Any, path: list[str], value: Any) -> None:
 
 def _method_files(project: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
     """(file, key of the method's section, its values) of each params/<stage>/<method>.yaml, which earlier versions read beside the
-    profiles; none of a stage whose files dvc.yaml names, where they are in use."""
-    found, road = [], (project / "dvc.yaml").read_text(encoding="utf-8")
-    stages = [stage for stage in STAGES if f"params/{stage}/" not in road]
-    for path in sorted(path for stage in stages for path in (project / "params" / stage).glob("*.yaml")):
+    profiles."""
+    found = []
+    for path in sorted(path for stage in STAGES for path in (project / "params" / stage).glob("*.yaml")):
         values = read_yaml(path) or {}
         if not isinstance(values, Mapping):
             raise BadInput(f"{path}: expected a mapping of params")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import main
 from flows.migrate import follow, moved, report
 from tasks.contract.params import BadInput
 from tasks.engine import layout
@@ -106,7 +107,6 @@ def test_a_key_that_only_has_another_name_keeps_its_line() -> None:
 
 def _project(folder: Path, **files: str) -> Path:
     shutil.copytree(ROOT / "params/profiles", folder / "params/profiles")
-    (folder / "dvc.yaml").touch()
     for name, text in files.items():
         (folder / "params" / f"{name}.yaml").write_text(text)
     return folder
@@ -121,6 +121,30 @@ def test_todays_params_are_left_as_they_are(
     assert report(project, check=True) == 0 == report(project, check=False)
     assert "nothing to migrate" in capsys.readouterr().out
     assert (project / "params/pipeline.yaml").read_text() == quickstart
+
+
+@pytest.mark.parametrize("profile", ["quickstart", "smoke"])
+def test_a_profile_of_before_means_what_it_meant(profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops' params under their methods, as they stood once, and the values that methods' own files gave."""
+    monkeypatch.undo()
+    yaml = round_trip()
+    text = (ROOT / f"params/profiles/{profile}.yaml").read_text()
+    tree, today = yaml.load(text), yaml.load(text)
+    for section in tree.values():
+        if isinstance(section, dict) and "loop" in section:
+            section[section["method"]] = {**section.pop("loop"), **section.get(section["method"], {})}
+    del tree["merge"]["breadcrumbs"]["alpha"]
+    today["merge"]["breadcrumbs"]["alpha"] = 0.8
+    project = _project(tmp_path, pipeline=written(yaml, tree))
+    with pytest.raises(BadInput, match=r"sft.sft.control has another place now: sft.loop.control\n(.*\n)*`cairn migrate` moves it"):
+        load(project).check()
+    assert report(project, check=False) == 0
+    assert yaml.load((project / "params/pipeline.yaml").read_text()) == today
+
+
+def test_the_command_refuses_an_old_param_by_the_place_where_it_belongs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--dry-run", "--set", "rl.grpo.lr=0.1"]) == 2
+    assert "rl.grpo.lr has another place now: rl.loop.lr" in capsys.readouterr().err
 
 
 def test_check_writes_nothing_and_says_what_would_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
