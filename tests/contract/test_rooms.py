@@ -94,8 +94,9 @@ class Chain:
             return {"base": self.artifact("sft") / "model", "experts": experts}
         candidate = {"champion": None, "candidate": "merged", "candidate_id": self.identities["merge"]}
         if stage == "evaluate":
-            before = {"base": "base", "sft_unfiltered": "sft/unfiltered", "sft": "sft"}
-            named = {name: self.artifact(room.partition("/")[0]) / room.partition("/")[2] / "model" for name, room in before.items()}
+            control = self.artifact("sft") / "unfiltered/model"
+            named = {"base": self.artifact("base") / "model", **({"sft_unfiltered": control} if control.is_dir() else {})}
+            named["sft"] = self.artifact("sft") / "model"
             models = named | self._specialists() | {"merged": self.artifact("merge") / "model"}
             return {"worlds": self.artifact("worlds"), "models": models, **candidate}
         if stage == "decide":

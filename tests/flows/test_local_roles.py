@@ -15,11 +15,12 @@ from tasks.engine import process
 from tasks.engine.execute import call, context, sharded
 from tasks.engine.settings import ROLES, load
 from tests.conftest import ROOT
+from tests.warm import WARM
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("ground")]
 
 GENERATE = {
-    "problems": 6,
+    "problems": 4,
     "attempts": 1,
     "user_best_of": 1,
     "max_reflections": 1,
@@ -62,7 +63,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     go(worlds)
     small = {"layers": 2, "width": 32, "heads": 2, "vocab": 600, "corpus_dialogues": 10, "steps": 1, "length": 32}
     base = spec("base", folder / "base", {"worlds": worlds["out"]}, small, {})
-    process.run(base, ROOT, lambda *_: None, lambda *_: None)
+    with WARM.python():
+        process.run(base, ROOT, lambda *_: None, lambda *_: None)
     generate = spec("generate", folder / "generate", {"worlds": worlds["out"]}, GENERATE, {})
     go(generate)
     found = {"worlds": worlds, "base": base, "generate": generate}

@@ -455,7 +455,7 @@ def test_a_report_in_words() -> None:
 
 @pytest.mark.parametrize("address", BUILT_IN)
 def test_the_built_in_worlds_are_sound(address: str) -> None:
-    report = check.check(check.load(address), 30, 3, 28)
+    report = check.check(check.load(address), 20, 3, 14)
     assert report.ok, report.text()
     assert len(report.checks) == 25 and len(report.tools) == 11
 
