@@ -189,7 +189,7 @@ def _played(world: World, problems: Sequence[Problem], seed: int) -> list[list[M
 
 def _truth(world: World, problem: Problem) -> list[Message]:
     """A problem as its instruction, its ground truth's calls with their answers, and what had to be said."""
-    from tasks.agents.oracle import script
+    from tasks.players.trivial.oracle import script
 
     actions = script(problem)
     messages: list[Message] = [{"role": "user", "content": problem.instruction}]
@@ -289,7 +289,7 @@ def _asked(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]
     """Role -> what it is asked, and how that is known: generate and critique run on a few problems with scripts in all roles. Worlds
     without scripts show the agent's opening question alone."""
     from tasks.contract.client import Request
-    from tasks.players.roles import maker
+    from tasks.players.roles import acting, maker
     from tasks.worlds.api.runtime import load_all
 
     heard: dict[str, list[Request]] = defaultdict(list)
@@ -301,6 +301,10 @@ def _asked(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]
         return heard, f"the prompt and {ALLOWANCE} tokens for a conversation"
     scripts = {name: {"backend": "scripted", "errors": role.errors, "others": []} for name, role in settings.shared.roles.items()}
     inner = maker(scripts, worlds, settings.shared.seed)
+
+    def listening(role: str, world: str = "") -> Client:
+        return _Heard(inner(role, world), heard[role])
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
@@ -308,12 +312,14 @@ def _asked(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]
             params = settings.params(stage)
             few = {"problems": FEW} if hasattr(params, "problems") else {}
             (folder / stage).mkdir()
+            prompt = settings.shared.prompt.model_dump()
             ctx = Context(
                 settings.shared.seed,
                 folder / stage,
                 folder / f"{stage}-scratch",
-                role=lambda role, world="": _Heard(inner(role, world), heard[role]),
-                prompt=settings.shared.prompt.model_dump(),
+                role=listening,
+                agent=acting(listening, prompt, methods.way(settings.agents(stage))),
+                prompt=prompt,
             )
             module = methods.load(stage, settings.method(stage))
             module.run(module.Inputs(**inputs), params.model_copy(update=few), ctx)

@@ -23,6 +23,7 @@ from tasks.engine.settings import SERVER, Role, Settings
 from tasks.players.openai_compatible.budget import Prices
 from tasks.players.openai_compatible.cache import NAME, Cache
 from tasks.players.openai_compatible.wire import Dialect, body
+from tasks.players.roles import acting
 
 PROBLEMS = 20
 """Problems a world of the sample."""
@@ -156,14 +157,15 @@ class _Sample:
         smaller = {name: min(most, getattr(params, name)) for name, most in changes.items() if hasattr(params, name)}
         (folder / stage).mkdir()
         prompt = settings.shared.prompt.model_dump()
-        ctx = Context(settings.shared.seed, folder / stage, folder / f"{stage}-scratch", role=self._players(counts), prompt=prompt)
+        role = self._players(counts)
+        agent = acting(role, prompt, methods.way(settings.agents(stage)))
+        ctx = Context(settings.shared.seed, folder / stage, folder / f"{stage}-scratch", role=role, agent=agent, prompt=prompt)
         module = methods.load(stage, settings.method(stage))
         module.run(module.Inputs(**inputs), params.model_copy(update=smaller), ctx)
         return getattr(params, "problems", 1) / smaller.get("problems", 1)
 
     def _played(self, stage: str) -> tuple[Counts, float | None]:
         """What the human is asked in a few conversations with the scripted agent, and how many times as many the stage plays."""
-        from tasks.players.client_agent import ClientAgent
         from tasks.worlds.api.play import play
         from tasks.worlds.api.runtime import load_all
 
@@ -172,10 +174,11 @@ class _Sample:
         if not plays:
             return counts, None
         worlds, seed = load_all(self.folder / "worlds"), self.settings.shared.seed
-        player, prompt = self._players(counts), self.settings.shared.prompt.model_dump()
+        player = self._players(counts)
+        act = acting(player, self.settings.shared.prompt.model_dump(), methods.way(self.settings.agents(stage)))
         for name, world in worlds.items():
-            agent = ClientAgent(player("agent", name), prompt)
-            play(world, [(problem, 0) for problem in world.problems("train", PROBLEMS, seed)], agent, player("human", name), seed=seed)
+            jobs = [(problem, 0) for problem in world.problems("train", PROBLEMS, seed)]
+            play(world, jobs, act(name), player("human", name), seed=seed)
         return counts, sum(module.conversations(params, len(worlds)) for module, params in plays) / (PROBLEMS * len(worlds))
 
 

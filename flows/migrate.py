@@ -61,7 +61,7 @@ def migrate(project: Path, check: bool = False, since: str = "") -> Migration:
         tree = yaml.load(old)
         if not isinstance(tree, dict):
             raise BadInput(f"{path}: expected a mapping of params")
-        lines = [*_taken_over(tree, apart), *moved(tree)]
+        lines = [*_taken_over(tree, apart), *moved(tree), *_added(tree)]
         text = project_file.written(yaml, tree) if lines else old
         if since and name == PIPELINE:
             text, more = _follow(project, since, old, text)
@@ -190,6 +190,24 @@ def _method_files(project: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
             raise BadInput(f"{path}: expected a mapping of params")
         found.append((path.relative_to(project).as_posix(), f"{path.parent.name}.{path.stem}", values))
     return found
+
+
+def _added(tree: Any) -> Iterator[str]:
+    """Write the sections that every file needs where they are missing, behind `method`; a line for each."""
+    for key, value in layout.NEW:
+        stage, name = key.split(".")
+        if (section := tree.get(stage)) is not None and name not in section:
+            section.insert(list(section).index("method") + 1 if "method" in section else 0, name, _flow(value))
+            yield f"{key}: {shown(value)}, as it was"
+
+
+def _flow(value: Mapping[str, Any]) -> Any:
+    """A section on one line."""
+    from ruamel.yaml.comments import CommentedMap
+
+    made = CommentedMap(value)
+    made.fa.set_flow_style()
+    return made
 
 
 def _taken_over(tree: Any, apart: list[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:

@@ -301,10 +301,10 @@ def _rate(folder: Path, name: str) -> float:
     import torch
 
     from infra.bench_rollout import _play
-    from tasks.agents.checkpoint import CheckpointAgent
     from tasks.checkpoints import folders
     from tasks.engine.settings import load
     from tasks.evaluate.pass_k import draw
+    from tasks.players.local.agent import CheckpointAgent
     from tasks.players.scripted.people import client
     from tasks.worlds.api.runtime import load as load_world
 

@@ -153,7 +153,7 @@ def main() -> int:
     asked = parser.parse_args()
     import torch
 
-    from tasks.agents.checkpoint import CheckpointAgent
+    from tasks.players.local.agent import CheckpointAgent
     from tasks.players.scripted.people import client
 
     torch.set_num_threads(asked.threads)

@@ -38,7 +38,8 @@ def one(problems: int) -> dict[str, Any]:
         (folder / "out").mkdir()
         wanted = {name: {"backend": "scripted", "errors": rates} for name, rates in ERRORS.items()}
         role = roles.maker(wanted, folder / "worlds", 0)
-        ctx = Context(seed=0, out=folder / "out", scratch=folder, role=role, shards=sharded(folder))
+        agent = roles.acting(role, {"tools": "none", "policy": "none"})
+        ctx = Context(seed=0, out=folder / "out", scratch=folder, role=role, agent=agent, shards=sharded(folder))
         start = time.perf_counter()
         figures = apigen_mt.run(Inputs(folder / "worlds"), apigen_mt.Params(problems=problems, attempts=1, user_best_of=1), ctx)
         seconds = time.perf_counter() - start

@@ -55,6 +55,8 @@ def stage(step: Step) -> Iterator[str]:
 def deps(step: Step) -> list[str]:
     """What a stage depends on: its inputs, files that people edit, code. What a folder covers is not listed again."""
     own = [f"tasks/{step.room}/__init__.py", f"tasks/{step.room}/task.py", f"tasks/{step.room}/${{{step.name}.method}}.py"]
+    if _said(step, "PLAYS"):
+        own += ["tasks/agents/__init__.py", f"tasks/agents/${{{step.name}.agents.method}}.py"]
     code = ["tasks/__init__.py", *_said(step, "CODE"), *own]
     kept = [path for path in code if not any(path.startswith(f"{other}/") for other in code)]
     return [*(f"data/{name}" for name in step.inputs), *_said(step, "FILES"), *kept]

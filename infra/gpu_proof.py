@@ -140,10 +140,11 @@ class Proof:
 
     def context(self, settings: Settings, name: str, worlds: Path | None, log: Callable[..., None]) -> Context:
         """The surroundings that `tasks.engine.execute` would give a method, on this proof's device."""
-        from tasks.players.roles import maker
+        from tasks.players.roles import acting, maker
 
         shared = settings.shared
         roles = {role: player.model_dump(mode="json") for role, player in shared.roles.items()}
+        role, prompt = maker(roles, worlds, shared.seed), shared.prompt.model_dump()
         out, scratch = self.folder / name / "out", self.folder / name / "scratch"
         for folder in (out, scratch):
             folder.mkdir(parents=True)
@@ -154,8 +155,9 @@ class Proof:
             device=self.device,
             threads=shared.threads,
             log=log,
-            role=maker(roles, worlds, shared.seed),
-            prompt=shared.prompt.model_dump(),
+            role=role,
+            agent=acting(role, prompt),
+            prompt=prompt,
         )
 
     def run(

@@ -110,11 +110,14 @@ class Person:
         self._shown = Shown(seat.write)
         self._owed: list[tuple[str, int]] = []
 
-    def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
+    def send(self, conversation: str, messages: Sequence[Message], world: Any, seed: int) -> None:
         """Show what is new; a turn is owed."""
         self._seat.world = world
         self._shown(messages, user=True)
         self._owed.append((conversation, len(messages)))
+
+    def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
+        """Nothing: a person reads what is printed."""
 
     def poll(self) -> list[tuple[str, Turn]]:
         """The person's turn."""
@@ -169,11 +172,15 @@ class Watched:
         self._agent, self._seat = agent, seat
         self._shown = Shown(seat.write)
 
-    def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
+    def send(self, conversation: str, messages: Sequence[Message], world: Any, seed: int) -> None:
         """Show the calls since the last turn, and hand over."""
         self._seat.world = world
         self._shown(messages, user=False)
         self._agent.send(conversation, messages, world, seed)
+
+    def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
+        """As the agent does."""
+        self._agent.resume(conversation, messages, turns)
 
     def poll(self) -> list[tuple[str, Turn]]:
         """The agent's turns."""

@@ -10,9 +10,6 @@ from typing import Any
 
 from flows.worlds.report import Check, Finding
 from flows.worlds.sample import SPLITS, Sample
-from tasks.agents.constant import hands_over, refuses
-from tasks.agents.do_nothing import do_nothing
-from tasks.agents.oracle import Oracle
 from tasks.contract.agent import Agent
 from tasks.contract.client import Client
 from tasks.contract.problem import Problem
@@ -21,6 +18,8 @@ from tasks.generate.core.samplers import Graph, walk
 from tasks.generate.core.trivial_agents import Listener
 from tasks.players.client_agent import ClientAgent
 from tasks.players.scripted import people as scripts
+from tasks.players.trivial.constant import do_nothing, hands_over, refuses
+from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api.places import place
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from tasks.contract.agent import Agent
     from tasks.contract.client import Client
 
 Item = TypeVar("Item")
@@ -37,6 +38,10 @@ def _quiet(*_: object) -> None:
 
 def _no_roles(name: str, world: str = "") -> Client:
     raise LookupError(f"this method asked for the model role {name!r}, but it was run without roles")
+
+
+def _no_agents(world: str = "", **_: Any) -> Agent:
+    raise LookupError(f"this method asked for an agent in {world or 'a world'}, but its room's door does not say PLAYS")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Context:
     prompt:   how much the agent's system prompt carries: tools (full, names, none) and policy (full, none).
     role:     role(name, world) gives the client that plays a model's role (generator, judge, human, agent, critic ...). Where several
               models play one in turn, "judge/2" is the second; LookupError when there is none. See `panel`.
+    agent:    agent(world, name=, role=, checkpoint=, ...) gives whoever acts in a world, in the way that the step's params choose
+              (`tasks.players.roles.acting`): the player of a role (by default "agent"), or a checkpoint that the room has at hand.
     losses:   how much may be lost for one reason before the method stops.
     """
 
@@ -84,8 +91,13 @@ class Context:
     progress: Callable[[int, int, str], None] = _quiet
     shards: Callable[..., Iterator[Any]] = in_order
     role: Callable[..., Client] = _no_roles
+    agent: Callable[..., Agent] = _no_agents
     prompt: Mapping[str, str] = field(default_factory=lambda: {"tools": "none", "policy": "none"})
     losses: Losses = Losses()
+
+    def human(self, world: str) -> Client:
+        """Whoever plays the human in a world."""
+        return self.role("human", world)
 
     def panel(self, name: str, world: str = "") -> list[Client]:
         """The clients of a role that several models may play in turn (`others` in its configuration); one, for most."""

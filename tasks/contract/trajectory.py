@@ -62,6 +62,8 @@ class Trajectory:
     calls:     every tool call with its answer, in order: (Action, ToolResult).
     turns:     for a checkpoint agent, one entry per assistant turn: ids the model saw (prompt suffix) and produced, with the
                log-probability of each produced id. Empty for scripted agents. Tokens are never re-rendered.
+    rewritten: whether the agent read a whole new prompt after its first turn (a memory, a fork that another player went on with): then
+               `turns` are no one sequence of tokens.
     stop:      user_stop, hand_over, max_steps, max_tokens, parse_error, or why a server gave no turn (`tasks.contract.losses.GONE`);
                human_error, human_ and such a reason, and tool_error, which are not the agent's doing.
     """
@@ -76,3 +78,4 @@ class Trajectory:
     agent: str = ""
     human: str = ""
     seed: int = 0
+    rewritten: bool = False

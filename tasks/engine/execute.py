@@ -236,6 +236,7 @@ class Job:
             "method": self.method,
             "params": self.params.model_dump(mode="json"),
             "loop": self.loop.model_dump(mode="json") if self.loop else None,
+            "agents": self.plan.settings.agents(self.stage),
             "inputs": _jsonable(inputs),
             "unit": unit,
             "seed": shared.seed,
@@ -401,11 +402,13 @@ def _start(submit: Callable[..., Any] | None, work: Callable[[Sequence[Any]], An
 def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callable[..., None], shards: Callable[..., Any]) -> Context:
     """The surroundings of a method's run, from a job's spec."""
     from tasks.players.openai_compatible import Setting
-    from tasks.players.roles import maker
+    from tasks.players.roles import acting, maker
 
     state = Path(spec["state"]) if "state" in spec else None  # a spec written by hand may do without a place for paid answers
     losses = Losses(**spec.get("losses") or {})
     setting = Setting(state, spec.get("run", ""), spec.get("ledger", ""), spec.get("budget") or {}, losses)
+    role = maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"])
+    prompt = spec["prompt"] or {}
     return Context(
         seed=spec["seed"],
         out=Path(spec["out"]),
@@ -415,8 +418,9 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         log=log,
         progress=progress,
         shards=shards,
-        role=maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"]),
-        prompt=spec["prompt"] or {},
+        role=role,
+        agent=acting(role, prompt, methods.way(spec.get("agents"))),
+        prompt=prompt,
         losses=losses,
     )
 

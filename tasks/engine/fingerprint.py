@@ -361,6 +361,7 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
             "method": settings.method(about.stage),
             "params": settings.params(about.stage).model_dump(mode="json"),
             **({"loop": loop.model_dump(mode="json")} if loop else {}),
+            **({"agents": agents} if (agents := settings.agents(about.stage)) else {}),
             "inputs": {name: inputs[name] for name in about.inputs},
             "code": {path: hashes.path(settings.project / path) for path in about.code},
             "settings": {key: _used(settings, key) for key in about.settings if key != about.stage},
@@ -403,8 +404,8 @@ def _short(value: Any) -> str:
 def check_closure(settings: Settings, about: Listed) -> None:
     """Stop a run whose code is not wholly listed: each module that the stage can reach must be among its deps.
 
-    Reached are: the method, the room's task and its training loop, the players of its model roles, everything of this project they
-    import (lazy imports included), and every `module:name` that stands in the params.
+    Reached are: the method, the room's task and its training loop, the way of acting, the players of its model roles, everything of
+    this project they import (lazy imports included), and every `module:name` that stands in the params.
     """
     for path in sorted(closure(settings, about)):
         if not any(path == dep or path.startswith(f"{dep}/") for dep in about.code):
@@ -419,6 +420,7 @@ def closure(settings: Settings, about: Listed) -> set[str]:
     method = settings.method(about.stage)
     roots = [f"tasks.{about.stage}.{method}", f"tasks.{about.stage}.task"]
     roots += [f"tasks.{about.stage}.core.loop"] if methods.loop(about.stage) else []
+    roots += [f"tasks.agents.{agents['method']}"] if (agents := settings.agents(about.stage)) else []
     roots += ["tasks.players.roles"] if any(key.startswith("roles.") for key in about.settings) else []
     roots += [name.partition(":")[0] for name in _module_names(settings.values(about.stage))]
     return {path.relative_to(settings.project).as_posix() for path in reach(settings.project, roots).values()}

@@ -45,6 +45,8 @@ DEFAULTS: Sequence[Default] = (
     Default("2026-11", "merge.breadcrumbs.keep", 0.2),
     Default("2026-11", "merge.breadcrumbs.alpha", 0.8),
 )
+NEW: Sequence[tuple[str, Any]] = tuple((f"{stage}.agents", {"method": "react"}) for stage in ("generate", "rl", "evaluate"))
+"""Sections that every file needs and that older ones lack, with the value that leaves all as it was."""
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,16 @@ from tasks import STAGES
 from tasks.contract.params import BadInput, Params, nearest, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from tasks.contract.agent import Agent
     from tasks.contract.context import Context
 
 LOOP = "loop"
 """The section of a stage's params that its room's training loop has; no method may be called so."""
+
+AGENTS = "agents"
+"""The folder of the ways of acting, and the section of a step's params that chooses one."""
 HERE = Path(__file__).parents[1]
 """The folder of the rooms."""
 _NOT_METHODS = {"__init__", "task"}
@@ -99,6 +103,15 @@ def check_name(stage: str, name: object, where: str) -> str:
 def load(stage: str, name: str) -> ModuleType:
     """Import a method's module (cheap: heavy libraries are imported when it runs)."""
     return importlib.import_module(f"tasks.{stage}.{check_name(stage, name, stage)}")
+
+
+def way(chosen: Mapping[str, Any] | None) -> Callable[[Agent], Agent]:
+    """How players act in a step, from what `Settings.agents` says: player -> agent. The player itself where nothing is said."""
+    if chosen is None:
+        return lambda player: player
+    module = load(AGENTS, chosen["method"])
+    params = module.Params.model_validate(chosen["params"])
+    return lambda player: module.agent(player, params)
 
 
 def room(stage: str) -> ModuleType:

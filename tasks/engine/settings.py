@@ -220,7 +220,8 @@ class Settings:
         if not isinstance(section, Mapping):
             raise BadInput(f"{self.source}: the section {stage!r} is missing or not a mapping. A profile is one complete file.")
         loop = methods.loop(stage)
-        known = {"method", *methods.names(stage), *([methods.LOOP] if loop else [])}
+        extra = [name for name, has in ((methods.LOOP, loop), (methods.AGENTS, _plays(stage))) if has]
+        known = {"method", *methods.names(stage), *extra}
         for key in section:
             if key not in known:
                 if key == methods.LOOP:
@@ -280,6 +281,29 @@ class Settings:
         mine = f"{stage}.{name}"
         return [(f"{stage}.loop" if loop else mine, methods.room(stage), loop or own), (mine, methods.load(stage, name), own)]
 
+    def agents(self, stage: str) -> dict[str, Any] | None:
+        """The way of acting of a stage that plays agents, {"method": its name, "params": complete}; None for any other stage."""
+        if not _plays(stage):
+            return None
+        where, section = f"{self.source}: {stage}.{methods.AGENTS}", self._section(stage).get(methods.AGENTS)
+        known = methods.names(methods.AGENTS)
+        if not isinstance(section, Mapping) or "method" not in section:
+            ways = f"Known: {', '.join(known)}."
+            raise BadInput(f"{where}.method is missing: how its agents act. Write {methods.AGENTS}: {{method: react}}. {ways}")
+        name = section["method"]
+        if name not in known:
+            raise BadInput(f"{where}.method: no way of acting {shown(name)}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+        checked = {}
+        for key, values in section.items():
+            if key != "method" and key not in known:
+                raise BadInput(f"{where}: unknown key {shown(key)}.{nearest(key, known)} Known: method, {', '.join(known)}.")
+            if key != "method":
+                if not isinstance(values, Mapping):
+                    raise BadInput(f"{where}.{key}: expected a mapping of params, got {shown(values)}")
+                checked[key] = validate(methods.load(methods.AGENTS, key).Params, values, f"{where}.{key}")
+        params = checked.get(name) or methods.load(methods.AGENTS, name).Params()
+        return {"method": name, "params": params.model_dump(mode="json")}
+
     def check(self, whole: bool = True) -> None:
         """Look at everything once, so that a mistake ends the run before the first stage starts: also at the sections of methods that
         are not chosen now, and (whole) at what params of different stages say together."""
@@ -313,7 +337,8 @@ class Settings:
             return
         chosen = self.method(stage)
         self.loop(stage)
-        for name in (chosen, *sorted(self._section(stage).keys() - {"method", methods.LOOP, chosen})):
+        self.agents(stage)
+        for name in (chosen, *sorted(self._section(stage).keys() - {"method", methods.LOOP, methods.AGENTS, chosen})):
             self._params(stage, name)
 
     def _check_together(self, chosen: Mapping[str, Params]) -> None:
@@ -397,6 +422,11 @@ def _check_server(role: Role, budget: Budget, where: str) -> None:
             f"{where}: budget.max_cost = {budget.max_cost:g} cannot be kept while price_in and price_out are unknown. Write them, or "
             "limit tokens (budget.max_tokens) instead."
         )
+
+
+def _plays(stage: str) -> bool:
+    """Whether a stage's methods play agents, as its room's door says."""
+    return bool(getattr(methods.room(stage), "PLAYS", False))
 
 
 def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] = ()) -> Settings:

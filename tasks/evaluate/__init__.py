@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-CODE = ("tasks/agents", "tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/players", "tasks/worlds", "tasks/evaluate/core")
+CODE = ("tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/players", "tasks/worlds", "tasks/evaluate/core")
 """Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
 READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("human",)
 """Roles whose players it asks."""
+PLAYS = True
+"""Its methods play agents: `<step>.agents` in the params chooses a way of acting (`tasks/agents`)."""
 PARAMS = ("params/champion.yaml",)
 """Params files of which every key counts."""
 METRICS = ("metrics.json",)

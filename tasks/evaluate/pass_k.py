@@ -170,7 +170,7 @@ def _play_all(
             if which == "baseline":
                 agent, trials = _baseline(model, problems), 1
             else:
-                agent, trials = _checkpoint(folders[model], model, params, ctx), params.trials
+                agent, trials = _checkpoint(folders[model], model, name, params, ctx), params.trials
             played += _trials(worlds[name], problems, trials, agent, (which, model), params, ctx)
         return played
 
@@ -192,9 +192,8 @@ def draw(world: World, count: int, seed: int, split: str, avoid: Sequence[Proble
 
 
 def _baseline(name: str, problems: Sequence[Problem]) -> Agent:
-    from tasks.agents.constant import hands_over, refuses
-    from tasks.agents.do_nothing import do_nothing
-    from tasks.agents.oracle import Oracle
+    from tasks.players.trivial.constant import do_nothing, hands_over, refuses
+    from tasks.players.trivial.oracle import Oracle
 
     players: dict[str, Callable[[], Agent]] = {
         "oracle": lambda: Oracle(problems),
@@ -205,17 +204,14 @@ def _baseline(name: str, problems: Sequence[Problem]) -> Agent:
     return players[name]()
 
 
-def _checkpoint(folder: Path, model: str, params: Params, ctx: Context) -> Agent:
+def _checkpoint(folder: Path, model: str, world: str, params: Params, ctx: Context) -> Agent:
     """A checkpoint that plays; loaded anew for each unit, so that units do not depend on each other."""
-    from tasks.agents.checkpoint import CheckpointAgent
     from tasks.checkpoints import folders
 
-    loaded, tokenizer = folders.load(folder, ctx.device, params.dtype)
-    return CheckpointAgent(
-        loaded,
-        tokenizer,
-        ctx.prompt,
+    return ctx.agent(
+        world,
         name=model,
+        checkpoint=folders.load(folder, ctx.device, params.dtype),
         rows=params.rows,
         temperature=params.temperature,
         max_turn_tokens=params.max_turn_tokens,
@@ -234,7 +230,7 @@ def _trials(
         world,
         [(problem, trial) for problem in problems for trial in range(trials)],
         agent,
-        ctx.role("human", world.name),
+        ctx.human(world.name),
         seed=ctx.seed_for("evaluate", "play"),
         max_steps=params.max_steps,
         progress=lambda done, total, _: ctx.progress(done, total, f"{model} in {world.name} ({which})"),

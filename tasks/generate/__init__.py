@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-CODE = ("tasks/agents", "tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/players", "tasks/worlds", "tasks/generate/core")
+CODE = ("tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/players", "tasks/worlds", "tasks/generate/core")
 """Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
 FILES = ("params/bank.json",)
 """Other files of the project that it reads."""
@@ -18,6 +18,8 @@ READS = ("device", "prompt", "budget")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent")
 """Roles whose players it asks."""
+PLAYS = True
+"""Its methods play agents: `<step>.agents` in the params chooses a way of acting (`tasks/agents`)."""
 
 
 @dataclass(frozen=True)

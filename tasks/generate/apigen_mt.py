@@ -46,7 +46,6 @@ from tasks.generate.core.prompts import render
 from tasks.generate.core.proving import Commission, Prover, Rules
 from tasks.generate.core.samplers import Tastes, draw
 from tasks.generate.core.tally import Tally
-from tasks.players.client_agent import ClientAgent
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import load_all
 
@@ -258,13 +257,13 @@ def _recombining(world: World, params: Params, ctx: Context) -> Any:
 
 def _playing(world: World, params: Params, ctx: Context) -> Any:
     """The work of phase 2: proven tasks -> rows, all attempts at one together, and how many scores were unreadable."""
-    person, critic, client = (ctx.role(role, world.name) for role in ("human", "human_critic", "agent"))
+    person, critic = ctx.human(world.name), ctx.role("human_critic", world.name)
 
     def work(texts: Sequence[str]) -> dict[str, Any]:
         human = BestOfN(person, critic, params.user_best_of, setting=world.setting)
         problems = [rows.problem_of(json.loads(text)) for text in texts]
         jobs = [(problem, trial) for problem in problems for trial in range(params.attempts)]
-        agent = ClientAgent(client, ctx.prompt, temperature=params.temperature)
+        agent = ctx.agent(world.name, temperature=params.temperature)
         seed = ctx.seed_for("generate", "play")
         played = play(world, jobs, agent, human, seed=seed, max_steps=params.max_steps)
         return {"rows": [rows.trajectory_row(one) for one in played], "unreadable": human.unreadable}

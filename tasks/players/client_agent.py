@@ -7,14 +7,11 @@ parse_error, one that was cut as max_tokens, one that no server gave under the r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tasks.contract.agent import Turn
+from tasks.contract.agent import Turn, World
 from tasks.contract.client import Client, Message, Request
 from tasks.worlds.api.system_prompt import system_message
-
-if TYPE_CHECKING:
-    from tasks.worlds.api.runtime import World
 
 
 class ClientAgent:
@@ -55,6 +52,9 @@ class ClientAgent:
             max_tokens=self._max_tokens,
             labels={"role": "agent", "conversation": conversation},
         )
+
+    def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
+        """Nothing: each request carries the whole conversation."""
 
     def poll(self) -> list[tuple[str, Turn]]:
         """Every turn that is owed, in the order in which they were sent."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-CODE = ("tasks/agents", "tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/players", "tasks/worlds", "tasks/rl/core")
+CODE = ("tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/players", "tasks/worlds", "tasks/rl/core")
 """Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
 READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
@@ -18,6 +18,8 @@ ROLES = ("human",)
 """Roles whose players it asks."""
 PLOTS = ({"title": "reward, mean of the worlds", "file": "rewards.csv", "x": "step", "y": "mean"},)
 """Curves and bars for `dvc plots show`: files of its artifact, and what DVC draws of them."""
+PLAYS = True
+"""Its methods play agents: `<step>.agents` in the params chooses a way of acting (`tasks/agents`)."""
 
 
 @dataclass(frozen=True)

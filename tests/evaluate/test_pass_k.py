@@ -27,9 +27,10 @@ from tasks.evaluate import Inputs
 from tasks.evaluate.pass_k import BASELINES, Params, draw, run
 from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 from tasks.players.openai_compatible.cache import Cache
-from tasks.players.roles import maker
+from tasks.players.roles import maker, plain
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.retail import Retail
+from tests.playing import playing
 from tests.rollout import tiny
 
 SMALL = Params(problems=7, gate_problems=7, trials=2, max_steps=15, max_turn_tokens=6, rows=14, resamples=200)
@@ -50,7 +51,8 @@ def context(home: Path, folder: Path, **more: Any) -> Context:
     """A context with roles and an empty out folder."""
     (folder / "out").mkdir(parents=True, exist_ok=True)
     role = maker({}, home / "worlds", 0)
-    return Context(seed=5, out=folder / "out", scratch=folder / "scratch", role=role, **more)
+    players = playing(role, more.pop("way", plain))
+    return Context(seed=5, out=folder / "out", scratch=folder / "scratch", **players, **more)
 
 
 def inputs(home: Path, **changed: Any) -> Inputs:

@@ -17,12 +17,12 @@ import pytest
 
 from flows.cli import main
 from flows.regrade import Difference, lines, regrade, schema_of
-from tasks.agents.oracle import Oracle
 from tasks.contract import rows, schemas, tables
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.trajectory import GRADING, Trajectory
 from tasks.players.scripted import people as scripted
+from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api import grading
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World

@@ -27,6 +27,7 @@ from tasks.players import roles
 from tasks.worlds.api.runtime import World, load
 from tasks.worlds.api.tools import tools_of
 from tests.conftest import Project, make_project
+from tests.playing import playing
 
 HOME = LIBRARY.replace(".", "/")
 SHOP = address("my_shop", "Shop")
@@ -47,7 +48,7 @@ def test_the_template_goes_through_the_generate_room(tmp_path: Path) -> None:
     World.build(Library, 40, 0, "flows.templates.world.world:Library").freeze(folder / "library")
     assert load(folder / "library").name == "library"
     out.mkdir()
-    ctx = Context(seed=0, out=out, scratch=tmp_path, role=roles.maker({}, folder, 0))
+    ctx = Context(seed=0, out=out, scratch=tmp_path, **playing(roles.maker({}, folder, 0)))
     apigen_mt.run(Inputs(folder), apigen_mt.Params(problems=24, round_size=12, shard_size=12), ctx)
     accepted = [row for row in read_rows(out / "blueprints.parquet", BLUEPRINT) if row["status"] == "accepted"]
     assert len(accepted) >= 20 and {"renew_loan", "pay_fee", "reserve_title"} <= {

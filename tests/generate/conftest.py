@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from tasks.contract import schemas, tables
+from tasks.contract.agent import Agent
 from tasks.contract.client import Client
 from tasks.contract.context import Context, in_order
 from tasks.generate import Inputs, apigen_mt
 from tasks.players import roles
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World, load
+from tests.playing import playing
 
 ERRORS = {
     "generator": {
@@ -81,6 +83,7 @@ def make(folder: Path, tmp_path: Path) -> Make:
         seed: int = 0,
         shards: Callable[..., Iterator[Any]] = through_json,
         pinned: Path | None = None,
+        way: Callable[[Agent], Agent] = roles.plain,
         **params: Any,
     ) -> Made:
         out = tmp_path / f"out{next(count)}"
@@ -91,7 +94,7 @@ def make(folder: Path, tmp_path: Path) -> Make:
         def role(name: str, world: str = "") -> Client:
             return (clients or {}).get(name) or known(name, world)
 
-        ctx = Context(seed=seed, out=out, scratch=tmp_path, role=role, shards=shards)
+        ctx = Context(seed=seed, out=out, scratch=tmp_path, shards=shards, **playing(role, way))
         values = {"problems": 30, "round_size": 10, "shard_size": 7, "attempts": 2, "user_best_of": 1, **params}
         figures = apigen_mt.run(Inputs(folder, pinned), apigen_mt.Params(**values), ctx)
         return Made(

@@ -20,6 +20,7 @@ from tasks.generate.core.checks import FAILURES
 from tasks.players.scripted.people import blocks
 from tasks.worlds.api.play import STOP
 from tests.generate.conftest import ERRORS, Make, through_json
+from tests.playing import playing
 
 IDS = re.compile(r"\b[A-Z]\d{2,}\b")
 
@@ -372,7 +373,8 @@ def test_every_built_in_world_makes_clean_data(tmp_path: Any) -> None:
         world = World.build(world_class(address), 60, 0)
         world.freeze(tmp_path / "worlds" / world.name)
     (tmp_path / "out").mkdir()
-    ctx = Context(0, tmp_path / "out", tmp_path, role=roles.maker({}, tmp_path / "worlds", 0), shards=through_json)
+    players = playing(roles.maker({}, tmp_path / "worlds", 0))
+    ctx = Context(0, tmp_path / "out", tmp_path, shards=through_json, **players)
     figures = apigen_mt.run(Inputs(tmp_path / "worlds"), apigen_mt.Params(problems=40), ctx)
     assert figures["base"]["accepted"] + figures["base"]["failed_duplicate"] == figures["base"]["attempts"] == 40 * len(BUILT_IN)
     assert figures["won_per_conversation"] == 1.0 and set(figures["gate"]) >= {"oracle", "do_nothing"}

@@ -33,6 +33,7 @@ from tasks.worlds.api.runtime import World
 from tests.critique.played import play_into
 from tests.players.conftest import QUICK, Make, questions
 from tests.players.test_settings import GOOD, settings
+from tests.playing import playing
 
 FAULTS = {
     "429": 0.05,
@@ -69,7 +70,7 @@ def generated(worlds: Path, out: Path, url: str, **limits: Any) -> tuple[dict[st
         )
         for name in ("judge", "feedback", "human_critic")
     }
-    ctx = Context(0, out, out.parent, role=lambda name, world="": servers.get(name) or known(name, world))
+    ctx = Context(0, out, out.parent, **playing(lambda name, world="": servers.get(name) or known(name, world)))
     params = apigen_mt.Params(problems=12, round_size=6, threshold=1.0, every_criterion=False, user_best_of=2, attempts=1, recombine=0)
     figures = apigen_mt.run(Inputs(worlds), params, ctx)
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}, figures["stopped"]
@@ -91,7 +92,8 @@ def played(worlds: Path, out: Path, url: str, losses: Losses) -> dict[str, Any]:
     agent = EndpointClient(
         "agent", url, Dialect("m"), pace=QUICK, setting=Setting(out.parent / "calls", out.name, out.name, {}, losses)
     )
-    ctx = Context(0, out, out.parent, role=lambda name, world="": agent if name == "agent" else known(name, world), losses=losses)
+    players = playing(lambda name, world="": agent if name == "agent" else known(name, world))
+    ctx = Context(0, out, out.parent, losses=losses, **players)
     params = apigen_mt.Params(problems=12, round_size=6, user_best_of=1, attempts=3, recombine=0, max_steps=6)
     return apigen_mt.run(Inputs(worlds), params, ctx)
 

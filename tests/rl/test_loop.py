@@ -19,6 +19,7 @@ from tasks.contract.client import Message, Request
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.trajectory import Trajectory
+from tasks.players.roles import plain
 from tasks.players.scripted import people as scripted
 from tasks.rl import Inputs
 from tasks.rl.core.hooks import Group
@@ -26,6 +27,7 @@ from tasks.rl.core.loop import reinforce
 from tasks.rl.grpo import Grpo, Params
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World
+from tests.playing import playing
 from tests.rollout import tiny
 
 PARAMS = Params(
@@ -73,8 +75,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def context(root: Path, **more: Any) -> Context:
     out = root / "out"
     out.mkdir(parents=True, exist_ok=True)
-    roles = {"role": lambda name, world_name="": scripted.client(name, world(), {}, 0)}
-    return Context(seed=5, out=out, scratch=root / "scratch", **{**roles, **more})
+    role = more.pop("role", lambda name, world_name="": scripted.client(name, world(), {}, 0))
+    players = playing(role, more.pop("way", plain))
+    return Context(seed=5, out=out, scratch=root / "scratch", **players, **more)
 
 
 def digest(folder: Path) -> dict[str, str]:

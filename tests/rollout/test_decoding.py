@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.agents.checkpoint import CheckpointAgent
 from tasks.contract.agent import Turn
+from tasks.players.local.agent import CheckpointAgent
 from tasks.players.local.decoding import Decoder, choose, uniforms
 from tests.rollout import tiny
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tasks.agents.checkpoint import CheckpointAgent
 from tasks.contract.agent import Turn
 from tasks.contract.client import Message, Request
 from tasks.contract.problem import Problem
 from tasks.players.client_agent import ClientAgent
+from tasks.players.local.agent import CheckpointAgent
 from tasks.players.scripted import people as scripted
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play

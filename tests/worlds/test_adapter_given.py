@@ -30,6 +30,7 @@ from tasks.worlds.adapters import given
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.scripts.human import STOP
+from tests.playing import playing
 from tests.worlds.kiosk import HERE, Adapted, Kiosk, adapted
 
 LOOK = {"name": "get_order", "arguments": {"order_id": "W1"}}
@@ -149,7 +150,7 @@ def test_generate_with_models_in_the_roles(tmp_path: Path) -> None:
         "agent": Model(clerk),
     }
     (tmp_path / "out").mkdir()
-    ctx = Context(0, tmp_path / "out", tmp_path, role=lambda name, world="": roles[name])
+    ctx = Context(0, tmp_path / "out", tmp_path, **playing(lambda name, world="": roles[name]))
     params = apigen_mt.Params(problems=6, attempts=1, recombine=0)
     apigen_mt.run(Inputs(tmp_path / "worlds"), params, ctx)
     made = [row for row in read_rows(tmp_path / "out" / "blueprints.parquet", BLUEPRINT) if row["status"] == "accepted"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from flows.worlds.report import kind_of, tool_lines
 from flows.worlds.sample import Pool
-from tasks.agents.constant import hands_over
+from tasks.players.trivial.constant import hands_over
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.api.arguments import arguments_of
 from tasks.worlds.api.loading import world_class

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from tasks.agents.constant import hands_over, refuses
-from tasks.agents.do_nothing import do_nothing
 from tasks.contract.agent import Turn
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
 from tasks.players.client_agent import ClientAgent
 from tasks.players.scripted import people as scripted
+from tasks.players.trivial.constant import do_nothing, hands_over, refuses
 from tasks.worlds.api.blame import blame
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from tasks.agents.constant import hands_over, refuses
-from tasks.agents.do_nothing import do_nothing
-from tasks.agents.oracle import Oracle
 from tasks.contract.agent import Agent
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
 from tasks.players.scripted import people as scripted
+from tasks.players.trivial.constant import do_nothing, hands_over, refuses
+from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api.conduct import one_call_per_turn
 from tasks.worlds.api.play import play
 from tests.worlds.players import NAMES, problems, rewards, talk, world

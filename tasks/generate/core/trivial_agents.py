@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tasks.agents.constant import hands_over, refuses
-from tasks.agents.do_nothing import do_nothing
-from tasks.agents.oracle import Oracle
 from tasks.contract.client import Message, Request
 from tasks.contract.problem import Problem
+from tasks.players.trivial.constant import do_nothing, hands_over, refuses
+from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api.play import STOP, play
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.agents.checkpoint import CheckpointAgent
 from tasks.contract.client import Client
 from tasks.contract.context import Context
 from tasks.contract.early_ends import counted, lost_by, too_many
@@ -64,7 +63,7 @@ def reinforce(inputs: Inputs, params: LoopParams, hooks: Hooks, ctx: Context) ->
     set_seed(ctx.seed_for("prepare") % 2**31)
     model = hooks.prepare(model)
     folders.trainable(model)
-    loop = Loop(ctx, params, hooks, world, ctx.role("human", inputs.world), tokenizer)
+    loop = Loop(ctx, params, hooks, world, ctx.human(inputs.world), tokenizer)
     loop.screen(model)
     state = record.newest(ctx.scratch)
     if state is None:
@@ -133,11 +132,10 @@ class Loop:
     ) -> list[Trajectory]:
         """Play with the present policy, sampled; `names` key the noise. The model's mode is as it was afterwards."""
         params, training = self.params, model.training
-        agent = CheckpointAgent(
-            model.eval(),
-            self.tokenizer,
-            self.ctx.prompt,
+        agent = self.ctx.agent(
+            self.world.name,
             name="policy",
+            checkpoint=(model.eval(), self.tokenizer),
             rows=min(params.rows, len(jobs)),
             temperature=params.temperature if temperature is None else temperature,
             max_turn_tokens=params.max_turn_tokens,
@@ -146,6 +144,11 @@ class Loop:
         seed = self.ctx.seed_for(*names)
         played = play(self.world, jobs, agent, self.human, seed=seed, max_steps=params.max_turns)
         model.train(training)
+        if any(talk.rewritten for talk in played):
+            raise StageFailed(
+                "rl: agents.method names a way of acting that writes the prompt anew within a conversation, whose tokens are then no "
+                "one sequence to train on. Allowed: ways that go on from what was said (react)."
+            )
         return played
 
     def screen(self, model: PreTrainedModel) -> None:

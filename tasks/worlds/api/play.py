@@ -148,6 +148,7 @@ def _take_turn(table: _Table, talk: _Open, turn: Turn) -> None:
     talk.steps += 1
     talk.played.messages.append(dict(turn.message))
     if turn.ids:
+        talk.played.rewritten |= turn.first and bool(talk.played.turns)
         talk.played.turns.append({"prompt_ids": turn.prompt_ids, "ids": turn.ids, "logprobs": turn.logprobs})
     if turn.error:
         table.close(talk, turn.error)

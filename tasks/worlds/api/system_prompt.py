@@ -8,13 +8,10 @@ trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from tasks.contract.agent import World
 from tasks.contract.params import BadInput, nearest
 from tasks.worlds.api.prompts import render
-
-if TYPE_CHECKING:
-    from tasks.worlds.api.runtime import World
 
 ALLOWED = {"tools": ("full", "names", "none"), "policy": ("full", "none")}
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from tasks.contract.agent import Turn
+from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message
 from tasks.contract.problem import Action, Problem
-
-if TYPE_CHECKING:
-    from tasks.worlds.api.runtime import World
 
 
 class Oracle:
@@ -30,6 +26,9 @@ class Oracle:
     def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
         """Owe the next turn: which one follows from the turns in `messages`."""
         self._owed[conversation] = Turn(_turn(self._problems[int(conversation)], messages))
+
+    def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
+        """Nothing: what is next stands in the messages."""
 
     def poll(self) -> list[tuple[str, Turn]]:
         """Every turn that is owed, in the order in which they were sent."""

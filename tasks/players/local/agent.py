@@ -14,7 +14,7 @@ from tasks.chat.parsing import parse_turn
 from tasks.chat.rendering import prompt_ids, suffix_ids
 from tasks.chat.template import END
 from tasks.checkpoints.folders import context_of
-from tasks.contract.agent import Turn
+from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message
 from tasks.players.local.decoding import Decoder, Row
 from tasks.worlds.api.system_prompt import check_prompt, system_message
@@ -22,18 +22,18 @@ from tasks.worlds.api.system_prompt import check_prompt, system_message
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from tasks.worlds.api.runtime import World
-
 
 @dataclass
 class _Talk:
     """messages: how many of the conversation's messages are in tokens. calls: tool calls so far. new: ids read for this
-    turn."""
+    turn. first: they are a whole prompt. before: ids of earlier turns that the row has yet to read (`resume`)."""
 
     row: Row
     messages: int = 0
     calls: int = 0
     new: Sequence[int] = ()
+    first: bool = True
+    before: Sequence[int] = ()
 
 
 class CheckpointAgent:
@@ -75,16 +75,32 @@ class CheckpointAgent:
 
     def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
         """Read what is new since the last turn. Raises RuntimeError when more than `rows` conversations are open."""
-        talk = self._talks.get(conversation)
-        if talk is None:
-            talk = self._talks[conversation] = _Talk(self._decoder.open())
-            self._names[talk.row] = conversation
+        talk = self._talks.get(conversation) or self._open(conversation)
+        talk.first = not talk.messages
+        if talk.first:
             talk.new = prompt_ids(self._tokenizer, self._system(world), messages)
         else:
             talk.new = suffix_ids(self._tokenizer, messages[talk.messages :])
         talk.messages = len(messages) + 1
-        if not self._decoder.ask(talk.row, talk.new, seed=seed, temperature=self._temperature, limit=self._max_turn):
+        read, talk.before = [*talk.before, *talk.new], ()
+        if not self._decoder.ask(talk.row, read, seed=seed, temperature=self._temperature, limit=self._max_turn):
             self._full.append(conversation)
+
+    def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
+        """Take up a conversation whose turns were this checkpoint's: their ids are read as they are (law 7), with the next turn's.
+
+        Turns without ids were another's; then the next turn renders the whole conversation. Raises RuntimeError as `send` does.
+        """
+        if turns and turns[-1].ids:
+            talk = self._open(conversation)
+            talk.messages = len(messages)
+            talk.calls = sum(len(message.get("tool_calls") or ()) for message in messages)
+            talk.before = [token for turn in turns for token in (*turn.prompt_ids, *turn.ids)]
+
+    def _open(self, conversation: str) -> _Talk:
+        talk = self._talks[conversation] = _Talk(self._decoder.open())
+        self._names[talk.row] = conversation
+        return talk
 
     def poll(self) -> list[tuple[str, Turn]]:
         """Conversations without room for another turn first, then turns that are finished."""
@@ -107,4 +123,4 @@ class CheckpointAgent:
         talk = self._talks[self._names[row]]
         message, error = parse_turn(self._tokenizer, row.ids, first_call=talk.calls)
         talk.calls += len(message.get("tool_calls") or ())
-        return Turn(message, talk.new, row.ids, row.logprobs, error)
+        return Turn(message, talk.new, row.ids, row.logprobs, error, talk.first)

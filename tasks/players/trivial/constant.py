@@ -1,18 +1,16 @@
-"""`Constant`: takes the same turn every time. Always refusing or always handing over must fail each problem."""
+"""`Constant`: takes the same turn every time. Doing nothing, always refusing or always handing over must fail each problem."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tasks.contract.agent import Turn
+from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message
 from tasks.worlds.api.arguments import arguments_of
 
-if TYPE_CHECKING:
-    from tasks.worlds.api.runtime import World
-
 REFUSAL = "Sorry, I cannot help you with that. Anything else?"
+CLOSING = "Anything else?"
 
 
 class Constant:
@@ -33,6 +31,9 @@ class Constant:
         message = {"role": "assistant", "content": self._line} if self._line else _hand_over(world, self._choice)
         self._owed[conversation] = Turn(message)
 
+    def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
+        """Nothing: it reads no conversation."""
+
     def poll(self) -> list[tuple[str, Turn]]:
         """Every turn that is owed, in the order in which they were sent."""
         owed, self._owed = self._owed, {}
@@ -41,6 +42,11 @@ class Constant:
     def close(self, conversation: str) -> None:
         """Forget the conversation."""
         self._owed.pop(conversation, None)
+
+
+def do_nothing() -> Constant:
+    """Changes, looks up and tells nothing; it closes, so that the human has no reason to go on."""
+    return Constant("do_nothing", line=CLOSING)
 
 
 def refuses() -> Constant:
