@@ -1,6 +1,6 @@
 """Plain supervised fine-tuning: next-token loss on what the assistant itself said and called, nothing else.
 
-The hooks are all at rest, so this is the room's own loop, and the baseline of every other method here. APIGen-MT
+All hooks are at rest, so this is the room's own loop, and the baseline of every other method here. APIGen-MT
 (https://arxiv.org/abs/2504.03601, section 4.1) trains its agents in this way on verified trajectories.
 
 Departures:

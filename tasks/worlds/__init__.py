@@ -5,4 +5,4 @@ worlds that come along. As a room it has one method, `freeze`.
 """
 
 CODE = ("tasks/contract", "tasks/worlds")
-"""Folders that count whole: any world, wherever it lies, may be built on any part of them."""
+"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""

@@ -17,7 +17,7 @@ import tasks
 from tasks import STAGES
 from tasks.contract.params import Params
 from tasks.engine import methods
-from tasks.engine.dvc_yaml import listed
+from tasks.engine.fingerprint import listed
 from tasks.engine.settings import ROLES, load, profiles
 from tasks.road import ROAD
 from tests.conftest import ROOT
@@ -101,6 +101,21 @@ def test_a_method_states_what_it_is(stage: str, name: str) -> None:
 def test_a_method_has_no_params_file() -> None:
     """Its defaults stand in its Params, what differs in a profile: so no method needs a file there, and none can lack it."""
     assert {path.parent.name for path in (ROOT / "params").glob("*/*")} == {"profiles"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_method_never_imports_a_method(stage: str) -> None:
+    """What siblings share lives in core/: neither a method nor core imports a method of the room."""
+    room = ROOT / "tasks" / stage
+    own = {f"tasks.{stage}.{name}" for name in methods.names(stage)}
+    for path in [*room.glob("*.py"), *room.glob("core/*.py")]:
+        for node in ast.walk(methods.syntax(path)):
+            found = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            if isinstance(node, ast.ImportFrom):
+                found = {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+            assert not found & own, (
+                f"{path.relative_to(ROOT)} imports {', '.join(sorted(found & own))}; what both need belongs in core/"
+            )
 
 
 @pytest.mark.parametrize("profile", profiles(ROOT))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tasks.contract.params import BadInput
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, Params
 from tasks.engine import methods
 from tasks.engine.settings import Settings, load, overlay
 from tests.conftest import ROOT
@@ -57,3 +61,39 @@ def test_a_loops_param_under_a_method_is_refused_whatever_the_table_of_moves_kno
 def test_an_override_of_an_old_place_is_refused_with_the_new_one() -> None:
     with pytest.raises(BadInput, match=r"--set 'sft\.sft\.epochs': sft\.sft\.epochs has another place now: sft\.loop\.epochs"):
         load(ROOT, "quickstart", [("sft.sft.epochs", 2)])
+
+
+@pytest.fixture
+def sibling(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A second method of sft, with one param of its own and hooks that tell them."""
+
+    class Own(Params):
+        share: float = 0.5
+
+    module = ModuleType("tasks.sft.halves")
+    module.Params, module.hooks = Own, lambda params, ctx: ("hooks of halves", params.share)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tasks.sft.halves", module)
+    known = methods.names
+    monkeypatch.setattr(methods, "names", lambda stage: (*known(stage), *(["halves"] if stage == "sft" else [])))
+    return "halves"
+
+
+def test_a_swapped_method_swaps_nothing_else(sibling: str) -> None:
+    """Muon and the control stay; the old method's own params and the new one's live side by side."""
+    before, after = settings(), settings(sft__method=sibling, sft__halves={"share": 0.25})
+    assert after.loop("sft") == before.loop("sft") and after.values("sft") == {**before.values("sft"), "share": 0.25}
+    assert [where for where, _, _ in after.parts("sft")] == ["sft.loop", "sft.halves"]
+    with pytest.raises(BadInput, match=r"sft\.halves: unknown key 'epochz'"):
+        settings(sft__method=sibling, sft__halves={"epochz": 1}).params("sft")
+
+
+def test_the_rooms_loop_runs_with_the_methods_hooks(sibling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.sft.core import loop as training
+
+    given: list[Any] = []
+    monkeypatch.setattr(training, "run", lambda *what: given.extend(what) or {"steps": 1})
+    chosen = settings(sft__method=sibling)
+    ctx, places = Context(0, Path(), Path()), {name: Path(name) for name in ("worlds", "base", "filter")}
+    assert methods.run("sft", sibling, places, chosen.params("sft"), chosen.loop("sft"), ctx) == {"steps": 1}
+    inputs, loop, hooks, _ = given
+    assert (inputs.base, loop.optimizer, hooks) == (Path("base"), "muon", ("hooks of halves", 0.5))

@@ -1,9 +1,4 @@
-"""The room's data and hooks.
-
-By hand: two rows with weights 1 and 3; their trained tokens have losses (1, 2) and (4). The loss is
-(1*1 + 1*2 + 3*4) / (1 + 1 + 3) = 3. With token weights (1, 0, 0.5) it is (1 + 0 + 6) / 5 = 1.4: token weights scale the loss and
-stay out of the denominator.
-"""
+"""The room's data and optimisers."""
 
 from __future__ import annotations
 
@@ -14,51 +9,19 @@ from typing import Any
 
 import pytest
 
+from tasks.chat import rendering
 from tasks.checkpoints.tiny import tiny_qwen3
 from tasks.contract.params import StageFailed
+from tasks.contract.rows import message_of
+from tasks.contract.schemas import DATASET
+from tasks.contract.tables import read_table, write_rows
 from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
-from tasks.sft.core.hooks import Hooks, Tokens, total_loss
 from tasks.sft.core.loop import check_used
 from tasks.sft.core.params import Loop
 from tests.chat.talks import dataset, tokenizer, worlds
 
 PROMPT = {"tools": "none", "policy": "none"}
-
-
-def tokens() -> Tokens:
-    import torch
-
-    rows = torch.tensor([0, 0, 1])
-    nll = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
-    return Tokens(torch.zeros(3, 5), torch.tensor([1, 2, 3]), rows, torch.tensor([1.0, 3.0])[rows], nll)
-
-
-def test_the_loss_by_hand() -> None:
-    import torch
-
-    assert total_loss(tokens(), None, Hooks()).item() == pytest.approx(3.0)
-    weighted = Hooks(token_weight=lambda batch: torch.tensor([1.0, 0.0, 0.5]))
-    assert total_loss(tokens(), None, weighted).item() == pytest.approx(1.4)
-    with_term = Hooks(loss_term=lambda model, batch: batch.nll.max())
-    assert total_loss(tokens(), None, with_term).item() == pytest.approx(7.0)
-
-
-def test_token_weights_are_detached_and_ones_change_nothing() -> None:
-    """A weight that depends on the loss passes no gradient; all ones reduce to plain fine-tuning."""
-    import torch
-
-    batch = tokens()
-    total_loss(batch, None, Hooks(token_weight=lambda t: t.nll)).backward()
-    assert torch.allclose(batch.nll.grad, torch.tensor([1.0, 2.0, 12.0]) / 5)
-    ones = Hooks(token_weight=lambda t: torch.ones(3))
-    assert total_loss(tokens(), None, ones) == total_loss(tokens(), None, Hooks())
-
-
-def test_rows_that_weigh_nothing_cost_nothing() -> None:
-    batch = tokens()
-    empty = Tokens(batch.logits, batch.targets, batch.rows, batch.row_weights * 0, batch.nll)
-    assert total_loss(empty, None, Hooks()).item() == 0.0
 
 
 def rows(count: int) -> list[Row]:
@@ -106,6 +69,52 @@ def test_rows_are_proven_split_and_end_at_their_last_trained_token(tmp_path: Pat
     assert all(row.labels[-1] != IGNORED and row.weight == 8 for row in data.train)
 
 
+def _with(tmp_path: Path, **columns: Any) -> None:
+    """The dataset with the first row's columns changed."""
+    dataset(tmp_path, 10)
+    found = read_table(tmp_path / "dataset.parquet", DATASET).to_pylist()
+    found[0].update(columns)
+    write_rows(tmp_path / "dataset.parquet", DATASET, found)
+
+
+def read(tmp_path: Path, row_weight: Any = lambda row: 1.0) -> Data:
+    frozen = worlds(tmp_path / "worlds")
+    return load_data(tmp_path / "dataset.parquet", frozen, tokenizer(), PROMPT, 2048, row_weight)
+
+
+def test_only_the_turns_that_the_filter_marked_are_trained(tmp_path: Path) -> None:
+    """By hand: of three turns the second alone trains; the row ends with it, and what trains reads as that turn's text."""
+    _with(tmp_path, trained_turns=[False, True, False], weight=2.0)
+    found = read_table(tmp_path / "dataset.parquet", DATASET).to_pylist()[0]
+    (row,) = (row for row in read(tmp_path).train if row.name == found["traj_id"])
+    own = [message_of(message) for message in found["messages"] if message["role"] == "assistant"]
+    text = tokenizer().decode([label for label in row.labels if label != IGNORED])
+    assert text == rendering.turn_text(own[1]) and tokenizer().decode(row.ids).endswith(text)
+    assert (row.weight, row.about["world"]) == (2.0, "retail")
+    whole = next(row for row in load(tmp_path).train if row.name == found["traj_id"])
+    assert whole.ids[: len(row.ids)] == row.ids and whole.trained > row.trained
+
+
+@pytest.mark.parametrize(
+    ("columns", "factor", "said"),
+    [
+        ({"weight": -1.0}, 1.0, r"row t0: its weight is -1.0 in the dataset, times 1 by the method. Allowed: finite and at least 0"),
+        ({"weight": None}, 1.0, r"row t0: its weight is None in the dataset"),
+        ({}, float("nan"), r"row t0: its weight is 1.0 in the dataset, times nan by the method"),
+        ({"trained_turns": [True]}, 1.0, r"row t0: trained_turns has 1 values for 3 turns of the assistant. Allowed: one for each"),
+    ],
+)
+def test_marks_that_make_no_sense_name_their_row(tmp_path: Path, columns: dict[str, Any], factor: float, said: str) -> None:
+    _with(tmp_path, **columns)
+    with pytest.raises(StageFailed, match=said):
+        read(tmp_path, lambda row: factor)
+
+
+def test_a_row_of_which_no_turn_is_learned_is_counted(tmp_path: Path) -> None:
+    _with(tmp_path, trained_turns=[False, False, False])
+    assert read(tmp_path).dropped == [("t0", "no trained turn")]
+
+
 def test_a_row_that_does_not_fit_is_named_not_cut(tmp_path: Path) -> None:
     data = load(tmp_path)
     sizes = {row.name: len(row.ids) for row in data.train}
@@ -118,9 +127,6 @@ def test_a_row_that_does_not_fit_is_named_not_cut(tmp_path: Path) -> None:
 def test_what_is_left_out_is_counted_by_reason_before_and_after(tmp_path: Path) -> None:
     """By hand: of ten kept rows one was cut in its last turn and one could not be read; both count as offered, none
     trains. A human that hung up, or the last step, leaves the agent's last turn whole."""
-    from tasks.contract.schemas import DATASET
-    from tasks.contract.tables import read_table, write_rows
-
     dataset(tmp_path, 10)
     rows = read_table(tmp_path / "dataset.parquet", DATASET).to_pylist()
     rows[0]["stop"], rows[1]["stop"] = "max_tokens", "parse_error"

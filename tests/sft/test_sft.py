@@ -20,8 +20,9 @@ from tasks.contract.params import BadInput, StageFailed
 from tasks.sft import Inputs, sft
 from tasks.sft.core import loop
 from tasks.sft.core.data import IGNORED, Row, collate
-from tasks.sft.core.hooks import Hooks
+from tasks.sft.core.hooks import Hooks, Training
 from tasks.sft.core.params import Loop, check
+from tasks.sft.core.scoring import prepare_scoring, tokens_of
 from tests.base.test_tiny_qwen3 import same
 from tests.chat.talks import dataset, tokenizer, worlds
 
@@ -60,8 +61,8 @@ def test_the_loss_is_the_one_of_transformers() -> None:
     rows = [Row("a", ids, [IGNORED] * 4 + ids[4:], 1.0), Row("b", ids[:6], [IGNORED] * 2 + ids[2:6], 1.0)]
     model = tiny().eval()
     wanted = [model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.labels])).loss.item() for row in rows]
-    loop._score_trained_tokens(model)
-    batch = loop.tokens_of(model, collate(rows, 0))
+    prepare_scoring(model)
+    batch = tokens_of(model, collate(rows, 0))
     for index, loss in enumerate(wanted):
         assert batch.nll[batch.rows == index].mean().item() == pytest.approx(loss, rel=1e-5)
     assert batch.logits.shape == (len(ids) - 4 + 4, len(tokenizer()))
@@ -88,61 +89,83 @@ def test_the_same_bytes_again_and_after_a_kill(inputs: Inputs, tmp_path: Path, o
     assert figures["steps"] > 10
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "c", tmp_path / "sc", stop=10)
-    assert [path.name for path in (tmp_path / "sc" / "states").iterdir()] == ["checkpoint-8"]
-    (tmp_path / "sc" / "staging" / "checkpoint-12").mkdir(parents=True)  # half written when the kill came
+    assert [path.name for path in (tmp_path / "sc" / "phase-0" / "states").iterdir()] == ["checkpoint-8"]
+    (tmp_path / "sc" / "phase-0" / "staging" / "checkpoint-12").mkdir(parents=True)  # half written when the kill came
     assert figures == run(tmp_path / "d", tmp_path / "sc")
     assert same(tmp_path / "a", tmp_path / "d")
     assert figures == run(tmp_path / "e", tmp_path / "sa")  # killed after the last step, before the artifact was stored
     assert same(tmp_path / "a", tmp_path / "e")
 
 
-def test_hooks_choose_what_trains(inputs: Inputs, tmp_path: Path) -> None:
-    """Frozen parts stay as the base left them; rows that all weigh nothing are refused."""
-    import torch
+class Last(Hooks):
+    """Only the last layer trains."""
 
-    def head_only(model: Any) -> Any:
+    def prepare(self, model: Any, training: Training) -> Any:
         for name, parameter in model.named_parameters():
             parameter.requires_grad = ".layers.1." in name
         return model
 
-    tune(inputs, tmp_path / "a", tmp_path / "sa", Hooks(prepare=head_only), max_steps=3)
-    base, tuned = folders.load(inputs.base / "model")[0].state_dict(), folders.load(tmp_path / "a" / "model")[0].state_dict()
-    moved = {name for name in base if not torch.equal(base[name], tuned[name])}
+
+class Weightless(Hooks):
+    def row_weight(self, row: Any) -> float:
+        return 0.0
+
+
+class Lora(Hooks):
+    """An adapter, which is matrices alone."""
+
+    def prepare(self, model: Any, training: Training) -> Any:
+        from peft import LoraConfig, get_peft_model
+
+        return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+
+
+def states(folder: Path) -> Any:
+    return folders.load(folder / "model")[0].state_dict()
+
+
+def test_hooks_choose_what_trains(inputs: Inputs, tmp_path: Path) -> None:
+    """Frozen parts stay as the base left them; rows that all weigh nothing are refused."""
+    figures = tune(inputs, tmp_path / "a", tmp_path / "sa", Last(), max_steps=3)
+    base, tuned = states(inputs.base), states(tmp_path / "a")
+    moved = {name for name in base if not base[name].equal(tuned[name])}
     assert moved and all(".layers.1." in name for name in moved)
+    wanted = sum(value.numel() for name, value in tiny().named_parameters() if ".layers.1." in name)
+    assert figures["trained_share"] == [pytest.approx(wanted / sum(value.numel() for value in tiny().parameters()), abs=1e-6)]
     with pytest.raises(StageFailed, match="every row of the train split weighs 0"):
-        tune(inputs, tmp_path / "b", tmp_path / "sb", Hooks(row_weight=lambda row: 0.0), max_steps=2)
+        tune(inputs, tmp_path / "b", tmp_path / "sb", Weightless(), max_steps=2)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_adapters_fit_the_hooks(inputs: Inputs, tmp_path: Path, optimizer: str) -> None:
-    """A LoRA, which is matrices alone, goes in by `prepare` and is merged by `finish`: the artifact is an ordinary checkpoint, also
+def test_an_adapter_is_kept_and_merged(inputs: Inputs, tmp_path: Path, optimizer: str) -> None:
+    """A LoRA goes in by `prepare`; the artifact is an ordinary checkpoint and, beside it, the adapter that makes it of the base. Also
     after a kill."""
-    from peft import LoraConfig, get_peft_model
+    from peft import PeftModel
 
-    adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    hooks = Hooks(prepare=lambda model: get_peft_model(model, adapter), finish=lambda model: model.merge_and_unload())
-    run = partial(tune, inputs, hooks=hooks, max_steps=6, optimizer=optimizer)
+    run = partial(tune, inputs, hooks=Lora(), max_steps=6, optimizer=optimizer)
     run(tmp_path / "a", tmp_path / "s")
-    base, tuned = folders.load(inputs.base / "model")[0].state_dict(), folders.load(tmp_path / "a" / "model")[0].state_dict()
+    base, tuned = states(inputs.base), states(tmp_path / "a")
     moved = {name for name in base if not base[name].equal(tuned[name])}
     assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(base) == set(tuned)
+    adapter = tmp_path / "a" / "adapter"
+    assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert str(inputs.base) not in (adapter / "adapter_config.json").read_text()
+    worn = PeftModel.from_pretrained(folders.load(inputs.base / "model")[0], str(adapter)).merge_and_unload().state_dict()
+    assert all(tuned[name].equal(worn[name]) for name in tuned)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b", tmp_path / "sb", stop=6)
     run(tmp_path / "c", tmp_path / "sb")
     assert same(tmp_path / "a", tmp_path / "c")
 
 
-def test_an_adapter_that_nobody_merges_is_no_checkpoint(inputs: Inputs, tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    hooks = Hooks(prepare=lambda model: get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])))
-    with pytest.raises(StageFailed, match=r"still wears an adapter.*`finish`"):
-        tune(inputs, tmp_path / "a", tmp_path / "s", hooks, max_steps=1)
+class Frozen(Hooks):
+    def prepare(self, model: Any, training: Training) -> Any:
+        return model.requires_grad_(False)
 
 
 def test_a_model_of_which_nothing_trains_is_refused(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="nothing would train"):
-        tune(inputs, tmp_path / "a", tmp_path / "s", Hooks(prepare=lambda model: model.requires_grad_(False)), max_steps=1)
+        tune(inputs, tmp_path / "a", tmp_path / "s", Frozen(), max_steps=1)
 
 
 def test_nothing_to_train_on_says_so(inputs: Inputs, tmp_path: Path) -> None:
@@ -172,13 +195,15 @@ def test_a_training_that_nobody_could_judge_is_refused(inputs: Inputs, tmp_path:
     assert tune(alone, tmp_path / "b", tmp_path / "s", max_steps=1, validation_rows=0)["final_validation_loss"] is None
 
 
-def test_a_training_that_diverges_leaves_no_model(inputs: Inputs, tmp_path: Path) -> None:
-    def spoilt(model: Any) -> Any:
+class Spoilt(Hooks):
+    def finish(self, model: Any) -> Any:
         model.get_input_embeddings().weight.data.fill_(float("nan"))
         return model
 
+
+def test_a_training_that_diverges_leaves_no_model(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="the training diverged"):
-        tune(inputs, tmp_path / "a", tmp_path / "s", Hooks(finish=spoilt), max_steps=1)
+        tune(inputs, tmp_path / "a", tmp_path / "s", Spoilt(), max_steps=1)
 
 
 def test_a_resume_state_between_two_points_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.chat.mask_proof import Example, prove_masks
 from tasks.chat.rendering import render_many
+from tasks.contract.params import StageFailed
 from tasks.contract.rows import message_of
 from tasks.contract.schemas import DATASET
 from tasks.contract.tables import read_table
@@ -32,14 +34,20 @@ WHOLE = (*ENDED, "max_steps", "tool_error")
 cannot be read or never came: with an end behind it, half a turn would be learned as a whole one."""
 
 
+ABOUT = ("problem_id", "world", "family", "lineage", "tags", "trial", "score")
+"""Columns of a dataset row that stay with its tokens."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """One training row. ids: tokens up to its last trained one; labels: the same, IGNORED where not trained; weight >= 0."""
+    """One training row. ids: tokens up to its last trained one; labels: the same, IGNORED where not trained; weight >= 0. about: what
+    ABOUT names of its dataset row, for a method that groups rows (by site in meta-learning, by source in a schedule)."""
 
     name: str
     ids: list[int]
     labels: list[int]
     weight: float
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trained(self) -> int:
@@ -80,13 +88,14 @@ def load_data(
     row_weight: Callable[[Mapping[str, Any]], float],
     unfiltered: random.Random | None = None,
 ) -> Data:
-    """The kept rows of train and validation as tokens; the mask proof has held for each of them.
+    """The kept rows of train and validation as tokens; the mask proof has held for each of them, whichever of its turns are trained.
 
-    unfiltered: draws as many train rows from all of them instead, kept or not (the control; validation stays as it is).
+    row_weight: a factor of the weight that the row has in the file. unfiltered: draws as many train rows from all of them instead, kept
+    or not (the control; validation stays as it is).
 
-    Every row of the file is accounted for: not marked to keep, of the test split, ended by a turn that is none, without a turn,
-    longer than max_length tokens, or used. Raises MaskError naming the row whose tokens are not what a server would read and the
-    assistant produce.
+    Every row of the file is accounted for: not marked to keep, of the test split, ended by a turn that is none, without a trained turn,
+    longer than max_length tokens, or used. Raises StageFailed naming the row whose weight or trained turns make no sense, MaskError
+    naming the row whose tokens are not what a server would read and the assistant produce.
     """
     systems = {name: system_message(world, prompt) for name, world in load_all(worlds).items()}
     rows = read_table(path, DATASET).drop_columns(["turns"]).to_pylist()
@@ -107,16 +116,44 @@ def load_data(
     examples = map(Example, names, [systems[row["world"]] for row in used], talks, rendered)
     data.proven_turns = prove_masks(tokenizer, examples)
     for row, tokens in zip(used, rendered, strict=True):
-        end = max((index + 1 for index, trained in enumerate(tokens.mask) if trained), default=0)
-        data.offer(row["split"], sum(tokens.mask))
+        mask = _learned(tokens.mask, row["trained_turns"], row["traj_id"])
+        end = max((index + 1 for index, trained in enumerate(mask) if trained), default=0)
+        data.offer(row["split"], sum(mask))
         data.longest = max(data.longest, end)
-        if reason := "no assistant turn" if not end else f"{end} tokens" if end > max_length else "":
+        if reason := "no trained turn" if not end else f"{end} tokens" if end > max_length else "":
             data.dropped.append((row["traj_id"], reason))
             continue
-        labels = [token if trained else IGNORED for token, trained in zip(tokens.ids, tokens.mask, strict=True)]
-        ready = Row(row["traj_id"], tokens.ids[:end], labels[:end], row_weight(row))
+        labels = [token if trained else IGNORED for token, trained in zip(tokens.ids, mask, strict=True)]
+        weight = _weight(row["weight"], row_weight(row), row["traj_id"])
+        ready = Row(row["traj_id"], tokens.ids[:end], labels[:end], weight, {key: row[key] for key in ABOUT})
         (data.train if row["split"] == "train" else data.validation).append(ready)
     return data
+
+
+def _learned(mask: Sequence[int], turns: Sequence[bool] | None, name: str) -> Sequence[int]:
+    """The mask of the assistant's turns with those cleared that are not to be learned. turns: one value a turn; None: all of them."""
+    if turns is None:
+        return mask
+    spoken = sum(bool(own and not (index and mask[index - 1])) for index, own in enumerate(mask))
+    if len(turns) != spoken:
+        raise StageFailed(
+            f"sft: row {name}: trained_turns has {len(turns)} values for {spoken} turns of the assistant. "
+            "Allowed: one for each, or null for all."
+        )
+    learned, turn = [], -1
+    for index, own in enumerate(mask):
+        turn += int(own and not (index and mask[index - 1]))
+        learned.append(int(own and turns[turn]))
+    return learned
+
+
+def _weight(given: float | None, factor: float, name: str) -> float:
+    weight = math.nan if given is None else given * factor
+    if not (math.isfinite(weight) and weight >= 0):
+        raise StageFailed(
+            f"sft: row {name}: its weight is {given} in the dataset, times {factor:g} by the method. Allowed: finite and at least 0."
+        )
+    return weight
 
 
 def _whole(row: Mapping[str, Any]) -> bool:

@@ -19,7 +19,8 @@ class Loop(Params):
     muon_rate: float = Field(2e-3, gt=0, le=0.1, description="Muon's peak rate in AdamW's units; 5e-3 was worse, ours")
     beta2: float = Field(0.97, gt=0, lt=1, description="AdamW's second decay: 0.97 learns faster in 1,400 steps than 0.999; ours")
     warmup: int = Field(20, ge=0, le=100_000, description="steps of linear warm-up; ours")
-    batch_tokens: int = Field(1024, ge=16, le=10_000_000, description="tokens a step, padding included; ours: steps are scarce")
+    batch_tokens: int = Field(1024, ge=16, le=10_000_000, description="tokens a batch, padding included; ours: steps are scarce")
+    accumulate: int = Field(1, ge=1, le=10_000, description="batches a step; the loss is one mean over all their tokens")
     max_length: int = Field(2048, ge=16, le=1_000_000, description="tokens; a longer row is left out and named, never cut")
     min_trained: float = Field(
         0.5, ge=0, le=1, description="stop when a smaller share of the kept rows, or of their trained tokens, fits max_length; ours"

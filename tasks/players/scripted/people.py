@@ -1,0 +1,381 @@
+"""Scripted players of the generate room's roles: deterministic, working on messages and schemas alone, with declared errors.
+
+What makes an offline run honest: every systematic error that a script can make stands in CATALOGUE, and its rate comes from the
+role's configuration. A script reads what a model would read (the named JSON blocks of a prompt, the lines of a talk) and answers
+in the wanted schema; nobody hands it a blueprint on the side. Human and agent speak through the world's own scripts. Noise is
+keyed by (role's seed, request's seed, what is rolled for), never by the order of requests.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from tasks.contract.client import Client, Message, Request
+from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput, nearest
+from tasks.players.scripted.planted import PLANTS, REVEALED_BY, other_digits
+from tasks.worlds.api.scripts.agent import COMMON_ERRORS
+
+if TYPE_CHECKING:
+    from tasks.contract.problem import Problem
+    from tasks.contract.trajectory import Trajectory
+    from tasks.worlds.api.runtime import World
+
+_BLOCK = re.compile(r"^```json (\w+)\n(.*)\n```$", re.MULTILINE)
+_OTHER_IDEAS = 3
+"""Tasks of any kind that the generator tries for a customer whose rows allow none of the wanted kind; ours."""
+_SENTENCE = re.compile(r"(?<=[.!?]) ")
+_DETAIL = re.compile(r"[\w#-]*\d[\w-]*")
+
+
+@dataclass
+class Scripted:
+    """A Client that plays one role by rule. errors: error name -> rate in [0, 1]; world: whose phrases and rules it knows.
+    revision: the errors with their rates, the only thing in which two scripts of a role differ."""
+
+    role: str
+    world: World | None
+    errors: Mapping[str, float]
+    seed: int
+    play: Callable[[Scripted, Sequence[Request]], list[str]]
+    name: str = field(init=False)
+    revision: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name, self.revision = f"scripted-{self.role}", _rates(self.errors)
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        """One assistant message per request, in order."""
+        return [{"role": "assistant", "content": text} for text in self.play(self, requests)]
+
+    def rng(self, request: Request, *names: object) -> Random:
+        """The noise of one request for one purpose."""
+        return Random(seed_of(self.seed, self.role, request.seed, *names))
+
+    def errs(self, request: Request, error: str, *names: object) -> bool:
+        """Does this error happen here?"""
+        rate = self.errors.get(error, 0.0)
+        return rate > 0 and self.rng(request, error, *names).random() < rate
+
+
+def _rates(errors: Mapping[str, float]) -> str:
+    return ",".join(f"{error}={rate:g}" for error, rate in sorted(errors.items())) or "no-errors"
+
+
+def blocks(messages: Sequence[Message], name: str) -> list[Any]:
+    """The values of every JSON block called `name` in the messages, in order."""
+    found = [match for message in messages for match in _BLOCK.findall(str(message.get("content") or ""))]
+    return [json.loads(text) for label, text in found if label == name]
+
+
+def _block(request: Request, name: str) -> Any:
+    values = blocks(request.messages, name)
+    if not values:
+        raise ValueError(f"a scripted player needs the JSON block {name!r} in its prompt; found none")
+    return values[-1]
+
+
+def _known_world(me: Scripted) -> World:
+    if me.world is None:
+        raise LookupError(f"the scripted {me.role} needs a world; ask for role({me.role!r}, world)")
+    return me.world
+
+
+# --- generator ---------------------------------------------------------------------------------------------------------------
+
+
+def _generate(me: Scripted, requests: Sequence[Request]) -> list[str]:
+    return [_draft(me, request) for request in requests]
+
+
+def _draft(me: Scripted, request: Request) -> str:
+    """The world's own proposal for the sampled customer and walk, with the errors of this attempt in it."""
+    world = _known_world(me)
+    data, walk, family = (_block(request, name) for name in ("data", "walk", "family"))
+    errors, restarts = _errors_left(me, request, [str(plan) for plan in blocks(request.messages, "feedback")])
+    rng = me.rng(request, "draft", restarts)
+    draft = deepcopy(world.propose(data, rng, walk or None, family or None))
+    for _ in range(_OTHER_IDEAS):
+        draft = draft or deepcopy(world.propose(data, rng))
+    if not draft:
+        return "{}"
+    foreign: dict[str, Any] = {}
+    if "other_customer" in errors:
+        foreign = world.context(me.rng(request, "foreign"), world.splits.get(data.get("user_id"), "train"))
+    for name, (plant, _) in PLANTS.items():
+        if name in errors:
+            draft = plant(draft, data, foreign, me.rng(request, "plant", name))
+    text = json.dumps(draft, ensure_ascii=False)
+    return text[: len(text) // 2] if "cut_off" in errors else text
+
+
+def _errors_left(me: Scripted, request: Request, plans: Sequence[str]) -> tuple[set[str], int]:
+    """(which errors the attempt after these plans has, how often it started over). A plan that names an error's check repairs it,
+    unless the generator ignores it; with a repair may come a relapse into another error. A plan that names none of its errors
+    makes the generator think of another task for the same customer."""
+    left = {error for error in REVEALED_BY if me.errs(request, error)}
+    restarts = 0
+    for turn, plan in enumerate(plans):
+        named = [error for error in sorted(left) if any(word in plan for word in REVEALED_BY[error])]
+        restarts += not named
+        mended = {error for error in named if not me.errs(request, "ignores_feedback", turn, error)}
+        left -= mended
+        if mended and me.errs(request, "relapse", turn):
+            rates = {error: me.errors.get(error, 0.0) for error in REVEALED_BY if error not in mended}
+            if any(rates.values()):
+                left.update(me.rng(request, "relapse into", turn).choices(list(rates), list(rates.values())))
+    return left, restarts
+
+
+# --- judge -------------------------------------------------------------------------------------------------------------------
+
+
+def _judge(me: Scripted, requests: Sequence[Request]) -> list[str]:
+    """Each different task is played once, by the world's own human and agent; its votes are read off that conversation."""
+    tasks = [_block(request, "task") for request in requests]
+    keys = [json.dumps(task, sort_keys=True) for task in tasks]
+    different = dict(zip(keys, tasks, strict=True))
+    played = dict(zip(different, _reference(me, list(different.values())), strict=True))
+    return [_vote(me, request, task, played[key]) for request, task, key in zip(requests, tasks, keys, strict=True)]
+
+
+def _reference(me: Scripted, tasks: Sequence[Mapping[str, Any]]) -> list[Trajectory]:
+    """How a faultless desk would serve this customer."""
+    from tasks.players.client_agent import ClientAgent
+    from tasks.worlds.api.play import play
+
+    world = _known_world(me)
+    agent = ClientAgent(client("agent", world, {}, me.seed), {"tools": "none", "policy": "none"})
+    jobs = [(_problem(world, task), 0) for task in tasks]
+    return play(world, jobs, agent, client("human", world, {}, me.seed), seed=me.seed)
+
+
+def _problem(world: World, task: Mapping[str, Any]) -> Problem:
+    from tasks.contract.problem import Action, Problem
+
+    def actions(key: str) -> tuple[Action, ...]:
+        return tuple(Action(call["name"], call["arguments"], world.tools[call["name"]].kind) for call in task[key])
+
+    return Problem(
+        problem_id="",
+        world=world.name,
+        split="train",
+        family=task["family"],
+        lineage=(),
+        persona=task["persona"],
+        instruction=task["instruction"],
+        intent=task["intent"],
+        actions=actions("actions"),
+        outputs=tuple(task["outputs"]),
+        required=actions("required"),
+    )
+
+
+def _vote(me: Scripted, request: Request, task: Mapping[str, Any], reference: Trajectory) -> str:
+    outcome = reference.outcome
+    assert outcome is not None  # `play` grades every conversation
+    kinds = _known_world(me).tools
+    unsaid = _underivable(task, _block(request, "trace"), " ".join(_leaves(_block(request, "policies"))))
+    unheard = "" if outcome.outputs and outcome.required else "the customer does not hear or get what is due"
+    lost = {
+        "correctness": "" if outcome.state else "the change of the data is not what the instruction asks for",
+        "completeness": f"nothing tells {unsaid!r}" if unsaid else "",
+        "satisfaction": unheard,
+        "creativity": _dull(task, kinds),
+    }
+    writes = sum(kinds[call["name"]].kind == "write" for call in task["actions"])
+    done = sum(action.kind == "write" and result.ok for action, result in reference.calls)
+    if writes < done:
+        lost["completeness"] = lost["completeness"] or "a wish of the instruction is missing in the actions"
+        if me.errs(request, "overlooks_missing_wish"):
+            lost["correctness"] = lost["completeness"] = ""
+    if not writes and me.errs(request, "dislikes_look_ups"):
+        lost["creativity"] = "nothing changes"
+    votes = {criterion: {"score": int(not why), "reason": why} for criterion, why in lost.items()}
+    return json.dumps({**votes, "corrections": "; ".join(why for why in lost.values() if why)})
+
+
+def _underivable(task: Mapping[str, Any], trace: Sequence[Mapping[str, Any]], rules: str) -> str:
+    """The first argument with digits in it that neither instruction nor rules nor an earlier answer tell; "" for none."""
+    told = f"{task['instruction']}\n{rules}"
+    for step in trace:
+        for value in _leaves(step["arguments"]):
+            if any(char.isdigit() for char in value) and value not in told:
+                return value
+        told += "\n" + step["answer"]
+    return ""
+
+
+def _leaves(value: Any) -> list[str]:
+    if isinstance(value, dict | list):
+        items = value.values() if isinstance(value, dict) else value
+        return [leaf for item in items for leaf in _leaves(item)]
+    return [] if isinstance(value, bool) else [str(value)]
+
+
+def _dull(task: Mapping[str, Any], tools: Mapping[str, Any]) -> str:
+    if named := [name for name in tools if "_" in name and name in task["instruction"]]:
+        return f"no customer says {named[0]!r}"
+    single = len(task["actions"]) < 2 and not task["required"] and not task["outputs"]
+    return "a single look-up" if single and tools[task["actions"][0]["name"]].kind == "read" else ""
+
+
+# --- feedback, recombiner ----------------------------------------------------------------------------------------------------
+
+
+def _feedback(me: Scripted, requests: Sequence[Request]) -> list[str]:
+    answers = []
+    for request in requests:
+        failures = [str(failure) for failure in _block(request, "failures")]
+        plan = "Improve the task." if me.errs(request, "vague") else "Mend this: " + "; ".join(dict.fromkeys(failures))
+        answers.append(json.dumps({"thought": f"{len(failures)} reasons", "summary": plan}, ensure_ascii=False))
+    return answers
+
+
+def _recombine(me: Scripted, requests: Sequence[Request]) -> list[str]:
+    """The wishes in one text: who the customer is stands once, and each further wish is led up to."""
+    answers = []
+    for request in requests:
+        wishes = [str(task["instruction"]).strip() for task in _block(request, "tasks")]
+        if me.errs(request, "forgets_wish"):
+            wishes.pop()
+        said = dict.fromkeys(_SENTENCE.split(wishes[0]))
+        for number, wish in enumerate(wishes[1:]):
+            new = [sentence for sentence in _SENTENCE.split(wish) if sentence not in said]
+            lead = me.rng(request, "lead", number).choice(("Besides, ", "After that, ", "While you are at it, "))
+            said.update(dict.fromkeys([lead + sentence[:1].lower() + sentence[1:] for sentence in new[:1]] + new[1:]))
+        answer = {"thought": f"{len(wishes)} wishes, one call", "instruction": " ".join(said)}
+        answers.append(json.dumps(answer, ensure_ascii=False))
+    return answers
+
+
+# --- human, human critic, agent ----------------------------------------------------------------------------------------------
+
+
+def _human(me: Scripted, requests: Sequence[Request]) -> list[str]:
+    from tasks.worlds.api.play import STOP
+
+    scripts = _known_world(me).scripts
+    lines = []
+    for request in requests:
+        line = str(scripts.human(request)["content"])
+        begun = any(message["role"] == "assistant" for message in request.messages)
+        if begun and me.errs(request, "hangs_up"):
+            line = STOP
+        elif me.errs(request, "wrong_detail") and (details := _DETAIL.findall(line)):
+            rng = me.rng(request, "detail")
+            detail = rng.choice(details)
+            line = line.replace(detail, other_digits(detail, rng))
+        lines.append(line)
+    return lines
+
+
+def _human_critic(me: Scripted, requests: Sequence[Request]) -> list[str]:
+    return [json.dumps({"score": _faithfulness(me, request)}) for request in requests]
+
+
+def _faithfulness(me: Scripted, request: Request) -> int:
+    """10, less 4 for each detail that nobody gave, 4 for a repeated line, 8 for hanging up on a question."""
+    from tasks.worlds.api.play import STOP
+
+    description, history = str(_block(request, "description")), _block(request, "history")
+    line = str(_block(request, "candidate"))
+    if line == STOP:
+        asked = bool(history) and str(history[-1]["line"]).rstrip().endswith("?")
+        return 2 if asked and not me.errs(request, "likes_hanging_up") else 10
+    told = description + "\n".join(str(turn["line"]) for turn in history if turn["speaker"] == "assistant")
+    invented = [detail for detail in _DETAIL.findall(line) if detail not in told]
+    if me.errs(request, "misses_wrong_detail"):
+        invented = []
+    repeated = any(turn["line"] == line for turn in history if turn["speaker"] == "user")
+    return max(0, 10 - 4 * len(invented) - 4 * repeated)
+
+
+@dataclass
+class ScriptedAgent:
+    """The world's own rule-based agent as a Client; unlike the other roles it answers with tool calls too."""
+
+    world: World
+    errors: Mapping[str, float]
+    name: str = "scripted-agent"
+    revision: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.revision = _rates(self.errors)
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        """One turn per request, in order."""
+        return [self.world.scripts.agent(request, self.errors) for request in requests]
+
+
+# --- the catalogue and the factory -------------------------------------------------------------------------------------------
+
+CATALOGUE: dict[str, dict[str, str]] = {
+    "generator": {
+        "cut_off": "ends in the middle of the JSON",
+        **{name: about for name, (_, about) in PLANTS.items()},
+        "ignores_feedback": "leaves an error that the feedback names as it was (the paper's repair probability, reversed)",
+        "relapse": "brings in another error of its catalogue when it repairs one",
+    },
+    "judge": {
+        "overlooks_missing_wish": "passes correctness and completeness of a task that forgets a write",
+        "dislikes_look_ups": "refuses the creativity of every task without a write",
+    },
+    "feedback": {"vague": "asks for a better task without a reason"},
+    "recombiner": {"forgets_wish": "leaves the last wish out of the combined instruction"},
+    "human": {
+        "wrong_detail": "says other digits than its description holds",
+        "hangs_up": "stops although something remains to be said",
+    },
+    "agent": dict(COMMON_ERRORS),
+    "human_critic": {
+        "misses_wrong_detail": "takes no points off for details that nobody gave",
+        "likes_hanging_up": "gives a stop full marks even when the desk waits for an answer",
+    },
+}
+"""role -> error name -> what it is. The agent's are those that every built-in desk knows; a world may have more (`errors_of`)."""
+
+_PLAYERS: dict[str, Callable[[Scripted, Sequence[Request]], list[str]]] = {
+    "generator": _generate,
+    "judge": _judge,
+    "feedback": _feedback,
+    "recombiner": _recombine,
+    "human": _human,
+    "human_critic": _human_critic,
+}
+
+
+def errors_of(role: str, world: World | None) -> dict[str, str]:
+    """Every error that the scripted player of a role may be given a rate for; the agent's include the world's own."""
+    own = dict(world.ERRORS) if role == "agent" and world is not None else {}
+    return {**CATALOGUE.get(role, {}), **own}
+
+
+def client(role: str, world: World | None, errors: Mapping[str, float], seed: int) -> Client:
+    """The scripted player of a role. errors: error name -> rate; unknown roles, errors and rates are refused by name."""
+    roles = (*_PLAYERS, "agent")
+    if role not in roles:
+        raise BadInput(f"role {role!r} has no script here.{nearest(role, roles)} Known: {', '.join(roles)}.")
+    known = errors_of(role, world)
+    for error, rate in errors.items():
+        if error not in known:
+            names = ", ".join(known) or "none"
+            raise BadInput(f"roles.{role}.errors: unknown error {error!r}.{nearest(error, known)} Known: {names}.")
+        if not 0.0 <= rate <= 1.0:
+            raise BadInput(f"roles.{role}.errors.{error} = {rate!r}: a rate lies between 0 and 1.")
+    if role in ("human", "agent") and world is not None and world.scripts is None:
+        raise BadInput(
+            f"roles.{role}.backend = scripted: world {world.name!r} has no scripted {role}; worlds made by an adapter have none. "
+            "Give the role a model (backend: local), or the world's class SCRIPTS (tasks.worlds.api.scripts.human.Scripts)."
+        )
+    if role != "agent":
+        return Scripted(role, world, dict(errors), seed, _PLAYERS[role])
+    if world is None:
+        raise LookupError("the scripted agent needs a world; ask for role('agent', world)")
+    return ScriptedAgent(world, {error: rate for error, rate in errors.items() if error in world.ERRORS})

@@ -1,0 +1,198 @@
+"""One phase of a training: TRL's SFTTrainer over steps that were planned by us, with a method's hooks in them.
+
+What differs from SFTTrainer as it comes: rows arrive as proven tokens, batches hold about as many tokens as asked for, logits are
+computed for trained tokens alone (SFTTrainer's fused head scores every position on a CPU, with entropies), a step's batches are
+accumulated by the step itself, so that its mean is one over all of their tokens, and a resume state is complete or absent (the Trainer
+writes `checkpoint-N` in place).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.checkpoints.adapters import has_adapter
+from tasks.contract.context import Context
+from tasks.sft.core import optimizer
+from tasks.sft.core.data import Row, batches, collate
+from tasks.sft.core.hooks import Hooks, Phase, Step, Training
+from tasks.sft.core.params import Loop
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from tasks.sft.core.hooks import Teacher
+
+TRAINED = "trained.safetensors"
+"""In a resume state of a PEFT model: all that trains, since the Trainer writes an adapter alone and a method may train more."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a phase stands. folder: for its resume states. before: steps of the phases before it. total: steps of all phases."""
+
+    folder: Path
+    before: int
+    total: int
+
+
+def fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    phase: Phase,
+    training: Training,
+    validation: Sequence[Row],
+    hooks: Hooks,
+    teacher: Teacher | None,
+    place: Place,
+) -> list[dict[str, Any]]:
+    """Train `model` in place over the phase's steps; returns the Trainer's log, its steps counted from the phase's first."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+
+    staging, states = place.folder / "staging", place.folder / "states"
+    loop, ctx = phase.loop or training.loop, training.ctx
+    shutil.rmtree(staging, ignore_errors=True)
+    trainer = _trainer_class(hooks, teacher, loop)(
+        model=model,
+        args=_config(loop, ctx, staging),
+        train_dataset=Dataset.from_dict({"batches": [[list(batch) for batch in step] for step in phase.steps]}),
+        data_collator=lambda items: {
+            "batches": [collate([training.rows[index] for index in batch], training.pad) for batch in items[0]["batches"]]
+        },
+        processing_class=tokenizer,
+        callbacks=[_callback(validation, training.pad, len(phase.steps), loop, ctx, hooks, place)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=_last_state(states))
+    shutil.rmtree(staging, ignore_errors=True)
+    return list(trainer.state.log_history)
+
+
+def _trainer_class(hooks: Hooks, teacher: Teacher | None, loop: Loop) -> type[SFTTrainer]:
+    """SFTTrainer with the room's step; a class of its own here because trl takes seconds to import."""
+    from trl import SFTTrainer
+
+    class Trainer(SFTTrainer):
+        def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+            model.train()
+            given = self._prepare_inputs(inputs)["batches"]
+            step = Step(model, given, hooks, teacher, self.compute_loss_context_manager, self.accelerator.backward)
+            loss = hooks.step(step)
+            hooks.gradients(model)
+            return loss
+
+        def create_optimizer(self, model: Any = None) -> Any:
+            self.optimizer = optimizer.build(self.model, loop)
+            return self.optimizer
+
+        def floating_point_ops(self, inputs: Any) -> int:
+            """Not counted: an item here is a step of several batches."""
+            return 0
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """Resume states need no card (TRL writes one into each)."""
+
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if (kept := Path(resume_from_checkpoint) / TRAINED).is_file():
+                from safetensors.torch import load_file
+
+                self.model.load_state_dict(load_file(str(kept)), strict=False)
+
+    return Trainer
+
+
+def _config(loop: Loop, ctx: Context, staging: Path) -> SFTConfig:
+    """One item of the dataset is one planned step, and the plan holds all epochs: hence one epoch of batches of one."""
+    from trl import SFTConfig
+
+    on_cpu = ctx.device == "cpu"
+    return SFTConfig(
+        output_dir=str(staging),
+        num_train_epochs=1,
+        per_device_train_batch_size=1,
+        train_sampling_strategy="sequential",
+        learning_rate=loop.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=loop.warmup,
+        max_grad_norm=loop.max_norm,
+        use_cpu=on_cpu,
+        bf16=loop.bf16 and not on_cpu,
+        activation_checkpointing=not on_cpu,
+        logging_steps=loop.log_every,
+        save_strategy="steps",
+        save_steps=loop.save_every,
+        seed=ctx.seed_for("trainer") % 2**32,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        max_length=None,
+        dataloader_pin_memory=not on_cpu,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def validation_loss(model: PreTrainedModel, rows: Sequence[Row], pad: int, tokens: int, hooks: Hooks) -> float:
+    """Mean over all rows of what the method validates: by default negative log-likelihood in nats a trained token, unweighted."""
+    import torch
+
+    total, count = 0.0, 0
+    model.eval()
+    with torch.no_grad():
+        for batch in batches(rows, tokens, None):
+            inputs = {name: value.to(model.device) for name, value in collate([rows[i] for i in batch], pad).items()}
+            some, number = hooks.validation(model, inputs)
+            total, count = total + float(some), count + number
+    model.train()
+    return total / count
+
+
+def _callback(validation: Sequence[Row], pad: int, steps: int, loop: Loop, ctx: Context, hooks: Hooks, place: Place) -> TrainerCallback:
+    """Validates, reports, and moves every finished resume state into place with one rename."""
+    from transformers import TrainerCallback
+
+    states = place.folder / "states"
+
+    class Room(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            step = state.global_step
+            if validation and (step % loop.validate_every == 0 or step == steps):
+                loss = validation_loss(kwargs["model"], validation, pad, loop.batch_tokens, hooks)
+                state.log_history.append({"step": step, "validation_loss": loss})
+                ctx.log("validation_loss", loss, place.before + step)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if logs and "loss" in logs:
+                done = place.before + state.global_step
+                ctx.log("loss", logs["loss"], done)
+                ctx.progress(done, place.total, f"loss {logs['loss']:.3f}")
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            name = f"checkpoint-{state.global_step}"
+            if has_adapter(model := kwargs["model"]):
+                _keep_trained(model, Path(args.output_dir) / name / TRAINED)
+            states.mkdir(parents=True, exist_ok=True)
+            older = list(states.iterdir())
+            os.replace(Path(args.output_dir) / name, states / name)
+            for folder in older:
+                shutil.rmtree(folder)
+
+    return Room()
+
+
+def _keep_trained(model: PreTrainedModel, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().contiguous() for name, value in model.named_parameters() if value.requires_grad}, str(path))
+
+
+def _last_state(states: Path) -> str | None:
+    """The newest complete resume state; a kill between a rename and the clearing may leave two."""
+    found = sorted(states.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return str(found[-1]) if found else None
