@@ -67,9 +67,9 @@ check: setup ## format, lint, types, import contracts, architecture: under a min
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m pytest tests/architecture
 
-docs: setup ## rewrite the generated parts of the README and of dvc.yaml
+docs: setup ## rewrite the generated parts of the READMEs and of dvc.yaml
 	@$(BIN)/python -m infra.dvc_yaml
-	@$(BIN)/python -m infra.readme --write
+	@$(BIN)/python -m infra.readme
 
 figures: setup ## the models of the last run: pass^1 on write problems, paired differences
 	@$(BIN)/python -m infra.figures

@@ -1,23 +1,17 @@
-"""The generated parts of README.md: the table of methods and papers, and the tree. `make docs` writes them, a test compares them."""
+"""The generated parts of the READMEs: methods and papers, layers, files. `make docs` writes them, a test compares them."""
 
 from __future__ import annotations
 
 import ast
 import re
-import sys
+import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tasks.engine.methods import everything
 
 ROOT = Path(__file__).resolve().parent.parent
-PHRASES = {
-    "dvc.yaml": "the road for DVC, top-down",
-    "params/": "pipeline.yaml (active), profiles/, versions.yaml, roles.lock",
-    "flows/": "",
-    "tasks/": "",
-    "tests/": "architecture, contract, one folder per room, flows, reliability",
-    "infra/": "",
-}
 
 
 def methods_table() -> str:
@@ -29,43 +23,59 @@ def methods_table() -> str:
     return "\n".join(lines)
 
 
-def tree() -> str:
-    """The layout, with the first sentence of each module or package."""
+def layers() -> str:
+    """The layers of import-linter's contract, top to bottom, with what each is."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    (contract,) = (one for one in contracts if one["type"] == "layers")
     lines = []
-    for name, phrase in PHRASES.items():
-        path = ROOT / name
-        lines.append(f"{name:<26}{phrase}".rstrip())
-        if phrase or not path.is_dir():
-            continue
-        for child in sorted(path.iterdir(), key=lambda one: (one.is_dir(), one.name)):
-            said = _said(child)
-            if said:
-                label = child.name + ("/" if child.is_dir() else "")
-                lines.append(f"  {label:<24}{said}")
+    for layer in contract["layers"]:
+        modules = layer.split(" | ")
+        names = " ".join(module.removeprefix("tasks.") for module in modules)
+        phrase = "the rooms" if len(modules) > 2 else _first_sentence(ROOT / modules[0].replace(".", "/"))
+        lines.append(f"{names}\n    {phrase}")
     return "```\n" + "\n".join(lines) + "\n```"
 
 
-def _said(path: Path) -> str:
-    source = path / "__init__.py" if path.is_dir() else path
-    if source.suffix != ".py" or not source.is_file() or path.name == "__init__.py":
+def tree(name: str) -> str:
+    """What lies in a folder, with the first sentence of each module or package."""
+    lines = []
+    for child in sorted((ROOT / name).iterdir(), key=lambda one: (one.is_dir(), one.name)):
+        if phrase := _first_sentence(child):
+            lines.append(f"{child.name + ('/' if child.is_dir() else ''):<24}{phrase}")
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def _first_sentence(path: Path) -> str:
+    """Of the docstring of a module or package; "" for what is neither."""
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not source.is_file() or path.suffix not in ("", ".py") or path.name == "__init__.py":
         return ""
     doc = (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").replace("\n", " ")
-    return re.split(r"(?<=[.:;])\s", doc)[0].rstrip(".:;")
+    return re.split(r"(?<=[.:;])\s", re.sub(r"^The door to [^:]+: ", "", doc))[0].rstrip(".:;")
 
 
-def current(text: str) -> str:
-    """README text with its generated parts made anew."""
-    for name, make in (("methods", methods_table), ("tree", tree)):
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "tasks/README.md": {"methods": methods_table, "layers": layers, "tree tasks": partial(tree, "tasks")},
+    "flows/README.md": {"tree flows": partial(tree, "flows")},
+    "infra/README.md": {"tree infra": partial(tree, "infra")},
+}
+"""File -> what stands between `<!-- NAME: generated -->` and `<!-- end -->` in it."""
+
+
+def current(file: str) -> str:
+    """The text of a README with its generated parts made anew."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for name, make in PARTS[file].items():
         pattern = re.compile(rf"(<!-- {name}: generated -->\n).*?(<!-- end -->)", re.S)
         if not pattern.search(text):
-            raise SystemExit(f"README.md has no part '<!-- {name}: generated -->'")
+            raise SystemExit(f"{file} has no part '<!-- {name}: generated -->'")
         text = pattern.sub(lambda found, make=make: found[1] + make() + chr(10) + found[2], text)  # type: ignore[misc]
     return text
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    if "--write" in sys.argv:
-        readme.write_text(current(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        sys.exit(0 if current(readme.read_text(encoding="utf-8")) == readme.read_text(encoding="utf-8") else 1)
+    for readme in PARTS:
+        new = current(readme)
+        if new != (ROOT / readme).read_text(encoding="utf-8"):
+            print(f"{readme}: its generated parts are made anew")
+            (ROOT / readme).write_text(new, encoding="utf-8")

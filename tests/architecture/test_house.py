@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import tasks
+from infra import readme
 from tasks import STAGES
 from tasks.contract.params import Params
 from tasks.engine import methods
@@ -167,10 +168,30 @@ def test_modules_import() -> None:
             importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
 
 
-def test_the_generated_parts_of_the_readme_are_current() -> None:
-    from infra.readme import current
+@pytest.mark.parametrize("file", readme.PARTS)
+def test_the_generated_parts_of_the_readmes_are_current(file: str) -> None:
+    assert readme.current(file) == (ROOT / file).read_text(encoding="utf-8"), "run `make docs`"
 
-    assert current((ROOT / "README.md").read_text()) == (ROOT / "README.md").read_text(), "run `make docs`"
+
+def test_the_front_page_is_a_page() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_links_between_readmes_lead_somewhere() -> None:
+    for file in (path for path in tracked() if path.name == "README.md"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / file).read_text(encoding="utf-8")):
+            assert (ROOT / file.parent / link).exists(), f"{file}: {link}"
+
+
+def test_each_law_names_tests_that_exist() -> None:
+    text = (ROOT / "tasks/README.md").read_text(encoding="utf-8")
+    laws = [line for line in text[text.index("## The laws") :].splitlines() if line.startswith("| ")][1:]
+    assert len(laws) == 11
+    for law in laws:
+        named = re.findall(r"`(tests/\S+\.py)::(test_\w+)`", law)
+        assert named, law
+        for file, name in named:
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file} has no {name}"
 
 
 def test_the_generated_parts_of_dvc_yaml_are_current() -> None:

@@ -1,4 +1,4 @@
-"""Whatever command the README shows is run: here, on a copy of the smoke project after its run, or by the test that is named beside it."""
+"""Whatever command a README shows is run: here, on a copy of the smoke project after its run, or by the test that is named beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.conftest import ROOT, Project, copied
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]  # on the worker that has made the road already
 
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+READMES = [ROOT / "README.md", *sorted(path for top in ("flows", "tasks", "infra") for path in (ROOT / top).rglob("README.md"))]
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in READMES)
 PROGRAMS = ("cairn", ".venv/bin/cairn", "make", "dvc", "prefect", "mlflow", "python")
 
 HERE = (
@@ -36,6 +37,7 @@ HERE = (
     "cairn bank pin",
     "cairn calls",
     "cairn --help",
+    "cairn run --help",
     "cairn run",
     "dvc repro",
     "dvc status",
@@ -46,6 +48,7 @@ HERE = (
 
 ELSEWHERE = {
     "cairn use quickstart": ("flows/test_two_drivers.py", '"use", "quickstart"'),
+    "cairn run --set merge.method=median": ("contract/test_examples.py", "def test_a_method_shown_runs_in_its_room"),
     "cairn run --set sft.loop.epochs=2": ("flows/test_two_drivers.py", '"--set", "filter.rejection_sampling.deduplicate=false"'),
     "cairn run --to filter": ("flows/test_two_drivers.py", '"run", "--to", "filter"'),
     "cairn run --refresh sft": ("flows/test_two_drivers.py", '"--refresh"'),
@@ -127,7 +130,7 @@ def test_each_target_of_make_is_there() -> None:
         assert answer.returncode == 0, answer.stderr
 
 
-def test_yaml_in_the_readme_is_yaml() -> None:
+def test_yaml_in_the_readmes_is_yaml() -> None:
     for block in re.findall(r"((?:    .*\n)+)", TEXT):
         text = "".join(line[4:] + "\n" for line in block.splitlines())
         if re.match(r"(# recipe.yaml|roles:|prompt:)", text):
