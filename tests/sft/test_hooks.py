@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from tasks.contract.params import StageFailed
 from tasks.sft import Inputs
@@ -241,6 +242,30 @@ def test_phases_follow_one_another_also_after_a_kill(inputs: Inputs, tmp_path: P
         tune(inputs, tmp_path / "b", tmp_path / "sb", LtSft(), stop=5, log_every=1, save_every=1)
     assert tune(inputs, tmp_path / "c", tmp_path / "sb", LtSft(), log_every=1, save_every=1) == figures
     assert same(tmp_path / "a", tmp_path / "c")
+
+
+class Hft(Hooks):
+    """Half fine-tuning by rounds: one half of the layers' matrices is frozen in the first, the other in the second."""
+
+    def phases(self, training: Training) -> list[Phase]:
+        return [Phase(f"round {n}", training.steps()[:2]) for n in range(2)]
+
+    def begin(self, number: int, model: Any, weights: Any) -> None:
+        self.moved = [] if number == 0 else [name for name, value in weights(1).items() if not value.equal(weights(0)[name])]
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = f".layers.{number}." in name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_each_round_trains_what_it_leaves_free(inputs: Inputs, tmp_path: Path, optimizer: str) -> None:
+    """Layer 0 alone in the first round, layer 1 alone in the second; by hand: each is the same share of the weights."""
+    hooks = Hft()
+    figures = tune(inputs, tmp_path / "a", tmp_path / "s", hooks, validation_rows=0, optimizer=optimizer)
+    assert hooks.moved and all(".layers.0." in name for name in hooks.moved)
+    base, tuned, middle = states(inputs.base), states(tmp_path / "a"), load_file(str(tmp_path / "s" / "weights-1.safetensors"))
+    assert all(tuned[name].equal(value) for name, value in middle.items() if ".layers.1." not in name)
+    assert {name.split(".layers.")[1][0] for name in base if not base[name].equal(tuned[name])} == {"0", "1"}
+    assert figures["trained_share"][0] == figures["trained_share"][1] < 0.5
 
 
 class Empty(Hooks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -98,6 +99,7 @@ def train(
             validation = data.validation[: (phase.loop or training.loop).validation_rows]
             log = fit(model, tokenizer, phase, training, validation, hooks, teacher, place)
             kept.put(number + 1, model, log)
+            gc.collect()  # a Trainer is a ring of references; its optimiser must not lie beside the next one's
         history += [{**entry, "step": before + entry["step"]} for entry in log]
         before += len(phase.steps)
     return history, shares
