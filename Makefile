@@ -46,7 +46,7 @@ world: setup ## prove the worlds of the active params: tools, determinism, state
 test: setup ## all tests but those of the three targets below: some minutes; in a project (`cairn init`), its own
 	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl" -n 2 --dist loadgroup --no-loadscope-reorder
 
-test-long: setup ## that the locked versions work together, which `make lock` proves before it writes them
+test-long: setup ## DVC's queue, what recipes teach at toy size, that the locked versions work together
 	@$(BIN)/python -m pytest -m long
 
 test-reliability: setup ## twenty random kills of the smoke road, damage, full disk

@@ -160,8 +160,16 @@ class Forks:
         self.listening, self.python = listening, python
         self.selector = selectors.DefaultSelector()
         self.selector.register(listening, selectors.EVENT_READ, self.begin)
-        self.selector.register(sys.stdin, selectors.EVENT_READ, lambda: sys.exit(0))  # the tests have ended
+        self.selector.register(sys.stdin, selectors.EVENT_READ, self.leave)
         self.open: set[socket.socket] = set()
+        self.children: set[int] = set()
+
+    def leave(self) -> NoReturn:
+        """The tests have ended: no child outlives them."""
+        for child in self.children:
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+        sys.exit(0)
 
     def serve(self) -> NoReturn:
         """Until standard input ends."""
@@ -190,6 +198,7 @@ class Forks:
         for file in files:
             os.close(file)
         self.open.add(channel)
+        self.children.add(child)
         watch = os.pidfd_open(child)
         self.selector.register(watch, selectors.EVENT_READ, lambda: self.end(child, channel, watch, learned))
         self.selector.register(channel, selectors.EVENT_READ, lambda: self.kill(child, channel))
@@ -205,6 +214,7 @@ class Forks:
         self.selector.unregister(watch)
         os.close(watch)
         _, status, used = os.wait4(child, 0)
+        self.children.discard(child)
         if channel in {key.fileobj for key in self.selector.get_map().values()}:
             self.selector.unregister(channel)
             with suppress(OSError):

@@ -150,17 +150,30 @@ def test_dvc_exp_run(after: Project) -> None:
     assert ran(after.cairn("run", "--to", "filter")) == set()
 
 
-def test_dvc_exp_run_in_a_queue(after: Project) -> None:
-    """Queued experiments run in a copy; they share the store, and the workspace stays as it is."""
+CHANGE = ("-S", "params/pipeline.yaml:filter.rejection_sampling.deduplicate=false", "base", "filter")
+
+
+def test_dvc_exp_run_in_a_copy(after: Project) -> None:
+    """An experiment that runs in a copy shares the store, and the workspace stays as it is."""
     lock = (after.folder / "dvc.lock").read_bytes()
-    after.dvc("exp", "run", "--queue", "-S", "params/pipeline.yaml:filter.rejection_sampling.deduplicate=false", "base", "filter")
-    answer = after.dvc("exp", "run", "--run-all", "--jobs", "1")
-    assert answer.returncode == 0
+    after.dvc("exp", "run", "--temp", *CHANGE)
+    in_the_store_alone(after, lock)
+
+
+@pytest.mark.long
+def test_dvc_exp_run_in_a_queue(after: Project) -> None:
+    """So does a queued one; the queue's own workers take half a minute."""
+    lock = (after.folder / "dvc.lock").read_bytes()
+    after.dvc("exp", "run", "--queue", *CHANGE)
+    after.dvc("exp", "run", "--run-all", "--jobs", "1")
+    in_the_store_alone(after, lock)
+
+
+def in_the_store_alone(after: Project, lock: bytes) -> None:
     assert (after.folder / "dvc.lock").read_bytes() == lock
-    names = after.dvc("exp", "list", "--name-only").stdout.split()
-    assert len(names) == 1
+    assert len(after.dvc("exp", "list", "--name-only").stdout.split()) == 1
     arguments = ("run", "--to", "filter", "--set", "filter.rejection_sampling.deduplicate=false")
-    assert ran(after.cairn(*arguments)) == set(), "the queued experiment left its result in the shared store"
+    assert ran(after.cairn(*arguments)) == set(), "the experiment left its result in the shared store"
 
 
 def test_a_fresh_clone_with_a_pull_runs_nothing(after: Project, tmp_path: Path) -> None:
@@ -189,10 +202,14 @@ def test_refresh_computes_again_and_gives_the_same_bytes(after: Project) -> None
 
 
 @pytest.mark.parametrize("driver", ["cairn", "dvc"])
-def test_a_change_under_a_running_stage_is_not_recorded(after: Project, driver: str) -> None:
+def test_a_change_under_a_running_stage_is_not_recorded(after: Project, tmp_path: Path, driver: str) -> None:
     """Edit the method while its stage runs: the result is not recorded, the message names the file, dvc.lock keeps the old line."""
     folder = after.folder
-    slow = "\n\n_run = run\n\n\ndef run(inputs, params, ctx):\n    import time\n\n    time.sleep(6)\n    return _run(inputs, params, ctx)\n"
+    edited = tmp_path / "edited"
+    slow = (
+        "\n\n_run = run\n\n\ndef run(inputs, params, ctx):\n    import time\n    from pathlib import Path\n\n"
+        f"    while not Path({str(edited)!r}).exists():\n        time.sleep(0.05)\n    return _run(inputs, params, ctx)\n"
+    )
     with (folder / "tasks/filter/rejection_sampling.py").open("a") as file:
         file.write(slow)
     lock = (folder / "dvc.lock").read_bytes()
@@ -208,6 +225,7 @@ def test_a_change_under_a_running_stage_is_not_recorded(after: Project, driver: 
     wait_for(lambda: list((folder / ".cairn/work").glob("*/out")) != [])
     with (folder / "tasks/filter/rejection_sampling.py").open("a") as file:
         file.write("# edited under the run\n")
+    edited.touch()
     said = process.communicate(timeout=120)[0]
     assert process.returncode != 0, said
     assert "tasks/filter/rejection_sampling.py" in said and "not recorded" in said, said

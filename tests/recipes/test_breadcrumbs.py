@@ -112,7 +112,7 @@ def test_regret_is_a_difference_of_two_tried_settings(run: Run) -> None:
     assert run[1].arms["breadcrumbs"]["regret"] == pytest.approx(wanted)
 
 
-@pytest.mark.smoke
+@pytest.mark.long
 def test_where_outliers_are_planted_trimming_helps(tmp_path: Path) -> None:
     measured, _ = measure("breadcrumbs", 0, LEARNS, tmp_path)
     assert all(measured.sound.values())

@@ -108,7 +108,7 @@ def test_t_goes_from_the_instruct_model_to_the_domain_model(tmp_path: Path) -> N
         assert training.distance(weights, ends["instruct"]) == pytest.approx(t * apart, rel=1e-3)
 
 
-@pytest.mark.smoke
+@pytest.mark.long
 def test_pre_training_on_the_domain_costs_the_format(tmp_path: Path) -> None:
     """What the recipe rests on, at a size that learns: each parent is good at one thing and has lost or never had the other."""
     measured, _ = measure("domain_adaptation", 0, LEARNS, tmp_path)

@@ -100,7 +100,7 @@ def test_only_selected_entries_move_and_norms_never_do(tmp_path: Path) -> None:
     assert chosen >= left
 
 
-@pytest.mark.smoke
+@pytest.mark.long
 def test_sparse_sums_keep_more_of_the_old_tasks_than_dense_ones(tmp_path: Path) -> None:
     measured, _ = measure("lt_sft", 0, {**LEARNS, "sweep": []}, tmp_path)
     for arm in ("lt_sft", "random_mask"):
