@@ -12,7 +12,7 @@ from tasks import STAGES
 from tasks.contract.params import BadInput, nearest
 from tasks.engine.execute import last, remember
 from tasks.engine.files import read_json, write_text
-from tasks.engine.fingerprint import changed
+from tasks.engine.key import changed
 
 if TYPE_CHECKING:
     from tasks.engine.execute import Plan

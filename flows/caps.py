@@ -25,7 +25,7 @@ from tasks.contract.context import Context, seed_of
 from tasks.contract.params import BadInput, Cap
 from tasks.engine import methods
 from tasks.engine.files import write_text
-from tasks.engine.fingerprint import Key
+from tasks.engine.key import Key
 from tasks.engine.settings import Settings
 from tasks.worlds.api.system_prompt import system_message
 
@@ -178,8 +178,8 @@ def _problems(world: World, seed: int) -> list[Problem]:
 
 
 def _played(world: World, problems: Sequence[Problem], seed: int) -> list[list[Message]]:
+    from tasks.players import scripted
     from tasks.players.client_agent import ClientAgent
-    from tasks.players.scripted import people as scripted
     from tasks.worlds.api.play import play
 
     agent = ClientAgent(scripted.client("agent", world, {}, seed), {"tools": "none", "policy": "none"})
@@ -289,7 +289,8 @@ def _asked(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]
     """Role -> what it is asked, and how that is known: generate and critique run on a few problems with scripts in all roles. Worlds
     without scripts show the agent's opening question alone."""
     from tasks.contract.client import Request
-    from tasks.players.roles import acting, maker
+    from tasks.players.acting import acting
+    from tasks.players.roles import maker
     from tasks.worlds.api.runtime import load_all
 
     heard: dict[str, list[Request]] = defaultdict(list)

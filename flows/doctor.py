@@ -18,7 +18,8 @@ from flows.upgrade import standing
 from tasks.engine import disk, dvc_lock, roles_lock, versions
 from tasks.engine.execute import DAMAGED, LOST, Plan
 from tasks.engine.files import sweep
-from tasks.engine.fingerprint import Key, walk
+from tasks.engine.hashes import walk
+from tasks.engine.key import Key
 from tasks.engine.locks import FOLDER, holder, is_held, meaning
 
 

@@ -18,12 +18,12 @@ from typing import Any
 from tasks.contract.client import Client, Message, Request
 from tasks.contract.context import Context
 from tasks.engine import methods
-from tasks.engine.fingerprint import listed
+from tasks.engine.dvc_yaml import listed
 from tasks.engine.settings import SERVER, Role, Settings
+from tasks.players.acting import acting
 from tasks.players.openai_compatible.budget import Prices
 from tasks.players.openai_compatible.cache import NAME, Cache
 from tasks.players.openai_compatible.wire import Dialect, body
-from tasks.players.roles import acting
 
 PROBLEMS = 20
 """Problems a world of the sample."""

@@ -140,7 +140,7 @@ def _say_surroundings() -> None:
 def _check_champion(plan: Plan, part: Sequence[str], steps: Sequence[Step]) -> None:
     """The champion has to play the gate: its bytes must be there before hours of training, not after."""
     from tasks.engine.champion import CHAMPION, read
-    from tasks.engine.fingerprint import CANDIDATE
+    from tasks.engine.key import CANDIDATE
 
     standing = read(plan.settings.project / CHAMPION)
     there = {step.stage: step.artifact for step in steps}

@@ -14,9 +14,9 @@ from tasks import STAGES
 from tasks.contract.params import BadInput, StageFailed, nearest, shown
 from tasks.engine import dvc_lock
 from tasks.engine.artifact import Artifact, Store
+from tasks.engine.dvc_yaml import DATA
 from tasks.engine.execute import Job, Plan, remember, why
 from tasks.engine.files import sweep, write_text
-from tasks.engine.fingerprint import DATA
 from tasks.engine.locks import lock
 from tasks.engine.settings import PIPELINE
 
@@ -197,7 +197,7 @@ def _put_back(path: Path, old: str | None) -> None:
 
 
 def _job_now(plan: Plan, stage: str, done: Mapping[str, Artifact]) -> Job:
-    from tasks.engine.fingerprint import key_of
+    from tasks.engine.key import key_of
 
     inputs = {name: done[name].identity for name in plan.stages[stage].inputs}
     return Job(plan, stage, inputs, key_of(plan.settings, plan.stages[stage], inputs, plan.store.hashes))

@@ -32,7 +32,7 @@ from tasks.contract.params import BadInput, nearest, read_yaml, validate
 from tasks.engine.artifact import Artifact
 from tasks.engine.cached import STAGE, key, take
 from tasks.engine.execute import Job, Plan, own_process, work_out
-from tasks.engine.fingerprint import Key
+from tasks.engine.key import Key
 from tasks.engine.locks import lock
 from tasks.engine.settings import PIPELINE, Settings, overlay
 from tasks.merge.task import merge_models

@@ -304,8 +304,8 @@ def _rate(folder: Path, name: str) -> float:
     from tasks.checkpoints import folders
     from tasks.engine.settings import load
     from tasks.evaluate.pass_k import draw
-    from tasks.players.local.agent import CheckpointAgent
-    from tasks.players.scripted.people import client
+    from tasks.players.checkpoint_agent import CheckpointAgent
+    from tasks.players.scripted import client
     from tasks.worlds.api.runtime import load as load_world
 
     torch.set_num_threads(1)

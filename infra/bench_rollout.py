@@ -153,8 +153,8 @@ def main() -> int:
     asked = parser.parse_args()
     import torch
 
-    from tasks.players.local.agent import CheckpointAgent
-    from tasks.players.scripted.people import client
+    from tasks.players.checkpoint_agent import CheckpointAgent
+    from tasks.players.scripted import client
 
     torch.set_num_threads(asked.threads)
     model, tokenizer, what = _checkpoint(asked.model)

@@ -28,7 +28,7 @@ def one(problems: int) -> dict[str, Any]:
     from tasks.contract.context import Context
     from tasks.engine.execute import sharded
     from tasks.generate import Inputs, apigen_mt
-    from tasks.players import roles
+    from tasks.players import acting, roles
     from tasks.worlds.api.loading import world_class
     from tasks.worlds.api.runtime import World
 
@@ -38,7 +38,7 @@ def one(problems: int) -> dict[str, Any]:
         (folder / "out").mkdir()
         wanted = {name: {"backend": "scripted", "errors": rates} for name, rates in ERRORS.items()}
         role = roles.maker(wanted, folder / "worlds", 0)
-        agent = roles.acting(role, {"tools": "none", "policy": "none"})
+        agent = acting.acting(role, {"tools": "none", "policy": "none"})
         ctx = Context(seed=0, out=folder / "out", scratch=folder, role=role, agent=agent, shards=sharded(folder))
         start = time.perf_counter()
         figures = apigen_mt.run(Inputs(folder / "worlds"), apigen_mt.Params(problems=problems, attempts=1, user_best_of=1), ctx)

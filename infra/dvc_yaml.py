@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.engine import methods
+from tasks.engine.closure import covered, to_list
 from tasks.road import ROAD, Road, Step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,13 +54,21 @@ def stage(step: Step) -> Iterator[str]:
 
 
 def deps(step: Step) -> list[str]:
-    """What a stage depends on: its inputs, files that people edit, code. What a folder covers is not listed again."""
-    own = [f"tasks/{step.room}/__init__.py", f"tasks/{step.room}/task.py", f"tasks/{step.room}/${{{step.name}.method}}.py"]
-    if _said(step, "PLAYS"):
-        own += ["tasks/agents/__init__.py", f"tasks/agents/${{{step.name}.agents.method}}.py"]
-    code = ["tasks/__init__.py", *_said(step, "CODE"), *own]
-    kept = [path for path in code if not any(path.startswith(f"{other}/") for other in code)]
-    return [*(f"data/{name}" for name in step.inputs), *_said(step, "FILES"), *kept]
+    """What a stage depends on: its inputs, files that people edit, code.
+
+    Code is what the room's methods reach by imports, file by file; its own core/ and the folders in its door's CODE are named whole,
+    with the texts that lie in them. What data/worlds carries the hash of is not listed, and what a folder covers not again.
+    """
+    room, roles = f"tasks/{step.room}", _said(step, "ROLES")
+    whole = [*_said(step, "CODE"), *([f"{room}/core"] if (ROOT / room / "core").is_dir() else [])]
+    plays = bool(_said(step, "PLAYS"))
+    files = [path for path in to_list(ROOT, step.room, roles, plays, "worlds" in step.inputs) if not covered(path, whole)]
+    chosen = [f"tasks/players/${{roles.{role}.backend}}" for role in roles]
+    if plays:
+        chosen.append(f"tasks/agents/${{{step.name}.agents.method}}.py")
+    if not covered(room, whole):
+        chosen.append(f"{room}/${{{step.name}.method}}.py")
+    return [*(f"data/{name}" for name in step.inputs), *_said(step, "FILES"), *sorted([*files, *whole]), *chosen]
 
 
 def metrics_path(step: Step, name: str) -> str:

@@ -140,7 +140,8 @@ class Proof:
 
     def context(self, settings: Settings, name: str, worlds: Path | None, log: Callable[..., None]) -> Context:
         """The surroundings that `tasks.engine.execute` would give a method, on this proof's device."""
-        from tasks.players.roles import acting, maker
+        from tasks.players.acting import acting
+        from tasks.players.roles import maker
 
         shared = settings.shared
         roles = {role: player.model_dump(mode="json") for role, player in shared.roles.items()}

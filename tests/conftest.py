@@ -178,7 +178,7 @@ LONGEST = (
         "recipes/test_breadcrumbs",
     ),
     *("recipes/test_apigen_mt", "sft/test_sft", "worlds/test_adapter_mcp", "generate/test_apigen_mt", "flows/test_world_commands"),
-    *("engine/test_fingerprint", "infra/test_gpu_proof", "players/test_calls", "flows/test_bad_input", "generate/test_resume"),
+    *("engine/test_key", "infra/test_gpu_proof", "players/test_calls", "flows/test_bad_input", "generate/test_resume"),
     *(
         "recipes/test_domain_adaptation",
         "flows/test_export",

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.contract.agent import Agent
 from tasks.contract.client import Client
-from tasks.players.roles import acting, plain
+from tasks.players.acting import acting, plain
 
 NO_PROMPT = {"tools": "none", "policy": "none"}
 

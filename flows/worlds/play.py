@@ -20,8 +20,8 @@ from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Action, Problem
 from tasks.contract.trajectory import Trajectory
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
-from tasks.players.scripted import people as scripts
 from tasks.worlds.api.arguments import arguments_of
 from tasks.worlds.api.play import STOP, play
 from tasks.worlds.api.runtime import World
@@ -252,8 +252,8 @@ def play_one(world: World, seat: str, split: str, family: str, seed: int, read: 
 def _players(world: World, seat: Seat, seed: int) -> tuple[Agent, Client]:
     """The person in their seat, and the world's script in the other one."""
     if seat.name == "agent":
-        return Person(seat), scripts.client("human", world, {}, seed)
-    return Watched(ClientAgent(scripts.client("agent", world, {}, seed), PROMPT), seat), Customer(seat)
+        return Person(seat), scripted.client("human", world, {}, seed)
+    return Watched(ClientAgent(scripted.client("agent", world, {}, seed), PROMPT), seat), Customer(seat)
 
 
 def wish(problem: Problem) -> str:

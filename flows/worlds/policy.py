@@ -16,8 +16,8 @@ from flows.worlds.sample import Pool, Predicate, Sample
 from tasks.contract.context import seed_of
 from tasks.contract.problem import Problem
 from tasks.contract.trajectory import Trajectory
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
-from tasks.players.scripted import people as scripts
 from tasks.worlds.api.places import place
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World, rules_of
@@ -156,7 +156,7 @@ def _errors(sample: Sample) -> Iterator[Mutant]:
         return
     problems = Random(0).sample(sample.everything, min(PLAYED, len(sample.everything)))
     for error in world.ERRORS:
-        agent = ClientAgent(scripts.client("agent", world, {error: 1.0}, 0), {"tools": "none", "policy": "none"})
+        agent = ClientAgent(scripted.client("agent", world, {error: 1.0}, 0), {"tools": "none", "policy": "none"})
         for played in play(world, [(problem, 0) for problem in problems], agent, human_of(world), seed=0):
             yield replace(played.problem, actions=tuple(action for action, _ in played.calls)), played
 

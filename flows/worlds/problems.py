@@ -16,8 +16,8 @@ from tasks.contract.problem import Problem
 from tasks.contract.trajectory import Trajectory
 from tasks.generate.core.samplers import Graph, walk
 from tasks.generate.core.trivial_agents import Listener
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
-from tasks.players.scripted import people as scripts
 from tasks.players.trivial.constant import do_nothing, hands_over, refuses
 from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api.places import place
@@ -141,7 +141,7 @@ def _drafted(world: World, edges: Graph, kinds: Mapping[str, str], name: str, rn
 
 def human_of(world: World) -> Client:
     """The world's scripted human, or one that only listens."""
-    return scripts.client("human", world, {}, 0) if world.scripts else Listener()
+    return scripted.client("human", world, {}, 0) if world.scripts else Listener()
 
 
 def _play(sample: Sample, agent: Agent, human: Client, max_steps: int) -> list[Trajectory]:
@@ -190,7 +190,7 @@ def teacher(sample: Sample) -> Check:
     if not sample.world.scripts:
         note = "SCRIPTS is missing: no scripted human and teacher, so every role needs a model (roles in params)"
         return Check("teacher", "none", notes=(note,))
-    agent = ClientAgent(scripts.client("agent", sample.world, {}, 0), {"tools": "none", "policy": "none"})
+    agent = ClientAgent(scripted.client("agent", sample.world, {}, 0), {"tools": "none", "policy": "none"})
     played = _play(sample, agent, human_of(sample.world), 30)
     findings = []
     if played and _score(played) < TEACHER:

@@ -18,7 +18,7 @@ from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem
 from tasks.worlds.api.arguments import arguments_of
-from tasks.worlds.api.loading import code_files
+from tasks.worlds.api.loading import own_files as files_of
 from tasks.worlds.api.places import place, shown
 from tasks.worlds.api.runtime import World
 
@@ -100,7 +100,7 @@ def draw(world: World, count: int, seed: int) -> Sample:
 
 def own_files(address: str) -> frozenset[str]:
     """The Python files of a world, named as its modules are: the package that holds the class, and those of its base classes."""
-    files = {str(path) for path in code_files(address).values() if path.suffix == ".py"}
+    files = {str(path) for path in files_of(address).values() if path.suffix == ".py"}
     loaded = {str(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
     return frozenset(files | {name for name in loaded if str(Path(name).resolve()) in files})
 

@@ -36,7 +36,7 @@ from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.contract.params import Params as Base
 from tasks.players.client_agent import ClientAgent
-from tasks.players.scripted import people as scripted
+from tasks.players.scripts import people
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import load_all
 from tasks.worlds.api.system_prompt import system_message
@@ -137,8 +137,8 @@ def corpus(worlds: Path, dialogues: int, ctx: Context) -> tuple[list[str], set[s
     texts, words = [" ".join(groups)] * GROUPS, set[str]()
     for world in load_all(worlds).values():
         jobs = [(problem, 0) for problem in world.problems("train", dialogues, ctx.seed_for("corpus", world.name))]
-        human = scripted.client("human", world, {}, ctx.seed)
-        agent = ClientAgent(scripted.client("agent", world, {}, ctx.seed), ctx.prompt)
+        human = people.client("human", world, {}, ctx.seed)
+        agent = ClientAgent(people.client("agent", world, {}, ctx.seed), ctx.prompt)
         system = system_message(world, ctx.prompt)
         for played in play(world, jobs, agent, human, seed=ctx.seed_for("corpus")):
             texts += tiny.language(system, played.messages)

@@ -78,7 +78,7 @@ class Context:
     role:     role(name, world) gives the client that plays a model's role (generator, judge, human, agent, critic ...). Where several
               models play one in turn, "judge/2" is the second; LookupError when there is none. See `panel`.
     agent:    agent(world, name=, role=, checkpoint=, ...) gives whoever acts in a world, in the way that the step's params choose
-              (`tasks.players.roles.acting`): the player of a role (by default "agent"), or a checkpoint that the room has at hand.
+              (`tasks.players.acting.acting`): the player of a role (by default "agent"), or a checkpoint that the room has at hand.
     losses:   how much may be lost for one reason before the method stops.
     """
 

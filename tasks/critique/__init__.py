@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-CODE = ("tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/players", "tasks/worlds", "tasks/critique/core")
-"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
 READS = ("device", "budget")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("critic", "meta_critic", "aggregator")

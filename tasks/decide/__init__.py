@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-CODE = ("tasks/contract",)
-"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
 PARAMS = ("params/champion.yaml",)
 """Params files of which every key counts."""
 

@@ -22,7 +22,8 @@ from typing import Any
 from tasks.contract.params import BadInput, StageFailed
 from tasks.engine.disk import PASSING, ROOM
 from tasks.engine.files import NEW, Moving, new_name, place, prune, read_json, replacing, sweep, write_text
-from tasks.engine.fingerprint import READERS, Hashes, Key, file_md5, folder_id, listing_bytes, walk
+from tasks.engine.hashes import READERS, Hashes, file_md5, folder_id, listing_bytes, walk
+from tasks.engine.key import Key
 from tasks.engine.locks import lock
 
 _NAME = re.compile(r"[0-9a-f]{32}(\.dir)?")

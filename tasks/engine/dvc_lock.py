@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from tasks.contract.params import BadInput, parse_yaml, read_yaml
 from tasks.engine import roles_lock
-from tasks.engine.fingerprint import DATA, Key, Listed
+from tasks.engine.dvc_yaml import DATA, Listed
+from tasks.engine.key import Key
 from tasks.engine.settings import PIPELINE, ROLES_LOCK, Role, asked, dig
 
 

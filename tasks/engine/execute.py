@@ -24,8 +24,10 @@ from tasks.contract.params import BadInput, Params, StageFailed
 from tasks.engine import dvc_lock, methods, roles_lock, versions
 from tasks.engine import server_keys as keys
 from tasks.engine.artifact import Artifact, Store
+from tasks.engine.closure import check_closure
+from tasks.engine.dvc_yaml import Listed, listed
 from tasks.engine.files import read_json, write_text
-from tasks.engine.fingerprint import Key, Listed, canonical, changed, check_closure, key_of, listed
+from tasks.engine.key import Key, canonical, changed, key_of
 from tasks.engine.locks import lock
 from tasks.engine.settings import SERVER, Settings, asked, dig
 
@@ -401,8 +403,9 @@ def _start(submit: Callable[..., Any] | None, work: Callable[[Sequence[Any]], An
 
 def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callable[..., None], shards: Callable[..., Any]) -> Context:
     """The surroundings of a method's run, from a job's spec."""
+    from tasks.players.acting import acting
     from tasks.players.openai_compatible import Setting
-    from tasks.players.roles import acting, maker
+    from tasks.players.roles import maker
 
     state = Path(spec["state"]) if "state" in spec else None  # a spec written by hand may do without a place for paid answers
     losses = Losses(**spec.get("losses") or {})

@@ -18,7 +18,7 @@ NEW = ".new-"
 """How the names of half-written files begin."""
 
 Moving = Callable[[Path], contextlib.AbstractContextManager[None]]
-"""`with moving(path)`: the block moves links of a file, not its bytes (see `tasks.engine.fingerprint.Hashes.own_moves`)."""
+"""`with moving(path)`: the block moves links of a file, not its bytes (see `tasks.engine.hashes.Hashes.own_moves`)."""
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a file system says that has no link for us: between two disks, to a file of another user's, one too many."""

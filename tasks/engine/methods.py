@@ -13,12 +13,12 @@ import importlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tasks import STAGES
 from tasks.contract.params import BadInput, Params, nearest, shown
+from tasks.worlds.api.imports import syntax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,15 +53,6 @@ def names(stage: str) -> tuple[str, ...]:
     """The methods of a room, sorted: its modules that define TITLE, PAPER, SLUG and Params, and hooks or run."""
     found = (path for path in sorted((HERE / stage).glob("*.py")) if path.stem not in _NOT_METHODS)
     return tuple(path.stem for path in found if _is_method(path))
-
-
-_parsing = Lock()
-
-
-def syntax(path: Path) -> ast.Module:
-    """A Python file as a tree. One at a time: in several threads at once `ast.parse` can raise SystemError (CPython gh-106905)."""
-    with _parsing:
-        return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _constants(path: Path) -> dict[str, str]:

@@ -351,7 +351,7 @@ class Settings:
                     module.check_road(params, chosen, worlds)
 
     def _check_roles(self, shared: Shared) -> None:
-        from tasks.players import roles as players
+        from tasks.players import scripted
 
         for name, said, role in shared.players():
             where = f"{self.source}: {said}"
@@ -367,7 +367,7 @@ class Settings:
                 raise BadInput(f"{where}.path = {shown(role.path)}: not a checkpoint folder (no config.json in it)")
             if role.backend == "openai_compatible":
                 _check_server(role, shared.budget, where)
-            known = players.errors(name.partition("/")[0])
+            known = scripted.errors_of(name.partition("/")[0])
             for error, rate in role.errors.items():
                 if error not in known:
                     raise BadInput(

@@ -9,9 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-CODE = ("tasks/contract", "tasks/worlds", "tasks/filter/core")
-"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
-
 
 @dataclass(frozen=True)
 class Inputs:

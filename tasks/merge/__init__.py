@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CODE = ("tasks/contract", "tasks/merge/core")
-"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
 READS = ("threads", "device")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 

@@ -13,7 +13,8 @@ from prefect import task
 from tasks.engine.artifact import Artifact
 from tasks.engine.cached import STAGE, key
 from tasks.engine.execute import Job, own_process, produce, work_out
-from tasks.engine.fingerprint import Key, folder_id
+from tasks.engine.hashes import folder_id
+from tasks.engine.key import Key
 from tasks.engine.locks import lock
 from tasks.rl.core import overview
 

@@ -14,8 +14,6 @@ from tasks.sft.core.params import Loop as Loop
 from tasks.sft.core.params import caps as caps
 from tasks.sft.core.params import check as check
 
-CODE = ("tasks/chat", "tasks/checkpoints", "tasks/contract", "tasks/worlds", "tasks/sft/core")
-"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
 READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 PLOTS = ({"title": "loss", "file": "curves.csv", "x": "step", "y": ("loss", "validation_loss")},)

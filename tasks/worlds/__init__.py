@@ -5,4 +5,4 @@ worlds that come along. As a room it has one method, `freeze`.
 """
 
 CODE = ("tasks/contract", "tasks/worlds")
-"""Code that its methods reach, beside `__init__.py`, `task.py` and the method itself: files and folders."""
+"""Folders that count whole: any world, wherever it lies, may be built on any part of them."""

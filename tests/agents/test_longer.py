@@ -15,8 +15,8 @@ from tasks.evaluate.pass_k import Params as EvaluateParams
 from tasks.evaluate.pass_k import run as evaluate
 from tasks.generate import Inputs as GenerateInputs
 from tasks.generate import apigen_mt
+from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.client_agent import ClientAgent
-from tasks.players.local.agent import CheckpointAgent
 from tasks.players.roles import maker
 from tasks.rl import Inputs as RlInputs
 from tasks.rl.core.loop import reinforce

@@ -18,7 +18,7 @@ from infra import readme
 from tasks import STAGES
 from tasks.contract.params import Params
 from tasks.engine import methods
-from tasks.engine.fingerprint import listed
+from tasks.engine.dvc_yaml import listed
 from tasks.engine.settings import ROLES, load, profiles
 from tasks.road import ROAD
 from tests.conftest import ROOT

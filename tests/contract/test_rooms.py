@@ -18,7 +18,7 @@ import pytest
 from tasks.contract import schemas, tables
 from tasks.engine import methods, process
 from tasks.engine.execute import Plan
-from tasks.engine.fingerprint import Hashes
+from tasks.engine.hashes import Hashes
 from tasks.engine.settings import Settings, load
 from tests.conftest import ROOT, Project
 from tests.contract.methods import smoke_params
@@ -152,6 +152,6 @@ def check_files(stage: str, folder: Path) -> None:
 
 
 def _needs(stage: str) -> tuple[str, ...]:
-    from tasks.engine.fingerprint import listed
+    from tasks.engine.dvc_yaml import listed
 
     return listed(load(ROOT, "smoke"))[stage].inputs

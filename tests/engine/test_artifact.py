@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.engine.artifact import Store
-from tasks.engine.fingerprint import Key
+from tasks.engine.key import Key
 from tasks.engine.locks import lock
 
 
@@ -98,7 +98,7 @@ def test_a_flipped_byte_that_no_stamp_shows_is_found_by_verify_and_by_who_reads(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that rots tells nobody: all stamps stay. A run trusts them, a computation does not."""
-    monkeypatch.setattr("tasks.engine.fingerprint._looks", lambda seen: str(seen.st_size))
+    monkeypatch.setattr("tasks.engine.hashes._looks", lambda seen: str(seen.st_size))
     identity = store.put(folder(tmp_path / "out", a="some bytes"))
     store.view(identity)
     flip(the_object(store, identity))

@@ -47,7 +47,7 @@ def test_what_was_read_is_noted_with_the_result(job: Job) -> None:
 def test_a_byte_flipped_before_the_work_is_never_read(job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seen: bool) -> None:
     """Whether or not a stamp shows it (a disk that rots moves none)."""
     if not seen:
-        monkeypatch.setattr("tasks.engine.fingerprint._looks", lambda seen: str(seen.st_size))
+        monkeypatch.setattr("tasks.engine.hashes._looks", lambda seen: str(seen.st_size))
     store = job.plan.store
     assert store.has(job.inputs["worlds"])
     store.view(job.inputs["worlds"])

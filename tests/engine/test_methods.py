@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine import fingerprint, methods
+from tasks.engine import methods
+from tasks.worlds.api import imports
 
 
 def test_no_two_threads_parse_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,8 +28,8 @@ def test_no_two_threads_parse_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(ast, "parse", slow)
     with ThreadPoolExecutor(4) as pool:
-        imports = [pool.submit(fingerprint._imports, tmp_path / "one.py", "one") for _ in range(4)]
+        found = [pool.submit(imports.imports, tmp_path / "one.py", "one") for _ in range(4)]
         constants = [pool.submit(methods._constants, tmp_path / "one.py") for _ in range(4)]
-    assert [one.result() for one in imports] == [["os"]] * 4
+    assert [one.result() for one in found] == [("os",)] * 4
     assert [one.result() for one in constants] == [{"TITLE": "x"}] * 4
     assert most == 1

@@ -11,7 +11,9 @@ import yaml
 
 from tasks.contract.params import BadInput
 from tasks.engine import dvc_lock, roles_lock
-from tasks.engine.fingerprint import Hashes, Key, key_of, listed
+from tasks.engine.dvc_yaml import listed
+from tasks.engine.hashes import Hashes
+from tasks.engine.key import Key, key_of
 from tasks.engine.settings import REACHED, ROLES, Role, Settings, load, overlay
 from tests.conftest import ROOT
 

@@ -26,7 +26,8 @@ from tasks.contract.params import StageFailed
 from tasks.engine import files
 from tasks.engine.artifact import Store
 from tasks.engine.files import sweep, write_text
-from tasks.engine.fingerprint import Key, file_md5, folder_id
+from tasks.engine.hashes import file_md5, folder_id
+from tasks.engine.key import Key
 from tests.engine.test_artifact import flip, folder, the_object
 
 KEY = Key({"stage": "x"})

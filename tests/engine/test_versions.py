@@ -8,7 +8,9 @@ import pytest
 
 from tasks.contract.params import BadInput
 from tasks.engine import dvc_lock, start, versions
-from tasks.engine.fingerprint import Hashes, Key, key_of, listed
+from tasks.engine.dvc_yaml import listed
+from tasks.engine.hashes import Hashes
+from tasks.engine.key import Key, key_of
 from tasks.engine.settings import load
 from tests.conftest import ROOT
 

@@ -25,9 +25,10 @@ from tasks.contract.params import BadInput, StageFailed
 from tasks.engine.execute import sharded
 from tasks.evaluate import Inputs
 from tasks.evaluate.pass_k import BASELINES, Params, draw, run
+from tasks.players.acting import plain
 from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 from tasks.players.openai_compatible.cache import Cache
-from tasks.players.roles import maker, plain
+from tasks.players.roles import maker
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.retail import Retail
 from tests.playing import playing

@@ -25,8 +25,8 @@ from tasks.engine import methods
 from tasks.engine.artifact import Artifact
 from tasks.engine.execute import Plan
 from tasks.engine.settings import Settings, load, overlay
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
-from tasks.players.scripted import people as scripted
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World, load_all

@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 
 from flows.road import check_part, survey
 from tasks.contract.params import BadInput, read_yaml
+from tasks.engine.dvc_yaml import listed
 from tasks.engine.execute import Plan
-from tasks.engine.fingerprint import listed
 from tasks.engine.settings import load, parse_override
 from tests.conftest import ROOT
 

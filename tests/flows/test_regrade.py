@@ -21,7 +21,7 @@ from tasks.contract import rows, schemas, tables
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.trajectory import GRADING, Trajectory
-from tasks.players.scripted import people as scripted
+from tasks.players import scripted
 from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api import grading
 from tasks.worlds.api.play import play

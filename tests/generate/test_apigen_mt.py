@@ -17,7 +17,7 @@ from tasks.contract.params import BadInput, StageFailed, validate
 from tasks.engine.execute import sharded
 from tasks.generate import apigen_mt
 from tasks.generate.core.checks import FAILURES
-from tasks.players.scripted.people import blocks
+from tasks.players.scripts.script import blocks
 from tasks.worlds.api.play import STOP
 from tests.generate.conftest import ERRORS, Make, through_json
 from tests.playing import playing
@@ -58,7 +58,7 @@ class Says:
 
 
 def _scripted(role: str, world: Any, **errors: float) -> Client:
-    from tasks.players.scripted import people as scripted
+    from tasks.players import scripted
 
     return scripted.client(role, world, errors, 0)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tasks.contract.client import Message, Request
 from tasks.generate.core.best_of_n import BestOfN
-from tasks.players.scripted.people import blocks
+from tasks.players.scripts.script import blocks
 from tasks.worlds.api.play import STOP
 
 DESK_ASKS = [

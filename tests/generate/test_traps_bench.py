@@ -11,8 +11,8 @@ from typing import Any
 
 from tasks.contract.rows import problem_of
 from tasks.contract.trajectory import Trajectory
-from tasks.players.scripted import people as scripted
-from tasks.players.scripted.people import blocks
+from tasks.players import scripted
+from tasks.players.scripts.script import blocks
 from tasks.worlds.api.runtime import load
 from tests.generate.conftest import ERRORS, Make
 from tests.generate.test_apigen_mt import Spy

@@ -22,8 +22,8 @@ from tasks.engine.settings import ROLES, Role
 from tasks.generate.core import best_of_n, committee, proving, recombine
 from tasks.generate.core.checks import DRAFT
 from tasks.generate.core.prompts import render
-from tasks.players.scripted import people as scripted
-from tasks.players.scripted.people import blocks
+from tasks.players import scripted
+from tasks.players.scripts.script import blocks
 from tasks.worlds.api.system_prompt import system_message
 from tests.generate.conftest import ERRORS, Make
 from tests.generate.test_apigen_mt import IDS, Spy

@@ -10,8 +10,8 @@ import pytest
 
 from tasks.contract.rows import problem_of
 from tasks.generate.core.committee import CRITERIA, count
-from tasks.players.scripted import people as scripted
-from tasks.players.scripted.people import blocks
+from tasks.players import scripted
+from tasks.players.scripts.script import blocks
 from tests.generate.conftest import ERRORS, Make
 from tests.generate.test_apigen_mt import Says, Spy
 

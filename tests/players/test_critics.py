@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from tasks.contract.client import Request
+from tasks.contract.params import BadInput
 from tasks.critique.core import prompts
 from tasks.critique.core.units import parse_units
-from tasks.players.scripted import critics, flaws
+from tasks.players import scripted
+from tasks.players.scripts import critics, flaws
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.airline import Airline
 from tasks.worlds.library.retail import Retail
@@ -170,8 +172,8 @@ def test_the_meta_critic_tells_the_classes_apart(change: dict[str, Any], verdict
 
 
 def test_an_unknown_role_is_refused_by_name() -> None:
-    with pytest.raises(LookupError, match="no scripted critic plays the role 'judge'; known: critic, meta_critic, aggregator"):
-        critics.client("judge", None, {}, 0)
+    with pytest.raises(BadInput, match=r"role 'critics' has no script\. Did you mean 'critic'\?"):
+        scripted.client("critics", None, {}, 0)
 
 
 def test_words_that_look_like_parts_of_the_question_stay_words() -> None:

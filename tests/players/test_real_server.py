@@ -34,9 +34,9 @@ from tasks.checkpoints import folders, tiny
 from tasks.contract.client import Request
 from tasks.contract.problem import Problem
 from tasks.contract.trajectory import Trajectory
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.players.openai_compatible import Dialect, EndpointClient, Pace, Setting, stats
-from tasks.players.scripted import people as scripted
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.system_prompt import system_message

@@ -15,8 +15,10 @@ from tasks.contract.problem import Setting
 from tasks.engine.settings import ROLES
 from tasks.generate.core.committee import CRITERIA
 from tasks.generate.core.prompts import render
-from tasks.players.scripted import people as scripted
-from tasks.players.scripted.planted import PLANTS, REVEALED_BY, other_digits, shape
+from tasks.players import scripted
+from tasks.players.scripts import authors, people
+from tasks.players.scripts.planted import PLANTS, REVEALED_BY, shape
+from tasks.players.scripts.script import other_digits
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import STOP
 from tasks.worlds.api.runtime import World
@@ -243,7 +245,7 @@ class TestCatalogue:
             scripted.client("generator", world, {"tool_talks": 0.1}, 0)
         with pytest.raises(BadInput, match="a rate lies between 0 and 1"):
             scripted.client("generator", world, {"tool_talk": 1.1}, 0)
-        with pytest.raises(BadInput, match=r"role 'jugde' has no script here\. Did you mean 'judge'"):
+        with pytest.raises(BadInput, match=r"role 'jugde' has no script\. Did you mean 'judge'"):
             scripted.client("jugde", world, {}, 0)
         with pytest.raises(LookupError, match="needs a world"):
             scripted.client("agent", None, {}, 0)
@@ -251,7 +253,8 @@ class TestCatalogue:
             scripted.client("generator", None, {}, 0).complete([Request([{"role": "user", "content": "hello"}])])
 
     def test_every_role_and_error_is_described(self, world: World) -> None:
-        assert set(scripted.CATALOGUE) <= set(ROLES) and all(text for errors in scripted.CATALOGUE.values() for text in errors.values())
+        known = {**authors.CATALOGUE, **people.CATALOGUE}
+        assert set(known) <= set(ROLES) and all(text for errors in known.values() for text in errors.values())
         assert set(scripted.errors_of("agent", world)) >= set(world.ERRORS)
 
     def test_a_prompt_without_its_block_is_an_error(self, world: World) -> None:

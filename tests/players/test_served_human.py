@@ -12,9 +12,9 @@ from threading import Thread
 from typing import Any
 
 from tasks.generate.core.best_of_n import BestOfN
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
-from tasks.players.scripted import people as scripted
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import STOP, play
 from tasks.worlds.api.runtime import World

@@ -12,8 +12,8 @@ import pytest
 from tasks.contract.params import BadInput
 from tasks.engine import roles_lock
 from tasks.engine import server_keys as keys
+from tasks.engine.dvc_yaml import listed
 from tasks.engine.execute import Plan
-from tasks.engine.fingerprint import listed
 from tasks.engine.settings import Role, Settings, load, overlay
 from tasks.players.openai_compatible import EndpointClient, Setting
 from tasks.players.roles import maker

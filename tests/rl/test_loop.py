@@ -19,8 +19,8 @@ from tasks.contract.client import Message, Request
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.trajectory import Trajectory
-from tasks.players.roles import plain
-from tasks.players.scripted import people as scripted
+from tasks.players import scripted
+from tasks.players.acting import plain
 from tasks.rl import Inputs
 from tasks.rl.core.hooks import Group
 from tasks.rl.core.loop import reinforce

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.contract.agent import Turn
-from tasks.players.local.agent import CheckpointAgent
+from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local.decoding import Decoder, choose, uniforms
 from tests.rollout import tiny
 

@@ -13,9 +13,9 @@ import pytest
 from tasks.contract.agent import Turn
 from tasks.contract.client import Message, Request
 from tasks.contract.problem import Problem
+from tasks.players import scripted
+from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.client_agent import ClientAgent
-from tasks.players.local.agent import CheckpointAgent
-from tasks.players.scripted import people as scripted
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World

@@ -7,8 +7,8 @@ from functools import cache
 
 from tasks.contract.problem import Problem
 from tasks.contract.trajectory import Trajectory
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
-from tasks.players.scripted import people as scripted
 from tasks.worlds.api.loading import BUILT_IN, world_class
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World

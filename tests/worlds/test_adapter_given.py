@@ -23,9 +23,9 @@ from tasks.contract.problem import SPLITS, Problem
 from tasks.contract.schemas import BLUEPRINT, TRAJECTORY
 from tasks.contract.tables import read_rows
 from tasks.generate import Inputs, apigen_mt
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
-from tasks.players.scripted import people as scripted
-from tasks.players.scripted.people import blocks
+from tasks.players.scripts.script import blocks
 from tasks.worlds.adapters import given
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World

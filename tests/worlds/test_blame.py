@@ -11,8 +11,8 @@ import pytest
 from tasks.contract.agent import Turn
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
-from tasks.players.scripted import people as scripted
 from tasks.players.trivial.constant import do_nothing, hands_over, refuses
 from tasks.worlds.api.blame import blame
 from tasks.worlds.api.loading import world_class

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.contract.params import BadInput
 from tasks.worlds.api import loading
-from tasks.worlds.api.loading import code_files, code_hash, world_class
+from tasks.worlds.api.loading import code_files, code_hash, own_files, world_class
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,22 @@ def test_the_hash_covers_every_file_of_the_package(outside: Path) -> None:
     before = code_hash("elsewhere_shop:Shop")
     (outside / "elsewhere_shop" / "prices.json").write_text("{}")
     after = code_hash("elsewhere_shop:Shop")
-    assert before != after and set(code_files("elsewhere_shop:Shop")) == {
+    assert before != after and set(own_files("elsewhere_shop:Shop")) == {
         "elsewhere_shop/__init__.py",
         "elsewhere_shop/prices.json",
     }
     (outside / "elsewhere_shop" / "__pycache__").mkdir(exist_ok=True)
     (outside / "elsewhere_shop" / "__pycache__" / "x.pyc").write_bytes(b"x")
     assert code_hash("elsewhere_shop:Shop") == after
-    assert {"tasks.worlds.library.retail/policy.md", "tasks.worlds.library.retail/api.py"} <= set(
-        code_files("tasks.worlds.library.retail:Retail")
-    )
+
+
+def test_the_hash_covers_what_plays_a_world_and_names_no_place() -> None:
+    files = set(code_files("tasks.worlds.library.retail:Retail"))
+    assert {
+        "tasks.worlds.library.retail/policy.md",
+        "tasks.worlds.library.retail/api.py",
+        "tasks.worlds.api/grading.py",
+        "tasks.worlds.api/prompts/agent.jinja",
+        "tasks.contract/values.py",
+    } <= files
+    assert not any(name.startswith(("tasks.worlds.library.airline", "tasks.worlds.adapters", "/")) for name in files)

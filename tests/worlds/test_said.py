@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contract.wording import says, words
+from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
-from tasks.players.scripted import people as scripted
 from tasks.worlds.api.grading import replies_of
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play

@@ -11,7 +11,7 @@ import pytest
 from tasks.contract.agent import Agent
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
-from tasks.players.scripted import people as scripted
+from tasks.players import scripted
 from tasks.players.trivial.constant import do_nothing, hands_over, refuses
 from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api.conduct import one_call_per_turn

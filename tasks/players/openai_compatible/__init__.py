@@ -1,4 +1,4 @@
-"""Models behind OpenAI-compatible servers: `client` plays a role with one, `stats` says how it goes.
+"""Models behind OpenAI-compatible servers: `player` plays a role with one, `stats` says how it goes.
 
     client    a batch of requests -> answers: second rounds, salvage, errors in words
     calling   one call: cache, budget, pace, attempts
@@ -16,9 +16,10 @@ A failed attempt (a time-out, a broken connection) is not counted as paid: the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from tasks.players.openai_compatible.budget import Prices
 from tasks.players.openai_compatible.client import EndpointClient, Setting
@@ -26,20 +27,27 @@ from tasks.players.openai_compatible.figures import stats
 from tasks.players.openai_compatible.rate_limit import Pace
 from tasks.players.openai_compatible.wire import Dialect
 
-__all__ = ["Dialect", "EndpointClient", "Pace", "Prices", "Setting", "client", "stats"]
+if TYPE_CHECKING:
+    from tasks.players.roles import Surroundings
+
+__all__ = ["Dialect", "EndpointClient", "Pace", "Prices", "Setting", "player", "stats"]
 
 
-def client(role: str, wanted: Mapping[str, Any], secret: Callable[[], str], setting: Setting) -> EndpointClient:
+KNOWS_WORLDS = False
+"""A server is asked for a role, whatever the world."""
+
+
+def player(name: str, wanted: Mapping[str, Any], given: Surroundings) -> EndpointClient:
     """The client of a role as the params have it (`tasks.engine.settings.Role` as a mapping), with what its server said of the model:
     `reported`, and the `revision` that follows from it."""
     return EndpointClient(
-        role,
+        name,
         wanted["base_url"],
         Dialect(**{field.name: wanted[field.name] for field in fields(Dialect)}),
         pace=Pace(wanted["max_in_flight"], wanted["timeout_seconds"], wanted["retries"]),
         prices=Prices(wanted["price_in"], wanted["price_out"]),
-        secret=secret,
-        setting=setting,
+        secret=lru_cache(lambda: given.secrets(wanted)),
+        setting=given.setting or Setting(),
         revision=wanted.get("revision") or wanted["identity"] or "unpinned",
         identity=wanted["identity"],
         reported=wanted.get("reported", ""),

@@ -9,13 +9,18 @@ import hashlib
 import importlib
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import tasks
 from tasks.contract.params import BadInput, nearest
+from tasks.worlds.api.imports import reach
 
 PROJECT = Path(str(tasks.__file__)).resolve().parents[1]
+API = "tasks/worlds/api"
+"""Folder of what plays every world."""
+LIBRARY = "tasks.worlds.library"
+"""Package of the worlds that lie with Cairn; each is a package in it."""
 BUILT_IN = ("tasks.worlds.library.retail:Retail", "tasks.worlds.library.airline:Airline")
 _ADDRESS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SKIPPED = {"__pycache__", ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
@@ -69,10 +74,10 @@ def _in_project(place: Path) -> bool:
     return "site-packages" not in parts and not any(part.startswith(".") for part in parts)
 
 
-def code_files(address: str) -> dict[str, Path]:
-    """Every file that a world's code consists of: the packages that hold its module and the modules of its base classes, with all
-    that lies below them; of a module without a package, the one file. Keys are "package/relative path". The module must be
-    importable; other code that it imports is the business of the stage's deps.
+def own_files(address: str) -> dict[str, Path]:
+    """Every file of a world's own: the packages that hold its module and the modules of its base classes, with all that lies below
+    them; of a module without a package, the one file. Keys are "package/relative path". Of a base that Cairn brings along (an
+    adapter's) its one module. The module must be importable.
     """
     module_name, _, class_name = address.partition(":")
     cls = getattr(importlib.import_module(module_name), class_name)
@@ -85,15 +90,56 @@ def code_files(address: str) -> dict[str, Path]:
 
 def _files_of(module_name: str) -> dict[str, Path]:
     module = importlib.import_module(module_name)
-    if not module.__package__:
+    package = module.__package__
+    if not package:
         return {f"{module_name}.py": Path(str(module.__file__))}
-    folders = sorted(Path(place) for place in importlib.import_module(module.__package__).__path__)
-    return {
-        f"{module.__package__}/{path.relative_to(folder).as_posix()}": path
-        for folder in folders
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not _SKIPPED & set(path.relative_to(folder).parts)
-    }
+    if package.startswith("tasks.") and not package.startswith(f"{LIBRARY}."):
+        return {_key(module_name, Path(str(module.__file__))): Path(str(module.__file__))}
+    folders = sorted(Path(place) for place in importlib.import_module(package).__path__)
+    return {f"{package}/{path.relative_to(folder).as_posix()}": path for folder in folders for path in _below(folder)}
+
+
+def _key(module: str, path: Path) -> str:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return f"{package}/{path.name}"
+
+
+def reached_code(modules: Iterable[str], project: Path = PROJECT) -> dict[str, Path]:
+    """module -> file for all code of the project that worlds in these modules are made of and played by: what they reach by imports,
+    imports inside functions included, and what the whole of `tasks.worlds.api` reaches (runtime, grading, blame, play, tools, state,
+    scripts), since a class is handed to it and need not import it. Nothing is run."""
+    api = (path.relative_to(project).with_suffix("").parts for path in (project / API).rglob("*.py"))
+    return reach(project, [*modules, *(".".join(parts[:-1] if parts[-1] == "__init__" else parts) for parts in api)])
+
+
+def project_code(modules: Iterable[str], project: Path = PROJECT) -> dict[str, Path]:
+    """All files of the project that decide how worlds in these modules behave: `reached_code`, what lies beside the api's modules
+    (prompts), and whole packages of worlds and of what is not Cairn's, since they may read files that lie in them. Keys are
+    "package/relative path": no place on a disk. Nothing is run."""
+    reached = reached_code(modules, project)
+    found = {_key(module, path): path for module, path in reached.items()}
+    folders = {project / API: ".".join(Path(API).parts)}
+    for module, path in reached.items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        cairns = package.partition(".")[0] in ("tasks", "flows") and not package.startswith(f"{LIBRARY}.")
+        if package and not cairns:
+            folders[path.parent] = package
+    for folder, package in folders.items():
+        found.update((f"{package}/{path.relative_to(folder).as_posix()}", path) for path in _below(folder))
+    return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not _SKIPPED & set(path.relative_to(folder).parts))
+
+
+def code_files(address: str) -> dict[str, Path]:
+    """Every file that decides how a world behaves: its own files, wherever they lie, and all code of this project that it reaches and
+    that plays it (`project_code`). The module must be importable.
+
+    Their hash stands in the world's frozen folder, and with it in the key of every stage that reads the world.
+    """
+    return {**project_code([address.partition(":")[0]]), **own_files(address)}
 
 
 def code_hash(address: str) -> str:

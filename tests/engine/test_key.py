@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from tasks import STAGES
-from tasks.contract.params import BadInput
-from tasks.engine import methods
-from tasks.engine.fingerprint import Hashes, changed, check_closure, closure, folder_id, key_of, listed, reach
-from tasks.engine.settings import Settings, load
+from tasks.engine.dvc_yaml import listed
+from tasks.engine.hashes import Hashes, folder_id
+from tasks.engine.key import changed, key_of
+from tasks.engine.settings import load
 from tests.conftest import ROOT
 
 
@@ -40,7 +40,7 @@ def test_a_changed_file_is_hashed_again_and_an_unchanged_one_is_not(tmp_path: Pa
     path.write_text("two!")
     second = hashes.file(path)
     assert first != second
-    monkeypatch.setattr("tasks.engine.fingerprint.file_md5", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr("tasks.engine.hashes.file_md5", lambda path: pytest.fail("hashed again"))
     assert hashes.file(path) == second
 
 
@@ -74,44 +74,6 @@ def test_dvc_resolves_the_same_list(profile: str, tmp_path: Path) -> None:
     assert tuple(ours) == STAGES
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_deps_cover_the_closure_of_every_method(stage: str) -> None:
-    """Every module that any method of the room can reach is among the stage's deps, and no dep is unused."""
-    for method in methods.names(stage):
-        settings = load(ROOT)
-        tree = {**settings.tree, stage: {**settings.tree[stage], "method": method}}
-        settings = Settings(ROOT, tree)
-        about = listed(settings)[stage]
-        check_closure(settings, about)
-        used = closure(settings, about)
-        for dep in about.code:
-            if dep.endswith(".py"):
-                assert dep in used, f"{stage}/{method} lists {dep} but does not reach it"
-            elif not dep.endswith((".yaml", ".json")):
-                assert any(path.startswith(f"{dep}/") for path in used), f"{stage}/{method} lists {dep} but does not reach it"
-
-
-def test_a_module_that_is_used_and_not_listed_is_named(tmp_path: Path) -> None:
-    settings = load(ROOT)
-    about = listed(settings)["merge"]
-    from dataclasses import replace
-
-    short = replace(about, code=tuple(path for path in about.code if path != "tasks/merge/core"))
-    with pytest.raises(BadInput, match=r"stage 'merge' uses tasks/merge/core/.*Add `- tasks/merge/core"):
-        check_closure(settings, short)
-
-
-def test_the_closure_follows_lazy_imports_and_leaves_out_type_checking(tmp_path: Path) -> None:
-    (tmp_path / "pkg").mkdir()
-    (tmp_path / "pkg" / "__init__.py").write_text("")
-    (tmp_path / "pkg" / "a.py").write_text(
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pkg.c\ndef f():\n    from . import b\n"
-    )
-    (tmp_path / "pkg" / "b.py").write_text("import json\n")
-    (tmp_path / "pkg" / "c.py").write_text("")
-    assert set(reach(tmp_path, ["pkg.a"])) == {"pkg", "pkg.a", "pkg.b"}
-
-
 def test_every_part_of_the_key_matters(tmp_path: Path) -> None:
     """Seed, a param, an input, the code and a library version each give another key; nothing else does."""
     settings, hashes = load(ROOT), Hashes(tmp_path)
@@ -142,6 +104,6 @@ def test_a_change_is_told_by_its_path() -> None:
 
 
 def test_importing_the_key_costs_no_heavy_library() -> None:
-    code = "import sys, tasks.engine.fingerprint, tasks.engine.execute, json; print(json.dumps([m for m in ('prefect','mlflow','torch','dvc') if m in sys.modules]))"
+    code = "import sys, tasks.engine.key, tasks.engine.closure, tasks.engine.execute, json; print(json.dumps([m for m in ('prefect','mlflow','torch','dvc') if m in sys.modules]))"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(answer.stdout) == []

@@ -1,7 +1,7 @@
 """Scripted critics, meta-critic and aggregator: deterministic readers of conversations, with a declared catalogue of errors.
 
 They see what a model would see: the question's messages (conversation, criteria and tools as JSON) and the answer's schema.
-Neither the blueprint nor the outcome is in there. Detectors (`tasks.players.scripted.flaws`) look for what words, calls and
+Neither the blueprint nor the outcome is in there. Detectors (`tasks.players.scripts.flaws`) look for what words, calls and
 answers show;
 a critic reports what they find, minus its misses, plus inventions. Each persona is blind to three of the twelve kinds; blind
 spots are complementary, since critics that miss at random would be averaged out. The meta-critic looks with the same
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract.client import Message, Request
 from tasks.contract.context import seed_of
-from tasks.players.scripted.flaws import KINDS, Flaw, Talk, flaw_of, read
+from tasks.players.scripts.flaws import KINDS, Flaw, Talk, flaw_of, read
 
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
@@ -89,9 +89,7 @@ class ScriptedCritic:
 
 
 def client(role: str, world: World | None, errors: Mapping[str, float], seed: int) -> ScriptedCritic:
-    """The scripted critic, meta_critic or aggregator; LookupError for any other role. All they read is in the question."""
-    if role not in _ANSWERS:
-        raise LookupError(f"no scripted critic plays the role {role!r}; known: {', '.join(_ANSWERS)}")
+    """The script of one of these roles. All it reads is in the question, whatever the world."""
     return ScriptedCritic(f"scripted-{role}", "1", _ANSWERS[role], dict(errors), seed)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any
 
+from tasks.players.scripts.script import other_digits
+
 Draft = dict[str, Any]
 Plant = Callable[[Draft, Mapping[str, Any], Mapping[str, Any], Random], Draft]
 
@@ -34,14 +36,6 @@ def strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from strings(item)
-
-
-def other_digits(text: str, rng: Random) -> str:
-    """The text with its last group of digits replaced by another of the same length."""
-    *_, group = _DIGITS.finditer(text)
-    digits = group[0]
-    changed = "".join(rng.choice([d for d in "0123456789" if d != digit]) for digit in digits)
-    return text[: group.start()] + changed + text[group.end() :]
 
 
 def _identifiers(draft: Draft) -> list[tuple[dict[str, Any], str]]:

@@ -1,0 +1,112 @@
+"""The code that a stage can reach, compared with the list in dvc.yaml before anything computes.
+
+What a stage reaches and its deps do not name would change unseen; what they name and it does not reach would compute again for nothing
+(a test measures that). `make docs` writes the deps from here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.contract.params import BadInput
+from tasks.engine import methods
+from tasks.engine.dvc_yaml import Listed
+from tasks.engine.settings import Settings
+from tasks.players.roles import modules
+from tasks.worlds.api.imports import reach
+from tasks.worlds.api.loading import reached_code
+
+PLUMBING = "tasks.engine"
+"""The package whose modules carry results but compute none: they choose what runs, hash it, store it and report it. What they pass into
+a method (params, seeds, identities) is in the key by value. A contract of import-linter forbids methods to import it."""
+WORLDS = "worlds"
+"""The stage whose artifact carries the hash of the worlds' code."""
+
+
+BACKENDS = ("scripted", "local", "openai_compatible")
+"""Whoever may play a role: folders of tasks/players."""
+
+
+def check_closure(settings: Settings, about: Listed) -> None:
+    """Stop a run whose code is not wholly listed: each module that the stage can reach must be among its deps, or stand in data/worlds.
+
+    Reached are: the method, the room's task and its training loop, the way of acting, the players of its model roles, everything of
+    this project they import (lazy imports included), and every `module:name` that stands in the params.
+    """
+    for path in sorted(closure(settings, about) - world_code(settings, about)):
+        if not covered(path, about.code):
+            raise BadInput(
+                f"stage {about.stage!r} uses {path}, which is not among its deps in dvc.yaml, so a change of it would go unseen. "
+                f"`make docs` writes the deps; it does not know of modules that params name: add `- {path}` (or its folder) by hand."
+            )
+
+
+def covered(path: str, deps: Iterable[str]) -> bool:
+    """Whether a file is one of these paths, or lies in one of them."""
+    return any(path == dep or path.startswith(f"{dep}/") for dep in deps)
+
+
+def closure(settings: Settings, about: Listed) -> set[str]:
+    """Paths of the project's own modules that a stage can reach (package `__init__` files included, plumbing left out)."""
+    roots = [*entry(about.stage, settings.method(about.stage)), *_players(settings, about)]
+    roots += ["tasks.players.acting", f"tasks.agents.{agents['method']}"] if (agents := settings.agents(about.stage)) else []
+    roots += [name.partition(":")[0] for name in _module_names(settings.values(about.stage))]
+    return _paths(settings.project, reach(settings.project, roots, _is_plumbing))
+
+
+def world_code(settings: Settings, about: Listed) -> set[str]:
+    """Paths of the modules whose hash stands in data/worlds, for a stage that reads it: what its worlds are made of and played by."""
+    if WORLDS not in about.inputs:
+        return set()
+    worlds = [name.partition(":")[0] for name in _module_names(settings.values(WORLDS))]
+    return _paths(settings.project, reached_code(worlds, settings.project))
+
+
+def entry(room: str, method: str) -> list[str]:
+    """The modules by which a method is entered: its own, the room's task, and the training loop of a room that owns one."""
+    return [f"tasks.{room}.{method}", f"tasks.{room}.task", *([f"tasks.{room}.core.loop"] if methods.loop(room) else [])]
+
+
+def to_list(project: Path, room: str, roles: Sequence[str], plays: bool, worlds: bool) -> list[str]:
+    """The files that a stage's deps have to name beside what they name by `${...}` (the method, the way of acting, the folders of
+    backends): what the room's methods and the players of these roles reach, whichever are chosen. plays: the room lets agents act.
+    worlds: the stage reads data/worlds."""
+    roots = [root for name in methods.names(room) for root in entry(room, name)]
+    ways = [f"tasks.agents.{name}" for name in methods.names("agents")] if plays else []
+    found = _paths(project, reach(project, [*roots, *ways, *(["tasks.players.acting"] if plays else [])], _is_plumbing))
+    for role in roles:
+        for backend in BACKENDS:
+            reached = _paths(project, reach(project, modules(role, backend), _is_plumbing))
+            found |= {path for path in reached if not covered(path, [f"tasks/players/{backend}"])}
+    own = {f"tasks/{room}/{name}.py" for name in methods.names(room)} | {f"{way.replace('.', '/')}.py" for way in ways}
+    return sorted(found - own - (_paths(project, reached_code((), project)) if worlds else set()))
+
+
+def _paths(project: Path, reached: Mapping[str, Path]) -> set[str]:
+    return {path.relative_to(project).as_posix() for path in reached.values()}
+
+
+def _players(settings: Settings, about: Listed) -> Iterator[str]:
+    """The modules that play a stage's roles: the factory, and of the backends those that are chosen."""
+    for name, said, role in settings.shared.players():
+        if said.partition("[")[0].removesuffix(".others") in about.settings:
+            yield from modules(name.partition("/")[0], role.backend)
+
+
+def _is_plumbing(module: str) -> bool:
+    return module == PLUMBING or module.startswith(f"{PLUMBING}.")
+
+
+def _module_names(value: Any) -> Iterator[str]:
+    """Every text of the form module:name in a value."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _module_names(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _module_names(item)
+    elif isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        yield value

@@ -1,0 +1,91 @@
+"""The one cache key of a result: what it depends on, by value. Imports neither prefect nor mlflow nor torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tasks.contract.params import read_yaml
+from tasks.engine import champion, start
+from tasks.engine.dvc_yaml import Listed
+from tasks.engine.hashes import Hashes
+from tasks.engine.roles_lock import in_force
+from tasks.engine.settings import Settings, asked, dig
+
+CANDIDATE = "merge"
+"""The stage whose artifact may become champion."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """The key of a result and the parts it was made of, so that a miss can be explained."""
+
+    parts: Mapping[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the parts."""
+        return hashlib.sha256(canonical(self.parts).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: one spelling for one value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes: Hashes) -> Key:
+    """The key of a stage's result.
+
+    inputs: stage -> identity of its artifact. Everything else is read now: the bytes of the listed code, the params as they would
+    be used, the library versions, what `tasks.engine.start` fixes of CPU kernels (threads where the stage has a say in them),
+    the identity of
+    every checkpoint that plays a role, what the server of every other model said it is, and whom the candidate has to meet.
+    """
+    reports = in_force(settings)
+    loop = settings.loop(about.stage)
+    meets = CANDIDATE in inputs and champion.CHAMPION in about.files
+    return Key(
+        {
+            "stage": about.stage,
+            "method": settings.method(about.stage),
+            "params": settings.params(about.stage).model_dump(mode="json"),
+            **({"loop": loop.model_dump(mode="json")} if loop else {}),
+            **({"agents": agents} if (agents := settings.agents(about.stage)) else {}),
+            "inputs": {name: inputs[name] for name in about.inputs},
+            "code": {path: hashes.path(settings.project / path) for path in about.code},
+            "settings": {key: _used(settings, key) for key in about.settings if key != about.stage},
+            "servers": {role: reports[role] for role in about.roles},
+            "versions": read_yaml(settings.project / "params/versions.yaml"),
+            "kernels": start.kernels(settings.shared.threads if "threads" in about.settings else 1),
+            **({"opponent": champion.read(settings.project / champion.CHAMPION).opponent(inputs[CANDIDATE])} if meets else {}),
+        }
+    )
+
+
+def _used(settings: Settings, key: str) -> Any:
+    """A shared setting as it is used, defaults filled in; of a role what changes answers, wherever and however it is reached."""
+    section, _, role = key.partition(".")
+    if section == "roles":
+        return asked(settings.shared.roles[role])
+    return dig(settings.shared.model_dump(mode="json"), key)
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Which leaves differ between the parts of two keys, as readable lines."""
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from changed(before, after, f"{prefix}{name}: " if prefix == "" else f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name} {_short(before)} -> {_short(after)}"
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else canonical(value)
+    return text if len(text) <= 24 else text[:8] + "..." + text[-4:]

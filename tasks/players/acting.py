@@ -1,0 +1,43 @@
+"""From a role's player, or a checkpoint at hand, to the agent that acts with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tasks.contract.agent import Agent
+from tasks.contract.client import Client
+
+
+def plain(player: Agent) -> Agent:
+    """The player itself acts: asked once a turn."""
+    return player
+
+
+def acting(role: Callable[..., Client], prompt: Mapping[str, str], way: Callable[[Agent], Agent] = plain) -> Callable[..., Agent]:
+    """`Context.agent`: agent(world, ...) gives whoever acts there; a new one each time.
+
+    role: as `maker` gives it. prompt: what an agent's system prompt carries (`tasks.worlds.api.system_prompt`). way: the way of acting,
+    a method of `tasks/agents` with its params: player -> agent.
+    """
+
+    def agent(
+        world: str = "",
+        *,
+        name: str = "",
+        role_name: str = "agent",
+        checkpoint: tuple[Any, Any] | None = None,
+        temperature: float = 0.0,
+        **limits: int,
+    ) -> Agent:
+        """name: under which its conversations are kept (default: the player's own). checkpoint: (model in eval mode, tokenizer), which
+        acts instead of a role's player; limits: its rows, max_turn_tokens and max_episode_tokens (`CheckpointAgent`)."""
+        if checkpoint is None:
+            from tasks.players.client_agent import ClientAgent
+
+            return way(ClientAgent(role(role_name, world), prompt, name=name, temperature=temperature))
+        from tasks.players.checkpoint_agent import CheckpointAgent
+
+        return way(CheckpointAgent(*checkpoint, prompt, name=name or "checkpoint", temperature=temperature, **limits))
+
+    return agent
