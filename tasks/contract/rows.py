@@ -95,6 +95,10 @@ def message_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return message
 
 
+def _stem(problem_id: str, agent: str, trial: int) -> str:
+    return f"{problem_id}-{agent}-{trial}"
+
+
 def trajectory_row(played: Trajectory) -> dict[str, Any]:
     """A graded trajectory as a row of TRAJECTORY."""
     outcome = played.outcome
@@ -102,7 +106,7 @@ def trajectory_row(played: Trajectory) -> dict[str, Any]:
         raise ValueError(f"trajectory of problem {played.problem.problem_id} has not been graded")
     roles = [message["role"] for message in played.messages]
     return {
-        "traj_id": f"{played.problem.problem_id}-{played.agent}-{played.trial}",
+        "traj_id": "-".join(filter(None, (_stem(played.problem.problem_id, played.agent, played.trial), played.branch))),
         "problem_id": played.problem.problem_id,
         "world": played.problem.world,
         "split": played.problem.split,
@@ -157,4 +161,5 @@ def trajectory_of(row: Mapping[str, Any], problem: Problem) -> Trajectory:
         agent=row["agent"],
         human=row["human"],
         seed=row["seed"],
+        branch=row["traj_id"].partition(_stem(row["problem_id"], row["agent"], row["trial"]) + "-")[2],
     )

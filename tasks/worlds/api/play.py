@@ -1,16 +1,19 @@
-"""The one engine that plays problems: generate, rl and evaluate call `play`, so a conversation is the same thing everywhere.
+"""The one engine that plays problems: generate, rl and evaluate play through it, so a conversation is the same thing everywhere.
 
 An agent and a simulated human talk in many conversations at once. Each has its own fork of the world; the human opens; an
 assistant turn with tool calls gets the tools' answers, any other turn is a reply and goes to the human, who sees replies
 alone. All requests that the human owes at one time are asked as one batch. Cost: one human request a reply, one agent turn
 a step.
+
+`play` plays problems to their end. A `Game` can stop at a turn, go back into a conversation and go on from there with another agent or
+human: for data from failed experts (EEF, https://arxiv.org/abs/2504.13145) and tree search (Agent Q, https://arxiv.org/abs/2408.07199).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.contract.agent import Agent, Turn
 from tasks.contract.client import Client, Message, Request
@@ -18,6 +21,7 @@ from tasks.contract.context import seed_of
 from tasks.contract.problem import Action, Problem
 from tasks.contract.trajectory import Trajectory
 from tasks.worlds.api.calls import error as refused
+from tasks.worlds.api.conversation import Conversation, forked
 from tasks.worlds.api.scripts.human import STOP, human_system
 
 if TYPE_CHECKING:
@@ -30,39 +34,117 @@ TOOL_FAILURE = '{"error": "tool failure: '
 """How the answer of a tool begins whose own code failed (`World.call`)."""
 
 
-@dataclass
-class _Open:
-    """A conversation in play. `human` is the human's view: its system message, its own lines, the agent's replies."""
+class Game:
+    """Conversations in one world that can be played in parts, gone back into and forked; graded as `play` grades.
 
-    key: str
-    played: Trajectory
-    world: World
-    human: list[Message]
-    steps: int = 0
-    lines: int = 0
-    seeds: tuple[object, ...] = field(default=())
+    seed, max_steps: as for `play`. snapshots: keep the world's state before each turn of the agent's, so that a fork restores it;
+    without, the calls up to there are made again. A state costs the rows that changed.
+    """
+
+    def __init__(self, world: World, *, seed: int, max_steps: int = 30, snapshots: bool = False) -> None:
+        self.world, self.seed, self.max_steps, self.snapshots = world, seed, max_steps, snapshots
+        self._opened = 0
+
+    def open(self, problem: Problem, trial: int = 0) -> Conversation:
+        """A conversation that has yet to begin; the human opens."""
+        return self._new(Trajectory(problem=problem, trial=trial, seed=self.seed))
+
+    def take_up(self, played: Trajectory) -> Conversation:
+        """A conversation that was played before, at its end, to be forked. Where only some turns have tokens, those are the last."""
+        said = sum(message["role"] == "assistant" for message in played.messages)
+        talk = self._new(replace(played))
+        talk.steps, talk.with_ids = said, [place >= said - len(played.turns) for place in range(said)]
+        talk.lines = sum(message["role"] == "user" for message in played.messages)
+        return talk
+
+    def _new(self, played: Trajectory) -> Conversation:
+        problem = played.problem
+        view: list[Message] = [{"role": "system", "content": human_system(problem, self.world.setting)}]
+        seeds = (self.seed, problem.problem_id, played.trial, *((played.branch,) if played.branch else ()))
+        self._opened += 1
+        return Conversation(str(self._opened - 1), played, view, seeds)
+
+    def fork(self, source: Conversation, turn: int | None = None, again: Literal["agent", "human"] = "agent") -> Conversation:
+        """A conversation of its own that has in common with `source` what came before the agent's turn `turn` (0 is the first; None:
+        all there is). Its noise is keyed by (problem, trial, turn, how many forks were made there), so that no two forks are alike.
+
+        again: who moves first: the agent, or the human, whose last line before that turn is then said anew. The source stays as it is.
+        ValueError for a turn that it has not; BadInput where the world cannot be copied, by name.
+        """
+        return forked(source, self.world, turn, again)
+
+    def play(
+        self,
+        talks: Sequence[Conversation],
+        agent: Agent,
+        human: Client,
+        *,
+        until: int | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> list[Trajectory]:
+        """Play conversations on, to their end or until the agent has had `until` turns in each (those from before a fork count); what
+        was played, graded where it ended. They can be played on later, by others too."""
+        table = _Table(agent, human, self.max_steps, until, self.snapshots)
+        todo = [talk for talk in reversed(talks) if not talk.played.stop and (until is None or talk.steps < until)]
+        while todo or table.open:
+            while todo and len(table.open) < agent.capacity:
+                self._begin(table, todo.pop())
+            _ask_human(table)
+            if table.open and not table.waiting:
+                for key, turn in agent.poll():
+                    _take_turn(table, table.open[key], turn)
+            _grade(table)
+            if progress is not None:
+                progress(len(talks) - len(todo) - len(table.open), len(talks), "conversations")
+        return [talk.played for talk in talks]
+
+    def _begin(self, table: _Table, talk: Conversation) -> None:
+        talk.hand_to(table.agent.name, table.human.name)
+        if talk.world is None:
+            talk.world = self.world.fork()
+        table.open[talk.key] = talk
+        if talk.to_move == "human":
+            table.waiting.append(talk)
+        else:
+            table.owe_turn(talk)
 
 
 @dataclass
 class _Table:
-    """What one `play` holds: who plays, and the conversations that wait for the human."""
+    """What one `Game.play` holds: who plays, and the conversations that wait for the human."""
 
     agent: Agent
     human: Client
     max_steps: int
-    waiting: list[_Open] = field(default_factory=list)
-    open: dict[str, _Open] = field(default_factory=dict)
-    closed: list[_Open] = field(default_factory=list)
+    until: int | None = None
+    snapshots: bool = False
+    waiting: list[Conversation] = field(default_factory=list)
+    open: dict[str, Conversation] = field(default_factory=dict)
+    closed: list[Conversation] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+    """conversations that the agent has heard of"""
 
-    def owe_turn(self, talk: _Open) -> None:
+    def owe_turn(self, talk: Conversation) -> None:
+        assert talk.world is not None  # it has begun
+        if self.snapshots and len(talk.states) == talk.steps:
+            talk.states.append(talk.world.snapshot())
+        if talk.key not in self.known and talk.steps:
+            turns = talk.own_turns()
+            last = max(place for place, message in enumerate(talk.played.messages) if message["role"] == "assistant")
+            self.agent.resume(talk.key, talk.played.messages[: last + 1], turns)
+        self.known.add(talk.key)
         seed = seed_of(*talk.seeds, talk.steps, "agent")
         self.agent.send(talk.key, talk.played.messages, talk.world, seed)
 
-    def close(self, talk: _Open, stop: str) -> None:
-        talk.played.stop = stop
+    def leave(self, talk: Conversation) -> None:
+        """Play it no further here."""
         del self.open[talk.key]
-        if talk.lines:  # without a line of the human's the agent has never heard of it
+        if talk.key in self.known:
             self.agent.close(talk.key)
+
+    def close(self, talk: Conversation, stop: str) -> None:
+        talk.played.stop = stop
+        self.leave(talk)
         self.closed.append(talk)
 
 
@@ -83,30 +165,8 @@ def play(
     max_tokens, parse_error; and human_error (the human said nothing or half a line, or hung up before it had asked for anything) and
     tool_error (a tool's own code failed).
     """
-    table = _Table(agent, human, max_steps)
-    todo = [_start(world, index, job, agent, human, seed) for index, job in reversed(list(enumerate(jobs)))]
-    everyone = list(reversed(todo))
-    while todo or table.open:
-        while todo and len(table.open) < agent.capacity:
-            talk = todo.pop()
-            talk.world = world.fork()
-            table.open[talk.key] = talk
-            table.waiting.append(talk)
-        _ask_human(table)
-        if table.open and not table.waiting:
-            for key, turn in agent.poll():
-                _take_turn(table, table.open[key], turn)
-        _grade(table)
-        if progress is not None:
-            progress(len(everyone) - len(todo) - len(table.open), len(everyone), "conversations")
-    return [talk.played for talk in everyone]
-
-
-def _start(world: World, index: int, job: tuple[Problem, int], agent: Agent, human: Client, seed: int) -> _Open:
-    problem, trial = job
-    played = Trajectory(problem=problem, trial=trial, agent=agent.name, human=human.name, seed=seed)
-    view: list[Message] = [{"role": "system", "content": human_system(problem, world.setting)}]
-    return _Open(str(index), played, world, view, seeds=(seed, problem.problem_id, trial))
+    game = Game(world, seed=seed, max_steps=max_steps)
+    return game.play([game.open(problem, trial) for problem, trial in jobs], agent, human, progress=progress)
 
 
 def _ask_human(table: _Table) -> None:
@@ -143,9 +203,10 @@ def _ask_human(table: _Table) -> None:
             table.owe_turn(talk)
 
 
-def _take_turn(table: _Table, talk: _Open, turn: Turn) -> None:
+def _take_turn(table: _Table, talk: Conversation, turn: Turn) -> None:
     """Record the agent's turn; run its calls or hand its reply to the human."""
     talk.steps += 1
+    talk.with_ids.append(bool(turn.ids))
     talk.played.messages.append(dict(turn.message))
     if turn.ids:
         talk.played.rewritten |= turn.first and bool(talk.played.turns)
@@ -157,15 +218,21 @@ def _take_turn(table: _Table, talk: _Open, turn: Turn) -> None:
             table.close(talk, stop)
         elif talk.steps >= table.max_steps:
             table.close(talk, "max_steps")
+        elif talk.steps == table.until:
+            table.leave(talk)
         else:
             table.owe_turn(talk)
     else:
         talk.human.append({"role": "user", "content": turn.message["content"]})
-        table.waiting.append(talk)
+        if talk.steps == table.until:
+            table.leave(talk)
+        else:
+            table.waiting.append(talk)
 
 
-def _run_calls(talk: _Open, calls: Sequence[dict[str, Any]]) -> str:
+def _run_calls(talk: Conversation, calls: Sequence[dict[str, Any]]) -> str:
     """Run the calls of one turn in order; the reason to stop as soon as one ends the conversation, else ""."""
+    assert talk.world is not None  # it has begun
     for call in calls:
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         tool = talk.world.tools.get(name)
@@ -181,7 +248,8 @@ def _run_calls(talk: _Open, calls: Sequence[dict[str, Any]]) -> str:
 
 
 def _grade(table: _Table) -> None:
-    """Grade what has ended, and let go of its world."""
+    """Grade what has ended."""
     for talk in table.closed:
+        assert talk.world is not None
         talk.played.outcome = talk.world.grade(talk.played, talk.world)
     table.closed.clear()
