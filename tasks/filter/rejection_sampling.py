@@ -19,9 +19,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from pydantic import Field
@@ -29,25 +29,21 @@ from pydantic import Field
 from tasks.contract import params as base
 from tasks.contract import schemas, tables
 from tasks.contract.context import Context
-from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.trajectory import ENDED
 from tasks.contract.values import UNREADABLE
-from tasks.filter import Inputs
-from tasks.filter.core.splits import STRICTNESS, resplit, straddling
-from tasks.filter.core.waterfall import Bar, Check, flow, write_bars
+from tasks.filter import Check, Inputs, Marks, Offered
+from tasks.filter.core.room import mark_rows
+from tasks.filter.core.splits import STRICTNESS
 
 TITLE = "Rejection sampling: verifier, policy, critics, duplicates, lineage"
 PAPER = ""
 SLUG = ""
 
-_MARKED_BY = ("traj_id", "problem_id", "world", "split", "lineage", "messages", "stop", "state", "outputs", "required", "policy")
+_MARKED_BY = ("traj_id", "problem_id", "world", "messages", "stop", "state", "outputs", "required", "policy")
 FINISHED = (*ENDED, "max_steps")
 """How conversations stop whose turns are whole. By any other stop the last one was cut, cannot be read or never came; the verifier may
 pass such a conversation all the same, and nobody should learn half a turn."""
-_READ = pa.schema([schemas.TRAJECTORY.field(name) for name in _MARKED_BY])
-_WRITTEN = pa.schema([schemas.TRAJECTORY.field(name) for name in ("traj_id", "problem_id", "calls")])
 _WANTED = pa.schema([schemas.BLUEPRINT.field(name) for name in ("problem_id", "status", "actions")])
-_BLUEPRINT = pa.schema([schemas.BLUEPRINT.field(name) for name in ("problem_id", "lineage")])
 _CRITIQUE = pa.schema([schemas.CRITIQUE.field(name) for name in ("traj_id", "source", "score")])
 
 
@@ -68,57 +64,16 @@ class Params(base.Params):
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write dataset.parquet (every trajectory, marked) and waterfall.csv; return counts by reason, which add up to rows."""
-    source = inputs.generate / "trajectories.parquet"
-    table = [_light(row) for row in tables.read_rows(source, _READ)]
-    _check_ids(table)
-    if params.writes:
-        detours = _detours(source, inputs.generate / "blueprints.parquet")
-        table = [{**row, "writes": int(row["traj_id"] not in detours)} for row in table]
-    scores = _scores(inputs.critique / "critiques.parquet")
-    marks = mark(table, _known(inputs.worlds, table), _parents(inputs.generate, table), scores, params)
-    tables.write_rows(ctx.out / "dataset.parquet", schemas.DATASET, _marked(source, marks, scores))
-    write_bars(ctx.out / "waterfall.csv", marks.bars)
-    ctx.progress(len(table), len(table), "trajectories marked")
-    counts = figures(table, marks)
-    check_kept(marks, counts)
-    return counts
 
+    def marker(offered: Offered) -> Marks:
+        table = [_light(row) for row in offered.read(*_MARKED_BY)]
+        if params.writes:
+            detours = _detours(offered, inputs.generate / "blueprints.parquet")
+            table = [{**row, "writes": int(row["traj_id"] not in detours)} for row in table]
+        scores = _scores(inputs.critique / "critiques.parquet")
+        return Marks(checks(table, offered.splits, scores, params), [scores.get(row["traj_id"], 0.0) for row in table])
 
-def check_kept(marks: Marks, counts: Mapping[str, Any]) -> None:
-    """Stop when a split of which there were rows has none left: nothing could be trained, or nobody could tell how well."""
-    for split in ("train", "validation"):
-        if (offered := marks.splits.count(split)) and not counts["kept_by_split"].get(split):
-            reasons = Counter(reason for reason, own in zip(marks.reasons, marks.splits, strict=True) if own == split)
-            why = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-            raise StageFailed(
-                f"filter: none of {offered} rows of the {split} split is kept ({why}). Generate more or better rows, or ask for less "
-                "(policy, writes, min_score)."
-            )
-    if not counts["kept"]:
-        raise StageFailed(f"filter: {counts['rows']} rows came in and none is kept; generate has to make some first.")
-
-
-class Marks(NamedTuple):
-    """What was decided: each row's split and reason ("" when kept), the waterfall, how many components straddle splits."""
-
-    splits: list[str]
-    reasons: list[str]
-    bars: list[Bar]
-    straddling: int
-
-
-def mark(
-    table: Sequence[Mapping[str, Any]],
-    known: Mapping[str, Mapping[str, str]],
-    parents: Mapping[str, Sequence[str]],
-    scores: Mapping[str, float],
-    params: Params,
-) -> Marks:
-    """Decide on every row. table: TRAJECTORY rows, a `hash` for messages; known, parents: as in `resplit`; scores: by id."""
-    splits = resplit(table, known, parents)
-    stricter, straddles = straddling(table, splits)
-    reasons, bars = flow(len(table), _checks(table, splits, stricter, scores, params))
-    return Marks(splits, reasons, bars, straddles)
+    return mark_rows(inputs, marker, ctx, "policy, writes, min_score")
 
 
 def _light(row: dict[str, Any]) -> dict[str, Any]:
@@ -145,13 +100,7 @@ def content_hash(messages: Sequence[Mapping[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _check_ids(table: Sequence[Mapping[str, Any]]) -> None:
-    twice = [traj_id for traj_id, count in Counter(row["traj_id"] for row in table).items() if count > 1]
-    if twice:
-        raise BadInput(f"trajectories.parquet: traj_id {twice[0]!r} comes more than once ({len(twice)} such ids); generate again.")
-
-
-def _detours(source: Path, blueprints: Path) -> set[str]:
+def _detours(offered: Offered, blueprints: Path) -> set[str]:
     """Trajectories whose successful writes are not those of the ground truth, each as often."""
     wanted = {
         row["problem_id"]: Counter((action["name"], action["arguments_json"]) for action in row["actions"] if action["kind"] == "write")
@@ -159,7 +108,7 @@ def _detours(source: Path, blueprints: Path) -> set[str]:
         if row["status"] == schemas.ACCEPTED
     }
     found = set()
-    for row in tables.read_rows(source, _WRITTEN):
+    for row in offered.read("traj_id", "problem_id", "calls"):
         done = Counter((call["name"], call["arguments_json"]) for call in row["calls"] if call["ok"] and call["kind"] == "write")
         if done != wanted.get(row["problem_id"]):
             found.add(row["traj_id"])
@@ -170,55 +119,29 @@ def _scores(path: Path) -> dict[str, float]:
     return {row["traj_id"]: row["score"] for row in tables.read_rows(path, _CRITIQUE) if row["source"] == "aggregate"}
 
 
-def _known(worlds: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
-    """World -> user -> split."""
-    from tasks.worlds.api.runtime import load_all
-
-    known: dict[str, Mapping[str, str]] = {name: world.splits for name, world in load_all(worlds).items()}
-    for row in table:
-        if row["world"] not in known:
-            raise BadInput(f"trajectory {row['traj_id']}: its world {row['world']!r} is not among {', '.join(known)}.")
-    return known
-
-
-def _parents(generate: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[str]]:
-    """Problem id -> lineage, of every blueprint attempted and every problem played."""
-    attempted = tables.read_rows(generate / "blueprints.parquet", _BLUEPRINT)
-    return {row["problem_id"]: row["lineage"] or () for row in (*attempted, *table)}
-
-
-def _checks(
-    table: Sequence[Mapping[str, Any]],
-    splits: Sequence[str],
-    stricter: Sequence[bool],
-    scores: Mapping[str, float],
-    params: Params,
-) -> list[Check]:
-    """The checks in the order in which they are made; the first that fails is the reason."""
+def checks(table: Sequence[Mapping[str, Any]], splits: Sequence[str], scores: Mapping[str, float], params: Params) -> list[Check]:
+    """The checks in the order in which they are made; the first that fails is the reason. table: TRAJECTORY rows with `hash` for their
+    messages; scores: by id."""
 
     def lacks(key: str) -> Any:
         return lambda left: {index for index in left if table[index][key] != 1}
 
-    checks = [
-        Check("split", "test_split", lambda left: {index for index in left if splits[index] == "test"}),
-        Check("split", "lineage", lambda left: {index for index in left if stricter[index]}),
-        *(Check("verifier", f"failed_{part}", lacks(part)) for part in ("state", "outputs", "required")),
-    ]
-    checks.append(Check("verifier", "unfinished", lambda left: {index for index in left if table[index]["stop"] not in FINISHED}))
+    made = [Check("verifier", f"failed_{part}", lacks(part)) for part in ("state", "outputs", "required")]
+    made.append(Check("verifier", "unfinished", lambda left: {index for index in left if table[index]["stop"] not in FINISHED}))
     if unread := {index for index, row in enumerate(table) if row.get("unread")}:  # a bar only where there is one: no script has any
-        checks.append(Check("verifier", "unreadable_call", unread.intersection))
+        made.append(Check("verifier", "unreadable_call", unread.intersection))
     if params.policy:
-        checks.append(Check("policy", "policy", lacks("policy")))
+        made.append(Check("policy", "policy", lacks("policy")))
     if params.writes:
-        checks.append(Check("writes", "writes", lacks("writes")))
+        made.append(Check("writes", "writes", lacks("writes")))
     if params.min_score > 0:
         least = params.min_score - 1e-6  # scores are float32: a score equal to the threshold passes
         unknown = {index for index, row in enumerate(table) if row["traj_id"] not in scores}
-        checks.append(Check("critique", "no_critique", lambda left: unknown.intersection(left)))
-        checks.append(Check("critique", "critique", lambda left: {i for i in left if scores[table[i]["traj_id"]] < least}))
+        made.append(Check("critique", "no_critique", lambda left: unknown.intersection(left)))
+        made.append(Check("critique", "critique", lambda left: {i for i in left if scores[table[i]["traj_id"]] < least}))
     if params.deduplicate:
-        checks.append(Check("duplicate", "duplicate", lambda left: repeats(table, splits, left)))
-    return checks
+        made.append(Check("duplicate", "duplicate", lambda left: repeats(table, splits, left)))
+    return made
 
 
 def repeats(table: Sequence[Mapping[str, Any]], splits: Sequence[str], left: Sequence[int]) -> set[int]:
@@ -230,23 +153,3 @@ def repeats(table: Sequence[Mapping[str, Any]], splits: Sequence[str], left: Seq
             found.add(index)
         seen.add(table[index]["hash"])
     return found
-
-
-def _marked(source: Path, marks: Marks, scores: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """The rows again, in the same order, with split, keep, score (0 without a critique) and reason."""
-    for row, split, reason in zip(tables.read_rows(source, schemas.TRAJECTORY), marks.splits, marks.reasons, strict=True):
-        marks_of = {"keep": not reason, "score": scores.get(row["traj_id"], 0.0), "reason": reason, "weight": 1.0}
-        yield {**row, "split": split, **marks_of}
-
-
-def figures(table: Sequence[Mapping[str, Any]], marks: Marks) -> dict[str, Any]:
-    """Counts by reason, which add up to the rows."""
-    kept = Counter(split for split, reason in zip(marks.splits, marks.reasons, strict=True) if not reason)
-    return {
-        "rows": len(table),
-        "kept": sum(kept.values()),
-        "kept_by_split": dict(sorted(kept.items())),
-        "dropped": {bar.reason: bar.dropped for bar in marks.bars[1:]},
-        "resplit": sum(row["split"] != split for row, split in zip(table, marks.splits, strict=True)),
-        "straddling_components": marks.straddling,
-    }

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contract.params import BadInput, StageFailed, validate
+from tasks.filter import Check, Marks
+from tasks.filter.core.room import Decided, check_kept, decide, figures
 from tasks.filter.core.splits import resplit, straddling, strictest
-from tasks.filter.core.waterfall import Check, flow, write_bars
-from tasks.filter.rejection_sampling import Params, _light, check_kept, content_hash, figures, mark
+from tasks.filter.core.waterfall import flow, write_bars
+from tasks.filter.rejection_sampling import Params, _light, checks, content_hash
 from tests.critique.conversations import good, hasty
 
 KNOWN = {"shop": {"u1": "train", "u2": "train", "u3": "validation", "u4": "test"}}
@@ -24,6 +26,11 @@ def row(name: str, lineage: tuple[str, ...] = ("u1",), words: str = "", **column
     passed = {"stop": "user_stop", "state": 1, "outputs": 1, "required": 1, "policy": 1.0}
     about = {"traj_id": name, "problem_id": f"p{name}", "world": "shop", "split": "train", "lineage": list(lineage)}
     return {**about, **passed, "hash": words or name, **columns}
+
+
+def mark(table: list[dict[str, Any]], known: Any, parents: Any, scores: dict[str, float], params: Params) -> Decided:
+    splits = resplit(table, known, parents)
+    return decide(table, splits, checks(table, splits, scores, params))
 
 
 def reasons(table: list[dict[str, Any]], params: Params | None = None, scores: dict[str, float] | None = None) -> list[str]:
@@ -123,13 +130,13 @@ def test_a_conversation_whose_last_turn_is_none_is_not_kept_though_the_verifier_
 def test_a_filter_that_leaves_a_split_empty_says_why(table: list[dict[str, Any]], said: str) -> None:
     marks = mark(table, KNOWN, {}, {}, Params())
     with pytest.raises(StageFailed, match=said):
-        check_kept(marks, figures(table, marks))
+        check_kept(marks, figures(table, marks), Marks(), "policy")
 
 
 def test_a_split_of_which_there_was_no_row_is_not_missed() -> None:
     table = [row("a")]
     marks = mark(table, KNOWN, {}, {}, Params())
-    check_kept(marks, figures(table, marks))
+    check_kept(marks, figures(table, marks), Marks(), "policy")
 
 
 def test_a_detour_drops_when_the_writes_are_asked_for() -> None:

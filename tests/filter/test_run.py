@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from tasks.contract import schemas, tables
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
 from tasks.critique import Inputs as CritiqueInputs
 from tasks.critique.multicritique import Params as CritiqueParams
 from tasks.critique.multicritique import run as critique
-from tasks.filter import Inputs
+from tasks.filter import Check, Inputs, Marks, Offered
+from tasks.filter.core.room import mark_rows
 from tasks.filter.rejection_sampling import Params, run
 from tests.critique.played import play_into
 from tests.critique.test_multicritique import context
+from tests.filter import weighing
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,50 @@ def test_an_id_that_comes_twice_is_named(inputs: Inputs, tmp_path: Path) -> None
     tables.write_rows(tmp_path / "generate" / "trajectories.parquet", schemas.TRAJECTORY, [table[0], table[0]])
     with pytest.raises(BadInput, match=f"traj_id '{table[0]['traj_id']}' comes more than once"):
         run(Inputs(inputs.worlds, tmp_path / "generate", inputs.critique), Params(), context(tmp_path))
+
+
+def test_a_method_may_weigh_rows_and_mask_turns(inputs: Inputs, tmp_path: Path) -> None:
+    """Worked: a row of four turns weighs 1/4; turns that call are learned, replies are not; counts add up."""
+    figures = weighing.run(inputs, weighing.Params(), context(tmp_path))
+    dataset = tables.read_table(tmp_path / "dataset.parquet", schemas.DATASET).to_pylist()
+    assert figures["rows"] == figures["kept"] + sum(figures["dropped"].values()) and figures["dropped"]["lost"] > 0
+    for row in dataset:
+        assert row["weight"] == pytest.approx(1 / row["n_agent_steps"]) and len(row["trained_turns"]) == row["n_agent_steps"]
+        said = [message for message in row["messages"] if message["role"] == "assistant"]
+        assert [bool(message["tool_calls"]) for message in said] == row["trained_turns"]
+    assert {turn for row in dataset for turn in row["trained_turns"]} == {True, False}
+
+
+def test_a_filter_that_says_nothing_leaves_the_defaults(inputs: Inputs, tmp_path: Path) -> None:
+    _, dataset = marked(inputs, tmp_path / "a", Params(min_score=0.5))
+    assert {(row["weight"], row["trained_turns"]) for row in dataset} == {(1.0, None)}
+
+
+@pytest.mark.parametrize(
+    ("marks", "error", "said"),
+    [
+        (lambda n: Marks(weights=[0.0] * n), StageFailed, r"all \d+ rows that are kept weigh 0"),
+        (lambda n: Marks(weights=[1.0]), ValueError, r"1 weights for \d+ rows; one a row, or none"),
+        (lambda n: Marks(weights=[float("nan")] * n), ValueError, "row 0 the weight nan; a weight is a number >= 0"),
+        (lambda n: Marks(trained_turns=[()] * n), ValueError, r"has \d+ assistant turns, the method gave it 0 trained_turns"),
+        (
+            lambda n: Marks([Check("all", "none", set)]),
+            StageFailed,
+            r"none of \d+ rows of the train split is kept \(none \d+\).*\(least\)",
+        ),
+    ],
+)
+def test_marks_that_train_nothing_or_do_not_fit_are_refused(inputs: Inputs, tmp_path: Path, marks: Any, error: Any, said: str) -> None:
+    def marker(offered: Offered) -> Marks:
+        return marks(len(offered.splits))
+
+    with pytest.raises(error, match=said):
+        mark_rows(inputs, marker, context(tmp_path), "least")
+
+
+def test_rows_of_which_no_turn_is_learned_are_refused(inputs: Inputs, tmp_path: Path) -> None:
+    def marker(offered: Offered) -> Marks:
+        return Marks(trained_turns=[[False] * row["n_agent_steps"] for row in offered.read("n_agent_steps")])
+
+    with pytest.raises(StageFailed, match=r"no turn of the .* rows that are kept is to be learned"):
+        mark_rows(inputs, marker, context(tmp_path), "least")

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-
-@dataclass(frozen=True)
-class Check:
-    """One bar of the waterfall. fails: which of these row indices (those left, in order) are dropped."""
-
-    stage: str
-    reason: str
-    fails: Callable[[Sequence[int]], set[int]]
+from tasks.filter import Check
 
 
 class Bar(NamedTuple):
