@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flows.asking import Asking, write_down
@@ -65,9 +65,13 @@ class Wish:
 
 
 def foresee(wish: Wish) -> list[Step]:
-    """What a run would do at each stage, without running anything."""
+    """What a run would do at each stage, and in which params it differs from its last result, without running anything."""
+    from flows.differences import last_parts, of_plan
+
     wish.part  # noqa: B018  # checked before anything is opened
-    return wish.steps(wish.plan())
+    plan = wish.plan()
+    differs = of_plan(plan, last_parts(plan))
+    return [replace(step, differs=differs.get(step.stage, ())) for step in wish.steps(plan)]
 
 
 def estimated(wish: Wish) -> tuple[Plan, list[str]]:

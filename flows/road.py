@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prefect import Task
 
     from flows.caps import Caps
+    from flows.differences import Difference
 
 
 def check_part(first: str, last: str, refresh: Sequence[str], names: Sequence[str] = ("first", "last", "refresh")) -> tuple[str, ...]:
@@ -47,6 +48,8 @@ class Step:
     job: Job | None
     artifact: Artifact | None
     reasons: Sequence[str] = ()
+    differs: Sequence[Difference] = ()
+    """params in which it differs from its last result, where somebody wants to know"""
 
 
 def survey(plan: Plan, verify: bool = False) -> list[Step]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from flows import OUTSIDE, PROJECT, STATE
 from flows.console import Console
+from flows.differences import candidate_of, for_report, last_parts
 from flows.dvc_side import check_cache
 from flows.road import bring_up_to_date, everyone
 from flows.run_display import Artifacts
@@ -36,6 +37,8 @@ class Run:
     computed: set[str] = field(default_factory=set)
     promotion: dict[str, Any] = field(default_factory=dict)
     shown: Artifacts = field(default_factory=Artifacts)
+    before: Mapping[str, Any] = field(default_factory=dict)
+    """stage -> parts of the key of its last result before this run"""
 
     @classmethod
     @contextmanager
@@ -44,6 +47,7 @@ class Run:
         plan = open_plan(profile, overrides or {}, refresh)
         from tasks.engine.track import Tracker
 
+        before = last_parts(plan)
         console = Console()
         tracker = Tracker.of(plan, lambda text: console("mlflow", "note", {"note": text}), of_server)
         shown = Artifacts(tell=lambda text: console("prefect", "note", {"note": text}))
@@ -53,7 +57,8 @@ class Run:
             if event == "done":
                 computed.add(stage)
 
-        run = cls(_watched(plan, everyone(console, tracker.watch(plan), shown, note)), tracker, time.monotonic(), computed, shown=shown)
+        watched = _watched(plan, everyone(console, tracker.watch(plan), shown, note))
+        run = cls(watched, tracker, time.monotonic(), computed, shown=shown, before=before)
         try:
             try:
                 yield run
@@ -112,6 +117,7 @@ class Run:
             "experiment": self.plan.experiment,
             "seconds": round(time.monotonic() - self.start, 3),
             "stages": stages,
+            "differs": for_report(self.plan, self.before, candidate_of(done)),
             **self._measured(done),
             "tracking": self.tracker.lost,
             "promotion": {"outcome": None, "decision": None, "reason": None, "version": None, "alias": None} | self.promotion,

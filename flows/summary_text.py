@@ -14,22 +14,25 @@ if TYPE_CHECKING:
 
 
 def step_lines(steps: Sequence[Step]) -> Iterator[str]:
-    """Each stage: cached, or would run and why."""
+    """Each stage: cached, or would run and why; and where it is known the params that differ from its last result, one a line."""
     for step in steps:
         if step.artifact:
             yield f"{step.stage:<9} cached     {step.artifact.identity[:12]}"
         else:
             yield f"{step.stage:<9} would run  {'; '.join(step.reasons[:6])}"
+        yield from (f"{'':<9}   {one}" for one in step.differs)
 
 
 def step_records(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """The same for scripts: stage, cached (whether its result is there), artifact (its identity or null), reasons to run."""
+    """The same for scripts: stage, cached (whether its result is there), artifact (its identity or null), reasons to run, params that
+    differ from its last result (a dry run alone looks at them)."""
     return [
         {
             "stage": step.stage,
             "cached": step.artifact is not None,
             "artifact": step.artifact.identity if step.artifact else None,
             "reasons": list(step.reasons),
+            "params": [{"name": one.name, "old": one.old, "new": one.new} for one in step.differs],
         }
         for step in steps
     ]

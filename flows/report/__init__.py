@@ -50,6 +50,7 @@ def page(summary: Summary, folders: Folders) -> dict[str, Any]:
         "ladders": ladders(summary, models, kinds),
         "gains": gains(summary, kinds),
         "families": families(summary, models),
+        "differs": summary.get("differs") or {"with": "", "params": []},
         "stages": stages(summary),
         "learning": learning(folders),
         "blueprints": blueprints(folders),

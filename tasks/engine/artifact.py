@@ -223,6 +223,12 @@ class Store:
         found = read_json(self._entry(digest))
         return found if found and isinstance(found.get("identity"), str) and isinstance(found.get("parts"), dict) else None
 
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Everything that was recorded, in the order of the keys; damaged records are left out."""
+        for path in sorted((self.state / "keys").glob("*.json")):
+            if found := self.entry(path.stem):
+                yield found
+
     def find(self, key: Key, verify: bool = False) -> Artifact | None:
         """The artifact under a key, when it was recorded and every byte is there."""
         entry = self.entry(key.digest)

@@ -41,29 +41,36 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
     """The key of a stage's result.
 
     inputs: stage -> identity of its artifact. Everything else is read now: the bytes of the listed code, the params as they would
-    be used, the library versions, what `tasks.engine.start` fixes of CPU kernels (threads where the stage has a say in them),
-    the identity of
-    every checkpoint that plays a role, what the server of every other model said it is, and whom the candidate has to meet.
+    be used, the library versions, what `tasks.engine.start` fixes of CPU kernels (threads where the stage has a say in them), the
+    identity of every checkpoint that plays a role, what the server of every other model said it is, and whom the candidate has to meet.
     """
     reports = in_force(settings)
-    loop = settings.loop(about.stage)
     meets = CANDIDATE in inputs and champion.CHAMPION in about.files
     return Key(
         {
             "stage": about.stage,
-            "method": settings.method(about.stage),
-            "params": settings.params(about.stage).model_dump(mode="json"),
-            **({"loop": loop.model_dump(mode="json")} if loop else {}),
-            **({"agents": agents} if (agents := settings.agents(about.stage)) else {}),
+            **params_of(settings, about),
             "inputs": {name: inputs[name] for name in about.inputs},
             "code": {path: hashes.path(settings.project / path) for path in about.code},
-            "settings": {key: _used(settings, key) for key in about.settings if key != about.stage},
             "servers": {role: reports[role] for role in about.roles},
             "versions": read_yaml(settings.project / "params/versions.yaml"),
             "kernels": start.kernels(settings.shared.threads if "threads" in about.settings else 1),
             **({"opponent": champion.read(settings.project / champion.CHAMPION).opponent(inputs[CANDIDATE])} if meets else {}),
         }
     )
+
+
+def params_of(settings: Settings, about: Listed) -> dict[str, Any]:
+    """The parts of a stage's key that people write: its method, the params of method, loop and way of acting, shared settings; all as
+    they would be used, defaults filled in."""
+    loop, agents = settings.loop(about.stage), settings.agents(about.stage)
+    return {
+        "method": settings.method(about.stage),
+        "params": settings.params(about.stage).model_dump(mode="json"),
+        **({"loop": loop.model_dump(mode="json")} if loop else {}),
+        **({"agents": agents} if agents else {}),
+        "settings": {key: _used(settings, key) for key in about.settings if key != about.stage},
+    }
 
 
 def _used(settings: Settings, key: str) -> Any:

@@ -17,7 +17,7 @@ class Airline(Tools):
     """See `tasks.worlds.api.runtime` for what each name is for."""
 
     NAME = "airline"
-    SEED = "tasks.worlds.library.airline:Airline"  # published figures are of these tables
+    SEED = "tasks.worlds.airline:Airline"  # published figures are of these tables
     ABOUT = "The assistant is the desk of an airline; its user is a passenger."
     POLICY = Path(__file__).with_name("policy.md").read_text(encoding="utf-8")
     FAMILIES = problems.FAMILIES

@@ -17,7 +17,7 @@ class Retail(Tools):
     """See `tasks.worlds.api.runtime` for what each name is for."""
 
     NAME = "retail"
-    SEED = "tasks.worlds.library.retail:Retail"  # published figures are of these tables
+    SEED = "tasks.worlds.retail:Retail"  # published figures are of these tables
     ABOUT = "The assistant is the desk of an online shop; its user is a customer of the shop."
     POLICY = Path(__file__).with_name("policy.md").read_text(encoding="utf-8")
     FAMILIES = problems.FAMILIES
