@@ -40,8 +40,8 @@ from tasks.rl.grpo import Params as GrpoParams
 
 if TYPE_CHECKING:
     from tasks.contract.problem import Problem
-    from tasks.contract.trajectory import Trajectory
-    from tasks.rl.core.hooks import Group, Screened
+    from tasks.rl.core.hooks import Played as Conversation
+    from tasks.rl.core.pool import Group, Screened
 
 QWEN3_06B = {
     "hidden_size": 1024,
@@ -71,13 +71,13 @@ SIZES: Mapping[str, Sizes] = {
         **_TOKENIZER,
         "sft.loop": {"epochs": 1, "max_steps": 60, "batch_tokens": 16384, "learning_rate": 2e-4, "warmup": 10}
         | {"optimizer": "adamw", "log_every": 1, "save_every": 1_000_000, "validation_rows": 0},
-        "rl.grpo": {"steps": 8, "lr": 1e-6, "groups": 8, "group_size": 8, "slices": 4, "rows": 64, "max_episode_tokens": 640}
+        "rl.loop": {"steps": 8, "lr": 1e-6, "groups": 8, "group_size": 8, "slices": 4, "rows": 64, "max_episode_tokens": 640}
         | {"screen_problems": 8, "screen_trials": 1, "pool": 8, "validation_problems": 8, "validate_every": 1_000_000, "max_lost": 1.0},
     },
     "road": {
         "base.tiny_qwen3": {"layers": 7, "width": 768, "heads": 12, "learning_rate": 1e-3},
         "sft.loop": {"epochs": 3, "batch_tokens": 4096, "learning_rate": 5e-4, "muon_rate": 1e-3},
-        "rl.grpo": {"lr": 2e-5},
+        "rl.loop": {"lr": 2e-5},
         "evaluate.pass_k": {"gate_problems": 1},
     },
 }
@@ -87,13 +87,13 @@ TINY: Mapping[str, Sizes] = {
     "throughput": {
         **_TOKENIZER,
         "sft.loop": {"max_steps": 5, "batch_tokens": 512, "log_every": 1, "save_every": 1_000_000, "validation_rows": 0},
-        "rl.grpo": {"steps": 3, "groups": 2, "group_size": 2, "slices": 2, "screen_problems": 2, "screen_trials": 1, "pool": 2}
+        "rl.loop": {"steps": 3, "groups": 2, "group_size": 2, "slices": 2, "screen_problems": 2, "screen_trials": 1, "pool": 2}
         | {"validation_problems": 2, "validate_every": 3, "max_lost": 1.0},
     },
     "road": {
         "base.tiny_qwen3": {"steps": 4},
         "sft.loop": {"max_steps": 4, "optimizer": "muon"},
-        "rl.grpo": {"steps": 1, "groups": 2, "group_size": 2, "screen_problems": 2, "screen_trials": 1, "pool": 2}
+        "rl.loop": {"steps": 1, "groups": 2, "group_size": 2, "screen_problems": 2, "screen_trials": 1, "pool": 2}
         | {"validation_problems": 2},
         "evaluate.pass_k": {"problems": 4, "gate_problems": 1, "trials": 1},
     },
@@ -408,10 +408,11 @@ class Played:
     produced: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EveryGroupTrains(Grpo):
     """GRPO in which no group is dropped, so that a model that solves nothing takes full steps; it notes what was played."""
 
+    room: int
     device: str = "cpu"
     steps: list[Played] = field(default_factory=list)
 
@@ -420,16 +421,15 @@ class EveryGroupTrains(Grpo):
         self.steps.append(Played(now(self.device)))
         return super().next_problems(step, count, pool, history, seed)
 
-    def shape(self, played: Trajectory) -> dict[str, float]:
-        """The share of the conversation's room that the model talked through: something that differs within a group."""
+    def reward_terms(self, played: Sequence[Conversation], model: Any) -> list[Mapping[str, float]]:
+        """The share of its room (tokens) that the model talked through: something that differs within a group."""
         here = self.steps[-1]
         here.end = now(self.device)
-        produced = sum(len(turn["ids"]) for turn in played.turns)
-        here.conversations += 1
-        here.turns += len(played.turns)
-        here.read += sum(len(turn["prompt_ids"]) for turn in played.turns)
-        here.produced += produced
-        return {"said": produced / self.params.max_episode_tokens}
+        turns = [turn for one in played for turn in one.talk.turns]
+        here.conversations, here.turns = len(played), len(turns)
+        here.read = sum(len(turn["prompt_ids"]) for turn in turns)
+        here.produced = sum(len(turn["ids"]) for turn in turns)
+        return [{"said": sum(len(turn["ids"]) for turn in one.talk.turns) / self.room} for one in played]
 
     def keep(self, group: Group) -> bool:
         """Always."""
@@ -438,13 +438,16 @@ class EveryGroupTrains(Grpo):
 
 def measure_grpo(proof: Proof, settings: Settings, inputs: Mapping[str, Any]) -> None:
     """Run GRPO's loop in one world; adds its rows."""
-    from tasks.rl.core.loop import reinforce
+    from tasks.rl.core import loop
 
     watch = Watch(proof.device, "rl/tokens")
     seen: list[Played] = []
 
-    def run(room: Any, params: GrpoParams, ctx: Context) -> dict[str, Any]:
-        return reinforce(room, params, EveryGroupTrains(params, proof.device, seen).hooks(), ctx)
+    shared: Any = settings.loop("rl")
+
+    def run(inputs: Any, params: GrpoParams, ctx: Context) -> dict[str, Any]:
+        hooks = EveryGroupTrains(params=params, room=shared.max_episode_tokens, device=proof.device, steps=seen)
+        return loop.run(inputs, shared, hooks, ctx)
 
     if not isinstance(settings.params("rl"), GrpoParams):
         raise BadInput(f"gpu_proof: rl.method = {settings.method('rl')!r}: this measures grpo")

@@ -39,7 +39,15 @@ SFT_LOOP = (
     *("weight_decay", "max_norm", "max_steps", "bf16", "log_every", "save_every", "validate_every", "validation_rows"),
 )
 """Stood under each method of sft."""
-MOVES: Sequence[Move] = tuple(Move("2026-11", f"sft.*.{key}", f"sft.loop.{key}") for key in SFT_LOOP)
+RL_LOOP = (
+    *("steps", "groups", "group_size", "lr", "schedule", "max_grad_norm", "slices", "temperature", "bf16", "max_turns"),
+    *("max_turn_tokens", "max_episode_tokens", "rows", "screen_problems", "screen_trials", "pool", "validate_every"),
+    *("validation_temperature", "validation_problems", "max_family_fall", "max_lost", "min_trained", "entropy_floor", "entropy_stop"),
+)
+"""Stood under each method of rl."""
+MOVES: Sequence[Move] = tuple(
+    Move("2026-11", f"{stage}.*.{key}", f"{stage}.loop.{key}") for stage, keys in (("sft", SFT_LOOP), ("rl", RL_LOOP)) for key in keys
+)
 DEFAULTS: Sequence[Default] = (
     Default("2026-11", "filter.rejection_sampling.min_score", 0.5),  # these stood in files of single methods
     Default("2026-11", "merge.breadcrumbs.keep", 0.2),

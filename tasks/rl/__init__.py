@@ -1,14 +1,20 @@
 """The door to rl: a method reinforces a checkpoint in one world by playing it.
 
-The room owns the training loop (`core/`); a method fills its hooks. It leaves in `ctx.out`: `model/` and `curves.csv`, and
-returns figures. One call trains one specialist; the stage runs one per world, each cached on its own. For `cairn run --estimate` it may
-tell how many conversations it plays: `conversations(params, worlds) -> int`.
+The room owns the training loop (`core/loop.py`, its params: `Loop`); a method is `hooks(params, ctx) -> Hooks`, what it changes in it
+(`core/hooks.py`). The loop leaves in `ctx.out`: `model/` and `curves.csv`, and returns figures. One call trains one specialist; the
+stage runs one per world, each cached on its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from tasks.rl.core.params import Loop as Loop
+from tasks.rl.core.params import caps as caps
+from tasks.rl.core.params import check as check
+from tasks.rl.core.params import conversations as conversations
 
 READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
@@ -22,8 +28,14 @@ PLAYS = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """worlds: folder of frozen worlds. sft: folder with model/. world: name of the world to specialise in."""
+    """worlds: folder of frozen worlds. sft: folder with model/. world: name of the world to specialise in.
+
+    others: name of each further step whose result this one reads -> its folder. The loop knows `reward`, a reward model's model/
+    (`core/reward_model.py`; SALMON, DPA), and `reference`, the model/ to stay close to in place of sft's (direct_rlhf); a method may
+    train on rows of any (`Hooks.stored_rows`).
+    """
 
     worlds: Path
     sft: Path
     world: str
+    others: Mapping[str, Path] = field(default_factory=dict)

@@ -18,34 +18,27 @@ Cost: groups x group_size conversations a step; 2.2 to 2.6 s for 64 conversation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from tasks.contract.context import Context
-from tasks.contract.params import BadInput, Cap
-from tasks.contract.problem import Problem
-from tasks.contract.trajectory import Trajectory
-from tasks.rl import Inputs
-from tasks.rl.core.hooks import Group, Hooks, Screened
-from tasks.rl.core.loop import reinforce
-from tasks.rl.core.params import LoopParams, check_loop
-from tasks.rl.core.params import caps as loop_caps
-from tasks.rl.core.params import conversations as conversations
-from tasks.rl.core.pool import has_spread, in_turn
+from tasks.contract.params import BadInput
+from tasks.contract.params import Params as Base
+from tasks.rl.core.batch import Batch, Scored
+from tasks.rl.core.hooks import Hooks, clipped
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 TITLE = "GRPO over whole conversations"
 PAPER = "https://arxiv.org/abs/2402.03300"
 SLUG = "multi_turn_rl"
 
 
-class Params(LoopParams):
-    """The loop's params and GRPO's own."""
+class Params(Base):
+    """GRPO's own."""
 
     scale: Literal["group", "none"] = Field("group", description="divide by the group's standard deviation (DeepSeekMath) or not")
     clip_low: float = Field(0.2, gt=0, lt=1, description="the ratio is clipped below 1 - this; DeepSeekMath's epsilon")
@@ -54,58 +47,32 @@ class Params(LoopParams):
 
 def check(params: Params) -> None:
     """Raise BadInput for combinations that make no sense."""
-    check_loop(params)
     if params.clip_high < params.clip_low:
         raise BadInput(f"rl.grpo: clip_high = {params.clip_high} is below clip_low = {params.clip_low}. Allowed: at least clip_low.")
 
 
-def caps(params: Params) -> tuple[Cap, ...]:
-    """The loop's."""
-    return loop_caps(params)
-
-
-@dataclass(frozen=True)
-class Grpo:
-    """What GRPO puts into the room's hooks."""
+@dataclass(frozen=True, kw_only=True)
+class Grpo(Hooks):
+    """What GRPO puts into the room's hooks; the loss is divided by the trained tokens of a step, as it is at rest (DAPO, eq. 8)."""
 
     params: Params
 
-    def hooks(self) -> Hooks:
-        """As the room takes them."""
-        return Hooks(self.next_problems, self.shape, self.keep, self.advantages, self.token_loss)
-
-    def next_problems(self, step: int, count: int, pool: Sequence[Screened], history: Sequence[Group], seed: int) -> list[Problem]:
-        """Every problem of the pool in turn, families spread evenly; one whose group agreed waits."""
-        return in_turn(count, pool, history, seed)
-
-    def shape(self, played: Trajectory) -> dict[str, float]:
-        """The outcome alone."""
-        return {}
-
-    def keep(self, group: Group) -> bool:
-        """A group whose outcomes agree has no gradient."""
-        return has_spread(group)
-
-    def advantages(self, rewards: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    def advantages(self, batch: Batch) -> Tensor:
         """(r - mean) / (std + 1e-4) within each group; std with n - 1, and the constant, as in TRL."""
         import torch
 
-        advantages = torch.zeros_like(rewards)
-        for group in groups.unique():
-            mine = rewards[groups == group]
+        advantages = torch.zeros_like(batch.rewards)
+        for group in batch.groups.unique():
+            mine = batch.rewards[batch.groups == group]
             scale = mine.std() + 1e-4 if self.params.scale == "group" else 1.0
-            advantages[groups == group] = (mine - mine.mean()) / scale
+            advantages[batch.groups == group] = (mine - mine.mean()) / scale
         return advantages
 
-    def token_loss(self, logp: torch.Tensor, old_logp: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def token_loss(self, now: Scored, batch: Batch) -> Tensor:
         """-min(ratio A, clip(ratio) A), DeepSeekMath eq. 3; the ratio of masked tokens is 1."""
-        import torch
-
-        ratio = torch.exp((logp - old_logp) * mask)
-        clipped = ratio.clamp(1 - self.params.clip_low, 1 + self.params.clip_high)
-        return -torch.min(ratio * advantages, clipped * advantages)
+        return clipped(now, batch, self.params.clip_low, self.params.clip_high)
 
 
-def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """Train one specialist; see the room's loop for what it leaves behind."""
-    return reinforce(inputs, params, Grpo(params).hooks(), ctx)
+def hooks(params: Params, ctx: Context) -> Grpo:
+    """GRPO's part of the loop."""
+    return Grpo(params=params)

@@ -38,7 +38,8 @@ def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
             return asdict(found)
 
         def work(out: Path, scratch: Path) -> dict[str, Any]:
-            inputs = {"worlds": job.open("worlds"), "sft": job.open("sft"), "world": world}
+            others = {name: job.open(name) for name in job.inputs if name not in ("worlds", "sft")}
+            inputs = {"worlds": job.open("worlds"), "sft": job.open("sft"), "world": world, "others": others}
             return own_process(job, out, scratch, inputs, world, unit.parts["threads"])
 
         figures, identity = work_out(job, unit, work)

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, Params
-from tasks.engine import methods
+from tasks.engine import layout, methods
 from tasks.engine.settings import Settings, load, overlay
 from tests.conftest import ROOT
 
@@ -51,8 +51,6 @@ def test_a_param_of_the_loop_in_a_wrong_place_is_told_the_right_one(changes: dic
 
 
 def test_a_loops_param_under_a_method_is_refused_whatever_the_table_of_moves_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.engine import layout
-
     monkeypatch.setattr(layout, "MOVES", ())
     with pytest.raises(BadInput, match=r"sft\.sft\.epochs: .*all methods of sft share\. It stands at sft\.loop\.epochs"):
         settings(sft__sft__epochs=2).check()
@@ -97,3 +95,25 @@ def test_the_rooms_loop_runs_with_the_methods_hooks(sibling: str, monkeypatch: p
     assert methods.run("sft", sibling, places, chosen.params("sft"), chosen.loop("sft"), ctx) == {"steps": 1}
     inputs, loop, hooks, _ = given
     assert (inputs.base, loop.optimizer, hooks) == (Path("base"), "muon", ("hooks of halves", 0.5))
+
+
+def test_another_method_of_rl_leaves_the_loop_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method of the test's own is chosen by `--set rl.method=own`: its rate, groups, temperature, pool and caps are the profile's."""
+    own = ModuleType("tasks.rl.own")
+    vars(own).update(TITLE="Own", PAPER="", SLUG="", Params=type("Params", (Params,), {"__module__": "tasks.rl.own"}), hooks=None)
+    monkeypatch.setitem(sys.modules, "tasks.rl.own", own)
+    monkeypatch.setattr(methods, "names", lambda stage, real=methods.names: (*real(stage), *(["own"] if stage == "rl" else [])))
+    chosen, other = load(ROOT, "quickstart"), load(ROOT, "quickstart", [("rl.method", "own")])
+    assert other.method("rl") == "own" and chosen.params("rl").model_dump().keys() == {"scale", "clip_low", "clip_high"}
+    assert other.params("rl").model_dump() == {}
+    loop: Any = other.loop("rl")
+    assert loop == chosen.loop("rl")
+    assert (loop.lr, loop.groups, loop.group_size, loop.temperature, loop.pool, loop.max_episode_tokens) == (3e-4, 12, 8, 1.2, 280, 640)
+    assert [where for where, module, _ in other.parts("rl") if hasattr(module, "caps")] == ["rl.loop"]
+
+
+def test_an_old_profile_of_rl_says_where_its_params_stand_now() -> None:
+    with pytest.raises(BadInput, match=r"rl\.grpo\.lr has another place now: rl\.loop\.lr"):
+        settings(rl__grpo__lr=0.1).check()
+    moved = {move.new.removeprefix("rl.loop.") for move in layout.MOVES if move.new.startswith("rl.loop.")}
+    assert moved == methods.loop("rl").model_fields.keys()  # type: ignore[union-attr]

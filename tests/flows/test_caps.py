@@ -88,11 +88,11 @@ def test_a_full_prompt_is_refused_by_every_stage_it_would_empty_and_the_value_it
     found = typical(ground)
     assert lines(typical(ground, NONE), settings(NONE)) == []
     refused = lines(found, settings(sft__loop__max_length=1024))
-    where = ("sft.loop.max_length = 1024", "rl.grpo.max_episode_tokens = 640", "evaluate.pass_k.max_episode_tokens = 640")
+    where = ("sft.loop.max_length = 1024", "rl.loop.max_episode_tokens = 640", "evaluate.pass_k.max_episode_tokens = 640")
     assert len(refused) == len(where) and all(key in line for key, line in zip(where, refused, strict=True))
     assert all(f"the first prompt has {max(t.prompt for t in found[0].talks)} tokens" in line for line in refused)
     value = int(re.findall(r"(\d+) would do", refused[0])[0])
-    mended = {"sft__loop__max_length": value, "rl__grpo__max_episode_tokens": value, "evaluate__pass_k__max_episode_tokens": value}
+    mended = {"sft__loop__max_length": value, "rl__loop__max_episode_tokens": value, "evaluate__pass_k__max_episode_tokens": value}
     assert lines(found, settings(**mended)) == []
 
 
@@ -114,7 +114,7 @@ def test_the_share_is_the_caps_own(of: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_checkpoints_own_positions_are_a_cap_too(ground: Path) -> None:
     found = typical(ground)
-    wide = settings(sft__loop__max_length=8192, rl__grpo__max_episode_tokens=8192, evaluate__pass_k__max_episode_tokens=8192)
+    wide = settings(sft__loop__max_length=8192, rl__loop__max_episode_tokens=8192, evaluate__pass_k__max_episode_tokens=8192)
     assert lines(found, wide, 8192) == [] == lines(found, wide, 0)
     refused = lines(found, wide, 512)
     assert len(refused) == 3 and all("0 of 24 stay within the checkpoint's 512 positions" in line for line in refused)

@@ -30,9 +30,9 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(no_gpu: None, tmp_path: Pat
 
 
 def test_an_override_that_does_not_exist_is_refused_before_anything_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--device", "cpu", "--tiny", "--set", "rl.grpo.group=3", "--out", str(tmp_path)]
+    asked = ["--device", "cpu", "--tiny", "--set", "rl.loop.group=3", "--out", str(tmp_path)]
     assert gpu_proof.main(asked) == 2
-    assert "rl.grpo" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "rl.loop" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def proof(folder: Path, tiny: bool) -> gpu_proof.Proof:

@@ -13,7 +13,7 @@ from flows.calls import forget, lines
 from flows.estimate import PROBLEMS, Estimate, estimate
 from flows.estimate import lines as estimated
 from infra.stub import Stub
-from tasks import STAGES
+from tasks import STAGES, rl
 from tasks.contract.client import NearlyAllLost
 from tasks.contract.context import Context, Losses
 from tasks.contract.params import BadInput
@@ -27,7 +27,6 @@ from tasks.generate import Inputs, apigen_mt
 from tasks.players import roles
 from tasks.players.openai_compatible import Dialect, EndpointClient, Prices, Setting, stats
 from tasks.players.openai_compatible.cache import Cache
-from tasks.rl import grpo
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World
 from tests.critique.played import play_into
@@ -191,10 +190,10 @@ def test_an_estimate_counts_the_roles_at_servers(tmp_path: Path, make: Make) -> 
 
 def test_an_estimate_covers_the_whole_road(tmp_path: Path) -> None:
     """By hand for the smoke profile's sizes: what rl and evaluate play, each conversation with its human; a doubled evaluation doubles."""
-    sizes: dict[str, Any] = {"rl.grpo": {"screen_problems": 5, "screen_trials": 2, "steps": 3, "groups": 2, "group_size": 4}}
-    sizes["rl.grpo"] |= {"validate_every": 2, "validation_problems": 7}
+    sizes: dict[str, Any] = {"rl.loop": {"screen_problems": 5, "screen_trials": 2, "steps": 3, "groups": 2, "group_size": 4}}
+    sizes["rl.loop"] |= {"validate_every": 2, "validation_problems": 7}
     evaluated = {"problems": 10, "gate_problems": 5, "trials": 2}
-    assert grpo.conversations(grpo.Params(**sizes["rl.grpo"]), 2) == 2 * (5 * 2 + 3 * 2 * 4 + 3 * 7)
+    assert rl.conversations(rl.Loop(**sizes["rl.loop"]), 2) == 2 * (5 * 2 + 3 * 2 * 4 + 3 * 7)
     assert pass_k.conversations(pass_k.Params(**evaluated), 2) == 2 * (6 * 10 * 2 + 2 * 5 * 2 + 4 * 10)
     tree = settings({"backend": "scripted"}, **sizes, **{"roles.human": GOOD, "evaluate.pass_k": evaluated})
     found = {one.stage: one for one in estimate(tree, STAGES, tmp_path)}

@@ -8,12 +8,10 @@ import pytest
 
 from tasks.contract.params import BadInput, validate
 from tasks.contract.problem import Problem
-from tasks.contract.trajectory import Trajectory
 from tasks.rl.core import record
-from tasks.rl.core.hooks import Group, Screened
-from tasks.rl.core.loop import _columns
-from tasks.rl.core.params import LoopParams, check_loop
-from tasks.rl.core.pool import choose_pool, difficulty, has_spread, in_turn
+from tasks.rl.core.batch import Row, collate
+from tasks.rl.core.params import Loop, check
+from tasks.rl.core.pool import Group, Screened, choose_pool, difficulty, has_spread, in_turn
 from tests.rollout import tiny
 
 
@@ -99,6 +97,13 @@ def test_shaped_rewards_do_not_bring_a_dead_group_to_life() -> None:
     assert has_spread(Group(0, "p", "f", (0, 1), (0.0, 1.0)))
 
 
+def test_outcomes_that_are_real_numbers_have_spread_beyond_rounding() -> None:
+    assert has_spread(Group(0, "p", "f", (0.25, 0.75), (0.25, 0.75)))
+    assert not has_spread(Group(0, "p", "f", (0.1 + 0.2, 0.3), (0.3, 0.3)))
+    kept = record.Record()
+    assert kept.validated(record.Validation(0, {"a": (1.5, 4)}), 1.0) and kept.results()[0].rate == 0.375
+
+
 def test_score_equals_the_plain_forward_and_scores_only_trained_tokens() -> None:
     """Three rows in TRL's layout (prompt padded left, completion padded right); row 1 does not train, row 2 has a token in
     the middle that is not the model's. Each trained token's log-probability is the one of a pass over its row alone."""
@@ -123,19 +128,21 @@ def test_score_equals_the_plain_forward_and_scores_only_trained_tokens() -> None
 
 def test_tokens_of_a_conversation_are_concatenated_never_rendered() -> None:
     """By hand: the model read 1 2, said 3 4, read 5 and said 6: prompt 1 2, completion 3 4 5 6, of which 5 is not the
-    model's."""
+    model's. A second conversation has no turn: one padding token, which nobody trains; a third does not train."""
     turns = [
         {"prompt_ids": [1, 2], "ids": [3, 4], "logprobs": [-0.5, -0.25]},
         {"prompt_ids": [5], "ids": [6], "logprobs": [-1.0]},
     ]
-    empty = Trajectory(problem("p", "f"), 0)
-    columns = _columns([Trajectory(problem("p", "f"), 0, turns=turns), empty], pad=9)
-    assert columns == {
-        "prompt_ids": [[1, 2], [9]],
-        "completion_ids": [[3, 4, 5, 6], [9]],
-        "logprobs": [[-0.5, -0.25, 0.0, -1.0], [0.0]],
-        "env_mask": [[1, 1, 0, 1], [0]],
-    }
+    rows = [Row(turns, 1.0, (0.0, 1.0)), Row((), 0.0), Row(turns[:1], 0.5, (0.5,), trains=False)]
+    batch = collate(rows, pad=9, step=0, steps=1, lines=())
+    assert batch.ids.tolist() == [[1, 2, 3, 4, 5, 6], [9, 9, 9, 9, 9, 9], [1, 2, 3, 4, 9, 9]]
+    assert batch.present.tolist() == [[1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
+    assert batch.turns.tolist() == [[0, 0, -1, 1], [-1] * 4, [0, 0, -1, -1]]
+    assert batch.mask.tolist() == [[1, 1, 0, 1], [0] * 4, [0] * 4]
+    assert batch.old_logp.tolist() == [[-0.5, -0.25, 0.0, -1.0], [0.0] * 4, [-0.5, -0.25, 0.0, 0.0]]
+    assert batch.turn_rewards.tolist() == [[0.0, 1.0], [0.0, 0.0], [0.5, 0.0]]
+    last = batch.at_last_tokens(batch.turn_rewards + 1)
+    assert last.tolist() == [[0.0, 1.0, 0.0, 2.0], [0.0] * 4, [0.0, 1.5, 0.0, 0.0]]
 
 
 def test_the_best_checkpoint_may_not_let_a_family_fall() -> None:
@@ -169,10 +176,10 @@ def test_a_state_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_bad_params_say_what_is_allowed() -> None:
     with pytest.raises(BadInput, match=r"slices = 3 does not divide groups x group_size = 8 x 8"):
-        check_loop(LoopParams(slices=3))
+        check(Loop(slices=3))
     with pytest.raises(BadInput, match="max_turn_tokens = 96 leaves no room"):
-        check_loop(LoopParams(max_episode_tokens=96))
+        check(Loop(max_episode_tokens=96))
     with pytest.raises(BadInput, match=r"group_size = 1.*>= 2"):
-        validate(LoopParams, {"group_size": 1}, "rl.grpo")
+        validate(Loop, {"group_size": 1}, "rl.grpo")
     with pytest.raises(BadInput, match=r"steps = 0.*>= 1"):
-        validate(LoopParams, {"steps": 0}, "rl.grpo")
+        validate(Loop, {"steps": 0}, "rl.grpo")

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tasks.contract.params import BadInput
+from tasks.rl.core.batch import Scored
 from tasks.rl.grpo import Grpo, Params, check
+from tests.rl.micro import batch
 
 
 def test_advantages_by_hand() -> None:
     """Group 0 has rewards 1, 0, 0, 0: mean 0.25, standard deviation 0.5, so the advantages are 1.5 and -0.5 (the 1e-4 in the
     denominator moves the fourth digit). Group 1 has 2, 4: mean 3, deviation 1.414, advantages -0.707 and 0.707."""
-    import torch
-
-    hooks = Grpo(Params())
-    got = hooks.advantages(torch.tensor([1.0, 0, 0, 0, 2, 4]), torch.tensor([0, 0, 0, 0, 1, 1]))
+    got = Grpo(params=Params()).advantages(batch([1.0, 0, 0, 0, 2, 4], groups=[0, 0, 0, 0, 1, 1]))
     assert got.tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5, -0.7071, 0.7071], abs=1e-3)
 
 
 def test_without_scaling_it_is_the_centred_reward() -> None:
     """The limit that is Dr. GRPO's, and RLOO's up to the factor G / (G - 1)."""
-    import torch
-
-    rewards, groups = torch.tensor([1.0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
-    assert Grpo(Params(scale="none")).advantages(rewards, groups).tolist() == [0.5, -0.5, -0.5, 0.5]
+    got = Grpo(params=Params(scale="none")).advantages(batch([1.0, 0, 0, 1], groups=[0, 0, 1, 1]))
+    assert got.tolist() == [0.5, -0.5, -0.5, 0.5]
 
 
 def test_on_policy_the_gradient_is_that_of_reinforce() -> None:
@@ -31,9 +30,9 @@ def test_on_policy_the_gradient_is_that_of_reinforce() -> None:
     import torch
 
     logp = torch.tensor([[-1.0, -2.0, -3.0]], requires_grad=True)
-    mask = torch.tensor([[1, 0, 1]])
-    losses = Grpo(Params()).token_loss(logp, logp.detach(), torch.tensor([[0.7]]), mask)
-    (losses * mask).sum().backward()
+    one = replace(batch([1.0]), mask=torch.tensor([[1, 0, 1]]), old_logp=logp.detach(), advantages=torch.tensor([[0.7]]))
+    losses = Grpo(params=Params()).token_loss(Scored(logp, torch.zeros(1, 3)), one)
+    (losses * one.mask).sum().backward()
     assert logp.grad is not None and logp.grad[0].tolist() == pytest.approx([-0.7, 0.0, -0.7])
 
 
@@ -43,10 +42,10 @@ def test_the_clip_by_hand() -> None:
     import torch
 
     logp, old = torch.log(torch.tensor([[1.5, 0.5]])), torch.zeros(1, 2)
-    mask = torch.ones(1, 2, dtype=torch.long)
-    hooks = Grpo(Params())
-    assert hooks.token_loss(logp, old, torch.tensor([[1.0]]), mask)[0].tolist() == pytest.approx([-1.2, -0.5])
-    assert hooks.token_loss(logp, old, torch.tensor([[-1.0]]), mask)[0].tolist() == pytest.approx([1.5, 0.8])
+    hooks, now = Grpo(params=Params()), Scored(logp, old)
+    for advantage, wanted in ((1.0, [-1.2, -0.5]), (-1.0, [1.5, 0.8])):
+        one = replace(batch([1.0]), mask=torch.ones(1, 2, dtype=torch.long), old_logp=old, advantages=torch.tensor([[advantage]]))
+        assert hooks.token_loss(now, one)[0].tolist() == pytest.approx(wanted)
 
 
 def test_bad_params() -> None:

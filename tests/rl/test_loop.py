@@ -6,104 +6,39 @@ Random weights never solve a problem, so these tests reward short conversations,
 from __future__ import annotations
 
 import csv
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.contract.client import Message, Request
-from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
-from tasks.contract.trajectory import Trajectory
-from tasks.players import scripted
-from tasks.players.acting import plain
 from tasks.rl import Inputs
-from tasks.rl.core.hooks import Group
-from tasks.rl.core.loop import reinforce
+from tasks.rl.core.loop import run
 from tasks.rl.grpo import Grpo, Params
-from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World
-from tests.playing import playing
-from tests.rollout import tiny
-
-PARAMS = Params(
-    steps=4,
-    groups=2,
-    group_size=4,
-    lr=3e-3,
-    screen_problems=6,
-    screen_trials=2,
-    pool=6,
-    validate_every=2,
-    validation_problems=6,
-    rows=8,
-    max_turns=3,
-    max_turn_tokens=10,
-    max_episode_tokens=128,
-)
-
-
-@dataclass(frozen=True)
-class Brief(Grpo):
-    """GRPO that is paid for saying little."""
-
-    def shape(self, played: Trajectory) -> dict[str, float]:
-        return {"brief": -sum(len(turn["ids"]) for turn in played.turns) / 100}
-
-    def keep(self, group: Group) -> bool:
-        return len(set(group.rewards)) > 1
-
-
-@cache
-def world() -> World:
-    address = "tasks.worlds.library.retail:Retail"
-    return World.build(world_class(address), size=60, seed=1, address=address)
+from tests.rl.micro import LOOP, Brief, context, digest, frozen, killed_at
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    root = tmp_path_factory.mktemp("rl")
-    world().freeze(root / "worlds" / "retail")
-    tiny.saved(root / "sft" / "model", layers=1, end=6.0)
-    return Inputs(root / "worlds", root / "sft", "retail")
-
-
-def context(root: Path, **more: Any) -> Context:
-    out = root / "out"
-    out.mkdir(parents=True, exist_ok=True)
-    role = more.pop("role", lambda name, world_name="": scripted.client(name, world(), {}, 0))
-    players = playing(role, more.pop("way", plain))
-    return Context(seed=5, out=out, scratch=root / "scratch", **players, **more)
-
-
-def digest(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def killed_at(step: int) -> Callable[[str, float, int], None]:
-    def log(name: str, value: float, now: int) -> None:
-        if name == "rl/outcome" and now == step:
-            raise KeyboardInterrupt
-
-    return log
+    return frozen(tmp_path_factory.mktemp("rl"))
 
 
 def test_a_killed_run_continues_to_the_same_bytes(inputs: Inputs, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    babbles = PARAMS.model_copy(update={"max_lost": 1.0})  # every conversation of the validation ends at the cap
-    figures = reinforce(inputs, babbles, Brief(PARAMS).hooks(), context(whole))
+    babbles = LOOP.model_copy(update={"max_lost": 1.0})  # every conversation of the validation ends at the cap
+    figures = run(inputs, babbles, Brief(params=Params()), context(whole))
     with pytest.raises(KeyboardInterrupt):
-        reinforce(inputs, babbles, Brief(PARAMS).hooks(), context(cut, log=killed_at(3)))
+        run(inputs, babbles, Brief(params=Params()), context(cut, log=killed_at(3)))
     assert [path.name for path in (cut / "scratch" / "steps").iterdir()] == ["2"] and not list((cut / "out").iterdir())
-    assert reinforce(inputs, babbles, Brief(PARAMS).hooks(), context(cut)) == figures
+    assert run(inputs, babbles, Brief(params=Params()), context(cut)) == figures
     assert digest(cut / "out") == digest(whole / "out")
-    weights = [root / "scratch" / "steps" / "4" / "model.safetensors" for root in (whole, cut)]
-    assert weights[0].read_bytes() == weights[1].read_bytes() != (inputs.sft / "model" / "model.safetensors").read_bytes()
+    weights = [root / "scratch" / "steps" / "4" / "learners.pt" for root in (whole, cut)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert (whole / "out/model/model.safetensors").read_bytes() != (inputs.sft / "model/model.safetensors").read_bytes()
     assert figures["steps"] == 4 and figures["tokens_trained"] > 0 and figures["groups_played"] == 8
     assert set(digest(whole / "out")) >= {"curves.csv", "model/model.safetensors", "model/chat_template.jinja"}
     lines = list(csv.DictReader((whole / "out" / "curves.csv").open()))
@@ -122,13 +57,13 @@ def test_groups_without_spread_and_broken_humans_train_nothing(inputs: Inputs, t
             return [{"role": "assistant", "content": "Hello." if request.seed % 2 else ""} for request in requests]
 
     ctx = context(tmp_path, role=lambda name, world_name="": Broken())
-    two = PARAMS.model_copy(update={"steps": 2, "min_trained": 0.0})
-    figures = reinforce(inputs, two, Grpo(PARAMS).hooks(), ctx)
+    two = LOOP.model_copy(update={"steps": 2, "min_trained": 0.0})
+    figures = run(inputs, two, Grpo(params=Params()), ctx)
     assert figures["groups_dropped"] == figures["groups_played"] == 4 and figures["tokens_trained"] == 0
     assert 0 < figures["conversations_left_out"] < 16
     assert figures["conversations_lost_by"]["human"] == figures["conversations_left_out"]
-    state = tmp_path / "scratch" / "steps" / "2" / "model.safetensors"
-    assert state.read_bytes() == (inputs.sft / "model" / "model.safetensors").read_bytes()
+    best = tmp_path / "scratch" / "best" / "2" / "model" / "model.safetensors"
+    assert best.read_bytes() == (inputs.sft / "model" / "model.safetensors").read_bytes()
 
 
 def test_a_run_whose_groups_all_agree_stops_as_soon_as_too_few_steps_can_train(inputs: Inputs, tmp_path: Path) -> None:
@@ -136,7 +71,7 @@ def test_a_run_whose_groups_all_agree_stops_as_soon_as_too_few_steps_can_train(i
     lines: list[int] = []
     ctx = context(tmp_path, log=lambda name, value, step: lines.append(step) if name == "rl/tokens" else None)
     with pytest.raises(StageFailed, match=r"in 3 of the first 3 steps no group trained.* min_trained = 0.5 .*mostly unsolved"):
-        reinforce(inputs, PARAMS.model_copy(update={"min_trained": 0.5}), Grpo(PARAMS).hooks(), ctx)
+        run(inputs, LOOP.model_copy(update={"min_trained": 0.5}), Grpo(params=Params()), ctx)
     assert lines == [1, 2] and not (tmp_path / "out" / "model").exists()
 
 
@@ -154,7 +89,7 @@ def test_a_cap_that_ends_nearly_all_conversations_stops_the_run_at_the_screening
     inputs: Inputs, tmp_path: Path, how: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(StageFailed, match=said):
-        reinforce(inputs, PARAMS.model_copy(update=how), Grpo(PARAMS).hooks(), context(tmp_path))
+        run(inputs, LOOP.model_copy(update=how), Grpo(params=Params()), context(tmp_path))
 
 
 def test_humans_that_all_hang_up_stop_the_run(inputs: Inputs, tmp_path: Path) -> None:
@@ -166,45 +101,68 @@ def test_humans_that_all_hang_up_stop_the_run(inputs: Inputs, tmp_path: Path) ->
 
     silent = context(tmp_path, role=lambda name, world_name="": Silent())
     with pytest.raises(StageFailed, match=r"12 of 12 conversations .* the simulated human said nothing"):
-        reinforce(inputs, PARAMS, Grpo(PARAMS).hooks(), silent)
+        run(inputs, LOOP, Grpo(params=Params()), silent)
     with pytest.raises(StageFailed, match="no validation conversation in retail says anything about the agent"):
-        reinforce(inputs, PARAMS.model_copy(update={"max_lost": 1.0}), Grpo(PARAMS).hooks(), silent)
+        run(inputs, LOOP.model_copy(update={"max_lost": 1.0}), Grpo(params=Params()), silent)
 
 
 def test_a_world_without_training_problems_leaves_no_pool(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = World.problems
     monkeypatch.setattr(World, "problems", lambda self, split, *more: [] if split == "train" else real(self, split, *more))
     with pytest.raises(StageFailed, match="world retail gave no training problem"):
-        reinforce(inputs, PARAMS, Grpo(PARAMS).hooks(), context(tmp_path))
+        run(inputs, LOOP, Grpo(params=Params()), context(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # said by peft
 def test_an_adapter_is_trained_kept_merged_and_found_again_after_a_kill(inputs: Inputs, tmp_path: Path) -> None:
     """A LoRA goes in by `prepare`; each checkpoint that is kept is a whole model with the adapter merged into a copy."""
     from peft import LoraConfig, get_peft_model
 
     from tasks.checkpoints import folders
 
-    adapter = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    hooks = replace(
-        Brief(PARAMS).hooks(), prepare=lambda model: get_peft_model(model, adapter), finish=lambda model: model.merge_and_unload()
-    )
+    class Adapted(Brief):
+        def prepare(self, model: Any) -> Any:
+            return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+
+        def finish(self, model: Any) -> Any:
+            return model.merge_and_unload()
+
+    hooks = Adapted(params=Params())
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    figures = reinforce(inputs, PARAMS, hooks, context(whole))
+    figures = run(inputs, LOOP, hooks, context(whole))
     assert figures["best_step"] == 4 and figures["tokens_trained"] > 0
     start, best = (folders.load(folder)[0].state_dict() for folder in (inputs.sft / "model", whole / "out" / "model"))
     moved = {name for name in start if not start[name].equal(best[name])}
     assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(start) == set(best)
     with pytest.raises(KeyboardInterrupt):
-        reinforce(inputs, PARAMS, hooks, context(cut, log=killed_at(3)))
-    assert reinforce(inputs, PARAMS, hooks, context(cut)) == figures and digest(cut / "out") == digest(whole / "out")
+        run(inputs, LOOP, hooks, context(cut, log=killed_at(3)))
+    assert run(inputs, LOOP, hooks, context(cut)) == figures and digest(cut / "out") == digest(whole / "out")
 
 
 def test_a_policy_of_which_nothing_trains_is_refused_before_it_plays(inputs: Inputs, tmp_path: Path) -> None:
-    hooks = replace(Grpo(PARAMS).hooks(), prepare=lambda model: model.requires_grad_(False))
+    class Frozen(Grpo):
+        def prepare(self, model: Any) -> Any:
+            return model.requires_grad_(False)
+
     with pytest.raises(StageFailed, match="nothing would train"):
-        reinforce(inputs, PARAMS, hooks, context(tmp_path))
+        run(inputs, LOOP, Frozen(params=Params()), context(tmp_path))
 
 
 def test_an_unknown_world_is_named(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no world 'retial'. Did you mean 'retail'"):
-        reinforce(Inputs(inputs.worlds, inputs.sft, "retial"), PARAMS, Grpo(PARAMS).hooks(), context(tmp_path))
+        run(Inputs(inputs.worlds, inputs.sft, "retial"), LOOP, Grpo(params=Params()), context(tmp_path))
+
+
+def test_a_way_of_acting_that_writes_the_prompt_anew_is_refused(inputs: Inputs, tmp_path: Path) -> None:
+    """An agent that reads a whole new prompt in every turn has no conversation that is one sequence of tokens."""
+
+    class Anew:
+        def __init__(self, player: Any) -> None:
+            self.player, self.name, self.capacity = player, player.name, player.capacity
+            self.send, self.close = player.send, player.close
+
+        def poll(self) -> list[tuple[str, Any]]:
+            return [(name, replace(turn, first=True)) for name, turn in self.player.poll()]
+
+    with pytest.raises(StageFailed, match="writes the prompt anew within a conversation"):
+        run(inputs, LOOP.model_copy(update={"max_lost": 1.0}), Brief(params=Params()), context(tmp_path, way=Anew))

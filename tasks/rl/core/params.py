@@ -1,4 +1,4 @@
-"""Params of the room's loop: every method of the room has them, besides its own."""
+"""Params of the room's training loop (`rl.loop`): all its methods share them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pydantic import Field
 from tasks.contract.params import BadInput, Cap, Params
 
 
-class LoopParams(Params):
-    """The knobs of the loop. "measured" means: on the two built-in worlds with the 0.66 M model."""
+class Loop(Params):
+    """Params of the training loop. "measured" means: on the two built-in worlds with the 0.66 M model."""
 
-    steps: int = Field(40, ge=1, description="optimiser steps; measured: 40 to 50 move the sampled score")
+    steps: int = Field(40, ge=1, description="batches of conversations; measured: 40 to 50 move the sampled score")
     groups: int = Field(8, ge=1, description="problems a step; measured: 8 groups of 8")
     group_size: int = Field(8, ge=2, description="conversations of one problem, G in GRPO")
     lr: float = Field(1e-4, gt=0, le=1e-2, description="learning rate of AdamW; measured: 1e-4 to 2e-4, 3e-4 gained nothing")
@@ -54,7 +54,7 @@ class LoopParams(Params):
     entropy_stop: bool = Field(False, description="stop training at the entropy alarm")
 
 
-def caps(params: LoopParams) -> tuple[Cap, ...]:
+def caps(params: Loop) -> tuple[Cap, ...]:
     """What the loop limits in tokens."""
     least = 1 - params.max_lost
     return (
@@ -63,22 +63,22 @@ def caps(params: LoopParams) -> tuple[Cap, ...]:
     )
 
 
-def conversations(params: LoopParams, worlds: int) -> int:
+def conversations(params: Loop, worlds: int) -> int:
     """How many conversations a road of so many worlds plays here at most: screening, steps, validations before, between and after."""
     validations = 1 + params.steps // params.validate_every + (params.steps % params.validate_every > 0)
     screened, trained = params.screen_problems * params.screen_trials, params.steps * params.groups * params.group_size
     return worlds * (screened + trained + validations * params.validation_problems)
 
 
-def check_loop(params: LoopParams) -> None:
+def check(params: Loop) -> None:
     """Raise BadInput for combinations that make no sense."""
     if params.groups * params.group_size % params.slices:
         raise BadInput(
-            f"rl: slices = {params.slices} does not divide groups x group_size = {params.groups} x {params.group_size}. "
+            f"rl.loop: slices = {params.slices} does not divide groups x group_size = {params.groups} x {params.group_size}. "
             f"Allowed: divisors of {params.groups * params.group_size}."
         )
     if params.max_turn_tokens >= params.max_episode_tokens:
         raise BadInput(
-            f"rl: max_turn_tokens = {params.max_turn_tokens} leaves no room for a second turn in max_episode_tokens = "
+            f"rl.loop: max_turn_tokens = {params.max_turn_tokens} leaves no room for a second turn in max_episode_tokens = "
             f"{params.max_episode_tokens}. Allowed: less than max_episode_tokens."
         )

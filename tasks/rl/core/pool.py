@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tasks.contract.problem import Problem
-from tasks.rl.core.hooks import Group, Screened
 
 GUARDS = 4
 """At most one in 4 of a family's places goes to problems that were always solved, and one in 4 to problems never solved. They
@@ -15,6 +15,31 @@ rarely give a gradient, but a family whose problems are all of that kind must no
 REST = 3
 """A problem whose group agreed in its outcomes waits as long as this many more turns would have taken: four of eight groups
 agreed when it did not; ours."""
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A problem of the training pool. solved: how many of the `trials` screening conversations reached its goal; where outcomes are
+    real numbers, their sum."""
+
+    problem: Problem
+    solved: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The conversations of one problem in one step that count (law 6: those that failed by the human's or a tool's fault do
+    not).
+
+    outcomes: raw outcomes, 0 or 1, or real numbers where the world grades so. rewards: what the method trains on, outcome and terms.
+    """
+
+    step: int
+    problem_id: str
+    family: str
+    outcomes: tuple[float, ...]
+    rewards: tuple[float, ...]
 
 
 def choose_pool(screened: Sequence[Screened], size: int) -> list[Screened]:
@@ -66,4 +91,9 @@ def difficulty(screened: Sequence[Screened]) -> dict[str, dict[str, int]]:
 
 def has_spread(group: Group) -> bool:
     """Whether the raw outcomes of a group differ. Shaped rewards must not bring a group without spread to life."""
-    return len(set(group.outcomes)) > 1
+    return spread(group.outcomes)
+
+
+def spread(values: Sequence[float]) -> bool:
+    """Whether real numbers differ by more than rounding."""
+    return len(values) > 1 and max(values) - min(values) > 1e-6

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contract.trajectory import PARTIES
-from tasks.rl.core.hooks import Group, Screened
-from tasks.rl.core.pool import difficulty
+from tasks.rl.core.pool import Group, Screened, difficulty
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Sampled pass^1 at a step. families: (solved, tried) of each."""
+    """Sampled pass^1 at a step. families: (solved, tried) of each; where outcomes are real numbers, solved is their sum."""
 
     step: int
-    families: Mapping[str, tuple[int, int]]
+    families: Mapping[str, tuple[float, int]]
 
     @property
     def rate(self) -> float:
@@ -115,7 +114,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def keep(record: Record, folder: Path, scratch: Path, step: int) -> None:
-    """Move a complete trainer state, with the record, to where `newest` finds it; older states go."""
+    """Move a complete state, with the record, to where `newest` finds it; older states go."""
     (folder / "record.json").write_text(json.dumps(asdict(record)))
     target = scratch / "steps" / str(step)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -138,8 +137,8 @@ def read(state: Path) -> Record:
 
 
 def publish(record: Record, scratch: Path, out: Path, screened: Sequence[Screened], max_fall: float) -> dict[str, Any]:
-    """Copy the best checkpoint to `out`/model, write curves.csv, and return the run's figures."""
-    shutil.copytree(scratch / "best" / str(record.best), out / "model")
+    """Copy the best checkpoint to `out`/model (and other policies beside it), write curves.csv, and return the run's figures."""
+    shutil.copytree(scratch / "best" / str(record.best), out, dirs_exist_ok=True)
     results = {entry.step: entry for entry in record.results()}
     _write_curves(out / "curves.csv", record, results)
     start, best, last = results[0], results[record.best], list(results.values())[-1]
@@ -172,7 +171,8 @@ def publish(record: Record, scratch: Path, out: Path, screened: Sequence[Screene
 
 def _write_curves(path: Path, record: Record, results: Mapping[int, Validation]) -> None:
     """One line a step, step 0 for the start: numbers with six digits, empty where there is none."""
-    names = sorted({name for line in record.lines for name in line if name.startswith("term_")})
+    found = {name for line in record.lines for name in line}
+    names = [name for kind in ("term_", "loss_") for name in sorted(found) if name.startswith(kind)]
     columns = ["outcome", "reward", *names, "entropy", "live_groups", "dropped_groups", "left_out"]
     columns += [*(f"lost_by_{party}" for party in PARTIES), "tokens"]
     with path.open("w", newline="") as file:
