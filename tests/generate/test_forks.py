@@ -15,10 +15,10 @@ from tasks.contract.client import Message, Request
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.generate import Inputs
+from tasks.players import scripted
+from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.client_agent import ClientAgent
-from tasks.players.local.agent import CheckpointAgent
 from tasks.players.roles import maker
-from tasks.players.scripted import people as scripted
 from tasks.players.trivial.constant import REFUSAL, refuses
 from tasks.worlds.api.play import Game, play
 from tests.generate.conftest import through_json
