@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from flows import road
 from flows.run import open_plan
-from tasks import STAGES
-from tasks.contract.params import BadInput, nearest
+from tasks.contract.params import BadInput
 from tasks.engine.execute import last, remember
 from tasks.engine.files import read_json, write_text
 from tasks.engine.key import changed
+from tasks.road import ROAD
 
 if TYPE_CHECKING:
     from tasks.engine.execute import Plan
@@ -24,9 +24,8 @@ def accept_results(stages: Sequence[str], why: str) -> list[str]:
     Raises BadInput for a stage that is none, never ran, or whose result or inputs are gone; nothing is bound then.
     """
     for name in stages:
-        if name not in STAGES:
-            raise BadInput(f"stage {name!r}: no such stage.{nearest(name, STAGES)} The road: {', '.join(STAGES)}.")
-    names = sorted({*stages}, key=STAGES.index)
+        road.check_stage(name, f"stage {name!r}: no such stage.")
+    names = sorted({*stages}, key=ROAD.index)
     plan = open_plan()
     steps = {step.stage: step for step in road.survey(plan)}
     there = {name for name, step in steps.items() if step.artifact} | set(names)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tasks import STAGES
 from tasks.contract.params import BadInput
 from tasks.engine import roles_lock
 from tasks.engine.files import read_json, write_text
@@ -71,7 +70,7 @@ class Asking:
 
         asked: set[str] = set()
         while any(role.backend == SERVER for _, _, role in plan.settings.shared.players()):
-            part = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
+            part = plan.settings.road.part(first, last)
             todo = [step for step in survey(plan) if step.stage in part and step.artifact is None]
             if asked >= {step.stage for step in todo}:
                 break

@@ -32,6 +32,7 @@ from tasks.worlds.api.system_prompt import system_message
 if TYPE_CHECKING:
     from tasks.contract.client import Client, Message, Request
     from tasks.contract.problem import Problem
+    from tasks.engine.artifact import Artifact
     from tasks.engine.execute import Plan
     from tasks.worlds.api.runtime import World
 
@@ -74,23 +75,32 @@ class Caps:
     plan: Plan
     _seen: set[str] = field(default_factory=set)
 
-    def check(self, stages: Sequence[str], worlds: str = "", base: str = "") -> None:
+    def check(self, stages: Sequence[str], there: Mapping[str, Artifact]) -> None:
         """Refuse (BadInput) params with which hardly a row, a conversation or an answer of the coming `stages` would remain.
 
-        worlds, base: identities of the frozen worlds and of the base, "" while one does not exist yet. Each is measured once, the
-        local roles as soon as there are worlds. All that is wrong is said at once, with what was measured and a value that would do.
+        there: step -> its artifact, of those that are made. Frozen worlds and bases are measured once each, for the stages that hang on
+        them. All that is wrong is said at once, with what was measured and a value that would do.
         """
-        if not worlds or {worlds, base} <= self._seen | {""}:
-            return
-        settings, folder = self.plan.settings, self.plan.store.view(worlds)
-        wrong = [] if worlds in self._seen else list(_local_refusals(self.plan, stages, folder))
-        if base and any(_declared(settings, stage) for stage in stages):
-            checkpoint = self.plan.store.view(base) / "model"
-            typical = self._measured(worlds, base)
-            wrong += [line for stage in stages for line in refusals(settings, stage, typical, context_of(checkpoint))]
+        road, wrong, new = self.plan.settings.road, [], set()
+        for room, refused in (("worlds", self._refused_by_roles), ("base", self._refused_by_base)):
+            for name in road.entering(room):
+                if name in there and there[name].identity not in self._seen:
+                    new.add(there[name].identity)
+                    wrong += refused([stage for stage in stages if stage in road.after(name)], name, there)
         if wrong:
             raise BadInput("\n".join(wrong))
-        self._seen |= {worlds, base}
+        self._seen |= new
+
+    def _refused_by_roles(self, stages: Sequence[str], name: str, there: Mapping[str, Artifact]) -> list[str]:
+        return list(_local_refusals(self.plan, stages, self.plan.store.view(there[name].identity)))
+
+    def _refused_by_base(self, stages: Sequence[str], name: str, there: Mapping[str, Artifact]) -> list[str]:
+        settings = self.plan.settings
+        if not any(_declared(settings, stage) for stage in stages):
+            return []
+        base, context = there[name].identity, context_of(self.plan.store.view(there[name].identity) / "model")
+        typical = self._measured(there[settings.road[name].inputs[0]].identity, base)
+        return [line for stage in stages for line in refusals(settings, stage, typical, context)]
 
     def _measured(self, worlds: str, base: str) -> list[Typical]:
         """`measure`, kept beside the store for the next process: under `dvc repro` every stage is one."""
@@ -322,9 +332,11 @@ def _asked(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]
                 agent=acting(listening, prompt, methods.way(settings.agents(stage))),
                 prompt=prompt,
             )
-            module = methods.load(stage, settings.method(stage))
+            module = methods.load(settings.room(stage), settings.method(stage))
             module.run(module.Inputs(**inputs), params.model_copy(update=few), ctx)
 
-        run("generate", worlds=worlds)
-        run("critique", worlds=worlds, generate=folder / "generate")
+        for stage in settings.road.entering("generate"):
+            run(stage, worlds=worlds)
+        for stage in settings.road.entering("critique"):
+            run(stage, worlds=worlds, generate=folder / settings.road[stage].inputs[1])
     return heard, f"the stages' own methods on {FEW} problems a world, with scripts in all roles"

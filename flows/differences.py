@@ -14,7 +14,8 @@ from tasks.engine import champion
 from tasks.engine.artifact import Store
 from tasks.engine.execute import Plan, last
 from tasks.engine.files import read_json
-from tasks.engine.key import CANDIDATE, canonical, params_of
+from tasks.engine.key import canonical, params_of
+from tasks.road import ROAD, Road
 
 NOT_SET = "not set"
 Parts = Mapping[str, Any]
@@ -115,6 +116,6 @@ def for_report(plan: Plan, before: Mapping[str, Parts], candidate: str = "") -> 
     return {"with": with_whom, "params": rows}
 
 
-def candidate_of(done: Mapping[str, Any]) -> str:
+def candidate_of(done: Mapping[str, Any], road: Road = ROAD) -> str:
     """Identity of the run's candidate, when it has come so far."""
-    return str(done[CANDIDATE].identity) if CANDIDATE in done else ""
+    return str(done[road.candidate].identity) if road.candidate in done else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flows.console import tracked
 from flows.dvc_side import holders
-from flows.road import Step, behind, survey
+from flows.road import Outlook, behind, survey
 from flows.upgrade import standing
 from tasks.engine import disk, dvc_lock, roles_lock, versions
 from tasks.engine.execute import DAMAGED, LOST, Plan
@@ -194,7 +194,7 @@ def _stages(report: Report) -> None:
     _agreement(report, steps)
 
 
-def _agreement(report: Report, steps: list[Step]) -> None:
+def _agreement(report: Report, steps: list[Outlook]) -> None:
     done = {step.stage: step.artifact for step in steps if step.artifact}
     late = behind(report.plan, done, {step.stage: step.job for step in steps if step.artifact and step.job})
     if late:

@@ -8,6 +8,7 @@ there yet: a few conversations of scripted agents are counted instead, times the
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +35,9 @@ CHARACTERS = 4
 EXPERIENCE = 20
 """Answers of a model in a role from which their mean tokens are taken instead."""
 RUNS = ("generate", "critique")
-"""Stages whose methods themselves can run small."""
+"""Rooms whose methods themselves can run small."""
+_SMALLER = {"worlds": {"size": SIZE}, "generate": {"problems": PROBLEMS}}
+"""Room -> params that are made smaller for it."""
 
 
 @dataclass(frozen=True)
@@ -127,40 +130,44 @@ class _Sample:
 
     def of(self, stages: Sequence[str]) -> dict[str, tuple[Counts, float | None]]:
         """stage -> what its roles are asked in a small run, and how many times as large the real one is (None: nobody knows)."""
-        self._run("worlds", {"size": SIZE}, Counter())
+        road = self.settings.road
         found: dict[str, tuple[Counts, float | None]] = {}
-        scale = 1.0
-        if {*stages} & {*RUNS}:
-            found["generate"] = (Counter(), 1.0)
-            scale = self._run("generate", {"problems": PROBLEMS}, found["generate"][0], worlds=self.folder / "worlds")
-            found["generate"] = (found["generate"][0], scale)
-        for stage in stages:
-            if stage == "critique":
-                found[stage] = (Counter(), scale)
-                self._run(stage, {}, found[stage][0], worlds=self.folder / "worlds", generate=self.folder / "generate")
-            elif stage not in RUNS:
-                found[stage] = self._played(stage)
-        return found
+        scales: dict[str, float] = {}
+        small = {name for stage in stages if road[stage].room in RUNS for name in (stage, *road[stage].inputs)}
+        played = [stage for stage in stages if road[stage].room not in RUNS]
+        for step in road:
+            if step.name in small or (step.room == "worlds" and played):
+                counts: Counts = Counter()
+                scale = self._run(step.name, _SMALLER.get(step.room, {}), counts)
+                scales[step.name] = scale * math.prod(scales[name] for name in step.inputs)
+                found[step.name] = (counts, scales[step.name])
+        return {**found, **{stage: self._played(stage) for stage in played}}
 
-    def _players(self, counts: Counts) -> Callable[..., Client]:
+    def _worlds(self, stage: str) -> Path:
+        """The small worlds that a stage reads."""
+        road = self.settings.road
+        return self.folder / next(name for name in (*road[stage].inputs, stage) if road[name].room == "worlds")
+
+    def _players(self, stage: str, counts: Counts) -> Callable[..., Client]:
         from tasks.players.roles import maker
 
         roles = self.settings.shared.roles.items()
         scripts = {name: {**_script(role), "others": [_script(other) for other in role.others]} for name, role in roles}
-        inner = maker(scripts, self.folder / "worlds", self.settings.shared.seed)
+        inner = maker(scripts, self._worlds(stage), self.settings.shared.seed)
         return lambda name, world="": _Counting(inner(name, world), name, counts)
 
-    def _run(self, stage: str, changes: Mapping[str, int], counts: Counts, **inputs: Path) -> float:
-        """Run a stage's method small; returns how many times as many problems the params want."""
+    def _run(self, stage: str, changes: Mapping[str, int], counts: Counts) -> float:
+        """Run a stage's method small, on what the stages before it left small; how many times as many problems the params want."""
         settings, folder = self.settings, self.folder
         params = settings.params(stage)
         smaller = {name: min(most, getattr(params, name)) for name, most in changes.items() if hasattr(params, name)}
         (folder / stage).mkdir()
         prompt = settings.shared.prompt.model_dump()
-        role = self._players(counts)
-        agent = acting(role, prompt, methods.way(settings.agents(stage)))
-        ctx = Context(settings.shared.seed, folder / stage, folder / f"{stage}-scratch", role=role, agent=agent, prompt=prompt)
-        module = methods.load(stage, settings.method(stage))
+        players, scratch = self._players(stage, counts), folder / f"{stage}-scratch"
+        agent = acting(players, prompt, methods.way(settings.agents(stage)))
+        ctx = Context(settings.shared.seed, folder / stage, scratch, role=players, agent=agent, prompt=prompt)
+        module = methods.load(settings.room(stage), settings.method(stage))
+        inputs = {settings.room(name): folder / name for name in settings.road[stage].inputs}
         module.run(module.Inputs(**inputs), params.model_copy(update=smaller), ctx)
         return getattr(params, "problems", 1) / smaller.get("problems", 1)
 
@@ -173,8 +180,8 @@ class _Sample:
         plays = [(module, params) for _, module, params in self.settings.parts(stage) if hasattr(module, "conversations")]
         if not plays:
             return counts, None
-        worlds, seed = load_all(self.folder / "worlds"), self.settings.shared.seed
-        player = self._players(counts)
+        worlds, seed = load_all(self._worlds(stage)), self.settings.shared.seed
+        player = self._players(stage, counts)
         act = acting(player, self.settings.shared.prompt.model_dump(), methods.way(self.settings.agents(stage)))
         for name, world in worlds.items():
             jobs = [(problem, 0) for problem in world.problems("train", PROBLEMS, seed)]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from flows.asking import Asking, write_down
 from flows.promote import settle
-from flows.road import Step, check_part, survey
+from flows.road import Outlook, check_part, survey
 from flows.run import open_plan, reports_folder
 from flows.summary_text import print_summary
-from tasks import STAGES
 from tasks.contract.params import BadInput
+from tasks.road import ROAD
 
 if TYPE_CHECKING:
     from tasks.engine.execute import Plan
@@ -31,8 +31,8 @@ class Wish:
 
     profile: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    first: str = STAGES[0]
-    last: str = STAGES[-1]
+    first: str = ROAD.names[0]
+    last: str = ROAD.names[-1]
     refresh: Sequence[str] | None = None
     refresh_models: bool = False
     verify: bool = False
@@ -52,19 +52,19 @@ class Wish:
         """The checked plan. Raises BadInput for whatever a user can get wrong."""
         return open_plan(self.profile, self.overrides, self.refreshed)
 
-    def steps(self, plan: Plan) -> list[Step]:
+    def steps(self, plan: Plan) -> list[Outlook]:
         """What would happen at each stage up to the last one wanted."""
-        return [step for step in survey(plan, self.verify) if STAGES.index(step.stage) <= STAGES.index(self.last)]
+        return [step for step in survey(plan, self.verify) if ROAD.index(step.stage) <= ROAD.index(self.last)]
 
-    def check_ready(self, steps: Sequence[Step]) -> None:
+    def check_ready(self, steps: Sequence[Outlook]) -> None:
         """Raise BadInput when a stage before the first one is not cached."""
         for step in steps:
-            if step.artifact is None and STAGES.index(step.stage) < STAGES.index(self.first):
+            if step.artifact is None and ROAD.index(step.stage) < ROAD.index(self.first):
                 why = "; ".join(step.reasons)
                 raise BadInput(f"{self.first_option} {self.first}: stage {step.stage!r} before it is not cached ({why}).")
 
 
-def foresee(wish: Wish) -> list[Step]:
+def foresee(wish: Wish) -> list[Outlook]:
     """What a run would do at each stage, and in which params it differs from its last result, without running anything."""
     from flows.differences import last_parts, of_plan
 
@@ -103,11 +103,10 @@ def run_road(wish: Wish) -> int:
     return 0
 
 
-def _check_caps(plan: Plan, steps: Sequence[Step], todo: Sequence[str]) -> None:
+def _check_caps(plan: Plan, steps: Sequence[Outlook], todo: Sequence[str]) -> None:
     from flows.caps import Caps
 
-    known = {step.stage: step.artifact.identity for step in steps if step.artifact and step.stage in ("worlds", "base")}
-    Caps(plan).check(todo, **known)
+    Caps(plan).check(todo, {step.stage: step.artifact for step in steps if step.artifact})
 
 
 def _ask_servers(plan: Plan, wish: Wish) -> Plan:
@@ -141,16 +140,16 @@ def _say_surroundings() -> None:
     reach.mlflow()
 
 
-def _check_champion(plan: Plan, part: Sequence[str], steps: Sequence[Step]) -> None:
+def _check_champion(plan: Plan, part: Sequence[str], steps: Sequence[Outlook]) -> None:
     """The champion has to play the gate: its bytes must be there before hours of training, not after."""
     from tasks.engine.champion import CHAMPION, read
-    from tasks.engine.key import CANDIDATE
 
     standing = read(plan.settings.project / CHAMPION)
-    there = {step.stage: step.artifact for step in steps}
-    candidate, trials = there.get(CANDIDATE), there.get("evaluate")
+    there, road = {step.stage: step.artifact for step in steps}, plan.settings.road
+    candidate = there.get(road.candidate)
     met = standing.opponent(candidate.identity) if candidate else standing.champion
-    if "evaluate" in part and trials is None and met and not plan.store.has(met):
+    playing = [name for name in road.entering("evaluate") if road.candidate in road[name].inputs and name in part]
+    if met and any(there.get(name) is None for name in playing) and not plan.store.has(met):
         raise BadInput(
             f"the champion {met} must play the gate, and its bytes are not in the store. `dvc pull` may bring them; "
             "`cairn champion --none` decides from now on as if there were no champion."

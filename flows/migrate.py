@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from flows.repository import Repository
-from tasks import STAGES
 from tasks.contract.params import BadInput, read_yaml, shown
 from tasks.engine import layout
 from tasks.engine import project as project_file
 from tasks.engine.files import write_text
 from tasks.engine.layout import NOTHING, get
 from tasks.engine.settings import PIPELINE, Settings
+from tasks.road import ROAD
 
 
 @dataclass
@@ -184,7 +184,7 @@ def _method_files(project: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
     """(file, key of the method's section, its values) of each params/<stage>/<method>.yaml, which earlier versions read beside the
     profiles."""
     found = []
-    for path in sorted(path for stage in STAGES for path in (project / "params" / stage).glob("*.yaml")):
+    for path in sorted(path for stage in ROAD.names for path in (project / "params" / stage).glob("*.yaml")):
         values = read_yaml(path) or {}
         if not isinstance(values, Mapping):
             raise BadInput(f"{path}: expected a mapping of params")

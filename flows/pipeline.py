@@ -12,19 +12,9 @@ from flows.asking import Asking, write_down
 from flows.interrupt import stopping
 from flows.promote import promote_candidate, settle
 from flows.reconcile import reconcile
-from flows.road import Road, check_part
+from flows.road import Walk, check_part
 from flows.run import Run
-from tasks import STAGES
-from tasks.base.task import build_base
-from tasks.critique.task import critique_rows
-from tasks.decide.task import decide_promotion
-from tasks.evaluate.task import evaluate_models
-from tasks.filter.task import filter_rows
-from tasks.generate.task import generate_rows
-from tasks.merge.task import merge_models
-from tasks.rl.task import reinforce
-from tasks.sft.task import train_sft
-from tasks.worlds.task import freeze_worlds
+from tasks.road import ROAD
 
 
 def _run_name() -> str:
@@ -35,8 +25,8 @@ def _run_name() -> str:
 def pipeline(
     profile: str = "",
     overrides: Mapping[str, Any] | None = None,
-    first: str = STAGES[0],
-    last: str = STAGES[-1],
+    first: str = ROAD.names[0],
+    last: str = ROAD.names[-1],
     refresh: Sequence[str] = (),
     refresh_models: bool = False,
 ) -> dict[str, str]:
@@ -53,39 +43,15 @@ def pipeline(
             run.note(line)
         asking = Asking(accept=refresh_models)
         run.plan = write_down(asking.ahead(run.plan, first, last))
-        road = Road(run.plan, first, last, asking=asking)
+        walk = Walk(run.plan, first, last, asking=asking)
 
-        worlds = road(freeze_worlds)
-        base = road(build_base, worlds)
-        rows = road(generate_rows, worlds)
-        critiques = road(critique_rows, worlds, rows)
-        dataset = road(filter_rows, worlds, rows, critiques)
-        sft = road(train_sft, worlds, base, dataset)
-        specialists = road(reinforce, worlds, sft)
-        merged = road(merge_models, sft, specialists)
-        trials = road(evaluate_models, worlds, base, sft, specialists, merged)
-        decision = road(decide_promotion, merged, trials)
+        for step in walk.road:  # as tasks/road.py says it, each step with the results of those that it reads
+            walk.take(step)
 
+        road, done = walk.road, walk.done
         try:
-            promote_candidate(run, decision, merged)
+            promote_candidate(run, done.get(road.decision), done.get(road.candidate))
         finally:
-            run.finish(road.done)
-        run.report(road.done)
-        return {stage: artifact.identity for stage, artifact in road.done.items()}
-
-
-TASKS = {
-    one.name: one
-    for one in (
-        freeze_worlds,
-        build_base,
-        generate_rows,
-        critique_rows,
-        filter_rows,
-        train_sft,
-        reinforce,
-        merge_models,
-        evaluate_models,
-        decide_promotion,
-    )
-}
+            run.finish(done)
+        run.report(done)
+        return {stage: artifact.identity for stage, artifact in done.items()}

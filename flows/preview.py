@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from flows.preview_text import Page, blueprint, blueprints, conversation
 from tasks.contract.params import BadInput, validate
+from tasks.road import ROAD
 
 if TYPE_CHECKING:
     from tasks.engine.execute import Plan
 
-STAGE = "generate"
+STAGE = ROAD.entering("generate")[0]
 MOST = 100
 """Blueprints of one preview; who wants more runs the stage."""
 STATS = ("tasks.players.openai_compatible", "stats")
@@ -82,7 +83,7 @@ def _worlds(plan: Plan, folder: Path) -> Path:
     """The frozen worlds: from the store when the stage ran with these params, else frozen now, as the stage would."""
     from tasks.engine.execute import call, context, sharded
 
-    job = plan.job("worlds", {})
+    job = plan.job(ROAD.entering("worlds")[0], {})
     if found := plan.store.find(job.key):
         return plan.store.view(found.identity)
     folder.mkdir(parents=True)
@@ -104,7 +105,7 @@ def _run(plan: Plan, world: Path, count: int, work: Path, progress: Any) -> Made
     worlds, out = work / "worlds", work / "out"
     shutil.copytree(world, worlds / world.name)
     out.mkdir(parents=True)
-    job = plan.job(STAGE, {"worlds": plan.store.hashes.path(worlds)})
+    job = plan.job(STAGE, {ROAD.entering("worlds")[0]: plan.store.hashes.path(worlds)})
     spec = {**job.spec(out, work, {"worlds": worlds}), "params": _small(job, count)}
     call(spec, context(spec, _quiet, progress, sharded(work)))
     made = list(tables.read_rows(out / "blueprints.parquet", schemas.BLUEPRINT))

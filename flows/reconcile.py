@@ -13,8 +13,7 @@ from typing import Any
 from flows.server import own_url
 from tasks.engine.journal import Left, left
 from tasks.engine.track import Tracker, shown
-
-LAST = "decide"
+from tasks.road import ROAD
 
 
 def reconcile(state: Path) -> list[str]:
@@ -68,7 +67,7 @@ def _status(one: Left) -> str:
             return str(about["status"])
     done = {stage for stage, event, _ in one.events if event == "done"}
     started = {stage for stage, event, _ in one.events if event == "started"}
-    return "FINISHED" if LAST in done and started <= done else "KILLED"
+    return "FINISHED" if ROAD.names[-1] in done and started <= done else "KILLED"
 
 
 def _closed(status: str) -> tuple[str, str, dict[str, Any]]:

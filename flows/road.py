@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from flows.asking import Asking, write_down
 from flows.dvc_side import busy, dvc
-from tasks import STAGES
 from tasks.contract.params import BadInput, StageFailed, nearest, shown
 from tasks.engine import dvc_lock
 from tasks.engine.artifact import Artifact, Store
@@ -19,9 +18,10 @@ from tasks.engine.execute import Job, Plan, remember, why
 from tasks.engine.files import sweep, write_text
 from tasks.engine.locks import lock
 from tasks.engine.settings import PIPELINE
+from tasks.road import ROAD, Road, Step
 
 if TYPE_CHECKING:
-    from prefect import Task
+    from prefect import State
 
     from flows.caps import Caps
     from flows.differences import Difference
@@ -32,16 +32,21 @@ def check_part(first: str, last: str, refresh: Sequence[str], names: Sequence[st
     if isinstance(refresh, str):
         raise BadInput(f"{names[2]} = {shown(refresh)}: expected a list of stages, such as [{refresh!r}]")
     for name, stage in ((names[0], first), (names[1], last), *((names[2], one) for one in refresh)):
-        if stage not in STAGES:
-            raise BadInput(f"{name} {shown(stage)}: no such stage.{nearest(str(stage), STAGES)} The road: {', '.join(STAGES)}.")
-    bounds = STAGES.index(first), STAGES.index(last)
-    if bounds[0] > bounds[1]:
+        check_stage(stage, f"{name} {shown(stage)}: no such stage.")
+    part = ROAD.part(first, last)
+    if not part:
         raise BadInput(f"{names[0]} {first} lies after {names[1]} {last}")
-    return tuple(STAGES[bounds[0] : bounds[1] + 1])
+    return part
+
+
+def check_stage(stage: str, what: str) -> None:
+    """Raise BadInput, which begins with `what`, for a stage that is none."""
+    if stage not in ROAD.names:
+        raise BadInput(f"{what}{nearest(str(stage), ROAD.names)} The road: {', '.join(ROAD.names)}.")
 
 
 @dataclass(frozen=True)
-class Step:
+class Outlook:
     """What a run would do at one stage. `job` is None while an input is still to be made; `artifact` None when it would run."""
 
     stage: str
@@ -52,37 +57,44 @@ class Step:
     """params in which it differs from its last result, where somebody wants to know"""
 
 
-def survey(plan: Plan, verify: bool = False) -> list[Step]:
+def survey(plan: Plan, verify: bool = False) -> list[Outlook]:
     """Walk the road without running anything: what is cached, what would run, and why."""
     there: dict[str, Artifact] = {}
     steps = []
     for stage, about in plan.stages.items():
         lacking = [name for name in about.inputs if name not in there]
         if lacking:
-            steps.append(Step(stage, None, None, [f"its input {name} would run" for name in lacking]))
+            steps.append(Outlook(stage, None, None, [f"its input {name} would run" for name in lacking]))
             continue
         job = plan.job(stage, {name: there[name].identity for name in about.inputs})
         found = job.find()
         if found and verify and not plan.store.has(found.identity, verify=True):
             found = None
-        steps.append(Step(stage, job, found, () if found else why(plan, job)))
+        steps.append(Outlook(stage, job, found, () if found else why(plan, job)))
         if found:
             there[stage] = found
     return steps
 
 
 @dataclass
-class Road:
-    """One run under way. Calling it with a stage's task and the artifacts it reads gives the stage's artifact.
+class Walk:
+    """One run under way, step by step.
 
-    first, last: the part of the road that may run; stages before it must be cached, stages after it are left out (None).
+    first, last: the part of the road that may run; steps before it must be cached, steps after it are left out. done: step -> its
+    artifact, as far as the walk has come.
     """
 
     plan: Plan
-    first: str = STAGES[0]
-    last: str = STAGES[-1]
-    done: dict[str, Artifact] = field(default_factory=dict)
+    first: str
+    last: str
     asking: Asking = field(default_factory=Asking)
+    done: dict[str, Artifact] = field(default_factory=dict)
+    states: dict[str, State[Any]] = field(default_factory=dict)
+
+    @property
+    def road(self) -> Road:
+        """The road that is walked."""
+        return self.plan.settings.road
 
     @cached_property
     def caps(self) -> Caps:
@@ -91,17 +103,17 @@ class Road:
 
         return Caps(self.plan)
 
-    def __call__(self, stage_task: Task[..., dict[str, str]], *inputs: Artifact | None) -> Artifact | None:
-        """Run a stage (or find it cached). None when it lies beyond `last`."""
+    def take(self, step: Step) -> None:
+        """Run a step, or find it cached, unless it lies beyond `last`."""
         from tasks.engine.cached import take
 
-        stage = stage_task.name
-        if STAGES.index(stage) > STAGES.index(self.last):
-            return None
-        known = {one.stage: one.identity for one in inputs if one is not None}
+        stage = step.name
+        if self.road.index(stage) > self.road.index(self.last):
+            return
+        known = {name: self.done[name].identity for name in step.inputs}
         job = self.plan.job(stage, known)
         found = job.find()
-        if found is None and STAGES.index(stage) < STAGES.index(self.first):
+        if found is None and self.road.index(stage) < self.road.index(self.first):
             raise BadInput(f"--from {self.first}: stage {stage!r} before it is not cached ({'; '.join(why(self.plan, job))}).")
         if found is None and self.plan.stages[stage].roles:  # who will be asked is part of the key
             self.plan = write_down(self.asking.before(self.plan, [stage]))
@@ -110,11 +122,9 @@ class Road:
         if found:
             self.plan.watch(stage, "cached", {"identity": found.identity, "key": found.key})
         else:
-            made = {name: self.done[name].identity for name in ("worlds", "base") if name in self.done}
-            self.caps.check(STAGES[STAGES.index(stage) : STAGES.index(self.last) + 1], **made)
-        self.done[stage] = take(stage_task, job)
+            self.caps.check(self.road.part(stage, self.last), self.done)
+        self.done[stage], self.states[stage] = take(job, [self.states[name] for name in step.inputs])
         remember(self.plan, job)
-        return self.done[stage]
 
 
 # --- the workspace ---------------------------------------------------------------------------------------------------

@@ -117,16 +117,17 @@ class Run:
             "experiment": self.plan.experiment,
             "seconds": round(time.monotonic() - self.start, 3),
             "stages": stages,
-            "differs": for_report(self.plan, self.before, candidate_of(done)),
+            "differs": for_report(self.plan, self.before, candidate_of(done, self.plan.settings.road)),
             **self._measured(done),
             "tracking": self.tracker.lost,
             "promotion": {"outcome": None, "decision": None, "reason": None, "version": None, "alias": None} | self.promotion,
         }
 
     def _measured(self, done: Mapping[str, Artifact]) -> dict[str, Any]:
-        if "evaluate" not in done:
+        judged = self.plan.settings.road.judged
+        if judged not in done:
             return {}
-        metrics: dict[str, Any] = json.loads((self.plan.store.view(done["evaluate"].identity) / "metrics.json").read_text())
+        metrics: dict[str, Any] = json.loads((self.plan.store.view(done[judged].identity) / "metrics.json").read_text())
         self.tracker.measured(metrics)
         return metrics | {"baselines": {world: _with_constant(one) for world, one in metrics["baselines"].items()}}
 

@@ -35,8 +35,12 @@ from tasks.engine.execute import Job, Plan, own_process, work_out
 from tasks.engine.key import Key
 from tasks.engine.locks import lock
 from tasks.engine.settings import PIPELINE, Settings, overlay
-from tasks.merge.task import merge_models
+from tasks.road import ROAD
 
+MERGE = ROAD.entering("merge")[0]
+"""The step whose params are searched."""
+SCORE = next(name for name in ROAD.entering("evaluate") if MERGE in ROAD[name].inputs)
+"""The step that scores a merge."""
 METHOD = "pass_k"
 """The evaluation that a search understands."""
 
@@ -169,12 +173,12 @@ def outcome_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _inputs(plan: Plan) -> dict[str, str]:
     """Identities of what merge and evaluate read; the road up to rl must have been run."""
-    steps = {step.stage: step for step in survey(plan)}
-    lacking = [stage for stage in ("worlds", "base", "sft", "rl") if steps[stage].artifact is None]
-    if lacking:
-        raise BadInput(f"stage {lacking[0]!r} is not cached; `cairn run --to rl` makes what a search of the merge needs")
-    if plan.settings.method("evaluate") != METHOD:
-        raise BadInput(f"a search scores by evaluate.method: {METHOD}, not by {plan.settings.method('evaluate')!r}")
+    steps, road = {step.stage: step for step in survey(plan)}, plan.settings.road
+    needed = [name for name in road.names if name in (*road[MERGE].inputs, *road[SCORE].inputs) and name != MERGE]
+    if lacking := [stage for stage in needed if steps[stage].artifact is None]:
+        raise BadInput(f"stage {lacking[0]!r} is not cached; `cairn run --to {needed[-1]}` makes what a search of the merge needs")
+    if plan.settings.method(SCORE) != METHOD:
+        raise BadInput(f"a search scores by {SCORE}.method: {METHOD}, not by {plan.settings.method(SCORE)!r}")
     return {stage: step.artifact.identity for stage, step in steps.items() if step.artifact is not None}
 
 
@@ -183,13 +187,12 @@ def _under(plan: Plan, values: Mapping[str, Any]) -> Plan:
     tree = plan.settings.tree
     for dotted, value in values.items():
         tree = overlay(tree, dotted, value)
-    settings = Settings(plan.settings.project, tree, plan.settings.source)
+    settings = Settings(plan.settings.project, tree, plan.settings.source, road=plan.settings.road)
     return Plan.open(settings, plan.store.state, whole=False, experiment=True, watch=plan.watch)
 
 
 def _merge(plan: Plan, inputs: Mapping[str, str]) -> Artifact:
-    about = plan.stages["merge"]
-    return take(merge_models, plan.job("merge", {stage: inputs[stage] for stage in about.inputs}))
+    return take(plan.job(MERGE, {stage: inputs[stage] for stage in plan.stages[MERGE].inputs}))[0]
 
 
 def _try(plan: Plan, inputs: Mapping[str, str], point: Point, search: Search) -> Trial:
@@ -200,8 +203,8 @@ def _try(plan: Plan, inputs: Mapping[str, str], point: Point, search: Search) ->
 
 
 def _dotted(plan: Plan, point: Point) -> dict[str, Any]:
-    method = plan.settings.method("merge")
-    return {f"merge.{method}.{name}": value for name, value in point.items()}
+    method = plan.settings.method(MERGE)
+    return {f"{MERGE}.{method}.{name}": value for name, value in point.items()}
 
 
 def _compare(plan: Plan, inputs: Mapping[str, str], best: Trial, search: Search) -> dict[str, Any] | None:
@@ -217,9 +220,7 @@ def _compare(plan: Plan, inputs: Mapping[str, str], best: Trial, search: Search)
 
 def _scoring(plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifact], candidate: str) -> tuple[Job, Key]:
     """The evaluation of these models: its job, and the key of its result."""
-    job = plan.job(
-        "evaluate", {stage: inputs.get(stage, "") for stage in plan.stages["evaluate"].inputs} | {"merge": models[candidate].identity}
-    )
+    job = plan.job(SCORE, {stage: inputs.get(stage, "") for stage in plan.stages[SCORE].inputs} | {MERGE: models[candidate].identity})
     # What it depends on is the evaluation's own key, with these models in place of the road's; no champion is met.
     identities = {name: artifact.identity for name, artifact in models.items()}
     own = {name: part for name, part in job.key.parts.items() if name != "opponent"}
@@ -230,10 +231,10 @@ def _play(
     plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifact], candidate: str, sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     """metrics.json of the validation split for these models; cached."""
-    values = {f"evaluate.{METHOD}.{name}": value for name, value in {**sizes, "split": "validation"}.items()}
+    values = {f"{SCORE}.{METHOD}.{name}": value for name, value in {**sizes, "split": "validation"}.items()}
     job, unit = _scoring(_under(plan, values), inputs, models, candidate)
     if plan.store.find(unit) is None:  # whoever plays the human at a server is part of the key
-        job, unit = _scoring(write_down(Asking().before(job.plan, ["evaluate"])), inputs, models, candidate)
+        job, unit = _scoring(write_down(Asking().before(job.plan, [SCORE])), inputs, models, candidate)
     artifact = Artifact(**score_models(job, unit, candidate))
     metrics: dict[str, Any] = json.loads((plan.store.view(artifact.identity) / "metrics.json").read_text())
     return metrics
@@ -250,7 +251,7 @@ def _score(job: Job, unit: Key, candidate: str) -> dict[str, str]:
 
         def work(out: Path, scratch: Path) -> dict[str, Any]:
             inputs = {
-                "worlds": job.open("worlds"),
+                "worlds": job.of("worlds"),
                 "models": {name: job.read(identity) / "model" for name, identity in named.items()},
                 "candidate": candidate,
                 "candidate_id": named[candidate],
@@ -279,7 +280,7 @@ def _write(settings: Settings, point: Point) -> None:
     yaml.preserve_quotes = True
     yaml.width = 200
     tree = yaml.load(path.read_text(encoding="utf-8"))
-    below = tree["merge"].setdefault(settings.method("merge"), {})
+    below = tree[MERGE].setdefault(settings.method(MERGE), {})
     for name, value in point.items():
         *way, last = name.split(".")
         place = below
@@ -304,8 +305,8 @@ def _report(plan: Plan, trials: Sequence[Trial]) -> None:
 
 def check_space(settings: Settings, search: Search) -> None:
     """BadInput for a param that the merge method in use does not have."""
-    known = settings.params("merge").model_dump()
+    known = settings.params(MERGE).model_dump()
     for name in search.space:
         if name.split(".")[0] not in known:
-            method = settings.method("merge")
-            raise BadInput(f"space.{name}: merge.{method} has no such param.{nearest(name, known)} Params: {', '.join(known)}.")
+            method = settings.method(MERGE)
+            raise BadInput(f"space.{name}: {MERGE}.{method} has no such param.{nearest(name, known)} Params: {', '.join(known)}.")

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from flows.asking import Asking, write_down
 from flows.guard import guarded
-from tasks import STAGES
-from tasks.contract.params import BadInput, nearest
+from tasks.contract.params import BadInput
 from tasks.engine import start
 from tasks.engine.roles_lock import in_force
 from tasks.engine.settings import ROLES_LOCK
+from tasks.road import ROAD
 
 if TYPE_CHECKING:
     from flows.run import Run
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 
 def run_stage(stage: str, refresh: bool = False) -> str:
     """Run one stage on what lies in the workspace, and lay its artifact out there; returns the artifact's identity."""
-    from flows.road import lay_out, workspace_inputs
+    from flows.road import check_stage, lay_out, workspace_inputs
     from flows.run import Run
     from tasks.engine.execute import Changed, remember
     from tasks.engine.settings import PIPELINE
 
-    if stage not in STAGES:
-        raise BadInput(f"no stage {stage!r}.{nearest(stage, STAGES)} The road: {', '.join(STAGES)}.")
+    check_stage(stage, f"no stage {stage!r}.")
     with Run.open("", {}, [stage] if refresh else ()) as run:
         plan = run.plan = write_down(run.plan)
         job = plan.job(stage, workspace_inputs(plan, stage))
@@ -54,7 +53,7 @@ def run_stage(stage: str, refresh: bool = False) -> str:
             raise Changed(f"{PIPELINE} changed while stage {stage!r} ran; DVC is told to record nothing. Run again.")
         lay_out(plan, [artifact])
         remember(plan, job)
-        if stage == STAGES[-1]:
+        if stage == ROAD.names[-1]:
             _show(run)
     return artifact.identity
 
@@ -65,8 +64,9 @@ def _show(run: Run) -> None:
     from flows.road import survey
 
     done = {step.stage: step.artifact for step in survey(run.plan) if step.artifact}
-    if len(done) == len(STAGES):
-        run.promotion.update(foreseen(run.plan, done["decide"], done["merge"]).told())
+    if len(done) == len(ROAD.names):
+        if ROAD.decision:
+            run.promotion.update(foreseen(run.plan, done[ROAD.decision], done[ROAD.candidate]).told())
         run.report(done)
 
 
@@ -85,10 +85,12 @@ def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
 def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:
     """Hold typical conversations against the caps of this and all later stages, as soon as there is a base to measure them with."""
     from flows.caps import Caps
+    from flows.road import survey
 
-    if worlds := inputs.get("worlds"):
-        base = None if stage == "base" else plan.job("base", {"worlds": worlds}).find()
-        Caps(plan).check(STAGES[STAGES.index(stage) :], worlds, base.identity if base else "")
+    later = plan.settings.road.after(stage)
+    there = {step.stage: step.artifact for step in survey(plan) if step.artifact and step.stage not in later}
+    if all(name in there and there[name].identity == identity for name, identity in inputs.items()):
+        Caps(plan).check(plan.settings.road.part(stage, plan.settings.road.names[-1]), there)
 
 
 def _ask(plan: Plan, stage: str) -> Plan:
@@ -100,7 +102,7 @@ def _ask(plan: Plan, stage: str) -> Plan:
     plan = write_down(Asking(accept=os.environ.get(ACCEPT, "") not in ("", "0")).before(plan, [stage]))
     now = in_force(plan.settings)
     other = {role for role in plan.stages[stage].roles if noted[role] and noted[role] != now[role]}
-    for earlier in STAGES[: STAGES.index(stage)]:
+    for earlier in ROAD.names[: ROAD.index(stage)]:
         if both := other & {*plan.stages[earlier].roles}:
             raise Changed(
                 f"{ROLES_LOCK} now has another model for {', '.join(sorted(both))}, whom stage {earlier!r} asks too; DVC passed that "
@@ -120,14 +122,13 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
         from prefect import flow
 
         from flows.interrupt import stopping
-        from flows.pipeline import TASKS
         from flows.reconcile import reconcile
         from tasks.engine.cached import take
 
         @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
         def one_stage():  # type: ignore[no-untyped-def]
             with stopping():
-                take(TASKS[stage], run.plan.job(stage, inputs))
+                take(run.plan.job(stage, inputs))
                 run.shown.close()
 
         for line in reconcile(run.plan.store.state):
@@ -142,7 +143,7 @@ def main() -> int:
 
     start.use_own_python(PROJECT)
     if len(sys.argv) != 2:
-        raise BadInput(f"usage: python -m flows.stage NAME, with NAME one of {', '.join(STAGES)}")
+        raise BadInput(f"usage: python -m flows.stage NAME, with NAME one of {', '.join(ROAD.names)}")
     run_stage(sys.argv[1], refresh=os.environ.get("CAIRN_REFRESH", "") not in ("", "0"))
     return 0
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from flows.models import place
 
 if TYPE_CHECKING:
-    from flows.road import Step
+    from flows.road import Outlook
 
 
-def step_lines(steps: Sequence[Step]) -> Iterator[str]:
+def step_lines(steps: Sequence[Outlook]) -> Iterator[str]:
     """Each stage: cached, or would run and why; and where it is known the params that differ from its last result, one a line."""
     for step in steps:
         if step.artifact:
@@ -23,7 +23,7 @@ def step_lines(steps: Sequence[Step]) -> Iterator[str]:
         yield from (f"{'':<9}   {one}" for one in step.differs)
 
 
-def step_records(steps: Sequence[Step]) -> list[dict[str, Any]]:
+def step_records(steps: Sequence[Outlook]) -> list[dict[str, Any]]:
     """The same for scripts: stage, cached (whether its result is there), artifact (its identity or null), reasons to run, params that
     differ from its last result (a dry run alone looks at them)."""
     return [

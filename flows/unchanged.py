@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flows.promote import ALIAS, champion, foreseen
 from flows.reconcile import reconcile
-from flows.road import Step, bring_up_to_date
+from flows.road import Outlook, bring_up_to_date
 from flows.run import reports_folder
 from flows.summary_text import print_summary
 from tasks.engine.artifact import Artifact
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks.engine.execute import Plan
 
 
-def finish_unchanged(plan: Plan, steps: Sequence[Step], start: float) -> int:
+def finish_unchanged(plan: Plan, steps: Sequence[Outlook], start: float) -> int:
     """Bring everything around the cached stages up to date and say that there was nothing to do; returns the exit code.
 
     start: the monotonic time at which the command began, in seconds.
@@ -56,9 +56,10 @@ def _is_current(path: Path, plan: Plan, done: Mapping[str, Artifact]) -> bool:
         return False
     if not path.with_name("report.html").exists() or reported != {name: artifact.identity for name, artifact in done.items()}:
         return False
-    if "decide" not in done:
+    road = plan.settings.road
+    if road.decision not in done:
         return True
-    now = foreseen(plan, done["decide"], done["merge"])
+    now = foreseen(plan, done[road.decision], done[road.candidate])
     fresh = told.get("outcome") == "promoted" and now.done and now.version == told["version"]
     return now.decision != "waiting" and (fresh or now.told() == told)
 
@@ -72,6 +73,6 @@ def _render_again(plan: Plan, done: Mapping[str, Artifact]) -> None:
 
     reach.mlflow()
     run = Run(plan, Tracker.of(plan), time.monotonic(), before=last_parts(plan))
-    promote_candidate(run, done.get("decide"), done.get("merge"))
+    promote_candidate(run, done.get(plan.settings.road.decision), done.get(plan.settings.road.candidate))
     run.report(done)
     run.tracker.close(None)

@@ -61,8 +61,8 @@ def deps(step: Step) -> list[str]:
     """
     room, roles = f"tasks/{step.room}", _said(step, "ROLES")
     whole = [*_said(step, "CODE"), *([f"{room}/core"] if (ROOT / room / "core").is_dir() else [])]
-    plays = bool(_said(step, "PLAYS"))
-    files = [path for path in to_list(ROOT, step.room, roles, plays, "worlds" in step.inputs) if not covered(path, whole)]
+    plays, worlds = bool(_said(step, "PLAYS")), "worlds" in _said(step, "INPUTS")
+    files = [path for path in to_list(ROOT, step.room, roles, plays, worlds) if not covered(path, whole)]
     chosen = [f"tasks/players/${{roles.{role}.backend}}" for role in roles]
     if plays:
         chosen.append(f"tasks/agents/${{{step.name}.agents.method}}.py")
@@ -79,7 +79,7 @@ def metrics_path(step: Step, name: str) -> str:
 def plots(road: Road) -> Iterator[str]:
     """The lines of all plots: of each step what its room's door says."""
     for step in road:
-        for about in getattr(methods.room(step.room), "PLOTS", ()):
+        for about in getattr(methods.door(step.room), "PLOTS", ()):
             yield from _plot(step, about)
 
 
@@ -99,7 +99,7 @@ def _inline(value: str | Sequence[str]) -> str:
 
 def _said(step: Step, name: str) -> Sequence[str]:
     """What the door of a step's room says under a name."""
-    return getattr(methods.room(step.room), name, ())
+    return getattr(methods.door(step.room), name, ())
 
 
 def _list(name: str, values: Sequence[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ def methods_table() -> str:
     lines = ["| room | method | what | paper |", "|---|---|---|---|"]
     for one in everything():
         paper = f"[{one.paper.rsplit('/', 1)[-1]}]({one.paper})" if one.paper else "-"
-        lines.append(f"| {one.stage} | `{one.name}` | {one.title} | {paper} |")
+        lines.append(f"| {one.room} | `{one.name}` | {one.title} | {paper} |")
     return "\n".join(lines)
 
 

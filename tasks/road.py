@@ -18,20 +18,29 @@ class Step:
 
     name: of the step, of its section in the params, of its stage for DVC and of its folder in data/. room: the folder in tasks/ whose
     methods it may use; a room may be entered several times under different names. inputs: names of earlier steps whose results it
-    reads. about: one line for people.
+    reads. about: one line for people. model: what the checkpoint that it leaves is called, where that is not its name.
     """
 
     name: str
     room: str
     inputs: tuple[str, ...]
     about: str
+    model: str = ""
+
+    def checkpoint(self, unit: str = "") -> str:
+        """The name of a checkpoint that it leaves: of `model/`, or of `<unit>/model`."""
+        return f"{self.name}_{unit}" if unit else self.model or self.name
 
 
 @dataclass(frozen=True)
 class Road:
-    """Steps in the order in which they run. Raises ValueError when a name stands twice, or an input is no earlier step."""
+    """Steps in the order in which they run, and the one whose model may become champion.
+
+    Raises ValueError when a name stands twice, an input is no earlier step, or the candidate is no step.
+    """
 
     steps: tuple[Step, ...]
+    candidate: str
 
     def __post_init__(self) -> None:
         before: set[str] = set()
@@ -41,6 +50,8 @@ class Road:
             if unknown := [name for name in step.inputs if name not in before]:
                 raise ValueError(f"step {step.name!r} reads {unknown[0]!r}, which is no step before it")
             before.add(step.name)
+        if self.candidate not in before:
+            raise ValueError(f"the candidate {self.candidate!r} is no step of the road")
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -56,6 +67,35 @@ class Road:
     def names(self) -> tuple[str, ...]:
         """The names of the steps, in order."""
         return tuple(self._by_name)
+
+    def index(self, name: str) -> int:
+        """The place of a step, from 0."""
+        return self.names.index(name)
+
+    def part(self, first: str, last: str) -> tuple[str, ...]:
+        """The names of the steps from `first` to `last`, both included."""
+        return self.names[self.index(first) : self.index(last) + 1]
+
+    def after(self, name: str) -> frozenset[str]:
+        """The names of the steps whose results hang on a step's, itself among them."""
+        found = {name}
+        for step in self.steps:
+            found |= {step.name} if found & {*step.inputs} else set()
+        return frozenset(found)
+
+    def entering(self, room: str) -> tuple[str, ...]:
+        """The names of the steps that enter a room."""
+        return tuple(step.name for step in self.steps if step.room == room)
+
+    @cached_property
+    def judged(self) -> str:
+        """The step that evaluates the candidate; "" when there is none."""
+        return next((name for name in self.entering("evaluate") if self.candidate in self[name].inputs), "")
+
+    @cached_property
+    def decision(self) -> str:
+        """The step that decides about the candidate; "" when there is none."""
+        return next((name for name in self.entering("decide") if self.candidate in self[name].inputs), "")
 
     @cached_property
     def rooms(self) -> tuple[str, ...]:
@@ -82,7 +122,7 @@ ROAD = Road(
         Step("filter", "filter", ("worlds", "generate", "critique"), "mark each conversation - keep, score, reason, split by lineage"),
         Step("sft", "sft", ("worlds", "base", "filter"), "fine-tune the base on the kept conversations"),
         Step("rl", "rl", ("worlds", "sft"), "reinforce one specialist per world, playing with the simulated human"),
-        Step("merge", "merge", ("sft", "rl"), "merge the specialists into one model"),
+        Step("merge", "merge", ("sft", "rl"), "merge the specialists into one model", model="merged"),
         Step(
             "evaluate",
             "evaluate",
@@ -90,6 +130,7 @@ ROAD = Road(
             "play the test problems with every model, and fresh gate problems with candidate and champion",
         ),
         Step("decide", "decide", ("merge", "evaluate"), "may the merged model become champion - yes or no, and why"),
-    )
+    ),
+    candidate="merge",
 )
 """Cairn's road. A step more is a line here, a section in the params, and `make docs`."""

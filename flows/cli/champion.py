@@ -97,9 +97,10 @@ def _decided(plan: Any) -> tuple[Any, Any]:
     from tasks.contract.params import BadInput
 
     there = {step.stage: step.artifact for step in survey(plan)}
-    if not there["decide"]:
+    decision, candidate = there.get(plan.settings.road.decision), there.get(plan.settings.road.candidate)
+    if not decision:
         raise BadInput("there is no decision for the present params and code; `cairn run` makes one")
-    return there["decide"], there["merge"]
+    return decision, candidate
 
 
 def _tell_dvc(plan: Any) -> None:

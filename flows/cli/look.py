@@ -80,12 +80,12 @@ def methods(
 
     if stage:
         check_part(stage, stage, (), ("room", "room", "room"))
-    found = [one for one in everything() if stage in ("", one.stage)]
+    found = [one for one in everything() if stage in ("", one.room)]
     if as_json:
-        print_json([{"room": one.stage, **{name: value for name, value in asdict(one).items() if name != "stage"}} for one in found])
+        print_json([asdict(one) for one in found])
         return 0
     for one in found:
-        print(f"{one.stage:<9} {one.name:<20} {one.title}{'  ' + one.paper if one.paper else ''}")
+        print(f"{one.room:<9} {one.name:<20} {one.title}{'  ' + one.paper if one.paper else ''}")
     return 0
 
 

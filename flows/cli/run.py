@@ -8,7 +8,7 @@ import typer
 
 from flows.cli import group, values
 from flows.cli.output import alone, print_json
-from tasks import STAGES
+from tasks.road import ROAD
 
 if TYPE_CHECKING:
     from flows.launch import Wish
@@ -47,10 +47,10 @@ def run(
     first: Annotated[
         str,
         typer.Option("--from", metavar="STAGE", autocompletion=values.stages, help="First stage that may run.", rich_help_panel=PART),
-    ] = STAGES[0],
+    ] = ROAD.names[0],
     last: Annotated[
         str, typer.Option("--to", metavar="STAGE", autocompletion=values.stages, help="Last stage to run.", rich_help_panel=PART)
-    ] = STAGES[-1],
+    ] = ROAD.names[-1],
     only: Annotated[
         str, typer.Option("--only", metavar="STAGE", autocompletion=values.stages, help="This stage alone.", rich_help_panel=PART)
     ] = "",
@@ -93,7 +93,7 @@ def run(
     from flows.launch import Wish, run_road
     from tasks.contract.params import BadInput
 
-    if only and (first, last) != (STAGES[0], STAGES[-1]):
+    if only and (first, last) != (ROAD.names[0], ROAD.names[-1]):
         raise BadInput("--only names one stage; --from and --to have no place beside it")
     if as_json and not (dry_run or estimate):
         raise BadInput("--json goes with --dry-run or --estimate; a run writes its figures to reports/summary.json")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tasks import STAGES
+from tasks.road import ROAD
 
 Names = Callable[[], Iterable[str]]
 
@@ -48,7 +48,7 @@ def overrides() -> list[str]:
     """What --set is used for most: the method of each room."""
     from tasks.engine.methods import names
 
-    return [f"{stage}.method={name}" for stage in STAGES for name in names(stage)]
+    return [f"{step.name}.method={name}" for step in ROAD for name in names(step.room)]
 
 
 def worlds() -> list[str]:
@@ -57,7 +57,7 @@ def worlds() -> list[str]:
     from tasks.engine.settings import load
 
     with suppress(Exception):
-        return [*load(PROJECT).params("worlds").model_dump().get("modules", ())]
+        return [*load(PROJECT).params(ROAD.entering("worlds")[0]).model_dump().get("modules", ())]
     return []
 
 
@@ -72,9 +72,9 @@ def families(ctx: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
-stages = completing(lambda: STAGES)
+stages = completing(lambda: ROAD.names)
 
-Stage = Annotated[str, typer.Argument(metavar="STAGE", help=f"One of {', '.join(STAGES)}.", autocompletion=stages)]
+Stage = Annotated[str, typer.Argument(metavar="STAGE", help=f"One of {', '.join(ROAD.names)}.", autocompletion=stages)]
 Profile = Annotated[
     str,
     typer.Option(

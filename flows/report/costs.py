@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from flows.report.charts import Bar, bars, short
 from flows.report.reading import Folders, Summary, duration, read_columns
 from flows.report.talks import clean
-from tasks import STAGES
 from tasks.contract import schemas
 from tasks.engine import methods
+from tasks.road import ROAD
 
 MOST_FIGURES = 40
 """Figures of one stage that are shown; ours: the rest stands in summary.json."""
@@ -24,10 +24,10 @@ MOST_FIGURES = 40
 def stages(summary: Summary) -> list[dict[str, Any]]:
     """One line a stage: method with title and paper, seconds, cached or ran, identity, and its figures."""
     lines = []
-    for stage, entry in sorted((summary.get("stages") or {}).items(), key=lambda item: STAGES.index(item[0])):
+    for stage, entry in sorted((summary.get("stages") or {}).items(), key=lambda item: ROAD.index(item[0])):
         method = entry.get("method") or ""
-        about = methods.about(stage, method) if method in methods.names(stage) else None
-        figures = [] if stage == "evaluate" else list(_flat(entry.get("figures") or {}))
+        about = methods.about(ROAD[stage].room, method) if method in methods.names(ROAD[stage].room) else None
+        figures = [] if ROAD[stage].room == "evaluate" else list(_flat(entry.get("figures") or {}))
         lines.append(
             {
                 "stage": stage,
@@ -57,7 +57,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 def cost(summary: Summary, folders: Folders) -> dict[str, Any]:
     """Seconds and tokens by stage. Tokens are those that models produced in conversations, or that a training counted."""
-    entries = {stage: summary["stages"][stage] for stage in STAGES if stage in (summary.get("stages") or {})}
+    entries = {stage: summary["stages"][stage] for stage in ROAD.names if stage in (summary.get("stages") or {})}
     seconds = [
         Bar(
             stage,

@@ -6,9 +6,13 @@ It leaves in `ctx.out`: `model/` (a transformers folder: safetensors, JSON and t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+INPUTS = ("worlds",)
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 PLOTS = ({"title": "loss", "file": "curves.csv", "x": "step", "y": "loss"},)
@@ -20,3 +24,8 @@ class Inputs:
     """worlds: folder of frozen worlds, whose language the tokenizer may learn (train split only)."""
 
     worlds: Path
+
+
+def leaves(params: Any, worlds: Sequence[str]) -> list[str]:
+    """The checkpoints it leaves: "" is `model/`, a name `<name>/model`. params: of the room's loop if it has one, else the method's."""
+    return [""]

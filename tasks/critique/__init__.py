@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+INPUTS = ("worlds", "generate")
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 READS = ("device", "budget")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("critic", "meta_critic", "aggregator")

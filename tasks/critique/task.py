@@ -12,11 +12,11 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.execute import Job, in_process, produce
 
 
-@task(name="critique", task_run_name="critique: {job.method}", cache_key_fn=key, **STAGE)
-def critique_rows(job: Job) -> dict[str, str]:
+@task(name="critique", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+def run_step(job: Job) -> dict[str, str]:
     """Judge every trajectory."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        return in_process(job, out, scratch, {name: job.open(name) for name in ("worlds", "generate")}, submit)
+        return in_process(job, out, scratch, {name: job.of(name) for name in ("worlds", "generate")}, submit)
 
     return asdict(produce(job, work))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+INPUTS = ("models", "evaluate")
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 PARAMS = ("params/champion.yaml",)
 """Params files of which every key counts."""
 

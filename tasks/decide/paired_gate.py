@@ -18,7 +18,7 @@ Pure: reads one file, plays nothing, looks at no clock.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pydantic import Field
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.params import Params as Base
+from tasks.contract.planned import Planned
 from tasks.decide import Inputs
 
 TITLE = "Paired gate"
@@ -49,16 +50,18 @@ class Params(Base):
     min_problems: int = Field(20, ge=1, description="gate problems over all worlds below which nothing is decided; ours")
 
 
-def check_road(params: Params, others: Mapping[str, Base], worlds: Sequence[str]) -> None:
+def check_road(step: Planned) -> None:
     """Refuse an evaluation that gives this gate nothing to decide by, and a model that it will not know: hours before they are met."""
-    if getattr(others["evaluate"], "gate_problems", None) == 0:
+    evaluation, params = step.reading("evaluate"), step.params
+    if evaluation is None:
+        return
+    if getattr(evaluation.params, "gate_problems", None) == 0:
         raise BadInput("decide: evaluate will play none (its gate_problems is 0), so there is nothing to decide by. Raise it.")
-    if getattr(others["evaluate"], "split", "test") != "test":
+    if getattr(evaluation.params, "split", "test") != "test":
         raise BadInput(
             "decide: evaluate plays validation problems (its split), on which nothing is decided. Allowed here: split: test."
         )
-    control = ["sft_unfiltered"] if getattr(others["sft"], "control", False) else []
-    known = ["base", *control, "sft", *(f"rl_{world}" for world in sorted(worlds)), "merged"]
+    known = [name for names in evaluation.models() for name in names]
     if params.family_model not in known:
         raise BadInput(
             f"decide: family_model = {params.family_model!r}: no such model.{nearest(params.family_model, known)} Models of this road: "

@@ -12,16 +12,17 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.execute import Job, in_process, produce
 
 
-@task(name="decide", task_run_name="decide: {job.method}", cache_key_fn=key, **STAGE)
-def decide_promotion(job: Job) -> dict[str, str]:
-    """Decide whether the merged model may become champion."""
+@task(name="decide", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+def run_step(job: Job) -> dict[str, str]:
+    """Decide whether the candidate may become champion."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
+        candidate = job.plan.settings.road.candidate
         inputs = {
-            "evaluate": job.open("evaluate"),
+            "evaluate": job.of("evaluate"),
             "champion": job.key.parts["opponent"],
-            "candidate": "merged",
-            "candidate_id": job.inputs["merge"],
+            "candidate": job.plan.settings.road[candidate].checkpoint(),
+            "candidate_id": job.inputs[candidate],
         }
         return in_process(job, out, scratch, inputs, submit)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
-from prefect import Task, task
+from prefect import State, Task, task
 from prefect.context import TaskRunContext
 from prefect.utilities.annotations import quote
 
@@ -27,11 +28,17 @@ def key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
     return unit.digest if unit is not None else job.key.digest
 
 
-def take(stage_task: Task[..., dict[str, str]], job: Job) -> Artifact:
-    """Run a stage task. Prefect's record of a result counts only while the store has its bytes; otherwise it is refreshed."""
+def take(job: Job, after: Sequence[State[Any]] = ()) -> tuple[Artifact, State[Any]]:
+    """Run a job as the task of its room, under the name of its step. Returns the artifact, and Prefect's state of it: for `after` of
+    the steps that read it.
+
+    Prefect's record of a result counts only while the store has its bytes; otherwise it is refreshed.
+    """
     there = not job.refreshed and job.plan.store.find(job.key) is not None
-    answer = Artifact(**stage_task.with_options(refresh_cache=not there)(job))
-    return job.plan.store.find(job.key) or answer  # `cairn accept` may have bound the key anew since Prefect kept its handle
+    room_task: Task[..., dict[str, str]] = import_module(f"tasks.{job.plan.settings.room(job.stage)}.task").run_step
+    state: State[Any] = room_task.with_options(name=job.stage, refresh_cache=not there)(job, return_state=True, wait_for=[*after])
+    answer = Artifact(**state.result())
+    return job.plan.store.find(job.key) or answer, state  # `cairn accept` may have bound the key anew since Prefect kept its handle
 
 
 @task(name="shard", persist_result=False)

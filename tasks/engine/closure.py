@@ -23,7 +23,7 @@ PLUMBING = "tasks.engine"
 """The package whose modules carry results but compute none: they choose what runs, hash it, store it and report it. What they pass into
 a method (params, seeds, identities) is in the key by value. A contract of import-linter forbids methods to import it."""
 WORLDS = "worlds"
-"""The stage whose artifact carries the hash of the worlds' code."""
+"""The room whose steps leave an artifact that carries the hash of the worlds' code."""
 
 
 BACKENDS = ("scripted", "local", "openai_compatible")
@@ -51,7 +51,7 @@ def covered(path: str, deps: Iterable[str]) -> bool:
 
 def closure(settings: Settings, about: Listed) -> set[str]:
     """Paths of the project's own modules that a stage can reach (package `__init__` files included, plumbing left out)."""
-    roots = [*entry(about.stage, settings.method(about.stage)), *_players(settings, about)]
+    roots = [*entry(about.room, settings.method(about.stage)), *_players(settings, about)]
     roots += ["tasks.players.acting", f"tasks.agents.{agents['method']}"] if (agents := settings.agents(about.stage)) else []
     roots += [name.partition(":")[0] for name in _module_names(settings.values(about.stage))]
     return _paths(settings.project, reach(settings.project, roots, _is_plumbing))
@@ -59,9 +59,10 @@ def closure(settings: Settings, about: Listed) -> set[str]:
 
 def world_code(settings: Settings, about: Listed) -> set[str]:
     """Paths of the modules whose hash stands in data/worlds, for a stage that reads it: what its worlds are made of and played by."""
-    if WORLDS not in about.inputs:
+    steps = [name for name in about.inputs if settings.room(name) == WORLDS]
+    if not steps:
         return set()
-    worlds = [name.partition(":")[0] for name in _module_names(settings.values(WORLDS))]
+    worlds = [name.partition(":")[0] for step in steps for name in _module_names(settings.values(step))]
     return _paths(settings.project, reached_code(worlds, settings.project))
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks import STAGES
 from tasks.contract.params import BadInput, read_yaml
 from tasks.engine.settings import PIPELINE, ROLES_LOCK, SERVER, Settings, dig
+from tasks.road import Step
 
 DATA = "data/"
 """Deps and outs under this folder are artifacts; all other deps are code or files that people edit."""
@@ -23,6 +23,7 @@ class Listed:
     """What dvc.yaml says of a stage, with `${...}` filled in from the active params."""
 
     stage: str
+    room: str
     inputs: tuple[str, ...]
     """stages whose artifacts it reads (deps `data/<stage>`)"""
     code: tuple[str, ...]
@@ -40,22 +41,27 @@ class Listed:
 
 
 def listed(settings: Settings) -> dict[str, Listed]:
-    """Every stage of dvc.yaml, in its order."""
+    """Every step of the road as dvc.yaml lists it, in the road's order; other stages of dvc.yaml are not Cairn's business."""
     tree = read_yaml(settings.project / "dvc.yaml")
     stages = tree.get("stages") if isinstance(tree, Mapping) else None
-    if not isinstance(stages, Mapping) or (lacking := [name for name in STAGES if name not in stages]):
+    if not isinstance(stages, Mapping) or (lacking := [step.name for step in settings.road if step.name not in stages]):
         what = f"the stage {lacking[0]!r}" if isinstance(stages, Mapping) else "a mapping of stages"
         raise BadInput(f"dvc.yaml: {what} is missing. {RESTORE}")
     found = {}
-    for name, body in stages.items():
+    for step in settings.road:
         try:
-            found[name] = _listed(name, body, settings)
+            about = found[step.name] = _listed(step, stages[step.name], settings)
         except (AttributeError, TypeError, KeyError, IndexError, StopIteration):
-            raise BadInput(f"dvc.yaml: stage {name!r} does not have cmd, deps, params and outs as DVC writes them. {RESTORE}") from None
+            raise BadInput(
+                f"dvc.yaml: stage {step.name!r} does not have cmd, deps, params and outs as DVC writes them. {RESTORE}"
+            ) from None
+        if about.inputs != step.inputs:
+            said, wanted = (", ".join(names) or "nothing" for names in (about.inputs, step.inputs))
+            raise BadInput(f"dvc.yaml: stage {step.name!r} reads {said}, and by the road {wanted}. {RESTORE}")
     return found
 
 
-RESTORE = "`git checkout HEAD -- dvc.yaml` brings the committed one back."
+RESTORE = "After a change of tasks/road.py `make docs` writes it anew; `git checkout HEAD -- dvc.yaml` brings the committed one back."
 
 
 def _fill(text: str, tree: Mapping[str, Any]) -> str:
@@ -67,7 +73,7 @@ def _fill(text: str, tree: Mapping[str, Any]) -> str:
         raise BadInput(f"{PIPELINE}: {key} is missing; dvc.yaml's {text!r} needs it.{hint}") from None
 
 
-def _listed(name: str, body: Mapping[str, Any], settings: Settings) -> Listed:
+def _listed(step: Step, body: Mapping[str, Any], settings: Settings) -> Listed:
     deps = list(dict.fromkeys(_fill(dep, settings.tree) for dep in body.get("deps", ())))  # two roles may have one backend
     keys: list[str] = []
     roles: list[str] = []
@@ -82,7 +88,8 @@ def _listed(name: str, body: Mapping[str, Any], settings: Settings) -> Listed:
                 files.append(_fill(file, settings.tree))
     metrics = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in body.get("metrics", ())]
     return Listed(
-        stage=name,
+        stage=step.name,
+        room=step.room,
         inputs=tuple(dep.removeprefix(DATA) for dep in deps if dep.startswith(DATA)),
         code=tuple(dep for dep in deps if not dep.startswith(DATA)),
         settings=tuple(keys),

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tasks import STAGES
 from tasks.contract.client import NearlyAllLost
 from tasks.contract.context import Context, Losses
 from tasks.contract.params import BadInput, Params, StageFailed
@@ -68,7 +67,7 @@ class Plan:
     def open(cls, settings: Settings, state: Path, whole: bool = True, **more: Any) -> Plan:
         """Hash the code first, then look at the params (which imports methods). Names of methods are parts of paths: before both.
         whole: the road may be run to its end, so what its stages say together is looked at too; False for a search of single ones."""
-        for stage in STAGES:
+        for stage in settings.road.names:
             settings.method(stage)
         store = Store(state)
         stages = listed(settings)
@@ -183,7 +182,7 @@ class Job:
     @property
     def module(self) -> ModuleType:
         """The method's module."""
-        return methods.load(self.stage, self.method)
+        return methods.load(self.plan.settings.room(self.stage), self.method)
 
     @property
     def refreshed(self) -> bool:
@@ -205,6 +204,32 @@ class Job:
         if identity not in self.opened:
             self.opened[identity] = self.plan.store.read(identity)
         return self.opened[identity]
+
+    def of(self, room: str) -> Path:
+        """`open` for the one input that a step of this room left."""
+        road = self.plan.settings.road
+        (name,) = (name for name in self.plan.stages[self.stage].inputs if road[name].room == room)
+        return self.open(name)
+
+    def checkpoints(self) -> dict[str, dict[str, Path]]:
+        """input -> name -> folder of every checkpoint that it left, for the inputs that left one, in the road's order."""
+        found = {name: self.left(self.inputs[name], name) for name in self.plan.stages[self.stage].inputs}
+        return {name: {model: self.open(name) / path for model, path in models.items()} for name, models in found.items() if models}
+
+    def start(self, unit: str = "") -> Path:
+        """Folder with the `model/` that a training begins with: what its first input with checkpoints left, of that unit if it did one
+        for each (a specialist goes on from its own world's)."""
+        models = next(iter(self.checkpoints().values()))
+        own = next((path for path in models.values() if unit and path.parent.name == unit), None)
+        return (own or list(models.values())[-1]).parent
+
+    def left(self, identity: str, stage: str = "") -> dict[str, str]:
+        """name -> path of every checkpoint in an artifact of a stage (this one): of its units, sorted, then its own."""
+        step = self.plan.settings.road[stage or self.stage]
+        files = self.plan.store.files(identity) or {}
+        found = sorted(path.removesuffix("/config.json") for path in files if path.endswith("model/config.json"))
+        units = {step.checkpoint(path.removesuffix("/model")): path for path in found if path.count("/") == 1}
+        return {**units, **({step.checkpoint(): "model"} if "model" in found else {})}
 
     def file(self, path: str) -> Path:
         """A listed file that people edit (an input that is no artifact)."""
@@ -235,13 +260,14 @@ class Job:
         seen = self.key.parts["settings"]
         return {
             "stage": self.stage,
+            "room": self.plan.settings.room(self.stage),
             "method": self.method,
             "params": self.params.model_dump(mode="json"),
             "loop": self.loop.model_dump(mode="json") if self.loop else None,
             "agents": self.plan.settings.agents(self.stage),
             "inputs": _jsonable(inputs),
             "unit": unit,
-            "seed": shared.seed,
+            "seed": seen["seed"],
             "threads": shared.threads,
             "device": shared.device,
             "out": str(out),
@@ -329,7 +355,7 @@ def produce(job: Job, work: Work) -> Artifact:
         figures, identity = work_out(job, key, work)
         about = {"figures": figures, "seconds": round(time.monotonic() - start, 3), "method": job.method}
         done = plan.store.record(key, identity, {**about, "read": sorted(job.opened)})
-    plan.watch(job.stage, "done", {"identity": identity, **about})
+    plan.watch(job.stage, "done", {"identity": identity, "checkpoints": list(job.left(identity)), **about})
     return done
 
 
@@ -430,11 +456,11 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
 
 def call(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
     """Run a method from a spec: validate its params and the loop's, build the room's inputs, run."""
-    stage, name = spec["stage"], spec["method"]
-    params = methods.load(stage, name).Params.model_validate(spec["params"])
-    shared = methods.loop(stage)
+    room, name = spec["room"], spec["method"]
+    params = methods.load(room, name).Params.model_validate(spec["params"])
+    shared = methods.loop(room)
     loop = shared.model_validate(spec["loop"]) if shared else None
-    return methods.run(stage, name, {key: _path(value) for key, value in spec["inputs"].items()}, params, loop, ctx)
+    return methods.run(room, name, {key: _path(value) for key, value in spec["inputs"].items()}, params, loop, ctx)
 
 
 def _path(value: Any) -> Any:

@@ -16,9 +16,6 @@ from tasks.engine.hashes import Hashes
 from tasks.engine.roles_lock import in_force
 from tasks.engine.settings import Settings, asked, dig
 
-CANDIDATE = "merge"
-"""The stage whose artifact may become champion."""
-
 
 @dataclass(frozen=True)
 class Key:
@@ -45,7 +42,8 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
     identity of every checkpoint that plays a role, what the server of every other model said it is, and whom the candidate has to meet.
     """
     reports = in_force(settings)
-    meets = CANDIDATE in inputs and champion.CHAMPION in about.files
+    candidate = settings.road.candidate
+    meets = candidate in inputs and champion.CHAMPION in about.files
     return Key(
         {
             "stage": about.stage,
@@ -55,7 +53,7 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
             "servers": {role: reports[role] for role in about.roles},
             "versions": read_yaml(settings.project / "params/versions.yaml"),
             "kernels": start.kernels(settings.shared.threads if "threads" in about.settings else 1),
-            **({"opponent": champion.read(settings.project / champion.CHAMPION).opponent(inputs[CANDIDATE])} if meets else {}),
+            **({"opponent": champion.read(settings.project / champion.CHAMPION).opponent(inputs[candidate])} if meets else {}),
         }
     )
 
@@ -69,12 +67,14 @@ def params_of(settings: Settings, about: Listed) -> dict[str, Any]:
         "params": settings.params(about.stage).model_dump(mode="json"),
         **({"loop": loop.model_dump(mode="json")} if loop else {}),
         **({"agents": agents} if agents else {}),
-        "settings": {key: _used(settings, key) for key in about.settings if key != about.stage},
+        "settings": {key: _used(settings, key, about.stage) for key in about.settings if key != about.stage},
     }
 
 
-def _used(settings: Settings, key: str) -> Any:
-    """A shared setting as it is used, defaults filled in; of a role what changes answers, wherever and however it is reached."""
+def _used(settings: Settings, key: str, stage: str) -> Any:
+    """A shared setting as a stage uses it, defaults filled in; of a role what changes answers, wherever and however it is reached."""
+    if key == "seed":
+        return settings.seed(stage)
     section, _, role = key.partition(".")
     if section == "roles":
         return asked(settings.shared.roles[role])

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tasks import STAGES
 from tasks.contract.params import BadInput, Params, nearest, shown
+from tasks.road import ROAD
 from tasks.worlds.api.imports import syntax
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _NOT_METHODS = {"__init__", "task"}
 class About:
     """What a method says of itself, read from its source without importing it."""
 
-    stage: str
+    room: str
     name: str
     title: str
     paper: str
@@ -49,9 +49,9 @@ class About:
 
 
 @cache
-def names(stage: str) -> tuple[str, ...]:
+def names(room: str) -> tuple[str, ...]:
     """The methods of a room, sorted: its modules that define TITLE, PAPER, SLUG and Params, and hooks or run."""
-    found = (path for path in sorted((HERE / stage).glob("*.py")) if path.stem not in _NOT_METHODS)
+    found = (path for path in sorted((HERE / room).glob("*.py")) if path.stem not in _NOT_METHODS)
     return tuple(path.stem for path in found if _is_method(path))
 
 
@@ -70,30 +70,30 @@ def _is_method(path: Path) -> bool:
     return {"TITLE", "PAPER", "SLUG"} <= set(_constants(path))
 
 
-def about(stage: str, name: str) -> About:
+def about(room: str, name: str) -> About:
     """A method's title, paper and first sentence."""
-    path = HERE / stage / f"{name}.py"
+    path = HERE / room / f"{name}.py"
     said = _constants(path)
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return About(stage, name, said["TITLE"], said["PAPER"], said["SLUG"], doc.split("\n\n")[0].replace("\n", " "))
+    return About(room, name, said["TITLE"], said["PAPER"], said["SLUG"], doc.split("\n\n")[0].replace("\n", " "))
 
 
 def everything() -> list[About]:
     """All methods of all rooms, in the order of the road."""
-    return [about(stage, name) for stage in STAGES for name in names(stage)]
+    return [about(room, name) for room in ROAD.rooms for name in names(room)]
 
 
-def check_name(stage: str, name: object, where: str) -> str:
+def check_name(room: str, name: object, where: str) -> str:
     """The name if the room has it, else BadInput with the known ones and the nearest."""
-    known = names(stage)
+    known = names(room)
     if name not in known:
-        raise BadInput(f"{where}: no method {shown(name)} in room {stage!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+        raise BadInput(f"{where}: no method {shown(name)} in room {room!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
     return str(name)
 
 
-def load(stage: str, name: str) -> ModuleType:
+def load(room: str, name: str) -> ModuleType:
     """Import a method's module (cheap: heavy libraries are imported when it runs)."""
-    return importlib.import_module(f"tasks.{stage}.{check_name(stage, name, stage)}")
+    return importlib.import_module(f"tasks.{room}.{check_name(room, name, room)}")
 
 
 def way(chosen: Mapping[str, Any] | None) -> Callable[[Agent], Agent]:
@@ -105,25 +105,25 @@ def way(chosen: Mapping[str, Any] | None) -> Callable[[Agent], Agent]:
     return lambda player: module.agent(player, params)
 
 
-def room(stage: str) -> ModuleType:
+def door(room: str) -> ModuleType:
     """Import a room's door."""
-    return importlib.import_module(f"tasks.{stage}")
+    return importlib.import_module(f"tasks.{room}")
 
 
-def loop(stage: str) -> type[Params] | None:
+def loop(room: str) -> type[Params] | None:
     """The params of a room's training loop; None for a room without one."""
-    found: type[Params] | None = getattr(room(stage), "Loop", None)
+    found: type[Params] | None = getattr(door(room), "Loop", None)
     return found
 
 
-def run(stage: str, name: str, inputs: Mapping[str, Any], params: Params, loop: Params | None, ctx: Context) -> dict[str, Any]:
+def run(room: str, name: str, inputs: Mapping[str, Any], params: Params, loop: Params | None, ctx: Context) -> dict[str, Any]:
     """Run a method on the inputs of its room; returns its figures. Where the room owns a training loop (`loop`: its params), that is
     what runs, with the method's hooks in it."""
-    module = load(stage, name)
+    module = load(room, name)
     figures: dict[str, Any]
     if loop is None:
         figures = module.run(module.Inputs(**inputs), params, ctx)
     else:
-        trainer = importlib.import_module(f"tasks.{stage}.core.loop")
-        figures = trainer.run(room(stage).Inputs(**inputs), loop, module.hooks(params, ctx), ctx)
+        trainer = importlib.import_module(f"tasks.{room}.core.loop")
+        figures = trainer.run(door(room).Inputs(**inputs), loop, module.hooks(params, ctx), ctx)
     return figures

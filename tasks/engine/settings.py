@@ -24,10 +24,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from tasks import STAGES
+from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput, Params, check_plain, is_file, nearest, parse_yaml, read_yaml, shown, validate
 from tasks.engine import layout, methods
 from tasks.engine import project as project_file
+from tasks.engine.together import check_together
+from tasks.road import ROAD, Road
 
 PIPELINE = "params/pipeline.yaml"
 ROLES_LOCK = "params/roles.lock"
@@ -196,32 +198,46 @@ class Settings:
     source: str = PIPELINE
     reported: Mapping[str, Any] | None = None
     """what is in force of params/roles.lock, where that is not the file as it lies there: an experiment's, or before it is written"""
+    road: Road = ROAD
 
     @cached_property
     def shared(self) -> Shared:
         """Seed, threads, roles and the rest that belongs to no stage."""
-        own = {key: value for key, value in self.tree.items() if key not in STAGES}
+        own = {key: value for key, value in self.tree.items() if key not in self.road.names}
         shared = validate(Shared, own, self.source)
         for role in shared.roles:
             if role not in ROLES:
                 raise BadInput(f"{self.source}: roles: unknown role {shown(role)}.{nearest(role, ROLES)} Known: {', '.join(ROLES)}.")
         return shared
 
+    def room(self, stage: str) -> str:
+        """The room whose methods a stage may use."""
+        return self.road[stage].room
+
+    def seed(self, stage: str) -> int:
+        """The root of a stage's random streams: the `seed` of its section, else the road's. A step with another name than its room's
+        mixes its name into the road's, so that two steps of one room are dealt different cards unless their sections say a seed."""
+        own = self._section(stage).get("seed")
+        if own is not None:
+            return int(own)
+        root = self.shared.seed
+        return root if stage == self.room(stage) else seed_of(root, stage) % 2**31
+
     def method(self, stage: str) -> str:
         """The chosen method of a stage."""
         section = self._section(stage)
         where = f"{self.source}: {stage}.method"
         if "method" not in section:
-            raise BadInput(f"{where} is missing. Known: {', '.join(methods.names(stage))}.")
-        return methods.check_name(stage, section["method"], where)
+            raise BadInput(f"{where} is missing. Known: {', '.join(methods.names(self.room(stage)))}.")
+        return methods.check_name(self.room(stage), section["method"], where)
 
     def _section(self, stage: str) -> Mapping[str, Any]:
         section = self.tree.get(stage)
         if not isinstance(section, Mapping):
             raise BadInput(f"{self.source}: the section {stage!r} is missing or not a mapping. A profile is one complete file.")
-        loop = methods.loop(stage)
-        extra = [name for name, has in ((methods.LOOP, loop), (methods.AGENTS, _plays(stage))) if has]
-        known = {"method", *methods.names(stage), *extra}
+        room, loop = self.room(stage), methods.loop(self.room(stage))
+        extra = [name for name, has in ((methods.LOOP, loop), (methods.AGENTS, _plays(room))) if has]
+        known = {"method", "seed", *methods.names(room), *extra}
         for key in section:
             if key not in known:
                 if key == methods.LOOP:
@@ -233,6 +249,9 @@ class Settings:
                 under = f" A method's params stand under its name: {stage}.{section.get('method')}.{key}."
                 hint = nearest(key, known) or (under if len(key) < 80 else "")
                 raise BadInput(f"{self.source}: {stage}: unknown key {shown(key)}.{hint} Known: {', '.join(sorted(known))}.")
+        seed = section.get("seed", 0)
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+            raise BadInput(f"{self.source}: {stage}.seed = {shown(seed)}: a whole number from 0 to {2**31 - 1}, or leave it out.")
         return section
 
     def params(self, stage: str) -> Params:
@@ -240,11 +259,11 @@ class Settings:
         return self._params(stage, self.method(stage))
 
     def _params(self, stage: str, name: str) -> Params:
-        module = methods.load(stage, name)
+        module = methods.load(self.room(stage), name)
         where, values = f"{self.source}: {stage}.{name}", self._section(stage).get(name) or {}
         if not isinstance(values, Mapping):
             raise BadInput(f"{where}: expected a mapping of params, got {shown(values)}")
-        loop = methods.loop(stage)
+        loop = methods.loop(self.room(stage))
         for key in values.keys() & (loop.model_fields.keys() if loop else set()):
             raise BadInput(
                 f"{where}.{key}: a param of the training loop, which all methods of {stage} share. It stands at {stage}.loop.{key}."
@@ -256,14 +275,14 @@ class Settings:
 
     def loop(self, stage: str) -> Params | None:
         """The params of the room's training loop, complete and checked; None for a room without one."""
-        model = methods.loop(stage)
+        model = methods.loop(self.room(stage))
         if model is None:
             return None
         values = self._section(stage).get(methods.LOOP) or {}
         if not isinstance(values, Mapping):
             raise BadInput(f"{self.source}: {stage}.loop: expected a mapping of params, got {shown(values)}")
         checked = validate(model, values, f"{self.source}: {stage}.loop")
-        room = methods.room(stage)
+        room = methods.door(self.room(stage))
         if hasattr(room, "check"):
             room.check(checked)
         return checked
@@ -279,11 +298,14 @@ class Settings:
         name = self.method(stage)
         own, loop = self.params(stage), self.loop(stage)
         mine = f"{stage}.{name}"
-        return [(f"{stage}.loop" if loop else mine, methods.room(stage), loop or own), (mine, methods.load(stage, name), own)]
+        return [
+            (f"{stage}.loop" if loop else mine, methods.door(self.room(stage)), loop or own),
+            (mine, methods.load(self.room(stage), name), own),
+        ]
 
     def agents(self, stage: str) -> dict[str, Any] | None:
         """The way of acting of a stage that plays agents, {"method": its name, "params": complete}; None for any other stage."""
-        if not _plays(stage):
+        if not _plays(self.room(stage)):
             return None
         where, section = f"{self.source}: {stage}.{methods.AGENTS}", self._section(stage).get(methods.AGENTS)
         known = methods.names(methods.AGENTS)
@@ -310,9 +332,9 @@ class Settings:
         if mistake := next(self.mistakes(), ""):
             raise BadInput(mistake)
         shared = self.shared
-        chosen = {stage: self.params(stage) for stage in STAGES}
+        chosen = {stage: self.params(stage) for stage in self.road.names}
         if whole:
-            self._check_together(chosen)
+            check_together(self, chosen)
         self._check_roles(shared)
         _check_device(shared.device, f"{self.source}: device")
 
@@ -320,11 +342,11 @@ class Settings:
         """What is wrong in a section by itself, on any machine: one message for each section, also of methods that are not chosen."""
         if why := layout.refusal(self.tree, self.source) or project_file.missing_worlds(self.project, self.tree, self.source):
             yield why
-        known = {*STAGES, *Shared.model_fields}
+        known = {*self.road.names, *Shared.model_fields}
         for key in self.tree:
             if key not in known:
                 yield f"{self.source}: unknown key {shown(key)}.{nearest(key, known)} Known: {', '.join(sorted(known))}."
-        for section in ("", *STAGES):
+        for section in ("", *self.road.names):
             try:
                 self._check_section(section)
             except BadInput as mistake:
@@ -338,17 +360,9 @@ class Settings:
         chosen = self.method(stage)
         self.loop(stage)
         self.agents(stage)
-        for name in (chosen, *sorted(self._section(stage).keys() - {"method", methods.LOOP, methods.AGENTS, chosen})):
+        apart = {"method", "seed", methods.LOOP, methods.AGENTS, chosen}
+        for name in (chosen, *sorted(self._section(stage).keys() - apart)):
             self._params(stage, name)
-
-    def _check_together(self, chosen: Mapping[str, Params]) -> None:
-        """What no stage can say alone: a room's or a method's `check_road(params, others, worlds)` gets the chosen params of all stages
-        and the names of the worlds, and raises BadInput."""
-        worlds = methods.load("worlds", self.method("worlds")).names(chosen["worlds"])
-        for stage in chosen:
-            for _, module, params in self.parts(stage):
-                if hasattr(module, "check_road"):
-                    module.check_road(params, chosen, worlds)
 
     def _check_roles(self, shared: Shared) -> None:
         from tasks.players import scripted
@@ -424,9 +438,9 @@ def _check_server(role: Role, budget: Budget, where: str) -> None:
         )
 
 
-def _plays(stage: str) -> bool:
-    """Whether a stage's methods play agents, as its room's door says."""
-    return bool(getattr(methods.room(stage), "PLAYS", False))
+def _plays(room: str) -> bool:
+    """Whether a room's methods play agents, as its door says."""
+    return bool(getattr(methods.door(room), "PLAYS", False))
 
 
 def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] = ()) -> Settings:

@@ -22,8 +22,6 @@ from tasks.engine.journal import Event, Journal, alive
 from tasks.engine.origin import origin, origin_tags
 
 EXPERIMENT = "cairn"
-MODEL_STAGES = {"base": ("base",), "sft": ("sft",), "merge": ("merged",)}
-"""stage -> names of the checkpoints it leaves (rl names its own, one per world)"""
 PATIENCE = 30.0
 """Seconds that the end of a run waits for the tracker; ours. What was not told by then is told by the next run."""
 BACKLOG = 200
@@ -204,8 +202,8 @@ class Tracker:
         metrics += [Metric(_name(name), value, now, 0) for name, value in _numbers(about["figures"])]
         self._log(run, [*metrics, Metric("seconds", about["seconds"], now, 0)])
         self.client.log_batch(run, tags=[RunTag("cairn.artifact", about["identity"])])
-        self._log_models(stage, run, about)
-        if stage == "evaluate":
+        self._log_models(run, about)
+        if "evaluate" in about["figures"]:
             self._measure(about["figures"], now)
         self.client.set_terminated(run)
         self.client.set_tag(self.parent, f"cairn.artifact.{stage}", about["identity"])
@@ -213,10 +211,9 @@ class Tracker:
     def _on_cached(self, stage: str, about: Mapping[str, Any]) -> None:
         self._linked[stage] = about["identity"]
 
-    def _log_models(self, stage: str, run: str, about: Mapping[str, Any]) -> None:
-        names = MODEL_STAGES.get(stage, ()) if stage != "rl" else [f"rl_{world}" for world in about["figures"]]
+    def _log_models(self, run: str, about: Mapping[str, Any]) -> None:
         there = {(model.name, model.tags.get("cairn.artifact")) for model in self._models()}
-        for name in names:
+        for name in about.get("checkpoints", ()):
             if (name, about["identity"]) not in there:  # an event that is told again after a kill
                 tags = {"cairn.artifact": about["identity"], "cairn.checkpoint": name, "cairn.key": self.facts["run"]}
                 model = self.client.create_logged_model(self.experiment, name=name, source_run_id=run, tags=tags)
@@ -230,7 +227,7 @@ class Tracker:
     def measured(self, metrics: Mapping[str, Any]) -> None:
         """Give each checkpoint of this run its pass^1 by world, as metrics of its logged model; nothing without a run in MLflow."""
         if self._journal is not None or self._begun:
-            self._send(("evaluate", "measured", {"evaluate": metrics.get("evaluate", {}), "at": int(time.time() * 1000)}))
+            self._send(("", "measured", {"evaluate": metrics.get("evaluate", {}), "at": int(time.time() * 1000)}))
 
     def _on_measured(self, stage: str, about: Mapping[str, Any]) -> None:
         self._measure(about, about["at"])

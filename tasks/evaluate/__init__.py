@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+INPUTS = ("worlds", "models")
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("human",)

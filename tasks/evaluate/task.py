@@ -1,4 +1,4 @@
-"""The evaluate stage as a Prefect task: every model of the road, and the champion, on the same problems."""
+"""The evaluate stage as a Prefect task: every model that its inputs name, and the champion, on the same problems."""
 
 from __future__ import annotations
 
@@ -12,19 +12,6 @@ from tasks.contract.params import StageFailed
 from tasks.engine.cached import STAGE, key
 from tasks.engine.champion import CHAMPION
 from tasks.engine.execute import Job, own_process, produce
-
-
-def models(job: Job) -> dict[str, Path]:
-    """Every model of the road by name, in its order: base, sft_unfiltered (if there is one), sft, rl_<world> ..., merged."""
-    control = job.open("sft") / "unfiltered/model"
-    specialists = {f"rl_{folder.name}": folder / "model" for folder in sorted(job.open("rl").glob("*/"))}
-    return {
-        "base": job.open("base") / "model",
-        **({"sft_unfiltered": control} if control.is_dir() else {}),
-        "sft": job.open("sft") / "model",
-        **specialists,
-        "merged": job.open("merge") / "model",
-    }
 
 
 def champion(job: Job) -> Path | None:
@@ -41,16 +28,19 @@ def champion(job: Job) -> Path | None:
         ) from None
 
 
-@task(name="evaluate", task_run_name="evaluate: {job.method}", cache_key_fn=key, **STAGE)
-def evaluate_models(job: Job) -> dict[str, str]:
-    """Play the test problems with every model, and fresh gate problems with the candidate and the champion."""
+@task(name="evaluate", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+def run_step(job: Job) -> dict[str, str]:
+    """Play the test problems with every checkpoint that its inputs left, and fresh gate problems with the candidate (the road's, if
+    that is among them, else the last one) and the champion."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
+        left, road = job.checkpoints(), job.plan.settings.road
+        candidate = road.candidate if road.candidate in left else list(left)[-1]
         inputs = {
-            "worlds": job.open("worlds"),
-            "models": models(job),
-            "candidate": "merged",
-            "candidate_id": job.inputs["merge"],
+            "worlds": job.of("worlds"),
+            "models": {name: path for models in left.values() for name, path in models.items()},
+            "candidate": list(left[candidate])[-1],
+            "candidate_id": job.inputs[candidate],
             "champion": champion(job),
         }
         return own_process(job, out, scratch, inputs)

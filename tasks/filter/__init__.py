@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+INPUTS = ("worlds", "generate", "critique")
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
+
 
 @dataclass(frozen=True)
 class Inputs:

@@ -12,11 +12,11 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.execute import Job, in_process, produce
 
 
-@task(name="filter", task_run_name="filter: {job.method}", cache_key_fn=key, **STAGE)
-def filter_rows(job: Job) -> dict[str, str]:
+@task(name="filter", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+def run_step(job: Job) -> dict[str, str]:
     """Mark every trajectory: keep, score, reason."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        return in_process(job, out, scratch, {name: job.open(name) for name in ("worlds", "generate", "critique")}, submit)
+        return in_process(job, out, scratch, {name: job.of(name) for name in ("worlds", "generate", "critique")}, submit)
 
     return asdict(produce(job, work))

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+INPUTS = ("worlds",)
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 FILES = ("params/bank.json",)
 """Other files of the project that it reads."""
 READS = ("device", "prompt", "budget")

@@ -12,11 +12,11 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.execute import Job, in_process, produce
 
 
-@task(name="generate", task_run_name="generate: {job.method}", cache_key_fn=key, **STAGE)
-def generate_rows(job: Job) -> dict[str, str]:
+@task(name="generate", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+def run_step(job: Job) -> dict[str, str]:
     """Make blueprints, prove them, and play them."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        return in_process(job, out, scratch, {"worlds": job.open("worlds"), "bank": job.file("params/bank.json")}, submit)
+        return in_process(job, out, scratch, {"worlds": job.of("worlds"), "bank": job.file("params/bank.json")}, submit)
 
     return asdict(produce(job, work))

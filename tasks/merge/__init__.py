@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.contract.params import BadInput
+from tasks.contract.planned import Planned
+
+INPUTS = ("models",)
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 READS = ("threads", "device")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 
@@ -23,13 +28,22 @@ class Inputs:
     experts: Mapping[str, Path]
 
 
-def labels(worlds: Sequence[str]) -> list[str]:
-    """The road's experts by name: the specialist of each world."""
-    return [f"rl_{world}" for world in sorted(worlds)]
+def leaves(params: Any, worlds: Sequence[str]) -> list[str]:
+    """The checkpoints it leaves: "" is `model/`, a name `<name>/model`. params: of the room's loop if it has one, else the method's."""
+    return [""]
 
 
-def check_road(params: Any, others: Mapping[str, Any], worlds: Sequence[str]) -> None:
-    """Refuse params that name experts which the road will not have, before the experts are trained."""
+def labels(step: Planned) -> list[str]:
+    """The experts by name, sorted: the checkpoints of all inputs but the first."""
+    return sorted(name for names in step.models()[1:] for name in names)
+
+
+def check_road(step: Planned) -> None:
+    """Refuse a road without experts, and params that name experts which it will not have, before they are trained."""
     from tasks.merge.core.params import check_experts
 
-    check_experts("merge", params, labels(worlds))
+    if not labels(step):
+        raise BadInput(
+            f"{step.name}: a merge reads two inputs or more: the first one's checkpoint is the base, the others' the experts."
+        )
+    check_experts(step.name, step.params, labels(step))

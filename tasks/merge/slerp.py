@@ -35,7 +35,7 @@ Cost: two reads of each checkpoint, the first for m (m + 1) / 2 inner products o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,6 +44,7 @@ from pydantic import Field
 
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, nearest
+from tasks.contract.planned import Planned
 from tasks.merge import Inputs, labels
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.headers import Array
@@ -89,9 +90,9 @@ def check(params: Params) -> None:
                 raise BadInput(f"slerp: weights.{label} = {curve}: shares of an arc are not negative. Allowed: 0 and more.")
 
 
-def check_road(params: Params, others: Mapping[str, Any], worlds: Sequence[str]) -> None:
+def check_road(step: Planned) -> None:
     """What `run` would refuse of the road's experts, before they are trained."""
-    check_experts(params, labels(worlds))
+    check_experts(step.params, labels(step))
 
 
 def check_experts(params: Params, labels: Sequence[str]) -> None:

@@ -12,12 +12,14 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.execute import Job, in_process, produce
 
 
-@task(name="merge", task_run_name="merge: {job.method}", cache_key_fn=key, **STAGE)
-def merge_models(job: Job) -> dict[str, str]:
-    """Merge the specialists into one model."""
+@task(name="merge", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+def run_step(job: Job) -> dict[str, str]:
+    """Merge what its inputs left: the first one's checkpoint is the base, those of all others the experts."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        experts = {f"rl_{folder.name}": folder / "model" for folder in sorted(job.open("rl").glob("*/"))}
-        return in_process(job, out, scratch, {"base": job.open("sft") / "model", "experts": experts}, submit)
+        first, *others = job.checkpoints().values()
+        base = list(first.values())[-1]  # its own one; those of its units come before
+        experts = {name: path for models in others for name, path in models.items()}
+        return in_process(job, out, scratch, {"base": base, "experts": experts}, submit)
 
     return asdict(produce(job, work))

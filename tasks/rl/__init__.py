@@ -7,15 +7,19 @@ stage runs one per world, each cached on its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tasks.rl.core.params import Loop as Loop
 from tasks.rl.core.params import caps as caps
 from tasks.rl.core.params import check as check
 from tasks.rl.core.params import conversations as conversations
 
+INPUTS = ("worlds", "models", "others")
+"""What a step in this room reads: the result of one step of each room named here; models: those that leave checkpoints, the first of
+which it starts from; others: whatever its method asks for."""
 READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("human",)
@@ -39,3 +43,8 @@ class Inputs:
     sft: Path
     world: str
     others: Mapping[str, Path] = field(default_factory=dict)
+
+
+def leaves(params: Any, worlds: Sequence[str]) -> list[str]:
+    """The checkpoints it leaves: "" is `model/`, a name `<name>/model`. params: of the room's loop if it has one, else the method's."""
+    return sorted(worlds)

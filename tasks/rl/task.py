@@ -24,22 +24,24 @@ def unit_key(job: Job, world: str, threads: int) -> Key:
 
     Adding, dropping or changing another world leaves it as it is, as long as that leaves it its threads.
     """
-    files = job.plan.store.files(job.inputs["worlds"]) or {}
+    (name,) = (name for name in job.inputs if job.plan.settings.room(name) == "worlds")
+    files = job.plan.store.files(job.inputs[name]) or {}
     own = {path: md5 for path, md5 in files.items() if path.startswith(f"{world}/")}
-    return Key({**job.key.parts, "inputs": {**job.inputs, "worlds": folder_id(own)}, "unit": world, "threads": threads})
+    return Key({**job.key.parts, "inputs": {**job.inputs, name: folder_id(own)}, "unit": world, "threads": threads})
 
 
-@task(name="specialist", task_run_name="rl: {unit.parts[unit]}", cache_key_fn=key, **STAGE)
+@task(name="specialist", task_run_name="{job.stage}: {unit.parts[unit]}", cache_key_fn=key, **STAGE)
 def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
-    """Train one world's specialist from the common SFT model, in a process of its own."""
+    """Train one world's specialist from the checkpoint that the inputs name, in a process of its own."""
     store, world = job.plan.store, unit.parts["unit"]
     with lock(store.state, f"key-{unit.digest[:32]}"):
         if not job.refreshed and (found := store.find(unit)):
             return asdict(found)
 
         def work(out: Path, scratch: Path) -> dict[str, Any]:
-            others = {name: job.open(name) for name in job.inputs if name not in ("worlds", "sft")}
-            inputs = {"worlds": job.open("worlds"), "sft": job.open("sft"), "world": world, "others": others}
+            start = next(iter(job.checkpoints()))
+            others = {name: job.open(name) for name in job.inputs if name != start and job.plan.settings.room(name) != "worlds"}
+            inputs = {"worlds": job.of("worlds"), "sft": job.start(world), "world": world, "others": others}
             return own_process(job, out, scratch, inputs, world, unit.parts["threads"])
 
         figures, identity = work_out(job, unit, work)
@@ -47,13 +49,13 @@ def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
     return asdict(done)
 
 
-@task(name="rl", task_run_name="rl: {job.method}", cache_key_fn=key, **STAGE)
-def reinforce(job: Job) -> dict[str, str]:
-    """Reinforce the SFT model in every world; the artifact has one folder per world and a table of all rewards."""
+@task(name="rl", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+def run_step(job: Job) -> dict[str, str]:
+    """Reinforce a checkpoint in every world; the artifact has one folder per world and a table of all rewards."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
         store = job.plan.store
-        worlds = [folder.name for folder in sorted(job.open("worlds").iterdir()) if folder.is_dir()]
+        worlds = [folder.name for folder in sorted(job.of("worlds").iterdir()) if folder.is_dir()]
         threads = max(1, job.plan.settings.shared.threads // len(worlds))  # the specialists are trained side by side
         units = [unit_key(job, world, threads) for world in worlds]
         device = job.plan.settings.shared.device

@@ -7,13 +7,17 @@ mask proof must hold for every row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasks.sft.core.params import Loop as Loop
 from tasks.sft.core.params import caps as caps
 from tasks.sft.core.params import check as check
 
+INPUTS = ("worlds", "model", "filter")
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 PLOTS = ({"title": "loss", "file": "curves.csv", "x": "step", "y": ("loss", "validation_loss")},)
@@ -29,3 +33,8 @@ class Inputs:
     base: Path
     filter: Path
     unfiltered: bool = False
+
+
+def leaves(params: Any, worlds: Sequence[str]) -> list[str]:
+    """The checkpoints it leaves: "" is `model/`, a name `<name>/model`. params: of the room's loop if it has one, else the method's."""
+    return ["unfiltered", ""] if params.control else [""]

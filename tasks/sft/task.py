@@ -16,12 +16,12 @@ CONTROL = "unfiltered"
 """Folder, unit and figures of the model that is trained on unfiltered rows."""
 
 
-@task(name="sft", task_run_name="sft: {job.method}", cache_key_fn=key, **STAGE)
-def train_sft(job: Job) -> dict[str, str]:
+@task(name="sft", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+def run_step(job: Job) -> dict[str, str]:
     """Fine-tune the base on the kept rows, in a process of its own; beside it the control, where one is asked for."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        inputs = {name: job.open(name) for name in ("worlds", "base", "filter")}
+        inputs = {"worlds": job.of("worlds"), "base": job.start(), "filter": job.of("filter")}
         if not (job.loop and job.loop.model_dump()["control"]):
             return own_process(job, out, scratch, inputs)
         threads = max(1, job.plan.settings.shared.threads // 2)

@@ -4,5 +4,7 @@
 worlds that come along. As a room it has one method, `freeze`.
 """
 
+INPUTS: tuple[str, ...] = ()
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 CODE = ("tasks/contract", "tasks/worlds")
 """Folders that count whole: any world, wherever it lies, may be built on any part of them."""

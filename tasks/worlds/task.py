@@ -12,8 +12,8 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.execute import Job, in_process, produce
 
 
-@task(name="worlds", task_run_name="worlds: {job.method}", cache_key_fn=key, **STAGE)
-def freeze_worlds(job: Job) -> dict[str, str]:
+@task(name="worlds", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+def run_step(job: Job) -> dict[str, str]:
     """Freeze every world of the params into one artifact."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:

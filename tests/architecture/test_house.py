@@ -11,11 +11,9 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-import yaml
 
 import tasks
 from infra import readme
-from tasks import STAGES
 from tasks.contract.params import Params
 from tasks.engine import methods
 from tasks.engine.dvc_yaml import listed
@@ -27,7 +25,7 @@ TOP = {
     "pyproject.toml", "README.md", "flows", "tasks", "params", "dvc.yaml", "tests", "infra",
     "dvc.lock", "Makefile", "LICENSE", "requirements.lock", "requirements-cuda.lock",
 }  # fmt: skip
-ALL = [(one.stage, one.name) for one in methods.everything()]
+ALL = [(one.room, one.name) for one in methods.everything()]
 
 
 def tracked() -> list[Path]:
@@ -52,22 +50,12 @@ def test_the_packages_are_ours() -> None:
     assert Path(tasks.__file__ or "").resolve() == ROOT / "tasks" / "__init__.py"
 
 
-def test_the_order_of_the_road_is_said_three_times_alike() -> None:
-    """STAGES, dvc.yaml, and the calls in flows/pipeline.py."""
-    assert tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) == STAGES == ROAD.names
-    from flows.pipeline import TASKS
-
-    assert tuple(TASKS) == STAGES
-    calls = re.findall(r"= road\((\w+)", (ROOT / "flows/pipeline.py").read_text())
-    assert calls == [task.fn.__name__ for task in TASKS.values()]
-
-
 def test_every_folder_under_tasks_is_a_room_or_shared() -> None:
     folders = {path.name for path in (ROOT / "tasks").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == {*STAGES, "agents", "players", "chat", "checkpoints", "contract", "engine"}
+    assert folders == {*ROAD.rooms, "agents", "players", "chat", "checkpoints", "contract", "engine"}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ROAD.rooms)
 def test_a_room_holds_a_door_a_task_and_methods(stage: str) -> None:
     room = ROOT / "tasks" / stage
     files = {path.stem for path in room.glob("*.py")}
@@ -104,7 +92,7 @@ def test_a_method_has_no_params_file() -> None:
     assert {path.parent.name for path in (ROOT / "params").glob("*/*")} == {"profiles"}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ROAD.rooms)
 def test_a_method_never_imports_a_method(stage: str) -> None:
     """What siblings share lives in core/: neither a method nor core imports a method of the room."""
     room = ROOT / "tasks" / stage

@@ -26,7 +26,7 @@ from tests.warm import WARM
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 
-ALL = [(one.stage, one.name) for one in methods.everything()]
+ALL = [(one.room, one.name) for one in methods.everything()]
 FILES: Mapping[str, Mapping[str, Any]] = {
     "worlds": {},
     "base": {"model/config.json": None, "model/model.safetensors": None, "curves.csv": None},

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tasks import STAGES
 from tasks.contract.params import BadInput
 from tasks.engine import methods
 from tasks.engine.closure import BACKENDS, check_closure, closure, world_code
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.settings import Settings, load
+from tasks.road import ROAD
 from tasks.worlds.api.imports import reach
 from tasks.worlds.api.loading import reached_code
 from tests.conftest import ROOT
@@ -25,7 +25,7 @@ MOST = 1.3
 def choices(stage: str) -> Iterator[tuple[str, str, Settings]]:
     """(method, backend of all roles, params) for everything that can be chosen in a stage."""
     plain = load(ROOT)
-    for method in methods.names(stage):
+    for method in methods.names(plain.room(stage)):
         tree = {**plain.tree, stage: {**plain.tree[stage], "method": method}}
         for backend in BACKENDS if listed(plain)[stage].roles else ("scripted",):
             roles = {name: {**role, "backend": backend} for name, role in plain.tree["roles"].items()}
@@ -42,7 +42,7 @@ def code(deps: tuple[str, ...]) -> set[Path]:
     return {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")) if file.suffix == ".py"}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ROAD.names)
 def test_a_key_holds_what_its_method_reaches_and_little_more(stage: str) -> None:
     """Every module that a method can reach is among the stage's deps or stands in data/worlds, whoever plays the roles; and the deps
     are at most 1.3 times as long (`worlds` apart, which holds the whole library on purpose)."""

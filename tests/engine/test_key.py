@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import STAGES
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.hashes import Hashes, folder_id
 from tasks.engine.key import changed, key_of
 from tasks.engine.settings import load
+from tasks.road import ROAD
 from tests.conftest import ROOT
 
 
@@ -71,7 +71,7 @@ def test_dvc_resolves_the_same_list(profile: str, tmp_path: Path) -> None:
             assert params.get("params/roles.lock", set()) == set(about.roles), name
             assert set(params) == {"params/pipeline.yaml", *about.files, *(["params/roles.lock"] if about.roles else [])}, name
             assert set(about.roles) == {key.removeprefix("roles.") for key in about.settings if key.startswith("roles.")}, name
-    assert tuple(ours) == STAGES
+    assert tuple(ours) == ROAD.names
 
 
 def test_every_part_of_the_key_matters(tmp_path: Path) -> None:

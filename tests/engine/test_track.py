@@ -54,11 +54,16 @@ def mlflow(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> M
     return Mlflow(tmp_path, monkeypatch)
 
 
+LEFT = {"sft": ["sft"], "merge": ["merged"]}
+"""Names of the checkpoints that stages leave."""
+
+
 def stage(tracker: Tracker, name: str, figures: Any = None, done: bool = True) -> None:
     tracker(name, "started", {"key": f"key of {name}", "method": "m", "params": {"rate": 0.1}})
     tracker(name, "log", {"name": "loss", "value": 0.5, "step": 1})
     if done:
-        tracker(name, "done", {"identity": f"{name}.dir", "figures": figures or {"rows": 3}, "seconds": 1.5})
+        about = {"identity": f"{name}.dir", "figures": figures or {"rows": 3}, "seconds": 1.5}
+        tracker(name, "done", {**about, "checkpoints": LEFT.get(name, [])})
 
 
 def test_a_run_that_ends_leaves_no_journal(mlflow: Mlflow) -> None:

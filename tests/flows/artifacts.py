@@ -11,13 +11,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tasks import STAGES
 from tasks.contract import rows, schemas, tables
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
 from tasks.evaluate.core.tables import Maker, metrics
 from tasks.filter.core.waterfall import Bar, write_bars
 from tasks.merge.core.tally import write_report
+from tasks.road import ROAD
 from tasks.worlds.api.runtime import World
 from tests.flows.shop import Kiosk, Shop
 
@@ -30,7 +30,7 @@ NASTY = '<script>alert(1)</script> & "quotes" \x07 \u202e reversed'
 def build(root: Path, users: int = 12, trials: int = 4, steps: int = 40) -> tuple[dict[str, Any], dict[str, Path]]:
     """(summary, folders) of a run over `users` users a world: one problem each, every model `trials` times."""
     worlds = {cls.NAME: World.build(cls, users, 1, f"tests.flows.shop:{cls.__name__}") for cls in (Kiosk, Shop)}
-    folders = {name: root / name for name in STAGES}
+    folders = {name: root / name for name in ROAD.names}
     for folder in folders.values():
         folder.mkdir(parents=True)
     for name, world in worlds.items():

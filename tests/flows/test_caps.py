@@ -10,14 +10,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flows import caps, stage
-from flows.road import Road
-from tasks import STAGES
+from flows.road import Walk
 from tasks.chat import rendering
 from tasks.checkpoints import folders, tiny
 from tasks.contract.params import BadInput, Cap
@@ -27,6 +25,7 @@ from tasks.engine.execute import Plan
 from tasks.engine.settings import Settings, load, overlay
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
+from tasks.road import ROAD
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World, load_all
@@ -66,7 +65,7 @@ def typical(ground: Path, prompt: dict[str, str] = FULL) -> list[caps.Typical]:
 
 
 def lines(found: list[caps.Typical], chosen: Settings, context: int = 4096) -> list[str]:
-    return [line for one in STAGES for line in caps.refusals(chosen, one, found, context)]
+    return [line for one in ROAD.names for line in caps.refusals(chosen, one, found, context)]
 
 
 def test_what_is_measured_is_what_sft_would_train_on(ground: Path) -> None:
@@ -104,7 +103,7 @@ def test_the_share_is_the_caps_own(of: Any, monkeypatch: pytest.MonkeyPatch) -> 
     found = [caps.Typical("shop", "by hand", talks)]
 
     def refused(tokens: int, share: float) -> bool:
-        monkeypatch.setattr(methods.room("sft"), "caps", lambda params: (Cap("max_length", tokens, of, share),))
+        monkeypatch.setattr(methods.door("sft"), "caps", lambda params: (Cap("max_length", tokens, of, share),))
         return bool(list(caps.refusals(settings(), "sft", found, 0)))
 
     assert [refused(50, share) for share in (0.5, 0.51)] == [of == "row", True]
@@ -139,7 +138,7 @@ def test_a_world_without_scripts_is_measured_by_its_ground_truths_and_one_withou
 
 
 @pytest.mark.parametrize(
-    ("room", "name"), [(one.stage, one.name) for one in methods.everything() if one.stage in ("sft", "rl", "evaluate")]
+    ("room", "name"), [(one.room, one.name) for one in methods.everything() if one.room in ("sft", "rl", "evaluate")]
 )
 def test_every_method_declares_the_caps_it_has(room: str, name: str) -> None:
     """The method of its own params, the room of its training loop's."""
@@ -171,12 +170,12 @@ def stored(plan: Plan) -> tuple[Artifact, Artifact]:
 
 
 def test_the_flow_refuses_before_generate_runs(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.engine.cached.take", lambda task, job: job.find() or pytest.fail(f"{task.name} ran"))
-    road = Road(plan)
-    worlds = road(SimpleNamespace(name="worlds"))  # type: ignore[arg-type]
-    road(SimpleNamespace(name="base"), worlds)  # type: ignore[arg-type]
+    monkeypatch.setattr("tasks.engine.cached.take", lambda job, after: (job.find() or pytest.fail(f"{job.stage} ran"), None))
+    walk = Walk(plan, ROAD.names[0], ROAD.names[-1])
+    walk.take(ROAD["worlds"])
+    walk.take(ROAD["base"])
     with pytest.raises(BadInput, match=r"sft\.loop\.max_length = 1024: (.|\n)*evaluate\.pass_k\.max_episode_tokens = 640"):
-        road(SimpleNamespace(name="generate"), worlds)  # type: ignore[arg-type]
+        walk.take(ROAD["generate"])
 
 
 def test_a_stage_of_dvcs_refuses_for_itself_and_all_later_ones(plan: Plan) -> None:
@@ -194,18 +193,19 @@ def test_a_stage_of_dvcs_refuses_for_itself_and_all_later_ones(plan: Plan) -> No
 def test_it_is_measured_once_for_all_processes_and_never_when_nothing_is_to_do(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     worlds, base = stored(plan)
     with pytest.raises(BadInput) as first:
-        caps.Caps(plan).check(STAGES, worlds.identity, base.identity)
+        caps.Caps(plan).check(ROAD.names, {"worlds": worlds, "base": base})
     monkeypatch.setattr(caps, "measure", lambda *_: pytest.fail("measured again"))
     with pytest.raises(BadInput) as second:
-        caps.Caps(plan).check(STAGES, worlds.identity, base.identity)
+        caps.Caps(plan).check(ROAD.names, {"worlds": worlds, "base": base})
     assert str(first.value) == str(second.value)
     (plan.store.state / "typical.json").write_text("{")
     with pytest.raises(pytest.fail.Exception, match="measured again"):
-        caps.Caps(plan).check(STAGES, worlds.identity, base.identity)
-    monkeypatch.setattr("tasks.engine.cached.take", lambda task, job: job.find())
-    road = Road(plan)
-    road(SimpleNamespace(name="base"), road(SimpleNamespace(name="worlds")))  # type: ignore[arg-type]
-    assert "caps" not in road.__dict__
+        caps.Caps(plan).check(ROAD.names, {"worlds": worlds, "base": base})
+    monkeypatch.setattr("tasks.engine.cached.take", lambda job, after: (job.find(), None))
+    walk = Walk(plan, "worlds", "base")
+    walk.take(ROAD["worlds"])
+    walk.take(ROAD["base"])
+    assert walk.done == {"worlds": worlds, "base": base} and "caps" not in walk.__dict__
 
 
 def test_a_local_role_needs_the_positions_for_what_it_is_asked(plan: Plan, ground: Path, tmp_path: Path) -> None:
@@ -216,12 +216,12 @@ def test_a_local_role_needs_the_positions_for_what_it_is_asked(plan: Plan, groun
     role = {"backend": "local", "path": str(folder), "identity": "x"}
     chosen = replace(plan, settings=Settings(ROOT, overlay(plan.settings.tree, "roles.judge", role)))
     positions(folder, 8192)
-    caps.Caps(chosen).check(["generate"], worlds.identity)
+    caps.Caps(chosen).check(["generate"], {"worlds": worlds})
     thinks = replace(plan, settings=Settings(ROOT, overlay(chosen.settings.tree, "roles.judge.thinking", 9000)))
     with pytest.raises(BadInput, match=r"roles\.judge\.path = .* 0 of \d+ questions"):
-        caps.Caps(thinks).check(["generate"], worlds.identity)
+        caps.Caps(thinks).check(["generate"], {"worlds": worlds})
     positions(folder, 256)
-    caps.Caps(chosen).check(["sft", "rl"], worlds.identity)  # nobody asks a judge there
+    caps.Caps(chosen).check(["sft", "rl"], {"worlds": worlds})  # nobody asks a judge there
     said = r"roles\.judge\.path = .*the checkpoint has 256 positions, and 0 of \d+ questions of its role fit"
     with pytest.raises(BadInput, match=said):
-        caps.Caps(chosen).check(["generate"], worlds.identity)
+        caps.Caps(chosen).check(["generate"], {"worlds": worlds})

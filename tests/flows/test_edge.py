@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml as plain_yaml
 from ruamel.yaml import YAML
 
 from flows.road import check_part, survey
@@ -177,14 +178,19 @@ def test_no_params_file_ends_in_an_internal_error(copied: Path, seed: int) -> No
         ("5", "a mapping of stages is missing"),
         ("stages: [a]", "a mapping of stages is missing"),
         ("stages: {worlds: 5}", "the stage 'base' is missing"),
-        ("MORE 5", "stage 'more' does not have cmd, deps, params and outs"),
-        ("MORE {deps: [], params: [x], outs: [y]}", "stage 'more' does not have"),
-        ("MORE {deps: [], outs: []}", "stage 'more' does not have"),
+        ("BASE 5", "stage 'base' does not have cmd, deps, params and outs"),
+        ("BASE {deps: [], params: [x], outs: [y]}", "stage 'base' does not have"),
+        ("BASE {deps: [], outs: []}", "stage 'base' does not have"),
+        (
+            "BASE {deps: [data/sft], outs: [data/base]}",
+            "stage 'base' reads sft, and by the road worlds. After a change of tasks/road.py",
+        ),
     ],
 )
 def test_a_dvc_yaml_of_another_shape_is_refused_in_words(tmp_path: Path, text: str, said: str) -> None:
-    whole = (ROOT / "dvc.yaml").read_text().replace("stages:\n", f"stages:\n  more: {text.removeprefix('MORE ')}\n", 1)
-    (tmp_path / "dvc.yaml").write_text(whole if text.startswith("MORE") else text)
+    whole = plain_yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    whole["stages"]["base"] = plain_yaml.safe_load(text.removeprefix("BASE "))
+    (tmp_path / "dvc.yaml").write_text(plain_yaml.safe_dump(whole) if text.startswith("BASE") else text)
     settings = replace(load(ROOT, "quickstart"), project=tmp_path)
     with pytest.raises(BadInput, match=r"git checkout HEAD -- dvc\.yaml") as refused:
         listed(settings)

@@ -19,10 +19,10 @@ import pytest
 
 from flows.models import place
 from flows.report import charts, page, reading, render, rooms, scores, talks
-from tasks import STAGES
 from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.merge.core.tally import write_report
+from tasks.road import ROAD
 from tests.flows.artifacts import NASTY, build
 
 Made = tuple[dict[str, Any], dict[str, Path]]
@@ -66,7 +66,7 @@ def test_whole_road(made: Made, tmp_path: Path) -> None:
         assert f'<section id="{section}">' in text and f'href="#{section}"' in text
     assert "Not promoted" in text and "a family falls: forbidden in shop" in text
     assert "n = 12 problems, 4 trials each" in text and "resamples problems" in text and "Simulated roles" in text
-    assert all(stage in text for stage in STAGES)
+    assert all(stage in text for stage in ROAD.names)
     assert sum(name == "details" and attrs.get("class") == "talk" for name, attrs in tags.found) == talks.MOST
     assert sum(name == "svg" and attrs.get("role") == "img" for name, attrs in tags.found) >= 15
 
@@ -111,10 +111,10 @@ def test_hostile_names_in_summary_are_escaped(made: Made, tmp_path: Path) -> Non
     assert not re.search(r"<(em|u|s)>|a<b|<b>x", text)
 
 
-@pytest.mark.parametrize("last", STAGES)
+@pytest.mark.parametrize("last", ROAD.names)
 def test_half_a_road(made: Made, tmp_path: Path, last: str) -> None:
     summary, folders = made
-    there = STAGES[: STAGES.index(last) + 1]
+    there = ROAD.names[: ROAD.names.index(last) + 1]
     half = {key: summary[key] for key in ("profile", "run", "seconds")}
     half |= {"stages": {stage: summary["stages"][stage] for stage in there}, "promotion": {"decision": None, "reason": None}}
     if "evaluate" in there:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import STAGES
+from tasks.road import ROAD
 from tests.conftest import Project, copied
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
@@ -30,7 +30,7 @@ def test_it_runs_offline_and_inside_its_folder(road: Project) -> None:
 def test_the_summary_has_the_promised_shape(road: Project) -> None:
     found = summary(road)
     assert found["profile"] == "smoke" and found["seconds"] > 0
-    assert tuple(found["stages"]) == STAGES
+    assert tuple(found["stages"]) == ROAD.names
     for stage in found["stages"].values():
         assert {"seconds", "cached", "artifact"} <= set(stage)
     models = {"base", "sft_unfiltered", "sft", "rl_retail", "rl_airline", "merged"}
@@ -82,7 +82,7 @@ def test_mlflow_has_one_parent_and_a_run_per_stage(road: Project) -> None:
         tags.setdefault(run, {})[key] = value
     parents = [run for run, found in tags.items() if "cairn.run" in found]
     nested = {found["cairn.stage"]: run for run, found in tags.items() if "mlflow.parentRunId" in found}
-    assert len(parents) == 1 and set(nested) == set(STAGES)
+    assert len(parents) == 1 and set(nested) == set(ROAD.names)
     identities = road.identities()
     for stage, run in nested.items():
         assert tags[run]["cairn.artifact"] == identities[stage], "MLflow and dvc.lock name the same bytes"

@@ -13,7 +13,7 @@ from flows.calls import forget, lines
 from flows.estimate import PROBLEMS, Estimate, estimate
 from flows.estimate import lines as estimated
 from infra.stub import Stub
-from tasks import STAGES, rl
+from tasks import rl
 from tasks.contract.client import NearlyAllLost
 from tasks.contract.context import Context, Losses
 from tasks.contract.params import BadInput
@@ -27,6 +27,7 @@ from tasks.generate import Inputs, apigen_mt
 from tasks.players import roles
 from tasks.players.openai_compatible import Dialect, EndpointClient, Prices, Setting, stats
 from tasks.players.openai_compatible.cache import Cache
+from tasks.road import ROAD
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World
 from tests.critique.played import play_into
@@ -196,7 +197,7 @@ def test_an_estimate_covers_the_whole_road(tmp_path: Path) -> None:
     assert rl.conversations(rl.Loop(**sizes["rl.loop"]), 2) == 2 * (5 * 2 + 3 * 2 * 4 + 3 * 7)
     assert pass_k.conversations(pass_k.Params(**evaluated), 2) == 2 * (6 * 10 * 2 + 2 * 5 * 2 + 4 * 10)
     tree = settings({"backend": "scripted"}, **sizes, **{"roles.human": GOOD, "evaluate.pass_k": evaluated})
-    found = {one.stage: one for one in estimate(tree, STAGES, tmp_path)}
+    found = {one.stage: one for one in estimate(tree, ROAD.names, tmp_path)}
     assert [*found] == ["generate", "rl", "evaluate"] and {one.role for one in found.values()} == {"human"}
     per_talk = found["rl"].calls / 110
     assert 3 < per_talk < 12 and found["evaluate"].calls == pytest.approx(360 * per_talk, rel=0.01)

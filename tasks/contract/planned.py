@@ -1,0 +1,31 @@
+"""A step of the road as the params plan it: what its room or its method may look at before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What `check_road` gets of a step, from its room's door or its method.
+
+    name: of the step. room: whose methods it may use. params: of its chosen method. worlds: names of the worlds that it is about.
+    inputs: the steps whose results it reads, in order. checkpoints: names of those that it will leave, in order.
+    """
+
+    name: str
+    room: str
+    params: Any
+    worlds: Sequence[str]
+    inputs: Sequence[Planned]
+    checkpoints: Sequence[str]
+
+    def reading(self, room: str) -> Planned | None:
+        """Its first input that a step of a room leaves."""
+        return next((one for one in self.inputs if one.room == room), None)
+
+    def models(self) -> list[list[str]]:
+        """The checkpoints that its inputs will leave: one list for each input that leaves some."""
+        return [list(one.checkpoints) for one in self.inputs if one.checkpoints]

@@ -1,0 +1,59 @@
+"""What no section of the params can say alone: whether the steps of a road fit each other, before the first of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tasks.contract.params import BadInput, Params
+from tasks.contract.planned import Planned
+from tasks.engine import methods
+
+if TYPE_CHECKING:
+    from tasks.engine.settings import Settings
+
+MODEL, MODELS, OTHERS = "model", "models", "others"
+"""In a door's INPUTS, beside names of rooms: one input that leaves checkpoints, one or more, and any further input."""
+
+
+def check_together(settings: Settings, chosen: Mapping[str, Params]) -> None:
+    """Raise BadInput where steps do not fit. A room's or a method's `check_road(step)` says what it alone knows."""
+    for name, step in planned(settings, chosen).items():
+        _check_inputs(step)
+        for _, module, _ in settings.parts(name):
+            if hasattr(module, "check_road"):
+                module.check_road(step)
+
+
+def planned(settings: Settings, chosen: Mapping[str, Params]) -> dict[str, Planned]:
+    """The steps of the road as the params plan them. chosen: step -> its method's params."""
+    found: dict[str, Planned] = {}
+    for step in settings.road:
+        params, inputs = chosen[step.name], [found[name] for name in step.inputs]
+        (_, door, shared), (_, method, _) = settings.parts(step.name)
+        worlds = method.names(params) if step.room == "worlds" else inputs[0].worlds if inputs else ()
+        units = door.leaves(shared, worlds) if hasattr(door, "leaves") else ()
+        found[step.name] = Planned(step.name, step.room, params, worlds, inputs, [step.checkpoint(unit) for unit in units])
+    return found
+
+
+def _check_inputs(step: Planned) -> None:
+    """Whether its inputs are what its room reads: one of each room that the door names, and checkpoints where it wants them."""
+    wanted = methods.door(step.room).INPUTS
+    left = [one.name for one in step.inputs if one.checkpoints]
+    wrong = [room for room in wanted if room not in (MODEL, MODELS, OTHERS) and sum(one.room == room for one in step.inputs) != 1]
+    if MODEL in wanted and len(left) != 1:
+        wrong.append("checkpoints")
+    if MODELS in wanted and not left:
+        wrong.append("checkpoints")
+    idle = (
+        []
+        if OTHERS in wanted
+        else [one.name for one in step.inputs if one.room not in wanted and not (one.checkpoints and {MODEL, MODELS} & {*wanted})]
+    )
+    if wrong or idle:
+        why = f"nothing there reads {', '.join(idle)}" if idle else f"it has none, or several, of {', '.join(wrong)}"
+        raise BadInput(
+            f"step {step.name!r} of the road enters room {step.room!r}, which reads {', '.join(wanted) or 'nothing'} ({MODEL}: one "
+            f"input with a checkpoint, {MODELS}: one or more): {why}. Its inputs stand in tasks/road.py."
+        )
