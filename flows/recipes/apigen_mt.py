@@ -50,6 +50,7 @@ from tasks.evaluate import pass_k
 from tasks.generate import Inputs as GenerateInputs
 from tasks.generate import apigen_mt
 from tasks.players import roles
+from tasks.players.acting import acting
 from tasks.sft import Inputs as SftInputs
 from tasks.sft.core import loop as sft_loop
 from tasks.sft.core.hooks import Hooks
@@ -201,7 +202,8 @@ class Lab:
             "agent": {error: rate for error in sorted(VISIBLE) if error in known},
         }
         players = {role: {"backend": "scripted", "errors": rates} for role, rates in errors.items()}
-        return Context(self.seed, out, scratch, role=roles.maker(players, self.worlds, self.seed), prompt=PROMPT)
+        role = roles.maker(players, self.worlds, self.seed)
+        return Context(self.seed, out, scratch, role=role, agent=acting(role, PROMPT), prompt=PROMPT)
 
     def _tell(self, note: str) -> None:
         rates = len(dict.fromkeys((self.params.rate, *self.params.sweep)))
