@@ -95,7 +95,8 @@ class Run:
         summary = self.summary(done)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / "summary.json", json.dumps(summary, indent=1))
-        render(self.folder / "report.html", summary, {stage: self.plan.store.view(one.identity) for stage, one in done.items()})
+        folders = {stage: self.plan.store.view(one.identity) for stage, one in done.items()}
+        render(self.folder / "report.html", summary, folders, self.plan.settings.road)
 
     def summary(self, done: Mapping[str, Artifact]) -> dict[str, Any]:
         """The run in figures (see the README for the shape)."""

@@ -6,6 +6,7 @@ is escaped. The page loads nothing and runs no script. Cost: about 0.3 s for 2,0
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from flows.report.rooms import blueprints, critique, learning, merge_map, waterf
 from flows.report.scores import families, gains, headline, ladders
 from flows.report.talks import conversations
 from tasks.engine.files import write_text
+from tasks.road import ROAD, Road, Step
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
-def render(target: Path, summary: Summary, folders: Folders) -> None:
+def render(target: Path, summary: Summary, folders: Folders, road: Road = ROAD) -> None:
     """Write the report to `target`. summary: what reports/summary.json holds. folders: stage -> its artifact's folder.
 
     The same summary and artifacts give the same bytes.
@@ -33,31 +35,40 @@ def render(target: Path, summary: Summary, folders: Folders) -> None:
     environment.filters.update(duration=duration, count=lambda value: f"{value:,}", two=two)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, template.render(page(summary, folders)))
+    write_text(target, template.render(page(summary, folders, road)))
 
 
-def page(summary: Summary, folders: Folders) -> dict[str, Any]:
+def page(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any]:
     """Everything the template shows; a section without material is empty."""
-    models = sorted(summary.get("evaluate") or {}, key=place)
-    kinds = colours(models)
-    decision = read_json(folders, "decide", "decision.json")
+    models = sorted(summary.get("evaluate") or {}, key=lambda model: place(model, road))
+    kinds = colours(models, road)
+    decision = read_json(folders, road.decision, "decision.json")
     candidate = (summary.get("gate") or {}).get("candidate") or (models[-1] if models else "")
     return {
         "summary": summary,
-        "headline": headline(summary, decision, candidate),
+        "headline": headline(summary, decision, candidate, road),
         "models": models,
         "kinds": kinds,
         "ladders": ladders(summary, models, kinds),
-        "gains": gains(summary, kinds),
+        "gains": gains(summary, kinds, road),
         "families": families(summary, models),
         "differs": summary.get("differs") or {"with": "", "params": []},
-        "stages": stages(summary),
-        "learning": learning(folders),
-        "blueprints": blueprints(folders),
-        "critique": critique(folders),
-        "waterfall": waterfall(folders),
-        "merge": merge_map(folders, kinds),
-        "cost": cost(summary, folders),
-        "roles": roles(summary, folders),
-        "conversations": conversations(folders, candidate),
+        "stages": stages(summary, road),
+        "learning": learning(folders, road),
+        "blueprints": _some(blueprints(folders, name) for name in road.entering("generate")),
+        "critique": _some(critique(folders, name, _played_by(road[name], road)) for name in road.entering("critique")),
+        "waterfall": _some(waterfall(folders, name) for name in road.entering("filter")),
+        "merge": _some(merge_map(folders, name, kinds) for name in road.entering("merge")),
+        "cost": cost(summary, folders, road),
+        "roles": roles(summary, folders, road),
+        "conversations": conversations(folders, candidate, road),
     }
+
+
+def _some(sections: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [section for section in sections if section]
+
+
+def _played_by(step: Step, road: Road) -> str:
+    """The step whose conversations a step judges."""
+    return next((name for name in step.inputs if road[name].room == "generate"), "")

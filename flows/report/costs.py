@@ -15,19 +15,19 @@ from flows.report.reading import Folders, Summary, duration, read_columns
 from flows.report.talks import clean
 from tasks.contract import schemas
 from tasks.engine import methods
-from tasks.road import ROAD
+from tasks.road import ROAD, Road
 
 MOST_FIGURES = 40
 """Figures of one stage that are shown; ours: the rest stands in summary.json."""
 
 
-def stages(summary: Summary) -> list[dict[str, Any]]:
+def stages(summary: Summary, road: Road = ROAD) -> list[dict[str, Any]]:
     """One line a stage: method with title and paper, seconds, cached or ran, identity, and its figures."""
     lines = []
-    for stage, entry in sorted((summary.get("stages") or {}).items(), key=lambda item: ROAD.index(item[0])):
+    for stage, entry in sorted((summary.get("stages") or {}).items(), key=lambda item: road.index(item[0])):
         method = entry.get("method") or ""
-        about = methods.about(ROAD[stage].room, method) if method in methods.names(ROAD[stage].room) else None
-        figures = [] if ROAD[stage].room == "evaluate" else list(_flat(entry.get("figures") or {}))
+        about = methods.about(road[stage].room, method) if method in methods.names(road[stage].room) else None
+        figures = [] if road[stage].room == "evaluate" else list(_flat(entry.get("figures") or {}))
         lines.append(
             {
                 "stage": stage,
@@ -55,9 +55,9 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, f"{value:.6g}" if isinstance(value, float) else clean(str(value))[:200]
 
 
-def cost(summary: Summary, folders: Folders) -> dict[str, Any]:
+def cost(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any]:
     """Seconds and tokens by stage. Tokens are those that models produced in conversations, or that a training counted."""
-    entries = {stage: summary["stages"][stage] for stage in ROAD.names if stage in (summary.get("stages") or {})}
+    entries = {stage: summary["stages"][stage] for stage in road.names if stage in (summary.get("stages") or {})}
     seconds = [
         Bar(
             stage,
@@ -70,10 +70,7 @@ def cost(summary: Summary, folders: Folders) -> dict[str, Any]:
         if entry.get("seconds") is not None
     ]
     tokens = []
-    for stage, name, schema in (
-        ("generate", "trajectories.parquet", schemas.TRAJECTORY),
-        ("evaluate", "trials.parquet", schemas.TRIAL),
-    ):
+    for stage, name, schema in _conversations(road).values():
         table = read_columns(folders, stage, name, schema, "n_tokens")
         if table is not None and (total := pc.sum(table["n_tokens"]).as_py()):
             tokens.append(Bar(f"{stage}: produced", total, short(total), f"{total:,} tokens in {table.num_rows:,} conversations"))
@@ -84,14 +81,17 @@ def cost(summary: Summary, folders: Folders) -> dict[str, Any]:
         "seconds": bars(seconds, "seconds by stage") if seconds else "",
         "tokens": bars(tokens, "tokens by stage") if tokens else "",
         "total": math.fsum(bar.value for bar in seconds),
-        "played": {name: _played(folders, *place) for name, place in _CONVERSATIONS.items() if place[0] in folders},
+        "played": {name: _played(folders, *place) for name, place in _conversations(road).items() if place[0] in folders},
     }
 
 
-_CONVERSATIONS = {
-    "generated": ("generate", "trajectories.parquet", schemas.TRAJECTORY),
-    "evaluated": ("evaluate", "trials.parquet", schemas.TRIAL),
-}
+def _conversations(road: Road) -> dict[str, tuple[str, str, pa.Schema]]:
+    """What became of conversations -> the step that played them, its file and schema."""
+    generate = next(iter(road.entering("generate")), "")
+    return {
+        "generated": (generate, "trajectories.parquet", schemas.TRAJECTORY),
+        "evaluated": (road.judged, "trials.parquet", schemas.TRIAL),
+    }
 
 
 def _played(folders: Folders, stage: str, name: str, schema: pa.Schema) -> int:
@@ -110,17 +110,17 @@ def _tokens(figures: Mapping[str, Any]) -> dict[str, int]:
     return dict(found)
 
 
-def roles(summary: Summary, folders: Folders) -> dict[str, Any]:
+def roles(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any]:
     """Who played the roles: names found in the rows, and what their generator says of its errors."""
     names: set[str] = set()
-    for stage, name, schema in _CONVERSATIONS.values():
+    for stage, name, schema in _conversations(road).values():
         table = read_columns(folders, stage, name, schema, "human", "agent")
         if table is not None:
             names |= set(pc.unique(table["human"]).to_pylist())
             names |= {agent for agent in pc.unique(table["agent"]).to_pylist() if agent.startswith("scripted")}
-    table = read_columns(folders, "generate", "blueprints.parquet", schemas.BLUEPRINT, "generator")
-    if table is not None:
-        names |= set(pc.unique(table["generator"]).to_pylist())
+    for stage in road.entering("generate"):
+        if (table := read_columns(folders, stage, "blueprints.parquet", schemas.BLUEPRINT, "generator")) is not None:
+            names |= set(pc.unique(table["generator"]).to_pylist())
     told = {name: role for name, role in (summary.get("roles") or {}).items() if isinstance(role, Mapping)}
     scripted = any(name.startswith("scripted") for name in names)
     return {"names": sorted(names), "told": told, "scripted": scripted, "seed": summary.get("seed")}

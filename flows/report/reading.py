@@ -11,7 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from flows.models import is_control
 from tasks.contract import tables
+from tasks.road import ROAD, Road
 
 Summary = Mapping[str, Any]
 """What reports/summary.json holds."""
@@ -19,12 +21,15 @@ Folders = Mapping[str, Path]
 """Stage -> folder of its artifact; any may be missing."""
 
 COLOURS = 4
-"""Colours that specialists take in turn; base, sft and merged have their own."""
+"""Colours that models take in turn; those of the first step in the rooms base, sft and merge have their own."""
 
 
-def colours(models: Sequence[str]) -> dict[str, str]:
+def colours(models: Sequence[str], road: Road = ROAD) -> dict[str, str]:
     """CSS class of each model's colour, the same on the whole page."""
-    own = {"base": "m-base", "sft_unfiltered": "m-base", "sft": "m-sft", "merged": "m-merged"}
+    own: dict[str, str] = {}
+    for room, kind in (("base", "m-base"), ("sft", "m-sft"), ("merge", "m-merged")):
+        own |= {road[name].checkpoint(): kind for name in road.entering(room)[:1]}
+    own |= {model: "m-base" for model in models if is_control(model, models, road)}
     others = sorted(name for name in models if name not in own)
     return {**own, **{name: f"m-{index % COLOURS}" for index, name in enumerate(others)}}
 

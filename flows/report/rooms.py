@@ -16,28 +16,32 @@ from flows.report.charts import Bar, Cell, Curve, bars, curves, heat, smooth
 from flows.report.reading import Folders, colours, number, read_columns, read_csv
 from flows.report.talks import clean
 from tasks.contract import schemas
+from tasks.road import ROAD, Road
 
 MOST_TENSORS = 400
 """Lines of the merge table that are shown; ours: a page stays light."""
 
 
-def learning(folders: Folders) -> list[dict[str, Any]]:
-    """Curves of base, sft and of each specialist; columns that have no chart of their own come as small ones."""
-    specialists = sorted(path.name for path in folders["rl"].iterdir() if path.is_dir()) if "rl" in folders else []
-    kinds = colours([f"rl_{name}" for name in specialists])
-    found = [
-        _curves_of(folders[stage] / "curves.csv", stage, f"m-{stage}", ("loss", "validation_loss"), "loss, nats a token")
-        for stage in ("base", "sft")
-        if stage in folders
-    ]
-    for world in specialists:
-        path, kind = folders["rl"] / world / "curves.csv", kinds[f"rl_{world}"]
-        found.append(_curves_of(path, f"rl in {world}", kind, ("reward", "validation"), "mean reward"))
+def learning(folders: Folders, road: Road = ROAD) -> list[dict[str, Any]]:
+    """Curves of every training: a step's own, or those of its units; columns that have no chart of their own come as small ones."""
+    paths: dict[str, tuple[str, Path]] = {}
+    for step in road:
+        folder = folders.get(step.name)
+        if folder and (folder / "curves.csv").is_file():
+            paths[step.checkpoint()] = (step.name, folder / "curves.csv")
+        elif folder:
+            for path in sorted(folder.glob("*/curves.csv")):
+                paths[step.checkpoint(path.parent.name)] = (f"{step.name} in {path.parent.name}", path)
+    kinds = colours([*paths], road)
+    found = [_curves_of(path, title, kinds[model]) for model, (title, path) in paths.items()]
     return [entry for entry in found if entry]
 
 
-def _curves_of(path: Path, title: str, kind: str, main: Sequence[str], axis: str) -> dict[str, Any]:
+def _curves_of(path: Path, title: str, kind: str) -> dict[str, Any]:
     lines = read_csv(path)
+    played = bool(lines) and "reward" in lines[0]
+    main = ("reward", "validation") if played else ("loss", "validation_loss")
+    axis = "mean reward" if played else "loss, nats a token"
     series = {name: _points(lines, name) for name in (lines[0] if lines else ()) if name != "step"}
     series = {name: points for name, points in series.items() if points}
     shown: list[Curve] = []
@@ -59,10 +63,10 @@ def _points(lines: Sequence[Mapping[str, str]], name: str) -> list[tuple[float, 
     return [(step, value) for step, value in pairs if step is not None and value is not None]
 
 
-def blueprints(folders: Folders) -> dict[str, Any]:
-    """Attempts at blueprints: accepted by attempt, refused by status, with the commonest reasons."""
+def blueprints(folders: Folders, stage: str) -> dict[str, Any]:
+    """Attempts of a stage at blueprints: accepted by attempt, refused by status, with the commonest reasons."""
     table = read_columns(
-        folders, "generate", "blueprints.parquet", schemas.BLUEPRINT, "status", "attempt", "fail_reason", "world", "avg_score"
+        folders, stage, "blueprints.parquet", schemas.BLUEPRINT, "status", "attempt", "fail_reason", "world", "avg_score"
     )
     if table is None or not table.num_rows:
         return {}
@@ -81,6 +85,7 @@ def blueprints(folders: Folders) -> dict[str, Any]:
         label = status.replace("failed_", "refused: ").replace("_", " ")
         lines.append(Bar(label, n, f"{n:,}", f"{n} of {len(found)} attempts {label}", "bad"))
     return {
+        "stage": stage,
         "chart": bars(lines, "attempts at blueprints"),
         "attempts": len(found),
         "accepted": sum(accepted.values()),
@@ -94,11 +99,11 @@ def _kind_of_reason(text: str | None) -> str:
     return clean(re.sub(r"[#\w./-]*\d[\w./-]*", "\u2026", plain))[:160]
 
 
-def critique(folders: Folders) -> dict[str, Any]:
-    """The critics' score of conversations won and lost, and pairs kept and dropped by reason."""
+def critique(folders: Folders, stage: str, played_by: str) -> dict[str, Any]:
+    """The critics' score of conversations won and lost, and pairs kept and dropped by reason. played_by: the stage that played them."""
     scores = read_columns(
         folders,
-        "critique",
+        stage,
         "critiques.parquet",
         schemas.CRITIQUE,
         "traj_id",
@@ -107,7 +112,7 @@ def critique(folders: Folders) -> dict[str, Any]:
         "n_units",
         "n_dropped",
     )
-    played = read_columns(folders, "generate", "trajectories.parquet", schemas.TRAJECTORY, "traj_id", "reward")
+    played = read_columns(folders, played_by, "trajectories.parquet", schemas.TRAJECTORY, "traj_id", "reward")
     if scores is None or played is None:
         return {}
     reward = dict(zip(played["traj_id"].to_pylist(), played["reward"].to_pylist(), strict=True))
@@ -122,16 +127,16 @@ def critique(folders: Folders) -> dict[str, Any]:
             faults = math.fsum(row["n_units"] for row in group) / len(group)
             words = f"{mean:.2f} (n = {len(group)})"
             lines.append(Bar(label, mean, words, f"{label}: mean score {mean:.2f}, {faults:.1f} faults found a conversation", kind))
-    pairs = read_columns(folders, "critique", "preferences.parquet", schemas.PREFERENCE, "kept", "drop_reason")
+    pairs = read_columns(folders, stage, "preferences.parquet", schemas.PREFERENCE, "kept", "drop_reason")
     drops = (
         Counter((row["drop_reason"] or "dropped") if not row["kept"] else "kept" for row in pairs.to_pylist()) if pairs else Counter()
     )
-    return {"chart": bars(lines, "mean score") if lines else "", "n": len(judged), "pairs": drops.most_common()}
+    return {"stage": stage, "chart": bars(lines, "mean score") if lines else "", "n": len(judged), "pairs": drops.most_common()}
 
 
-def waterfall(folders: Folders) -> dict[str, Any]:
-    """What each check of the filter left and dropped."""
-    lines = read_csv(folders["filter"] / "waterfall.csv") if "filter" in folders else []
+def waterfall(folders: Folders, stage: str) -> dict[str, Any]:
+    """What each check of a filter left and dropped."""
+    lines = read_csv(folders[stage] / "waterfall.csv") if stage in folders else []
     if not lines:
         return {}
     drawn = []
@@ -140,10 +145,16 @@ def waterfall(folders: Folders) -> dict[str, Any]:
         label = line["reason"].replace("_", " ") or "all conversations"
         words = f"{kept:,}" + (f"  (\u2212{dropped:,})" if dropped else "")
         drawn.append(Bar(label, kept, words, f"{label} ({line['stage']}): {dropped} dropped, {kept} left", gone=dropped))
-    table = read_columns(folders, "filter", "dataset.parquet", schemas.DATASET, "split", "keep")
+    table = read_columns(folders, stage, "dataset.parquet", schemas.DATASET, "split", "keep")
     kept_by = pc.value_counts(table.filter(table["keep"])["split"]).to_pylist() if table is not None else []
     splits = sorted((entry["values"], entry["counts"]) for entry in kept_by)
-    return {"chart": bars(drawn, "filter"), "all": int(lines[0]["kept"]), "kept": int(lines[-1]["kept"]), "splits": splits}
+    return {
+        "stage": stage,
+        "chart": bars(drawn, "filter"),
+        "all": int(lines[0]["kept"]),
+        "kept": int(lines[-1]["kept"]),
+        "splits": splits,
+    }
 
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
@@ -161,9 +172,9 @@ Line = Mapping[str, Any]
 """One tensor and expert."""
 
 
-def merge_map(folders: Folders, kinds: Mapping[str, str]) -> dict[str, Any]:
+def merge_map(folders: Folders, stage: str, kinds: Mapping[str, str]) -> dict[str, Any]:
     """How far each expert moved, tensor by tensor; where and how much the experts agree; what the method left of each."""
-    table = read_columns(folders, "merge", "report.parquet", _REPORT, *_REPORT.names)
+    table = read_columns(folders, stage, "report.parquet", _REPORT, *_REPORT.names)
     lines = table.to_pylist() if table is not None else []
     if not lines:
         return {}
@@ -180,6 +191,7 @@ def merge_map(folders: Folders, kinds: Mapping[str, str]) -> dict[str, Any]:
     maps.append(("what is left of them, layer by layer", _left_map(lines, experts)))
     maps.append(("norms before and after", _norm_bars(lines, experts, kinds)))
     return {
+        "stage": stage,
         "maps": [{"title": title, "chart": chart} for title, chart in maps],
         "most": f"{most:.3g}",
         "trimmed": _most_trimmed(_by_layer(lines).values()),

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.models import place
+from flows.models import is_step, place
 from flows.report.charts import Interval, intervals
 from flows.report.reading import Summary, mean_of, said, two
+from tasks.road import ROAD, Road
 
 _DECISIONS = {
     "promote": ("good", "Promoted"),
@@ -17,7 +18,7 @@ _DECISIONS = {
 }
 
 
-def headline(summary: Summary, decision: Mapping[str, Any], candidate: str) -> dict[str, Any]:
+def headline(summary: Summary, decision: Mapping[str, Any], candidate: str, road: Road = ROAD) -> dict[str, Any]:
     """What was promoted or refused and why, its gates, and the candidate against the first model over all worlds."""
     promotion = summary.get("promotion") or {}
     verdict = promotion.get("decision") or decision.get("decision")
@@ -26,6 +27,7 @@ def headline(summary: Summary, decision: Mapping[str, Any], candidate: str) -> d
         title += f": {candidate}, version {promotion['version']}" + (f" ({promotion['alias']})" if promotion.get("alias") else "")
     overall = summary.get("overall") or {}
     best = (overall.get(candidate) or {}).get("pass_1")
+    first = min(overall, key=lambda model: place(model, road), default="")
     return {
         "mood": mood,
         "title": title,
@@ -34,7 +36,7 @@ def headline(summary: Summary, decision: Mapping[str, Any], candidate: str) -> d
         "candidate": candidate,
         "pass_1": best,
         "pass_4": (overall.get(candidate) or {}).get("pass_4"),
-        "base": (overall.get("base") or {}).get("pass_1"),
+        "base": (overall.get(first) or {}).get("pass_1"),
     }
 
 
@@ -64,9 +66,11 @@ def worlds_of(summary: Summary) -> list[str]:
     return sorted({world for worlds in (summary.get("evaluate") or {}).values() for world in worlds})
 
 
-def gains(summary: Summary, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+def gains(summary: Summary, kinds: Mapping[str, str], road: Road = ROAD) -> list[dict[str, Any]]:
     """Paired differences along the road, one chart a world: each model against what it was made from."""
-    steps = {pair: worlds for pair, worlds in (summary.get("paired") or {}).items() if is_step(pair)}
+    models, pairs = {*(summary.get("evaluate") or {})}, summary.get("paired") or {}
+    ends = {pair: pair.partition("-") for pair in pairs}
+    steps = {pair: pairs[pair] for pair, (later, _, earlier) in ends.items() if is_step(later, earlier, models, road)}
     estimates = [worlds[world]["pass_1"] for worlds in steps.values() for world in worlds]
     if not estimates:
         return []
@@ -84,19 +88,6 @@ def _gain(pair: str, world: str, one: Mapping[str, Any], kinds: Mapping[str, str
     later, _, earlier = pair.partition("-")
     note = f"{later} minus {earlier} in {world}: {two(one['mean'])}, {said(one)}"
     return Interval(f"{later} \u2212 {earlier}", kinds.get(later, "count"), one["mean"], one["low"], one["high"], note)
-
-
-def is_step(pair: str) -> bool:
-    """Whether, of "later-earlier", one was made from the other (sft of base, specialists of sft, merged
-    of sft and them), or is its control.
-
-    >>> [is_step(pair) for pair in ("sft-base", "sft-sft_unfiltered", "rl_shop-sft", "merged-sft")]
-    [True, True, True, True]
-    >>> [is_step(pair) for pair in ("merged-base", "sft_unfiltered-base", "rl_shop-sft_unfiltered", "rl_shop-rl_kiosk")]
-    [False, False, False, False]
-    """
-    later, _, earlier = pair.partition("-")
-    return place(later)[0] - place(earlier)[0] == 1 or (later, earlier) in (("merged", "sft"), ("sft", "sft_unfiltered"))
 
 
 def families(summary: Summary, models: Sequence[str]) -> list[dict[str, Any]]:

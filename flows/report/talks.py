@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action
+from tasks.road import ROAD, Road
 
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
@@ -43,18 +44,19 @@ _HIDDEN |= {chr(code): f"[U+{code:04X}]" for code in (0x7F, *_TURNING)}
 _SHOWN = [field for field in schemas.TRAJECTORY if field.name != "turns"]
 
 
-def conversations(folders: Mapping[str, Path], model: str) -> list[dict[str, Any]]:
+def conversations(folders: Mapping[str, Path], model: str, road: Road = ROAD) -> list[dict[str, Any]]:
     """Up to MOST conversations ready for the template: test trials of `model` and rows that the filter refused; without
     trials, the conversations that generate made."""
     marks = [schemas.DATASET.field(name) for name in ("keep", "score", "reason")]
-    made = _table(folders, "filter", "dataset.parquet", [*_SHOWN, *marks])
+    places = {room: next((name for name in road.entering(room) if name in folders), "") for room in ("filter", "generate", "worlds")}
+    made = _table(folders, places["filter"], "dataset.parquet", [*_SHOWN, *marks])
     refused = _pick(made, {FILTERED: _filtered(made)}, {FILTERED: FROM_FILTER}, FROM_FILTER) if made is not None else []
     if made is None:
-        made = _table(folders, "generate", "trajectories.parquet", _SHOWN)
-    trials = _table(folders, "evaluate", "trials.parquet", [schemas.TRIAL.field("model"), schemas.TRIAL.field("set"), *_SHOWN])
+        made = _table(folders, places["generate"], "trajectories.parquet", _SHOWN)
+    trials = _table(folders, road.judged, "trials.parquet", [schemas.TRIAL.field("model"), schemas.TRIAL.field("set"), *_SHOWN])
     if trials is not None:
         made = trials.filter(pc.and_(pc.equal(trials["model"], model), pc.equal(trials["set"], "test")))
-    expected, worlds = _expected(folders), _Worlds(folders.get("worlds"))
+    expected, worlds = _expected(folders, road, places["generate"]), _Worlds(folders.get(places["worlds"]))
     chosen = _pick(made, _piles(made, expected), SHARES, MOST - len(refused)) if made is not None else []
     twice = {row["traj_id"] for row in chosen}
     shown = [*chosen, *(row for row in refused if row["traj_id"] not in twice)]
@@ -69,17 +71,17 @@ def _table(folders: Mapping[str, Path], stage: str, name: str, fields: Iterable[
 # --- what should have happened -----------------------------------------------------------------------------------------------
 
 
-def _expected(folders: Mapping[str, Path]) -> dict[tuple[str, str], dict[str, Any]]:
+def _expected(folders: Mapping[str, Path], road: Road, generate: str) -> dict[tuple[str, str], dict[str, Any]]:
     """(world, problem) -> {by, calls, outputs}: from the oracle's trials and the accepted blueprints."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     wanted = ("world", "problem_id", "actions", "outputs", "status")
-    blueprints = _table(folders, "generate", "blueprints.parquet", [schemas.BLUEPRINT.field(name) for name in wanted])
+    blueprints = _table(folders, generate, "blueprints.parquet", [schemas.BLUEPRINT.field(name) for name in wanted])
     if blueprints is not None:
         for row in blueprints.filter(pc.equal(blueprints["status"], "accepted")).to_pylist():
             by = {"by": "the blueprint", "calls": row["actions"], "outputs": row["outputs"]}
             found[row["world"], row["problem_id"]] = by
     needed = ("model", "set", "world", "problem_id", "calls", "messages")
-    trials = _table(folders, "evaluate", "trials.parquet", [schemas.TRIAL.field(name) for name in needed])
+    trials = _table(folders, road.judged, "trials.parquet", [schemas.TRIAL.field(name) for name in needed])
     if trials is not None:
         oracle = trials.filter(pc.and_(pc.equal(trials["set"], "baseline"), pc.equal(trials["model"], "oracle")))
         for row in oracle.to_pylist():

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from flows import models as model_names
 from flows.models import place
-from flows.report import charts, page, reading, render, rooms, scores, talks
+from flows.report import charts, page, reading, render, rooms, talks
 from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.merge.core.tally import write_report
@@ -182,11 +183,11 @@ def test_foreign_parquet_is_refused_by_name(made: Made, tmp_path: Path) -> None:
 
 def test_page_is_made_of_what_the_rooms_counted(made: Made) -> None:
     found = page(*made)
-    assert found["waterfall"]["all"] == 48 and found["waterfall"]["kept"] == sum(n for _, n in found["waterfall"]["splits"])
-    assert found["blueprints"]["accepted"] == 24 and found["blueprints"]["attempts"] == 48
-    policy = next(entry for entry in found["blueprints"]["reasons"] if entry["status"] == "policy")
+    assert found["waterfall"][0]["all"] == 48 and found["waterfall"][0]["kept"] == sum(n for _, n in found["waterfall"][0]["splits"])
+    assert found["blueprints"][0]["accepted"] == 24 and found["blueprints"][0]["attempts"] == 48
+    policy = next(entry for entry in found["blueprints"][0]["reasons"] if entry["status"] == "policy")
     assert policy["lines"] == [("policy \u2026: order \u2026 is delivered", 8)]
-    assert len(found["merge"]["maps"]) == 6 and len(found["merge"]["lines"]) == 32
+    assert len(found["merge"][0]["maps"]) == 6 and len(found["merge"][0]["lines"]) == 32
     assert found["cost"]["played"] == {"generated": 48, "evaluated": 12 * 2 * (5 * 4 + 3 + 2)}
 
 
@@ -202,7 +203,7 @@ def test_the_merge_is_told_by_layer(tmp_path: Path) -> None:
         for model, still in (("a", {}), ("b", {"kept_n": 0, "trimmed_n": 0, "delta_l2": 0.0, "masked_l2": 0.0}))
     ]
     write_report(tmp_path / "report.parquet", table)
-    found = rooms.merge_map({"merge": tmp_path}, {"a": "m-0"})
+    found = rooms.merge_map({"merge": tmp_path}, "merge", {"a": "m-0"})
     assert [one["title"] for one in found["maps"]] == [
         *("how far a moved", "how far b moved", "where they disagree in sign", "how alike their changes are"),
         *("what is left of them, layer by layer", "norms before and after"),
@@ -226,7 +227,7 @@ def test_the_merge_is_told_by_layer(tmp_path: Path) -> None:
 def test_one_expert_and_a_method_without_trimming_have_smaller_maps(tmp_path: Path) -> None:
     line = {"tensor": "w", "model": "a", "numel": 4, "kept_n": 4, "delta_l2": 1.0, "masked_l2": 2.0, "sign_conflict_frac": 0.0}
     write_report(tmp_path / "report.parquet", [line])
-    found = rooms.merge_map({"merge": tmp_path}, {})
+    found = rooms.merge_map({"merge": tmp_path}, "merge", {})
     assert [one["title"] for one in found["maps"]] == [
         "how far a moved",
         "what is left of them, layer by layer",
@@ -235,7 +236,7 @@ def test_one_expert_and_a_method_without_trimming_have_smaller_maps(tmp_path: Pa
     assert "trimmed" not in re.sub("<title>.*?</title>", "", str(found["maps"][1]["chart"])) and found["trimmed"] == 0
     assert "a: norm 2 of 1" in str(found["maps"][2]["chart"]), "a method may stretch what it keeps"
     write_report(tmp_path / "report.parquet", [])
-    assert rooms.merge_map({"merge": tmp_path}, {}) == {}
+    assert rooms.merge_map({"merge": tmp_path}, "merge", {}) == {}
 
 
 def test_without_four_trials_there_is_no_diamond(tmp_path: Path) -> None:
@@ -295,7 +296,7 @@ def test_colours_and_order_are_the_same_everywhere() -> None:
 def test_docstrings() -> None:
     import doctest
 
-    for module in (charts, reading, scores, talks):
+    for module in (charts, reading, model_names, talks):
         assert doctest.testmod(module).failed == 0
 
 
