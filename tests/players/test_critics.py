@@ -13,7 +13,7 @@ from tasks.contract.params import BadInput
 from tasks.critique.core import prompts
 from tasks.critique.core.units import parse_units
 from tasks.players import scripted
-from tasks.players.scripts import critics, flaws
+from tasks.players.scripts import critics, detectors, flaws
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.airline import Airline
 from tasks.worlds.library.retail import Retail
@@ -93,7 +93,7 @@ def places(talk: Talk, **more: Any) -> list[tuple[int, str]]:
 @pytest.mark.parametrize("kind", list(flaws.KINDS))
 def test_every_kind_of_flaw_is_found_where_it_lies(kind: str) -> None:
     talk, location = FLAWED[kind]
-    _, found = flaws.read(prompts.case(talk.row(), SHARED).text.split("\n")[1])
+    _, found = detectors.read(prompts.case(talk.row(), SHARED).text.split("\n")[1])
     assert (kind, location) in {(flaw.kind, flaw.location) for flaw in found}
 
 
@@ -209,7 +209,7 @@ def kinds_found(world: World, error: dict[str, float], refused: bool) -> list[se
     shared = prompts.frame(world)
     talks = play(world, world.problems("train", 60, 0), error)
     chosen = [row for row in talks if not refused or not row["reward"] or row["policy"] < 1]
-    return [{flaw.kind for flaw in flaws.read(prompts.case(row, shared).text.split("\n")[1])[1]} for row in chosen]
+    return [{flaw.kind for flaw in detectors.read(prompts.case(row, shared).text.split("\n")[1])[1]} for row in chosen]
 
 
 @pytest.mark.parametrize("error", list(SHOWS))
