@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import road
 from flows.run import open_plan
+from flows.survey import survey
 from tasks.contract.params import BadInput
 from tasks.engine.execute import last, remember
 from tasks.engine.files import read_json, write_text
@@ -27,7 +28,7 @@ def accept_results(stages: Sequence[str], why: str) -> list[str]:
         road.check_stage(name, f"stage {name!r}: no such stage.")
     names = sorted({*stages}, key=ROAD.index)
     plan = open_plan()
-    steps = {step.stage: step for step in road.survey(plan)}
+    steps = {step.stage: step for step in survey(plan)}
     there = {name for name, step in steps.items() if step.artifact} | set(names)
     for name in names:
         if lacking := [one for one in plan.stages[name].inputs if one not in there]:
@@ -35,11 +36,11 @@ def accept_results(stages: Sequence[str], why: str) -> list[str]:
         if not steps[name].artifact and not plan.store.has(_last(plan, name)["identity"]):
             raise BadInput(f"{name}: the bytes of its last result are gone; it has to run")
     lines = [_accept(plan, name, why) for name in names]
-    return [*lines, *road.bring_up_to_date(plan, {one.stage: one.artifact for one in road.survey(plan) if one.artifact})]
+    return [*lines, *road.bring_up_to_date(plan, {one.stage: one.artifact for one in survey(plan) if one.artifact})]
 
 
 def _accept(plan: Plan, name: str, why: str) -> str:
-    step = next(step for step in road.survey(plan) if step.stage == name)
+    step = next(step for step in survey(plan) if step.stage == name)
     if step.artifact:
         return f"{name} is cached already; there is nothing to accept"
     if step.job is None:

@@ -66,7 +66,7 @@ class Asking:
 
     def ahead(self, plan: Plan, first: str, last: str) -> Plan:
         """`before` for a whole run from `first` to `last`: of all that would compute, however far down the road, before it starts."""
-        from flows.road import survey
+        from flows.survey import survey
 
         asked: set[str] = set()
         while any(role.backend == SERVER for _, _, role in plan.settings.shared.players()):

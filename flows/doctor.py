@@ -13,7 +13,8 @@ from pathlib import Path
 
 from flows.console import tracked
 from flows.dvc_side import holders
-from flows.road import Outlook, behind, survey
+from flows.road import behind
+from flows.survey import Outlook, survey
 from flows.upgrade import standing
 from tasks.engine import disk, dvc_lock, roles_lock, versions
 from tasks.engine.execute import DAMAGED, LOST, Plan

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from flows.asking import Asking, write_down
 from flows.promote import settle
-from flows.road import Outlook, check_part, survey
+from flows.road import check_part
 from flows.run import open_plan, reports_folder
 from flows.summary_text import print_summary
+from flows.survey import Outlook, survey
 from tasks.contract.params import BadInput
 from tasks.road import ROAD
 

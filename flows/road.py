@@ -1,4 +1,4 @@
-"""What both drivers share: the survey of a run, stage after stage, and the workspace brought up to date with it."""
+"""What both drivers share: a run under way, stage after stage, and the workspace brought up to date with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from prefect import State
 
     from flows.caps import Caps
-    from flows.differences import Difference
 
 
 def check_part(first: str, last: str, refresh: Sequence[str], names: Sequence[str] = ("first", "last", "refresh")) -> tuple[str, ...]:
@@ -43,37 +42,6 @@ def check_stage(stage: str, what: str) -> None:
     """Raise BadInput, which begins with `what`, for a stage that is none."""
     if stage not in ROAD.names:
         raise BadInput(f"{what}{nearest(str(stage), ROAD.names)} The road: {', '.join(ROAD.names)}.")
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What a run would do at one stage. `job` is None while an input is still to be made; `artifact` None when it would run."""
-
-    stage: str
-    job: Job | None
-    artifact: Artifact | None
-    reasons: Sequence[str] = ()
-    differs: Sequence[Difference] = ()
-    """params in which it differs from its last result, where somebody wants to know"""
-
-
-def survey(plan: Plan, verify: bool = False) -> list[Outlook]:
-    """Walk the road without running anything: what is cached, what would run, and why."""
-    there: dict[str, Artifact] = {}
-    steps = []
-    for stage, about in plan.stages.items():
-        lacking = [name for name in about.inputs if name not in there]
-        if lacking:
-            steps.append(Outlook(stage, None, None, [f"its input {name} would run" for name in lacking]))
-            continue
-        job = plan.job(stage, {name: there[name].identity for name in about.inputs})
-        found = job.find()
-        if found and verify and not plan.store.has(found.identity, verify=True):
-            found = None
-        steps.append(Outlook(stage, job, found, () if found else why(plan, job)))
-        if found:
-            there[stage] = found
-    return steps
 
 
 @dataclass

@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.asking import Asking, write_down
 from flows.interrupt import stopping
-from flows.road import survey
 from flows.run import Run
+from flows.survey import survey
 from tasks.contract.params import BadInput, nearest, read_yaml, validate
 from tasks.engine.artifact import Artifact
 from tasks.engine.cached import STAGE, key, take

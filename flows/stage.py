@@ -61,7 +61,7 @@ def run_stage(stage: str, refresh: bool = False) -> str:
 def _show(run: Run) -> None:
     """At the end of the road: the same report as after `cairn run`, which alone carries the decision out."""
     from flows.promote import foreseen
-    from flows.road import survey
+    from flows.survey import survey
 
     done = {step.stage: step.artifact for step in survey(run.plan) if step.artifact}
     if len(done) == len(ROAD.names):
@@ -85,7 +85,7 @@ def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
 def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:
     """Hold typical conversations against the caps of this and all later stages, as soon as there is a base to measure them with."""
     from flows.caps import Caps
-    from flows.road import survey
+    from flows.survey import survey
 
     later = plan.settings.road.after(stage)
     there = {step.stage: step.artifact for step in survey(plan) if step.artifact and step.stage not in later}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flows.models import place
 
 if TYPE_CHECKING:
-    from flows.road import Outlook
+    from flows.survey import Outlook
 
 
 def step_lines(steps: Sequence[Outlook]) -> Iterator[str]:

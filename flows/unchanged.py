@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from flows.promote import ALIAS, champion, foreseen
 from flows.reconcile import reconcile
-from flows.road import Outlook, bring_up_to_date
+from flows.road import bring_up_to_date
 from flows.run import reports_folder
 from flows.summary_text import print_summary
+from flows.survey import Outlook
 from tasks.engine.artifact import Artifact
 from tasks.engine.files import write_text
 

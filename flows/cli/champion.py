@@ -93,7 +93,7 @@ def rollback(
 
 def _decided(plan: Any) -> tuple[Any, Any]:
     """The decision for the present params and code, and its candidate."""
-    from flows.road import survey
+    from flows.survey import survey
     from tasks.contract.params import BadInput
 
     there = {step.stage: step.artifact for step in survey(plan)}
@@ -105,7 +105,8 @@ def _decided(plan: Any) -> tuple[Any, Any]:
 
 def _tell_dvc(plan: Any) -> None:
     """After another champion: evaluate and decide read who it is, and what they found stays right; DVC is told so."""
-    from flows.road import bring_up_to_date, survey
+    from flows.road import bring_up_to_date
+    from flows.survey import survey
 
     for line in bring_up_to_date(plan, {step.stage: step.artifact for step in survey(plan) if step.artifact}):
         print(line)

@@ -25,9 +25,10 @@ def status(
       cairn status
       cairn status --json | jq '.stages[] | select(.cached | not) | .stage'
     """
-    from flows.road import behind, survey
+    from flows.road import behind
     from flows.run import open_plan
     from flows.summary_text import step_lines, step_records
+    from flows.survey import survey
 
     plan = open_plan()
     steps = survey(plan, verify)

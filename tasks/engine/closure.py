@@ -38,6 +38,11 @@ def check_closure(settings: Settings, about: Listed) -> None:
     """
     for path in sorted(closure(settings, about) - world_code(settings, about)):
         if not covered(path, about.code):
+            if said := next((said for said, backend in _others(settings, about) if covered(path, [f"tasks/players/{backend}"])), ""):
+                raise BadInput(
+                    f"{settings.source}: {said}: dvc.yaml names the code of a role's first model alone, so a change of {path} would go "
+                    f"unseen in stage {about.stage!r}. Give another role of that stage the same backend, or this role's first model."
+                )
             raise BadInput(
                 f"stage {about.stage!r} uses {path}, which is not among its deps in dvc.yaml, so a change of it would go unseen. "
                 f"`make docs` writes the deps; it does not know of modules that params name: add `- {path}` (or its folder) by hand."
@@ -95,6 +100,13 @@ def _players(settings: Settings, about: Listed) -> Iterator[str]:
     for name, said, role in settings.shared.players():
         if said.partition("[")[0].removesuffix(".others") in about.settings:
             yield from modules(name.partition("/")[0], role.backend)
+
+
+def _others(settings: Settings, about: Listed) -> Iterator[tuple[str, str]]:
+    """(dotted key, backend) of the second, third ... models of a stage's roles."""
+    for _, said, role in settings.shared.players():
+        if "[" in said and said.partition("[")[0].removesuffix(".others") in about.settings:
+            yield said, role.backend
 
 
 def _is_plumbing(module: str) -> bool:

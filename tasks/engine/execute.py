@@ -23,7 +23,7 @@ from tasks.contract.params import BadInput, Params, StageFailed
 from tasks.engine import dvc_lock, methods, roles_lock, versions
 from tasks.engine import server_keys as keys
 from tasks.engine.artifact import Artifact, Store
-from tasks.engine.closure import check_closure
+from tasks.engine.closure import WORLDS, check_closure
 from tasks.engine.dvc_yaml import Listed, listed
 from tasks.engine.files import read_json, write_text
 from tasks.engine.key import Key, canonical, changed, key_of
@@ -311,13 +311,21 @@ class Job:
                 "read them, so its result was not recorded and what was damaged was removed. Run again."
             )
         now = key_of(self.plan.settings, self.plan.stages[self.stage], self.inputs, self.plan.store.hashes)
-        if now.digest != self.key.digest:
+        moved = [*changed(self.key.parts, now.parts), *(f"code: {path}" for path in self.moved_worlds())]
+        if moved:
             if workbench:
                 self.plan.store.clear_workbench(workbench)
-            raise Changed(
-                f"stage {self.stage!r}: changed while it ran, so its result was not recorded: "
-                f"{'; '.join(changed(self.key.parts, now.parts))}. Run again."
-            )
+            raise Changed(f"stage {self.stage!r}: changed while it ran, so its result was not recorded: {'; '.join(moved)}. Run again.")
+
+    def moved_worlds(self) -> list[str]:
+        """Code of the worlds that is not what it was when this run started, for a stage that reads worlds: their hash is in its key as
+        it was when they were frozen."""
+        if WORLDS not in self.inputs:
+            return []
+        plan = self.plan
+        return [
+            path for path in plan.stages[WORLDS].code if plan.store.hashes.path(plan.settings.project / path) != plan.code.get(path)
+        ]
 
 
 def _found(role: Mapping[str, Any], project: Path, name: str, reports: Mapping[str, Any]) -> dict[str, Any]:
@@ -350,6 +358,10 @@ def produce(job: Job, work: Work) -> Artifact:
             return found
         versions.check(plan.settings.project)
         check_closure(plan.settings, plan.stages[job.stage])
+        if moved := job.moved_worlds():
+            raise Changed(
+                f"{', '.join(moved)} changed since this run started; stage {job.stage!r} was not run on older worlds. Run again."
+            )
         plan.watch(job.stage, "started", {"key": key.digest, "method": job.method})
         start = time.monotonic()
         figures, identity = work_out(job, key, work)

@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tasks.engine import methods
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.settings import ROLES, load, profiles
 from tasks.road import ROAD
+from tasks.worlds.api.imports import imports
 from tests.conftest import ROOT
 
 TOP = {
@@ -195,3 +197,21 @@ def test_the_repository_names_no_machine() -> None:
         if path.suffix in {".py", ".md", ".yaml", ".toml", ".lock", ".jinja", ""} and path.name != "test_house.py":
             found = bad.search((ROOT / path).read_text(errors="replace"))
             assert not found, f"{path}: {found and found.group()}"
+
+
+def test_no_circle_of_files() -> None:
+    """No module reaches itself through others, imports inside functions included, those for type checkers not."""
+    found: dict[str, set[str]] = {}
+    modules = {}
+    for path in tracked():
+        if path.suffix == ".py" and path.parts[0] in ("flows", "tasks"):
+            parts = path.with_suffix("").parts
+            modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ROOT / path
+    for name, path in modules.items():
+        known = [other for other in imports(path, name) if other in modules and other != name]
+        own = {other for other in known if name.startswith(f"{other}.") and any(one.startswith(f"{other}.") for one in known)}
+        found[name] = {*known} - own  # `from package import sibling` is of the sibling
+    try:
+        TopologicalSorter(found).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of files: {' <- '.join(error.args[1])}")

@@ -94,3 +94,13 @@ def test_a_world_is_played_by_the_whole_api_and_by_what_it_imports() -> None:
         reached
     )
     assert not any(name.startswith(("tasks.worlds.library.airline", "tasks.worlds.adapters", "tasks.engine")) for name in reached)
+
+
+def test_a_second_model_of_another_backend_is_told_by_its_place() -> None:
+    """DVC fills in the backend of a role's first model; where no role of the stage has the other's, its code would go unseen."""
+    server = {"backend": "openai_compatible", "base_url": "http://127.0.0.1:1/v1", "model": "m"}
+    settings = load(ROOT, "smoke", [("roles.judge", {"backend": "scripted", "others": [server]})])
+    with pytest.raises(BadInput, match=r"roles\.judge\.others\[0\]: .* Give another role of that stage"):
+        check_closure(settings, listed(settings)["generate"])
+    settings = load(ROOT, "smoke", [("roles.judge", {**server, "others": [{"backend": "scripted"}]})])
+    check_closure(settings, listed(settings)["generate"])

@@ -82,7 +82,7 @@ def test_a_run_is_compared_with_the_champion_else_with_the_last_run(ran: Path, m
 
 
 def test_they_stand_under_the_stage_one_a_line(ran: Path) -> None:
-    from flows.road import Outlook
+    from flows.survey import Outlook
 
     step = Outlook("merge", None, None, ["its input rl would run"], [Difference("merge.breadcrumbs.keep", "0.3", "0.2")])
     assert list(step_lines([step])) == ["merge     would run  its input rl would run", "            merge.breadcrumbs.keep: 0.3 -> 0.2"]

@@ -16,7 +16,8 @@ import pytest
 import yaml as plain_yaml
 from ruamel.yaml import YAML
 
-from flows.road import check_part, survey
+from flows.road import check_part
+from flows.survey import survey
 from tasks.contract.params import BadInput, read_yaml
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.execute import Plan
