@@ -285,9 +285,9 @@ def _local_refusals(plan: Plan, stages: Sequence[str], worlds: Path) -> Iterator
 class _Heard:
     """A scripted client that notes what it is asked."""
 
-    def __init__(self, inner: Client, heard: list[Request]) -> None:
+    def __init__(self, inner: Client, requests: list[Request]) -> None:
         self.name, self.revision = inner.name, inner.revision
-        self._inner, self._heard = inner, heard
+        self._inner, self._heard = inner, requests
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """Answer as the script does."""

@@ -63,12 +63,12 @@ class Console:
         self._first: dict[str, tuple[float, int]] = {}
         self._printed: dict[str, float] = {}
 
-    def __call__(self, stage: str, event: str, about: Mapping[str, Any]) -> None:
+    def __call__(self, stage: str, event: str, details: Mapping[str, Any]) -> None:
         """Print an event, if it is one for people."""
         with self._lock:
             handler = getattr(self, f"_on_{event}", None)
             if handler:
-                handler(stage, about)
+                handler(stage, details)
 
     @cached_property
     def _bars(self) -> Bars:
@@ -91,47 +91,47 @@ class Console:
         else:
             print(f"{stage:<9} {text}", file=self.stream, flush=True)
 
-    def _on_started(self, stage: str, about: Mapping[str, Any]) -> None:
-        self._line(stage, f"runs     {about['method']}")
+    def _on_started(self, stage: str, details: Mapping[str, Any]) -> None:
+        self._line(stage, f"runs     {details['method']}")
 
-    def _on_waiting(self, stage: str, about: Mapping[str, Any]) -> None:
-        self._line(stage, f"waits    {about['note']}")
+    def _on_waiting(self, stage: str, details: Mapping[str, Any]) -> None:
+        self._line(stage, f"waits    {details['note']}")
 
-    def _on_cached(self, stage: str, about: Mapping[str, Any]) -> None:
-        self._line(stage, f"cached   {about['identity'][:12]}")
+    def _on_cached(self, stage: str, details: Mapping[str, Any]) -> None:
+        self._line(stage, f"cached   {details['identity'][:12]}")
 
-    def _on_adopted(self, stage: str, about: Mapping[str, Any]) -> None:
-        self._line(stage, f"adopted  {about['identity'][:12]} as DVC holds it")
+    def _on_adopted(self, stage: str, details: Mapping[str, Any]) -> None:
+        self._line(stage, f"adopted  {details['identity'][:12]} as DVC holds it")
 
-    def _on_done(self, stage: str, about: Mapping[str, Any]) -> None:
+    def _on_done(self, stage: str, details: Mapping[str, Any]) -> None:
         self._finish(stage)
-        self._line(stage, f"done     {about['identity'][:12]} in {about['seconds']:.1f} s")
-        if warning := about["figures"].get("warning"):
+        self._line(stage, f"done     {details['identity'][:12]} in {details['seconds']:.1f} s")
+        if warning := details["figures"].get("warning"):
             self._line(stage, f"warning  {warning}")
-        if stopped := about["figures"].get("stopped"):
+        if stopped := details["figures"].get("stopped"):
             self._line(stage, f"stopped  before everything was made: {stopped}")
 
-    def _on_note(self, stage: str, about: Mapping[str, Any]) -> None:
-        self._line(stage, about["note"])
+    def _on_note(self, stage: str, details: Mapping[str, Any]) -> None:
+        self._line(stage, details["note"])
 
-    def _on_calls(self, stage: str, about: Mapping[str, Any]) -> None:
+    def _on_calls(self, stage: str, details: Mapping[str, Any]) -> None:
         now = time.monotonic()
-        if about["last"] or now - self._printed.get(f"{stage} calls", 0.0) >= EVERY:
+        if details["last"] or now - self._printed.get(f"{stage} calls", 0.0) >= EVERY:
             self._printed[f"{stage} calls"] = now
-            for line in lines(about):
+            for line in lines(details):
                 self._line(stage, line)
 
-    def _on_progress(self, stage: str, about: Mapping[str, Any]) -> None:
-        part = "".join(about["note"].split()[:1])
-        now, key, done, total = time.monotonic(), f"{stage} {part}", about["done"], about["total"]
+    def _on_progress(self, stage: str, details: Mapping[str, Any]) -> None:
+        part = "".join(details["note"].split()[:1])
+        now, key, done, total = time.monotonic(), f"{stage} {part}", details["done"], details["total"]
         if now - self._printed.get(key, 0.0) < (DRAWN if self.live else EVERY) and not (self.live and done >= total > 0):
             return
         self._printed[key] = now
         if self.live:
-            self._bars.show(stage, part, done, total, about["note"])
+            self._bars.show(stage, part, done, total, details["note"])
             return
         if done < self._first.get(key, (now, done))[1]:
             del self._first[key]  # another phase of the same stage counts from its own start
         begun, before = self._first.setdefault(key, (now, done))
         left = f", {(now - begun) / (done - before) * (total - done):.0f} s left" if total and done > before else ""
-        self._line(stage, f"{done}{f'/{total}' if total else ''} {about['note']}{left}")
+        self._line(stage, f"{done}{f'/{total}' if total else ''} {details['note']}{left}")

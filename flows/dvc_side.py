@@ -52,10 +52,10 @@ def holders(project: Path) -> tuple[list[str], list[str]]:
     return now, left
 
 
-def busy(project: Path, said: str) -> str:
+def busy(project: Path, output: str) -> str:
     """Why DVC refused, in our words where a lock was the reason; else the last line of what it said."""
-    if "busy" not in said and "acquire lock" not in said and "RWLock" not in said:
-        lines = said.strip().splitlines()
+    if "busy" not in output and "acquire lock" not in output and "RWLock" not in output:
+        lines = output.strip().splitlines()
         if lines and "not a git repository" in lines[-1]:
             return (
                 "this folder is no git repository, and DVC asks for one: `git init` makes one, or `dvc config core.no_scm true` lets "

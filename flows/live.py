@@ -8,11 +8,12 @@ from typing import Any
 from tasks.contract.losses import FROM_TEXT, GONE, remedy
 
 
-def lines(about: Mapping[str, Any]) -> list[str]:
-    """One line a role, and at the end one for whatever was odd about its answers. about: the event "calls" (`tasks.engine.live`)."""
-    out = [f"{role} {_line(figures, about)}" for role, figures in sorted(about["roles"].items())]
-    if about["last"]:
-        out += [line for role, figures in sorted(about["roles"].items()) for line in odd(role, figures)]
+def lines(details: Mapping[str, Any]) -> list[str]:
+    """One line a role, and at the end one for whatever was odd about its answers. details: of the event
+    "calls" (`tasks.engine.live`)."""
+    out = [f"{role} {_line(figures, details)}" for role, figures in sorted(details["roles"].items())]
+    if details["last"]:
+        out += [line for role, figures in sorted(details["roles"].items()) for line in odd(role, figures)]
     return out
 
 
@@ -29,7 +30,7 @@ def odd(role: str, figures: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _line(figures: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+def _line(figures: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     said = [
         f"{figures['model']}: {figures['calls']} calls",
         f"{figures['cached']} kept" if figures["cached"] else "",
@@ -43,14 +44,14 @@ def _line(figures: Mapping[str, Any], about: Mapping[str, Any]) -> str:
             if reason in ("calls_as_text", FROM_TEXT, "bad_call", "empty")
         ),
         *(f"{figures[name]} {name}" for name in ("throttled", "retries", "refusals", "truncations", "unreadable") if figures[name]),
-        _left(figures, about),
+        _left(figures, details),
     ]
     return ", ".join(part for part in said if part)
 
 
-def _left(figures: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+def _left(figures: Mapping[str, Any], details: Mapping[str, Any]) -> str:
     """The time that the calls of the items left take at the present rate."""
-    done, total, rate = about["done"], about["total"], figures["calls_per_second"]
+    done, total, rate = details["done"], details["total"], figures["calls_per_second"]
     if not done or not rate or done >= total:
         return ""
     seconds = (figures["calls"] + figures["cached"]) / done * (total - done) / rate

@@ -120,13 +120,13 @@ def write_standing(path: Path, standing: Standing) -> None:
     write_text(path, "\n".join([*comments, yaml.safe_dump(standing.tree(), sort_keys=False)]))
 
 
-def _standing(entries: Sequence[Mapping[str, Any]], said: Standing) -> Standing:
-    """What the file has to say by the ledger; `said`: what it says now, whose history stays (a clone's ledger does not know it)."""
+def _standing(entries: Sequence[Mapping[str, Any]], standing: Standing) -> Standing:
+    """What the file has to say by the ledger; `standing`: what it says now, whose history stays (a clone's ledger does not know it)."""
     if not entries or entries[-1]["event"] == "forget":
-        return Standing() if entries else said
+        return Standing() if entries else standing
     forgotten = max((number for number, one in enumerate(entries) if one["event"] == "forget"), default=-1)
     known = [one for one in entries[forgotten + 1 :] if "against" in one]
-    met = {**said.met, **{one["identity"]: one["against"] for one in known}}
+    met = {**standing.met, **{one["identity"]: one["against"] for one in known}}
     return Standing(entries[-1]["identity"], met)
 
 
@@ -185,26 +185,26 @@ class Outcome:
         }
 
 
-def promoted(version: str, model: str, said: str) -> Outcome:
-    """The alias was moved. said: the gates' reason."""
-    return Outcome("promoted", "promote", f"version {version} of {model} is champion now. {said}", version, True)
+def promoted(version: str, model: str, text: str) -> Outcome:
+    """The alias was moved. text: the gates' reason."""
+    return Outcome("promoted", "promote", f"version {version} of {model} is champion now. {text}", version, True)
 
 
-def refused(said: str) -> Outcome:
+def refused(text: str) -> Outcome:
     """A gate says no."""
-    return Outcome("refused", "refuse", said)
+    return Outcome("refused", "refuse", text)
 
 
-def stays(version: str, verdict: str, said: str) -> Outcome:
+def stays(version: str, verdict: str, text: str) -> Outcome:
     """The candidate is the champion, whatever the gates say now."""
     who = f"version {version} is"
-    also = f" The gates would refuse it under the present params: {said}" if verdict != "promote" else ""
+    also = f" The gates would refuse it under the present params: {text}" if verdict != "promote" else ""
     return Outcome("unchanged", "promote", f"{who} already champion, and it is this very model.{also}", version, True)
 
 
-def not_carried_out(why: str, said: str, version: str | None = None) -> Outcome:
+def not_carried_out(why: str, text: str, version: str | None = None) -> Outcome:
     """The gates say yes and something else says no."""
-    return Outcome("not promoted", "refuse", f"{why}. The gates would allow it: {said}", version)
+    return Outcome("not promoted", "refuse", f"{why}. The gates would allow it: {text}", version)
 
 
 def carried_out_before(version: str) -> Outcome:
@@ -216,9 +216,9 @@ def carried_out_before(version: str) -> Outcome:
     return Outcome("not promoted again", "refuse", reason, version)
 
 
-def waits(how: str, said: str) -> Outcome:
+def waits(how: str, text: str) -> Outcome:
     """The gates say yes; a person, or another command, has to do it."""
-    return Outcome("waiting", "waiting", f"{how}. {said}")
+    return Outcome("waiting", "waiting", f"{how}. {text}")
 
 
 def refusal(plan: Plan, stage: bool = False) -> str:

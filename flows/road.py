@@ -223,8 +223,8 @@ Watcher = Callable[[str, str, Mapping[str, Any]], None]
 def everyone(*watchers: Watcher) -> Watcher:
     """One watcher that tells several."""
 
-    def tell(stage: str, event: str, about: Mapping[str, Any]) -> None:
+    def tell(stage: str, event: str, details: Mapping[str, Any]) -> None:
         for watcher in watchers:
-            watcher(stage, event, about)
+            watcher(stage, event, details)
 
     return tell

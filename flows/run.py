@@ -53,7 +53,7 @@ class Run:
         shown = Artifacts(tell=lambda text: console("prefect", "note", {"note": text}))
         computed: set[str] = set()
 
-        def note(stage: str, event: str, about: Mapping[str, Any]) -> None:
+        def note(stage: str, event: str, details: Mapping[str, Any]) -> None:
             if event == "done":
                 computed.add(stage)
 
@@ -76,10 +76,10 @@ class Run:
         """Where this run's report goes."""
         return reports_folder(self.plan)
 
-    def note(self, said: str) -> None:
+    def note(self, text: str) -> None:
         """Tell people something about the run, if there is something to tell."""
-        if said:
-            self.plan.watch("cairn", "note", {"note": said})
+        if text:
+            self.plan.watch("cairn", "note", {"note": text})
 
     def finish(self, done: Mapping[str, Artifact]) -> None:
         """Bring the workspace and DVC up to date with what was found; an experiment touches neither."""

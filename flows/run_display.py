@@ -44,17 +44,17 @@ class Artifacts:
         """Whether the server was gone at the end."""
         self._again = 0.0
 
-    def __call__(self, stage: str, event: str, about: Mapping[str, Any]) -> None:
+    def __call__(self, stage: str, event: str, details: Mapping[str, Any]) -> None:
         """Show a progress, or how calls to models go."""
         if event == "started":
             self._runs[stage] = contextvars.copy_context()
-        elif event == "progress" and about["total"]:
-            part = about["note"].split()[0] if about["note"] else ""
-            said = f"{about['done']} of {about['total']} {about['note']}"
-            self._show(stage, part, 100.0 * about["done"] / about["total"], said, about["done"] >= about["total"])
-        elif event == "calls" and about["total"]:
-            said = "\n".join(f"- {line}" for line in lines(about))
-            self._show(stage, "calls", 100.0 * about["done"] / about["total"], said, about["last"])
+        elif event == "progress" and details["total"]:
+            part = details["note"].split()[0] if details["note"] else ""
+            said = f"{details['done']} of {details['total']} {details['note']}"
+            self._show(stage, part, 100.0 * details["done"] / details["total"], said, details["done"] >= details["total"])
+        elif event == "calls" and details["total"]:
+            said = "\n".join(f"- {line}" for line in lines(details))
+            self._show(stage, "calls", 100.0 * details["done"] / details["total"], said, details["last"])
 
     def close(self) -> None:
         """Wait a little for what is still to be sent; afterwards nothing is. A server that is gone by then is waited for no more."""
@@ -68,7 +68,7 @@ class Artifacts:
             self.lost = True
             lost.let_go()
 
-    def _show(self, stage: str, part: str, percent: float, said: str, last: bool) -> None:
+    def _show(self, stage: str, part: str, percent: float, text: str, last: bool) -> None:
         key = re.sub(r"[^a-z0-9]+", "-", f"{stage}-{part}".lower()).strip("-")
         now, run = time.monotonic(), self._runs.get(stage) or contextvars.copy_context()
         with self._changed:
@@ -81,7 +81,7 @@ class Artifacts:
                 self._sender = threading.Thread(target=self._send_all, name="progress for Prefect", daemon=True)
                 self._sender.start()
             self._last[key] = now
-            self._next[key] = (run, percent, said)
+            self._next[key] = (run, percent, text)
             self._changed.notify()
 
     def _send_all(self) -> None:
@@ -95,13 +95,13 @@ class Artifacts:
             if time.monotonic() >= self._again:
                 context.run(self._send, key, percent, said)
 
-    def _send(self, key: str, percent: float, said: str) -> None:
+    def _send(self, key: str, percent: float, text: str) -> None:
         import httpx
         from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
         try:
             with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: PATIENCE, PREFECT_CLIENT_MAX_RETRIES: 0}):
-                self._write(key, percent, said)
+                self._write(key, percent, text)
         except httpx.TransportError as error:
             self._again = time.monotonic() + self._pause
             self._lose(f"{type(error).__name__}: {error}".rstrip(": "))
@@ -113,13 +113,13 @@ class Artifacts:
             self._told = True
             self._tell(f"Prefect's server does not answer any more ({how}); the run goes on, and Prefect shows no more of it")
 
-    def _write(self, key: str, percent: float, said: str) -> None:
+    def _write(self, key: str, percent: float, text: str) -> None:
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
         if key in self._ids:
-            update_progress_artifact(self._ids[key], percent, said, _sync=True)  # type: ignore[call-arg]
+            update_progress_artifact(self._ids[key], percent, text, _sync=True)  # type: ignore[call-arg]
         else:
-            self._ids[key] = create_progress_artifact(percent, key, said, _sync=True)  # type: ignore[call-arg]
+            self._ids[key] = create_progress_artifact(percent, key, text, _sync=True)  # type: ignore[call-arg]
 
 
 def _in_a_run() -> bool:

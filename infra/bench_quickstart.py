@@ -143,8 +143,8 @@ class Road:
         return max((f"rl_{world}" for world in self.worlds), key=lambda name: self.metrics["overall"][name]["pass_1"]["mean"])
 
 
-def _figure(said: Mapping[str, Any] | None) -> Figure | None:
-    return Figure(said["mean"], said["low"], said["high"], said["n"]) if said else None
+def _figure(block: Mapping[str, Any] | None) -> Figure | None:
+    return Figure(block["mean"], block["low"], block["high"], block["n"]) if block else None
 
 
 def lines(road: Road) -> list[Line]:
@@ -341,25 +341,25 @@ def write(target: Path, profile: str, found: Mapping[int, Sequence[Line]]) -> No
     target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(home: Path, asked: argparse.Namespace) -> None:
+def measure(home: Path, options: argparse.Namespace) -> None:
     """Run all seeds in folders below `home`; print a table for each and one over all."""
-    folders = {seed: home / f"seed_{seed}" for seed in asked.seeds}
+    folders = {seed: home / f"seed_{seed}" for seed in options.seeds}
     finished = {seed for seed, folder in folders.items() if (folder / WALL).is_file()}
     for seed, folder in folders.items():
         if seed not in finished:
-            prepare(folder, asked.profile, seed)
+            prepare(folder, options.profile, seed)
     found: dict[int, list[Line]] = {}
     for seed, folder in folders.items():
         print(f"seed {seed}: the road {'was run' if seed in finished else 'runs'} in {folder}", flush=True)
         known = read(folder, seed, float((folder / WALL).read_text())) if seed in finished else travel(folder, seed)
         found[seed] = lines(known)
-        write(asked.json, asked.profile, found)
-        show(f"{asked.profile}, seed {seed}", found[seed])
-    last = asked.seeds[-1]
+        write(options.json, options.profile, found)
+        show(f"{options.profile}, seed {seed}", found[seed])
+    last = options.seeds[-1]
     found[last].append(engine(folders[last]))
-    write(asked.json, asked.profile, found)
-    show(f"{asked.profile}, median of {len(found)} seeds (min..max)", over_seeds(list(found.values())))
-    print(f"also in {asked.json}")
+    write(options.json, options.profile, found)
+    show(f"{options.profile}, median of {len(found)} seeds (min..max)", over_seeds(list(found.values())))
+    print(f"also in {options.json}")
 
 
 def main() -> int:

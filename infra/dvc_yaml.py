@@ -83,14 +83,14 @@ def plots(road: Road) -> Iterator[str]:
             yield from _plot(step, about)
 
 
-def _plot(step: Step, about: Mapping[str, Any]) -> Iterator[str]:
-    """about: `title` and `file` (or `folder`), then what DVC knows: x, y, template."""
-    path = f"data/{step.name}/{about['file']}"
-    yield f"  - {step.name} {about['title']}:"
-    if "template" in about:
-        yield f"      template: {about['template']}"
-    yield f"      x: {about['x']}"
-    yield f"      y: {{{path}: {_inline(about['y'])}}}"
+def _plot(step: Step, plot: Mapping[str, Any]) -> Iterator[str]:
+    """plot: `title` and `file` (or `folder`), then what DVC knows: x, y, template."""
+    path = f"data/{step.name}/{plot['file']}"
+    yield f"  - {step.name} {plot['title']}:"
+    if "template" in plot:
+        yield f"      template: {plot['template']}"
+    yield f"      x: {plot['x']}"
+    yield f"      y: {{{path}: {_inline(plot['y'])}}}"
 
 
 def _inline(value: str | Sequence[str]) -> str:

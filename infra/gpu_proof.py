@@ -548,21 +548,21 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def prove(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def prove(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure the asked parts; returns the record, which is on the disk by then."""
     begin = time.perf_counter()
-    report = asked.out if asked.out.suffix == ".json" else asked.out / "gpu_proof.json"
-    overrides = [parse_override(text) for text in asked.set]
-    proof = Proof(folder, asked.device, asked.tiny, overrides, report, begin + 60 * asked.minutes)
-    proof.record = {"machine": machine(asked.device), "device": asked.device, "tiny": asked.tiny, "part": asked.part}
-    proof.record |= {"overrides": asked.set, "left_out": "", "rows": []}
+    report = options.out if options.out.suffix == ".json" else options.out / "gpu_proof.json"
+    overrides = [parse_override(text) for text in options.set]
+    proof = Proof(folder, options.device, options.tiny, overrides, report, begin + 60 * options.minutes)
+    proof.record = {"machine": machine(options.device), "device": options.device, "tiny": options.tiny, "part": options.part}
+    proof.record |= {"overrides": options.set, "left_out": "", "rows": []}
     for part in SIZES:
         proof.settings(part).check()  # a mistake ends the proof now, not after minutes
     try:
         data, minutes = make_data(proof)
-        if asked.part in ("throughput", "all"):
-            throughput(proof, data, asked.vocab)
-        if asked.part in ("road", "all"):
+        if options.part in ("throughput", "all"):
+            throughput(proof, data, options.vocab)
+        if options.part in ("road", "all"):
             road(proof, data, minutes)
     except Spent as spent:
         proof.record["left_out"] = str(spent)

@@ -155,13 +155,13 @@ class Server:
         self.paid[digest] += 1
         return status, {}, json.dumps(said).encode()
 
-    def refusal(self, asked: Mapping[str, Any]) -> tuple[int, str] | None:
+    def refusal(self, request: Mapping[str, Any]) -> tuple[int, str] | None:
         """(status, words) for a request that is not taken."""
         for name in self.knobs.refused:
-            if name in asked:
+            if name in request:
                 return 400, f"Unsupported parameter: '{name}' is not supported with this model."
-        if self.knobs.models and asked["model"] not in self.knobs.models:
-            return 404, f"The model `{asked['model']}` does not exist."
+        if self.knobs.models and request["model"] not in self.knobs.models:
+            return 404, f"The model `{request['model']}` does not exist."
         return None
 
     def listing(self) -> bytes:
@@ -169,18 +169,18 @@ class Server:
         data = [{"id": name, "object": "model", "created": int(time.time()), **more} for name, more in self.knobs.models.items()]
         return json.dumps({"object": "list", "data": data}).encode()
 
-    def completion(self, asked: Mapping[str, Any], fault: str) -> tuple[int, dict[str, Any], str]:
+    def completion(self, request: Mapping[str, Any], fault: str) -> tuple[int, dict[str, Any], str]:
         """A chat completion, and what it counts as."""
-        messages = _unbroken(asked["messages"])
-        name = json.dumps([asked["model"], messages, asked.get("tools"), asked.get("seed"), asked.get("temperature")])
+        messages = _unbroken(request["messages"])
+        name = json.dumps([request["model"], messages, request.get("tools"), request.get("seed"), request.get("temperature")])
         rng = random.Random(hashlib.sha256(name.encode()).hexdigest())
         message: dict[str, Any] = {"role": "assistant", "content": None}
         finish, formed = "stop", True
-        schema = (asked.get("response_format") or {}).get("json_schema", {}).get("schema") if self.knobs.forms else None
+        schema = (request.get("response_format") or {}).get("json_schema", {}).get("schema") if self.knobs.forms else None
         if schema := schema or _wished(messages):
             message["content"] = json.dumps(fill(schema, rng))
-        elif asked.get("tools") and messages[-1]["role"] == "user":
-            function = rng.choice(asked["tools"])["function"]
+        elif request.get("tools") and messages[-1]["role"] == "user":
+            function = rng.choice(request["tools"])["function"]
             arguments = json.dumps(fill(function.get("parameters", {"type": "object"}), rng))
             call = {
                 "id": f"chatcmpl-{rng.random()}",
@@ -205,12 +205,12 @@ class Server:
             message, finish = {"role": "assistant", "content": ""}, "content_filter"
         elif fault in ODD:
             message, finish = ODD[fault](message, finish)
-        usage = {"prompt_tokens": len(json.dumps(asked)) // 4, "completion_tokens": len(json.dumps(message)) // 4}
+        usage = {"prompt_tokens": len(json.dumps(request)) // 4, "completion_tokens": len(json.dumps(message)) // 4}
         said = {
             "id": "chatcmpl-0",
             "object": "chat.completion",
             "created": 0,
-            "model": asked["model"] + self.knobs.revision,
+            "model": request["model"] + self.knobs.revision,
             "system_fingerprint": "stub",
             "choices": [{"index": 0, "message": message, "finish_reason": finish}],
             **({"usage": usage | {"total_tokens": sum(usage.values())}} if self.knobs.usage else {}),

@@ -71,18 +71,18 @@ class About:
     accepted_only: bool
 
 
-def card(source: Source, counts: Counts, about: About) -> str:
+def card(source: Source, counts: Counts, details: About) -> str:
     """The text of README.md."""
-    parts = [_head(counts, about), *_what(source, counts, about), *_funnel(source, counts), *_roles(source, counts), *_made(source)]
+    parts = [_head(counts, details), *_what(source, counts, details), *_funnel(source, counts), *_roles(source, counts), *_made(source)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _head(counts: Counts, about: About) -> str:
+def _head(counts: Counts, details: About) -> str:
     total = sum(counts.written.values())
     size = next((name for limit, name in SIZES if total < limit), "10M<n<100M")
-    files = [{"split": split, "path": path} for split, path in about.files.items()]
+    files = [{"split": split, "path": path} for split, path in details.files.items()]
     head = {
-        "license": about.license,
+        "license": details.license,
         "tags": ["cairn", "synthetic", "function-calling"],
         "size_categories": [size],
         "configs": [{"config_name": "default", "data_files": files}],
@@ -90,20 +90,20 @@ def _head(counts: Counts, about: About) -> str:
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
 
 
-def _what(source: Source, counts: Counts, about: About) -> Iterator[str]:
+def _what(source: Source, counts: Counts, details: About) -> Iterator[str]:
     worlds = sorted({world for _, world in counts.written})
-    which = {"generate": "won", "filter": "kept"}[source.stage] if about.accepted_only else "all"
+    which = {"generate": "won", "filter": "kept"}[source.stage] if details.accepted_only else "all"
     yield f"# Conversations of an agent with tools: {', '.join(worlds)}"
     yield ""
     shape = {"messages": "`messages` and `tools` in the OpenAI shape", "sharegpt": "ShareGPT-like `conversations`, `system`, `tools`"}
     yield f"{sum(counts.written.values())} conversations ({which}) of a simulated user with an agent that has tools and a policy, as"
-    yield f"{shape[about.format]}. `id` names a conversation, `problem_id` what it was about, `lineage` what it shares with others"
+    yield f"{shape[details.format]}. `id` names a conversation, `problem_id` what it was about, `lineage` what it shares with others"
     both = sum(len(splits) > 1 for splits in counts.shared.values())
     yield f"(a customer, the tasks that it was made of). {both} problems or entries of a lineage are in more than one split."
-    if about.format == "sharegpt" and counts.beside:
+    if details.format == "sharegpt" and counts.beside:
         yield ""
         yield f"In {counts.beside} turns the agent speaks and calls at once; this shape keeps the words in the turn's `about` alone."
-    splits = list(about.files)
+    splits = list(details.files)
     yield from _table(
         ["world", *splits], [[world, *(str(counts.written[split, world]) for split in splits)] for world in worlds], "Conversations"
     )

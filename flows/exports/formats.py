@@ -67,8 +67,8 @@ def from_sharegpt(row: Mapping[str, Any]) -> tuple[list[Message], list[dict[str,
     return messages, json.loads(row["tools"])
 
 
-def _calls(value: str, about: Mapping[str, Any]) -> Message:
+def _calls(value: str, labels: Mapping[str, Any]) -> Message:
     made = json.loads(value)
     functions = made if isinstance(made, list) else [made]
-    calls = [{"id": name, "type": "function", "function": one} for name, one in zip(about["ids"], functions, strict=True)]
-    return {"role": "assistant", "content": about["content"], "tool_calls": calls}
+    calls = [{"id": name, "type": "function", "function": one} for name, one in zip(labels["ids"], functions, strict=True)]
+    return {"role": "assistant", "content": labels["content"], "tool_calls": calls}

@@ -213,8 +213,8 @@ def _properties(function: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return function["parameters"].get("properties") or {}
 
 
-def _described(name: str, about: Mapping[str, Any]) -> str:
-    return " ".join(str(about.get("description") or "").split()) or name
+def _described(name: str, schema: Mapping[str, Any]) -> str:
+    return " ".join(str(schema.get("description") or "").split()) or name
 
 
 def _hint(schema: Mapping[str, Any]) -> Any:

@@ -260,10 +260,12 @@ class Lab:
         values = self._score("composed", arm, method.__name__.rpartition(".")[2], subset, [*self.new, *self.old], extra)
         return {"new": mean([values[task] for task in self.new]), "old": mean([values[task] for task in self.old])}
 
-    def _score(self, part: str, arm: str, method: str, subset: str, asked: Sequence[int], extra: Mapping[str, Any]) -> dict[int, float]:
+    def _score(
+        self, part: str, arm: str, method: str, subset: str, problems: Sequence[int], extra: Mapping[str, Any]
+    ) -> dict[int, float]:
         """Score the model as it stands on tasks, add the rows; task -> accuracy."""
         values = {}
-        for task in asked:
+        for task in problems:
             said = score(self.model, self.lookup.batch([task], self.params.test_rows, training.generator(self.seed, "rows", task)))
             values[task] = said.accuracy
             self.rows.append(

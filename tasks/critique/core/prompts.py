@@ -108,18 +108,18 @@ def _numbered(n: int, message: Mapping[str, Any], answers: Any) -> dict[str, Any
     return entry
 
 
-def critic_messages(about: Case, name: str) -> list[dict[str, Any]]:
+def critic_messages(case: Case, name: str) -> list[dict[str, Any]]:
     """The question to one critic."""
-    return _question(CRITIC.format(name=name, focus=PERSONAS[name]), about.text)
+    return _question(CRITIC.format(name=name, focus=PERSONAS[name]), case.text)
 
 
-def meta_messages(about: Case, unit: Unit, context: Sequence[Unit]) -> list[dict[str, Any]]:
+def meta_messages(case: Case, unit: Unit, context: Sequence[Unit]) -> list[dict[str, Any]]:
     """The question about one unit; `context`: the other critics' units, shuffled before, shown without authors (trap 2)."""
     others = dump([other.said() for other in context])
-    return _question(META_CRITIC, f"{about.text}\n\nUnit:\n{dump(unit.said())}\n\nContext:\n{others}")
+    return _question(META_CRITIC, f"{case.text}\n\nUnit:\n{dump(unit.said())}\n\nContext:\n{others}")
 
 
-def aggregator_messages(about: Case, units: Mapping[str, Unit]) -> list[dict[str, Any]]:
+def aggregator_messages(case: Case, units: Mapping[str, Unit]) -> list[dict[str, Any]]:
     """The question to a model that aggregates; `units` by an anonymous id."""
     judged = [
         {
@@ -132,7 +132,7 @@ def aggregator_messages(about: Case, units: Mapping[str, Unit]) -> list[dict[str
         }
         for key, unit in units.items()
     ]
-    return _question(AGGREGATOR, f"{about.text}\n\nUnits:\n{dump(judged)}")
+    return _question(AGGREGATOR, f"{case.text}\n\nUnits:\n{dump(judged)}")
 
 
 def _question(system: str, user: str) -> list[dict[str, Any]]:

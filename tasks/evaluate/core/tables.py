@@ -231,15 +231,15 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
         writer.writerows({column: row[column] for column in columns} for row in rows)
 
 
-def model_lines(said: Mapping[str, Any]) -> list[dict[str, Any]]:
+def model_lines(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """models.csv: pass^1 of every model and baseline over all worlds."""
-    return [{"model": model, **block["pass_1"]} for model, block in said["overall"].items()]
+    return [{"model": model, **block["pass_1"]} for model, block in figures["overall"].items()]
 
 
-def family_lines(said: Mapping[str, Any]) -> list[dict[str, Any]]:
+def family_lines(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """families.csv: pass^1 of every model and baseline, by world and family; family "all" is the world as a whole."""
-    sources = {model: dict(worlds) for model, worlds in said["evaluate"].items()}
-    for world, baselines in said["baselines"].items():
+    sources = {model: dict(worlds) for model, worlds in figures["evaluate"].items()}
+    for world, baselines in figures["baselines"].items():
         for name, block in baselines.items():
             sources.setdefault(name, {})[world] = block
     return [

@@ -168,13 +168,13 @@ def _weight_files(label: str, folder: Path) -> tuple[dict[str, str], list[Path]]
     return {}, [single]
 
 
-def _check_index(label: str, folder: Path, said: Mapping[str, str], tensors: Mapping[str, Spec]) -> None:
+def _check_index(label: str, folder: Path, listed: Mapping[str, str], tensors: Mapping[str, Spec]) -> None:
     """An index that names a tensor which is not in its file belongs to other files; whoever loads it makes the missing one up."""
-    lost = [name for name, file in said.items() if name not in tensors or tensors[name].file.name != file]
+    lost = [name for name, file in listed.items() if name not in tensors or tensors[name].file.name != file]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise BadInput(
-            f"{label}: {folder / INDEX} says that {said[lost[0]]} holds the tensor {lost[0]!r}{more}, which is not there. Index and "
+            f"{label}: {folder / INDEX} says that {listed[lost[0]]} holds the tensor {lost[0]!r}{more}, which is not there. Index and "
             "files do not belong together: fetch or save the checkpoint again."
         )
 

@@ -44,8 +44,8 @@ class ToolFailed(RuntimeError):
 class Connection:
     """A server in reach. `open` before anything else; `close` in the end, which also happens when the process exits."""
 
-    def __init__(self, about: ServerFile, path: Path) -> None:
-        self._about, self._path = about, path
+    def __init__(self, server: ServerFile, path: Path) -> None:
+        self._server, self._path = server, path
         self.seat = Path(tempfile.mkdtemp(dir=_seats()))
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -63,8 +63,8 @@ class Connection:
         """Start or reach the server. Raises SourceFailed when it does not answer as an MCP server in time."""
         _open.add(self)
         self._thread.start()
-        if not self._ready.wait(self._about.start_seconds):
-            self._give_up(f"did not answer within {self._about.start_seconds:g} s when it was started (start_seconds)")
+        if not self._ready.wait(self._server.start_seconds):
+            self._give_up(f"did not answer within {self._server.start_seconds:g} s when it was started (start_seconds)")
         if self._failure is not None:
             self._give_up(f"cannot be used: {_words(self._failure)}")
 
@@ -79,7 +79,7 @@ class Connection:
         from mcp import MCPError
         from mcp_types import INVALID_PARAMS
 
-        seconds = self._about.call_seconds
+        seconds = self._server.call_seconds
         try:
             result = self._run(self._answered(name, dict(arguments), seconds), f"tool {name!r}", MCPError)
         except MCPError as error:
@@ -96,7 +96,7 @@ class Connection:
         """Whether the server itself answered with this error; the client makes errors of its own when it waits in vain."""
         from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
-        closed = error.code == CONNECTION_CLOSED and (self._about.url or error.message == "Connection closed")
+        closed = error.code == CONNECTION_CLOSED and (self._server.url or error.message == "Connection closed")
         return error.code != REQUEST_TIMEOUT and not closed
 
     def close(self, wait: bool = True) -> None:
@@ -129,7 +129,7 @@ class Connection:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         async with Client(
             self._transport(errors),
-            read_timeout_seconds=self._about.start_seconds,
+            read_timeout_seconds=self._server.start_seconds,
             message_handler=self._heard,
             cache=None,
         ) as client:
@@ -142,9 +142,9 @@ class Connection:
         from mcp import StdioServerParameters, stdio_client
         from mcp.client.streamable_http import streamable_http_client
 
-        if self._about.url:
-            return streamable_http_client(self._about.url, max_sse_event_size=None)
-        command = [sys.executable, "-I", "-S", str(leash.__file__), str(os.getpid()), *argv(self._about.command)]
+        if self._server.url:
+            return streamable_http_client(self._server.url, max_sse_event_size=None)
+        command = [sys.executable, "-I", "-S", str(leash.__file__), str(os.getpid()), *argv(self._server.command)]
         parameters = StdioServerParameters(
             command=command[0],
             args=command[1:],
@@ -156,7 +156,7 @@ class Connection:
 
     def environment(self) -> dict[str, str]:
         """What servers and commands are given besides PATH and HOME."""
-        passed = {name: os.environ[name] for name in self._about.pass_env if name in os.environ}
+        passed = {name: os.environ[name] for name in self._server.pass_env if name in os.environ}
         return {**passed, "CAIRN_SEAT": str(self.seat)}
 
     async def _heard(self, message: Any) -> None:
@@ -201,11 +201,11 @@ class Connection:
         """Do something in the thread and wait for it. Raises SourceFailed, and `passed` as it is."""
         assert self._loop is not None
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result(self._about.call_seconds + CLOSE)
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(self._server.call_seconds + CLOSE)
         except passed:
             raise
         except Exception as error:  # whatever the client makes of what the server did
-            self._give_up(self._why(error, self._about.call_seconds), what)
+            self._give_up(self._why(error, self._server.call_seconds), what)
 
     def _why(self, error: Exception, seconds: float) -> str:
         from mcp import MCPError
@@ -223,11 +223,11 @@ class Connection:
 
     def _give_up(self, why: str, what: str = "") -> NoReturn:
         """End the connection, and raise SourceFailed. What the server wrote, which may differ from run to run, is a note on it."""
-        server = self._about.url or " ".join(self._about.command)
+        server = self._server.url or " ".join(self._server.command)
         said = [f"{what + ' of ' if what else ''}the MCP server of {short(self._path)} ({server}) {why}."]
         if self._garbage:
             said.append("It wrote to its standard output what is no JSON-RPC; a server must log to standard error.")
-        said.append("Mend or restart the server." if self._about.url else "Run its command by hand to see what it does.")
+        said.append("Mend or restart the server." if self._server.url else "Run its command by hand to see what it does.")
         failure = SourceFailed(" ".join(said))
         for title, text in (("no JSON-RPC", self._garbage), ("its last words", self._last_words())):
             if text:

@@ -272,5 +272,5 @@ def _methods(value: Any) -> list[str]:
     return [name for name in dict.fromkeys(names) if not name.startswith("_")]
 
 
-def _without_type(shown: Any) -> Any:
-    return {key: value for key, value in shown.items() if key != TYPE} if isinstance(shown, dict) else shown
+def _without_type(value: Any) -> Any:
+    return {key: item for key, item in value.items() if key != TYPE} if isinstance(value, dict) else value

@@ -31,8 +31,8 @@ class Seat:
 class Seats:
     """Starts servers when they are needed. A process that was forked off starts servers of its own."""
 
-    def __init__(self, path: Path, about: ServerFile) -> None:
-        self._path, self._about = path, about
+    def __init__(self, path: Path, server: ServerFile) -> None:
+        self._path, self._server = path, server
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
 
@@ -47,7 +47,7 @@ class Seats:
         failed = True
         try:
             with self._alone():
-                if self._about.url:
+                if self._server.url:
                     seat.holds = None  # another process, or a restart, may have changed it
                 yield seat
             failed = False
@@ -72,8 +72,8 @@ class Seats:
             while True:
                 free = [seat for seat in self._seats if seat.free]
                 best = next((seat for held in (wanted, None) for seat in free if seat.holds == held), None)
-                if best is None and len(self._seats) < self._about.servers:
-                    best = Seat(Connection(self._about, self._path))
+                if best is None and len(self._seats) < self._server.servers:
+                    best = Seat(Connection(self._server, self._path))
                     best.connection.open()
                     self._seats.append(best)
                 if best := best or next(iter(free), None):
@@ -86,10 +86,10 @@ class Seats:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """The processes of this machine that play on one url take turns."""
-        if not self._about.url:
+        if not self._server.url:
             yield
             return
-        name = hashlib.blake2b(self._about.url.encode(), digest_size=8).hexdigest()
+        name = hashlib.blake2b(self._server.url.encode(), digest_size=8).hexdigest()
         with (Path(tempfile.gettempdir()) / f"cairn-mcp-{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -60,9 +60,9 @@ def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | 
 class Servers:
     """A `Source` over the servers of one file."""
 
-    def __init__(self, path: Path, about: ServerFile) -> None:
-        self._path, self._about, self._view = path, about, View(tuple(about.leave_out))
-        self._seats, self._lines = Seats(path, about), server_file.lines(path)
+    def __init__(self, path: Path, server: ServerFile) -> None:
+        self._path, self._server, self._view = path, server, View(tuple(server.leave_out))
+        self._seats, self._lines = Seats(path, server), server_file.lines(path)
         self._started: tuple[Base, Saved] | None = None
 
     # --- the source --------------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ class Servers:
 
     @property
     def _reached(self) -> str:
-        return "url" if self._about.url else "command"
+        return "url" if self._server.url else "command"
 
     @functools.cached_property
     def _listed(self) -> dict[str, dict[str, Any]]:
@@ -87,18 +87,18 @@ class Servers:
 
     @functools.cached_property
     def _tools(self) -> Mapping[str, Tool]:
-        about, listed = self._about, self._listed
+        server, listed = self._server, self._listed
         for word in ("dump", "restore"):
-            name = getattr(about, word)
+            name = getattr(server, word)
             if isinstance(name, str) and name not in listed:
                 known = ", ".join(listed) or "none"
                 raise BadInput(f"{self._path}: {word} names {name!r}.{nearest(name, listed)} Tools of the server: {known}.")
-        if isinstance(about.restore, str):
+        if isinstance(server.restore, str):
             _ = self._restoring
-        own = (about.dump, about.restore) if about.tools is None else ()
-        made = {tool: tuple(kinds) for tool, kinds in about.produces.items()}
-        asked = None if about.tools is None else tuple(about.tools)
-        choice = Choice(asked, tuple(about.writes), tuple(about.ends), made, str(self._path))
+        own = (server.dump, server.restore) if server.tools is None else ()
+        made = {tool: tuple(kinds) for tool, kinds in server.produces.items()}
+        asked = None if server.tools is None else tuple(server.tools)
+        choice = Choice(asked, tuple(server.writes), tuple(server.ends), made, str(self._path))
         tools: dict[str, Tool] = {}
         wrong: list[str] = []
         for name in choice.names(name for name in listed if name not in own):
@@ -141,12 +141,12 @@ class Servers:
 
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The start, frozen with the world: later plays begin there, whatever a server would begin with."""
-        if self._about.start:
-            place = self._path.parent / self._about.start
+        if self._server.start:
+            place = self._path.parent / self._server.start
             try:
                 state = json.loads(place.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
-                raise BadInput(f"{self._path}: start = {self._about.start!r}: {place} is no JSON file ({error}).") from None
+                raise BadInput(f"{self._path}: start = {self._server.start!r}: {place} is no JSON file ({error}).") from None
         else:
             self.tools()
             state = json.loads(self._fresh)
@@ -178,7 +178,7 @@ class Servers:
 
     def _after(self, seat: Seat, saved: Saved, kind: Kind | None) -> Saved:
         """The state that a tool has left in a server."""
-        if kind not in (None, "write") and not self._about.check_reads:
+        if kind not in (None, "write") and not self._server.check_reads:
             return saved
         token = self._dump(seat)
         return saved if token == saved.token else self._saved(token)
@@ -192,8 +192,8 @@ class Servers:
         promised = self._promised.get(name)
         return said, unmet(promised, answer.structured) if isinstance(promised, Read) else ""
 
-    def _refused(self, said: Any) -> str:
-        return refusal(said, self._about.error_key, self._about.errors_begin)
+    def _refused(self, result: Any) -> str:
+        return refusal(result, self._server.error_key, self._server.errors_begin)
 
     def _saved(self, token: str) -> Saved:
         try:
@@ -214,7 +214,7 @@ class Servers:
 
     def _dump(self, seat: Seat) -> str:
         """The state in a server as JSON. Keys keep their order: a tool's answer may show it."""
-        dump = self._about.dump
+        dump = self._server.dump
         what = f"dump of {short(self._path)} ({' '.join(dump.command) if isinstance(dump, Command) else f'tool {dump!r}'})"
         try:
             text = self._ran(dump, seat, "") if isinstance(dump, Command) else _one_text(_given(seat, dump, {}))
@@ -228,7 +228,7 @@ class Servers:
             ) from None
 
     def _restore(self, seat: Seat, token: str) -> None:
-        restore = self._about.restore
+        restore = self._server.restore
         if isinstance(restore, Command):
             self._ran(restore, seat, token)
             return
@@ -245,12 +245,12 @@ class Servers:
     @functools.cached_property
     def _restoring(self) -> tuple[str, bool]:
         """The restore tool's argument, and whether it takes the state as text."""
-        arguments = self._listed[str(self._about.restore)]["input"].get("properties") or {}
-        named = self._about.restore_argument
+        arguments = self._listed[str(self._server.restore)]["input"].get("properties") or {}
+        named = self._server.restore_argument
         if named not in arguments and (named or len(arguments) != 1):
             known = ", ".join(arguments) or "none"
             raise BadInput(
-                f"{self._path}: restore_argument = {named!r}: tool {self._about.restore!r} has the arguments {known}; name the one "
+                f"{self._path}: restore_argument = {named!r}: tool {self._server.restore!r} has the arguments {known}; name the one "
                 "that takes the state."
             )
         name = named or next(iter(arguments))
@@ -267,7 +267,7 @@ class Servers:
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=self._about.call_seconds,
+                timeout=self._server.call_seconds,
                 check=False,
             )
         except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired) as error:
@@ -289,8 +289,8 @@ def _given(seat: Seat, name: str, arguments: dict[str, Any]) -> Answer:
     return answer
 
 
-def _text(said: Any) -> str:
-    return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+def _text(result: Any) -> str:
+    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def _one_text(answer: Answer) -> Any:
