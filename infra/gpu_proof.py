@@ -177,12 +177,11 @@ class Proof:
         name = name or stage
         if time.perf_counter() > self.ends:
             raise Spent(f"the budget of minutes was spent before {name}")
-        module = methods.load(stage, settings.method(stage))
         params = settings.params(stage)
         context = self.context(settings, name, inputs.get("worlds"), log)
         begin = now(self.device)
         if instead:
-            figures = instead(module.Inputs(**inputs), params, context)
+            figures = instead(methods.door(stage).Inputs(**inputs), params, context)
         else:
             figures = methods.run(stage, settings.method(stage), inputs, params, settings.loop(stage), context)
         seconds = now(self.device) - begin

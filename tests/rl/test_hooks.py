@@ -196,9 +196,6 @@ def test_the_reference_of_an_adapter_is_the_policy_without_it(inputs: Inputs, tm
         def prepare(self, model: Any) -> Any:
             return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
 
-        def finish(self, model: Any) -> Any:
-            return model.merge_and_unload()
-
         def advantages(self, batch: Batch) -> Tensor:
             start = replace(batch, ref_logp=None)
             seen.append(training.scored(tiny.model(layers=1, end=6.0), start, None).logp - batch.ref_logp)

@@ -115,7 +115,7 @@ def test_a_world_without_training_problems_leaves_no_pool(inputs: Inputs, tmp_pa
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # said by peft
 def test_an_adapter_is_trained_kept_merged_and_found_again_after_a_kill(inputs: Inputs, tmp_path: Path) -> None:
-    """A LoRA goes in by `prepare`; each checkpoint that is kept is a whole model with the adapter merged into a copy."""
+    """A LoRA goes in by `prepare`; what is kept is the adapter, and a whole model with it merged into a copy."""
     from peft import LoraConfig, get_peft_model
 
     from tasks.checkpoints import folders
@@ -124,15 +124,13 @@ def test_an_adapter_is_trained_kept_merged_and_found_again_after_a_kill(inputs: 
         def prepare(self, model: Any) -> Any:
             return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
 
-        def finish(self, model: Any) -> Any:
-            return model.merge_and_unload()
-
     hooks = Adapted(params=Params())
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     figures = run(inputs, LOOP, hooks, context(whole))
     assert figures["best_step"] == 4 and figures["tokens_trained"] > 0
     start, best = (folders.load(folder)[0].state_dict() for folder in (inputs.sft / "model", whole / "out" / "model"))
     moved = {name for name in start if not start[name].equal(best[name])}
+    assert (whole / "out" / "adapter" / "adapter_model.safetensors").is_file()
     assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(start) == set(best)
     with pytest.raises(KeyboardInterrupt):
         run(inputs, LOOP, hooks, context(cut, log=killed_at(3)))

@@ -71,8 +71,8 @@ class Hooks:
         return model
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
-        """A trained model -> the checkpoint to keep (adapters merged). Where `prepare` has put an adapter in it gets a copy, since
-        training may go on."""
+        """A copy of a trained model -> the checkpoint to keep. An adapter that is still on it is kept apart as `adapter/`, and merged
+        into `model/`."""
         return model
 
     def critic(self, model: PreTrainedModel) -> tuple[Module, float] | None:

@@ -89,8 +89,3 @@ def reference_of(policy: Any, start: Any) -> Iterator[Any]:
     else:
         with policy.disable_adapter():
             yield policy
-
-
-def has_adapter(model: Any) -> bool:
-    """Whether a method's `prepare` has put a PEFT adapter in."""
-    return hasattr(model, "disable_adapter")

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tasks.checkpoints import adapters
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, nearest
 from tasks.rl import Inputs, Loop
@@ -27,7 +28,7 @@ from tasks.rl.core import record
 from tasks.rl.core.batch import Batch, Row, Scored, checked, collate, parts, units
 from tasks.rl.core.figures import Figures
 from tasks.rl.core.hooks import Hooks, Job, Play
-from tasks.rl.core.learners import Learner, has_adapter, reference_of
+from tasks.rl.core.learners import Learner, reference_of
 from tasks.rl.core.pool import Screened, choose_pool
 from tasks.rl.core.record import Record
 from tasks.rl.core.reward_model import RewardModel
@@ -74,7 +75,7 @@ class Training:
         self.critic, self.reference = None, None
         if type(hooks).critic is not Hooks.critic and (critic := hooks.critic(folders.load(inputs.sft / "model", ctx.device)[0])):
             self.critic = learner(*critic)
-        if hooks.reference and ("reference" in inputs.others or not has_adapter(self.policies[0].module)):
+        if hooks.reference and ("reference" in inputs.others or not adapters.has_adapter(self.policies[0].module)):
             self.reference = folders.load(inputs.others.get("reference", inputs.sft) / "model", ctx.device)[0].requires_grad_(False)
         self.reward_model = RewardModel.load(inputs.others["reward"] / "model", ctx.device) if "reward" in inputs.others else None
         self.tokenizer, self.others = tokenizer, inputs.others
@@ -158,7 +159,9 @@ class Training:
                 with reference_of(self.policies[0].module, self.reference) as reference:
                     batch = replace(batch, ref_logp=self.scored(reference, there, None).logp.cpu())
             if self.critic:
-                batch = replace(batch, values=values(self.critic.module, there.ids, there.present, there.mask).cpu())
+                with self.autocast():
+                    found = values(self.critic.module, there.ids, there.present, there.mask)
+                batch = replace(batch, values=found.cpu())
         chosen = torch.tensor([index for index, row in enumerate(rows) if row.trains], dtype=torch.long)
         advantages = torch.zeros(len(rows), 1)
         returns = None
@@ -221,10 +224,7 @@ class Training:
 
     def scored(self, model: Any, batch: Batch, critic: Learner | None) -> Scored:
         """What a model, and a critic, say of the trained tokens."""
-        import torch
-
-        device = batch.ids.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.params.bf16 and device != "cpu"):
+        with self.autocast():
             where = (batch.ids, batch.present, batch.mask)
             logp, entropy = score(model, *where, self.params.temperature, self.hooks.entropy_gradient)
             return Scored(logp, entropy, values(critic.module, *where) if critic else None)
@@ -244,6 +244,13 @@ class Training:
 
     # Its parts.
 
+    def autocast(self) -> Any:
+        """bfloat16 for scoring, on a GPU."""
+        import torch
+
+        kind = torch.device(self.ctx.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.params.bf16 and kind != "cpu")
+
     def play(self, *names: object, temperature: float | None = None) -> Play:
         """As a method plays: play(policy, jobs)."""
 
@@ -261,10 +268,13 @@ class Training:
         result = self.rollouts.validate(step, play, self.hooks.examine)
         self.ctx.log("rl/validation", result.rate, step)
         if self.record.validated(result, self.params.max_family_fall):
-            as_it_is = type(self.hooks).finish is Hooks.finish
+            finishes = type(self.hooks).finish is not Hooks.finish
             with record.staged(self.ctx.scratch / "best" / str(step)) as folder:
                 for number, policy in enumerate(self.policies):
-                    model = policy.module if as_it_is else self.hooks.finish(copy.deepcopy(policy.module))
+                    worn = adapters.has_adapter(policy.module)  # training may go on, so what is changed for keeping is a copy
+                    model = self.hooks.finish(copy.deepcopy(policy.module) if finishes or worn else policy.module)
+                    if adapters.has_adapter(model):
+                        model = adapters.keep_and_merge(model, folder / (f"adapter_{number}" if number else "adapter"))
                     folders.save(model, self.tokenizer, folder / (f"policy_{number}" if number else "model"))
 
     def _check_trained(self, step: int, line: Mapping[str, float]) -> None:
