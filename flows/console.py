@@ -11,7 +11,7 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from flows.live import lines
+from flows.call_figures import lines
 
 if TYPE_CHECKING:
     from flows.progress_bars import Bars

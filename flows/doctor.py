@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.console import tracked
-from flows.dvc_side import holders
+from flows.dvc_command import holders
 from flows.road import behind
 from flows.survey import Outlook, survey
 from flows.upgrade import standing

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from flows.asking import Asking, write_down
+from flows.model_checks import Asking, write_down
 from flows.promote import settle
 from flows.road import check_part
 from flows.run import open_plan, reports_folder
@@ -105,7 +105,7 @@ def run_road(wish: Wish) -> int:
 
 
 def _check_caps(plan: Plan, steps: Sequence[Outlook], todo: Sequence[str]) -> None:
-    from flows.caps import Caps
+    from flows.token_caps import Caps
 
     Caps(plan).check(todo, {step.stage: step.artifact for step in steps if step.artifact})
 
@@ -120,8 +120,8 @@ def _ask_servers(plan: Plan, wish: Wish) -> Plan:
 
 
 def _compute(wish: Wish) -> None:
-    from flows.lost import without
     from flows.server import prefect_api
+    from flows.server_lost import without
 
     def done() -> bool:
         return all(step.artifact for step in wish.steps(open_plan(wish.profile, wish.overrides)))
@@ -134,11 +134,11 @@ def _compute(wish: Wish) -> None:
 
 def _say_surroundings() -> None:
     """Before anything starts: which inherited settings change where things go, and whether the servers that they name are there."""
-    from flows import inherited, reach
+    from flows import inherited, server_checks
 
     for one in inherited.moving():
         print(f"cairn: {one}", file=sys.stderr)
-    reach.mlflow()
+    server_checks.mlflow()
 
 
 def _check_champion(plan: Plan, part: Sequence[str], steps: Sequence[Outlook]) -> None:

@@ -293,6 +293,6 @@ def report(project: Path, check: bool, since: str = "") -> int:
 
 
 if __name__ == "__main__":
-    from flows.guard import guarded
+    from flows.exit_codes import guarded
 
     sys.exit(guarded(main))

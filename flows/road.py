@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.asking import Asking, write_down
-from flows.dvc_side import busy, dvc
+from flows.dvc_command import busy, dvc
+from flows.model_checks import Asking, write_down
 from tasks.contract.params import BadInput, StageFailed, nearest, shown
 from tasks.engine import dvc_lock
 from tasks.engine.artifact import Artifact, Store
@@ -23,7 +23,7 @@ from tasks.road import ROAD, Road, Step
 if TYPE_CHECKING:
     from prefect import State
 
-    from flows.caps import Caps
+    from flows.token_caps import Caps
 
 
 def check_part(first: str, last: str, refresh: Sequence[str], names: Sequence[str] = ("first", "last", "refresh")) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class Walk:
     @cached_property
     def caps(self) -> Caps:
         """What has been measured of this run; made when the first stage is about to run."""
-        from flows.caps import Caps
+        from flows.token_caps import Caps
 
         return Caps(self.plan)
 

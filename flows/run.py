@@ -14,7 +14,7 @@ from typing import Any
 from flows import OUTSIDE, PROJECT, STATE
 from flows.console import Console
 from flows.differences import candidate_of, for_report, last_parts
-from flows.dvc_side import check_cache
+from flows.dvc_command import check_cache
 from flows.road import bring_up_to_date, everyone
 from flows.run_display import Artifacts
 from flows.server import of_server

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flows import lost
-from flows.live import lines
+from flows import server_lost
+from flows.call_figures import lines
 
 EVERY = 5.0
 """Seconds between two updates of one artifact; ours: each is a request to Prefect's server."""
@@ -63,10 +63,10 @@ class Artifacts:
             self._changed.notify()
         if self._sender:
             self._sender.join(PATIENCE)
-        if "prefect" in sys.modules and not lost.answers():
+        if "prefect" in sys.modules and not server_lost.answers():
             self._lose("no answer")
             self.lost = True
-            lost.let_go()
+            server_lost.let_go()
 
     def _show(self, stage: str, part: str, percent: float, text: str, last: bool) -> None:
         key = re.sub(r"[^a-z0-9]+", "-", f"{stage}-{part}".lower()).strip("-")
@@ -77,7 +77,7 @@ class Artifacts:
             if self._sender is None:
                 if not run.run(_in_a_run):
                     return
-                lost.hush()
+                server_lost.hush()
                 self._sender = threading.Thread(target=self._send_all, name="progress for Prefect", daemon=True)
                 self._sender.start()
             self._last[key] = now

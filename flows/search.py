@@ -24,8 +24,8 @@ import numpy as np
 from prefect import flow, task
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.asking import Asking, write_down
 from flows.interrupt import stopping
+from flows.model_checks import Asking, write_down
 from flows.run import Run
 from flows.survey import survey
 from tasks.contract.params import BadInput, nearest, read_yaml, validate

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flows import inherited, reach
+from flows import inherited, server_checks
 
 START = 180.0
 """Seconds it may take to start: a fresh database on a busy machine takes long."""
@@ -40,7 +40,7 @@ def prefect_api() -> Iterator[None]:
         with serving(Path(os.environ["PREFECT_HOME"])):
             yield
     else:
-        reach.prefect(named)
+        server_checks.prefect(named)
         yield
 
 

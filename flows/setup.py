@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from flows import OUTSIDE, PROJECT
-from flows.guard import guarded
+from flows.exit_codes import guarded
 from tasks.contract.params import BadInput
 from tasks.engine.start import check_place
 

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from flows.asking import Asking, write_down
-from flows.guard import guarded
+from flows.exit_codes import guarded
+from flows.model_checks import Asking, write_down
 from tasks.contract.params import BadInput
 from tasks.engine import start
 from tasks.engine.roles_lock import in_force
@@ -84,8 +84,8 @@ def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
 
 def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:
     """Hold typical conversations against the caps of this and all later stages, as soon as there is a base to measure them with."""
-    from flows.caps import Caps
     from flows.survey import survey
+    from flows.token_caps import Caps
 
     later = plan.settings.road.after(stage)
     there = {step.stage: step.artifact for step in survey(plan) if step.artifact and step.stage not in later}
@@ -95,7 +95,7 @@ def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:
 
 def _ask(plan: Plan, stage: str) -> Plan:
     """The plan once the servers of this stage's roles were asked and what they said is written down."""
-    from flows.asking import ACCEPT
+    from flows.model_checks import ACCEPT
     from tasks.engine.execute import Changed
 
     noted = in_force(plan.settings)
@@ -112,11 +112,11 @@ def _ask(plan: Plan, stage: str) -> Plan:
 
 
 def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is imported here alone: a hit does not pay for it
-    from flows import reach
-    from flows.lost import without
+    from flows import server_checks
     from flows.server import prefect_api
+    from flows.server_lost import without
 
-    reach.mlflow()
+    server_checks.mlflow()
     job = run.plan.job(stage, inputs)
     with prefect_api(), without(lambda: run.plan.store.find(job.key) is not None):
         from prefect import flow

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.models import place
+from flows.model_names import place
 
 if TYPE_CHECKING:
     from flows.survey import Outlook

@@ -66,13 +66,13 @@ def _is_current(path: Path, plan: Plan, done: Mapping[str, Artifact]) -> bool:
 
 
 def _render_again(plan: Plan, done: Mapping[str, Artifact]) -> None:
-    from flows import reach
+    from flows import server_checks
     from flows.differences import last_parts
     from flows.promote import promote_candidate
     from flows.run import Run
     from tasks.engine.track import Tracker
 
-    reach.mlflow()
+    server_checks.mlflow()
     run = Run(plan, Tracker.of(plan), time.monotonic(), before=last_parts(plan))
     promote_candidate(run, done.get(plan.settings.road.decision), done.get(plan.settings.road.candidate))
     run.report(done)

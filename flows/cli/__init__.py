@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from flows import guard
+from flows import exit_codes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,12 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments: what follows `cairn` (default: those of this process). What went wrong is said on the error stream, never raised. Unlike
     `entry` it leaves signals, streams and this process as they are, so that a test or another program may call it.
     """
-    return guard.in_words(lambda: _run(arguments))
+    return exit_codes.in_words(lambda: _run(arguments))
 
 
 def entry() -> None:
     """The console script: `main`, and signals end the process."""
-    sys.exit(guard.guarded(lambda: _run(None)))
+    sys.exit(exit_codes.guarded(lambda: _run(None)))
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -58,10 +58,10 @@ def promote(why: Annotated[str, typer.Option(metavar="TEXT", help="For the ledge
     Examples:
       cairn promote --why "reviewed with the team"
     """
-    from flows import promote, reach
+    from flows import promote, server_checks
     from flows.run import Run
 
-    reach.mlflow()
+    server_checks.mlflow()
     with Run.open() as run:
         decision, candidate = _decided(run.plan)
         promote.promote_candidate(run, decision, candidate, approved=why)
@@ -81,10 +81,10 @@ def rollback(
       cairn rollback --why "worse on Mondays"
       cairn rollback --to 3 --why "the last one without the fault"
     """
-    from flows import promote, reach
+    from flows import promote, server_checks
     from flows.run import Run
 
-    reach.mlflow()
+    server_checks.mlflow()
     with Run.open() as run:
         print(f"champion is version {promote.rollback(run, why, to)}")
         _tell_dvc(run.plan)

@@ -140,7 +140,7 @@ def preview(
       cairn preview generate -n 5
       cairn preview generate -n 2 --set roles.generator.model=another
     """
-    from flows.asking import Asking
+    from flows.model_checks import Asking
     from flows.preview import as_document, make_watched, show
     from flows.run import open_plan
 

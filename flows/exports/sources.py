@@ -74,7 +74,7 @@ class Source:
 
 def find(stage: str, text: str, project: Path, store: Store) -> Source:
     """The source that `text` names: "" for data/<stage>, a folder, or artifact:<identity>. BadInput when its rows are not there."""
-    from flows.sources import checkpoint
+    from flows.checkpoint_names import checkpoint
 
     default = project / "data" / stage
     if not text and not default.is_dir():

@@ -11,7 +11,7 @@ from typing import Any
 
 from flows import PROJECT, recipes
 from flows.console import showing_progress
-from flows.guard import guarded
+from flows.exit_codes import guarded
 from tasks.contract.params import BadInput
 from tasks.engine.settings import parse_override
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from flows.models import place
+from flows.model_names import place
 from flows.report.costs import cost, roles, stages
 from flows.report.reading import Folders, Summary, colours, duration, read_json, two
 from flows.report.rooms import blueprints, critique, learning, merge_map, waterfall

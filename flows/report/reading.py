@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from flows.models import is_control
+from flows.model_names import is_control
 from tasks.contract import tables
 from tasks.road import ROAD, Road
 

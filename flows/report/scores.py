@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.models import is_step, place
+from flows.model_names import is_step, place
 from flows.report.charts import Interval, intervals
 from flows.report.reading import Summary, mean_of, said, two
 from tasks.road import ROAD, Road

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.worlds import api, calls, policy, problems, processes, shared, states
+from flows.worlds import call_checks, policy_checks, problem_checks, process_checks, sharing_checks, state_checks, tool_checks
+from flows.worlds.clock_watch import watching
 from flows.worlds.report import REMEDIES, Check, Finding, Report
 from flows.worlds.sample import Sample, draw, failure, own_files
-from flows.worlds.watch import watching
 from tasks.contract.params import BadInput
 from tasks.worlds.api.calls import ANSWER
 from tasks.worlds.api.loading import world_class
@@ -63,7 +63,7 @@ def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: s
         return Report(title, (), (shape, schemas))
     tools = _tools(cls)
     places = {name: _tool_place(cls, name) for name in tools}
-    at_rest = [shape, schemas, api.names(tools, places), policy.rules(cls, _class_place(cls))]
+    at_rest = [shape, schemas, tool_checks.names(tools, places), policy_checks.rules(cls, _class_place(cls))]
     tables = _tables(cls, size, seed, address)
     if not tables.ok:
         return Report(title, tuple(tools.values()), (*at_rest, tables))
@@ -72,11 +72,11 @@ def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: s
         return World.build(cls, size, seed, address)
 
     world = build()
-    elsewhere = processes.Elsewhere(address, size, seed, count)
+    elsewhere = process_checks.Elsewhere(address, size, seed, count)
     try:
         sample = draw(world, count, seed)
-        made, stored = problems.made(sample), shared.stored_rows(sample, build)
-        found = [*at_rest, tables, api.described(sample), made, stored]
+        made, stored = problem_checks.made(sample), sharing_checks.stored_rows(sample, build)
+        found = [*at_rest, tables, tool_checks.described(sample), made, stored]
         if stored.ok:  # else every figure below would be wrong for this one reason
             found += _behaviour(sample, elsewhere, longest)
     finally:
@@ -84,15 +84,22 @@ def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: s
     return Report(title, tuple(world.tools.values()), found)
 
 
-def _behaviour(sample: Sample, elsewhere: processes.Elsewhere, longest: int) -> list[Check]:
+def _behaviour(sample: Sample, elsewhere: process_checks.Elsewhere, longest: int) -> list[Check]:
     """Everything that calls tools. The comparison of answers ends last, so that time passes in between."""
-    works = calls.calls_work(sample)
-    repeats = calls.Repeats(sample)
-    apart_from_state = shared.shared_state(sample)
-    state = [states.state_hash(sample), states.snapshots(sample), states.speed(sample)]
-    rest = [problems.graph(sample)]
+    works = call_checks.calls_work(sample)
+    repeats = call_checks.Repeats(sample)
+    apart_from_state = sharing_checks.shared_state(sample)
+    state = [state_checks.state_hash(sample), state_checks.snapshots(sample), state_checks.speed(sample)]
+    rest = [problem_checks.graph(sample)]
     if sample.everything:
-        last = (policy.policy, problems.coverage, problems.oracle, problems.idle, problems.ambiguous, problems.teacher)
+        last = (
+            policy_checks.policy,
+            problem_checks.coverage,
+            problem_checks.oracle,
+            problem_checks.idle,
+            problem_checks.ambiguous,
+            problem_checks.teacher,
+        )
         rest += [one(sample) for one in last]
     apart = elsewhere.check(sample)
     steady = [repeats.determinism(), apart, repeats.watched("clock"), repeats.watched("random")]

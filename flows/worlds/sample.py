@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from flows.worlds.prints import Globals, globals_of
+from flows.worlds.fingerprints import Globals, globals_of
 from flows.worlds.report import Finding
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput

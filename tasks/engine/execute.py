@@ -510,7 +510,7 @@ def calls_told(spec: Mapping[str, Any], watch: Callable[..., None], progress: Ca
     if not _served(spec):
         yield progress
         return
-    from tasks.engine.live import telling
+    from tasks.engine.call_figures import telling
 
     with telling(watch, spec["stage"], spec["run"], progress) as heard:
         yield heard

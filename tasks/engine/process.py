@@ -55,7 +55,7 @@ def run(
     progress: Callable[..., None],
     calls: Callable[[Mapping[str, Any]], None] = _unheard,
 ) -> dict[str, Any]:
-    """Run a spec in a child process; returns its figures. calls: told how calls to servers go, as `tasks.engine.live.telling` says it.
+    """Run a spec in a child process; returns its figures. calls: told how calls to servers go (`tasks.engine.call_figures.telling`).
 
     Curves of an earlier, killed attempt are passed on again (the child rewrites them), so a resumed run logs whole curves.
     """

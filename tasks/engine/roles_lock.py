@@ -3,7 +3,7 @@
     judge: {"judge": {"asked": "small", "answered": "small-2026-01", "root": "/models/small"}, "judge/2": {...}}
 
 One entry for every role, null for a role that no server plays or whose server was not asked yet (DVC refuses a missing one). Both
-drivers read it and write it before a stage first computes with a server; `flows/asking.py` does the asking. A line counts only for
+drivers read it and write it before a stage first computes with a server; `flows/model_checks.py` asks. A line counts only for
 the model that the params name now.
 
 What is taken down is what stays the same while the model does: the name in its answers (hosted servers name a dated revision there),

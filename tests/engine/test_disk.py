@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows import guard
+from flows import exit_codes
 from tasks.engine import disk, process
 
 
@@ -41,7 +41,7 @@ FULL = {
 
 @pytest.mark.parametrize("where", FULL)
 def test_a_full_disk_is_said_plainly_whoever_noticed_it(where: str) -> None:
-    said = guard._in_words(FULL[where]())
+    said = exit_codes._in_words(FULL[where]())
     assert said.startswith(("No space left", "Disk quota exceeded")) and "make room, and run again" in said, said
     assert "CAIRN_DEBUG" not in said
 
@@ -53,17 +53,17 @@ def test_what_it_came_from_counts_too() -> None:
         except OSError as error:
             raise RuntimeError("flow run crashed") from error
     except RuntimeError as error:
-        assert "make room" in guard._in_words(error)
+        assert "make room" in exit_codes._in_words(error)
 
 
 def test_an_http_500_with_a_full_disk_is_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 1_000_000)
-    said = guard._in_words(http_500())
+    said = exit_codes._in_words(http_500())
     assert said.startswith("No space left on the disk of") and "(1 MB free)" in said and "500 Internal Server Error" in said
     free(monkeypatch, 60_000_000)
-    assert "Only 60 MB are free" in guard._in_words(http_500())
+    assert "Only 60 MB are free" in exit_codes._in_words(http_500())
     free(monkeypatch, 10**12)
-    assert guard._in_words(http_500()).startswith("HTTPStatusError: ")
+    assert exit_codes._in_words(http_500()).startswith("HTTPStatusError: ")
 
 
 def test_a_training_whose_library_has_words_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_training_whose_library_has_words_of_its_own(monkeypatch: pytest.Monke
     ],
 )
 def test_other_answers_of_a_disk(number: int, part: str) -> None:
-    said = guard._in_words(OSError(number, "odd", "/x/y"))
+    said = exit_codes._in_words(OSError(number, "odd", "/x/y"))
     assert part in said and "/x/y" in said
 
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 PROMOTE = """
 import json, sys, tempfile
 from pathlib import Path
-from flows.guard import guarded
+from flows.exit_codes import guarded
 from flows.promote import promote_candidate
 from flows.run import Run
 from tasks.engine.artifact import Artifact

@@ -73,7 +73,7 @@ ELSEWHERE = {
     "dvc repro -f": ("flows/test_two_drivers.py", '"repro", "-f"'),
     "dvc pull": ("flows/test_two_drivers.py", '"pull"'),
     "dvc commit": ("flows/test_two_drivers.py", '"commit"'),
-    "dvc config --local cache.dir $CAIRN_HOME/store": ("flows/test_dvc_side.py", "cache.dir"),
+    "dvc config --local cache.dir $CAIRN_HOME/store": ("flows/test_dvc_command.py", "cache.dir"),
     "dvc exp run -S 'params/pipeline.yaml:merge.breadcrumbs.keep=0.5'": ("flows/test_two_drivers.py", '"exp", "run"'),
     "python -m flows.recipes apigen_mt --seed N": ("recipes/test_door.py", "flows.recipes"),
     "python -m infra.bench_quickstart --seeds 0 1": ("infra/test_bench_quickstart.py", "travel(tmp_path"),

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from flows import models as model_names
-from flows.models import place
+from flows import model_names as model_names
+from flows.model_names import place
 from flows.report import charts, page, reading, render, rooms, talks
 from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput

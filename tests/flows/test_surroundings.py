@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from flows import inherited, reach, setup
-from flows.dvc_side import busy
+from flows import inherited, server_checks, setup
+from flows.dvc_command import busy
 from flows.inherited import Setting
 from tasks.contract.params import BadInput
 from tasks.engine import start
@@ -122,12 +122,12 @@ def answering(**paths: Answer) -> Iterator[str]:
 
 
 def prefect(url: str) -> None:
-    reach.prefect(Setting("PREFECT_API_URL", url, "the file /x/.env", ""))
+    server_checks.prefect(Setting("PREFECT_API_URL", url, "the file /x/.env", ""))
 
 
 def mlflow(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "given", lambda: {"MLFLOW_TRACKING_URI": url})
-    reach.mlflow()
+    server_checks.mlflow()
 
 
 NONE = json.dumps({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"})
@@ -177,7 +177,7 @@ def test_nobody_there_and_nobody_who_answers(here: Path, monkeypatch: pytest.Mon
     for url in ("http://", "localhost:4200", "http://x:99999/api"):
         with pytest.raises(BadInput, match="this is no URL"):
             prefect(url)
-    monkeypatch.setattr(reach, "PATIENCE", 0.3)
+    monkeypatch.setattr(server_checks, "PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
         with pytest.raises(BadInput, match=r"no answer within|timed out"):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tasks.contract.params import BadInput
 from tasks.contract.values import DEPTH, canonical_json
-from tasks.worlds.adapters.dialects import DRAFTS, Unreadable, read
+from tasks.worlds.adapters.schema_dialects import DRAFTS, Unreadable, read
 from tasks.worlds.adapters.schemas import notes, tool_of_schema
 from tasks.worlds.api.tools import Refused, Tool
 

@@ -10,8 +10,18 @@ from typing import Any
 import pytest
 
 from flows.templates.world.world import Library
-from flows.worlds import api, calls, check, command, policy, problems, processes, shared, states
-from flows.worlds.prints import changed, print_of
+from flows.worlds import (
+    call_checks,
+    check,
+    command,
+    policy_checks,
+    problem_checks,
+    process_checks,
+    sharing_checks,
+    state_checks,
+    tool_checks,
+)
+from flows.worlds.fingerprints import changed, print_of
 from flows.worlds.report import Check, Finding, Report, kind_of
 from flows.worlds.sample import Sample, draw
 from tasks.contract.params import BadInput
@@ -76,7 +86,7 @@ def test_a_tool_without_types_or_docstring() -> None:
 
 def test_a_clock_inside_a_tool() -> None:
     """However it was imported, and in a function that the tool calls; a log record is no fault."""
-    found = said(calls.Repeats(sample(broken.Clock)).watched("clock"))
+    found = said(call_checks.Repeats(sample(broken.Clock)).watched("clock"))
     assert set(found) == {line("# clock-1"), line("# clock-2"), line("# clock-3")}
     assert found[line("# clock-1")].what == "tool get_title reads the clock: it calls time.time"
     assert found[line("# clock-2")].what == "tool get_loan reads the clock: it calls datetime.now"
@@ -85,7 +95,7 @@ def test_a_clock_inside_a_tool() -> None:
 
 
 def test_chance_inside_a_tool() -> None:
-    found = said(calls.Repeats(sample(broken.Chance)).watched("random"))
+    found = said(call_checks.Repeats(sample(broken.Chance)).watched("random"))
     assert set(found) == {line(f"# random-{number}") for number in (1, 2, 3, 4)}
     assert found[line("# random-1")].what.startswith("tool get_title draws random numbers: it calls random.")
     assert found[line("# random-2")].what == "tool get_loan draws random numbers: it calls uuid.uuid4, os.urandom"
@@ -95,20 +105,20 @@ def test_chance_inside_a_tool() -> None:
 
 
 def test_a_generator_that_a_tool_seeds_is_no_chance() -> None:
-    repeats = calls.Repeats(sample(broken.Seeded))
+    repeats = call_checks.Repeats(sample(broken.Seeded))
     assert repeats.watched("random").ok and repeats.watched("clock").ok and repeats.determinism().ok
 
 
 def test_a_tool_that_is_not_deterministic() -> None:
     """Its answer counts how often it was called."""
-    (finding,) = calls.Repeats(sample(broken.Forgetful)).determinism().findings
+    (finding,) = call_checks.Repeats(sample(broken.Forgetful)).determinism().findings
     assert finding.where == definition(broken.Forgetful.get_title)
     assert finding.what.startswith("tool get_title is not deterministic: get_title(title=") and " and then {" in finding.what
     assert finding.remedy == "Let a tool depend on its arguments and on self.db alone."
 
 
 def test_a_tool_that_mutates_shared_state() -> None:
-    found = {finding.what: finding for finding in shared.shared_state(sample(broken.Forgetful)).findings}
+    found = {finding.what: finding for finding in sharing_checks.shared_state(sample(broken.Forgetful)).findings}
     where = {
         "tool get_title changes self.last, which is no part of the state": line("# shared-1"),
         "tool get_title changes Forgetful.calls, which is no part of the state": line("# shared-2"),
@@ -133,7 +143,7 @@ def test_a_row_changed_in_place() -> None:
 
 
 def test_a_snapshot_that_shares_memory() -> None:
-    (finding,) = states.snapshots(sample(broken.Sharing)).findings
+    (finding,) = state_checks.snapshots(sample(broken.Sharing)).findings
     assert finding.where == definition(broken.Sharing.reserve_title)
     assert finding.what == "tool reserve_title: a snapshot shares memory with the live state: a write made after it has changed it"
     assert "Use self.db.update" in finding.remedy
@@ -141,19 +151,19 @@ def test_a_snapshot_that_shares_memory() -> None:
 
 def test_the_order_of_a_set() -> None:
     """It is the same within a process: only others, with another PYTHONHASHSEED, show it."""
-    elsewhere = processes.Elsewhere("tests.worlds.broken:Unordered", 12, 0, 10)
+    elsewhere = process_checks.Elsewhere("tests.worlds.broken:Unordered", 12, 0, 10)
     try:
         found = elsewhere.check(sample(broken.Unordered))
     finally:
         elsewhere.stop()
-    assert calls.Repeats(sample(broken.Unordered)).determinism().ok
+    assert call_checks.Repeats(sample(broken.Unordered)).determinism().ok
     (finding,) = found.findings
     assert finding.where == definition(broken.Unordered.find_user)
     assert finding.what.startswith("tool find_user differs in another process: ") and "sort first" in finding.remedy
 
 
 def test_what_tools_print_does_not_stand_in_the_way() -> None:
-    elsewhere = processes.Elsewhere("tests.worlds.broken:Prints", 12, 0, 10)
+    elsewhere = process_checks.Elsewhere("tests.worlds.broken:Prints", 12, 0, 10)
     try:
         assert elsewhere.check(sample(broken.Prints)).ok
     finally:
@@ -166,7 +176,7 @@ def test_what_tools_print_does_not_stand_in_the_way() -> None:
 def test_tools_that_fail() -> None:
     """A bug by its own line; a look-up that writes by its `def`, since the state refuses it."""
     reached = draw(World.build(broken.Failing, 12, 0, "tests.worlds.broken:Failing"), 10, 0)
-    found = said(calls.calls_work(reached))
+    found = said(call_checks.calls_work(reached))
     bug = found[line("# failing")]
     assert bug.what.startswith("tool get_title fails when it is called as get_title(title=") and "ZeroDivisionError" in bug.what
     assert "mend what is a bug" in bug.remedy
@@ -175,27 +185,27 @@ def test_tools_that_fail() -> None:
 
 
 def test_new_rows_must_not_be_numbered() -> None:
-    (finding,) = states.state_hash(sample(broken.Counting)).findings
+    (finding,) = state_checks.state_hash(sample(broken.Counting)).findings
     assert finding.where == definition(broken.Counting.reserve_title)
     assert finding.what.startswith("tools reserve_title and reserve_title write different rows") and "a counter" in finding.remedy
-    assert states.state_hash(sample(Library)).ok, "two reservations of one title by one member are one row, in either order"
+    assert state_checks.state_hash(sample(Library)).ok, "two reservations of one title by one member are one row, in either order"
 
 
 def test_tools_that_nobody_needs() -> None:
     """A write that changes nothing; a tool that nothing leads to and that is in no ground truth."""
     lazy = sample(broken.Lazy)
-    (idle,) = states.state_hash(lazy).findings
+    (idle,) = state_checks.state_hash(lazy).findings
     assert idle.where == definition(broken.Lazy.reserve_title) and "changes nothing in any ground truth" in idle.what
-    (unreached,) = problems.graph(lazy).findings
+    (unreached,) = problem_checks.graph(lazy).findings
     assert unreached.where == definition(broken.Lazy.stamp_card)
     assert unreached.what == "tool stamp_card needs stamp, which no look-up that can be reached gives"
     assert "Given now: fee, free, loan_id, status, user_id" in unreached.remedy
-    (uncovered,) = problems.coverage(lazy).findings
+    (uncovered,) = problem_checks.coverage(lazy).findings
     assert uncovered.where == definition(broken.Lazy.stamp_card) and "in none of 20 ground truths" in uncovered.what
 
 
 def test_predicates_must_be_able_to_hold_and_to_fail() -> None:
-    found = {finding.what.split(":")[0]: finding for finding in policy.policy(sample(broken.Blind)).findings}
+    found = {finding.what.split(":")[0]: finding for finding in policy_checks.policy(sample(broken.Blind)).findings}
     assert set(found) == {
         "BLUEPRINT_PREDICATES['R5'] never fails",
         "TRAJECTORY_PREDICATES['R6'] never holds, not even on a ground truth",
@@ -208,7 +218,7 @@ def test_predicates_must_be_able_to_hold_and_to_fail() -> None:
 
 
 def test_rules_without_a_predicate_are_listed() -> None:
-    found = policy.policy(sample(Library))
+    found = policy_checks.policy(sample(Library))
     assert found.ok and found.notes == (
         "without a predicate: R10 (left to the grading and to judges)",
         "predicates that are no rules of the policy: G1, S1",
@@ -216,24 +226,24 @@ def test_rules_without_a_predicate_are_listed() -> None:
 
 
 def test_problems_that_their_own_predicates_refuse() -> None:
-    found = [finding.what for finding in policy.policy(sample(broken.Strict)).findings]
+    found = [finding.what for finding in policy_checks.policy(sample(broken.Strict)).findings]
     assert len(found) == 1 and "breaks blueprint predicate R9: handed over without get_title" in found[0]
 
 
 def test_problems_that_cannot_be_solved_or_need_nothing() -> None:
     mute = sample(broken.Mute)
-    solved = problems.oracle(mute)
+    solved = problem_checks.oracle(mute)
     assert solved.said == "score 0.80 on 20 problems (must be 1.00)" and len(solved.findings) == 4
     assert all("(family hand_over" in finding.what and "fails in required" in finding.what for finding in solved.findings)
-    lazy = problems.idle(mute)
+    lazy = problem_checks.idle(mute)
     assert lazy.said == "do_nothing 0.20, always_refuses 0.20, always_hands_over 0.20 (must be 0.00)"
     assert "do_nothing passes library_" in lazy.findings[0].what and "(family forbidden" in lazy.findings[0].what
-    taught = problems.teacher(mute)
+    taught = problem_checks.teacher(mute)
     assert "fails 4 of 20 problems (hand_over 4)" in taught.findings[0].what
 
 
 def test_problems_that_say_the_same_and_want_different_things() -> None:
-    vague = problems.ambiguous(sample(broken.Vague))
+    vague = problem_checks.ambiguous(sample(broken.Vague))
     assert vague.said == "4 of 20 problems are ambiguous"
     assert all("say the same and want different things" in finding.what for finding in vague.findings)
 
@@ -329,13 +339,13 @@ def _tool(name: str, parameters: dict[str, Any] | None = None, check: Any = dict
     ],
 )
 def test_names_that_hosted_apis_refuse(names: list[str], said: list[str]) -> None:
-    found = api.names({name: _tool(name) for name in names}, {})
+    found = tool_checks.names({name: _tool(name) for name in names}, {})
     assert len(found.findings) == len(said) and all(finding.remedy for finding in found.findings)
     assert all(text in finding.what for finding, text in zip(found.findings, said, strict=True))
 
 
 def test_argument_names_that_hosted_apis_refuse() -> None:
-    (found,) = api.names({"get": _tool("get", {"properties": {"order id": {}, "fine.one": {}}})}, {}).findings
+    (found,) = tool_checks.names({"get": _tool("get", {"properties": {"order id": {}, "fine.one": {}}})}, {}).findings
     assert found.what == "tool get: hosted APIs refuse the argument names 'order id'"
 
 
@@ -365,7 +375,7 @@ def test_a_tool_that_refuses_what_its_schema_says(schema: dict[str, Any]) -> Non
     world = build(broken.Toolbox)
     for check_, taken in ((dict, True), (refuse, False)):
         world.tools = {"odd": _tool("odd", schema, check_)}
-        found = api.described(Sample(world, frozenset(), {}))
+        found = tool_checks.described(Sample(world, frozenset(), {}))
         assert found.ok is taken and not found.notes
         assert taken or (
             "tool odd cannot be called as it is described" in found.findings[0].what and "not so" in found.findings[0].what
@@ -375,7 +385,7 @@ def test_a_tool_that_refuses_what_its_schema_says(schema: dict[str, Any]) -> Non
 def test_a_tool_for_which_no_arguments_can_be_made_is_told() -> None:
     world = build(broken.Toolbox)
     world.tools = {"odd": _tool("odd", {"properties": {"p": {"type": "string", "pattern": "^z"}}, "required": ["p"]}, broken.refuse)}
-    found = api.described(Sample(world, frozenset(), {}))
+    found = tool_checks.described(Sample(world, frozenset(), {}))
     assert found.ok and found.notes == ("no arguments could be made for odd; give a problem that calls them",)
 
 
@@ -392,15 +402,15 @@ def test_a_tool_for_which_no_arguments_can_be_made_is_told() -> None:
     ],
 )
 def test_rules_that_are_not_read(text: str, said: list[str]) -> None:
-    found = policy.rules(type("Told", (), {"POLICY": text}), "here")
+    found = policy_checks.rules(type("Told", (), {"POLICY": text}), "here")
     assert len(found.findings) == len(said) and all(finding.remedy for finding in found.findings)
     assert all(word in finding.what for finding, word in zip(found.findings, said, strict=True))
     assert bool(found.notes) is ("R1. " in text), "nothing checks what was read"
 
 
 def test_a_slow_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states, "LIMIT", 1e-12)
-    found = states.speed(sample(Library))
+    monkeypatch.setattr(state_checks, "LIMIT", 1e-12)
+    found = state_checks.speed(sample(Library))
     assert [finding.what.split()[0] for finding in found.findings] == ["reset", "snapshot", "restore"]
     assert "ms; at most 0 ms" in found.findings[0].what and "Copy only what changed" in found.findings[0].remedy
 

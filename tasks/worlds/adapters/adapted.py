@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Kind
-from tasks.worlds.adapters import given
-from tasks.worlds.adapters.foreign import Calls, ForeignState, Source
+from tasks.worlds.adapters import problem_file
+from tasks.worlds.adapters.foreign_state import Calls, ForeignState, Source
 from tasks.worlds.adapters.schemas import notes
 from tasks.worlds.api.conduct import gated
 from tasks.worlds.api.state import Base, State
@@ -70,7 +70,7 @@ class Adapter:
 
     source: Source
     users: str
-    lines: tuple[tuple[int, given.Line], ...]
+    lines: tuple[tuple[int, problem_file.Line], ...]
     where: str
     _shown: dict[str, Any] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Adapter:
     def tables(self) -> dict[str, Any]:
         """What is frozen: users, given problems, and what the source wants kept."""
         kept: dict[str, Any] = self.source.tables()
-        problems = given.rows(self.lines)
+        problems = problem_file.rows(self.lines)
         if self.users:
             users = _people(self.source.start(Base(kept)).text, self.users, self.where)
         else:
@@ -99,13 +99,13 @@ class Adapter:
                 raise BadInput(
                     f"{self.where} line {int(key)}: user {row['user']!r} is not in {self.users}.{nearest(row['user'], users)}"
                 )
-        return {"users": users, given.TABLE: problems, **kept}
+        return {"users": users, problem_file.TABLE: problems, **kept}
 
     def prove(self, world: World) -> None:
         """Tell what is not checked as the tools' schemas say. Raise BadInput for a given problem that does not work."""
         for name, note in notes(world.tools):
             logging.getLogger(__name__).warning("%s: tool %r: %s.", self.where, name, note)
-        given.prove(world, self.where)
+        problem_file.prove(world, self.where)
 
     def compare(self, world: World, start: str | None, schemas: Any, folder: Path) -> None:
         """Raise BadInput when what was frozen is not what is there now: the code behind an adapter is not all in the world's hash."""
@@ -115,14 +115,14 @@ class Adapter:
 
     def problems(self, world: World, split: str, count: int, seed: int, families: Sequence[str]) -> list[Problem]:
         """Given problems; see `given.draw`."""
-        return given.draw(world, split, count, seed, families, self.where)
+        return problem_file.draw(world, split, count, seed, families, self.where)
 
     def context(self, base: Base, user: str, rng: Random) -> dict[str, Any]:
         """What a generator is given of one user: the row, a sample of the state, and the problems given for them."""
         if "start" not in self._shown:
             self._shown["start"] = json.loads(self.source.start(base).text)
         row = base.tables["users"][user]
-        mine = [dict(one) for one in base.tables.get(given.TABLE, {}).values() if one["user"] == user]
+        mine = [dict(one) for one in base.tables.get(problem_file.TABLE, {}).values() if one["user"] == user]
         return {"user": json.loads(json.dumps(row)), "state": _sample(self._shown["start"], rng), "given": json.loads(json.dumps(mine))}
 
 
@@ -130,9 +130,9 @@ def adapted(
     source: Source, *, name: str, policy: str, users: str, problems_file: Path | str | None, writes: Sequence[str], where: str
 ) -> type[Any]:
     """The world class. Raises BadInput for a problems file that cannot be read."""
-    lines = given.read(Path(problems_file)) if problems_file is not None else ()
+    lines = problem_file.read(Path(problems_file)) if problems_file is not None else ()
     adapter = Adapter(source, users, lines, str(problems_file or where))
-    families = given.families(lines, writes)
+    families = problem_file.families(lines, writes)
 
     def tables(size: int, seed: int) -> dict[str, Any]:
         """The frozen tables; neither size nor seed enters, since the source has one start."""
@@ -147,7 +147,7 @@ def adapted(
         wanted = [
             row
             for row in context["given"]
-            if (family is None or given.family_of(row, writes) == family)
+            if (family is None or problem_file.family_of(row, writes) == family)
             and (not walk or walk[-1] in [action["name"] for action in row["actions"]])
         ]
         return {"thought": "a given problem", **rng.choice(wanted)} if wanted else {}
@@ -159,7 +159,7 @@ def adapted(
         "POLICY": policy,
         "FOREIGN": adapter,
         "FAMILIES": families,
-        "WRITE_FAMILIES": tuple(family for family in families if family in given.FAMILIES[1:]),
+        "WRITE_FAMILIES": tuple(family for family in families if family in problem_file.FAMILIES[1:]),
         "BLUEPRINT_PREDICATES": {"gated": gated},
         **{function.__name__: staticmethod(function) for function in (tables, context, propose)},
     }

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.contract.values import whole_text
-from tasks.worlds.adapters import leash
+from tasks.worlds.adapters import bound_process
 from tasks.worlds.adapters.answers import Answer, answer_of, clear
-from tasks.worlds.adapters.foreign import SourceFailed
+from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.server_file import ServerFile, argv
 from tasks.worlds.api.tools import Refused
 
@@ -144,7 +144,7 @@ class Connection:
 
         if self._server.url:
             return streamable_http_client(self._server.url, max_sse_event_size=None)
-        command = [sys.executable, "-I", "-S", str(leash.__file__), str(os.getpid()), *argv(self._server.command)]
+        command = [sys.executable, "-I", "-S", str(bound_process.__file__), str(os.getpid()), *argv(self._server.command)]
         parameters = StdioServerParameters(
             command=command[0],
             args=command[1:],

@@ -19,8 +19,8 @@ from typing import Any, get_type_hints
 
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Kind
-from tasks.worlds.adapters.hints import hint_of
-from tasks.worlds.adapters.keywords import untitled
+from tasks.worlds.adapters.schema_keywords import untitled
+from tasks.worlds.adapters.type_hints import hint_of
 from tasks.worlds.api.tools import Check, Refused, Tool, by_name, docstring, schema_of
 
 _CODE = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)

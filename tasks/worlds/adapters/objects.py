@@ -22,9 +22,9 @@ from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Kind
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import refusal
-from tasks.worlds.adapters.foreign import SHOWN, Saved, SourceFailed
+from tasks.worlds.adapters.foreign_state import SHOWN, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
-from tasks.worlds.adapters.plain import TYPE, NotPlain, View, text_diff
+from tasks.worlds.adapters.plain_data import TYPE, NotPlain, View, text_diff
 from tasks.worlds.api.places import place
 from tasks.worlds.api.state import Base, canonical_json
 from tasks.worlds.api.tools import Refused, Tool
@@ -67,7 +67,7 @@ def from_object(
     snapshot, restore: for objects that cannot be pickled: snapshot(object) gives JSON, restore(object, JSON) brings a fresh one to
                it. With several objects both get the dict.
     users:     dotted path of the state's table of users, which splits go by and generators draw from; "" for none.
-    problems_file: problems as JSON lines (`tasks.worlds.adapters.given`). There are no scripted humans: the role needs a model.
+    problems_file: problems as JSON lines (`tasks.worlds.adapters.problem_file`). There are no scripted humans: the role needs a model.
 
     An exception of a method is a refusal with its message. Raises BadInput for what cannot be offered or kept, here or when the
     world is built.

@@ -11,10 +11,10 @@ from typing import Any
 
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Kind
-from tasks.worlds.adapters.dialects import Read, Unreadable, read, shortened
-from tasks.worlds.adapters.fitting import uncallable
+from tasks.worlds.adapters.empty_schemas import uncallable
 from tasks.worlds.adapters.functions import json_value
-from tasks.worlds.adapters.keywords import untitled
+from tasks.worlds.adapters.schema_dialects import Read, Unreadable, read, shortened
+from tasks.worlds.adapters.schema_keywords import untitled
 from tasks.worlds.api.tools import Check, Refused, Tool, unknown_argument
 
 _REMEDY = "Leave it out with 'tools', or mend the server."

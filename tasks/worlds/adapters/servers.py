@@ -29,12 +29,12 @@ from tasks.worlds.adapters import server_file
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import Answer, refusal
 from tasks.worlds.adapters.connection import ToolFailed, short
-from tasks.worlds.adapters.dialects import Read, Unreadable, read
-from tasks.worlds.adapters.foreign import Saved, SourceFailed
-from tasks.worlds.adapters.plain import NotPlain, View
+from tasks.worlds.adapters.foreign_state import Saved, SourceFailed
+from tasks.worlds.adapters.plain_data import NotPlain, View
+from tasks.worlds.adapters.schema_dialects import Read, Unreadable, read
 from tasks.worlds.adapters.schemas import tool_of_schema, unmet
-from tasks.worlds.adapters.seats import Seat, Seats
 from tasks.worlds.adapters.server_file import Command, ServerFile, argv
+from tasks.worlds.adapters.server_pool import Seat, Seats
 from tasks.worlds.api.places import shown
 from tasks.worlds.api.state import Base, canonical_json
 from tasks.worlds.api.tools import Refused, Tool
@@ -46,7 +46,7 @@ _NO_REASON = "the server says that the call failed, and does not say why"
 def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | str | None = None) -> type[Any]:
     """A world class over the MCP server that `file` describes (`tasks.worlds.adapters.server_file`). No server is started yet.
 
-    problems_file: problems as JSON lines (`tasks.worlds.adapters.given`). There are no scripted humans: the role needs a model.
+    problems_file: problems as JSON lines (`tasks.worlds.adapters.problem_file`). There are no scripted humans: the role needs a model.
     Raises BadInput for a file that says too little or too much; the world's building raises it for a server that does not answer.
     """
     path = Path(file).resolve()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flows import caps, stage
+from flows import stage, token_caps
 from flows.road import Walk
 from tasks.chat import rendering
 from tasks.checkpoints import folders, tiny
@@ -43,7 +43,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     address = "tasks.worlds.library.retail:Retail"
     World.build(world_class(address), 40, 0, address).freeze(folder / "worlds" / "retail")
     world = load_all(folder / "worlds")["retail"]
-    texts = [system_message(world, FULL), *(str(message) for talk in caps.conversations(world, 1)[1] for message in talk)]
+    texts = [system_message(world, FULL), *(str(message) for talk in token_caps.conversations(world, 1)[1] for message in talk)]
     tiny.build_tokenizer(texts, 900).save_pretrained(str(folder / "base" / "model"))
     positions(folder / "base" / "model", 4096)
     return folder
@@ -60,12 +60,12 @@ def settings(prompt: dict[str, str] = FULL, **changes: Any) -> Settings:
     return Settings(ROOT, tree)
 
 
-def typical(ground: Path, prompt: dict[str, str] = FULL) -> list[caps.Typical]:
-    return caps.measure(ground / "worlds", ground / "base" / "model", prompt, 0)
+def typical(ground: Path, prompt: dict[str, str] = FULL) -> list[token_caps.Typical]:
+    return token_caps.measure(ground / "worlds", ground / "base" / "model", prompt, 0)
 
 
-def lines(found: list[caps.Typical], chosen: Settings, context: int = 4096) -> list[str]:
-    return [line for one in ROAD.names for line in caps.refusals(chosen, one, found, context)]
+def lines(found: list[token_caps.Typical], chosen: Settings, context: int = 4096) -> list[str]:
+    return [line for one in ROAD.names for line in token_caps.refusals(chosen, one, found, context)]
 
 
 def test_what_is_measured_is_what_sft_would_train_on(ground: Path) -> None:
@@ -74,13 +74,13 @@ def test_what_is_measured_is_what_sft_would_train_on(ground: Path) -> None:
     world = load_all(ground / "worlds")["retail"]
     tokenizer, system = folders.load_tokenizer(ground / "base" / "model"), system_message(world, FULL)
     agent = ClientAgent(scripted.client("agent", world, {}, 0), NONE)
-    jobs = [(problem, 0) for problem in caps._problems(world, 0)]
+    jobs = [(problem, 0) for problem in token_caps._problems(world, 0)]
     played = play(world, jobs, agent, scripted.client("human", world, {}, 0), seed=0)
     rendered = [rendering.render(tokenizer, system, talk.messages) for talk in played]
     assert [talk.trained for talk in found.talks] == [sum(one.mask) for one in rendered]
     assert [talk.whole for talk in found.talks] == [len(one.mask) - one.mask[::-1].index(1) for one in rendered]
     assert [talk.prompt for talk in found.talks] == [one.mask.index(1) for one in rendered]
-    assert len(found.talks) == caps.PROBLEMS and all(0 < talk.turn <= talk.trained < talk.whole for talk in found.talks)
+    assert len(found.talks) == token_caps.PROBLEMS and all(0 < talk.turn <= talk.trained < talk.whole for talk in found.talks)
 
 
 def test_a_full_prompt_is_refused_by_every_stage_it_would_empty_and_the_value_it_names_will_do(ground: Path) -> None:
@@ -99,12 +99,12 @@ def test_a_full_prompt_is_refused_by_every_stage_it_would_empty_and_the_value_it
 def test_the_share_is_the_caps_own(of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: sizes 10 to 100 in tens, one trained token in each ten. Half of the conversations fit 50, but their tokens are
     15 of 55: a row needs 0.27 of both. Nobody may ask for less than one conversation."""
-    talks = tuple(caps.Talk(5, 10 * n, n, 10 * n) for n in range(1, 11))
-    found = [caps.Typical("shop", "by hand", talks)]
+    talks = tuple(token_caps.Talk(5, 10 * n, n, 10 * n) for n in range(1, 11))
+    found = [token_caps.Typical("shop", "by hand", talks)]
 
     def refused(tokens: int, share: float) -> bool:
         monkeypatch.setattr(methods.door("sft"), "caps", lambda params: (Cap("max_length", tokens, of, share),))
-        return bool(list(caps.refusals(settings(), "sft", found, 0)))
+        return bool(list(token_caps.refusals(settings(), "sft", found, 0)))
 
     assert [refused(50, share) for share in (0.5, 0.51)] == [of == "row", True]
     assert [refused(50, share) for share in (0.27, 0.28)] == [False, of == "row"]
@@ -123,14 +123,14 @@ def test_the_checkpoints_own_positions_are_a_cap_too(ground: Path) -> None:
 def test_a_world_without_scripts_is_measured_by_its_ground_truths_and_one_without_problems_by_its_prompt(ground: Path) -> None:
     world = load_all(ground / "worlds")["retail"]
     world.scripts = None
-    tokenizer = caps._tokenizer(ground / "base" / "model")
-    truths = caps._typical(world, tokenizer, FULL, 0)
-    assert f"24 ground truths and {caps.ALLOWANCE} tokens" in truths.how and min(talk.trained for talk in truths.talks) > 0
+    tokenizer = token_caps._tokenizer(ground / "base" / "model")
+    truths = token_caps._typical(world, tokenizer, FULL, 0)
+    assert f"24 ground truths and {token_caps.ALLOWANCE} tokens" in truths.how and min(talk.trained for talk in truths.talks) > 0
     world.families = ()
-    alone = caps._typical(world, tokenizer, FULL, 0)
-    assert alone.how == f"the prompt and {caps.ALLOWANCE} tokens for a conversation"
+    alone = token_caps._typical(world, tokenizer, FULL, 0)
+    assert alone.how == f"the prompt and {token_caps.ALLOWANCE} tokens for a conversation"
     (talk,) = alone.talks
-    assert talk.whole == talk.prompt + caps.ALLOWANCE and (talk.trained, talk.turn) == (0, 0)
+    assert talk.whole == talk.prompt + token_caps.ALLOWANCE and (talk.trained, talk.turn) == (0, 0)
     assert len(lines([alone], settings(sft__loop__max_length=1024))) == 3
     assert lines([alone], settings(NONE, **{f"{at}": 4096 for at in ("sft__loop__max_length",)}))[0].startswith(
         "params/pipeline.yaml: rl."
@@ -143,7 +143,7 @@ def test_a_world_without_scripts_is_measured_by_its_ground_truths_and_one_withou
 def test_every_method_declares_the_caps_it_has(room: str, name: str) -> None:
     """The method of its own params, the room of its training loop's."""
     chosen = Settings(ROOT, overlay(load(ROOT, "quickstart").tree, f"{room}.method", name))
-    declared = {(where, cap.param): cap.tokens for where, cap in caps._declared(chosen, room)}
+    declared = {(where, cap.param): cap.tokens for where, cap in token_caps._declared(chosen, room)}
     parts = [(where, params) for where, _, params in chosen.parts(room)]
     assert declared == {(where, key): getattr(params, key) for where, params in parts for key in WRITTEN if hasattr(params, key)} != {}
 
@@ -193,14 +193,14 @@ def test_a_stage_of_dvcs_refuses_for_itself_and_all_later_ones(plan: Plan) -> No
 def test_it_is_measured_once_for_all_processes_and_never_when_nothing_is_to_do(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     worlds, base = stored(plan)
     with pytest.raises(BadInput) as first:
-        caps.Caps(plan).check(ROAD.names, {"worlds": worlds, "base": base})
-    monkeypatch.setattr(caps, "measure", lambda *_: pytest.fail("measured again"))
+        token_caps.Caps(plan).check(ROAD.names, {"worlds": worlds, "base": base})
+    monkeypatch.setattr(token_caps, "measure", lambda *_: pytest.fail("measured again"))
     with pytest.raises(BadInput) as second:
-        caps.Caps(plan).check(ROAD.names, {"worlds": worlds, "base": base})
+        token_caps.Caps(plan).check(ROAD.names, {"worlds": worlds, "base": base})
     assert str(first.value) == str(second.value)
     (plan.store.state / "typical.json").write_text("{")
     with pytest.raises(pytest.fail.Exception, match="measured again"):
-        caps.Caps(plan).check(ROAD.names, {"worlds": worlds, "base": base})
+        token_caps.Caps(plan).check(ROAD.names, {"worlds": worlds, "base": base})
     monkeypatch.setattr("tasks.engine.cached.take", lambda job, after: (job.find(), None))
     walk = Walk(plan, "worlds", "base")
     walk.take(ROAD["worlds"])
@@ -216,12 +216,12 @@ def test_a_local_role_needs_the_positions_for_what_it_is_asked(plan: Plan, groun
     role = {"backend": "local", "path": str(folder), "identity": "x"}
     chosen = replace(plan, settings=Settings(ROOT, overlay(plan.settings.tree, "roles.judge", role)))
     positions(folder, 8192)
-    caps.Caps(chosen).check(["generate"], {"worlds": worlds})
+    token_caps.Caps(chosen).check(["generate"], {"worlds": worlds})
     thinks = replace(plan, settings=Settings(ROOT, overlay(chosen.settings.tree, "roles.judge.thinking", 9000)))
     with pytest.raises(BadInput, match=r"roles\.judge\.path = .* 0 of \d+ questions"):
-        caps.Caps(thinks).check(["generate"], {"worlds": worlds})
+        token_caps.Caps(thinks).check(["generate"], {"worlds": worlds})
     positions(folder, 256)
-    caps.Caps(chosen).check(["sft", "rl"], {"worlds": worlds})  # nobody asks a judge there
+    token_caps.Caps(chosen).check(["sft", "rl"], {"worlds": worlds})  # nobody asks a judge there
     said = r"roles\.judge\.path = .*the checkpoint has 256 positions, and 0 of \d+ questions of its role fit"
     with pytest.raises(BadInput, match=said):
-        caps.Caps(chosen).check(["generate"], {"worlds": worlds})
+        token_caps.Caps(chosen).check(["generate"], {"worlds": worlds})

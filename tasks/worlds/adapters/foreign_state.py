@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from tasks.contract.problem import Kind
-from tasks.worlds.adapters.plain import text_diff
+from tasks.worlds.adapters.plain_data import text_diff
 from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Tool
 

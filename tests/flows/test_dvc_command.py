@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.dvc_side import busy, cache_folder, check_cache, holders
+from flows.dvc_command import busy, cache_folder, check_cache, holders
 from tasks.contract.params import BadInput
 from tasks.engine import dvc_lock
 from tests.conftest import Project, make_project

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from flows.worlds import api
+from flows.worlds import tool_checks
+from flows.worlds.clock_watch import Sight, watching
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each, short
 from flows.worlds.sample import Attempt, Call, Sample, attempt, failure, led_up
-from flows.worlds.watch import Sight, watching
-from tasks.worlds.adapters.foreign import SourceFailed
+from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.api.places import shown
 from tasks.worlds.api.runtime import World
 
@@ -84,8 +84,8 @@ class Repeats:
         return [attempt(self._sample.world, call) for call in self._sample.calls]
 
     def answers(self, longest: int) -> Check:
-        """See `flows.worlds.api.answers`."""
-        return api.answers(self._sample, self._sample.calls, self._first, longest)
+        """See `flows.worlds.tool_checks.answers`."""
+        return tool_checks.answers(self._sample, self._sample.calls, self._first, longest)
 
     def watched(self, what: str) -> Check:
         """The check `clock` or `random`: no tool reads it."""

@@ -9,7 +9,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from flows.worlds.prints import print_of
+from flows.worlds.fingerprints import print_of
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each
 from flows.worlds.sample import Call, Sample
 from tasks.contract.problem import Action

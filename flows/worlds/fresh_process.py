@@ -1,4 +1,4 @@
-"""`python -m flows.worlds.again MODULE:CLASS SIZE SEED PROBLEMS`: a world's record in a process of its own, as a line of JSON.
+"""`python -m flows.worlds.fresh_process MODULE:CLASS SIZE SEED PROBLEMS`: a world's record in a process of its own, as a line of JSON.
 
 The process that starts it has found the address allowed, and hands its import path over.
 """
@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from flows.worlds.processes import record
+from flows.worlds.process_checks import record
 from flows.worlds.sample import draw
 from tasks.worlds.api.runtime import World
 

@@ -26,7 +26,7 @@ from tasks.generate import Inputs, apigen_mt
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.players.scripts.script import blocks
-from tasks.worlds.adapters import given
+from tasks.worlds.adapters import problem_file
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.scripts.human import STOP
@@ -223,4 +223,4 @@ def test_bad_files_are_named_by_line(lines: list[Any], says: str, tmp_path: Path
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"problems_file .*none.jsonl: cannot be read"):
         adapted(problems_file=tmp_path / "none.jsonl")
-    assert len(given.read(HERE / "kiosk.jsonl")) == 12
+    assert len(problem_file.read(HERE / "kiosk.jsonl")) == 12

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from flows.call_figures import lines
 from flows.console import Console
-from flows.live import lines
 from flows.run_display import Artifacts
 
 FIGURES: dict[str, Any] = {
@@ -176,7 +176,7 @@ def test_a_stage_that_asks_a_server_tells_how_it_goes(tmp_path: Any) -> None:
     them. Without calls it hears nothing."""
     from infra.stub import running
     from tasks.contract.client import Request
-    from tasks.engine.live import telling
+    from tasks.engine.call_figures import telling
     from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 
     heard: list[dict[str, Any]] = []

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.lost import hush, is_lost, let_go, without
 from flows.reconcile import reconcile
+from flows.server_lost import hush, is_lost, let_go, without
 from tasks.contract.params import StageFailed
 from tasks.engine.journal import Journal
 
@@ -34,7 +34,7 @@ def test_whose_server_it_is(error: Exception, said: bool) -> None:
 
 def test_a_flow_that_did_its_work_ends_well_without_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
     gone: list[bool] = []
-    monkeypatch.setattr("flows.lost.let_go", lambda: gone.append(True))
+    monkeypatch.setattr("flows.server_lost.let_go", lambda: gone.append(True))
     with without(lambda: True):
         raise lost()
     assert gone == [True]

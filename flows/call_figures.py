@@ -10,7 +10,7 @@ from tasks.contract.losses import FROM_TEXT, GONE, remedy
 
 def lines(details: Mapping[str, Any]) -> list[str]:
     """One line a role, and at the end one for whatever was odd about its answers. details: of the event
-    "calls" (`tasks.engine.live`)."""
+    "calls" (`tasks.engine.call_figures`)."""
     out = [f"{role} {_line(figures, details)}" for role, figures in sorted(details["roles"].items())]
     if details["last"]:
         out += [line for role, figures in sorted(details["roles"].items()) for line in odd(role, figures)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.asking import Asking, _may_be_cached, write_down
+from flows.model_checks import Asking, _may_be_cached, write_down
 from infra.stub import Stub, running
 from tasks.contract.params import BadInput
 from tasks.engine import preflight, roles_lock

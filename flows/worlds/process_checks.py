@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flows.worlds.calls import source_failed
+from flows.worlds.call_checks import source_failed
 from flows.worlds.report import REMEDIES, Check, Finding, short
 from flows.worlds.sample import Sample, attempt
 from tasks.worlds.api.places import place
@@ -40,7 +40,7 @@ class Elsewhere:
     """The same record in other processes, begun at once and looked at later."""
 
     def __init__(self, address: str, size: int, seed: int, problems: int) -> None:
-        command = [sys.executable, "-m", "flows.worlds.again", address, str(size), str(seed), str(problems)]
+        command = [sys.executable, "-m", "flows.worlds.fresh_process", address, str(size), str(seed), str(problems)]
         self._running = [
             subprocess.Popen(
                 command,

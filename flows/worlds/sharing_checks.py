@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
-from flows.worlds.prints import changed, changed_globals, globals_of, print_of
+from flows.worlds.fingerprints import changed, changed_globals, globals_of, print_of
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each
 from flows.worlds.sample import Call, Sample, led_up
 from tasks.worlds.api.places import line_of, shown

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from tasks.worlds.adapters.keywords import below, changed
+from tasks.worlds.adapters.schema_keywords import below, changed
 
 DRAFTS = {
     "2020-12": "Draft202012Validator",

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from flows.worlds.mutants import conversation, other_calls, other_problems
-from flows.worlds.problems import human_of
+from flows.worlds.problem_checks import human_of
 from flows.worlds.report import Check, Finding, short
 from flows.worlds.sample import Pool, Predicate, Sample
 from tasks.contract.context import seed_of

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.worlds.adapters.dialects import OLD, Read, followed, pointers
+from tasks.worlds.adapters.schema_dialects import OLD, Read, followed, pointers
 
 _BOUNDS = (
     ("number", "minimum", "maximum"),

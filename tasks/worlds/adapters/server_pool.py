@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.worlds.adapters.connection import Connection
-from tasks.worlds.adapters.foreign import SourceFailed
+from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.server_file import ServerFile
 from tasks.worlds.api.tools import Refused
 
