@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from flows.model_names import is_step, place
 from infra.bench import ROOT
 
 
@@ -26,12 +27,15 @@ def main() -> int:
     metrics = json.loads(path.read_text())
     worlds = sorted(metrics["baselines"])
     print("pass^1 on write problems")
-    for model in ("base", "sft", *(f"rl_{world}" for world in worlds), "merged"):
+    for model in sorted(metrics["evaluate"], key=place):
         for world in worlds:
             print(_line(f"  {model}, {world}", metrics["evaluate"][model][world]["families"]["write"]["pass_1"]))
     print("paired differences of pass^1, all families")
-    steps = ["sft-base", "sft-sft_unfiltered", *(f"rl_{world}-sft" for world in worlds), "merged-sft", "merged-base"]
-    for pair in (step for step in steps if step in metrics["paired"]):
+    models = sorted(metrics["evaluate"], key=place)
+    ends = {pair: pair.partition("-") for pair in metrics["paired"]}
+    whole = f"{models[-1]}-{models[0]}"
+    steps = [pair for pair, (later, _, earlier) in ends.items() if pair == whole or is_step(later, earlier, models)]
+    for pair in steps:
         for world in worlds:
             print(_line(f"  {pair}, {world}", metrics["paired"][pair][world]["pass_1"]))
     print("paired differences of pass^1, write problems")

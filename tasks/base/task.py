@@ -12,11 +12,16 @@ from tasks.engine.cached import STAGE, key
 from tasks.engine.execute import Job, own_process, produce
 
 
+def inputs(job: Job) -> dict[str, Any]:
+    """What the room's `Inputs` get."""
+    return {"worlds": job.of("worlds")}
+
+
 @task(name="base", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
 def run_step(job: Job) -> dict[str, str]:
     """Build or fetch the checkpoint to start from."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        return own_process(job, out, scratch, {"worlds": job.of("worlds")})
+        return own_process(job, out, scratch, inputs(job))
 
     return asdict(produce(job, work))

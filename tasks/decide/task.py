@@ -12,18 +12,22 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.execute import Job, in_process, produce
 
 
+def inputs(job: Job) -> dict[str, Any]:
+    """What the room's `Inputs` get."""
+    candidate = job.plan.settings.road[job.plan.settings.road.candidate]
+    return {
+        "evaluate": job.of("evaluate"),
+        "champion": job.key.parts["opponent"],
+        "candidate": candidate.checkpoint(),
+        "candidate_id": job.inputs[candidate.name],
+    }
+
+
 @task(name="decide", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
 def run_step(job: Job) -> dict[str, str]:
     """Decide whether the candidate may become champion."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        candidate = job.plan.settings.road.candidate
-        inputs = {
-            "evaluate": job.of("evaluate"),
-            "champion": job.key.parts["opponent"],
-            "candidate": job.plan.settings.road[candidate].checkpoint(),
-            "candidate_id": job.inputs[candidate],
-        }
-        return in_process(job, out, scratch, inputs, submit)
+        return in_process(job, out, scratch, inputs(job), submit)
 
     return asdict(produce(job, work))

@@ -32,11 +32,14 @@ def take(job: Job, after: Sequence[State[Any]] = ()) -> tuple[Artifact, State[An
     """Run a job as the task of its room, under the name of its step. Returns the artifact, and Prefect's state of it: for `after` of
     the steps that read it.
 
+    What is in a job is none of Prefect's business (`quote`): it would take texts that two jobs share for edges between them.
     Prefect's record of a result counts only while the store has its bytes; otherwise it is refreshed.
     """
     there = not job.refreshed and job.plan.store.find(job.key) is not None
     room_task: Task[..., dict[str, str]] = import_module(f"tasks.{job.plan.settings.room(job.stage)}.task").run_step
-    state: State[Any] = room_task.with_options(name=job.stage, refresh_cache=not there)(job, return_state=True, wait_for=[*after])
+    state: State[Any] = room_task.with_options(name=job.stage, refresh_cache=not there)(
+        quote(job), return_state=True, wait_for=[*after]
+    )
     answer = Artifact(**state.result())
     return job.plan.store.find(job.key) or answer, state  # `cairn accept` may have bound the key anew since Prefect kept its handle
 

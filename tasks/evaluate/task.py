@@ -28,21 +28,25 @@ def champion(job: Job) -> Path | None:
         ) from None
 
 
+def inputs(job: Job) -> dict[str, Any]:
+    """What the room's `Inputs` get."""
+    left, road = job.checkpoints(), job.plan.settings.road
+    candidate = road.candidate if road.candidate in left else list(left)[-1]
+    return {
+        "worlds": job.of("worlds"),
+        "models": {name: path for models in left.values() for name, path in models.items()},
+        "candidate": list(left[candidate])[-1],
+        "candidate_id": job.inputs[candidate],
+        "champion": champion(job),
+    }
+
+
 @task(name="evaluate", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
 def run_step(job: Job) -> dict[str, str]:
     """Play the test problems with every checkpoint that its inputs left, and fresh gate problems with the candidate (the road's, if
     that is among them, else the last one) and the champion."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        left, road = job.checkpoints(), job.plan.settings.road
-        candidate = road.candidate if road.candidate in left else list(left)[-1]
-        inputs = {
-            "worlds": job.of("worlds"),
-            "models": {name: path for models in left.values() for name, path in models.items()},
-            "candidate": list(left[candidate])[-1],
-            "candidate_id": job.inputs[candidate],
-            "champion": champion(job),
-        }
-        return own_process(job, out, scratch, inputs)
+        return own_process(job, out, scratch, inputs(job))
 
     return asdict(produce(job, work))

@@ -12,11 +12,16 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.execute import Job, in_process, produce
 
 
+def inputs(job: Job) -> dict[str, Any]:
+    """What the room's `Inputs` get."""
+    return {name: job.of(name) for name in ("worlds", "generate", "critique")}
+
+
 @task(name="filter", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
 def run_step(job: Job) -> dict[str, str]:
     """Mark every trajectory: keep, score, reason."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        return in_process(job, out, scratch, {name: job.of(name) for name in ("worlds", "generate", "critique")}, submit)
+        return in_process(job, out, scratch, inputs(job), submit)
 
     return asdict(produce(job, work))

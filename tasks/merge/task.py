@@ -12,14 +12,18 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.execute import Job, in_process, produce
 
 
+def inputs(job: Job) -> dict[str, Any]:
+    """What the room's `Inputs` get."""
+    first, *others = job.checkpoints().values()
+    base = list(first.values())[-1]  # its own one; those of its units come before
+    return {"base": base, "experts": {name: path for models in others for name, path in models.items()}}
+
+
 @task(name="merge", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
 def run_step(job: Job) -> dict[str, str]:
     """Merge what its inputs left: the first one's checkpoint is the base, those of all others the experts."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        first, *others = job.checkpoints().values()
-        base = list(first.values())[-1]  # its own one; those of its units come before
-        experts = {name: path for models in others for name, path in models.items()}
-        return in_process(job, out, scratch, {"base": base, "experts": experts}, submit)
+        return in_process(job, out, scratch, inputs(job), submit)
 
     return asdict(produce(job, work))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.utilities.annotations import quote
 
 from tasks.engine.artifact import Artifact
 from tasks.engine.cached import STAGE, key
@@ -30,6 +31,13 @@ def unit_key(job: Job, world: str, threads: int) -> Key:
     return Key({**job.key.parts, "inputs": {**job.inputs, name: folder_id(own)}, "unit": world, "threads": threads})
 
 
+def inputs(job: Job, world: str) -> dict[str, Any]:
+    """What the room's `Inputs` get for a world's specialist."""
+    start = next(iter(job.checkpoints()))
+    others = {name: job.open(name) for name in job.inputs if name != start and job.plan.settings.room(name) != "worlds"}
+    return {"worlds": job.of("worlds"), "sft": job.start(world), "world": world, "others": others}
+
+
 @task(name="specialist", task_run_name="{job.stage}: {unit.parts[unit]}", cache_key_fn=key, **STAGE)
 def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
     """Train one world's specialist from the checkpoint that the inputs name, in a process of its own."""
@@ -39,10 +47,7 @@ def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
             return asdict(found)
 
         def work(out: Path, scratch: Path) -> dict[str, Any]:
-            start = next(iter(job.checkpoints()))
-            others = {name: job.open(name) for name in job.inputs if name != start and job.plan.settings.room(name) != "worlds"}
-            inputs = {"worlds": job.of("worlds"), "sft": job.start(world), "world": world, "others": others}
-            return own_process(job, out, scratch, inputs, world, unit.parts["threads"])
+            return own_process(job, out, scratch, inputs(job, world), world, unit.parts["threads"])
 
         figures, identity = work_out(job, unit, work)
         done = store.record(unit, identity, {"figures": figures, "read": sorted(job.opened)})
@@ -65,7 +70,8 @@ def run_step(job: Job) -> dict[str, str]:
                 if futures and device != "cpu":
                     futures[-1].wait()  # one GPU's memory is for one training
                 anew = job.refreshed or store.find(unit) is None
-                futures.append(reinforce_world.with_options(refresh_cache=anew).submit(job, unit))
+                one: Any = reinforce_world.with_options(refresh_cache=anew)
+                futures.append(one.submit(quote(job), quote(unit)))
             specialists = [Artifact(**future.result()) for future in futures]
         figures = {}
         for unit, specialist in zip(units, specialists, strict=True):

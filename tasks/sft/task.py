@@ -16,14 +16,18 @@ CONTROL = "unfiltered"
 """Folder, unit and figures of the model that is trained on unfiltered rows."""
 
 
+def inputs(job: Job) -> dict[str, Any]:
+    """What the room's `Inputs` get."""
+    return {"worlds": job.of("worlds"), "base": job.start(), "filter": job.of("filter")}
+
+
 @task(name="sft", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
 def run_step(job: Job) -> dict[str, str]:
     """Fine-tune the base on the kept rows, in a process of its own; beside it the control, where one is asked for."""
 
     def work(out: Path, scratch: Path) -> dict[str, Any]:
-        inputs = {"worlds": job.of("worlds"), "base": job.start(), "filter": job.of("filter")}
         if not (job.loop and job.loop.model_dump()["control"]):
-            return own_process(job, out, scratch, inputs)
+            return own_process(job, out, scratch, inputs(job))
         threads = max(1, job.plan.settings.shared.threads // 2)
         folders = [(out, scratch), (out / CONTROL, scratch / CONTROL)]
         for folder in folders[1]:
@@ -31,7 +35,7 @@ def run_step(job: Job) -> dict[str, str]:
         side_by_side = job.plan.settings.shared.device == "cpu"  # one GPU's memory is for one training
         with ThreadPoolExecutor(2 if side_by_side else 1) as pool:
             both = [
-                pool.submit(own_process, job, *folder, {**inputs, "unfiltered": unfiltered}, unit, threads)
+                pool.submit(own_process, job, *folder, {**inputs(job), "unfiltered": unfiltered}, unit, threads)
                 for folder, unfiltered, unit in zip(folders, (False, True), ("", CONTROL), strict=True)
             ]
             figures, control = (future.result() for future in both)

@@ -10,6 +10,8 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ import pytest
 
 from tasks.contract import schemas, tables
 from tasks.engine import methods, process
-from tasks.engine.execute import Plan
+from tasks.engine.execute import Job, Plan
 from tasks.engine.hashes import Hashes
 from tasks.engine.settings import Settings, load
+from tasks.road import ROAD
 from tests.conftest import ROOT, Project
 from tests.contract.methods import smoke_params
 from tests.warm import WARM
@@ -76,40 +79,21 @@ class Chain:
         settings = Settings(ROOT, {**self.settings.tree, stage: {**self.settings.tree[stage], **own}})
         plan = Plan.open(settings, self.folder / "state")
         inputs = plan.stages[stage].inputs
-        job = plan.job(stage, {one: Hashes(self.folder / "state").path(self.artifact(one)) for one in inputs})
+        job = replace(plan, store=self.store).job(stage, {one: self.identities[one] for one in inputs})
         out, scratch = (self.folder / turn / f"{stage}-{name}" / part for part in ("out", "scratch"))
         for place in (out, scratch):
             place.mkdir(parents=True)
-        spec = job.spec(out, scratch, self._inputs(stage, name), "retail" if stage == "rl" else "")
+        spec = job.spec(out, scratch, self._inputs(job), "retail" if stage == "rl" else "")
         with WARM.python():
             return out, process.run({**spec, **(instead or {})}, project, lambda *_: None, lambda *_: None)
 
-    def _inputs(self, stage: str, name: str) -> dict[str, Any]:
-        """The room's Inputs, as its task.py fills them."""
-        if stage == "worlds":
-            return {}
-        if stage == "rl":
-            return {"worlds": self.artifact("worlds"), "sft": self.artifact("sft"), "world": "retail"}
-        if stage == "merge":
-            experts = self._specialists()
-            if self.settings.method(stage) != name:  # there are methods for one alone
-                experts = {"rl_retail": experts["rl_retail"]}
-            return {"base": self.artifact("sft") / "model", "experts": experts}
-        candidate = {"champion": None, "candidate": "merged", "candidate_id": self.identities["merge"]}
-        if stage == "evaluate":
-            control = self.artifact("sft") / "unfiltered/model"
-            named = {"base": self.artifact("base") / "model", **({"sft_unfiltered": control} if control.is_dir() else {})}
-            named["sft"] = self.artifact("sft") / "model"
-            models = named | self._specialists() | {"merged": self.artifact("merge") / "model"}
-            return {"worlds": self.artifact("worlds"), "models": models, **candidate}
-        if stage == "decide":
-            return {"evaluate": self.artifact("evaluate"), **candidate}
-        wanted = {"base": ("worlds",), "generate": ("worlds",), "critique": ("worlds", "generate")}
-        named = wanted | {"filter": ("worlds", "generate", "critique"), "sft": ("worlds", "base", "filter")}
-        return {name: self.artifact(name) for name in named[stage]}
-
-    def _specialists(self) -> dict[str, Path]:
-        return {f"rl_{folder.name}": folder / "model" for folder in sorted(self.artifact("rl").iterdir()) if folder.is_dir()}
+    def _inputs(self, job: Job) -> dict[str, Any]:
+        """The room's Inputs, as its task.py fills them; the artifacts are the road's."""
+        task = import_module(f"tasks.{job.plan.settings.room(job.stage)}.task")
+        found: dict[str, Any] = task.inputs(job, *(["retail"] if job.stage == "rl" else []))
+        if job.stage == "merge" and self.settings.method("merge") != job.method:  # there are methods for one alone
+            found["experts"] = {"rl_retail": found["experts"]["rl_retail"]}
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +112,7 @@ def finite(value: Any) -> bool:
 @pytest.mark.parametrize(("stage", "name"), ALL)
 def test_contract(chain: Chain, stage: str, name: str) -> None:
     hashes = Hashes(chain.folder / "state")
-    inputs = {room: chain.artifact(room) for room in _needs(stage)}
+    inputs = {room: chain.artifact(room) for room in ROAD[stage].inputs}
     before = {room: hashes.path(path) for room, path in inputs.items()}
     first, figures = chain.first(stage, name)
     again, figures_again = chain.run(stage, name, "again")
@@ -149,9 +133,3 @@ def check_files(stage: str, folder: Path) -> None:
     assert suffixes <= {".parquet", ".json", ".csv", ".safetensors", ".jinja", ".md"}, "no pickle, nothing unknown"
     for path in folder.rglob("*.json"):
         json.loads(path.read_text())
-
-
-def _needs(stage: str) -> tuple[str, ...]:
-    from tasks.engine.dvc_yaml import listed
-
-    return listed(load(ROOT, "smoke"))[stage].inputs
