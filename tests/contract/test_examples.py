@@ -56,7 +56,7 @@ def test_the_world_shown_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     module = importlib.import_module("kiosk")
     world = World.build(module.Kiosk, 1, 0)
     assert world.call("cancel_order", {"order_id": "W1"}).ok and not world.call("cancel_order", {"order_id": "W2"}).ok
-    assert world.diff().splitlines()[0] == '- orders.(W1).status: "pending"', world.diff()
+    assert world.diff().splitlines()[0] == '- orders.W1.status: "pending"', world.diff()
 
 
 @pytest.mark.parametrize(("stage", "name"), SHOWN)
