@@ -27,6 +27,6 @@ def pin(project: Path) -> str:
 
 
 def grow(project: Path) -> str:
-    """Pin nothing."""
+    """Let the example bank grow again: params/bank.json pins nothing any more."""
     (project / FILE).write_text("{}\n", encoding="utf-8")
     return f"{FILE}: the bank grows from what a run accepts"

@@ -51,7 +51,7 @@ class Report:
         self.tell(Note(part, text))
 
     def bad(self, part: str, text: str) -> None:
-        """Damage."""
+        """A line about something damaged; the command then ends with 1."""
         self.faults += 1
         self.tell(Note(part, text, damage=True))
 

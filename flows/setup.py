@@ -27,7 +27,7 @@ def keep_inside(project: Path) -> None:
 
 
 def main() -> int:
-    """`python -m flows.setup`."""
+    """What `python -m flows.setup` does: tell DVC where its temporary files go; returns the exit code."""
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     check_place(PROJECT / ".cairn")

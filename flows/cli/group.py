@@ -22,7 +22,7 @@ class Command(TyperCommand):
     """A command whose help is set by rich on a terminal, and is plain text elsewhere."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
+        """Write the command's help, its examples indented."""
         if sys.stdout.isatty():
             _prepare_for_rich(self, ctx)
             super().format_help(ctx, formatter)
@@ -52,7 +52,7 @@ class Group(TyperGroup):
         return self.get_command(ctx, name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
+        """Write the group's help, commands under the panels of the catalogue."""
         if sys.stdout.isatty():
             _prepare_for_rich(self, ctx)
             super().format_help(ctx, formatter)

@@ -214,7 +214,7 @@ class Lab:
 
     @cached_property
     def start(self) -> dict[str, torch.Tensor]:
-        """The base's weights."""
+        """The base's weights, from which every training starts."""
         return training.load_weights(self.folder / "base")
 
     @property

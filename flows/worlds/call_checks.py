@@ -84,7 +84,7 @@ class Repeats:
         return [attempt(self._sample.world, call) for call in self._sample.calls]
 
     def answers(self, longest: int) -> Check:
-        """See `flows.worlds.tool_checks.answers`."""
+        """Whether the first answers stay within `longest` characters and can be kept in a file."""
         return tool_checks.answers(self._sample, self._sample.calls, self._first, longest)
 
     def watched(self, what: str) -> Check:

@@ -120,7 +120,7 @@ class Person:
         """Nothing: a person reads what is printed."""
 
     def poll(self) -> list[tuple[str, Turn]]:
-        """The person's turn."""
+        """One turn for each conversation that is owed one, typed by the person."""
         owed, self._owed = self._owed, []
         return [(conversation, self._turn(place)) for conversation, place in owed]
 
@@ -142,7 +142,7 @@ class Person:
             )
 
     def close(self, conversation: str) -> None:
-        """Nothing is kept."""
+        """The conversation is over; of a person nothing is kept."""
 
 
 class Customer:
@@ -179,11 +179,11 @@ class Watched:
         self._agent.send(conversation, messages, world, seed)
 
     def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
-        """As the agent does."""
+        """Go on where another conversation stands, as the watched agent does."""
         self._agent.resume(conversation, messages, turns)
 
     def poll(self) -> list[tuple[str, Turn]]:
-        """The agent's turns."""
+        """The turns that the watched agent has ready."""
         return self._agent.poll()
 
     def close(self, conversation: str) -> None:

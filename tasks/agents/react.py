@@ -22,7 +22,7 @@ SLUG = "react"
 
 
 class Params(base.Params):
-    """It has none."""
+    """Nothing can be set: one answer is asked for a turn."""
 
 
 def agent(player: Agent, params: Params) -> Agent:

@@ -228,7 +228,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """As `is_file`, for a folder."""
+    """Whether a path names a folder; an unreadable or odd one is none."""
     try:
         return path.is_dir()
     except OSError:

@@ -33,13 +33,13 @@ from pydantic import Field
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.merge import Inputs
-from tasks.merge.core.election import Election
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.headers import Array
 from tasks.merge.core.masks import MiddleMask, middle_counts
 from tasks.merge.core.params import MergeParams, check_merge, variants
 from tasks.merge.core.room import merge_checkpoints
 from tasks.merge.core.selection import share
+from tasks.merge.core.sign_election import Election
 from tasks.merge.core.tensors import Block, Tensor
 
 TITLE = "Model Breadcrumbs with sign election"

@@ -66,7 +66,7 @@ def check(params: Params) -> None:
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """See `core.room.merge_checkpoints`."""
+    """Merge the experts; files, figures and errors are those of `core.room.merge_checkpoints`."""
     check(params)
     return merge_checkpoints("linear", inputs, params, ctx, formula(params))
 

@@ -48,7 +48,7 @@ def check(params: Params) -> None:
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """See `core.room.merge_checkpoints`."""
+    """Merge the experts; files, figures and errors are those of `core.room.merge_checkpoints`."""
     check(params)
     return merge_checkpoints("task_arithmetic", inputs, params, ctx, formula(params))
 

@@ -30,12 +30,12 @@ from pydantic import Field
 
 from tasks.contract.context import Context
 from tasks.merge import Inputs
-from tasks.merge.core.election import Elect, Election
 from tasks.merge.core.engine import Formula, Look
 from tasks.merge.core.headers import Array
 from tasks.merge.core.masks import MiddleMask, middle_counts
 from tasks.merge.core.params import MergeParams, check_merge
 from tasks.merge.core.room import merge_checkpoints
+from tasks.merge.core.sign_election import Elect, Election
 from tasks.merge.core.tensors import Block, Tensor
 
 TITLE = "TIES-Merging"

@@ -38,7 +38,7 @@ SLUG = "multi_turn_rl"
 
 
 class Params(Base):
-    """GRPO's own."""
+    """What is GRPO's own: how rewards become advantages, and the clip."""
 
     scale: Literal["group", "none"] = Field("group", description="divide by the group's standard deviation (DeepSeekMath) or not")
     clip_low: float = Field(0.2, gt=0, lt=1, description="the ratio is clipped below 1 - this; DeepSeekMath's epsilon")

@@ -26,5 +26,5 @@ class Params(Base):
 
 
 def hooks(params: Params, ctx: Context) -> Hooks:
-    """All at rest."""
+    """The room's training as it is: no hook changes anything."""
     return Hooks()

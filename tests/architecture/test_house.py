@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -182,6 +183,45 @@ def test_each_law_names_tests_that_exist() -> None:
         assert named, law
         for file, name in named:
             assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file} has no {name}"
+
+
+def test_a_docstring_says_something() -> None:
+    """Of whatever is public: three words at least, and not that another place is to be read instead."""
+    empty = []
+    for path in (path for path in tracked() if path.suffix == ".py" and path.parts[0] in ("flows", "tasks")):
+        for node in _public(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            doc = ast.get_docstring(node) or ""
+            if doc and (len(doc.split()) < 3 or re.fullmatch(r"(See|As|Like) [^.\s]+(\.\w+)*\.?", doc)):
+                empty.append(f"{path}:{node.lineno} {node.name}: {doc}")
+    assert not empty, "\n".join(empty)
+
+
+def _public(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    """Public functions and classes of a module, and what is public in those classes."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from _public(node)
+
+
+def test_names_of_neighbours_differ_by_more_than_a_letter() -> None:
+    """`shown` beside `showing`, `said` beside `says`: nobody remembers which is which."""
+    names: dict[Path, set[str]] = {}
+    for path in tracked():
+        if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "infra") and path.stem not in ("__init__", "__main__"):
+            names.setdefault(path.parent, set()).add(path.stem)
+    close = [(folder, a, b) for folder, found in names.items() for a in found for b in found if a < b and _a_letter_apart(a, b)]
+    assert not close
+
+
+def _a_letter_apart(first: str, second: str) -> bool:
+    """Whether one letter more, less or another one makes one word of the other."""
+    short, long = sorted((first, second), key=len)
+    if len(long) - len(short) > 1:
+        return False
+    place = next((at for at, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    return short[place + (len(short) == len(long)) :] == long[place + 1 :]
 
 
 def test_the_generated_parts_of_dvc_yaml_are_current() -> None:

@@ -31,7 +31,7 @@ def _loan(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
 
 
 def renew(desk: Desk, slots: Slots) -> str:
-    """R5, R6, R7."""
+    """Renew a loan, unless R5, R6 or R7 forbid it."""
     loan_id, loan, refusal = _loan(desk, slots)
     weeks = int(slots["weeks"])
     if refusal:
@@ -47,7 +47,7 @@ def renew(desk: Desk, slots: Slots) -> str:
 
 
 def pay(desk: Desk, slots: Slots) -> str:
-    """R2."""
+    """Pay the fee of a loan (R2)."""
     loan_id, _, refusal = _loan(desk, slots)
     if refusal:
         return refusal
@@ -56,7 +56,7 @@ def pay(desk: Desk, slots: Slots) -> str:
 
 
 def reserve(desk: Desk, slots: Slots) -> str:
-    """R8."""
+    """Reserve a title at a branch (R8)."""
     title, branch = desk.slot(slots, "title", "Which title is it?"), slots["branch"]
     row = desk.read("get_title", title=title)
     if desk.forbids(row["free"] > 0):
@@ -67,7 +67,7 @@ def reserve(desk: Desk, slots: Slots) -> str:
 
 
 def status(desk: Desk, slots: Slots) -> str:
-    """R2."""
+    """Tell how a loan stands (R2)."""
     loan_id, loan, refusal = _loan(desk, slots)
     return refusal or f"Loan {loan_id} is {loan['status']}."
 
@@ -79,7 +79,7 @@ def copies(desk: Desk, slots: Slots) -> str:
 
 
 def trouble(desk: Desk, slots: Slots) -> str:
-    """R9."""
+    """Hand a lost or damaged book over to a person (R9)."""
     _, _, refusal = _loan(desk, slots)
     if refusal:
         return refusal

@@ -68,7 +68,7 @@ class LowRank:
     scaling: float
 
     def change(self, where: slice, base: Array) -> Array:
-        """See tensors.Source."""
+        """The adapter's change of these flat entries, float32, in a new array; it does not look at the base."""
         columns = self.right.shape[1]
         start, stop, step = where.indices(len(self.left) * columns)
         if step == 1 and start % columns == 0 and stop % columns == 0:
@@ -86,7 +86,7 @@ class Unchanged:
     """A tensor that the adapter leaves alone."""
 
     def change(self, where: slice, base: Array) -> Array:
-        """See tensors.Source."""
+        """Zeros: this expert leaves the tensor as the base has it."""
         return np.zeros_like(base)
 
     def ahead(self) -> None:

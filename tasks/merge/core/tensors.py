@@ -53,11 +53,11 @@ class Stored:
     dtype: str
 
     def values(self, where: slice | Array) -> Array:
-        """See Values."""
+        """Those flat entries of the file, widened to float32."""
         return widen(self.mapped.flat[where], self.dtype)
 
     def ahead(self) -> None:
-        """See Values."""
+        """Ask the system to read the mapped pages soon."""
         self.mapped.ahead()
 
 
@@ -68,11 +68,11 @@ class Full:
     stored: Values
 
     def change(self, where: slice, base: Array) -> Array:
-        """See Source."""
+        """The expert's entries less the base's, float32, in a new array."""
         return np.subtract(self.stored.values(where), base)
 
     def ahead(self) -> None:
-        """See Source."""
+        """Ask the system to read the expert's pages soon."""
         self.stored.ahead()
 
 

@@ -112,7 +112,7 @@ class Grown:
     row: int
 
     def values(self, where: slice | Array) -> Array:
-        """See tensors.Values."""
+        """Those entries of the table with the experts' added rows."""
         ids, columns = _places(where, self.union.size, self.row)
         out = _look_up(self.own, self.union.rows[0], ids, columns, self.row)
         lacking = np.flatnonzero(self.union.rows[0][ids] < 0)
@@ -125,7 +125,7 @@ class Grown:
         return out
 
     def ahead(self) -> None:
-        """See tensors.Values."""
+        """Ask the system to read the table soon."""
         self.own.ahead()
 
 
@@ -138,13 +138,13 @@ class GrownChange:
     row: int
 
     def change(self, where: slice, base: Array) -> Array:
-        """See tensors.Source."""
+        """The expert's rows, in the order of the common vocabulary, less the base's."""
         ids, columns = _places(where, len(self.places), self.row)
         there = self.places[ids] >= 0
         return np.where(there, _look_up(self.own, self.places, ids, columns, self.row) - base, np.float32(0))
 
     def ahead(self) -> None:
-        """See tensors.Source."""
+        """Ask the system to read the expert's table soon."""
         self.own.ahead()
 
 

@@ -50,7 +50,7 @@ def do_nothing() -> Constant:
 
 
 def refuses() -> Constant:
-    """Always refuses."""
+    """An agent that refuses whatever it is asked."""
     return Constant("always_refuses", line=REFUSAL)
 
 

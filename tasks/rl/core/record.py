@@ -31,7 +31,7 @@ class Validation:
 
     @property
     def tried(self) -> int:
-        """Conversations."""
+        """How many conversations the validation has."""
         return sum(tried for _, tried in self.families.values())
 
     def rates(self) -> dict[str, float]:
@@ -98,7 +98,7 @@ class Record:
 
 
 def fresh(folder: Path) -> Path:
-    """The folder, empty."""
+    """The folder, empty: what an earlier attempt left is removed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

@@ -41,7 +41,7 @@ def _flight(desk: Desk, flights: Mapping[str, str], day: str) -> tuple[str, str,
 
 
 def cancel(desk: Desk, slots: Slots) -> str:
-    """R5, R6."""
+    """Cancel a booking, if R5 and R6 allow it."""
     booking_id, booking, refusal = _open(desk, slots)
     if refusal:
         return refusal
@@ -52,7 +52,7 @@ def cancel(desk: Desk, slots: Slots) -> str:
 
 
 def move(desk: Desk, slots: Slots) -> str:
-    """R6, R7, R12."""
+    """Move a booking to another flight (R6, R7, R12)."""
     booking_id, booking, refusal = _open(desk, slots)
     if refusal:
         return refusal
@@ -85,7 +85,7 @@ def reroute(desk: Desk, slots: Slots) -> str:
 
 
 def cabin(desk: Desk, slots: Slots) -> str:
-    """R6, R9."""
+    """Change the cabin (R6, R9)."""
     booking_id, booking, refusal = _open(desk, slots)
     if refusal:
         return refusal
@@ -97,7 +97,7 @@ def cabin(desk: Desk, slots: Slots) -> str:
 
 
 def bags(desk: Desk, slots: Slots) -> str:
-    """R6, R10."""
+    """Add bags (R6, R10)."""
     booking_id, booking, refusal = _open(desk, slots)
     if refusal:
         return refusal
@@ -109,7 +109,7 @@ def bags(desk: Desk, slots: Slots) -> str:
 
 
 def book(desk: Desk, slots: Slots) -> str:
-    """R12."""
+    """Book a flight (R12)."""
     flights = desk.read("search_flights", origin=slots["origin"], destination=slots["destination"])
     if flights is None:
         return desk.refusal(say.NO_FLIGHT.format(day=slots["day"]))
@@ -126,7 +126,7 @@ def book(desk: Desk, slots: Slots) -> str:
 
 
 def voucher(desk: Desk, slots: Slots) -> str:
-    """R13."""
+    """Give a voucher for a delay (R13)."""
     booking_id, booking, refusal = _booking(desk, slots)
     if refusal:
         return refusal
@@ -140,13 +140,13 @@ def voucher(desk: Desk, slots: Slots) -> str:
 
 
 def price(desk: Desk, slots: Slots) -> str:
-    """R2."""
+    """Tell a price (R2)."""
     _, booking, refusal = _booking(desk, slots)
     return refusal or say.PRICE.format(price=desk.amount(booking["price"]))
 
 
 def allowance(desk: Desk, slots: Slots) -> str:
-    """R10."""
+    """Tell how many bags are free (R10)."""
     _, booking, refusal = _booking(desk, slots)
     return refusal or say.ALLOWANCE.format(bags=say.bags(desk.amount(BAGS[booking["cabin"]])))
 
@@ -160,7 +160,7 @@ def fare(desk: Desk, slots: Slots) -> str:
 
 
 def trouble(desk: Desk, slots: Slots) -> str:
-    """R11."""
+    """Hand over to a person what only a person may do (R11)."""
     _, _, refusal = _booking(desk, slots)
     if refusal:
         return refusal

@@ -38,7 +38,7 @@ def _payment(desk: Desk, kind: str, other_than: str = "") -> str:
 
 
 def cancel(desk: Desk, slots: Slots) -> str:
-    """R5."""
+    """Cancel a pending order (R5)."""
     order_id, _, refusal = _gated(desk, slots, "pending")
     if refusal:
         return refusal
@@ -47,7 +47,7 @@ def cancel(desk: Desk, slots: Slots) -> str:
 
 
 def address(desk: Desk, slots: Slots) -> str:
-    """R5."""
+    """Change the address of a pending order (R5)."""
     order_id, _, refusal = _gated(desk, slots, "pending")
     if refusal:
         return refusal
@@ -57,7 +57,7 @@ def address(desk: Desk, slots: Slots) -> str:
 
 
 def payment(desk: Desk, slots: Slots) -> str:
-    """R5, R10."""
+    """Change how a pending order is paid (R5, R10)."""
     order_id, order, refusal = _gated(desk, slots, "pending")
     if refusal:
         return refusal
@@ -105,17 +105,17 @@ def _variant(desk: Desk, variants: Mapping[str, str], option: str) -> str:
 
 
 def change(desk: Desk, slots: Slots) -> str:
-    """R5, R7, R9."""
+    """Change items of a pending order (R5, R7, R9)."""
     return _swap(desk, slots, "pending", "change_item", say.CHANGE)
 
 
 def exchange(desk: Desk, slots: Slots) -> str:
-    """R6, R7, R9."""
+    """Exchange items of a delivered order (R6, R7, R9)."""
     return _swap(desk, slots, "delivered", "exchange_item", say.EXCHANGE)
 
 
 def give_back(desk: Desk, slots: Slots) -> str:
-    """R6, R8."""
+    """Return items of a delivered order (R6, R8)."""
     order_id, order, refusal = _gated(desk, slots, "delivered")
     if refusal:
         return refusal
@@ -131,13 +131,13 @@ def give_back(desk: Desk, slots: Slots) -> str:
 
 
 def total(desk: Desk, slots: Slots) -> str:
-    """R2."""
+    """Tell what an order costs (R2)."""
     _, order, refusal = _order(desk, slots)
     return refusal or say.TOTAL.format(price=desk.amount(order["total"]))
 
 
 def status(desk: Desk, slots: Slots) -> str:
-    """R2."""
+    """Tell how an order stands (R2)."""
     order_id, order, refusal = _order(desk, slots)
     return refusal or say.STATUS.format(order_id=order_id, status=order["status"])
 
@@ -157,7 +157,7 @@ def price(desk: Desk, slots: Slots) -> str:
 
 
 def trouble(desk: Desk, slots: Slots) -> str:
-    """R11."""
+    """Hand over to a person what only a person may do (R11)."""
     _, _, refusal = _order(desk, slots)
     if refusal:
         return refusal

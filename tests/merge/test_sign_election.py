@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merge.core.election import Elect, Election
 from tasks.merge.core.headers import Array
+from tasks.merge.core.sign_election import Elect, Election
 from tests.merge.formulas import f32
 
 SMALL = st.lists(st.lists(st.integers(-4, 4), min_size=6, max_size=6), min_size=1, max_size=4)
