@@ -112,7 +112,7 @@ def exported(source: Source, row: Mapping[str, Any], shape: str) -> dict[str, An
     """A row of TRAJECTORY or DATASET as it is exported, JSON-able."""
     from tasks.contract.rows import message_of
 
-    system, tools = source.desk(row["world"])
+    system, tools = source.system_and_tools(row["world"])
     messages = [{"role": "system", "content": system}, *map(message_of, row["messages"])]
     talk = {"messages": messages, "tools": tools} if shape == "messages" else to_sharegpt(messages, tools)
     about = ("problem_id", "world", "family", "lineage", "trial", "accepted", "reason", "policy", "stop", "agent", "human")

@@ -1,7 +1,7 @@
 """Token caps against typical conversations, measured before anything is paid.
 
 As soon as there is a tokenizer, some problems of each world are played by its scripts, and the conversations are held against the
-checkpoint's own positions and every cap that the coming stages declare: `caps(params)` in a method's module, and at the door of a room
+checkpoint's own positions and every cap that the coming stages declare: `caps(params)` in a method's module, and in a room
 that owns a training loop. A world without scripts is measured by its prompt, its ground truths where it has problems, and an allowance
 for what people say. Nothing here enters a key, and a run in which nothing is to do never comes here.
 """

@@ -1,5 +1,5 @@
-"""The generated parts of dvc.yaml, its stages and plots, from the road (tasks/road.py) and the doors of its rooms. `make docs` writes
-them, a test compares them."""
+"""The generated parts of dvc.yaml, its stages and plots, from the road (tasks/road.py) and its rooms' interfaces. `make docs`
+writes them, a test compares them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def stage(step: Step) -> Iterator[str]:
 def deps(step: Step) -> list[str]:
     """What a stage depends on: its inputs, files that people edit, code.
 
-    Code is what the room's methods reach by imports, file by file; its own core/ and the folders in its door's CODE are named whole,
+    Code is what the room's methods reach by imports, file by file; its own core/ and the folders in its CODE are named whole,
     with the texts that lie in them. What data/worlds carries the hash of is not listed, and what a folder covers not again.
     """
     room, roles = f"tasks/{step.room}", _said(step, "ROLES")
@@ -77,9 +77,9 @@ def metrics_path(step: Step, name: str) -> str:
 
 
 def plots(road: Road) -> Iterator[str]:
-    """The lines of all plots: of each step what its room's door says."""
+    """The lines of all plots: of each step what its room's interface says."""
     for step in road:
-        for about in getattr(methods.door(step.room), "PLOTS", ()):
+        for about in getattr(methods.interface(step.room), "PLOTS", ()):
             yield from _plot(step, about)
 
 
@@ -98,8 +98,8 @@ def _inline(value: str | Sequence[str]) -> str:
 
 
 def _said(step: Step, name: str) -> Sequence[str]:
-    """What the door of a step's room says under a name."""
-    return getattr(methods.door(step.room), name, ())
+    """What the interface of a step's room says under a name."""
+    return getattr(methods.interface(step.room), name, ())
 
 
 def _list(name: str, values: Sequence[str]) -> Iterator[str]:

@@ -181,7 +181,7 @@ class Proof:
         context = self.context(settings, name, inputs.get("worlds"), log)
         begin = now(self.device)
         if instead:
-            figures = instead(methods.door(stage).Inputs(**inputs), params, context)
+            figures = instead(methods.interface(stage).Inputs(**inputs), params, context)
         else:
             figures = methods.run(stage, settings.method(stage), inputs, params, settings.loop(stage), context)
         seconds = now(self.device) - begin

@@ -51,7 +51,7 @@ def _first_sentence(path: Path) -> str:
     if not source.is_file() or path.suffix not in ("", ".py") or path.name == "__init__.py":
         return ""
     doc = (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").replace("\n", " ")
-    return re.split(r"(?<=[.:;])\s", re.sub(r"^The door to [^:]+: ", "", doc))[0].rstrip(".:;")
+    return re.split(r"(?<=[.:;])\s", re.sub(r"^Room \w+: ", "", doc))[0].rstrip(".:;")
 
 
 PARTS: dict[str, dict[str, Callable[[], str]]] = {

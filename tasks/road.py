@@ -1,7 +1,7 @@
 """The road, said once: its steps in order, the room that each enters, and the steps whose results it reads.
 
 The Prefect flow, dvc.yaml (`make docs` writes its generated part), params, report and tracker follow from it. What belongs to a room
-and not to a step (the code it uses, the settings and roles it reads, what it leaves) stands in the room's door,
+and not to a step (the code it uses, the settings and roles it reads, what it leaves) stands in the room's interface,
 `tasks/<room>/__init__.py`. Imports nothing of ours, and no stage depends on this file: a new step changes no result of another.
 """
 

@@ -64,7 +64,7 @@ class Source:
             found[name] = (f"You are the {name} agent.\n\n{policy}".strip(), read_json(about.parent / "schemas.json"))
         return found
 
-    def desk(self, world: str) -> tuple[str, list[dict[str, Any]]]:
+    def system_and_tools(self, world: str) -> tuple[str, list[dict[str, Any]]]:
         """System message and tools of a world; BadInput when it is not among the worlds."""
         if world not in self.desks:
             known = ", ".join(self.desks) or "none"

@@ -1,4 +1,4 @@
-"""The door to recipes: one paper's own chain each, in plain Python, that measures the paper's claim in miniature for one seed.
+"""Recipes: one paper's own chain each, in plain Python, that measures the paper's claim in miniature for one seed.
 
 A recipe is a module `flows/recipes/<slug>.py` (the slug of its paper) with TITLE, PAPER, SLUG, CLAIM, a class Params, and
 

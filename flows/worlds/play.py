@@ -154,12 +154,12 @@ class Customer:
         self._seat = seat
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
-        """The person's line after the desk's last reply; hanging up when there is none."""
+        """The person's line after the agent's last reply; hanging up when there is none."""
         return [{"role": "assistant", "content": self._line(request.messages)} for request in requests]
 
     def _line(self, messages: Sequence[Message]) -> str:
         if messages[-1]["role"] == "user":
-            self._seat.write(f"desk>  {messages[-1]['content']}")
+            self._seat.write(f"agent>  {messages[-1]['content']}")
         line = self._seat.line("you>  ")
         return STOP if line is None else line.removeprefix("/say ")
 

@@ -1,4 +1,4 @@
-"""The door to ways of acting: how a player is asked until it has acted. The rooms `generate`, `rl` and `evaluate` play through it,
+"""Ways of acting: how a player is asked until it has acted. The rooms `generate`, `rl` and `evaluate` play through it,
 each step in the way that `<step>.agents.method` names.
 
 A way is a module with TITLE, PAPER, SLUG, `Params` and `agent(player, params) -> Agent`: an agent (`tasks.contract.agent.Agent`) that

@@ -1,4 +1,4 @@
-"""The door to base: a method fetches or builds the checkpoint to start from.
+"""Room base: a method fetches or builds the checkpoint to start from.
 
 It leaves in `ctx.out`: `model/` (a transformers folder: safetensors, JSON and the chat template alone) and `curves.csv`
 (step and one column per curve; no times). It returns figures such as the final loss.

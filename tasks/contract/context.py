@@ -41,7 +41,7 @@ def _no_roles(name: str, world: str = "") -> Client:
 
 
 def _no_agents(world: str = "", **_: Any) -> Agent:
-    raise LookupError(f"this method asked for an agent in {world or 'a world'}, but its room's door does not say PLAYS")
+    raise LookupError(f"this method asked for an agent in {world or 'a world'}, but its room's interface does not say PLAYS")
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Params(BaseModel):
 class Cap:
     """A param of a method that limits tokens. A method that has some declares them, so that they are held against typical
     conversations before anything is paid: `caps(params) -> Sequence[Cap]` in its module; a room that owns a training loop
-    has `caps` for the loop's params at its door.
+    has `caps` for the loop's params in its `__init__.py`.
 
     param: its name. tokens: its value. of: what it limits: a training row, a conversation (both with the prompt, up to the agent's last
     turn), or what the agent produces in one turn. share: least share of typical conversations that must stay within it (and of a

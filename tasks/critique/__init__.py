@@ -1,4 +1,4 @@
-"""The door to critique: a method judges trajectories.
+"""Room critique: a method judges trajectories.
 
 It leaves in `ctx.out`: `critiques.parquet` (`schemas.CRITIQUE`, every critic's critique and the aggregate) and
 `preferences.parquet` (`schemas.PREFERENCE`, pairs kept or dropped with a reason). It returns counts, and "stopped": why it ended before

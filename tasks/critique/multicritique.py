@@ -36,7 +36,7 @@ from tasks.critique import Inputs
 from tasks.critique.core import prompts
 from tasks.critique.core.aggregate import AGGREGATE
 from tasks.critique.core.pairs import pair
-from tasks.critique.core.review import Critiques, Desk, criticise, judge, merge
+from tasks.critique.core.review import Critiques, Reviewers, criticise, judge, merge
 from tasks.critique.core.units import UNSUPPORTED, WEIGHTS, Unit, quality, render, score
 
 TITLE = "MultiCritique: several critics, judged unit by unit"
@@ -143,10 +143,10 @@ def review(shard: Sequence[Mapping[str, Any]], frames: Mapping[str, Mapping[str,
     made: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {}
     for world in sorted({row["world"] for row in shard}):
         group = [row for row in shard if row["world"] == world]
-        desk = Desk(ctx, world, params.max_tokens, params.repairs, counts)
+        reviewers = Reviewers(ctx, world, params.max_tokens, params.repairs, counts)
         cases = [prompts.case(row, frames[world]) for row in group]
-        judged = judge(desk, cases, criticise(desk, cases, params.critics), params.weights)
-        merged = merge(desk, cases, judged, by_role=params.aggregator == "role")
+        judged = judge(reviewers, cases, criticise(reviewers, cases, params.critics), params.weights)
+        merged = merge(reviewers, cases, judged, by_role=params.aggregator == "role")
         for row, critiques, units in zip(group, judged, merged, strict=True):
             made[row["traj_id"]] = (_critique_rows(row, critiques, units), _pair(row, critiques, units, params, ctx))
     ordered = [made[row["traj_id"]] for row in shard]

@@ -1,4 +1,4 @@
-"""The door to decide: a pure rule from evidence to yes or no.
+"""Room decide: a pure rule from evidence to yes or no.
 
 It leaves in `ctx.out`: `decision.json` with decision ("promote" or "refuse"), reason (one sentence), candidate, and one entry
 per gate (name, passed, figures, explanation). It plays nothing, reads no registry and looks at no clock.

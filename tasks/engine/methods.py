@@ -2,7 +2,7 @@
 
 Nothing is registered; a room is listed by looking into its folder.
 
-A room that owns a training loop has `Loop` at its door: the loop's params, which stand once (`<stage>.loop`) and are shared by all its
+A room that owns a training loop has `Loop` in its `__init__.py`: the loop's params, which stand once (`<stage>.loop`), for all its
 methods. The loop is `tasks/<room>/core/loop.py:run`; a method of such a room states its difference alone, `hooks(params, ctx)`.
 """
 
@@ -105,14 +105,14 @@ def way(chosen: Mapping[str, Any] | None) -> Callable[[Agent], Agent]:
     return lambda player: module.agent(player, params)
 
 
-def door(room: str) -> ModuleType:
-    """Import a room's door."""
+def interface(room: str) -> ModuleType:
+    """Import a room's interface."""
     return importlib.import_module(f"tasks.{room}")
 
 
 def loop(room: str) -> type[Params] | None:
     """The params of a room's training loop; None for a room without one."""
-    found: type[Params] | None = getattr(door(room), "Loop", None)
+    found: type[Params] | None = getattr(interface(room), "Loop", None)
     return found
 
 
@@ -125,5 +125,5 @@ def run(room: str, name: str, inputs: Mapping[str, Any], params: Params, loop: P
         figures = module.run(module.Inputs(**inputs), params, ctx)
     else:
         trainer = importlib.import_module(f"tasks.{room}.core.loop")
-        figures = trainer.run(door(room).Inputs(**inputs), loop, module.hooks(params, ctx), ctx)
+        figures = trainer.run(interface(room).Inputs(**inputs), loop, module.hooks(params, ctx), ctx)
     return figures

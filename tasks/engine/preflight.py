@@ -178,16 +178,16 @@ async def _meet(players: Sequence[Player], secrets: Mapping[str, str], setting: 
         return asking[name]
 
     async def one(player: Player) -> Met:
-        desk = _Desk(player, secrets[player.name], setting, shared_state(setting.state))
+        interview = _Interview(player, secrets[player.name], setting, shared_state(setting.state))
         place = (player.url, player.role.key_env, player.role.key_block)
-        listed = await once((*place, "models"), desk.models)
+        listed = await once((*place, "models"), interview.models)
         if listed.status == 0 and not listed.there:
             return _met(player, listed, {})
         if listed.status == 0:  # it may answer questions all the same, but not be waited for as long as in a run
-            desk = replace(desk, most=SILENT)
+            interview = replace(interview, most=SILENT)
         names = NEEDS.get(player.name.partition("/")[0], ("form",))
         limit = player.question(names[0]).max_tokens
-        tasks = [once((*place, player.dialect, limit, name), partial(desk.question, name)) for name in names]
+        tasks = [once((*place, player.dialect, limit, name), partial(interview.question, name)) for name in names]
         return _met(player, listed, dict(zip(names, await asyncio.gather(*tasks), strict=True)))
 
     return dict(zip([player.name for player in players], await asyncio.gather(*map(one, players)), strict=True))
@@ -203,7 +203,7 @@ async def _remembered(name: tuple[Any, ...], ask: Callable[[], Any]) -> Heard:
 
 
 @dataclass(frozen=True)
-class _Desk:
+class _Interview:
     """Where one player's questions are put and paid. most: seconds for an answer, whatever the role's time-out."""
 
     player: Player

@@ -282,7 +282,7 @@ class Settings:
         if not isinstance(values, Mapping):
             raise BadInput(f"{self.source}: {stage}.loop: expected a mapping of params, got {shown(values)}")
         checked = validate(model, values, f"{self.source}: {stage}.loop")
-        room = methods.door(self.room(stage))
+        room = methods.interface(self.room(stage))
         if hasattr(room, "check"):
             room.check(checked)
         return checked
@@ -299,7 +299,7 @@ class Settings:
         own, loop = self.params(stage), self.loop(stage)
         mine = f"{stage}.{name}"
         return [
-            (f"{stage}.loop" if loop else mine, methods.door(self.room(stage)), loop or own),
+            (f"{stage}.loop" if loop else mine, methods.interface(self.room(stage)), loop or own),
             (mine, methods.load(self.room(stage), name), own),
         ]
 
@@ -439,8 +439,8 @@ def _check_server(role: Role, budget: Budget, where: str) -> None:
 
 
 def _plays(room: str) -> bool:
-    """Whether a room's methods play agents, as its door says."""
-    return bool(getattr(methods.door(room), "PLAYS", False))
+    """Whether a room's methods play agents, as its interface says."""
+    return bool(getattr(methods.interface(room), "PLAYS", False))
 
 
 def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] = ()) -> Settings:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tasks.engine.settings import Settings
 
 MODEL, MODELS, OTHERS = "model", "models", "others"
-"""In a door's INPUTS, beside names of rooms: one input that leaves checkpoints, one or more, and any further input."""
+"""In an interface's INPUTS, beside names of rooms: one input that leaves checkpoints, one or more, and any further input."""
 
 
 def check_together(settings: Settings, chosen: Mapping[str, Params]) -> None:
@@ -30,16 +30,16 @@ def planned(settings: Settings, chosen: Mapping[str, Params]) -> dict[str, Plann
     found: dict[str, Planned] = {}
     for step in settings.road:
         params, inputs = chosen[step.name], [found[name] for name in step.inputs]
-        (_, door, shared), (_, method, _) = settings.parts(step.name)
+        (_, interface, shared), (_, method, _) = settings.parts(step.name)
         worlds = method.names(params) if step.room == "worlds" else inputs[0].worlds if inputs else ()
-        units = door.leaves(shared, worlds) if hasattr(door, "leaves") else ()
+        units = interface.leaves(shared, worlds) if hasattr(interface, "leaves") else ()
         found[step.name] = Planned(step.name, step.room, params, worlds, inputs, [step.checkpoint(unit) for unit in units])
     return found
 
 
 def _check_inputs(step: Planned) -> None:
-    """Whether its inputs are what its room reads: one of each room that the door names, and checkpoints where it wants them."""
-    wanted = methods.door(step.room).INPUTS
+    """Whether its inputs are what its room reads: one of each room that the interface names, and checkpoints where it wants them."""
+    wanted = methods.interface(step.room).INPUTS
     left = [one.name for one in step.inputs if one.checkpoints]
     wrong = [room for room in wanted if room not in (MODEL, MODELS, OTHERS) and sum(one.room == room for one in step.inputs) != 1]
     if MODEL in wanted and len(left) != 1:

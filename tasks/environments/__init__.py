@@ -1,4 +1,4 @@
-"""The door to environments: small worlds that are no conversation. Each is the ground of claims that need no tools and no human.
+"""Environments: small worlds that are no conversation. Each is the ground of claims that need no tools and no human.
 
 What stands here, a file an environment, on `tasks.contract` alone, beside `tasks.worlds` and below whoever plays:
 

@@ -1,4 +1,4 @@
-"""The door to evaluate: a method plays test problems and estimates how good each model is.
+"""Room evaluate: a method plays test problems and estimates how good each model is.
 
 It leaves in `ctx.out`: `trials.parquet` (`schemas.TRIAL`, one row per model, problem and trial) and `metrics.json` (estimates with
 their intervals, computed from those rows alone; no times, no ids). It returns nothing that is not in metrics.json.

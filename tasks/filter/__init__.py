@@ -1,4 +1,4 @@
-"""The door to filter: a method marks rows, and never deletes one.
+"""Room filter: a method marks rows, and never deletes one.
 
 A method states its `Marks` alone and hands them to the room (`core.room.mark_rows`), which recomputes splits, drops what a stricter
 split forbids, counts, stops when nothing is left, and writes. So filters compose: marks of several are one sequence of checks, weights

@@ -1,4 +1,4 @@
-"""The door to generate: a method makes rows out of worlds, and proves them.
+"""Room generate: a method makes rows out of worlds, and proves them.
 
 It leaves in `ctx.out`: `blueprints.parquet` (`schemas.BLUEPRINT`, every attempt, accepted or refused with its reason) and
 `trajectories.parquet` (`schemas.TRAJECTORY`, every conversation played, won or lost); a method with an example bank also `bank.json`.

@@ -1,4 +1,4 @@
-"""The door to merge: a method makes one checkpoint of several that share a base.
+"""Room merge: a method makes one checkpoint of several that share a base.
 
 It leaves in `ctx.out`: `model/` (sharded safetensors, config and tokenizer carried over from the base) and `report.parquet`
 (one line per tensor and model: what was kept and trimmed, norms, conflicts). It returns figures.

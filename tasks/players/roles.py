@@ -42,9 +42,9 @@ def backend(name: str) -> ModuleType:
 
 def modules(role: str, backend_name: str) -> tuple[str, ...]:
     """The modules that play a role, by name; what they import comes on top."""
-    door = backend(backend_name)
-    more = door.modules(role) if hasattr(door, "modules") else ()
-    return __name__, door.__name__, *more
+    interface = backend(backend_name)
+    more = interface.modules(role) if hasattr(interface, "modules") else ()
+    return __name__, interface.__name__, *more
 
 
 def maker(

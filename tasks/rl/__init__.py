@@ -1,4 +1,4 @@
-"""The door to rl: a method reinforces a checkpoint in one world by playing it.
+"""Room rl: a method reinforces a checkpoint in one world by playing it.
 
 The room owns the training loop (`core/loop.py`, its params: `Loop`); a method is `hooks(params, ctx) -> Hooks`, what it changes in it
 (`core/hooks.py`). The loop leaves in `ctx.out`: `model/`, `curves.csv`, and `adapter/` where a

@@ -1,4 +1,4 @@
-"""Every method of every room through the same checks: same inputs same bytes, inputs untouched, files as the door says, no pickle.
+"""Every method of every room through the same checks: same inputs same bytes, inputs untouched, files as the interface says, no pickle.
 
 A new method is found by looking into its room. Where its defaults are too large for a test, its test file says `SMOKE = {...}`. What
 the smoke road left is each room's input; of the methods that it took it is also the first of two runs, which must leave the same bytes.
@@ -42,7 +42,7 @@ FILES: Mapping[str, Mapping[str, Any]] = {
     "evaluate": {"trials.parquet": schemas.TRIAL, "metrics.json": None},
     "decide": {"decision.json": None},
 }
-"""What the doors say a method leaves."""
+"""What the interfaces say a method leaves."""
 
 
 class Chain:
@@ -124,9 +124,9 @@ def test_contract(chain: Chain, stage: str, name: str) -> None:
 
 
 def check_files(stage: str, folder: Path) -> None:
-    """What a method left is what its room's door says."""
+    """What a method left is what its room's interface says."""
     for file, schema in FILES[stage].items():
-        assert (folder / file).is_file(), f"the door promises {file}"
+        assert (folder / file).is_file(), f"the interface promises {file}"
         if schema is not None:
             tables.read_table(folder / file, schema)
     suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}

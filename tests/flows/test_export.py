@@ -218,9 +218,9 @@ def test_trl_prepares_the_rows(made: Any, tmp_path: Path) -> None:
 def test_the_system_message_is_the_agents_own(made: Any) -> None:
     source = source_of(made, "generate")
     for name, world in load_all(source.worlds).items():
-        assert source.desk(name) == (system_message(world, {"tools": "none", "policy": "full"}), world.schemas())
+        assert source.system_and_tools(name) == (system_message(world, {"tools": "none", "policy": "full"}), world.schemas())
     with pytest.raises(BadInput, match=r"no frozen world 'mars', .* there: airline, retail"):
-        source.desk("mars")
+        source.system_and_tools("mars")
 
 
 class TestWhatIsExported:

@@ -103,7 +103,7 @@ def test_the_share_is_the_caps_own(of: Any, monkeypatch: pytest.MonkeyPatch) -> 
     found = [token_caps.Typical("shop", "by hand", talks)]
 
     def refused(tokens: int, share: float) -> bool:
-        monkeypatch.setattr(methods.door("sft"), "caps", lambda params: (Cap("max_length", tokens, of, share),))
+        monkeypatch.setattr(methods.interface("sft"), "caps", lambda params: (Cap("max_length", tokens, of, share),))
         return bool(list(token_caps.refusals(settings(), "sft", found, 0)))
 
     assert [refused(50, share) for share in (0.5, 0.51)] == [of == "row", True]

@@ -264,7 +264,7 @@ def test_a_person_as_the_user(library: World) -> None:
     talk, said = played(library, "user", "one_write", 5, lines)
     assert talk.outcome is not None and talk.outcome.reward == 1 and talk.outcome.policy == 1.0 and talk.stop == "user_stop"
     assert said.count(task.instruction) == 2, "at the start, and for /problem"
-    assert f"  the agent calls find_user {json.dumps(task.actions[0].arguments)}" in said and "desk>  " in said
+    assert f"  the agent calls find_user {json.dumps(task.actions[0].arguments)}" in said and "agent>  " in said
     assert said.count(library.replay(task.actions).diff.splitlines()[0]) == 2, "/state, and at the end"
 
 

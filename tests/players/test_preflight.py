@@ -125,13 +125,13 @@ def test_a_spent_budget_asks_nothing(stub: Stub, tmp_path: Path) -> None:
 
 
 def test_an_error_in_an_answer_of_status_200_is_none(stub: Stub, tmp_path: Path) -> None:
-    desk = preflight._Desk(player(stub), "", Setting(), None)  # type: ignore[arg-type]
+    interview = preflight._Interview(player(stub), "", Setting(), None)  # type: ignore[arg-type]
 
     def heard(status: int, said: object) -> Heard:
         class Response:
             status_code, content, text = status, json.dumps(said).encode(), json.dumps(said)
 
-        return desk._read(Response())
+        return interview._read(Response())
 
     assert heard(200, {"error": {"code": 429, "message": "slow down"}}).status == 429
     assert heard(200, {"error": {"code": 402, "message": "no credit"}}).status == 402
@@ -146,24 +146,24 @@ def test_an_error_in_an_answer_of_status_200_is_none(stub: Stub, tmp_path: Path)
 def test_a_server_that_works_is_not_refused(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its list of models never comes, one answer in some is garbage, or an error field beside a good answer says that all is well."""
     monkeypatch.setattr(preflight, "PAUSE", 0.01)
-    send = preflight._Desk._send
+    send = preflight._Interview._send
 
-    async def no_list(desk: Any, method: str, *more: Any) -> Heard:
-        heard: Heard = await send(desk, method, *more)
+    async def no_list(interview: Any, method: str, *more: Any) -> Heard:
+        heard: Heard = await send(interview, method, *more)
         return heard if method == "POST" else Heard(0, "gives no answer within 10 s")
 
     with monkeypatch.context() as patched:
-        patched.setattr(preflight._Desk, "_send", no_list)
+        patched.setattr(preflight._Interview, "_send", no_list)
         assert (found := met(tmp_path, player(stub))["agent"]).report == {"asked": "small", "answered": "small"} and not found.stop
-    read, answers = preflight._Desk._read, iter([Heard(200, "garbage")])
-    monkeypatch.setattr(preflight._Desk, "_read", lambda desk, response: next(answers, None) or read(desk, response))
+    read, answers = preflight._Interview._read, iter([Heard(200, "garbage")])
+    monkeypatch.setattr(preflight._Interview, "_read", lambda interview, response: next(answers, None) or read(interview, response))
     assert not met(tmp_path, player(stub, "judge"))["judge"].stop
 
     class Response:
         status_code, content = 200, b'{"choices": [{"message": {"content": "Hi."}}], "error": {"code": 0, "message": "success"}}'
 
-    desk = preflight._Desk(player(stub), "", Setting(), None)  # type: ignore[arg-type]
-    heard = read(desk, Response())
+    interview = preflight._Interview(player(stub), "", Setting(), None)  # type: ignore[arg-type]
+    heard = read(interview, Response())
     assert heard.kept is not None and heard.status == 200
 
 

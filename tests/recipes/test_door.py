@@ -1,4 +1,4 @@
-"""The door to recipes and the command: what is listed, refused, compared and printed.
+"""Recipes and the command: what is listed, refused, compared and printed.
 
 By hand: treatment {new 0.7, old 0.2}, baseline {new 0.6, old 0.5}: +0.1 as claimed, -0.3 not; a control that wants regret lower and sees
 0.01 - 0.04 = -0.03 has it.

@@ -12,15 +12,15 @@ from typing import Any
 from flows.templates.world.phrases import PHRASES
 from flows.templates.world.rules import MOST_RENEWALS, MOST_WEEKS
 from tasks.worlds.api.scripts import agent as desks
-from tasks.worlds.api.scripts.agent import Desk, Plan, agent
+from tasks.worlds.api.scripts.agent import AgentScript, Plan, agent
 
 WRITES = ("renew_loan", "pay_fee", "reserve_title")
 Slots = dict[str, str]
 
 
-def _loan(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
+def _loan(script: AgentScript, slots: Slots) -> tuple[str, dict[str, Any], str]:
     """(loan id, its row, refusal): R2 and unknown ids are settled here."""
-    return desk.own(
+    return script.own(
         slots,
         "loan_id",
         "get_loan",
@@ -30,60 +30,60 @@ def _loan(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
     )
 
 
-def renew(desk: Desk, slots: Slots) -> str:
+def renew(script: AgentScript, slots: Slots) -> str:
     """Renew a loan, unless R5, R6 or R7 forbid it."""
-    loan_id, loan, refusal = _loan(desk, slots)
+    loan_id, loan, refusal = _loan(script, slots)
     weeks = int(slots["weeks"])
     if refusal:
         return refusal
-    if desk.forbids(loan["status"] != "out"):
-        return desk.refusal(f"loan {loan_id} is {loan['status']}")
-    if desk.forbids(loan["renewals"] >= MOST_RENEWALS):
-        return desk.refusal("a loan can be renewed twice at most")
-    if desk.forbids(weeks > MOST_WEEKS):
-        return desk.refusal("a renewal is for three weeks at most")
-    desk.write("renew_loan", f"I will renew loan {loan_id} for {weeks} weeks.", loan_id=loan_id, weeks=weeks)
+    if script.forbids(loan["status"] != "out"):
+        return script.refusal(f"loan {loan_id} is {loan['status']}")
+    if script.forbids(loan["renewals"] >= MOST_RENEWALS):
+        return script.refusal("a loan can be renewed twice at most")
+    if script.forbids(weeks > MOST_WEEKS):
+        return script.refusal("a renewal is for three weeks at most")
+    script.write("renew_loan", f"I will renew loan {loan_id} for {weeks} weeks.", loan_id=loan_id, weeks=weeks)
     return "Done."
 
 
-def pay(desk: Desk, slots: Slots) -> str:
+def pay(script: AgentScript, slots: Slots) -> str:
     """Pay the fee of a loan (R2)."""
-    loan_id, _, refusal = _loan(desk, slots)
+    loan_id, _, refusal = _loan(script, slots)
     if refusal:
         return refusal
-    answer = desk.write("pay_fee", f"I will take the fee of loan {loan_id} from your account.", loan_id=loan_id)
-    return f"Done, the fee was {desk.amount(answer['paid'])}." if answer else "Done."
+    answer = script.write("pay_fee", f"I will take the fee of loan {loan_id} from your account.", loan_id=loan_id)
+    return f"Done, the fee was {script.amount(answer['paid'])}." if answer else "Done."
 
 
-def reserve(desk: Desk, slots: Slots) -> str:
+def reserve(script: AgentScript, slots: Slots) -> str:
     """Reserve a title at a branch (R8)."""
-    title, branch = desk.slot(slots, "title", "Which title is it?"), slots["branch"]
-    row = desk.read("get_title", title=title)
-    if desk.forbids(row["free"] > 0):
-        return desk.refusal(f"{title} is free on the shelf")
+    title, branch = script.slot(slots, "title", "Which title is it?"), slots["branch"]
+    row = script.read("get_title", title=title)
+    if script.forbids(row["free"] > 0):
+        return script.refusal(f"{title} is free on the shelf")
     summary = f"I will reserve {title} at the {branch} branch."
-    desk.write("reserve_title", summary, user_id=desk.user()["user_id"], title=title, branch=branch)
+    script.write("reserve_title", summary, user_id=script.user()["user_id"], title=title, branch=branch)
     return "Done."
 
 
-def status(desk: Desk, slots: Slots) -> str:
+def status(script: AgentScript, slots: Slots) -> str:
     """Tell how a loan stands (R2)."""
-    loan_id, loan, refusal = _loan(desk, slots)
+    loan_id, loan, refusal = _loan(script, slots)
     return refusal or f"Loan {loan_id} is {loan['status']}."
 
 
-def copies(desk: Desk, slots: Slots) -> str:
+def copies(script: AgentScript, slots: Slots) -> str:
     """Needs no account, but R1 all the same."""
-    free = desk.read("get_title", title=slots["title"])["free"]
-    return f"The number of free copies is {desk.amount(free)}."
+    free = script.read("get_title", title=slots["title"])["free"]
+    return f"The number of free copies is {script.amount(free)}."
 
 
-def trouble(desk: Desk, slots: Slots) -> str:
+def trouble(script: AgentScript, slots: Slots) -> str:
     """Hand a lost or damaged book over to a person (R9)."""
-    _, _, refusal = _loan(desk, slots)
+    _, _, refusal = _loan(script, slots)
     if refusal:
         return refusal
-    desk.hand_over(reason=slots["trouble"])
+    script.hand_over(reason=slots["trouble"])
 
 
 PLANS: Mapping[str, Plan] = {

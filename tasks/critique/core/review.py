@@ -27,7 +27,7 @@ class Question:
 
 
 @dataclass
-class Desk:
+class Reviewers:
     """Where the questions of one world and one shard are asked. counts: what happened, by name."""
 
     ctx: Context
@@ -89,45 +89,45 @@ Critiques = dict[str, list[Unit]]
 """The readable critiques of one trajectory, by critic, names sorted."""
 
 
-def criticise(desk: Desk, cases: Sequence[Case], critics: Sequence[str]) -> list[Critiques]:
+def criticise(reviewers: Reviewers, cases: Sequence[Case], critics: Sequence[str]) -> list[Critiques]:
     """Step 4: every critic reviews every case on its own. An unreadable critique is missing, which is not empty."""
     jobs = [(case, name) for case in cases for name in sorted(critics)]
     questions, readers = [], []
     for case, name in jobs:
-        seed = desk.ctx.seed_for("critic", name, case.traj_id)
+        seed = reviewers.ctx.seed_for("critic", name, case.traj_id)
         schema = critic_schema(case.n_messages, case.criteria)
         questions.append(Question(prompts.critic_messages(case, name), schema, seed))
-        readers.append(_unit_reader(desk, case, name))
+        readers.append(_unit_reader(reviewers, case, name))
     reviews: dict[str, Critiques] = {case.traj_id: {} for case in cases}
-    for (case, name), units in zip(jobs, desk.ask("critic", questions, readers), strict=True):
+    for (case, name), units in zip(jobs, reviewers.ask("critic", questions, readers), strict=True):
         if units is not None:
             reviews[case.traj_id][name] = units
     return [reviews[case.traj_id] for case in cases]
 
 
-def _unit_reader(desk: Desk, case: Case, name: str) -> Callable[[Any], list[Unit]]:
+def _unit_reader(reviewers: Reviewers, case: Case, name: str) -> Callable[[Any], list[Unit]]:
     def read(content: Any) -> list[Unit]:
         units, refused = parse_units(content, f"{case.traj_id}-{name}", name, case.n_messages, case.criteria)
-        desk.counts["units_refused"] += len(refused)
+        reviewers.counts["units_refused"] += len(refused)
         return units
 
     return read
 
 
-def judge(desk: Desk, cases: Sequence[Case], reviews: Sequence[Critiques], weights: Sequence[float]) -> list[Critiques]:
+def judge(reviewers: Reviewers, cases: Sequence[Case], reviews: Sequence[Critiques], weights: Sequence[float]) -> list[Critiques]:
     """Step 5: the meta-critic classifies each unit, one at a time, with the others' units as shuffled, anonymous context."""
     jobs = [(case, review, unit) for case, review in zip(cases, reviews, strict=True) for unit in _units(review)]
     questions, readers = [], []
     for case, review, unit in jobs:
         others = sorted((other for other in _units(review) if other.critic != unit.critic), key=order)
-        desk.ctx.rng("context", unit.unit_id).shuffle(others)
-        seed = desk.ctx.seed_for("meta_critic", unit.unit_id)
+        reviewers.ctx.rng("context", unit.unit_id).shuffle(others)
+        seed = reviewers.ctx.seed_for("meta_critic", unit.unit_id)
         schema = meta_schema(case.n_messages, case.criteria)
         questions.append(Question(prompts.meta_messages(case, unit, others), schema, seed))
         readers.append(_verdict_reader(case))
     judged: list[Critiques] = [{name: [] for name in review} for review in reviews]
     at = {case.traj_id: index for index, case in enumerate(cases)}
-    for (case, _, unit), verdict in zip(jobs, desk.ask("meta_critic", questions, readers), strict=True):
+    for (case, _, unit), verdict in zip(jobs, reviewers.ask("meta_critic", questions, readers), strict=True):
         judged[at[case.traj_id]][unit.critic].append(_with(unit, verdict, weights))
     return judged
 
@@ -147,7 +147,7 @@ def _with(unit: Unit, verdict: Verdict | None, weights: Sequence[float]) -> Unit
     return replace(unit, quality_class=verdict.quality_class, weight=weight, why=verdict.why, fix=verdict.fix)
 
 
-def merge(desk: Desk, cases: Sequence[Case], reviews: Sequence[Critiques], by_role: bool) -> list[list[Unit]]:
+def merge(reviewers: Reviewers, cases: Sequence[Case], reviews: Sequence[Critiques], by_role: bool) -> list[list[Unit]]:
     """Step 6: one critique per case, by the rule or by the role; the rule stands in for the role's unreadable answers."""
     merged = [aggregate(f"{case.traj_id}-{AGGREGATE}", _units(review)) for case, review in zip(cases, reviews, strict=True)]
     if not by_role:
@@ -156,12 +156,12 @@ def merge(desk: Desk, cases: Sequence[Case], reviews: Sequence[Critiques], by_ro
     for index, (case, review) in enumerate(zip(cases, reviews, strict=True)):
         known = {f"u{n}": unit for n, unit in enumerate(sorted(_units(review), key=order))}
         if known:
-            seed = desk.ctx.seed_for("aggregator", case.traj_id)
+            seed = reviewers.ctx.seed_for("aggregator", case.traj_id)
             schema = critic_schema(case.n_messages, case.criteria)
             questions.append(Question(prompts.aggregator_messages(case, known), _with_sources(schema, known), seed))
             readers.append(_merged_reader(case, known))
             asked.append(index)
-    for index, units in zip(asked, desk.ask("aggregator", questions, readers), strict=True):
+    for index, units in zip(asked, reviewers.ask("aggregator", questions, readers), strict=True):
         if units is not None:
             merged[index] = units
     return merged

@@ -1,4 +1,4 @@
-"""Policy predicates that every desk shares, over a trajectory or over a blueprint's replay. None means that the rule holds.
+"""Policy predicates that all worlds with people share, over a trajectory or over a blueprint's replay. None means that the rule holds.
 
 A world adds its own rules as one function `check(state, action, user_id) -> {rule: reason}`, which judges one write in the state
 before it.

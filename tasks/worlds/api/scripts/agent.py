@@ -1,10 +1,10 @@
 """The scripted agent's shared core: it reads a conversation, and a world's *plans* say what to do about each kind of request.
 
-A plan is a function (desk, slots) -> report, written as if calls were answered at once: `desk.read` returns the answer when the
-conversation already holds it and otherwise takes the turn to make the call; `desk.write` first asks for a yes. A plan is run anew
+A plan is a function (script, slots) -> report, written as if calls were answered at once: `script.read` returns the answer when the
+conversation already holds it and otherwise takes the turn to make the call; `script.write` first asks for a yes. A plan is run anew
 at every turn and gets one step further, so that the agent is a pure function of the messages.
 
-Systematic errors are planned too (`desk.errs`): whether one happens is decided once per conversation, by a hash of its name, the
+Systematic errors are planned too (`script.errs`): whether one happens is decided once per conversation, by a hash of its name, the
 first user line that holds a request, and the customer. The request's seed does not enter: the rollout draws a new one every turn.
 """
 
@@ -27,7 +27,7 @@ UNKNOWN = "I cannot find you. Please give me your full name and zip code."
 CLOSING = "Anything else?"
 QUESTION = "Yes or no?"
 
-Plan = Callable[["Desk", dict[str, str]], str]
+Plan = Callable[["AgentScript", dict[str, str]], str]
 
 COMMON_ERRORS: Mapping[str, str] = {
     "forgets_second_request": "deals with the first of several requests that were made in one line, and closes",
@@ -66,7 +66,7 @@ class Call:
 
 
 @dataclass
-class Desk:
+class AgentScript:
     """A conversation as the agent reads it. wishes: (kind, slots, number of the user line). closed: wishes reported on."""
 
     phrases: Phrases
@@ -261,11 +261,11 @@ def agent(
 
     def complete(request: Request, errors: Mapping[str, float]) -> Message:
         check_errors(errors, known)
-        desk = Desk(phrases, frozenset(writes), errors)
+        script = AgentScript(phrases, frozenset(writes), errors)
         for place, message in enumerate(request.messages):
-            desk.hear(place, message)
+            script.hear(place, message)
         try:
-            return _reply(desk, plans)
+            return _reply(script, plans)
         except _Turn as turn:
             return turn.message
 
@@ -281,18 +281,18 @@ def check_errors(errors: Mapping[str, float], known: Mapping[str, str]) -> None:
             raise BadInput(f"agent error {name} = {rate!r}: a rate lies between 0 and 1.")
 
 
-def _reply(desk: Desk, plans: Mapping[str, Plan]) -> Message:
+def _reply(script: AgentScript, plans: Mapping[str, Plan]) -> Message:
     """Authenticate, then deal with the wishes one after another, then report."""
-    if not desk.errs("skips_authentication"):
-        desk.user()
-    if not desk.wishes:
-        desk.say(HELP)
+    if not script.errs("skips_authentication"):
+        script.user()
+    if not script.wishes:
+        script.say(HELP)
     reports = []
-    for number, (kind, slots, line) in enumerate(desk.wishes):
-        follows = number > 0 and desk.wishes[number - 1][2] == line
-        if follows and desk.errs("forgets_second_request"):
+    for number, (kind, slots, line) in enumerate(script.wishes):
+        follows = number > 0 and script.wishes[number - 1][2] == line
+        if follows and script.errs("forgets_second_request"):
             continue
-        report = plans[kind](desk, slots)
+        report = plans[kind](script, slots)
         reports.append((number, report))
-    new = [report for number, report in reports if number >= desk.closed] or [reports[-1][1]]  # asked again, say it again
+    new = [report for number, report in reports if number >= script.closed] or [reports[-1][1]]  # asked again, say it again
     return {"role": "assistant", "content": " ".join([*dict.fromkeys(new), CLOSING])}

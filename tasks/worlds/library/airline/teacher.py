@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.worlds.api.scripts.agent import COMMON_ERRORS, Desk, Plan, agent
+from tasks.worlds.api.scripts.agent import COMMON_ERRORS, AgentScript, Plan, agent
 from tasks.worlds.library.airline import agent_phrases as say
 from tasks.worlds.library.airline.data import BAGS, CABINS
 from tasks.worlds.library.airline.user_phrases import PHRASES
@@ -16,155 +16,155 @@ VOUCHER = {"delayed": 50, "cancelled": 100}
 Slots = dict[str, str]
 
 
-def _booking(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
+def _booking(script: AgentScript, slots: Slots) -> tuple[str, dict[str, Any], str]:
     """(booking id, its row, refusal): R2 and unknown ids are settled here."""
-    return desk.own(slots, "booking_id", "get_booking", question=say.ASK_BOOKING, not_found=say.NOT_FOUND, foreign=say.FOREIGN)
+    return script.own(slots, "booking_id", "get_booking", question=say.ASK_BOOKING, not_found=say.NOT_FOUND, foreign=say.FOREIGN)
 
 
-def _open(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
+def _open(script: AgentScript, slots: Slots) -> tuple[str, dict[str, Any], str]:
     """A booking that is neither flown nor cancelled (R6), else the refusal."""
-    booking_id, booking, refusal = _booking(desk, slots)
-    if booking and desk.forbids(booking["status"] != "booked"):
-        refusal = desk.refusal(say.CLOSED.format(booking_id=booking_id, status=booking["status"]))
+    booking_id, booking, refusal = _booking(script, slots)
+    if booking and script.forbids(booking["status"] != "booked"):
+        refusal = script.refusal(say.CLOSED.format(booking_id=booking_id, status=booking["status"]))
     return booking_id, booking, refusal
 
 
-def _flight(desk: Desk, flights: Mapping[str, str], day: str) -> tuple[str, str, str, bool]:
+def _flight(script: AgentScript, flights: Mapping[str, str], day: str) -> tuple[str, str, str, bool]:
     """(flight id, day, fare, full) of the wanted day, or of the cheapest flight with a free seat; an empty id for none."""
     rows = {key: text.split() for key, text in flights.items()}
     if day == "cheapest":
         free = [key for key, row in rows.items() if row[-1] != "full"]
-        chosen = free[0] if desk.errs("ignores_price") else min(free, key=lambda key: int(rows[key][1]))
+        chosen = free[0] if script.errs("ignores_price") else min(free, key=lambda key: int(rows[key][1]))
     else:
         chosen = next((key for key, row in rows.items() if row[0] == day), "")
     return (chosen, rows[chosen][0], rows[chosen][1], rows[chosen][-1] == "full") if chosen else ("", day, "", False)
 
 
-def cancel(desk: Desk, slots: Slots) -> str:
+def cancel(script: AgentScript, slots: Slots) -> str:
     """Cancel a booking, if R5 and R6 allow it."""
-    booking_id, booking, refusal = _open(desk, slots)
+    booking_id, booking, refusal = _open(script, slots)
     if refusal:
         return refusal
-    if desk.forbids(booking["hours"] >= 24 and booking["cabin"] != "business" and not booking["insurance"]):
-        return desk.refusal(say.TOO_OLD.format(booking_id=booking_id))
-    answer = desk.write("cancel_booking", say.CANCEL.format(booking_id=booking_id), booking_id=booking_id)
-    return say.REFUNDED.format(price=desk.amount(answer["refund"])) if answer else say.DONE
+    if script.forbids(booking["hours"] >= 24 and booking["cabin"] != "business" and not booking["insurance"]):
+        return script.refusal(say.TOO_OLD.format(booking_id=booking_id))
+    answer = script.write("cancel_booking", say.CANCEL.format(booking_id=booking_id), booking_id=booking_id)
+    return say.REFUNDED.format(price=script.amount(answer["refund"])) if answer else say.DONE
 
 
-def move(desk: Desk, slots: Slots) -> str:
+def move(script: AgentScript, slots: Slots) -> str:
     """Move a booking to another flight (R6, R7, R12)."""
-    booking_id, booking, refusal = _open(desk, slots)
+    booking_id, booking, refusal = _open(script, slots)
     if refusal:
         return refusal
-    if desk.forbids(booking["cabin"] == "basic"):
-        return desk.refusal(say.BASIC)
+    if script.forbids(booking["cabin"] == "basic"):
+        return script.refusal(say.BASIC)
     origin, destination = booking["route"].split()
-    return _move(desk, booking_id, origin, destination, slots["day"])
+    return _move(script, booking_id, origin, destination, slots["day"])
 
 
-def _move(desk: Desk, booking_id: str, origin: str, destination: str, wanted: str) -> str:
-    flights = desk.read("search_flights", origin=origin, destination=destination)
-    flight_id, day, _, full = _flight(desk, flights, wanted)
+def _move(script: AgentScript, booking_id: str, origin: str, destination: str, wanted: str) -> str:
+    flights = script.read("search_flights", origin=origin, destination=destination)
+    flight_id, day, _, full = _flight(script, flights, wanted)
     if not flight_id:
-        return desk.refusal(say.NO_FLIGHT.format(day=day))
-    if desk.forbids(full):
-        return desk.refusal(say.FULL.format(day=day))
+        return script.refusal(say.NO_FLIGHT.format(day=day))
+    if script.forbids(full):
+        return script.refusal(say.FULL.format(day=day))
     summary = say.MOVE.format(booking_id=booking_id, day=day, flight_id=flight_id)
-    answer = desk.write("change_flight", summary, booking_id=booking_id, flight_id=flight_id)
-    return say.COSTS.format(price=desk.amount(answer["price"])) if answer else say.DONE
+    answer = script.write("change_flight", summary, booking_id=booking_id, flight_id=flight_id)
+    return say.COSTS.format(price=script.amount(answer["price"])) if answer else say.DONE
 
 
-def reroute(desk: Desk, slots: Slots) -> str:
+def reroute(script: AgentScript, slots: Slots) -> str:
     """R6, R7, R8: never allowed."""
-    booking_id, booking, refusal = _open(desk, slots)
+    booking_id, booking, refusal = _open(script, slots)
     if refusal:
         return refusal
-    if desk.forbids(True):
-        return desk.refusal(say.ROUTE)
-    return _move(desk, booking_id, booking["route"].split()[0], slots["destination"], "cheapest")
+    if script.forbids(True):
+        return script.refusal(say.ROUTE)
+    return _move(script, booking_id, booking["route"].split()[0], slots["destination"], "cheapest")
 
 
-def cabin(desk: Desk, slots: Slots) -> str:
+def cabin(script: AgentScript, slots: Slots) -> str:
     """Change the cabin (R6, R9)."""
-    booking_id, booking, refusal = _open(desk, slots)
+    booking_id, booking, refusal = _open(script, slots)
     if refusal:
         return refusal
-    if desk.forbids(CABINS.index(slots["cabin"]) <= CABINS.index(booking["cabin"])):
-        return desk.refusal(say.LOWER)
+    if script.forbids(CABINS.index(slots["cabin"]) <= CABINS.index(booking["cabin"])):
+        return script.refusal(say.LOWER)
     summary = say.CABIN.format(booking_id=booking_id, cabin=slots["cabin"])
-    desk.write("change_cabin", summary, booking_id=booking_id, cabin=slots["cabin"])
+    script.write("change_cabin", summary, booking_id=booking_id, cabin=slots["cabin"])
     return say.DONE
 
 
-def bags(desk: Desk, slots: Slots) -> str:
+def bags(script: AgentScript, slots: Slots) -> str:
     """Add bags (R6, R10)."""
-    booking_id, booking, refusal = _open(desk, slots)
+    booking_id, booking, refusal = _open(script, slots)
     if refusal:
         return refusal
     wanted, most = int(slots["bags"]), BAGS[booking["cabin"]]
-    if desk.forbids(wanted > most):
-        return desk.refusal(say.TOO_MANY.format(cabin=booking["cabin"], bags=say.bags(str(most))))
-    desk.write("set_bags", say.BAGS.format(bags=wanted, booking_id=booking_id), booking_id=booking_id, bags=wanted)
+    if script.forbids(wanted > most):
+        return script.refusal(say.TOO_MANY.format(cabin=booking["cabin"], bags=say.bags(str(most))))
+    script.write("set_bags", say.BAGS.format(bags=wanted, booking_id=booking_id), booking_id=booking_id, bags=wanted)
     return say.DONE
 
 
-def book(desk: Desk, slots: Slots) -> str:
+def book(script: AgentScript, slots: Slots) -> str:
     """Book a flight (R12)."""
-    flights = desk.read("search_flights", origin=slots["origin"], destination=slots["destination"])
+    flights = script.read("search_flights", origin=slots["origin"], destination=slots["destination"])
     if flights is None:
-        return desk.refusal(say.NO_FLIGHT.format(day=slots["day"]))
-    flight_id, day, _, full = _flight(desk, flights, slots["day"])
+        return script.refusal(say.NO_FLIGHT.format(day=slots["day"]))
+    flight_id, day, _, full = _flight(script, flights, slots["day"])
     if not flight_id:
-        return desk.refusal(say.NO_FLIGHT.format(day=day))
-    if desk.forbids(full):
-        return desk.refusal(say.FULL.format(day=day))
+        return script.refusal(say.NO_FLIGHT.format(day=day))
+    if script.forbids(full):
+        return script.refusal(say.FULL.format(day=day))
     route = {name: slots[name] for name in ("origin", "destination", "cabin")}
     summary = say.BOOK.format(day=day, flight_id=flight_id, **route)
-    user_id = desk.user()["user_id"]
-    answer = desk.write("book_flight", summary, user_id=user_id, flight_id=flight_id, cabin=slots["cabin"])
-    return say.COSTS.format(price=desk.amount(answer["price"])) if answer else say.DONE
+    user_id = script.user()["user_id"]
+    answer = script.write("book_flight", summary, user_id=user_id, flight_id=flight_id, cabin=slots["cabin"])
+    return say.COSTS.format(price=script.amount(answer["price"])) if answer else say.DONE
 
 
-def voucher(desk: Desk, slots: Slots) -> str:
+def voucher(script: AgentScript, slots: Slots) -> str:
     """Give a voucher for a delay (R13)."""
-    booking_id, booking, refusal = _booking(desk, slots)
+    booking_id, booking, refusal = _booking(script, slots)
     if refusal:
         return refusal
-    status = desk.read("get_flight", flight_id=booking["flight"])["status"]
-    if desk.forbids(status not in VOUCHER):
-        return desk.refusal(say.ON_TIME)
+    status = script.read("get_flight", flight_id=booking["flight"])["status"]
+    if script.forbids(status not in VOUCHER):
+        return script.refusal(say.ON_TIME)
     amount = VOUCHER.get(status, VOUCHER["delayed"])
     summary = say.VOUCHER.format(amount=amount, booking_id=booking_id)
-    desk.write("give_voucher", summary, booking_id=booking_id, amount=amount)
+    script.write("give_voucher", summary, booking_id=booking_id, amount=amount)
     return say.DONE
 
 
-def price(desk: Desk, slots: Slots) -> str:
+def price(script: AgentScript, slots: Slots) -> str:
     """Tell a price (R2)."""
-    _, booking, refusal = _booking(desk, slots)
-    return refusal or say.PRICE.format(price=desk.amount(booking["price"]))
+    _, booking, refusal = _booking(script, slots)
+    return refusal or say.PRICE.format(price=script.amount(booking["price"]))
 
 
-def allowance(desk: Desk, slots: Slots) -> str:
+def allowance(script: AgentScript, slots: Slots) -> str:
     """Tell how many bags are free (R10)."""
-    _, booking, refusal = _booking(desk, slots)
-    return refusal or say.ALLOWANCE.format(bags=say.bags(desk.amount(BAGS[booking["cabin"]])))
+    _, booking, refusal = _booking(script, slots)
+    return refusal or say.ALLOWANCE.format(bags=say.bags(script.amount(BAGS[booking["cabin"]])))
 
 
-def fare(desk: Desk, slots: Slots) -> str:
+def fare(script: AgentScript, slots: Slots) -> str:
     """The cheapest flight with a free seat."""
-    flights = desk.read("search_flights", origin=slots["origin"], destination=slots["destination"])
+    flights = script.read("search_flights", origin=slots["origin"], destination=slots["destination"])
     if flights is None:
-        return desk.refusal(say.NO_FLIGHT.format(day="such"))
-    return say.FARE.format(price=desk.amount(int(_flight(desk, flights, "cheapest")[2])))
+        return script.refusal(say.NO_FLIGHT.format(day="such"))
+    return say.FARE.format(price=script.amount(int(_flight(script, flights, "cheapest")[2])))
 
 
-def trouble(desk: Desk, slots: Slots) -> str:
+def trouble(script: AgentScript, slots: Slots) -> str:
     """Hand over to a person what only a person may do (R11)."""
-    _, _, refusal = _booking(desk, slots)
+    _, _, refusal = _booking(script, slots)
     if refusal:
         return refusal
-    desk.hand_over(reason=slots["help"])
+    script.hand_over(reason=slots["help"])
 
 
 PLANS: Mapping[str, Plan] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.worlds.api.scripts.agent import COMMON_ERRORS, Desk, Plan, agent
+from tasks.worlds.api.scripts.agent import COMMON_ERRORS, AgentScript, Plan, agent
 from tasks.worlds.library.retail import agent_phrases as say
 from tasks.worlds.library.retail.user_phrases import PHRASES
 
@@ -13,16 +13,16 @@ WRITES = ("cancel_order", "change_address", "change_payment", "change_item", "ex
 Slots = dict[str, str]
 
 
-def _order(desk: Desk, slots: Slots) -> tuple[str, dict[str, Any], str]:
+def _order(script: AgentScript, slots: Slots) -> tuple[str, dict[str, Any], str]:
     """(order id, its row, refusal): R2 and unknown ids are settled here."""
-    return desk.own(slots, "order_id", "get_order", question=say.ASK_ORDER, not_found=say.NOT_FOUND, foreign=say.FOREIGN)
+    return script.own(slots, "order_id", "get_order", question=say.ASK_ORDER, not_found=say.NOT_FOUND, foreign=say.FOREIGN)
 
 
-def _gated(desk: Desk, slots: Slots, status: str) -> tuple[str, dict[str, Any], str]:
+def _gated(script: AgentScript, slots: Slots, status: str) -> tuple[str, dict[str, Any], str]:
     """An order with the status that the wish needs (R5, R6), else the refusal."""
-    order_id, order, refusal = _order(desk, slots)
-    if order and desk.forbids(order["status"] != status):
-        refusal = desk.refusal(say.WRONG_STATUS.format(order_id=order_id, status=order["status"]))
+    order_id, order, refusal = _order(script, slots)
+    if order and script.forbids(order["status"] != status):
+        refusal = script.refusal(say.WRONG_STATUS.format(order_id=order_id, status=order["status"]))
     return order_id, order, refusal
 
 
@@ -31,137 +31,137 @@ def _item(order: Mapping[str, Any], product: str) -> str:
     return next((item_id for item_id, text in order["items"].items() if text.split()[1] == product), "")
 
 
-def _payment(desk: Desk, kind: str, other_than: str = "") -> str:
+def _payment(script: AgentScript, kind: str, other_than: str = "") -> str:
     """The customer's first payment of a kind."""
-    payments = desk.read("get_user", user_id=desk.user()["user_id"])["payments"]
+    payments = script.read("get_user", user_id=script.user()["user_id"])["payments"]
     return next((pay for pay, text in payments.items() if text.split()[0] == kind and pay != other_than), "")
 
 
-def cancel(desk: Desk, slots: Slots) -> str:
+def cancel(script: AgentScript, slots: Slots) -> str:
     """Cancel a pending order (R5)."""
-    order_id, _, refusal = _gated(desk, slots, "pending")
+    order_id, _, refusal = _gated(script, slots, "pending")
     if refusal:
         return refusal
-    desk.write("cancel_order", say.CANCEL.format(order_id=order_id), order_id=order_id, reason=slots["reason"])
+    script.write("cancel_order", say.CANCEL.format(order_id=order_id), order_id=order_id, reason=slots["reason"])
     return say.DONE
 
 
-def address(desk: Desk, slots: Slots) -> str:
+def address(script: AgentScript, slots: Slots) -> str:
     """Change the address of a pending order (R5)."""
-    order_id, _, refusal = _gated(desk, slots, "pending")
+    order_id, _, refusal = _gated(script, slots, "pending")
     if refusal:
         return refusal
     summary = say.ADDRESS.format(order_id=order_id, address=slots["address"])
-    desk.write("change_address", summary, order_id=order_id, address=slots["address"])
+    script.write("change_address", summary, order_id=order_id, address=slots["address"])
     return say.DONE
 
 
-def payment(desk: Desk, slots: Slots) -> str:
+def payment(script: AgentScript, slots: Slots) -> str:
     """Change how a pending order is paid (R5, R10)."""
-    order_id, order, refusal = _gated(desk, slots, "pending")
+    order_id, order, refusal = _gated(script, slots, "pending")
     if refusal:
         return refusal
-    payment_id = _payment(desk, slots["payment"], other_than=order["paid"])
+    payment_id = _payment(script, slots["payment"], other_than=order["paid"])
     if slots["payment"] == "gift":
-        payments = desk.read("get_user", user_id=desk.user()["user_id"])["payments"]
-        if desk.forbids(int(payments[payment_id].split()[1]) < order["total"]):
-            return desk.refusal(say.LOW_BALANCE)
+        payments = script.read("get_user", user_id=script.user()["user_id"])["payments"]
+        if script.forbids(int(payments[payment_id].split()[1]) < order["total"]):
+            return script.refusal(say.LOW_BALANCE)
     summary = say.PAYMENT.format(order_id=order_id, payment_id=payment_id)
-    desk.write("change_payment", summary, order_id=order_id, payment_id=payment_id)
+    script.write("change_payment", summary, order_id=order_id, payment_id=payment_id)
     return say.DONE
 
 
-def _swap(desk: Desk, slots: Slots, status: str, tool: str, phrase: str) -> str:
+def _swap(script: AgentScript, slots: Slots, status: str, tool: str, phrase: str) -> str:
     """R5 or R6, R7, R9."""
-    order_id, order, refusal = _gated(desk, slots, status)
+    order_id, order, refusal = _gated(script, slots, status)
     if refusal:
         return refusal
-    if desk.forbids(bool(order.get("changed"))):
-        return desk.refusal(say.ONLY_ONCE)
+    if script.forbids(bool(order.get("changed"))):
+        return script.refusal(say.ONLY_ONCE)
     product, option = slots["product"], slots["option"]
     item_id = _item(order, product)
     if not item_id:
-        return desk.refusal(say.NO_ITEM.format(product=product, order_id=order_id))
-    variants = desk.read("get_product", product=product)
-    new_item_id = _variant(desk, variants, option)
+        return script.refusal(say.NO_ITEM.format(product=product, order_id=order_id))
+    variants = script.read("get_product", product=product)
+    new_item_id = _variant(script, variants, option)
     if not new_item_id:
-        return desk.refusal(say.NO_VARIANT.format(option=option, product=product))
+        return script.refusal(say.NO_VARIANT.format(option=option, product=product))
     found, _, *sold_out = variants[new_item_id].split()
-    if desk.forbids(bool(sold_out)):
-        return desk.refusal(say.SOLD_OUT.format(option=option, product=product))
+    if script.forbids(bool(sold_out)):
+        return script.refusal(say.SOLD_OUT.format(option=option, product=product))
     summary = phrase.format(product=product, item_id=item_id, order_id=order_id, option=found, new_item_id=new_item_id)
-    answer = desk.write(tool, summary, order_id=order_id, item_id=item_id, new_item_id=new_item_id)
-    return say.SWAPPED.format(price=desk.amount(answer["price"])) if answer else say.DONE
+    answer = script.write(tool, summary, order_id=order_id, item_id=item_id, new_item_id=new_item_id)
+    return say.SWAPPED.format(price=script.amount(answer["price"])) if answer else say.DONE
 
 
-def _variant(desk: Desk, variants: Mapping[str, str], option: str) -> str:
+def _variant(script: AgentScript, variants: Mapping[str, str], option: str) -> str:
     """Item id of the wanted option; of the cheapest in stock when that is what was asked for."""
     if option != "cheapest":
         return next((item_id for item_id, text in variants.items() if text.split()[0] == option), "")
     in_stock = [item_id for item_id, text in variants.items() if not text.endswith("sold out")]
-    if desk.errs("ignores_price"):
+    if script.errs("ignores_price"):
         return in_stock[0]
     return min(in_stock, key=lambda item_id: int(variants[item_id].split()[1]))
 
 
-def change(desk: Desk, slots: Slots) -> str:
+def change(script: AgentScript, slots: Slots) -> str:
     """Change items of a pending order (R5, R7, R9)."""
-    return _swap(desk, slots, "pending", "change_item", say.CHANGE)
+    return _swap(script, slots, "pending", "change_item", say.CHANGE)
 
 
-def exchange(desk: Desk, slots: Slots) -> str:
+def exchange(script: AgentScript, slots: Slots) -> str:
     """Exchange items of a delivered order (R6, R7, R9)."""
-    return _swap(desk, slots, "delivered", "exchange_item", say.EXCHANGE)
+    return _swap(script, slots, "delivered", "exchange_item", say.EXCHANGE)
 
 
-def give_back(desk: Desk, slots: Slots) -> str:
+def give_back(script: AgentScript, slots: Slots) -> str:
     """Return items of a delivered order (R6, R8)."""
-    order_id, order, refusal = _gated(desk, slots, "delivered")
+    order_id, order, refusal = _gated(script, slots, "delivered")
     if refusal:
         return refusal
-    if desk.forbids(slots["target"] == "card"):
-        return desk.refusal(say.REFUND_RULE)
+    if script.forbids(slots["target"] == "card"):
+        return script.refusal(say.REFUND_RULE)
     item_id = _item(order, slots["product"])
     if not item_id:
-        return desk.refusal(say.NO_ITEM.format(product=slots["product"], order_id=order_id))
-    target = order["paid"] if slots["target"] == "original" else _payment(desk, slots["target"], other_than=order["paid"])
+        return script.refusal(say.NO_ITEM.format(product=slots["product"], order_id=order_id))
+    target = order["paid"] if slots["target"] == "original" else _payment(script, slots["target"], other_than=order["paid"])
     summary = say.RETURN.format(product=slots["product"], item_id=item_id, order_id=order_id, payment_id=target)
-    answer = desk.write("return_item", summary, order_id=order_id, item_id=item_id, payment_id=target)
-    return say.REFUNDED.format(price=desk.amount(answer["refund"])) if answer else say.DONE
+    answer = script.write("return_item", summary, order_id=order_id, item_id=item_id, payment_id=target)
+    return say.REFUNDED.format(price=script.amount(answer["refund"])) if answer else say.DONE
 
 
-def total(desk: Desk, slots: Slots) -> str:
+def total(script: AgentScript, slots: Slots) -> str:
     """Tell what an order costs (R2)."""
-    _, order, refusal = _order(desk, slots)
-    return refusal or say.TOTAL.format(price=desk.amount(order["total"]))
+    _, order, refusal = _order(script, slots)
+    return refusal or say.TOTAL.format(price=script.amount(order["total"]))
 
 
-def status(desk: Desk, slots: Slots) -> str:
+def status(script: AgentScript, slots: Slots) -> str:
     """Tell how an order stands (R2)."""
-    order_id, order, refusal = _order(desk, slots)
+    order_id, order, refusal = _order(script, slots)
     return refusal or say.STATUS.format(order_id=order_id, status=order["status"])
 
 
-def balance(desk: Desk, slots: Slots) -> str:
+def balance(script: AgentScript, slots: Slots) -> str:
     """The first gift card's."""
-    payments = desk.read("get_user", user_id=desk.user()["user_id"])["payments"]
+    payments = script.read("get_user", user_id=script.user()["user_id"])["payments"]
     found = next((text.split()[1] for text in payments.values() if text.startswith("gift")), "0")
-    return say.BALANCE.format(price=desk.amount(int(found)))
+    return say.BALANCE.format(price=script.amount(int(found)))
 
 
-def price(desk: Desk, slots: Slots) -> str:
+def price(script: AgentScript, slots: Slots) -> str:
     """The cheapest variant in stock."""
-    variants = desk.read("get_product", product=slots["product"])
-    cost = int(variants[_variant(desk, variants, "cheapest")].split()[1])
-    return say.PRICE.format(product=slots["product"], price=desk.amount(cost))
+    variants = script.read("get_product", product=slots["product"])
+    cost = int(variants[_variant(script, variants, "cheapest")].split()[1])
+    return say.PRICE.format(product=slots["product"], price=script.amount(cost))
 
 
-def trouble(desk: Desk, slots: Slots) -> str:
+def trouble(script: AgentScript, slots: Slots) -> str:
     """Hand over to a person what only a person may do (R11)."""
-    _, _, refusal = _order(desk, slots)
+    _, _, refusal = _order(script, slots)
     if refusal:
         return refusal
-    desk.hand_over(reason=slots["trouble"])
+    script.hand_over(reason=slots["trouble"])
 
 
 PLANS: Mapping[str, Plan] = {
