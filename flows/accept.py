@@ -10,13 +10,13 @@ from flows import road
 from flows.run import open_plan
 from flows.survey import survey
 from tasks.contract.params import BadInput
-from tasks.engine.execute import last, remember
+from tasks.engine.explain import last, remember
 from tasks.engine.files import read_json, write_text
 from tasks.engine.key import changed
 from tasks.road import ROAD
 
 if TYPE_CHECKING:
-    from tasks.engine.execute import Plan
+    from tasks.engine.plan import Plan
 
 
 def accept_results(stages: Sequence[str], why: str) -> list[str]:

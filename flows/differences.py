@@ -12,9 +12,10 @@ from typing import Any
 
 from tasks.engine import champion
 from tasks.engine.artifact import Store
-from tasks.engine.execute import Plan, last
+from tasks.engine.explain import last
 from tasks.engine.files import read_json
 from tasks.engine.key import canonical, params_of
+from tasks.engine.plan import Plan
 from tasks.road import ROAD, Road
 
 NOT_SET = "not set"

@@ -17,11 +17,12 @@ from flows.road import behind
 from flows.survey import Outlook, survey
 from flows.upgrade import standing
 from tasks.engine import disk, dvc_lock, roles_lock, versions
-from tasks.engine.execute import DAMAGED, LOST, Plan
+from tasks.engine.explain import DAMAGED, LOST
 from tasks.engine.files import sweep
 from tasks.engine.hashes import walk
 from tasks.engine.key import Key
 from tasks.engine.locks import FOLDER, holder, is_held, meaning
+from tasks.engine.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def _tell(error: Exception) -> int:
     from tasks.contract.client import CallFailed
     from tasks.contract.params import BadInput, StageFailed
     from tasks.engine import disk
-    from tasks.engine.execute import Changed
+    from tasks.engine.job import Changed
     from tasks.engine.process import ProcessFailed
 
     if isinstance(error, BadInput):

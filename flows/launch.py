@@ -18,7 +18,7 @@ from tasks.contract.params import BadInput
 from tasks.road import ROAD
 
 if TYPE_CHECKING:
-    from tasks.engine.execute import Plan
+    from tasks.engine.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from tasks.contract.params import BadInput
 from tasks.engine import roles_lock
+from tasks.engine.explain import last
 from tasks.engine.files import read_json, write_text
+from tasks.engine.job import job_of
 from tasks.engine.settings import ROLES_LOCK, SERVER, Settings
 
 if TYPE_CHECKING:
-    from tasks.engine.execute import Plan
+    from tasks.engine.plan import Plan
     from tasks.engine.preflight import Met, Player
 
 ACCEPT = "CAIRN_REFRESH_MODELS"
@@ -120,11 +122,9 @@ class Asking:
 
 def _may_be_cached(plan: Plan, stage: str) -> bool:
     """Whether a stage whose inputs are still to be made is a hit if they come out as they did last time."""
-    from tasks.engine.execute import last
-
     for experiment in (False, True):
         inputs = ((read_json(last(plan, stage, experiment)) or {}).get("parts") or {}).get("inputs") or {}
-        if inputs.keys() == {*plan.stages[stage].inputs} and plan.store.find(plan.job(stage, inputs).key):
+        if inputs.keys() == {*plan.stages[stage].inputs} and plan.store.find(job_of(plan, stage, inputs).key):
             return True
     return False
 

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from flows.preview_text import Page, blueprint, blueprints, conversation
 from tasks.contract.params import BadInput, validate
+from tasks.engine.job import job_of
 from tasks.road import ROAD
 
 if TYPE_CHECKING:
-    from tasks.engine.execute import Plan
+    from tasks.engine.plan import Plan
 
 STAGE = ROAD.entering("generate")[0]
 MOST = 100
@@ -81,9 +82,10 @@ def _added(one: Mapping[str, float], two: Mapping[str, float]) -> dict[str, floa
 
 def _worlds(plan: Plan, folder: Path) -> Path:
     """The frozen worlds: from the store when the stage ran with these params, else frozen now, as the stage would."""
-    from tasks.engine.execute import call, context, sharded
+    from tasks.engine.running import call, context
+    from tasks.engine.shards import sharded
 
-    job = plan.job(ROAD.entering("worlds")[0], {})
+    job = job_of(plan, ROAD.entering("worlds")[0], {})
     if found := plan.store.find(job.key):
         return plan.store.view(found.identity)
     folder.mkdir(parents=True)
@@ -100,12 +102,13 @@ def _quiet(*_: object) -> None:
 def _run(plan: Plan, world: Path, count: int, work: Path, progress: Any) -> Made:
     """The method on one world, with `count` problems."""
     from tasks.contract import schemas, tables
-    from tasks.engine.execute import call, context, sharded
+    from tasks.engine.running import call, context
+    from tasks.engine.shards import sharded
 
     worlds, out = work / "worlds", work / "out"
     shutil.copytree(world, worlds / world.name)
     out.mkdir(parents=True)
-    job = plan.job(STAGE, {ROAD.entering("worlds")[0]: plan.store.hashes.path(worlds)})
+    job = job_of(plan, STAGE, {ROAD.entering("worlds")[0]: plan.store.hashes.path(worlds)})
     spec = {**job.spec(out, work, {"worlds": worlds}), "params": _small(job, count)}
     call(spec, context(spec, _quiet, progress, sharded(work)))
     made = list(tables.read_rows(out / "blueprints.parquet", schemas.BLUEPRINT))

@@ -24,10 +24,10 @@ import yaml
 from tasks.contract.params import BadInput, StageFailed, shown
 from tasks.engine.artifact import Artifact
 from tasks.engine.champion import CHAMPION, Standing, read
-from tasks.engine.execute import Plan
 from tasks.engine.files import write_text
 from tasks.engine.locks import lock
 from tasks.engine.origin import is_older, origin, origin_tags
+from tasks.engine.plan import Plan
 
 if TYPE_CHECKING:
     from flows.run import Run

@@ -14,9 +14,11 @@ from tasks.contract.params import BadInput, StageFailed, nearest, shown
 from tasks.engine import dvc_lock
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.dvc_yaml import DATA
-from tasks.engine.execute import Job, Plan, remember, why
+from tasks.engine.explain import remember, why
 from tasks.engine.files import sweep, write_text
+from tasks.engine.job import Job, job_of
 from tasks.engine.locks import lock
+from tasks.engine.plan import Plan
 from tasks.engine.settings import PIPELINE
 from tasks.road import ROAD, Road, Step
 
@@ -79,13 +81,13 @@ class Walk:
         if self.road.index(stage) > self.road.index(self.last):
             return
         known = {name: self.done[name].identity for name in step.inputs}
-        job = self.plan.job(stage, known)
+        job = job_of(self.plan, stage, known)
         found = job.find()
         if found is None and self.road.index(stage) < self.road.index(self.first):
             raise BadInput(f"--from {self.first}: stage {stage!r} before it is not cached ({'; '.join(why(self.plan, job))}).")
         if found is None and self.plan.stages[stage].roles:  # who will be asked is part of the key
             self.plan = write_down(self.asking.before(self.plan, [stage]))
-            job = self.plan.job(stage, known)
+            job = job_of(self.plan, stage, known)
             found = job.find()
         if found:
             self.plan.watch(stage, "cached", {"identity": found.identity, "key": found.key})

@@ -21,8 +21,8 @@ from flows.server import of_server
 from tasks.contract.params import BadInput
 from tasks.engine import dvc_lock
 from tasks.engine.artifact import Artifact, check_writable
-from tasks.engine.execute import Plan
 from tasks.engine.files import sweep, write_text
+from tasks.engine.plan import Plan
 from tasks.engine.settings import load
 from tasks.engine.start import check_place
 

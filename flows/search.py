@@ -31,9 +31,12 @@ from flows.survey import survey
 from tasks.contract.params import BadInput, nearest, read_yaml, validate
 from tasks.engine.artifact import Artifact
 from tasks.engine.cached import STAGE, key, take
-from tasks.engine.execute import Job, Plan, own_process, work_out
+from tasks.engine.job import Job, job_of
 from tasks.engine.key import Key
 from tasks.engine.locks import lock
+from tasks.engine.plan import Plan
+from tasks.engine.produce import work_out
+from tasks.engine.running import own_process
 from tasks.engine.settings import PIPELINE, Settings, overlay
 from tasks.road import ROAD
 
@@ -192,7 +195,7 @@ def _under(plan: Plan, values: Mapping[str, Any]) -> Plan:
 
 
 def _merge(plan: Plan, inputs: Mapping[str, str]) -> Artifact:
-    return take(plan.job(MERGE, {stage: inputs[stage] for stage in plan.stages[MERGE].inputs}))[0]
+    return take(job_of(plan, MERGE, {stage: inputs[stage] for stage in plan.stages[MERGE].inputs}))[0]
 
 
 def _try(plan: Plan, inputs: Mapping[str, str], point: Point, search: Search) -> Trial:
@@ -220,7 +223,9 @@ def _compare(plan: Plan, inputs: Mapping[str, str], best: Trial, search: Search)
 
 def _scoring(plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifact], candidate: str) -> tuple[Job, Key]:
     """The evaluation of these models: its job, and the key of its result."""
-    job = plan.job(SCORE, {stage: inputs.get(stage, "") for stage in plan.stages[SCORE].inputs} | {MERGE: models[candidate].identity})
+    job = job_of(
+        plan, SCORE, {stage: inputs.get(stage, "") for stage in plan.stages[SCORE].inputs} | {MERGE: models[candidate].identity}
+    )
     # What it depends on is the evaluation's own key, with these models in place of the road's; no champion is met.
     identities = {name: artifact.identity for name, artifact in models.items()}
     own = {name: part for name, part in job.key.parts.items() if name != "opponent"}

@@ -15,30 +15,31 @@ from flows.exit_codes import guarded
 from flows.model_checks import Asking, write_down
 from tasks.contract.params import BadInput
 from tasks.engine import start
+from tasks.engine.explain import remember
+from tasks.engine.job import Changed, job_of
 from tasks.engine.roles_lock import in_force
 from tasks.engine.settings import ROLES_LOCK
 from tasks.road import ROAD
 
 if TYPE_CHECKING:
     from flows.run import Run
-    from tasks.engine.execute import Plan
+    from tasks.engine.plan import Plan
 
 
 def run_stage(stage: str, refresh: bool = False) -> str:
     """Run one stage on what lies in the workspace, and lay its artifact out there; returns the artifact's identity."""
     from flows.road import check_stage, lay_out, workspace_inputs
     from flows.run import Run
-    from tasks.engine.execute import Changed, remember
     from tasks.engine.settings import PIPELINE
 
     check_stage(stage, f"no stage {stage!r}.")
     with Run.open("", {}, [stage] if refresh else ()) as run:
         plan = run.plan = write_down(run.plan)
-        job = plan.job(stage, workspace_inputs(plan, stage))
+        job = job_of(plan, stage, workspace_inputs(plan, stage))
         artifact = job.find()
         if artifact is None and plan.stages[stage].roles:
             plan = run.plan = _ask(plan, stage)
-            job = plan.job(stage, job.inputs)
+            job = job_of(plan, stage, job.inputs)
             artifact = job.find()
         if artifact:
             plan.watch(stage, "cached", {"identity": artifact.identity, "key": artifact.key})
@@ -96,7 +97,6 @@ def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:
 def _ask(plan: Plan, stage: str) -> Plan:
     """The plan once the servers of this stage's roles were asked and what they said is written down."""
     from flows.model_checks import ACCEPT
-    from tasks.engine.execute import Changed
 
     noted = in_force(plan.settings)
     plan = write_down(Asking(accept=os.environ.get(ACCEPT, "") not in ("", "0")).before(plan, [stage]))
@@ -117,7 +117,7 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
     from flows.server_lost import without
 
     server_checks.mlflow()
-    job = run.plan.job(stage, inputs)
+    job = job_of(run.plan, stage, inputs)
     with prefect_api(), without(lambda: run.plan.store.find(job.key) is not None):
         from prefect import flow
 
@@ -128,7 +128,7 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
         @flow(name="cairn stage", flow_run_name=stage, validate_parameters=False)
         def one_stage():  # type: ignore[no-untyped-def]
             with stopping():
-                take(run.plan.job(stage, inputs))
+                take(job_of(run.plan, stage, inputs))
                 run.shown.close()
 
         for line in reconcile(run.plan.store.state):

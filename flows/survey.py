@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.engine.artifact import Artifact
-from tasks.engine.execute import Job, Plan, why
+from tasks.engine.explain import why
+from tasks.engine.job import Job, job_of
+from tasks.engine.plan import Plan
 
 if TYPE_CHECKING:
     from flows.differences import Difference
@@ -34,7 +36,7 @@ def survey(plan: Plan, verify: bool = False) -> list[Outlook]:
         if lacking:
             steps.append(Outlook(stage, None, None, [f"its input {name} would run" for name in lacking]))
             continue
-        job = plan.job(stage, {name: there[name].identity for name in about.inputs})
+        job = job_of(plan, stage, {name: there[name].identity for name in about.inputs})
         found = job.find()
         if found and verify and not plan.store.has(found.identity, verify=True):
             found = None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tasks.contract.client import Client, Message, Request
     from tasks.contract.problem import Problem
     from tasks.engine.artifact import Artifact
-    from tasks.engine.execute import Plan
+    from tasks.engine.plan import Plan
     from tasks.worlds.api.runtime import World
 
 PROBLEMS = 24

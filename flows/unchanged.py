@@ -18,7 +18,7 @@ from tasks.engine.artifact import Artifact
 from tasks.engine.files import write_text
 
 if TYPE_CHECKING:
-    from tasks.engine.execute import Plan
+    from tasks.engine.plan import Plan
 
 
 def finish_unchanged(plan: Plan, steps: Sequence[Outlook], start: float) -> int:

@@ -26,7 +26,7 @@ ERRORS = {"generator": {"cut_off": 0.02, "invented_id": 0.04, "other_customer": 
 def one(problems: int) -> dict[str, Any]:
     """Blueprints a second, conversations, and MiB at the peak, of this process."""
     from tasks.contract.context import Context
-    from tasks.engine.execute import sharded
+    from tasks.engine.shards import sharded
     from tasks.generate import Inputs, apigen_mt
     from tasks.players import acting, roles
     from tasks.worlds.api.loading import world_class

@@ -27,7 +27,7 @@ def main() -> int:
     from prefect import flow
 
     from tasks.engine.cached import submit
-    from tasks.engine.execute import sharded
+    from tasks.engine.shards import sharded
 
     items = list(range(asked.items))
 

@@ -139,7 +139,7 @@ class Proof:
         return load(ROOT, "smoke" if self.tiny else "quickstart", [*flat, *self.overrides])
 
     def context(self, settings: Settings, name: str, worlds: Path | None, log: Callable[..., None]) -> Context:
-        """The surroundings that `tasks.engine.execute` would give a method, on this proof's device."""
+        """The surroundings that `tasks.engine.running` would give a method, on this proof's device."""
         from tasks.players.acting import acting
         from tasks.players.roles import maker
 

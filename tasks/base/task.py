@@ -9,7 +9,9 @@ from typing import Any
 from prefect import task
 
 from tasks.engine.cached import STAGE, key
-from tasks.engine.execute import Job, own_process, produce
+from tasks.engine.job import Job
+from tasks.engine.produce import produce
+from tasks.engine.running import own_process
 
 
 def inputs(job: Job) -> dict[str, Any]:

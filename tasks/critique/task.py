@@ -9,7 +9,9 @@ from typing import Any
 from prefect import task
 
 from tasks.engine.cached import STAGE, key, submit
-from tasks.engine.execute import Job, in_process, produce
+from tasks.engine.job import Job
+from tasks.engine.produce import produce
+from tasks.engine.running import in_process
 
 
 def inputs(job: Job) -> dict[str, Any]:

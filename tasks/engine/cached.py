@@ -11,7 +11,7 @@ from prefect.context import TaskRunContext
 from prefect.utilities.annotations import quote
 
 from tasks.engine.artifact import Artifact
-from tasks.engine.execute import Job
+from tasks.engine.job import Job
 
 STAGE: dict[str, Any] = {
     "persist_result": True,

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.engine import disk
-from tasks.engine.execute import call, calls_told, context, sharded
 from tasks.engine.forked import Forks, at_once
 from tasks.engine.process import die_with_parent
+from tasks.engine.running import call, calls_told, context
+from tasks.engine.shards import sharded
 
 
 def main(scratch: Path, parent: int) -> int:

@@ -53,7 +53,7 @@ class _Fork:
 
 
 class Forks:
-    """`submit` for `tasks.engine.execute.sharded`: starts a fork per shard, and waits while `limit` of them compute."""
+    """`submit` for `tasks.engine.shards.sharded`: starts a fork per shard, and waits while `limit` of them compute."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """MLflow, and the only module that knows it: one run per pipeline run, one nested run per stage, checkpoints, the registry.
 
-Everything arrives as events of a run (see `tasks.engine.execute.Plan.watch`); a thread of its own passes them on, and a journal
+Everything arrives as events of a run (see `tasks.engine.plan.Plan.watch`); a thread of its own passes them on, and a journal
 keeps them
 until they have arrived, so that a tracker that is slow or lost ends no training, and a kill loses no figure. MLflow is imported when
 the first stage is computed; a run that finds everything cached never pays for it.
@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tasks.engine.execute import Plan
 from tasks.engine.journal import Event, Journal, alive
 from tasks.engine.origin import origin, origin_tags
+from tasks.engine.plan import Plan
 
 EXPERIMENT = "cairn"
 PATIENCE = 30.0

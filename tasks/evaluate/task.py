@@ -11,7 +11,9 @@ from prefect import task
 from tasks.contract.params import StageFailed
 from tasks.engine.cached import STAGE, key
 from tasks.engine.champion import CHAMPION
-from tasks.engine.execute import Job, own_process, produce
+from tasks.engine.job import Job
+from tasks.engine.produce import produce
+from tasks.engine.running import own_process
 
 
 def champion(job: Job) -> Path | None:

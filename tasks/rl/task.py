@@ -13,10 +13,12 @@ from prefect.utilities.annotations import quote
 
 from tasks.engine.artifact import Artifact
 from tasks.engine.cached import STAGE, key
-from tasks.engine.execute import Job, own_process, produce, work_out
 from tasks.engine.hashes import folder_id
+from tasks.engine.job import Job
 from tasks.engine.key import Key
 from tasks.engine.locks import lock
+from tasks.engine.produce import produce, work_out
+from tasks.engine.running import own_process
 from tasks.rl.core import overview
 
 

@@ -19,8 +19,9 @@ import pytest
 
 from tasks.contract import schemas, tables
 from tasks.engine import methods, process
-from tasks.engine.execute import Job, Plan
 from tasks.engine.hashes import Hashes
+from tasks.engine.job import Job, job_of
+from tasks.engine.plan import Plan
 from tasks.engine.settings import Settings, load
 from tasks.road import ROAD
 from tests.conftest import ROOT, Project
@@ -79,7 +80,7 @@ class Chain:
         settings = Settings(ROOT, {**self.settings.tree, stage: {**self.settings.tree[stage], **own}})
         plan = Plan.open(settings, self.folder / "state")
         inputs = plan.stages[stage].inputs
-        job = replace(plan, store=self.store).job(stage, {one: self.identities[one] for one in inputs})
+        job = job_of(replace(plan, store=self.store), stage, {one: self.identities[one] for one in inputs})
         out, scratch = (self.folder / turn / f"{stage}-{name}" / part for part in ("out", "scratch"))
         for place in (out, scratch):
             place.mkdir(parents=True)

@@ -9,8 +9,8 @@ import yaml
 
 from tasks.contract.params import BadInput
 from tasks.engine.champion import CHAMPION, Standing, read
-from tasks.engine.execute import Plan
 from tasks.engine.key import key_of
+from tasks.engine.plan import Plan
 from tasks.engine.settings import load
 from tests.conftest import ROOT
 

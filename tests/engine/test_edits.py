@@ -35,7 +35,7 @@ EDITS: dict[str, tuple[str, set[str]]] = {
     "the report": ("flows/report/charts.py", set()),
     "the command": ("flows/cli/run.py", set()),
     "environments": ("tasks/environments/maps.py", set()),
-    "the engine": ("tasks/engine/execute.py", set()),
+    "the engine": ("tasks/engine/running.py", set()),
 }
 """what is edited -> (its file, the stages whose own key changes; those after them run if the result is another)."""
 

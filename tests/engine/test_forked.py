@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tasks.contract.params import BadInput
-from tasks.engine.execute import sharded
 from tasks.engine.forked import Forks, at_once
 from tasks.engine.process import ProcessFailed
+from tasks.engine.shards import sharded
 
 
 def slow_square(items: Sequence[int]) -> list[int]:

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from tasks.engine import execute
-from tasks.engine.execute import DAMAGED, LOST, Changed, Job, Plan, StageFailed, produce, remember, why
+from tasks.contract.params import StageFailed
+from tasks.engine.explain import DAMAGED, LOST, last, remember, why
+from tasks.engine.job import Changed, Job, job_of
+from tasks.engine.plan import Plan
+from tasks.engine.produce import produce
 from tasks.engine.settings import load
+from tasks.engine.shards import sharded
 from tests.conftest import ROOT
 from tests.engine.test_artifact import flip, folder, the_object
 
@@ -22,11 +26,11 @@ def plan(tmp_path: Path) -> Plan:
 @pytest.fixture
 def job(plan: Plan, tmp_path: Path) -> Job:
     """A job of stage `base`, which reads `worlds`."""
-    return plan.job("base", {"worlds": plan.store.put(folder(tmp_path / "worlds", a="some bytes"))})
+    return job_of(plan, "base", {"worlds": plan.store.put(folder(tmp_path / "worlds", a="some bytes"))})
 
 
 def again(job: Job) -> Job:
-    return job.plan.job(job.stage, job.inputs)
+    return job_of(job.plan, job.stage, job.inputs)
 
 
 def copied(job: Job) -> Any:
@@ -116,7 +120,7 @@ def test_damaged_lost_and_never_run_are_told_apart(job: Job) -> None:
     assert why(plan, again(job)) == [DAMAGED]
     (plan.store.state / "keys" / f"{job.key.digest}.json").write_text("{")
     assert why(plan, again(job)) == [LOST]
-    execute.last(plan, "base").write_text("{")
+    last(plan, "base").write_text("{")
     assert why(plan, again(job)) == [LOST]
 
 
@@ -124,6 +128,6 @@ def test_a_shard_kept_half_is_worked_off_again(tmp_path: Path) -> None:
     def doubled(items: Any) -> list[int]:
         return [2 * item for item in items]
 
-    list(execute.sharded(tmp_path)("x", doubled, range(4), 2))
+    list(sharded(tmp_path)("x", doubled, range(4), 2))
     (tmp_path / "shards/x/000001.json").write_text('{"res')
-    assert list(execute.sharded(tmp_path)("x", doubled, range(4), 2)) == [[0, 2], [4, 6]]
+    assert list(sharded(tmp_path)("x", doubled, range(4), 2)) == [[0, 2], [4, 6]]

@@ -104,6 +104,6 @@ def test_a_change_is_told_by_its_path() -> None:
 
 
 def test_importing_the_key_costs_no_heavy_library() -> None:
-    code = "import sys, tasks.engine.key, tasks.engine.closure, tasks.engine.execute, json; print(json.dumps([m for m in ('prefect','mlflow','torch','dvc') if m in sys.modules]))"
+    code = "import sys, tasks.engine.key, tasks.engine.closure, tasks.engine.running, json; print(json.dumps([m for m in ('prefect','mlflow','torch','dvc') if m in sys.modules]))"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(answer.stdout) == []

@@ -1,4 +1,4 @@
-"""YAML as Cairn reads it, and what a message says of a wrong value."""
+"""YAML as Cairn reads it, params on top of each other, and what a message says of a wrong value."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 from pydantic import Field
 
 from tasks.contract.params import BadInput, Params, parse_yaml, read_yaml, validate
+from tasks.engine.settings import load, overlay, parse_override
+from tests.conftest import ROOT
 
 VALUES = [
     "1e-05",
@@ -144,3 +146,21 @@ def test_a_message_names_key_value_and_what_is_allowed(given: dict[str, Any], sa
 
 def test_no_line_of_a_message_is_a_book() -> None:
     assert len(str(BadInput("x" * 100_000))) < 2200
+
+
+def test_override_parsing() -> None:
+    assert parse_override("a.b=0.001") == ("a.b", 0.001)
+    assert parse_override("a.b=1e-3") == ("a.b", 0.001)
+    assert load(ROOT, "quickstart", [parse_override("sft.loop.learning_rate=1e-3")]).loop("sft").learning_rate == 1e-3  # type: ignore[attr-defined]
+    assert parse_override("a={x: [1, two]}") == ("a", {"x": [1, "two"]})
+    assert overlay({"a": {"b": 1, "c": 2}}, "a.b", 3) == {"a": {"b": 3, "c": 2}}
+    with pytest.raises(BadInput, match="expected key=value"):
+        parse_override("a.b")
+
+
+def test_a_method_value_comes_from_its_section_else_from_its_default() -> None:
+    from tasks.merge.breadcrumbs import Params
+
+    plain = load(ROOT, "smoke", [("merge.breadcrumbs.keep", 0.3)]).params("merge")
+    assert (plain.keep, plain.trim_top) == (0.3, Params().trim_top)  # type: ignore[attr-defined]
+    assert load(ROOT, "smoke", [("merge.breadcrumbs", {})]).params("merge") == Params()

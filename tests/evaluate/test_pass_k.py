@@ -22,7 +22,7 @@ from tasks.contract import schemas, tables
 from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
-from tasks.engine.execute import sharded
+from tasks.engine.shards import sharded
 from tasks.evaluate import Inputs
 from tasks.evaluate.pass_k import BASELINES, Params, draw, run
 from tasks.players.acting import plain

@@ -10,7 +10,9 @@ import pytest
 
 from flows import road, run
 from flows.cli import main
-from tasks.engine.execute import Plan, remember
+from tasks.engine.explain import remember
+from tasks.engine.job import job_of
+from tasks.engine.plan import Plan
 from tasks.engine.settings import load
 from tests.conftest import make_project
 from tests.engine.test_artifact import folder
@@ -23,7 +25,7 @@ def accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int
     state = project.folder / ".cairn"
     plan, inputs = Plan.open(load(project.folder), state), {}
     for stage in ("worlds", "base"):
-        job = plan.job(stage, inputs)
+        job = job_of(plan, stage, inputs)
         inputs[stage] = plan.store.put(folder(tmp_path / stage, a=stage))
         plan.store.record(job.key, inputs[stage], {"figures": {}})
         remember(plan, job)

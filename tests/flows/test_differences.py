@@ -9,8 +9,10 @@ import pytest
 
 from flows.differences import Difference, candidate_of, differences, for_report, last_parts, made_of, of_plan
 from flows.summary_text import step_lines, step_records
-from tasks.engine.execute import Plan, remember
+from tasks.engine.explain import remember
+from tasks.engine.job import job_of
 from tasks.engine.key import params_of
+from tasks.engine.plan import Plan
 from tasks.engine.settings import load
 from tests.conftest import ROOT
 
@@ -24,7 +26,7 @@ def ran(tmp_path: Path) -> Path:
     """A state folder in which merge ran once, on results that stand in the store's records."""
     here = plan(tmp_path)
     for stage, inputs, identity in (("sft", {"worlds": "w", "base": "b", "filter": "f"}, "s"), ("merge", {"sft": "s", "rl": "r"}, "m")):
-        job = here.job(stage, inputs)
+        job = job_of(here, stage, inputs)
         remember(here, job)
         here.store.record(job.key, identity, {})
     return tmp_path
@@ -59,8 +61,8 @@ def test_a_loop_has_a_name_of_its_own(ran: Path) -> None:
 
 def test_the_workspace_goes_before_an_experiment(ran: Path) -> None:
     other = plan(ran, ("merge.breadcrumbs.keep", 0.9), experiment=True)
-    remember(other, other.job("merge", {"sft": "s", "rl": "r"}))
-    remember(other, other.job("decide", {"merge": "m", "evaluate": "e"}))
+    remember(other, job_of(other, "merge", {"sft": "s", "rl": "r"}))
+    remember(other, job_of(other, "decide", {"merge": "m", "evaluate": "e"}))
     now = plan(ran)
     assert last_parts(now)["merge"]["params"]["keep"] == 0.3
     assert "decide" in last_parts(now), "a stage that ran in an experiment alone is compared with that"

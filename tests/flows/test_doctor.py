@@ -12,8 +12,10 @@ import yaml
 from flows.doctor import examine
 from flows.road import workspace_inputs
 from tasks.contract.params import StageFailed
-from tasks.engine.execute import Plan, remember
+from tasks.engine.explain import remember
+from tasks.engine.job import job_of
 from tasks.engine.locks import lock
+from tasks.engine.plan import Plan
 from tasks.engine.settings import load
 from tests.conftest import Project, make_project
 from tests.engine.test_artifact import flip, folder, the_object
@@ -28,7 +30,7 @@ def project(tmp_path: Path) -> Project:
 def plan(project: Project, tmp_path: Path) -> Plan:
     """A workspace whose first stage was done, laid out, and noted by DVC."""
     plan = Plan.open(load(project.folder), project.folder / ".cairn")
-    job = plan.job("worlds", {})
+    job = job_of(plan, "worlds", {})
     identity = plan.store.put(folder(tmp_path / "made", **{"shop/policy.md": "be kind", "shop/tables.json": "{}"}))
     plan.store.record(job.key, identity, {"read": [], "figures": {}})
     remember(plan, job)

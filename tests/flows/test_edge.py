@@ -20,7 +20,7 @@ from flows.road import check_part
 from flows.survey import survey
 from tasks.contract.params import BadInput, read_yaml
 from tasks.engine.dvc_yaml import listed
-from tasks.engine.execute import Plan
+from tasks.engine.plan import Plan
 from tasks.engine.settings import load, parse_override
 from tests.conftest import ROOT
 

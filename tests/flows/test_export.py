@@ -20,8 +20,11 @@ from flows.exports.formats import from_sharegpt, to_sharegpt
 from flows.exports.sources import Source, find
 from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
-from tasks.engine.execute import Plan, call, context, sharded
+from tasks.engine.job import job_of
+from tasks.engine.plan import Plan
+from tasks.engine.running import call, context
 from tasks.engine.settings import load
+from tasks.engine.shards import sharded
 from tasks.worlds.api.runtime import load_all
 from tasks.worlds.api.system_prompt import system_message
 from tests.conftest import ROOT, Project
@@ -50,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, dict[str, str]
     found = {"critique": plan.store.put(critique)}
     for stage in ("worlds", "generate", "filter"):
         inputs = {name: found[name] for name in plan.stages[stage].inputs}
-        job = plan.job(stage, inputs)
+        job = job_of(plan, stage, inputs)
         out, scratch = plan.store.workbench(job.key.digest)
         spec = job.spec(out, scratch, {name: plan.store.view(one) for name, one in inputs.items()})
         figures = call(spec, context(spec, quiet, quiet, sharded(scratch)))

@@ -12,8 +12,9 @@ import pytest
 
 from tasks.contract import schemas, tables
 from tasks.engine import process
-from tasks.engine.execute import call, context, sharded
+from tasks.engine.running import call, context
 from tasks.engine.settings import ROLES, load
+from tasks.engine.shards import sharded
 from tests.conftest import ROOT
 from tests.warm import WARM
 
@@ -41,6 +42,8 @@ def spec(stage: str, folder: Path, inputs: dict[str, Any], params: dict[str, Any
     paths = {name: str(path) for name, path in inputs.items()}
     return {
         "stage": stage,
+        "room": stage,
+        "loop": None,
         "method": method,
         "params": params,
         "inputs": paths,

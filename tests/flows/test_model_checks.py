@@ -13,7 +13,9 @@ from flows.model_checks import Asking, _may_be_cached, write_down
 from infra.stub import Stub, running
 from tasks.contract.params import BadInput
 from tasks.engine import preflight, roles_lock
-from tasks.engine.execute import Plan, remember
+from tasks.engine.explain import remember
+from tasks.engine.job import job_of
+from tasks.engine.plan import Plan
 from tasks.engine.settings import ROLES, ROLES_LOCK, load
 from tests.conftest import Project, make_project
 
@@ -56,17 +58,19 @@ def noted(project: Project) -> Any:
 def test_who_answered_is_noted_before_a_key_counts(project: Project, server: Stub, tmp_path: Path) -> None:
     first = plan(project, tmp_path, server.url)
     inputs = dict.fromkeys(first.stages["rl"].inputs, "0" * 32)
-    unknown = first.job("rl", inputs).key.digest
+    unknown = job_of(first, "rl", inputs).key.digest
     asked = Asking().before(first, ["rl"])
     assert noted(project) is None, "nothing is written before it is known that the run may go on"
     after = write_down(asked)
     assert noted(project) == {"human": {"asked": "small", "answered": "small", "root": "/models/one"}}
     assert set(roles_lock.read(project.folder)) == {*ROLES}
-    keys = [one.job("rl", inputs).key.digest for one in (asked, after, plan(project, tmp_path, server.url))]
+    keys = [job_of(one, "rl", inputs).key.digest for one in (asked, after, plan(project, tmp_path, server.url))]
     assert len({*keys}) == 1 and unknown not in keys
     (project.folder / ROLES_LOCK).write_text(roles_lock.text({}))
-    assert plan(project, tmp_path, server.url).job("rl", inputs).key.digest == keys[0], "params that come back: this machine remembers"
-    assert after.job("rl", inputs).key.digest == unknown, "a file that is changed under a run is seen"
+    assert job_of(plan(project, tmp_path, server.url), "rl", inputs).key.digest == keys[0], (
+        "params that come back: this machine remembers"
+    )
+    assert job_of(after, "rl", inputs).key.digest == unknown, "a file that is changed under a run is seen"
 
 
 def test_another_model_is_refused_with_both_names_and_taken_when_told(project: Project, server: Stub, tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_a_spent_budget_goes_on_with_kept_answers_of_a_known_model(project: Proj
 def test_a_stage_that_may_turn_out_cached_is_told_apart(project: Project, server: Stub, tmp_path: Path) -> None:
     """Its inputs are still to be made: it is a hit if they come out as they did, and is none once its own params have changed."""
     now = write_down(Asking().before(plan(project, tmp_path, server.url), ["rl"]))
-    job = now.job("rl", dict.fromkeys(now.stages["rl"].inputs, "0" * 32))
+    job = job_of(now, "rl", dict.fromkeys(now.stages["rl"].inputs, "0" * 32))
     assert not _may_be_cached(now, "rl"), "it never ran"
     now.store.record(job.key, "1" * 32 + ".dir", {"figures": {}})
     remember(now, job)

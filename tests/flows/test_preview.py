@@ -19,8 +19,11 @@ from flows.preview import Made, bill, lines, make
 from flows.preview_text import Page, blueprints, clean
 from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
-from tasks.engine.execute import Plan, call, context, sharded
+from tasks.engine.job import job_of
+from tasks.engine.plan import Plan
+from tasks.engine.running import call, context
 from tasks.engine.settings import load
+from tasks.engine.shards import sharded
 from tests.conftest import ROOT, Project
 
 
@@ -40,7 +43,7 @@ def test_it_shows_the_blueprints_with_which_the_run_begins(tmp_path: Path) -> No
     assert not (tmp_path / "state" / "keys").exists() and not (tmp_path / "state" / "store").exists()
 
     worlds = preview._worlds(plan, tmp_path / "frozen")
-    job = plan.job("generate", {"worlds": plan.store.hashes.path(worlds)})
+    job = job_of(plan, "generate", {"worlds": plan.store.hashes.path(worlds)})
     (tmp_path / "out").mkdir()
     spec = job.spec(tmp_path / "out", tmp_path / "scratch", {"worlds": worlds})
     call(spec, context(spec, quiet, quiet, sharded(tmp_path / "scratch")))

@@ -21,7 +21,8 @@ from tasks.contract.params import BadInput
 from tasks.engine import methods
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.dvc_yaml import listed
-from tasks.engine.execute import Job, Plan
+from tasks.engine.job import Job, job_of
+from tasks.engine.plan import Plan
 from tasks.engine.settings import Settings, load
 from tasks.engine.together import planned
 from tasks.evaluate import task as evaluate
@@ -113,7 +114,7 @@ def everything(plan: Plan) -> dict[str, str]:
 
 
 def job(plan: Plan, stage: str, there: Mapping[str, str]) -> Job:
-    return plan.job(stage, {name: there[name] for name in plan.stages[stage].inputs})
+    return job_of(plan, stage, {name: there[name] for name in plan.stages[stage].inputs})
 
 
 def test_a_road_that_cannot_be_walked_is_refused() -> None:

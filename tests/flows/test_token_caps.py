@@ -21,7 +21,8 @@ from tasks.checkpoints import folders, tiny
 from tasks.contract.params import BadInput, Cap
 from tasks.engine import methods
 from tasks.engine.artifact import Artifact
-from tasks.engine.execute import Plan
+from tasks.engine.job import job_of
+from tasks.engine.plan import Plan
 from tasks.engine.settings import Settings, load, overlay
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
@@ -155,16 +156,16 @@ def test_every_method_declares_the_caps_it_has(room: str, name: str) -> None:
 def plan(ground: Path, tmp_path: Path) -> Iterator[Plan]:
     """A plan with a full prompt in whose store worlds and base lie already."""
     made = Plan.open(settings(sft__loop__max_length=1024), tmp_path / "state", experiment=True)
-    worlds = made.store.record(made.job("worlds", {}).key, made.store.put(ground / "worlds"), {"figures": {}})
-    base = made.job("base", {"worlds": worlds.identity})
+    worlds = made.store.record(job_of(made, "worlds", {}).key, made.store.put(ground / "worlds"), {"figures": {}})
+    base = job_of(made, "base", {"worlds": worlds.identity})
     made.store.record(base.key, made.store.put(ground / "base"), {"figures": {}})
     yield made
 
 
 def stored(plan: Plan) -> tuple[Artifact, Artifact]:
-    worlds = plan.job("worlds", {}).find()
+    worlds = job_of(plan, "worlds", {}).find()
     assert worlds is not None
-    base = plan.job("base", {"worlds": worlds.identity}).find()
+    base = job_of(plan, "base", {"worlds": worlds.identity}).find()
     assert base is not None
     return worlds, base
 

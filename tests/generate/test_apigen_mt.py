@@ -14,7 +14,7 @@ import pytest
 
 from tasks.contract.client import Client, Message, Request
 from tasks.contract.params import BadInput, StageFailed, validate
-from tasks.engine.execute import sharded
+from tasks.engine.shards import sharded
 from tasks.generate import apigen_mt
 from tasks.generate.core.checks import FAILURES
 from tasks.players.scripts.script import blocks

@@ -14,7 +14,7 @@ from tasks.chat.answers import without_thought
 from tasks.checkpoints import folders
 from tasks.contract.client import Request
 from tasks.engine.dvc_yaml import listed
-from tasks.engine.execute import context
+from tasks.engine.running import context
 from tasks.engine.settings import Role, Settings, asked, overlay
 from tasks.engine.settings import load as load_settings
 from tasks.players.client_agent import _turn

@@ -13,7 +13,8 @@ from tasks.contract.params import BadInput
 from tasks.engine import roles_lock
 from tasks.engine import server_keys as keys
 from tasks.engine.dvc_yaml import listed
-from tasks.engine.execute import Plan
+from tasks.engine.job import job_of
+from tasks.engine.plan import Plan
 from tasks.engine.settings import Role, Settings, load, overlay
 from tasks.players.openai_compatible import EndpointClient, Setting
 from tasks.players.roles import maker
@@ -85,7 +86,7 @@ def test_a_budget_of_money_needs_prices() -> None:
 
 
 def test_a_missing_key_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from tasks.engine.execute import Plan
+    from tasks.engine.plan import Plan
 
     plan = Plan.open(settings(GOOD), tmp_path)  # to look at the plan needs no key
     monkeypatch.delenv("SOME_KEY", raising=False)
@@ -101,11 +102,11 @@ def test_a_missing_key_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPa
 
 def test_a_job_carries_the_name_of_a_key_and_not_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The spec is what a process of its own is given in a file."""
-    from tasks.engine.execute import context
+    from tasks.engine.running import context
 
     monkeypatch.setenv("SOME_KEY", "very-secret")
     plan = Plan.open(settings(GOOD, budget={"max_tokens": 7}), tmp_path)
-    job = plan.job("generate", {"worlds": "0" * 32})
+    job = job_of(plan, "generate", {"worlds": "0" * 32})
     spec = job.spec(tmp_path, tmp_path, {"worlds": tmp_path})
     assert "very-secret" not in json.dumps(spec) + json.dumps(job.key.parts) and "SOME_KEY" in json.dumps(spec)
     client = context(spec, print, print, print).role("judge")
@@ -117,7 +118,7 @@ def test_a_job_carries_the_name_of_a_key_and_not_the_key(monkeypatch: pytest.Mon
 def test_a_run_has_one_ledger_whatever_its_budget(tmp_path: Path) -> None:
     """A raised budget goes on from what is spent, though the stage has another key; another param is another run."""
     small, large = (Plan.open(settings(GOOD, budget={"max_tokens": limit}), tmp_path) for limit in (7, 70))
-    one, other = (plan.job("generate", {"worlds": "0" * 32}) for plan in (small, large))
+    one, other = (job_of(plan, "generate", {"worlds": "0" * 32}) for plan in (small, large))
     assert one.key.digest != other.key.digest and small.run_key != large.run_key and small.ledger == large.ledger
     assert Plan.open(settings(GOOD | {"model": "another"}), tmp_path).ledger != small.ledger
     moved = Plan.open(settings(GOOD | {"base_url": "https://other.example.org/v1", "price_in": 3, "retries": 9}), tmp_path)
@@ -139,7 +140,7 @@ def test_the_budget_reaches_every_stage_that_asks_and_no_key_of_those_that_resum
         Plan.open(settings({"backend": "scripted"}, **{"roles.human": GOOD, "budget.max_tokens": n}), tmp_path) for n in (7, 70)
     )
     for stage in ("rl", "evaluate"):
-        one, other = (plan.job(stage, dict.fromkeys(plan.stages[stage].inputs, "0" * 32)) for plan in (small, large))
+        one, other = (job_of(plan, stage, dict.fromkeys(plan.stages[stage].inputs, "0" * 32)) for plan in (small, large))
         assert one.key.digest == other.key.digest
         assert one.spec(tmp_path, tmp_path, {})["budget"] == {"max_cost": 0.0, "max_tokens": 7}
         assert one.spec(tmp_path, tmp_path, {})["ledger"] == other.spec(tmp_path, tmp_path, {})["ledger"]
@@ -150,7 +151,7 @@ def test_each_player_is_told_what_its_own_server_said(tmp_path: Path) -> None:
     plan = Plan.open(settings({**GOOD, "others": [{**GOOD, "model": "large"}]}), tmp_path)
     reports = {"judge": {"asked": "some-model", "root": "/a"}, "judge/2": {"asked": "large", "answered": "large-2026"}}
     plan = replace(plan, settings=roles_lock.noting(plan.settings, reports))
-    judge = plan.job("generate", {"worlds": "0" * 32}).spec(tmp_path, tmp_path, {})["roles"]["judge"]
+    judge = job_of(plan, "generate", {"worlds": "0" * 32}).spec(tmp_path, tmp_path, {})["roles"]["judge"]
     found = [(one["revision"], json.loads(one["reported"])) for one in (judge, *judge["others"])]
     assert found == [("/a", reports["judge"]), ("large-2026", reports["judge/2"])]
     assert maker({"judge": judge}, None, 0)("judge/2").revision == "large-2026"

@@ -1,0 +1,219 @@
+"""A stage's job: its key, taken before the work, the artifacts it reads, and the comparison of both with the disk after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tasks.contract.params import Params, StageFailed
+from tasks.engine import dvc_lock, methods, roles_lock
+from tasks.engine.artifact import Artifact
+from tasks.engine.closure import WORLDS
+from tasks.engine.key import Key, canonical, changed, key_of
+from tasks.engine.plan import Plan
+
+
+class Changed(RuntimeError):
+    """Code or inputs changed while a stage ran: its result was not recorded."""
+
+
+def job_of(plan: Plan, stage: str, inputs: Mapping[str, str]) -> Job:
+    """A stage's job, given the identities of its inputs. `Changed` when the code is no longer what it was at the start."""
+    key = key_of(plan.settings, plan.stages[stage], inputs, plan.store.hashes)
+    moved = [path for path, md5 in key.parts["code"].items() if md5 != plan.code.get(path)]
+    if moved:
+        raise Changed(f"{', '.join(moved)} changed since this run started; stage {stage!r} was not run with half-old code. Run again.")
+    return Job(plan, stage, dict(inputs), key)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage to be done. Its key is taken when it is made."""
+
+    plan: Plan
+    stage: str
+    inputs: Mapping[str, str]
+    key: Key
+    opened: dict[str, Path] = field(default_factory=dict, compare=False)
+    """identity -> folder of every artifact that this job read and hashed: what its result is made of"""
+
+    @property
+    def method(self) -> str:
+        """The chosen method's name."""
+        return str(self.key.parts["method"])
+
+    @cached_property
+    def params(self) -> Params:
+        """The method's params, complete."""
+        return self.plan.settings.params(self.stage)
+
+    @cached_property
+    def loop(self) -> Params | None:
+        """The params of the room's training loop, complete; None for a room without one."""
+        return self.plan.settings.loop(self.stage)
+
+    @property
+    def module(self) -> ModuleType:
+        """The method's module."""
+        return methods.load(self.plan.settings.room(self.stage), self.method)
+
+    @property
+    def refreshed(self) -> bool:
+        """Whether this run asked for the stage to be computed again."""
+        return self.stage in self.plan.refresh
+
+    def open(self, stage: str) -> Path:
+        """Folder with an input's files, each byte read and hashed now. StageFailed when they are gone or damaged."""
+        try:
+            return self.read(self.inputs[stage])
+        except LookupError:
+            raise StageFailed(
+                f"the input {stage!r} ({self.inputs[stage]}) is not in the store as it should be, and what was damaged was removed; "
+                "run again to make it, or `dvc pull`."
+            ) from None
+
+    def read(self, identity: str) -> Path:
+        """`open` for an artifact by its identity. LookupError when its bytes are gone or damaged."""
+        if identity not in self.opened:
+            self.opened[identity] = self.plan.store.read(identity)
+        return self.opened[identity]
+
+    def of(self, room: str) -> Path:
+        """`open` for the one input that a step of this room left."""
+        road = self.plan.settings.road
+        (name,) = (name for name in self.plan.stages[self.stage].inputs if road[name].room == room)
+        return self.open(name)
+
+    def checkpoints(self) -> dict[str, dict[str, Path]]:
+        """input -> name -> folder of every checkpoint that it left, for the inputs that left one, in the road's order."""
+        found = {name: self.left(self.inputs[name], name) for name in self.plan.stages[self.stage].inputs}
+        return {name: {model: self.open(name) / path for model, path in models.items()} for name, models in found.items() if models}
+
+    def start(self, unit: str = "") -> Path:
+        """Folder with the `model/` that a training begins with: what its first input with checkpoints left, of that unit if it did one
+        for each (a specialist goes on from its own world's)."""
+        models = next(iter(self.checkpoints().values()))
+        own = next((path for path in models.values() if unit and path.parent.name == unit), None)
+        return (own or list(models.values())[-1]).parent
+
+    def left(self, identity: str, stage: str = "") -> dict[str, str]:
+        """name -> path of every checkpoint in an artifact of a stage (this one): of its units, sorted, then its own."""
+        step = self.plan.settings.road[stage or self.stage]
+        files = self.plan.store.files(identity) or {}
+        found = sorted(path.removesuffix("/config.json") for path in files if path.endswith("model/config.json"))
+        units = {step.checkpoint(path.removesuffix("/model")): path for path in found if path.count("/") == 1}
+        return {**units, **({step.checkpoint(): "model"} if "model" in found else {})}
+
+    def file(self, path: str) -> Path:
+        """A listed file that people edit (an input that is no artifact)."""
+        if path not in self.plan.stages[self.stage].code:
+            raise ValueError(f"{path} is not among the deps of {self.stage!r} in dvc.yaml")
+        return self.plan.settings.project / path
+
+    def find(self) -> Artifact | None:
+        """The artifact if it is there already: under the key, or held unchanged by DVC (adopted)."""
+        if self.refreshed:
+            return None
+        if found := self.plan.store.find(self.key):
+            return found
+        identity = dvc_lock.held(self.plan.settings.project, self.plan.stages[self.stage], self.key, self.plan.settings.tree)
+        if identity and (self.plan.store.has(identity) or self._rescued(identity)):
+            self.plan.watch(self.stage, "adopted", {"identity": identity})
+            return self.plan.store.record(self.key, identity, {"adopted": True, "figures": {}})
+        return None
+
+    def _rescued(self, identity: str) -> bool:
+        """Take an artifact that lies in the workspace into a store that lacks it (another CAIRN_HOME, or a damaged object)."""
+        folder = self.plan.settings.project / self.plan.stages[self.stage].out
+        return folder.is_dir() and self.plan.store.hashes.path(folder) == identity and self.plan.store.put(folder) == identity
+
+    def spec(self, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "") -> dict[str, Any]:
+        """Everything a method's run needs, as JSON: a process of its own can be started from it."""
+        shared = self.plan.settings.shared
+        seen = self.key.parts["settings"]
+        return {
+            "stage": self.stage,
+            "room": self.plan.settings.room(self.stage),
+            "method": self.method,
+            "params": self.params.model_dump(mode="json"),
+            "loop": self.loop.model_dump(mode="json") if self.loop else None,
+            "agents": self.plan.settings.agents(self.stage),
+            "inputs": _jsonable(inputs),
+            "unit": unit,
+            "seed": seen["seed"],
+            "threads": shared.threads,
+            "device": shared.device,
+            "out": str(out),
+            "scratch": str(scratch),
+            "prompt": seen.get("prompt"),
+            "state": str(self.plan.store.state),
+            "run": self.key.digest,
+            "ledger": self.plan.ledger,
+            "budget": shared.budget.model_dump(),
+            "losses": shared.losses.model_dump(),
+            "roles": {
+                name: _found(role.model_dump(mode="json"), self.plan.settings.project, name, self.key.parts["servers"].get(name) or {})
+                for name, role in shared.roles.items()
+                if f"roles.{name}" in self.plan.stages[self.stage].settings
+            },
+        }
+
+    def ears(self, unit: str = "") -> tuple[Callable[..., None], Callable[..., None]]:
+        """(log, progress) that tell the run's watcher."""
+
+        def log(name: str, value: float, step: int) -> None:
+            self.plan.watch(self.stage, "log", {"name": f"{unit}/{name}" if unit else name, "value": value, "step": step})
+
+        def progress(done: int, total: int, note: str = "") -> None:
+            self.plan.watch(self.stage, "progress", {"done": done, "total": total, "note": f"{unit} {note}".strip()})
+
+        return log, progress
+
+    def check_unchanged(self, workbench: str = "") -> None:
+        """Law 1, the second half: compare what the result depends on with what it was before the work, the bytes it read included.
+
+        workbench: the key whose work in progress is thrown away when something changed, since edited code may have written it.
+        """
+        altered = [identity for identity in self.opened if not self.plan.store.intact(identity)]
+        if altered:
+            if workbench:
+                self.plan.store.clear_workbench(workbench)
+            names = {identity: name for name, identity in self.inputs.items()}
+            raise Changed(
+                f"stage {self.stage!r}: bytes of {', '.join(names.get(one, one) for one in altered)} were altered on the disk while it "
+                "read them, so its result was not recorded and what was damaged was removed. Run again."
+            )
+        now = key_of(self.plan.settings, self.plan.stages[self.stage], self.inputs, self.plan.store.hashes)
+        moved = [*changed(self.key.parts, now.parts), *(f"code: {path}" for path in self.moved_worlds())]
+        if moved:
+            if workbench:
+                self.plan.store.clear_workbench(workbench)
+            raise Changed(f"stage {self.stage!r}: changed while it ran, so its result was not recorded: {'; '.join(moved)}. Run again.")
+
+    def moved_worlds(self) -> list[str]:
+        """Code of the worlds that is not what it was when this run started, for a stage that reads worlds: their hash is in its key as
+        it was when they were frozen."""
+        if WORLDS not in self.inputs:
+            return []
+        plan = self.plan
+        return [
+            path for path in plan.stages[WORLDS].code if plan.store.hashes.path(plan.settings.project / path) != plan.code.get(path)
+        ]
+
+
+def _found(role: Mapping[str, Any], project: Path, name: str, reports: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a player with whole paths and what its server said of the model. reports: of all players of the role."""
+    others = [_found(one, project, f"{name}/{number}", reports) for number, one in enumerate(role["others"], 2)]
+    report = reports.get(name) or {}
+    said = {"reported": canonical(report) if report else "", "revision": role["identity"] or roles_lock.revision(report) or "unpinned"}
+    return {**role, **said, "path": str(project / role["path"]), "others": others}
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _jsonable(item) for name, item in value.items()}
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,49 @@
+"""Long work in pieces whose results are kept, so that a killed run goes on with the next one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.engine.files import read_json, write_text
+
+
+def sharded(scratch: Path, submit: Callable[..., Any] | None = None, window: int = 1) -> Callable[..., Iterator[Any]]:
+    """`Context.shards` that keeps each finished shard's result in `scratch`, so that a killed run goes on with the next one.
+
+    submit(work, shard) hands a shard to a task runner and returns something with `.result()`; at most `window` are under way: one by
+    default, since scripts share the interpreter and a local model its threads.
+    """
+
+    def shards(name: str, work: Callable[[Sequence[Any]], Any], items: Sequence[Any], size: int) -> Iterator[Any]:
+        folder = scratch / "shards" / name
+        pieces = [items[start : start + size] for start in range(0, len(items), size)]
+        waiting: list[tuple[Path, Any]] = []
+        ahead = 0
+        for index in range(len(pieces)):
+            while ahead < len(pieces) and ahead < index + window:
+                path = folder / f"{ahead:06d}.json"
+                waiting.append((path, None if read_json(path) else _start(submit, work, pieces[ahead])))
+                ahead += 1
+            path, pending = waiting.pop(0)
+            if pending is not None:
+                write_text(path, json.dumps({"result": pending.result()}))
+            yield json.loads(path.read_text(encoding="utf-8"))["result"]
+
+    return shards
+
+
+@dataclass
+class _Later:
+    work: Callable[[Sequence[Any]], Any]
+    items: Sequence[Any]
+
+    def result(self) -> Any:
+        return self.work(self.items)
+
+
+def _start(submit: Callable[..., Any] | None, work: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
+    return submit(work, items) if submit else _Later(work, items)
