@@ -211,10 +211,10 @@ class Store:
     def _entry(self, digest: str) -> Path:
         return self.state / "keys" / f"{digest}.json"
 
-    def record(self, key: Key, identity: str, about: Mapping[str, Any]) -> Artifact:
-        """Bind a key to an identity. `about` holds figures and seconds, for people; it is not part of the artifact."""
+    def record(self, key: Key, identity: str, details: Mapping[str, Any]) -> Artifact:
+        """Bind a key to an identity. `details` holds figures and seconds, for people; it is not part of the artifact."""
         with replacing(self._entry(key.digest)) as temporary:
-            temporary.write_text(json.dumps({"identity": identity, "parts": key.parts, **about}, indent=1))
+            temporary.write_text(json.dumps({"identity": identity, "parts": key.parts, **details}, indent=1))
         return Artifact(key.parts["stage"], key.digest, identity)
 
     def entry(self, digest: str) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ def main(scratch: Path, parent: int) -> int:
         shards=sharded(scratch, Forks(scratch / "forks", limit), 2 * limit) if limit > 1 else sharded(scratch),
     )
     try:
-        with calls_told(spec, lambda _, event, about: say(event, about), ctx.progress) as heard:
+        with calls_told(spec, lambda _, event, details: say(event, details), ctx.progress) as heard:
             figures = call(spec, replace(ctx, progress=heard))
     except Exception as error:
         say("error", type(error).__name__, disk.in_words(error) or str(error))

@@ -30,21 +30,21 @@ BACKENDS = ("scripted", "local", "openai_compatible")
 """Whoever may play a role: folders of tasks/players."""
 
 
-def check_closure(settings: Settings, about: Listed) -> None:
+def check_closure(settings: Settings, listed: Listed) -> None:
     """Stop a run whose code is not wholly listed: each module that the stage can reach must be among its deps, or stand in data/worlds.
 
     Reached are: the method, the room's task and its training loop, the way of acting, the players of its model roles, everything of
     this project they import (lazy imports included), and every `module:name` that stands in the params.
     """
-    for path in sorted(closure(settings, about) - world_code(settings, about)):
-        if not covered(path, about.code):
-            if said := next((said for said, backend in _others(settings, about) if covered(path, [f"tasks/players/{backend}"])), ""):
+    for path in sorted(closure(settings, listed) - world_code(settings, listed)):
+        if not covered(path, listed.code):
+            if role := next((role for role, backend in _others(settings, listed) if covered(path, [f"tasks/players/{backend}"])), ""):
                 raise BadInput(
-                    f"{settings.source}: {said}: dvc.yaml names the code of a role's first model alone, so a change of {path} would go "
-                    f"unseen in stage {about.stage!r}. Give another role of that stage the same backend, or this role's first model."
+                    f"{settings.source}: {role}: dvc.yaml names the code of a role's first model alone, so a change of {path} would go "
+                    f"unseen in stage {listed.stage!r}. Give another role of that stage the same backend, or this role's first model."
                 )
             raise BadInput(
-                f"stage {about.stage!r} uses {path}, which is not among its deps in dvc.yaml, so a change of it would go unseen. "
+                f"stage {listed.stage!r} uses {path}, which is not among its deps in dvc.yaml, so a change of it would go unseen. "
                 f"`make docs` writes the deps; it does not know of modules that params name: add `- {path}` (or its folder) by hand."
             )
 
@@ -54,17 +54,17 @@ def covered(path: str, deps: Iterable[str]) -> bool:
     return any(path == dep or path.startswith(f"{dep}/") for dep in deps)
 
 
-def closure(settings: Settings, about: Listed) -> set[str]:
+def closure(settings: Settings, listed: Listed) -> set[str]:
     """Paths of the project's own modules that a stage can reach (package `__init__` files included, plumbing left out)."""
-    roots = [*entry(about.room, settings.method(about.stage)), *_players(settings, about)]
-    roots += ["tasks.players.acting", f"tasks.agents.{agents['method']}"] if (agents := settings.agents(about.stage)) else []
-    roots += [name.partition(":")[0] for name in _module_names(settings.values(about.stage))]
+    roots = [*entry(listed.room, settings.method(listed.stage)), *_players(settings, listed)]
+    roots += ["tasks.players.acting", f"tasks.agents.{agents['method']}"] if (agents := settings.agents(listed.stage)) else []
+    roots += [name.partition(":")[0] for name in _module_names(settings.values(listed.stage))]
     return _paths(settings.project, reach(settings.project, roots, _is_plumbing))
 
 
-def world_code(settings: Settings, about: Listed) -> set[str]:
+def world_code(settings: Settings, listed: Listed) -> set[str]:
     """Paths of the modules whose hash stands in data/worlds, for a stage that reads it: what its worlds are made of and played by."""
-    steps = [name for name in about.inputs if settings.room(name) == WORLDS]
+    steps = [name for name in listed.inputs if settings.room(name) == WORLDS]
     if not steps:
         return set()
     worlds = [name.partition(":")[0] for step in steps for name in _module_names(settings.values(step))]
@@ -95,17 +95,17 @@ def _paths(project: Path, reached: Mapping[str, Path]) -> set[str]:
     return {path.relative_to(project).as_posix() for path in reached.values()}
 
 
-def _players(settings: Settings, about: Listed) -> Iterator[str]:
+def _players(settings: Settings, listed: Listed) -> Iterator[str]:
     """The modules that play a stage's roles: the factory, and of the backends those that are chosen."""
     for name, said, role in settings.shared.players():
-        if said.partition("[")[0].removesuffix(".others") in about.settings:
+        if said.partition("[")[0].removesuffix(".others") in listed.settings:
             yield from modules(name.partition("/")[0], role.backend)
 
 
-def _others(settings: Settings, about: Listed) -> Iterator[tuple[str, str]]:
+def _others(settings: Settings, listed: Listed) -> Iterator[tuple[str, str]]:
     """(dotted key, backend) of the second, third ... models of a stage's roles."""
     for _, said, role in settings.shared.players():
-        if "[" in said and said.partition("[")[0].removesuffix(".others") in about.settings:
+        if "[" in said and said.partition("[")[0].removesuffix(".others") in listed.settings:
             yield said, role.backend
 
 

@@ -66,7 +66,7 @@ def _shaped(entry: Any) -> bool:
     return all(isinstance(one, Mapping) and isinstance(one.get("path"), str) for one in files)
 
 
-def held(project: Path, about: Listed, key: Key, tree: Mapping[str, Any]) -> str | None:
+def held(project: Path, listed: Listed, key: Key, tree: Mapping[str, Any]) -> str | None:
     """Identity that DVC holds for a stage, if its deps and params are those of `key` in all that counts; else None.
 
     Of CPU kernels DVC knows what stands in params/versions.yaml: where this process fixes something else, nothing is taken over.
@@ -74,35 +74,35 @@ def held(project: Path, about: Listed, key: Key, tree: Mapping[str, Any]) -> str
     kernels = (key.parts["versions"] or {}).get("kernels") or {}
     if any(key.parts["kernels"].get(name) != value for name, value in kernels.items()):
         return None
-    entry = stages(project).get(about.stage)
-    if entry is None or not _same_deps(entry, about, key) or not _same_params(project, entry, about, key, tree):
+    entry = stages(project).get(listed.stage)
+    if entry is None or not _same_deps(entry, listed, key) or not _same_params(project, entry, listed, key, tree):
         return None
-    return _identity(entry, about)
+    return _identity(entry, listed)
 
 
-def _identity(entry: Mapping[str, Any], about: Listed) -> str | None:
+def _identity(entry: Mapping[str, Any], listed: Listed) -> str | None:
     for out in entry.get("outs") or ():
-        if out["path"] == about.out:
+        if out["path"] == listed.out:
             return str(out.get("md5"))
     return None
 
 
-def _same_deps(entry: Mapping[str, Any], about: Listed, key: Key) -> bool:
-    wanted = {f"{DATA}{name}": key.parts["inputs"][name] for name in about.inputs} | dict(key.parts["code"])
+def _same_deps(entry: Mapping[str, Any], listed: Listed, key: Key) -> bool:
+    wanted = {f"{DATA}{name}": key.parts["inputs"][name] for name in listed.inputs} | dict(key.parts["code"])
     return {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} == wanted
 
 
-def _same_params(project: Path, entry: Mapping[str, Any], about: Listed, key: Key, tree: Mapping[str, Any]) -> bool:
+def _same_params(project: Path, entry: Mapping[str, Any], listed: Listed, key: Key, tree: Mapping[str, Any]) -> bool:
     """Whether an entry's params are these. Of a role, what says how its model is reached may differ: no answer depends on it."""
     locked = entry.get("params") or {}
     try:
-        wanted = {key: _counts(key, dig(tree, key)) for key in about.settings}
+        wanted = {key: _counts(key, dig(tree, key)) for key in listed.settings}
     except KeyError:
         return False
     own = {name: _counts(name, value) for name, value in locked.get(PIPELINE, {}).items() if name in wanted}
     if own != wanted or locked.get(ROLES_LOCK, {}) != key.parts["servers"]:
         return False
-    return all(locked.get(file, {}) == (read_yaml(project / file) or {}) for file in about.files)
+    return all(locked.get(file, {}) == (read_yaml(project / file) or {}) for file in listed.files)
 
 
 def _counts(key: str, value: Any) -> Any:
@@ -114,13 +114,16 @@ def _counts(key: str, value: Any) -> Any:
         return value
 
 
-def up_to_date(project: Path, about: Listed, key: Key, tree: Mapping[str, Any], identity: str, extra: Mapping[str, str]) -> bool:
+def up_to_date(project: Path, listed: Listed, key: Key, tree: Mapping[str, Any], identity: str, extra: Mapping[str, str]) -> bool:
     """Whether dvc.lock already says that this key gave this identity (and these extra files), word for word as DVC compares it."""
-    if held(project, about, key, tree) != identity:
+    if held(project, listed, key, tree) != identity:
         return False
-    entry = stages(project)[about.stage]
+    entry = stages(project)[listed.stage]
     reports = roles_lock.read(project)
-    literal = {PIPELINE: {key: dig(tree, key) for key in about.settings}, ROLES_LOCK: {role: reports.get(role) for role in about.roles}}
+    literal = {
+        PIPELINE: {key: dig(tree, key) for key in listed.settings},
+        ROLES_LOCK: {role: reports.get(role) for role in listed.roles},
+    }
     if any((entry.get("params") or {}).get(file, {}) != params for file, params in literal.items()):
         return False
     outs = {out["path"]: out.get("md5") for out in entry.get("outs") or ()}

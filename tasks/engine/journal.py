@@ -31,14 +31,14 @@ class Journal:
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.add("", "facts", facts)
 
-    def add(self, stage: str, event: str, about: Mapping[str, Any]) -> None:
+    def add(self, stage: str, event: str, details: Mapping[str, Any]) -> None:
         """Write an event down."""
-        self._file.write(json.dumps([stage, event, dict(about)]) + "\n")
+        self._file.write(json.dumps([stage, event, dict(details)]) + "\n")
         self._file.flush()
 
-    def close(self, told: bool) -> None:
-        """told: everything in it reached whom it is for, so that nobody has to tell it again."""
-        if told:
+    def close(self, delivered: bool) -> None:
+        """delivered: everything in it reached whom it is for, so that nobody has to tell it again."""
+        if delivered:
             self.path.unlink(missing_ok=True)
         self._file.close()
 

@@ -34,7 +34,7 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes: Hashes) -> Key:
+def key_of(settings: Settings, listed: Listed, inputs: Mapping[str, str], hashes: Hashes) -> Key:
     """The key of a stage's result.
 
     inputs: stage -> identity of its artifact. Everything else is read now: the bytes of the listed code, the params as they would
@@ -43,31 +43,31 @@ def key_of(settings: Settings, about: Listed, inputs: Mapping[str, str], hashes:
     """
     reports = in_force(settings)
     candidate = settings.road.candidate
-    meets = candidate in inputs and champion.CHAMPION in about.files
+    meets = candidate in inputs and champion.CHAMPION in listed.files
     return Key(
         {
-            "stage": about.stage,
-            **params_of(settings, about),
-            "inputs": {name: inputs[name] for name in about.inputs},
-            "code": {path: hashes.path(settings.project / path) for path in about.code},
-            "servers": {role: reports[role] for role in about.roles},
+            "stage": listed.stage,
+            **params_of(settings, listed),
+            "inputs": {name: inputs[name] for name in listed.inputs},
+            "code": {path: hashes.path(settings.project / path) for path in listed.code},
+            "servers": {role: reports[role] for role in listed.roles},
             "versions": read_yaml(settings.project / "params/versions.yaml"),
-            "kernels": start.kernels(settings.shared.threads if "threads" in about.settings else 1),
+            "kernels": start.kernels(settings.shared.threads if "threads" in listed.settings else 1),
             **({"opponent": champion.read(settings.project / champion.CHAMPION).opponent(inputs[candidate])} if meets else {}),
         }
     )
 
 
-def params_of(settings: Settings, about: Listed) -> dict[str, Any]:
+def params_of(settings: Settings, listed: Listed) -> dict[str, Any]:
     """The parts of a stage's key that people write: its method, the params of method, loop and way of acting, shared settings; all as
     they would be used, defaults filled in."""
-    loop, agents = settings.loop(about.stage), settings.agents(about.stage)
+    loop, agents = settings.loop(listed.stage), settings.agents(listed.stage)
     return {
-        "method": settings.method(about.stage),
-        "params": settings.params(about.stage).model_dump(mode="json"),
+        "method": settings.method(listed.stage),
+        "params": settings.params(listed.stage).model_dump(mode="json"),
         **({"loop": loop.model_dump(mode="json")} if loop else {}),
         **({"agents": agents} if agents else {}),
-        "settings": {key: _used(settings, key, about.stage) for key in about.settings if key != about.stage},
+        "settings": {key: _used(settings, key, listed.stage) for key in listed.settings if key != listed.stage},
     }
 
 

@@ -39,7 +39,7 @@ class Plan:
     code: Mapping[str, str]
     experiment: bool = False
     refresh: frozenset[str] = frozenset()
-    watch: Callable[[str, str, Mapping[str, Any]], None] = field(default=lambda stage, event, about: None)
+    watch: Callable[[str, str, Mapping[str, Any]], None] = field(default=lambda stage, event, details: None)
     """told of every event: (stage, event, facts); events: started, progress, cached, adopted, done, failed"""
 
     @classmethod
@@ -109,14 +109,14 @@ def _check_local_roles(settings: Settings, store: Store) -> None:
             )
 
 
-def _check_listed(settings: Settings, about: Listed) -> None:
-    missing = [path for path in about.code if not (settings.project / path).exists()]
+def _check_listed(settings: Settings, stage: Listed) -> None:
+    missing = [path for path in stage.code if not (settings.project / path).exists()]
     if missing:
-        raise BadInput(f"dvc.yaml: stage {about.stage!r}: deps that do not exist: {', '.join(missing)}")
-    for key in about.settings:
+        raise BadInput(f"dvc.yaml: stage {stage.stage!r}: deps that do not exist: {', '.join(missing)}")
+    for key in stage.settings:
         try:
             dig(settings.tree, key)
         except KeyError:
             raise BadInput(
-                f"{settings.source}: {key!r} is missing; dvc.yaml tracks it for stage {about.stage!r}. A profile is one complete file."
+                f"{settings.source}: {key!r} is missing; dvc.yaml tracks it for stage {stage.stage!r}. A profile is one complete file."
             ) from None

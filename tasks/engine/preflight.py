@@ -305,35 +305,35 @@ class _Interview:
         return text.replace(self.secret, "<the key>") if self.secret else text
 
 
-def _words(said: Mapping[str, Any]) -> str:
+def _words(body: Mapping[str, Any]) -> str:
     """What an error's body says."""
-    error = said.get("error") or said.get("detail") or said.get("message") or ""
+    error = body.get("error") or body.get("detail") or body.get("message") or ""
     found = error.get("message") or error.get("type") if isinstance(error, Mapping) else error
     return " ".join(str(found or "").split())[:300]
 
 
-def _cut(heard: Heard) -> bool:
+def _cut(answer: Heard) -> bool:
     """Whether an answer ended before it had said or called anything."""
-    return heard.reply.truncated and heard.reply.empty
+    return answer.reply.truncated and answer.reply.empty
 
 
-def _unfit(heard: Heard) -> str:
-    return read_json(heard.reply.message, FORM)[1]
+def _unfit(answer: Heard) -> str:
+    return read_json(answer.reply.message, FORM)[1]
 
 
 # --- what it means ---------------------------------------------------------------------------------------------------
 
 
-def _met(player: Player, listed: Heard, heard: Mapping[str, Heard]) -> Met:
+def _met(player: Player, listed: Heard, answers: Mapping[str, Heard]) -> Met:
     """The answers of one player's server, understood."""
     entries = _entries(listed)
-    answered = next((str(one.said["model"]) for one in heard.values() if one.kept and one.said and one.said.get("model")), "")
+    answered = next((str(one.said["model"]) for one in answers.values() if one.kept and one.said and one.said.get("model")), "")
     entry = _entry(entries, player.role.model)
-    if unpaid := [one.words for one in heard.values() if one.status == UNPAID]:
+    if unpaid := [one.words for one in answers.values() if one.status == UNPAID]:
         return Met({}, notes=(unpaid[0],))
     notes: list[str] = []
-    stop = "" if heard or listed.status else f"{player.url} {listed.words}. Is the server running, and is base_url right?"
-    for name, one in heard.items():
+    stop = "" if answers or listed.status else f"{player.url} {listed.words}. Is the server running, and is base_url right?"
+    for name, one in answers.items():
         fault, odd = _judged(name, one, player, entry, [*entries])
         stop = stop or fault
         notes += [note for note in odd if note not in notes]
@@ -353,7 +353,7 @@ def _entry(entries: Mapping[str, Mapping[str, Any]], model: str) -> Mapping[str,
     return entries.get(model) or (next(iter(entries.values())) if len(entries) == 1 else {})
 
 
-def _report(asked: str, answered: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _report(model: str, answered: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """What is written down; see tasks/engine/roles_lock.py for what is left out and why."""
     meta = entry.get("meta")
     sizes = (
@@ -361,7 +361,7 @@ def _report(asked: str, answered: str, entry: Mapping[str, Any]) -> dict[str, An
         if isinstance(meta, dict)
         else {}
     )
-    said = {"asked": asked, "answered": answered, "root": entry.get("root"), "parent": entry.get("parent"), "meta": sizes}
+    said = {"asked": model, "answered": answered, "root": entry.get("root"), "parent": entry.get("parent"), "meta": sizes}
     return {name: value if isinstance(value, dict) else _plain(value) for name, value in said.items() if value}
 
 
@@ -373,24 +373,24 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _judged(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> tuple[str, list[str]]:
+def _judged(name: str, answer: Heard, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> tuple[str, list[str]]:
     """(what would lose every such answer, what is odd) in the answer to a question."""
     role = player.role
-    if heard.status == 0:
-        return f"{role.base_url} {heard.words}. Is the server running, and is base_url right?", []
-    if heard.status != 200 or heard.kept is None:
-        return _refused(name, heard, player, entry, models), []
-    reply, raw = heard.reply, heard.kept["message"]
+    if answer.status == 0:
+        return f"{role.base_url} {answer.words}. Is the server running, and is base_url right?", []
+    if answer.status != 200 or answer.kept is None:
+        return _refused(name, answer, player, entry, models), []
+    reply, raw = answer.reply, answer.kept["message"]
     text = raw.get("content") if isinstance(raw.get("content"), str) else ""
     odd = []
-    if None in heard.kept["tokens"]:
+    if None in answer.kept["tokens"]:
         odd.append("it does not count tokens: budgets go by an estimate")
     if "</think>" in text or "<think>" in text:
         odd.append("its thoughts stand in its answers; Cairn leaves them out" + ("" if role.thinking else f". {_ROOM}"))
     most = player.dialect.most(player.question(name))
-    if _cut(heard):
+    if _cut(answer):
         return f"{role.model!r} says nothing within {most} tokens, nor with {ROOM} times as many: it thinks first. {_ROOM}", odd
-    if heard.words == "with room":
+    if answer.words == "with room":
         odd.append(f"it says nothing within {most} tokens, only with {ROOM} times as many, so each answer is paid for twice. {_ROOM}")
     if reply.refused:
         odd.append(f"the model, or a filter in front of it, declines one small question ({_short(reply.message['content'])})")
@@ -408,13 +408,13 @@ def _judged(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], m
                 f"asked to call a tool it called none ({_short(text)}). If that goes on, see the server's tools ({_parsers(entry)})"
             )
     if name == "form" and not reply.refused:
-        if heard.words == "in words":
+        if answer.words == "in words":
             told = f"ignores structured: {role.structured} ({_short(text)}), but does as told in words"
             return f"the server {told}. Write structured: prompt.", odd
-        if heard.words == "repaired":
+        if answer.words == "repaired":
             odd.append(f"it keeps to a form only when asked twice ({_short(text)}); structured: prompt may spare the second time")
-        elif _unfit(heard):
-            odd.append(f"asked for a form it gave none, however it was asked ({_unfit(heard)})")
+        elif _unfit(answer):
+            odd.append(f"asked for a form it gave none, however it was asked ({_unfit(answer)})")
     return "", odd
 
 
@@ -430,13 +430,13 @@ def _parsers(entry: Mapping[str, Any]) -> str:
     return PARSERS.get(str(entry.get("owned_by")), "; ".join(PARSERS.values()))
 
 
-def _refused(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> str:
+def _refused(name: str, answer: Heard, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> str:
     """A question that the server does not answer, with the remedy as far as its words tell."""
-    role, words = player.role, heard.words.lower()
-    said = f"status {heard.status}{f': {heard.words}' if heard.words else ''}"
-    if 300 <= heard.status < 400:
+    role, words = player.role, answer.words.lower()
+    said = f"status {answer.status}{f': {answer.words}' if answer.words else ''}"
+    if 300 <= answer.status < 400:
         return f"base_url leads elsewhere ({said}). Name the place itself: a key is not sent on."
-    if heard.status in (401, 403):
+    if answer.status in (401, 403):
         given = (
             f"the key in {role.key_env or role.key_block}"
             if role.key_env or role.key_block
@@ -445,9 +445,9 @@ def _refused(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], 
         return f"the server refuses {given} ({said})"
     if name in ("call", "after a call") and re.search(r"tool|jinja|function", words):
         return f"the server takes no tools ({said}). Start it with its tool parser: {_parsers(entry)}."
-    if heard.status == 200 and "not a chat completion" in heard.words:
-        return f"{player.url} gives no chat completion ({heard.words}). Does base_url end where such an API begins, often /v1?"
-    if heard.status in (402, 408, 409, 425, 429, 503, 529) or heard.status >= 500:
+    if answer.status == 200 and "not a chat completion" in answer.words:
+        return f"{player.url} gives no chat completion ({answer.words}). Does base_url end where such an API begins, often /v1?"
+    if answer.status in (402, 408, 409, 425, 429, 503, 529) or answer.status >= 500:
         return f"the server does not answer one small question ({said}). Run again when it does."
     if name == "after a call" and re.search(r"content|empty|null|none", words) and not re.search("context", words):
         others = " or ".join(way for way in ("null", "absent", "empty") if way != role.content_beside_calls)
@@ -455,7 +455,7 @@ def _refused(name: str, heard: Heard, player: Player, entry: Mapping[str, Any], 
     for pattern, remedy in _remedies(player):
         if re.search(pattern, words):
             return f"the server refuses what is asked with every question ({said}). {remedy}"
-    if heard.status == 404 or re.search(r"model.*(not|n't|no such|unknown|invalid)|unknown model", words):
+    if answer.status == 404 or re.search(r"model.*(not|n't|no such|unknown|invalid)|unknown model", words):
         known = f"{nearest(role.model, models)} It has {_some(models)}." if models else " It does not say which it has."
         return f"the server has no model {role.model!r} ({said}).{known}" + (
             "" if models else " Does base_url end where the API begins, often /v1?"

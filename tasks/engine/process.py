@@ -44,7 +44,7 @@ def _kill(child: subprocess.Popen[str]) -> None:
         os.killpg(child.pid, signal.SIGKILL)  # with its forks: the group is the child's own
 
 
-def _unheard(about: Mapping[str, Any]) -> None:
+def _unheard(details: Mapping[str, Any]) -> None:
     """Calls to servers that nobody watches."""
 
 

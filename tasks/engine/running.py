@@ -106,4 +106,4 @@ def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], u
     spec = job.spec(out, scratch, inputs, unit)
     log, progress = job.ears(unit)
     spec["threads"] = threads or spec["threads"]
-    return process.run(spec, job.plan.settings.project, log, progress, lambda about: job.plan.watch(job.stage, "calls", about))
+    return process.run(spec, job.plan.settings.project, log, progress, lambda details: job.plan.watch(job.stage, "calls", details))

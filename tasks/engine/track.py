@@ -64,25 +64,25 @@ class Tracker:
     def watch(self, plan: Plan) -> Callable[[str, str, Mapping[str, Any]], None]:
         """What to call with each event of the plan."""
 
-        def note(stage: str, event: str, about: Mapping[str, Any]) -> None:
+        def note(stage: str, event: str, details: Mapping[str, Any]) -> None:
             if event == "started":
-                about = {**about, "params": plan.settings.values(stage)}
+                details = {**details, "params": plan.settings.values(stage)}
                 if not self.facts["prefect"] and (flow := _flow_run()):
                     self.facts["prefect"] = {**flow, **self._server()}
-            self(stage, event, about)
+            self(stage, event, details)
 
         return note
 
-    def __call__(self, stage: str, event: str, about: Mapping[str, Any]) -> None:
+    def __call__(self, stage: str, event: str, details: Mapping[str, Any]) -> None:
         """Take note of an event; it is passed on by the thread."""
         if not hasattr(self, f"_on_{event}"):
             return
         if event == "cached":
-            self._linked[stage] = about["identity"]
+            self._linked[stage] = details["identity"]
             return
         if event == "calls" and (self.lost or len(self._waiting) > BACKLOG):
             return
-        self._send((stage, event, {**about, "at": int(time.time() * 1000)}))
+        self._send((stage, event, {**details, "at": int(time.time() * 1000)}))
 
     def _send(self, event: Event) -> None:
         with self._lock:
@@ -168,54 +168,54 @@ class Tracker:
 
     # events ----------------------------------------------------------------------------------------------------------
 
-    def _on_started(self, stage: str, about: Mapping[str, Any]) -> None:
-        key = about["key"]
+    def _on_started(self, stage: str, details: Mapping[str, Any]) -> None:
+        key = details["key"]
         query = f"tags.`cairn.key` = '{key}' and tags.`mlflow.parentRunId` = '{self.parent}'"
-        tags = {"mlflow.parentRunId": self.parent, "cairn.key": key, "cairn.stage": stage, "cairn.method": about["method"]}
-        run = self._runs[stage] = self._find_or_create(query, f"{stage}: {about['method']}", tags)
+        tags = {"mlflow.parentRunId": self.parent, "cairn.key": key, "cairn.stage": stage, "cairn.method": details["method"]}
+        run = self._runs[stage] = self._find_or_create(query, f"{stage}: {details['method']}", tags)
         known = self.client.get_run(run).data.params
         from mlflow.entities import Param
 
-        fresh = [Param(name, str(value)[:6000]) for name, value in about["params"].items() if name not in known]
+        fresh = [Param(name, str(value)[:6000]) for name, value in details["params"].items() if name not in known]
         self.client.log_batch(run, params=fresh)
 
-    def _on_log(self, stage: str, about: Mapping[str, Any]) -> None:
-        self._curves.setdefault(stage, []).append((about["name"], about["value"], about["step"], about["at"]))
+    def _on_log(self, stage: str, details: Mapping[str, Any]) -> None:
+        self._curves.setdefault(stage, []).append((details["name"], details["value"], details["step"], details["at"]))
 
-    def _on_calls(self, stage: str, about: Mapping[str, Any]) -> None:
+    def _on_calls(self, stage: str, details: Mapping[str, Any]) -> None:
         """At once, for who looks at a run that goes on. The step is the second."""
         from mlflow.entities import Metric
 
-        step = int(about["seconds"])
-        figures = [(f"calls/{role}/{name}", value) for role, found in about["roles"].items() for name, value in _numbers(found)]
-        self._log(self._runs[stage], [Metric(_name(name), value, about["at"], step) for name, value in figures])
+        step = int(details["seconds"])
+        figures = [(f"calls/{role}/{name}", value) for role, found in details["roles"].items() for name, value in _numbers(found)]
+        self._log(self._runs[stage], [Metric(_name(name), value, details["at"], step) for name, value in figures])
 
     def _log(self, run: str, metrics: list[Any]) -> None:
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(run, metrics=metrics[start : start + 1000])
 
-    def _on_done(self, stage: str, about: Mapping[str, Any]) -> None:
+    def _on_done(self, stage: str, details: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric, RunTag
 
-        run, now = self._runs[stage], about["at"]
+        run, now = self._runs[stage], details["at"]
         metrics = [Metric(_name(name), value, at, step) for name, value, step, at in self._curves.pop(stage, [])]
-        metrics += [Metric(_name(name), value, now, 0) for name, value in _numbers(about["figures"])]
-        self._log(run, [*metrics, Metric("seconds", about["seconds"], now, 0)])
-        self.client.log_batch(run, tags=[RunTag("cairn.artifact", about["identity"])])
-        self._log_models(run, about)
-        if "evaluate" in about["figures"]:
-            self._measure(about["figures"], now)
+        metrics += [Metric(_name(name), value, now, 0) for name, value in _numbers(details["figures"])]
+        self._log(run, [*metrics, Metric("seconds", details["seconds"], now, 0)])
+        self.client.log_batch(run, tags=[RunTag("cairn.artifact", details["identity"])])
+        self._log_models(run, details)
+        if "evaluate" in details["figures"]:
+            self._measure(details["figures"], now)
         self.client.set_terminated(run)
-        self.client.set_tag(self.parent, f"cairn.artifact.{stage}", about["identity"])
+        self.client.set_tag(self.parent, f"cairn.artifact.{stage}", details["identity"])
 
-    def _on_cached(self, stage: str, about: Mapping[str, Any]) -> None:
-        self._linked[stage] = about["identity"]
+    def _on_cached(self, stage: str, details: Mapping[str, Any]) -> None:
+        self._linked[stage] = details["identity"]
 
-    def _log_models(self, run: str, about: Mapping[str, Any]) -> None:
+    def _log_models(self, run: str, details: Mapping[str, Any]) -> None:
         there = {(model.name, model.tags.get("cairn.artifact")) for model in self._models()}
-        for name in about.get("checkpoints", ()):
-            if (name, about["identity"]) not in there:  # an event that is told again after a kill
-                tags = {"cairn.artifact": about["identity"], "cairn.checkpoint": name, "cairn.key": self.facts["run"]}
+        for name in details.get("checkpoints", ()):
+            if (name, details["identity"]) not in there:  # an event that is told again after a kill
+                tags = {"cairn.artifact": details["identity"], "cairn.checkpoint": name, "cairn.key": self.facts["run"]}
                 model = self.client.create_logged_model(self.experiment, name=name, source_run_id=run, tags=tags)
                 self.client.finalize_logged_model(model.model_id, "READY")
 
@@ -229,8 +229,8 @@ class Tracker:
         if self._journal is not None or self._begun:
             self._send(("", "measured", {"evaluate": metrics.get("evaluate", {}), "at": int(time.time() * 1000)}))
 
-    def _on_measured(self, stage: str, about: Mapping[str, Any]) -> None:
-        self._measure(about, about["at"])
+    def _on_measured(self, stage: str, details: Mapping[str, Any]) -> None:
+        self._measure(details, details["at"])
 
     def _measure(self, metrics: Mapping[str, Any], at: int) -> None:
         for model in self._models():
@@ -240,14 +240,14 @@ class Tracker:
                 if name not in known:
                     self.client.log_metric(self.parent, name, figures["pass_1"]["mean"], timestamp=at, model_id=model.model_id)
 
-    def _on_closed(self, stage: str, about: Mapping[str, Any]) -> None:
-        for name, identity in about["linked"].items():
+    def _on_closed(self, stage: str, details: Mapping[str, Any]) -> None:
+        for name, identity in details["linked"].items():
             self.client.set_tag(self.parent, f"cairn.cached.{name}", identity)
         for run in self._runs.values():
             if self.client.get_run(run).info.status == "RUNNING":
-                self.client.set_terminated(run, about["status"])
-        if alive(self.state, self.facts["run"]) <= about["others"]:  # else another process goes on with the same run
-            self.client.set_terminated(self.parent, about["status"])
+                self.client.set_terminated(run, details["status"])
+        if alive(self.state, self.facts["run"]) <= details["others"]:  # else another process goes on with the same run
+            self.client.set_terminated(self.parent, details["status"])
 
     def close(self, error: BaseException | None, prefect_lost: bool = False) -> None:
         """End the run: links to what was cached, and a status. Does nothing when nothing was computed or registered.

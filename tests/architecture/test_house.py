@@ -255,3 +255,15 @@ def test_no_circle_of_files() -> None:
         TopologicalSorter(found).prepare()
     except CycleError as error:
         pytest.fail(f"a circle of files: {' <- '.join(error.args[1])}")
+
+
+def test_parameters_are_named_for_what_they_are() -> None:
+    """`asked`, `said`, `told`, `shown`, `heard`, `about`: of what, nobody could tell."""
+    vague = {"asked", "said", "told", "shown", "heard", "about"}
+    found = []
+    for path in (path for path in tracked() if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "infra")):
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                found += [f"{path}:{one.lineno} {one.arg}" for one in arguments if one.arg in vague]
+    assert not found, "\n".join(found)

@@ -93,7 +93,7 @@ def test_what_a_killed_run_left_running_is_ended_on_a_server_of_the_users(
         if ended:
             journal.add("", "closed", {"status": "FINISHED", "linked": {}, "others": 1})
         assert reconcile(tmp_path) == [], "it is alive"
-        journal.close(told=False)
+        journal.close(delivered=False)
         assert reconcile(tmp_path) == [f"run aaaaaaaaaa is over: Prefect shows its flow run and 1 task runs as {state}"]
         found = [client.read_flow_run(run.id).state for run in runs] + [client.read_task_run(step.id).state for step in steps]
         assert [one.name if one else "" for one in found] == [state, "Running", state, "Running"]
