@@ -21,7 +21,8 @@ from tasks.engine.settings import ROLES_LOCK, SERVER, Settings
 
 if TYPE_CHECKING:
     from tasks.engine.plan import Plan
-    from tasks.engine.preflight import Met, Player
+    from tasks.engine.preflight.questions import Player
+    from tasks.engine.preflight.verdicts import Met
 
 ACCEPT = "CAIRN_REFRESH_MODELS"
 """The environment variable that does for `dvc repro` what --refresh-models does for `cairn run`."""
@@ -55,11 +56,11 @@ class Asking:
         players = [*needed, *(player for player in possible if player not in needed)]
         if not players:
             return plan
-        from tasks.engine import preflight
+        from tasks.engine.preflight.interview import check, meet
         from tasks.players.openai_compatible import Setting
 
-        met = preflight.meet(players, Setting(plan.store.state, "", plan.ledger, plan.settings.shared.budget.model_dump()))
-        preflight.check(met, needed)
+        met = meet(players, Setting(plan.store.state, "", plan.ledger, plan.settings.shared.budget.model_dump()))
+        check(met, needed)
         self._tell(players, met)
         self._check_noted(plan.settings, [player for player in needed if not met[player.name].report], met)
         sure = [player for player in players if met[player.name].report and not met[player.name].stop]
@@ -87,7 +88,7 @@ class Asking:
         found = [one for one in plan.settings.shared.players() if one[2].backend == SERVER and one[0].partition("/")[0] in roles]
         if not found:
             return []
-        from tasks.engine.preflight import Player
+        from tasks.engine.preflight.questions import Player
 
         return [Player(name, f"{plan.settings.source}: {said}", role) for name, said, role in found]
 

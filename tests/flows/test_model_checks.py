@@ -12,10 +12,11 @@ import pytest
 from flows.model_checks import Asking, _may_be_cached, write_down
 from infra.stub import Stub, running
 from tasks.contract.params import BadInput
-from tasks.engine import preflight, roles_lock
+from tasks.engine import roles_lock
 from tasks.engine.explain import remember
 from tasks.engine.job import job_of
 from tasks.engine.plan import Plan
+from tasks.engine.preflight import interview
 from tasks.engine.settings import ROLES, ROLES_LOCK, load
 from tests.conftest import Project, make_project
 
@@ -40,7 +41,7 @@ def project(place: Project, server: Stub) -> Project:
 
 def behind(server: Stub, weights: str) -> None:
     """Put a model behind the name."""
-    preflight.forget()
+    interview.forget()
     server.turn(models={"small": {"root": f"/models/{weights}"}})
 
 
@@ -91,7 +92,7 @@ def test_another_model_is_refused_with_both_names_and_taken_when_told(project: P
 
 def test_only_who_will_be_asked_must_be_there(project: Project, server: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The human's server is gone: a stage that needs it is refused, one that may need it is told of, others do not care."""
-    monkeypatch.setattr(preflight, "PAUSE", 0.01)
+    monkeypatch.setattr(interview, "PAUSE", 0.01)
     told: list[str] = []
     asking = Asking(tell=lambda player, note: told.append(f"{player}: {note}"))
     now = plan(project, tmp_path, server.url, judge={}, human={"base_url": "http://127.0.0.1:9/v1"})
@@ -110,7 +111,7 @@ def test_a_spent_budget_goes_on_with_kept_answers_of_a_known_model(project: Proj
     with pytest.raises(BadInput, match=r"roles\.human: 'small' was never asked who it is, .* budget\.max_tokens = 1"):
         Asking().before(spent, ["rl"])
     known = roles_lock.noting(spent.settings, {"human": {"asked": "small", "root": "/models/one"}})
-    preflight.forget()
+    interview.forget()
     assert roles_lock.in_force(Asking().before(replace(spent, settings=known), ["rl"]).settings)["human"]
 
 

@@ -17,7 +17,7 @@ from tasks.chat.answers import read_json
 from tasks.contract.client import Request
 from tasks.contract.problem import Setting
 from tasks.critique import multicritique
-from tasks.engine import preflight
+from tasks.engine.preflight.questions import LIMITS
 from tasks.engine.settings import ROLES, Role
 from tasks.generate.core import best_of_n, committee, proving, recombine
 from tasks.generate.core.checks import DRAFT
@@ -72,10 +72,10 @@ def test_the_preflight_gives_every_role_the_room_that_it_has_here(asked: dict[st
     """With less, a model that thinks first would be refused before it had begun. The param's description names the same numbers."""
     rooms = {role: {request.max_tokens for request in requests} for role, requests in asked.items()}
     rooms |= {role: {multicritique.Params().max_tokens} for role in ("critic", "meta_critic", "aggregator")}
-    assert rooms == {role: {most} for role, most in preflight.LIMITS.items()} and {*rooms} == {*ROLES}
+    assert rooms == {role: {most} for role, most in LIMITS.items()} and {*rooms} == {*ROLES}
     told = str(Role.model_fields["max_tokens"].description).replace("critics", "critic, meta_critic, aggregator")
     named = re.findall(r"((?:\w+, )*\w+) (\d+)", told[told.index("(") : told.index(")")])
-    assert {role: int(most) for roles, most in named for role in roles.split(", ")} == preflight.LIMITS
+    assert {role: int(most) for roles, most in named for role in roles.split(", ")} == LIMITS
 
 
 def test_every_structured_prompt_has_the_schema_of_its_answer(asked: dict[str, list[Request]]) -> None:

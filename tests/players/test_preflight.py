@@ -12,8 +12,10 @@ import pytest
 
 from infra.stub import Stub
 from tasks.contract.params import BadInput
-from tasks.engine import preflight
-from tasks.engine.preflight import Heard, Met, Player, meet
+from tasks.engine.preflight import interview, verdicts
+from tasks.engine.preflight.interview import meet
+from tasks.engine.preflight.questions import Heard, Player
+from tasks.engine.preflight.verdicts import Met
 from tasks.engine.settings import Role
 from tasks.players.openai_compatible import Setting
 from tasks.players.openai_compatible.cache import Cache
@@ -21,7 +23,7 @@ from tasks.players.openai_compatible.cache import Cache
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    preflight.forget()
+    interview.forget()
     yield
 
 
@@ -31,7 +33,7 @@ def player(stub: Stub | str, name: str = "agent", **more: Any) -> Player:
 
 
 def met(tmp_path: Path, *players: Player, **limits: float) -> dict[str, Met]:
-    preflight.forget()
+    interview.forget()
     return meet(players, Setting(tmp_path, "", "run", limits))
 
 
@@ -85,13 +87,13 @@ def test_what_would_lose_everything_is_said_with_its_remedy(
 ) -> None:
     import re
 
-    monkeypatch.setattr(preflight, "PAUSE", 0.01)
+    monkeypatch.setattr(interview, "PAUSE", 0.01)
     stub.turn(**knobs)
     one = player(stub, role)
     found = met(tmp_path, one)
     assert re.search(said, found[role].stop), found
     with pytest.raises(BadInput, match=rf"^params: roles\.{role}: "):
-        preflight.check(found, [one])
+        interview.check(found, [one])
 
 
 def test_a_role_is_asked_only_what_it_needs(stub: Stub, tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_a_role_is_asked_only_what_it_needs(stub: Stub, tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_not_there_or_is_another_thing(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "PAUSE", 0.01)
+    monkeypatch.setattr(interview, "PAUSE", 0.01)
     gone = met(tmp_path, player("http://127.0.0.1:9/v1"))["agent"]
     assert "http://127.0.0.1:9/v1 cannot be reached" in gone.stop and "Is the server running" in gone.stop
     short = met(tmp_path, player(stub.url.removesuffix("/v1")))["agent"]
@@ -125,13 +127,13 @@ def test_a_spent_budget_asks_nothing(stub: Stub, tmp_path: Path) -> None:
 
 
 def test_an_error_in_an_answer_of_status_200_is_none(stub: Stub, tmp_path: Path) -> None:
-    interview = preflight._Interview(player(stub), "", Setting(), None)  # type: ignore[arg-type]
+    one = interview._Interview(player(stub), "", Setting(), None)  # type: ignore[arg-type]
 
     def heard(status: int, said: object) -> Heard:
         class Response:
             status_code, content, text = status, json.dumps(said).encode(), json.dumps(said)
 
-        return interview._read(Response())
+        return one._read(Response())
 
     assert heard(200, {"error": {"code": 429, "message": "slow down"}}).status == 429
     assert heard(200, {"error": {"code": 402, "message": "no credit"}}).status == 402
@@ -139,31 +141,31 @@ def test_an_error_in_an_answer_of_status_200_is_none(stub: Stub, tmp_path: Path)
     broken = heard(200, {"choices": [{"message": {"content": ""}, "finish_reason": "error"}]})
     assert (
         broken.kept is None
-        and "so every conversation of this role would be lost" in preflight._judged("talk", broken, player(stub), {}, [])[0]
+        and "so every conversation of this role would be lost" in verdicts._judged("talk", broken, player(stub), {}, [])[0]
     )
 
 
 def test_a_server_that_works_is_not_refused(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its list of models never comes, one answer in some is garbage, or an error field beside a good answer says that all is well."""
-    monkeypatch.setattr(preflight, "PAUSE", 0.01)
-    send = preflight._Interview._send
+    monkeypatch.setattr(interview, "PAUSE", 0.01)
+    send = interview._Interview._send
 
-    async def no_list(interview: Any, method: str, *more: Any) -> Heard:
-        heard: Heard = await send(interview, method, *more)
+    async def no_list(one: Any, method: str, *more: Any) -> Heard:
+        heard: Heard = await send(one, method, *more)
         return heard if method == "POST" else Heard(0, "gives no answer within 10 s")
 
     with monkeypatch.context() as patched:
-        patched.setattr(preflight._Interview, "_send", no_list)
+        patched.setattr(interview._Interview, "_send", no_list)
         assert (found := met(tmp_path, player(stub))["agent"]).report == {"asked": "small", "answered": "small"} and not found.stop
-    read, answers = preflight._Interview._read, iter([Heard(200, "garbage")])
-    monkeypatch.setattr(preflight._Interview, "_read", lambda interview, response: next(answers, None) or read(interview, response))
+    read, answers = interview._Interview._read, iter([Heard(200, "garbage")])
+    monkeypatch.setattr(interview._Interview, "_read", lambda one, response: next(answers, None) or read(one, response))
     assert not met(tmp_path, player(stub, "judge"))["judge"].stop
 
     class Response:
         status_code, content = 200, b'{"choices": [{"message": {"content": "Hi."}}], "error": {"code": 0, "message": "success"}}'
 
-    interview = preflight._Interview(player(stub), "", Setting(), None)  # type: ignore[arg-type]
-    heard = read(interview, Response())
+    one = interview._Interview(player(stub), "", Setting(), None)  # type: ignore[arg-type]
+    heard = read(one, Response())
     assert heard.kept is not None and heard.status == 200
 
 
@@ -208,13 +210,13 @@ def kept(message: dict[str, Any], finish: str = "stop", tokens: Any = (1, 1)) ->
     ],
 )
 def test_what_servers_say_is_understood(name: str, heard: Heard, stop: str, note: str) -> None:
-    found, notes = preflight._judged(name, heard, player("http://host/v1"), {}, [])
+    found, notes = verdicts._judged(name, heard, player("http://host/v1"), {}, [])
     assert (stop in found) == bool(stop or not found) and bool(found) == bool(stop), found
     assert note in "".join(notes) and bool(notes) == bool(note), notes
 
 
 def test_odd_words_in_a_list_of_models_are_data() -> None:
     entry = {"id": "small", "root": "a\ud83d\x00b" * 200, "meta": "no", "parent": None}
-    report = preflight._report("small", "", entry)
+    report = verdicts._report("small", "", entry)
     assert report == {"asked": "small", "root": ("a??b" * 200)[:200]} and json.dumps(report)
-    assert preflight._entries(Heard(200, said={"data": [{"id": "x"}, "y", {}]})) == {"x": {"id": "x"}}
+    assert verdicts._entries(Heard(200, said={"data": [{"id": "x"}, "y", {}]})) == {"x": {"id": "x"}}
