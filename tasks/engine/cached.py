@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from prefect import State, Task, task
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.utilities.annotations import quote
 
 from tasks.engine.artifact import Artifact
@@ -35,6 +35,8 @@ def take(job: Job, after: Sequence[State[Any]] = ()) -> tuple[Artifact, State[An
     What is in a job is none of Prefect's business (`quote`): it would take texts that two jobs share for edges between them.
     Prefect's record of a result counts only while the store has its bytes; otherwise it is refreshed.
     """
+    if flow := FlowRunContext.get():
+        flow.run_results.clear()  # results by their address alone: whatever lies there later would be an edge to them
     there = not job.refreshed and job.plan.store.find(job.key) is not None
     room_task: Task[..., dict[str, str]] = import_module(f"tasks.{job.plan.settings.room(job.stage)}.task").run_step
     state: State[Any] = room_task.with_options(name=job.stage, refresh_cache=not there)(

@@ -96,9 +96,13 @@ def test_mlflow_has_one_parent_and_a_run_per_stage(road: Project) -> None:
 
 def test_prefect_shows_the_road_with_its_edges(road: Project) -> None:
     base = sqlite3.connect(road.folder / ".cairn/prefect/prefect.db")
-    runs = {run: (name.partition(":")[0], inputs) for run, name, inputs in base.execute("SELECT id, name, task_inputs FROM task_run")}
-    after = {name: {runs[one["id"]][0] for found in json.loads(said).values() for one in found} for name, said in runs.values()}
-    assert {step.name: {*step.inputs} for step in ROAD} == {name: after[name] for name in ROAD.names}
+    runs = {
+        run: (name.partition(":")[0], json.loads(said))
+        for run, name, said in base.execute("SELECT id, name, task_inputs FROM task_run")
+    }
+    steps = {name: said for name, said in runs.values() if "__parents__" not in said}  # those that no task started
+    edges = {name: {runs[one["id"]][0] for found in said.values() for one in found} for name, said in steps.items()}
+    assert edges == {step.name: {*step.inputs} for step in ROAD}
 
 
 def test_one_world_less_keeps_the_other_specialist(road: Project, tmp_path: Path, prefect_server: str) -> None:
