@@ -167,7 +167,7 @@ def test_the_shell_completes(typed: str, found: list[str], monkeypatch: pytest.M
 def test_documents_of_a_project(inside: Project, capsys: Captured) -> None:
     status = document(capsys, "status", "--json")
     assert set(status) == {"stages", "dvc_lock_behind", "inherited"}
-    assert status["stages"][0] == {"stage": "worlds", "cached": False, "artifact": None, "reasons": ["never ran here"]}
+    assert status["stages"][0] == {"stage": "worlds", "cached": False, "artifact": None, "reasons": ["never ran here"], "params": []}
     dry = document(capsys, "run", "--to", "base", "--dry-run", "--json")
     assert [one["stage"] for one in dry["stages"]] == ["worlds", "base"]
     assert set(document(capsys, "run", "--estimate", "--json")) == {"estimates", "budget"}
