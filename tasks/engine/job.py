@@ -197,12 +197,9 @@ class Job:
     def moved_worlds(self) -> list[str]:
         """Code of the worlds that is not what it was when this run started, for a stage that reads worlds: their hash is in its key as
         it was when they were frozen."""
-        if WORLDS not in self.inputs:
-            return []
         plan = self.plan
-        return [
-            path for path in plan.stages[WORLDS].code if plan.store.hashes.path(plan.settings.project / path) != plan.code.get(path)
-        ]
+        code = (path for name in self.inputs if plan.settings.room(name) == WORLDS for path in plan.stages[name].code)
+        return [path for path in code if plan.store.hashes.path(plan.settings.project / path) != plan.code.get(path)]
 
 
 def _found(role: Mapping[str, Any], project: Path, name: str, reports: Mapping[str, Any]) -> dict[str, Any]:

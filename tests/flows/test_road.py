@@ -216,6 +216,18 @@ def test_evaluate_plays_the_checkpoints_of_its_inputs(plan: Plan, monkeypatch: p
     assert [name for models in foreseen.models() for name in models] == names, "what params foresee is what is left"
 
 
+def test_code_of_worlds_is_watched_whatever_their_step_is_called(plan: Plan) -> None:
+    there, road = everything(plan), Road((Step("shops", "worlds", (), ""), Step("base", "base", ("shops",), "")), "base")
+    renamed = replace(
+        plan,
+        settings=replace(plan.settings, road=road),
+        stages={"shops": plan.stages["worlds"], "base": plan.stages["base"]},
+        code={**plan.code, "tasks/worlds": "as it was before"},
+    )
+    assert not job(plan, "base", there).moved_worlds()
+    assert replace(job(plan, "base", there), plan=renamed, inputs={"shops": there["worlds"]}).moved_worlds() == ["tasks/worlds"]
+
+
 def test_the_flow_walks_the_steps_and_takes_each_with_those_it_reads(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: dict[str, list[str]] = {}
 

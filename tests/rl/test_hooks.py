@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tasks.checkpoints import folders
 from tasks.contract.params import StageFailed
 from tasks.contract.problem import Problem
 from tasks.contract.trajectory import Trajectory
@@ -84,6 +85,40 @@ def test_where_all_conversations_have_one_turn_it_is_grpo_without_scaling(inputs
     loop = SHORT.model_copy(update={"max_turns": 1})
     grouped = ran(inputs, Brief(params=Params(scale="none")), tmp_path / "grpo", loop)
     assert ran(inputs, RewardToGo(params=PLAIN), tmp_path / "turns", loop)[MODEL] == grouped[MODEL]
+
+
+class Discounted(Brief):
+    """Rewards a turn (multi_turn_rl): half of what the conversation earns, shared out evenly."""
+
+    def turn_rewards(self, talk: Trajectory, reward: float) -> Sequence[float]:
+        return [0.5 * reward / len(talk.turns)] * len(talk.turns)
+
+
+def test_each_turn_has_the_reward_that_the_method_gives_it(inputs: Inputs, tmp_path: Path) -> None:
+    training = Training(inputs, SHORT, Discounted(params=PLAIN), context(tmp_path))
+    training.start()
+    found = training.judged(0, training.rows(0))
+    assert found.rewards.all() and (found.turn_rewards.sum(dim=1) - 0.5 * found.rewards).abs().max() < 1e-6
+
+
+# What is kept.
+
+
+class Halved(Brief):
+    """Something done to what is kept and not to what goes on learning."""
+
+    def finish(self, model: Any) -> Any:
+        model.model.norm.weight.data *= 0.5
+        return model
+
+
+def test_what_is_kept_is_finished_and_training_goes_on_without_it(inputs: Inputs, tmp_path: Path) -> None:
+    training = Training(inputs, SHORT, Halved(params=PLAIN), context(tmp_path))
+    training.start()
+    now = training.policies[0].module.model.norm.weight
+    kept = folders.load(tmp_path / "scratch/best/0/model")[0].model.norm.weight
+    start = folders.load(inputs.sft / "model")[0].model.norm.weight
+    assert now.equal(start) and kept.equal(0.5 * start)
 
 
 # A critic, advantages a token, several updates a batch.

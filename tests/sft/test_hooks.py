@@ -386,6 +386,19 @@ def test_teachers_stay_where_they_are() -> None:
         frozen(other, student)
 
 
+class Itself(ToTeacher):
+    """Its teacher is the base before it moves."""
+
+    def teacher(self, model: Any, training: Training) -> Any:
+        return frozen(model, model)
+
+
+def test_the_methods_teacher_is_asked_in_the_loop(inputs: Inputs, tmp_path: Path) -> None:
+    """A model that is to say what it says itself loses nothing in its first step."""
+    figures = tune(inputs, tmp_path / "a", tmp_path / "s", Itself(), max_steps=1, log_every=1, save_every=1)
+    assert figures["final_loss"] == pytest.approx(0, abs=1e-6)
+
+
 def test_steps_hold_as_many_batches_as_asked_for() -> None:
     from tasks.contract.context import Context
 
