@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import group, values
-from flows.cli.output import alone, print_json
+from flows.cli.output import print_json
 
 app = group.app()
 
@@ -32,11 +32,10 @@ def champion(
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
-    with alone(as_json):
-        if none:
-            promote.forget(STATE, PROJECT / CHAMPION)
-        if settle and (settled := promote.settle(open_plan())):
-            print(settled)
+    if none:
+        promote.forget(STATE, PROJECT / CHAMPION)
+    if settle and (settled := promote.settle(open_plan())):
+        print(settled)
     now, standing, differs = promote.champion(STATE), read(PROJECT / CHAMPION), promote.differs(STATE, PROJECT)
     if as_json:
         print_json({"champion": now, "decisions_meet": standing.champion, "difference": differs or None})
@@ -46,8 +45,7 @@ def champion(
         if differs:
             print(f"{differs}; the next `cairn run` or `cairn champion --settle` writes it anew")
     if none or settle:
-        with alone(as_json):
-            _tell_dvc(open_plan())
+        _tell_dvc(open_plan())
     return 0
 
 

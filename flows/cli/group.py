@@ -13,13 +13,19 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from flows.cli.catalogue import COMMANDS
+from flows.cli.output import alone
 
 WIDTH = 120
 """Columns of help that is piped; ours."""
 
 
 class Command(TyperCommand):
-    """A command whose help is set by rich on a terminal, and is plain text elsewhere."""
+    """A command whose help is set by rich on a terminal, and is plain text elsewhere. With `--json` it prints its document alone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what anything but `print_json` prints goes to the error stream where a document is wanted."""
+        with alone(bool(ctx.params.get("as_json"))):
+            return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the command's help, its examples indented."""

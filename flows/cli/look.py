@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli import group, values
-from flows.cli.output import alone, print_json
+from flows.cli.output import print_json
 
 app = group.app()
 
@@ -108,8 +108,7 @@ def doctor(as_json: values.AsJson = False) -> int:
     plan = open_plan()
     tell = notes.append if as_json else print
     faults = examine(plan, tell)
-    with alone(as_json):
-        runs = [*set_runs_right(plan.store.state)]
+    runs = [*set_runs_right(plan.store.state)]
     for note in runs:
         tell(note)
     if as_json:
@@ -145,8 +144,7 @@ def preview(
     from flows.run import open_plan
 
     plan = open_plan(profile, values.parsed(overrides))
-    with alone(as_json):
-        made = make_watched(Asking(accept=True).before(plan, [stage]), count)
+    made = make_watched(Asking(accept=True).before(plan, [stage]), count)
     if as_json:
         print_json(as_document(made))
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import group, values
-from flows.cli.output import alone, print_json
+from flows.cli.output import print_json
 
 app = group.app()
 
@@ -39,8 +39,7 @@ def merge(
 
     if threads < 0:
         raise BadInput(f"--threads {threads}: allowed are 1 and more, or 0 for all cores")
-    with alone(as_json):
-        figures = merge_by_recipe(Path(recipe), Path(out), values.parsed(overrides), threads)
+    figures = merge_by_recipe(Path(recipe), Path(out), values.parsed(overrides), threads)
     if as_json:
         print_json(figures)
     else:

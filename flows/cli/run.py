@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli import group, values
-from flows.cli.output import alone, print_json
+from flows.cli.output import print_json
 from tasks.road import ROAD
 
 if TYPE_CHECKING:
@@ -123,8 +123,7 @@ def _estimate(wish: Wish, as_json: bool) -> int:
     from flows.launch import estimated
 
     plan, stages = estimated(wish)
-    with alone(as_json):
-        found = estimate(plan.settings, stages, plan.store.state)
+    found = estimate(plan.settings, stages, plan.store.state)
     if as_json:
         print_json(as_document(found, plan.settings))
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import group, values
-from flows.cli.output import alone, print_json
+from flows.cli.output import print_json
 from tasks.contract.problem import SPLITS
 
 app = group.app()
@@ -67,8 +67,7 @@ def check(
     from flows.worlds.command import active, prove
     from flows.worlds.report import as_document
 
-    with alone(as_json):
-        reports = [prove(one, size, seed, problems, folder) for one in ([address] if address else active())]
+    reports = [prove(one, size, seed, problems, folder) for one in ([address] if address else active())]
     if as_json:
         documents = [as_document(report) for report in reports]
         print_json(documents[0] if address else documents)

@@ -198,6 +198,23 @@ def test_a_worlds_check_as_a_document(capsys: Captured, tmp_path: Path) -> None:
     assert any("POLICY is empty" in finding["what"] for finding in found["checks"][0]["findings"])
 
 
+@pytest.mark.parametrize("look", ["--dry-run", "--estimate"])
+def test_a_world_that_prints_spoils_no_document(inside: Project, look: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Params are checked by importing the worlds: what they print then goes to the error stream."""
+    from tasks.worlds.api import loading
+
+    loud = inside.folder / "talkative.py"
+    loud.write_text("from tasks.worlds.library.retail import Retail as Shop\nprint('hello')\n")
+    monkeypatch.setattr(loading, "PROJECT", inside.folder)
+    monkeypatch.syspath_prepend(str(inside.folder))
+    monkeypatch.delitem(sys.modules, "talkative", raising=False)
+    assert main(["run", "--to", "worlds", look, "--json", "--set", "worlds.freeze.modules=[talkative:Shop]"]) == 0
+    said = capsys.readouterr()
+    assert "hello" in said.err
+    json.loads(said.out)
+    loud.unlink()
+
+
 def test_a_merge_as_a_table_and_as_a_document(tmp_path: Path, capsys: Captured) -> None:
     for number, name in enumerate(("base", "code", "chat")):
         (tmp_path / name).mkdir()
