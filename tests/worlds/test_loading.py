@@ -10,7 +10,7 @@ import pytest
 
 from tasks.contract.params import BadInput
 from tasks.worlds.api import loading
-from tasks.worlds.api.loading import code_files, code_hash, own_files, world_class
+from tasks.worlds.api.loading import code_files, code_hash, own_files, project_code, reached_code, world_class
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,28 @@ def test_the_hash_covers_what_plays_a_world_and_names_no_place() -> None:
         "tasks.contract/values.py",
     } <= files
     assert not any(name.startswith(("tasks.worlds.library.airline", "tasks.worlds.adapters", "/")) for name in files)
+
+
+def test_code_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A file that a world reaches, also lazily: with its line when it is no Python; in whatever encoding it declares."""
+    (tmp_path / "shop.py").write_text("def look():\n    import half\n    import latin\n")
+    (tmp_path / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\nNAME = '\xe9'\nimport far\n")
+    (tmp_path / "far.py").write_text("")
+    (tmp_path / "half.py").write_text("SIZE = 1\ndef (\n")
+    with pytest.raises(BadInput, match=r"half\.py, line 2: not valid Python \(invalid syntax\)"):
+        reached_code(["shop"], tmp_path)
+    (tmp_path / "half.py").write_text("")
+    assert {"shop", "half", "latin", "far"} <= reached_code(["shop"], tmp_path).keys()
+
+
+def test_a_folder_of_a_world_is_no_link(tmp_path: Path) -> None:
+    """A link to a file is read through; what lies in a linked folder would change unseen."""
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows/rows.jsonl").write_text("{}\n")
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/__init__.py").write_text("")
+    (tmp_path / "shop/rows.jsonl").symlink_to(tmp_path / "rows/rows.jsonl")
+    assert "shop/rows.jsonl" in project_code(["shop"], tmp_path)
+    (tmp_path / "shop/rows").symlink_to(tmp_path / "rows")
+    with pytest.raises(BadInput, match=r"shop/rows is a link to a folder"):
+        project_code(["shop"], tmp_path)

@@ -9,13 +9,21 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
+from tasks.contract.params import BadInput
+
 _parsing = Lock()
 
 
 def syntax(path: Path) -> ast.Module:
-    """A Python file as a tree. One at a time: in several threads at once `ast.parse` can raise SystemError (CPython gh-106905)."""
-    with _parsing:
-        return ast.parse(path.read_text(encoding="utf-8"))
+    """A Python file as a tree; BadInput that names file and line when it is none. Its encoding is the one that it declares. One at a
+    time: in several threads at once `ast.parse` can raise SystemError (CPython gh-106905)."""
+    try:
+        with _parsing:
+            return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:  # ValueError: a NUL byte
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        why = error.msg if isinstance(error, SyntaxError) else error
+        raise BadInput(f"{path}{line}: not valid Python ({why}), so nobody can tell what it imports.") from None
 
 
 def reach(project: Path, roots: Iterable[str], left_out: Callable[[str], bool] = lambda module: False) -> dict[str, Path]:

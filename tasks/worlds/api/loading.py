@@ -130,7 +130,16 @@ def project_code(modules: Iterable[str], project: Path = PROJECT) -> dict[str, P
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not _SKIPPED & set(path.relative_to(folder).parts))
+    """Every file below a folder. BadInput for a folder that is a link: neither this hash nor DVC looks into one."""
+    for path in sorted(folder.rglob("*")):
+        if _SKIPPED & set(path.relative_to(folder).parts):
+            continue
+        if path.is_symlink() and path.is_dir():
+            raise BadInput(
+                f"{path} is a link to a folder, so a change of what lies in it would go unseen. Put the folder itself there."
+            )
+        if path.is_file():
+            yield path
 
 
 def code_files(address: str) -> dict[str, Path]:
