@@ -239,6 +239,13 @@ def test_the_repository_names_no_machine() -> None:
             assert not found, f"{path}: {found and found.group()}"
 
 
+def test_the_layers_hold() -> None:
+    """The contracts of import-linter in pyproject.toml: no arrow runs up, imports inside functions included."""
+    linter = str(Path(sys.executable).with_name("lint-imports"))
+    answer = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0 and " 0 broken" in answer.stdout, answer.stdout + answer.stderr
+
+
 def test_no_circle_of_files() -> None:
     """No module reaches itself through others, imports inside functions included, those for type checkers not."""
     found: dict[str, set[str]] = {}
