@@ -247,7 +247,8 @@ class Settings:
                         f"{self.source}: {stage}: unknown key {shown(key)}. It belongs to the training loop: {stage}.loop.{key}."
                     )
                 under = f" A method's params stand under its name: {stage}.{section.get('method')}.{key}."
-                hint = nearest(key, known) or (under if len(key) < 80 else "")
+                own = section.get("method") in methods.names(room) and key in methods.load(room, section["method"]).Params.model_fields
+                hint = under if own else nearest(key, known) or (under if len(key) < 80 else "")
                 raise BadInput(f"{self.source}: {stage}: unknown key {shown(key)}.{hint} Known: {', '.join(sorted(known))}.")
         seed = section.get("seed", 0)
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:

@@ -19,12 +19,13 @@ from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.client_agent import ClientAgent
 from tasks.players.roles import maker
 from tasks.rl import Inputs as RlInputs
-from tasks.rl.core.loop import reinforce
-from tasks.rl.grpo import Grpo
+from tasks.rl.core import loop
+from tasks.rl.grpo import Params as GrpoParams
+from tasks.rl.grpo import hooks
 from tasks.worlds.api.play import play
 from tests.agents.longer import Longer, Params, agent
 from tests.playing import NO_PROMPT, playing
-from tests.rl.test_loop import PARAMS, world
+from tests.rl.micro import LOOP, world
 from tests.rollout import tiny
 from tests.rollout.test_rollout import human, jobs
 from tests.rollout.test_rollout import world as retail
@@ -105,8 +106,9 @@ def test_it_plays_in_rl_and_in_evaluate(tmp_path: Path) -> None:
         players = playing(maker({}, tmp_path / "worlds", 0), way(made))
         return Context(5, tmp_path / name / "out", tmp_path / name / "scratch", **players)
 
-    one = PARAMS.model_copy(update={"steps": 1, "max_lost": 1.0, "min_trained": 0.0, "validation_problems": 7, "screen_trials": 1})
-    figures = reinforce(RlInputs(tmp_path / "worlds", tmp_path / "sft", "retail"), one, Grpo(one).hooks(), context("rl"))
+    one = LOOP.model_copy(update={"steps": 1, "max_lost": 1.0, "min_trained": 0.0, "validation_problems": 7, "screen_trials": 1})
+    ctx = context("rl")
+    figures = loop.run(RlInputs(tmp_path / "worlds", tmp_path / "sft", "retail"), one, hooks(GrpoParams(), ctx), ctx)
     assert figures["steps"] == 1 and made[0].answers > 0
     made.clear()
     small = EvaluateParams(problems=7, gate_problems=0, trials=1, max_steps=5, max_turn_tokens=6, rows=14, resamples=100, max_lost=1.0)

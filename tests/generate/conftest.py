@@ -15,7 +15,7 @@ from tasks.contract.agent import Agent
 from tasks.contract.client import Client
 from tasks.contract.context import Context, in_order
 from tasks.generate import Inputs, apigen_mt
-from tasks.players import roles
+from tasks.players import acting, roles
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World, load
 from tests.playing import playing
@@ -83,7 +83,7 @@ def make(folder: Path, tmp_path: Path) -> Make:
         seed: int = 0,
         shards: Callable[..., Iterator[Any]] = through_json,
         pinned: Path | None = None,
-        way: Callable[[Agent], Agent] = roles.plain,
+        way: Callable[[Agent], Agent] = acting.plain,
         **params: Any,
     ) -> Made:
         out = tmp_path / f"out{next(count)}"
