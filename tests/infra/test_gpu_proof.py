@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from infra import gpu_proof
+from infra import gpu_proof, gpu_stages, gpu_throughput
+from tasks.engine.settings import load
+from tasks.sft.core.data import IGNORED, Row
 from tests.conftest import ROOT
 from tests.warm import WARM
 
@@ -35,12 +38,12 @@ def test_an_override_that_does_not_exist_is_refused_before_anything_runs(tmp_pat
     assert "rl.loop" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def proof(folder: Path, tiny: bool) -> gpu_proof.Proof:
-    return gpu_proof.Proof(folder, "cpu", tiny, (), folder / "gpu_proof.json", ends=0.0)
+def proof(folder: Path, tiny: bool) -> gpu_stages.Proof:
+    return gpu_stages.Proof(folder, "cpu", tiny, (), folder / "gpu_proof.json", ends=0.0)
 
 
 @pytest.mark.parametrize("tiny", [False, True])
-@pytest.mark.parametrize("part", list(gpu_proof.SIZES))
+@pytest.mark.parametrize("part", list(gpu_stages.SIZES))
 def test_the_sizes_are_params_of_the_rooms(part: str, tiny: bool, tmp_path: Path) -> None:
     """Those for a GPU are not run here; they must at least be accepted."""
     proof(tmp_path, tiny).settings(part).check()
@@ -55,8 +58,19 @@ def test_the_roads_model_has_about_50_million_parameters(tmp_path: Path) -> None
 
 def test_a_spent_budget_starts_no_stage(tmp_path: Path) -> None:
     spent = proof(tmp_path, tiny=True)
-    with pytest.raises(gpu_proof.Spent, match="before worlds"):
+    with pytest.raises(gpu_stages.Spent, match="before worlds"):
         spent.run(spent.settings(), "worlds", {})
+
+
+def test_the_tokens_of_a_step_are_those_of_all_its_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: ten rows of ten tokens, nine of which train, two a batch, two batches a step."""
+    rows = [Row(str(number), [7] * 10, [IGNORED, *[7] * 9], 1.0) for number in range(10)]
+    monkeypatch.setattr("tasks.checkpoints.folders.load_tokenizer", lambda _: None)
+    monkeypatch.setattr("tasks.sft.core.data.load_data", lambda *_: SimpleNamespace(train=rows))
+    settings = load(ROOT, "smoke", [("sft.loop.batch_tokens", 20), ("sft.loop.accumulate", 2), ("sft.loop.max_steps", 0)])
+    inputs = {"worlds": tmp_path, "base": tmp_path, "filter": tmp_path}
+    found = gpu_throughput.planned_tokens(settings, inputs, proof(tmp_path, tiny=True))
+    assert found == [(40, 40, 36), (40, 40, 36), (20, 20, 18)]
 
 
 @pytest.mark.smoke
