@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,11 +57,10 @@ def migrate(project: Path, check: bool = False, since: str = "") -> Migration:
     for path in (project / PIPELINE, *sorted((project / "params/profiles").glob("*.yaml"))):
         name = path.relative_to(project).as_posix()
         read_yaml(path)  # refuses what is no YAML, in words
-        old = path.read_text(encoding="utf-8")
+        raw = path.read_bytes().decode()
+        old = raw.replace("\r\n", "\n")
         yaml = project_file.round_trip()
-        tree = yaml.load(old)
-        if not isinstance(tree, dict):
-            raise BadInput(f"{path}: expected a mapping of params")
+        tree = _loaded(yaml, old, path)
         lines = [*_taken_over(tree, apart), *moved(tree), *_added(tree)]
         text = project_file.written(yaml, tree) if lines else old
         if since and name == PIPELINE:
@@ -69,7 +69,7 @@ def migrate(project: Path, check: bool = False, since: str = "") -> Migration:
         done.changed += [f"{name}: {line}" for line in lines]
         done.left += left(project, name, text)
         if text != old:
-            done.texts[name] = text
+            done.texts[name] = text.replace("\n", "\r\n") if "\r\n" in raw else text
     done.gone = [name for name, _, _ in apart]
     done.changed += [
         f"{name} is deleted: params of a method stand in params/pipeline.yaml and the profiles alone" for name in done.gone
@@ -84,12 +84,45 @@ def migrate(project: Path, check: bool = False, since: str = "") -> Migration:
     return done
 
 
+def _loaded(yaml: Any, text: str, path: Path) -> Any:
+    """A file's params with their comments; BadInput for a file that cannot be written again as it means."""
+    from ruamel.yaml import YAMLError
+
+    try:
+        tree = yaml.load(text)
+    except YAMLError as error:  # DVC's reader takes a tab before a comment, this one does not
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BadInput(f"{path}{line}: {getattr(error, 'problem', None) or error}, so its comments cannot be kept.") from None
+    if not isinstance(tree, dict):
+        raise BadInput(f"{path}: expected a mapping of params")
+    stages = {stage for one in layout.outdated(tree) for stage in (one.old.split(".")[0], one.new.split(".")[0])}
+    counts = Counter(id(node) for _, node in _sections(tree))
+    for key, node in _sections(tree):
+        if key.split(".")[0] in stages and (counts[id(node)] > 1 or getattr(node, "merge", None)):
+            raise BadInput(f"{path}: {key} shares its params with another section (&, *, <<). Write them out in both, then migrate.")
+    return tree
+
+
+def _sections(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, section) of all sections of a file, one that an alias names wherever it stands."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            here = f"{path}.{key}" if path else str(key)
+            yield here, value
+            yield from _sections(value, here)
+
+
 def left(project: Path, name: str, text: str) -> list[str]:
     """What of a file today's Cairn does not take: params it does not know, and such as found their new place taken."""
     tree = project_file.round_trip().load(text)
     if name != PIPELINE:
         project_file.fill(tree, project_file.read(project))
-    stay = [f"{name}: {one.old} = {shown(one.value)} stays: {one.new} is {shown(get(tree, one.new))}" for one in layout.outdated(tree)]
+    stay = []
+    for one in layout.outdated(tree):
+        there, section = get(tree, one.new), one.new.rpartition(".")[0]
+        why = f"{section} is no mapping of params" if there is NOTHING else f"{one.new} is {shown(there)}"
+        stay.append(f"{name}: {one.old} = {shown(one.value)} stays: {why}")
     return stay or list(Settings(project, tree, name).mistakes())
 
 
@@ -109,7 +142,8 @@ def moved(tree: Any) -> list[str]:
     for default in layout.DEFAULTS:
         stage, method = default.key.split(".")[:2]
         used = get(tree, f"{stage}.method") == method or get(tree, f"{stage}.{method}") is not NOTHING
-        if default.since in months and used and get(tree, default.key) is NOTHING:
+        missing = get(tree, default.key) is NOTHING and layout.makeable(tree, default.key)
+        if default.since in months and used and missing:
             _put(tree, default.key.split("."), default.value)
             lines.append(f"{default.key}: {shown(default.value)}, which earlier versions took by themselves")
     return lines
@@ -118,6 +152,8 @@ def moved(tree: Any) -> list[str]:
 def _move(tree: Any, old: list[str], new: list[str]) -> None:
     """Move one value. A section that is new takes over the old one's place, style and comments; what stays gets a section before it."""
     before, after = get(tree, old[:-1]), get(tree, new[:-1])
+    if after is None:  # `loop:` with nothing below it
+        after = _section(tree, new[:-1], like=before)
     if after is NOTHING and old[:-2] == new[:-2]:
         goes = {one.old for one in layout.outdated(tree) if one.free and one.new.split(".")[:-1] == new[:-1]}
         stay = [key for key in before if ".".join([*old[:-1], key]) not in goes]
@@ -162,20 +198,25 @@ def _section(tree: Any, path: list[str], like: Any) -> Any:
     from ruamel.yaml.comments import CommentedMap
 
     for part in path:
-        if get(tree, [part]) is NOTHING:
+        if tree.get(part) is None:
             made = CommentedMap()
             if like.fa.flow_style():
                 made.fa.set_flow_style()
-            tree.insert(list(tree).index("method") + 1 if "method" in tree else len(tree), part, made)
+            place = list(tree).index("method") + 1 if "method" in tree else len(tree)
+            place = list(tree).index(part) if part in tree else place
+            tree.pop(part, None)
+            tree.insert(place, part, made)
         tree = tree[part]
     return tree
 
 
 def _put(tree: Any, path: list[str], value: Any) -> None:
     """Write a value, its sections made where they are missing."""
+    from ruamel.yaml.comments import CommentedMap
+
     for part in path[:-1]:
-        if get(tree, [part]) is NOTHING or tree[part] is None:
-            tree[part] = {}
+        if tree.get(part) is None:
+            tree[part] = CommentedMap()
         tree = tree[part]
     tree[path[-1]] = value
 
@@ -194,9 +235,11 @@ def _method_files(project: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
 
 def _added(tree: Any) -> Iterator[str]:
     """Write the sections that every file needs where they are missing, behind `method`; a line for each."""
+    from ruamel.yaml.comments import CommentedMap
+
     for key, value in layout.NEW:
         stage, name = key.split(".")
-        if (section := tree.get(stage)) is not None and name not in section:
+        if isinstance(section := tree.get(stage), CommentedMap) and name not in section:
             section.insert(list(section).index("method") + 1 if "method" in section else 0, name, _flow(value))
             yield f"{key}: {shown(value)}, as it was"
 
@@ -215,6 +258,8 @@ def _taken_over(tree: Any, apart: list[tuple[str, str, Mapping[str, Any]]]) -> I
     for name, section, values in apart:
         for key, value in values.items():
             if get(tree, f"{section}.{key}") is NOTHING:
+                if not layout.makeable(tree, f"{section}.{key}"):
+                    raise BadInput(f"{section} is no mapping of params, so what {name} says of {key} cannot be written there.")
                 _put(tree, [*section.split("."), key], value)
                 yield f"{section}.{key}: {shown(value)}, from {name}"
 
@@ -249,7 +294,7 @@ def follow(ours: Any, then: Any, now: Any) -> Iterator[str]:
         key, was, new, mine = ".".join(path), before.get(path, NOTHING), after.get(path, NOTHING), get(ours, path)
         if new == was or mine == new:
             continue
-        if mine != was:
+        if mine != was or not layout.makeable(ours, key):
             yield f"{key} stays {_said(mine)} (its profile: {_said(was)}, now {_said(new)})"
         elif new is NOTHING:
             del get(ours, path[:-1])[path[-1]]

@@ -59,7 +59,7 @@ NEW: Sequence[tuple[str, Any]] = tuple((f"{stage}.agents", {"method": "react"}) 
 
 @dataclass(frozen=True)
 class Outdated:
-    """One param in an old place. free: false when the new place holds another value already."""
+    """One param in an old place. free: false when the new place holds another value already, or cannot be made."""
 
     move: Move
     old: str
@@ -80,7 +80,7 @@ def outdated(tree: Any, moves: Sequence[Move] | None = None) -> list[Outdated]:
         for old in places:
             value, there = get(tree, old), get(tree, move.new)
             there = taken.setdefault(move.new, value) if there is NOTHING else there
-            found.append(Outdated(move, old, move.new, value, free=there == value))
+            found.append(Outdated(move, old, move.new, value, free=there == value and makeable(tree, move.new)))
     return found
 
 
@@ -118,6 +118,13 @@ def get(tree: Any, key: str | Sequence[str]) -> Any:
             return NOTHING
         tree = tree[part]
     return tree
+
+
+def makeable(tree: Any, key: str) -> bool:
+    """Whether a value can be written at a dotted key: all above it are sections, or empty, or not there yet."""
+    *above, _ = key.split(".")
+    nodes = [get(tree, above[:depth]) for depth in range(1, len(above) + 1)]
+    return all(node is NOTHING or node is None or isinstance(node, Mapping) for node in nodes)
 
 
 def refusal(tree: Any, source: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from flows.migrate import follow, moved, report
+from flows.migrate import follow, migrate, moved, report
 from tasks.contract.params import BadInput
 from tasks.engine import layout
 from tasks.engine.layout import Default, Move
@@ -203,3 +203,54 @@ def test_what_a_profile_changed_is_followed_unless_it_was_changed_here() -> None
         "a.new: not set -> 5, as in its profile",
         "a.gone is gone, as in its profile",
     ]
+
+
+@pytest.mark.parametrize(
+    ("section", "becomes"),
+    [
+        ("{method: sft, loop: , sft: {epochs: 2}}", {"method": "sft", "loop": {"epochs": 2}}),
+        ("{method: sft, loop: [1], sft: {epochs: 2}}", None),
+        ("{method: sft, loop: 3, sft: {epochs: 2}}", None),
+        ("[1]", None),
+        ("x", None),
+        ("", None),
+    ],
+)
+def test_an_empty_section_is_filled_and_what_is_none_is_left_to_people(section: str, becomes: object, tmp_path: Path) -> None:
+    """Where a value cannot be moved nothing is written, and a line says why; never a failure."""
+    text = f"sft: {section}\ngenerate: {section.replace('sft', 'apigen_mt')}\n"
+    project = _project(tmp_path, pipeline=text)
+    done = migrate(project)
+    now = round_trip().load((project / "params/pipeline.yaml").read_text())
+    assert now["sft"] == (becomes or round_trip().load(text)["sft"])
+    assert becomes or any("sft" in line for line in done.left)
+    assert not becomes or migrate(project).changed == []
+
+
+@pytest.mark.parametrize("sft", ["{method: sft, sft: &a {epochs: 3}, hft: *a}", "{method: sft, hft: &a {epochs: 3}, sft: {<<: *a}}"])
+def test_sections_that_share_params_are_refused_by_name(sft: str, tmp_path: Path) -> None:
+    """Moving a param out of one would take it from the other."""
+    project = _project(tmp_path, pipeline=f"sft: {sft}\n")
+    with pytest.raises(BadInput, match=r"pipeline\.yaml: sft\.[sh]ft shares its params with another section"):
+        migrate(project)
+    assert (project / "params/pipeline.yaml").read_text() == f"sft: {sft}\n"
+
+
+def test_a_file_keeps_its_line_ends_and_one_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
+    project = _project(tmp_path)
+    (project / "params/pipeline.yaml").write_bytes(OLD.replace("\n", "\r\n").encode())
+    migrate(project)
+    text = (project / "params/pipeline.yaml").read_bytes().decode()
+    assert "  loop: {epochs: 1, optimizer: muon}   # the control: what\r\n" in text and "\n" not in text.replace("\r\n", "")
+    (project / "params/pipeline.yaml").write_text("sft:\n  sft: {epochs: 3}\t# three\n")
+    with pytest.raises(BadInput, match=r"pipeline\.yaml, line 2: .*so its comments cannot be kept"):
+        migrate(project)
+
+
+def test_a_methods_own_file_is_kept_when_its_section_cannot_take_it(tmp_path: Path) -> None:
+    project = _project(tmp_path, pipeline="decide: {method: paired_gate, paired_gate: 4}\n")
+    (project / "params/decide").mkdir()
+    (project / "params/decide/paired_gate.yaml").write_text("margin: 0.1\n")
+    with pytest.raises(BadInput, match=r"decide\.paired_gate is no mapping of params, so what params/decide/paired_gate\.yaml says"):
+        migrate(project)
+    assert (project / "params/decide/paired_gate.yaml").exists()
