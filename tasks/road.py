@@ -36,7 +36,8 @@ class Step:
 class Road:
     """Steps in the order in which they run, and the one whose model may become champion.
 
-    Raises ValueError when a name stands twice, an input is no earlier step, or the candidate is no step.
+    Raises ValueError when a name stands twice or is no name for a section and a folder, an input is no earlier step, or the candidate
+    is no step.
     """
 
     steps: tuple[Step, ...]
@@ -45,6 +46,8 @@ class Road:
     def __post_init__(self) -> None:
         before: set[str] = set()
         for step in self.steps:
+            if not (step.name.isascii() and step.name.isidentifier()):
+                raise ValueError(f"step {step.name!r}: its name is a section of the params and a folder: letters, digits, underscores")
             if step.name in before:
                 raise ValueError(f"the road has two steps named {step.name!r}")
             if unknown := [name for name in step.inputs if name not in before]:

@@ -261,9 +261,8 @@ class Settings:
 
     def _params(self, stage: str, name: str) -> Params:
         module = methods.load(self.room(stage), name)
-        where, values = f"{self.source}: {stage}.{name}", self._section(stage).get(name) or {}
-        if not isinstance(values, Mapping):
-            raise BadInput(f"{where}: expected a mapping of params, got {shown(values)}")
+        where = f"{self.source}: {stage}.{name}"
+        values = _mapping(self._section(stage).get(name), where)
         loop = methods.loop(self.room(stage))
         for key in values.keys() & (loop.model_fields.keys() if loop else set()):
             raise BadInput(
@@ -279,10 +278,8 @@ class Settings:
         model = methods.loop(self.room(stage))
         if model is None:
             return None
-        values = self._section(stage).get(methods.LOOP) or {}
-        if not isinstance(values, Mapping):
-            raise BadInput(f"{self.source}: {stage}.loop: expected a mapping of params, got {shown(values)}")
-        checked = validate(model, values, f"{self.source}: {stage}.loop")
+        where = f"{self.source}: {stage}.loop"
+        checked = validate(model, _mapping(self._section(stage).get(methods.LOOP), where), where)
         room = methods.interface(self.room(stage))
         if hasattr(room, "check"):
             room.check(checked)
@@ -321,9 +318,8 @@ class Settings:
             if key != "method" and key not in known:
                 raise BadInput(f"{where}: unknown key {shown(key)}.{nearest(key, known)} Known: method, {', '.join(known)}.")
             if key != "method":
-                if not isinstance(values, Mapping):
-                    raise BadInput(f"{where}.{key}: expected a mapping of params, got {shown(values)}")
-                checked[key] = validate(methods.load(methods.AGENTS, key).Params, values, f"{where}.{key}")
+                ours = methods.load(methods.AGENTS, key).Params
+                checked[key] = validate(ours, _mapping(values, f"{where}.{key}"), f"{where}.{key}")
         params = checked.get(name) or methods.load(methods.AGENTS, name).Params()
         return {"method": name, "params": params.model_dump(mode="json")}
 
@@ -344,6 +340,9 @@ class Settings:
         if why := layout.refusal(self.tree, self.source) or project_file.missing_worlds(self.project, self.tree, self.source):
             yield why
         known = {*self.road.names, *Shared.model_fields}
+        for step in self.road:
+            if step.name in Shared.model_fields:
+                yield f"tasks/road.py: step {step.name!r}: a section of the params has this name that is no step's. Name it otherwise."
         for key in self.tree:
             if key not in known:
                 yield f"{self.source}: unknown key {shown(key)}.{nearest(key, known)} Known: {', '.join(sorted(known))}."
@@ -390,6 +389,15 @@ class Settings:
                     )
                 if not 0 <= rate <= 1:
                     raise BadInput(f"{where}.errors.{error} = {rate}: a rate is between 0 and 1")
+
+
+def _mapping(values: Any, where: str) -> Mapping[str, Any]:
+    """A section's params; none where nothing stands below its name. BadInput when it is anything else."""
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise BadInput(f"{where}: expected a mapping of params, got {shown(values)}")
+    return values
 
 
 def _check_device(device: str, where: str) -> None:

@@ -123,6 +123,7 @@ def test_a_road_that_cannot_be_walked_is_refused() -> None:
         ((one, one), "one", "two steps named 'one'"),
         ((Step("two", "base", ("one",), ""), one), "one", "reads 'one', which is no step before it"),
         ((one,), "merge", "the candidate 'merge' is no step"),
+        ((Step("../one", "base", (), ""),), "../one", "its name is a section of the params and a folder"),
     ]:
         with pytest.raises(ValueError, match=said):
             Road(steps, candidate)
@@ -158,6 +159,24 @@ def test_the_params_have_a_section_for_each_step(settings: Settings) -> None:
     lost = {name: section for name, section in settings.tree.items() if name != "preference"}
     with pytest.raises(BadInput, match="the section 'preference' is missing"):
         replace(settings, tree=lost).check()
+
+
+def test_a_step_is_not_named_as_a_section_that_is_no_steps(settings: Settings) -> None:
+    """Its section would hide the roles, or the seed, of the whole road."""
+    steps = (*settings.road, Step("roles", "base", ("worlds",), ""))
+    tree = {**settings.tree, "roles": settings.tree["base"]}
+    with pytest.raises(BadInput, match="step 'roles': a section of the params has this name that is no step's"):
+        replace(settings, tree=tree, road=Road(steps, "merge")).check()
+
+
+@pytest.mark.parametrize("value", [[], 0, False, ""])
+@pytest.mark.parametrize("section", ["loop", "sft"])
+def test_a_section_is_a_mapping_or_empty(settings: Settings, section: str, value: object) -> None:
+    """An empty list is a mistake; nothing below the name is none."""
+    plain = {**settings.tree["sft"], section: None}
+    replace(settings, tree={**settings.tree, "sft": plain}).check()
+    with pytest.raises(BadInput, match=f"sft.{section}: expected a mapping of params"):
+        replace(settings, tree={**settings.tree, "sft": {**plain, section: value}}).check()
 
 
 def test_steps_that_do_not_fit_their_room_are_refused(settings: Settings) -> None:
