@@ -39,8 +39,9 @@ def main() -> int:
         for world in worlds:
             print(_line(f"  {pair}, {world}", metrics["paired"][pair][world]["pass_1"]))
     print("paired differences of pass^1, write problems")
-    for world in worlds:
-        print(_line(f"  sft-base, {world}", metrics["paired"]["sft-base"][world]["families"]["write"]["pass_1"]))
+    for pair in (pair for pair in steps if pair != whole and ends[pair][2] == models[0]):
+        for world in worlds:
+            print(_line(f"  {pair}, {world}", metrics["paired"][pair][world]["families"]["write"]["pass_1"]))
     return 0
 
 

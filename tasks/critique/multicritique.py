@@ -1,17 +1,16 @@
 """MultiCritique: several critics review a trajectory in small units, every unit is judged, and one critique is made of them.
 
 Paper: Training Language Models to Critique With Multi-agent Feedback, https://arxiv.org/abs/2410.15287. Here: its critique
-side, that is steps 4 to 6 (critics, meta-critic, aggregation) and 8 to 9 (quality of a critique, preference pairs) of
-methods/multicritique. The response is an agent's trajectory, a location a message's number, the criteria the world's policy
-rules plus five of conduct.
+side: critics, meta-critic, aggregation, then the quality of a critique and preference pairs. The response is an agent's
+trajectory, a location a message's number, the criteria the world's policy rules plus five of conduct.
 
 Departures:
 1. The critics are one role under several personas, not four different models; each persona gets its own question.
 2. Class names, weights, Q(c) = sum w[class] (1 + severity) and the score are ours: the paper's are not public.
-3. Crucial information is the criteria alone: no task description and no reference answer per response (its trap 3).
+3. Crucial information is the criteria alone: no task description and no reference answer per response.
 4. A critic gives no overall judgement; a trajectory's score is computed from the units (`core.units.score`).
 5. The aggregator is a rule by default (`aggregator: deterministic`), a model role on demand.
-6. Pairs are critic against critic, with the aggregate among the candidates in a set share of cases (trap 14). They are not
+6. Pairs are critic against critic, with the aggregate among the candidates in a set share of cases. They are not
    validated by revisions: the paper's table 7 says that training on such pairs can do harm.
 
 Cost: M critic questions and one meta-critic question per unit for a trajectory; with scripted roles about 2 ms a trajectory.
@@ -62,7 +61,7 @@ class Params(base.Params):
     )
     margin: float = Field(0.5, ge=0, le=100, description="delta: least difference in Q between chosen and rejected; ours")
     aggregate_share: float = Field(
-        0.5, ge=0, le=1, description="share of trajectories in which the aggregate may be chosen or rejected (trap 14); ours"
+        0.5, ge=0, le=1, description="share of trajectories in which the aggregate may be chosen or rejected; ours"
     )
     repairs: int = Field(1, ge=0, le=5, description="how often an unreadable answer is asked for again; ours")
     max_tokens: int = Field(1024, ge=16, le=32768, description="longest answer of a critic that is a model, tokens; ours")

@@ -1,4 +1,4 @@
-"""From several critics' judged units to one critique, without a model (methods/multicritique: deterministic aggregator)."""
+"""From several critics' judged units to one critique, by rule and without a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chosen and rejected critiques of one trajectory (methods/multicritique, steps 8 and 9)."""
+"""Chosen and rejected critiques of one trajectory: the best candidate against the worst, by quality."""
 
 from __future__ import annotations
 

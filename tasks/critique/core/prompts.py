@@ -1,7 +1,7 @@
-"""What critics, meta-critic and aggregator are asked (methods/multicritique, "Prompts", read for agent trajectories).
+"""What critics, meta-critic and aggregator are asked (MultiCritique, https://arxiv.org/abs/2410.15287, read for agent trajectories).
 
 The response is a trajectory, a location is the number of a message, and the criteria are two-tier: the world's policy rules
-and five rules of conduct. The crucial information holds no reference answer (trap 3). Each part of a question stands as one
+and five rules of conduct. The crucial information holds no reference answer. Each part of a question stands as one
 line of JSON under its name, so that any reader, model or script, finds it.
 """
 
@@ -114,7 +114,7 @@ def critic_messages(case: Case, name: str) -> list[dict[str, Any]]:
 
 
 def meta_messages(case: Case, unit: Unit, context: Sequence[Unit]) -> list[dict[str, Any]]:
-    """The question about one unit; `context`: the other critics' units, shuffled before, shown without authors (trap 2)."""
+    """The question about one unit; `context`: the other critics' units, shuffled before, shown without authors."""
     others = dump([other.said() for other in context])
     return _question(META_CRITIC, f"{case.text}\n\nUnit:\n{dump(unit.said())}\n\nContext:\n{others}")
 

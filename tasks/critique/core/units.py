@@ -1,8 +1,8 @@
 """Analytical critique units: what a critic's answer must look like, how a unit is worth something, how units become text.
 
 A unit names one flaw: where (message index), which criterion, how severe (1 to 4), what is wrong and what to do instead. A
-meta-critic gives every unit one of seven quality classes (methods/multicritique, "Prompts"; names and weights are ours, the
-paper's are not public): 1 correct and useful, 2 correct but minor, 3 correct at a wrong location, 4 correct with a wrong
+meta-critic gives every unit one of seven quality classes (MultiCritique; names and weights are ours, the paper's are not
+public): 1 correct and useful, 2 correct but minor, 3 correct at a wrong location, 4 correct with a wrong
 severity or criterion, 5 right flaw with a wrong suggestion, 6 flaw not present, 7 duplicate, vague or off-topic. 0 stands
 for a unit whose verdict could not be read.
 """
@@ -23,7 +23,7 @@ SOUND = (1, 2, 3, 4, 5)
 """Classes of units that name a real flaw; 3, 4 and 5 are repairable."""
 
 WEIGHTS = (1.0, 0.6, 0.4, 0.4, 0.2, -1.0, 0.0)
-"""Worth of classes 1 to 7: the working set of methods/multicritique."""
+"""Worth of classes 1 to 7: ours."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def parse_verdict(content: Any, n_messages: int, criteria: Collection[str]) -> V
 
 
 def quality(units: Iterable[Unit]) -> float:
-    """Q(c) = sum over units of w[class] (1 + severity), step 8 (ours; a sum, so n_units is recorded beside it). Empty: 0."""
+    """Q(c) = sum over units of w[class] (1 + severity) (ours; a sum, so n_units is recorded beside it). Empty: 0."""
     return float(sum(unit.weight * (1 + unit.severity) for unit in units))
 
 
@@ -213,7 +213,7 @@ def order(unit: Unit) -> tuple[Any, ...]:
 
 
 def render(units: Sequence[Unit]) -> str:
-    """A critique as text: one template for all sources, so that style does not tell them apart (trap 12)."""
+    """A critique as text: one template for all sources, so that style does not tell them apart."""
     if not units:
         return "No flaw found."
     return "\n".join(

@@ -41,7 +41,7 @@ CATALOGUE: dict[str, dict[str, float]] = {
     "meta_critic": {"misjudge": 0.1, "malformed": 0.01},
     "aggregator": {"forget": 0.05, "malformed": 0.01},
 }
-"""Role -> error -> a rate to play with (near methods/multicritique, `flaw_lab`). critic: miss a flaw it can see, or (blind)
+"""Role -> error -> a rate to play with (ours). critic: miss a flaw it can see, or (blind)
 one in its blind spot; invent a flaw (per conversation); misplace by one message; misjudge the severity by one; misadvise,
 with another flaw's advice; be vague (per conversation). meta_critic: misjudge, one of the six other classes (per unit).
 aggregator: forget a flaw. All: malformed, an answer that is no JSON."""
