@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 FILES = (
     *("tasks", "params", ".gitignore", "dvc.yaml", "pyproject.toml", "requirements.lock"),
-    *(f"flows/{name}.py" for name in ("__init__", "guard", "interrupt", "migrate", "repository")),
+    *(f"flows/{name}.py" for name in ("__init__", "exit_codes", "interrupt", "migrate", "repository")),
 )
 """What `python -m flows.migrate` and a project's params need of Cairn."""
 SETTINGS = {"user.name": "someone", "user.email": "someone@example.org", "init.defaultBranch": "trunk", "init.templateDir": ""}
