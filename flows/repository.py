@@ -73,9 +73,9 @@ class Repository:
 
 
 def last_words(answer: subprocess.CompletedProcess[str]) -> str:
-    """The last line that git said, for messages."""
-    lines = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
-    return lines[-1].strip() if lines else "no reason given"
+    """Why git failed, in a line for messages: the first that it calls fatal, else the last; advice may follow after both."""
+    lines = [line.strip() for line in (answer.stderr.strip() or answer.stdout.strip()).splitlines()]
+    return next((line for line in lines if line.startswith("fatal:")), lines[-1] if lines else "no reason given").rstrip(".")
 
 
 _ABOUT_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")

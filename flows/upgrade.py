@@ -125,6 +125,8 @@ def _check_rest(repository: Repository) -> None:
     if edited:
         names = [line.strip().partition(" ")[2].strip() for line in edited]
         raise BadInput(f"not committed: {_some(names)}. `git commit` or `git stash` first; the merge begins from a commit.")
+    if not repository.holds("cat-file", "-e", f"HEAD:{PIPELINE}"):
+        raise BadInput(f"{PIPELINE} is in no commit, and it is what an upgrade migrates: `cairn use quickstart`, then commit it.")
     if not repository.holds("var", "GIT_COMMITTER_IDENT"):
         raise BadInput("git does not know who you are, and the merge is a commit: set user.name and user.email (`git config`).")
 

@@ -291,3 +291,19 @@ def test_a_failed_migration_leaves_the_merge_to_be_continued(cairn: Path, projec
     with pytest.raises(StageFailed, match=r"No module named 'a_package_of_tomorrow'\n.*`make setup`(.|\n)*`cairn upgrade --continue`"):
         upgrade(project, say=lambda line: None)
     assert git(project, "rev-parse", "MERGE_HEAD")
+
+
+def test_without_params_in_the_last_commit_no_merge_begins(cairn: Path, project: Path) -> None:
+    (cairn / "one").touch()
+    commit(cairn, "one")
+    (project / "params/pipeline.yaml").unlink()
+    commit(project, "no params")
+    with pytest.raises(BadInput, match=r"params/pipeline\.yaml is in no commit"):
+        upgrade(project, say=lambda line: None)
+    assert not (project / ".git/MERGE_HEAD").exists() and not (project / "one").exists()
+
+
+def test_a_remote_that_cannot_be_reached_is_told_by_gits_reason(project: Path) -> None:
+    git(project, "remote", "set-url", "cairn", "/no/such/place")
+    with pytest.raises(StageFailed, match=r"'/no/such/place' does not appear to be a git repository\. Nothing was changed\."):
+        upgrade(project, say=lambda line: None)
