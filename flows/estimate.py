@@ -21,6 +21,7 @@ from tasks.contract.context import Context
 from tasks.engine import methods
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.settings import SERVER, Role, Settings
+from tasks.engine.together import planned
 from tasks.players.acting import acting
 from tasks.players.openai_compatible.budget import Prices
 from tasks.players.openai_compatible.cache import NAME, Cache
@@ -186,7 +187,8 @@ class _Sample:
         for name, world in worlds.items():
             jobs = [(problem, 0) for problem in world.problems("train", PROBLEMS, seed)]
             play(world, jobs, act(name), player("human", name), seed=seed)
-        return counts, sum(module.conversations(params, len(worlds)) for module, params in plays) / (PROBLEMS * len(worlds))
+        step = planned(self.settings, {name: self.settings.params(name) for name in self.settings.road.names})[stage]
+        return counts, sum(module.conversations(params, step) for module, params in plays) / (PROBLEMS * len(worlds))
 
 
 def _script(role: Role) -> dict[str, Any]:

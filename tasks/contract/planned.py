@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Planned:
-    """What `check_road` gets of a step, from its room's interface or its method.
+    """What `check_road` and `conversations` get of a step, in its room's interface or its method.
 
     name: of the step. room: whose methods it may use. params: of its chosen method. worlds: names of the worlds that it is about.
     inputs: the steps whose results it reads, in order. checkpoints: names of those that it will leave, in order.

@@ -2,7 +2,8 @@
 
 It leaves in `ctx.out`: `trials.parquet` (`schemas.TRIAL`, one row per model, problem and trial) and `metrics.json` (estimates with
 their intervals, computed from those rows alone; no times, no ids). It returns nothing that is not in metrics.json.
-For `cairn run --estimate` it may tell how many conversations it plays: `conversations(params, worlds) -> int`.
+For `cairn run --estimate` it may tell how many conversations it plays: `conversations(params, step) -> int`, of a
+`tasks.contract.planned.Planned`.
 """
 
 from __future__ import annotations

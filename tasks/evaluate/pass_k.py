@@ -38,6 +38,7 @@ from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, mo
 
 if TYPE_CHECKING:
     from tasks.contract.agent import Agent
+    from tasks.contract.planned import Planned
     from tasks.contract.problem import Problem
     from tasks.worlds.api.runtime import World
 
@@ -79,12 +80,11 @@ def caps(params: Params) -> tuple[Cap, ...]:
     )
 
 
-def conversations(params: Params, worlds: int) -> int:
-    """How many conversations `run` plays at most on a road of so many worlds, whose models are base, two of sft, a specialist for each
-    world, and merged; with gate and baselines."""
-    tested = (worlds + 4) * params.problems * params.trials
+def conversations(params: Params, step: Planned) -> int:
+    """How many conversations `run` plays at most: the test problems with every checkpoint of the step's inputs, gate and baselines."""
+    tested = sum(map(len, step.models())) * params.problems * params.trials
     met = 2 * params.gate_problems * params.trials
-    return worlds * (tested + met + (len(BASELINES) * params.problems if params.split == "test" else 0))
+    return len(step.worlds) * (tested + met + (len(BASELINES) * params.problems if params.split == "test" else 0))
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

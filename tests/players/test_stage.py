@@ -22,6 +22,7 @@ from tasks.contract.tables import read_rows
 from tasks.critique import Inputs as CritiqueInputs
 from tasks.critique import multicritique
 from tasks.engine.settings import Settings
+from tasks.engine.together import planned
 from tasks.evaluate import pass_k
 from tasks.generate import Inputs, apigen_mt
 from tasks.players import roles
@@ -194,9 +195,12 @@ def test_an_estimate_covers_the_whole_road(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"rl.loop": {"screen_problems": 5, "screen_trials": 2, "steps": 3, "groups": 2, "group_size": 4}}
     sizes["rl.loop"] |= {"validate_every": 2, "validation_problems": 7}
     evaluated = {"problems": 10, "gate_problems": 5, "trials": 2}
-    assert rl.conversations(rl.Loop(**sizes["rl.loop"]), 2) == 2 * (5 * 2 + 3 * 2 * 4 + 3 * 7)
-    assert pass_k.conversations(pass_k.Params(**evaluated), 2) == 2 * (6 * 10 * 2 + 2 * 5 * 2 + 4 * 10)
     tree = settings({"backend": "scripted"}, **sizes, **{"roles.human": GOOD, "evaluate.pass_k": evaluated})
+    for control, models in ((True, 6), (False, 5)):  # base, sft and its control, two specialists, merged
+        tuned = replace(tree, tree={**tree.tree, "sft": {"method": "sft", "loop": {"control": control}}})
+        foreseen = planned(tuned, {name: tuned.params(name) for name in ROAD.names})
+        assert rl.conversations(rl.Loop(**sizes["rl.loop"]), foreseen["rl"]) == 2 * (5 * 2 + 3 * 2 * 4 + 3 * 7)
+        assert pass_k.conversations(pass_k.Params(**evaluated), foreseen["evaluate"]) == 2 * (models * 10 * 2 + 2 * 5 * 2 + 4 * 10)
     found = {one.stage: one for one in estimate(tree, ROAD.names, tmp_path)}
     assert [*found] == ["generate", "rl", "evaluate"] and {one.role for one in found.values()} == {"human"}
     per_talk = found["rl"].calls / 110

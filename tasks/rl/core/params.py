@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from tasks.contract.params import BadInput, Cap, Params
+
+if TYPE_CHECKING:
+    from tasks.contract.planned import Planned
 
 
 class Loop(Params):
@@ -63,11 +66,11 @@ def caps(params: Loop) -> tuple[Cap, ...]:
     )
 
 
-def conversations(params: Loop, worlds: int) -> int:
-    """How many conversations a road of so many worlds plays here at most: screening, steps, validations before, between and after."""
+def conversations(params: Loop, step: Planned) -> int:
+    """How many conversations are played at most in the step's worlds: screening, steps, validations before, between and after."""
     validations = 1 + params.steps // params.validate_every + (params.steps % params.validate_every > 0)
     screened, trained = params.screen_problems * params.screen_trials, params.steps * params.groups * params.group_size
-    return worlds * (screened + trained + validations * params.validation_problems)
+    return len(step.worlds) * (screened + trained + validations * params.validation_problems)
 
 
 def check(params: Loop) -> None:
