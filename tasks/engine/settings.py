@@ -461,6 +461,8 @@ def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] 
     if profile:
         project_file.fill(tree, project_file.read(project))
     for key, value in overrides:
+        if not isinstance(key, str):
+            raise BadInput(f"override {shown(key)}: a param is named by a dotted key, such as sft.loop.epochs")
         check_plain(value, f"override {shown(key)}")  # a form or a caller gives it, not only YAML
         for moved in layout.outdated(overlay({}, key, value)):
             raise BadInput(f"--set {shown(key)}: {moved}")
@@ -477,5 +479,5 @@ def profile_path(project: Path, name: str) -> Path:
     """A profile's file, or BadInput with the known names."""
     known = profiles(project)
     if name not in known:
-        raise BadInput(f"no profile {shown(name)}.{nearest(name, known)} Known: {', '.join(known)}.")
+        raise BadInput(f"no profile {shown(name)}.{nearest(str(name), known)} Known: {', '.join(known)}.")
     return project / "params" / "profiles" / f"{name}.yaml"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tasks.contract.params import BadInput
 from tests.conftest import Project, make_project
 
 
@@ -97,3 +99,12 @@ def test_help_needs_no_project_and_no_library(fresh: Project) -> None:
     assert "run the road" in answer.stdout
     for command, says in {("bank",): "Pin the examples", ("world", "play"): "Take the agent's or the user's seat"}.items():
         assert says in Project(Path("/")).cairn(*command, "--help", PYTHONPATH=str(fresh.folder)).stdout
+
+
+@pytest.mark.parametrize("overrides", ["sft.loop.epochs=2", [["sft.loop.epochs", 2]], 5, {1: 2}])
+def test_overrides_of_a_flow_run(overrides: Any) -> None:
+    """Prefect passes on whatever a form or a deployment gives."""
+    from flows.run import open_plan
+
+    with pytest.raises(BadInput, match=r"override.*dotted key"):
+        open_plan("", overrides)
