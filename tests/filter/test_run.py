@@ -121,6 +121,8 @@ def test_a_filter_that_says_nothing_leaves_the_defaults(inputs: Inputs, tmp_path
         (lambda n: Marks(weights=[0.0] * n), StageFailed, r"all \d+ rows that are kept weigh 0"),
         (lambda n: Marks(weights=[1.0]), ValueError, r"1 weights for \d+ rows; one a row, or none"),
         (lambda n: Marks(weights=[float("nan")] * n), ValueError, "row 0 the weight nan; a weight is a number >= 0"),
+        (lambda n: Marks(weights=[None] * n), ValueError, "row 0 the weight None; a weight is a number >= 0"),  # type: ignore[list-item]
+        (lambda n: Marks(scores=[float("nan")] * n), ValueError, "row 0 the score nan; a score is a finite number"),
         (lambda n: Marks(trained_turns=[()] * n), ValueError, r"has \d+ assistant turns, the method gave it 0 trained_turns"),
         (
             lambda n: Marks([Check("all", "none", set)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,13 +75,20 @@ def check_ids(table: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_marks(marks: Marks, count: int) -> None:
-    """ValueError for marks that are not one a row, or no weight."""
+    """ValueError for marks that are not one a row, or no weight or score."""
     for name in ("scores", "weights", "trained_turns"):
         if len(given := getattr(marks, name)) not in (0, count):
             raise ValueError(f"filter: the method gave {len(given)} {name} for {count} rows; one a row, or none at all")
     for place, weight in enumerate(marks.weights):
-        if not (math.isfinite(weight) and weight >= 0):
+        if not (_finite(weight) and weight >= 0):
             raise ValueError(f"filter: the method gave row {place} the weight {weight!r}; a weight is a number >= 0")
+    for place, score in enumerate(marks.scores):
+        if not _finite(score):
+            raise ValueError(f"filter: the method gave row {place} the score {score!r}; a score is a finite number")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def check_kept(decided: Decided, counts: Mapping[str, Any], marks: Marks, ease: str) -> None:
