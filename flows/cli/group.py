@@ -13,7 +13,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from flows.cli.catalogue import COMMANDS
-from flows.cli.output import alone
 
 WIDTH = 120
 """Columns of help that is piped; ours."""
@@ -24,6 +23,8 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; what anything but `print_json` prints goes to the error stream where a document is wanted."""
+        from flows.cli.output import alone
+
         with alone(bool(ctx.params.get("as_json"))):
             return super().invoke(ctx)
 
