@@ -44,10 +44,12 @@ class Plan:
 
     @classmethod
     def open(cls, settings: Settings, state: Path, whole: bool = True, **more: Any) -> Plan:
-        """Hash the code first, then look at the params (which imports methods). Names of methods are parts of paths: before both.
+        """Hash the code first, then look at the params (which imports methods). Names of methods and of
+        backends are parts of paths: before both.
         whole: the road may be run to its end, so what its stages say together is looked at too; False for a search of single ones."""
         for stage in settings.road.names:
             settings.method(stage)
+        _ = settings.shared
         store = Store(state)
         stages = listed(settings)
         code = {}
@@ -61,7 +63,8 @@ class Plan:
             _check_listed(settings, about)
             for file in about.files:
                 if not (settings.project / file).is_file():
-                    raise BadInput(f"{file} is missing: dvc.yaml tracks it for stage {about.stage!r}. A file that says `{{}}` will do.")
+                    back = f"`git checkout HEAD -- {file}` brings the committed one back."
+                    raise BadInput(f"{file} is missing: dvc.yaml tracks it for stage {about.stage!r}. {back}")
         return replace(plan, settings=roles_lock.recalled(settings, state))
 
     def check_closures(self, stages: Iterable[str]) -> None:

@@ -29,7 +29,7 @@ def test_it_works(tmp_path: Path, name: str) -> None:
 def test_a_smoke_that_fails_leaves_the_locks_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the other way round: what passes is written."""
     (tmp_path / "params").mkdir()
-    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/engine").mkdir(parents=True)
     (tmp_path / "tasks/engine/start.py").write_text((ROOT / "tasks/engine/start.py").read_text())
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     pins = "\n".join(f"{name}==1.0" for name in (*lock.NUMERIC, "zope"))
