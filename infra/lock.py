@@ -52,7 +52,8 @@ def main() -> int:
         "# Versions of the numeric libraries and the instruction set of CPU kernels, written with the lock: part of every cache key."
     ]
     lines += [f"{name}: {versions[name]!r}" for name in NUMERIC]
-    fixed = runpy.run_path(str(ROOT / "tasks" / "start.py"))["kernels"](1)  # the file alone: nothing is installed for this Python
+    start = runpy.run_path(str(ROOT / "tasks" / "engine" / "start.py"))  # the file alone: nothing is installed for this Python
+    fixed = start["kernels"](1)
     lines.append(f"kernels: {{{', '.join(f'{name}: {fixed[name]!r}' for name in INSTRUCTIONS)}}}")
     (ROOT / "params" / "versions.yaml").write_text("\n".join(lines) + "\n")
     return 0
