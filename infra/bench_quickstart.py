@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from infra.bench import ROOT, cairn_run, copy
-from tasks.evaluate.core.tables import COLUMNS, WRITE, Maker, Played
+from tasks.evaluate.core.tables import COLUMNS, WRITE, Maker, Played, tables
 
 MAKER = Maker(seed=0, resamples=2000)
 """For the differences that metrics.json does not hold."""
@@ -267,11 +267,12 @@ def travel(folder: Path, seed: int) -> Road:
 
 def read(folder: Path, seed: int, seconds: float) -> Road:
     """What a finished road left in its project folder."""
-    from tasks.contract import schemas, tables
+    from tasks.contract import schemas
+    from tasks.contract.tables import read_table
     from tasks.engine.settings import load
 
     summary = json.loads((folder / "reports" / "summary.json").read_text())
-    trials = tables.read_table(folder / "data" / "evaluate" / "trials.parquet", schemas.TRIAL).select(COLUMNS).to_pylist()
+    trials = read_table(folder / "data" / "evaluate" / "trials.parquet", schemas.TRIAL).select(COLUMNS).to_pylist()
     return Road(
         seed=seed,
         seconds=seconds,
