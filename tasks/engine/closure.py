@@ -14,7 +14,7 @@ from typing import Any
 from tasks.contract.params import BadInput
 from tasks.engine import methods
 from tasks.engine.dvc_yaml import Listed
-from tasks.engine.settings import Settings
+from tasks.engine.settings import Role, Settings
 from tasks.players.roles import modules
 from tasks.worlds.api.imports import reach
 from tasks.worlds.api.loading import reached_code
@@ -95,18 +95,24 @@ def _paths(project: Path, reached: Mapping[str, Path]) -> set[str]:
     return {path.relative_to(project).as_posix() for path in reached.values()}
 
 
+def players_of(settings: Settings, listed: Listed) -> Iterator[tuple[str, str, Role]]:
+    """(name, dotted key, configuration) of everybody who plays a role of a stage, as `Shared.players` gives them for the whole road."""
+    for name, key, role in settings.shared.players():
+        if f"roles.{name.partition('/')[0]}" in listed.settings:
+            yield name, key, role
+
+
 def _players(settings: Settings, listed: Listed) -> Iterator[str]:
     """The modules that play a stage's roles: the factory, and of the backends those that are chosen."""
-    for name, said, role in settings.shared.players():
-        if said.partition("[")[0].removesuffix(".others") in listed.settings:
-            yield from modules(name.partition("/")[0], role.backend)
+    for name, _, role in players_of(settings, listed):
+        yield from modules(name.partition("/")[0], role.backend)
 
 
 def _others(settings: Settings, listed: Listed) -> Iterator[tuple[str, str]]:
     """(dotted key, backend) of the second, third ... models of a stage's roles."""
-    for _, said, role in settings.shared.players():
-        if "[" in said and said.partition("[")[0].removesuffix(".others") in listed.settings:
-            yield said, role.backend
+    for name, key, role in players_of(settings, listed):
+        if "/" in name:
+            yield key, role.backend
 
 
 def _is_plumbing(module: str) -> bool:

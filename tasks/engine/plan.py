@@ -15,7 +15,7 @@ from tasks.contract.params import BadInput
 from tasks.engine import roles_lock, versions
 from tasks.engine import server_keys as keys
 from tasks.engine.artifact import Store
-from tasks.engine.closure import check_closure
+from tasks.engine.closure import check_closure, players_of
 from tasks.engine.dvc_yaml import Listed, listed
 from tasks.engine.key import Key
 from tasks.engine.settings import Settings, asked, dig
@@ -73,9 +73,8 @@ class Plan:
         versions.check(self.settings.project)
         for stage in stages:
             check_closure(self.settings, self.stages[stage])
-            for name, said, role in self.settings.shared.players():
-                if f"roles.{name.partition('/')[0]}" in self.stages[stage].settings:
-                    keys.check(role.model_dump(), f"{self.settings.source}: {said}")
+            for _, key, role in players_of(self.settings, self.stages[stage]):
+                keys.check(role.model_dump(), f"{self.settings.source}: {key}")
 
     def reread(self) -> Any:
         """What params/pipeline.yaml holds now."""

@@ -3,7 +3,7 @@ the best.
 
 A checkpoint is reinforced in one world. Every conversation goes through `tasks.worlds.api.play`, the outcome is the world's own,
 and the best checkpoint is the one with the highest sampled pass^1 on the validation split, as long as no family fell too far.
-`Loop.step` is one step, top-down; what a method changes in it stands in `hooks.py`.
+`Training.step` is one step, top-down; what a method changes in it stands in `hooks.py`.
 
 1. The noise of step s is keyed by s, and global generators are seeded anew in each step, so that a run that was killed
    continues from its last saved state and ends in the same bytes.
