@@ -202,8 +202,8 @@ class Settings:
 
     @cached_property
     def shared(self) -> Shared:
-        """Seed, threads, roles and the rest that belongs to no stage."""
-        own = {key: value for key, value in self.tree.items() if key not in self.road.names}
+        """Seed, threads, roles and the rest that belongs to no stage. A key that is nobody's is told by `mistakes`."""
+        own = {key: value for key, value in self.tree.items() if key in Shared.model_fields}
         shared = validate(Shared, own, self.source)
         for role in shared.roles:
             if role not in ROLES:
