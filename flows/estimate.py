@@ -20,7 +20,8 @@ from tasks.contract.client import Client, Message, Request
 from tasks.contract.context import Context
 from tasks.engine import methods
 from tasks.engine.dvc_yaml import listed
-from tasks.engine.settings import SERVER, Role, Settings
+from tasks.engine.settings import Settings
+from tasks.engine.shared_params import SERVER, Role
 from tasks.engine.together import planned
 from tasks.players.acting import acting
 from tasks.players.openai_compatible.budget import Prices

@@ -20,7 +20,7 @@ from flows.repository import FETCHED, REMOTE, Repository
 from flows.worlds import new
 from tasks.contract.params import BadInput
 from tasks.engine import project as project_file
-from tasks.engine.settings import PIPELINE, profile_path
+from tasks.engine.param_files import PIPELINE, profile_path
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(str(templates.__file__)).parent / "project"

@@ -25,7 +25,8 @@ from tasks.engine import layout
 from tasks.engine import project as project_file
 from tasks.engine.files import write_text
 from tasks.engine.layout import NOTHING, get
-from tasks.engine.settings import PIPELINE, Settings
+from tasks.engine.param_files import PIPELINE
+from tasks.engine.settings import Settings
 from tasks.road import ROAD
 
 

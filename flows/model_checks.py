@@ -17,7 +17,9 @@ from tasks.engine import roles_lock
 from tasks.engine.explain import last
 from tasks.engine.files import read_json, write_text
 from tasks.engine.job import job_of
-from tasks.engine.settings import ROLES_LOCK, SERVER, Settings
+from tasks.engine.param_files import ROLES_LOCK
+from tasks.engine.settings import Settings
+from tasks.engine.shared_params import SERVER
 
 if TYPE_CHECKING:
     from tasks.engine.plan import Plan

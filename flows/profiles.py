@@ -8,7 +8,8 @@ from flows import OUTSIDE, PROJECT, STATE
 from tasks.contract.params import BadInput
 from tasks.engine import project as project_file
 from tasks.engine.files import write_text
-from tasks.engine.settings import PIPELINE, load, profile_path, profiles
+from tasks.engine.param_files import PIPELINE, profile_path, profiles
+from tasks.engine.settings import load
 
 
 def all_of_them() -> list[tuple[str, bool]]:

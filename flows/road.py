@@ -18,8 +18,8 @@ from tasks.engine.explain import remember, why
 from tasks.engine.files import sweep, write_text
 from tasks.engine.job import Job, job_of
 from tasks.engine.locks import lock
+from tasks.engine.param_files import PIPELINE
 from tasks.engine.plan import Plan
-from tasks.engine.settings import PIPELINE
 from tasks.road import ROAD, Road, Step
 
 if TYPE_CHECKING:

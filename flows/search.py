@@ -31,13 +31,15 @@ from flows.survey import survey
 from tasks.contract.params import BadInput, nearest, read_yaml, validate
 from tasks.engine.artifact import Artifact
 from tasks.engine.cached import STAGE, key, take
+from tasks.engine.dotted import overlay
 from tasks.engine.job import Job, job_of
 from tasks.engine.key import Key
 from tasks.engine.locks import lock
+from tasks.engine.param_files import PIPELINE
 from tasks.engine.plan import Plan
 from tasks.engine.produce import work_out
 from tasks.engine.running import own_process
-from tasks.engine.settings import PIPELINE, Settings, overlay
+from tasks.engine.settings import Settings
 from tasks.road import ROAD
 
 MERGE = ROAD.entering("merge")[0]

@@ -17,8 +17,8 @@ from tasks.contract.params import BadInput
 from tasks.engine import start
 from tasks.engine.explain import remember
 from tasks.engine.job import Changed, job_of
+from tasks.engine.param_files import ROLES_LOCK
 from tasks.engine.roles_lock import in_force
-from tasks.engine.settings import ROLES_LOCK
 from tasks.road import ROAD
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run_stage(stage: str, refresh: bool = False) -> str:
     """Run one stage on what lies in the workspace, and lay its artifact out there; returns the artifact's identity."""
     from flows.road import check_stage, lay_out, workspace_inputs
     from flows.run import Run
-    from tasks.engine.settings import PIPELINE
+    from tasks.engine.param_files import PIPELINE
 
     check_stage(stage, f"no stage {stage!r}.")
     with Run.open("", {}, [stage] if refresh else ()) as run:

@@ -17,7 +17,7 @@ from flows.init import CONNECT
 from flows.repository import FETCHED, REMOTE, TAGS, Repository, last_words
 from tasks.contract.params import BadInput, StageFailed
 from tasks.engine import project as project_file
-from tasks.engine.settings import PIPELINE
+from tasks.engine.param_files import PIPELINE
 
 LOCKS = ("requirements.lock", "requirements-cuda.lock")
 INSTALLED = (*LOCKS, "pyproject.toml")

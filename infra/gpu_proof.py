@@ -29,7 +29,7 @@ from infra.gpu_throughput import throughput
 from infra.gpu_watch import GIB
 from tasks.contract.params import BadInput
 from tasks.engine import start
-from tasks.engine.settings import parse_override
+from tasks.engine.dotted import parse_override
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -97,6 +97,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 
 def parsed(given: list[str] | None) -> dict[str, Any]:
     """What was given with --set: param -> value. Raises BadInput for what is no key=value."""
-    from tasks.engine.settings import parse_override
+    from tasks.engine.dotted import parse_override
 
     return dict(map(parse_override, given or ()))

@@ -13,7 +13,7 @@ from flows import PROJECT, recipes
 from flows.console import showing_progress
 from flows.exit_codes import guarded
 from tasks.contract.params import BadInput
-from tasks.engine.settings import parse_override
+from tasks.engine.dotted import parse_override
 
 
 def parser() -> argparse.ArgumentParser:

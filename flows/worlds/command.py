@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import OUTSIDE, PROJECT
 from tasks.contract.params import BadInput, read_yaml
-from tasks.engine.settings import PIPELINE
+from tasks.engine.param_files import PIPELINE
 
 if TYPE_CHECKING:
     from flows.worlds.report import Report

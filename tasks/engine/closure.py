@@ -14,7 +14,8 @@ from typing import Any
 from tasks.contract.params import BadInput
 from tasks.engine import methods
 from tasks.engine.dvc_yaml import Listed
-from tasks.engine.settings import Role, Settings
+from tasks.engine.settings import Settings
+from tasks.engine.shared_params import Role
 from tasks.players.roles import modules
 from tasks.worlds.api.imports import reach
 from tasks.worlds.api.loading import reached_code

@@ -15,9 +15,11 @@ from pydantic import ValidationError
 
 from tasks.contract.params import BadInput, parse_yaml, read_yaml
 from tasks.engine import roles_lock
+from tasks.engine.dotted import dig
 from tasks.engine.dvc_yaml import DATA, Listed
 from tasks.engine.key import Key
-from tasks.engine.settings import PIPELINE, ROLES_LOCK, Role, asked, dig
+from tasks.engine.param_files import PIPELINE, ROLES_LOCK
+from tasks.engine.shared_params import Role, answer_params
 
 
 def stages(project: Path) -> Mapping[str, Any]:
@@ -109,7 +111,7 @@ def _counts(key: str, value: Any) -> Any:
     if not key.startswith("roles."):
         return value
     try:
-        return asked(Role.model_validate(value))
+        return answer_params(Role.model_validate(value))
     except ValidationError:
         return value
 

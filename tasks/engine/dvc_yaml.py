@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.contract.params import BadInput, read_yaml
-from tasks.engine.settings import PIPELINE, ROLES_LOCK, SERVER, Settings, dig
+from tasks.engine.dotted import dig
+from tasks.engine.param_files import PIPELINE, ROLES_LOCK
+from tasks.engine.settings import Settings
+from tasks.engine.shared_params import SERVER
 from tasks.road import Step
 
 DATA = "data/"

@@ -11,10 +11,12 @@ from typing import Any
 
 from tasks.contract.params import read_yaml
 from tasks.engine import champion, start
+from tasks.engine.dotted import dig
 from tasks.engine.dvc_yaml import Listed
 from tasks.engine.hashes import Hashes
 from tasks.engine.roles_lock import in_force
-from tasks.engine.settings import Settings, asked, dig
+from tasks.engine.settings import Settings
+from tasks.engine.shared_params import answer_params
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _used(settings: Settings, key: str, stage: str) -> Any:
         return settings.seed(stage)
     section, _, role = key.partition(".")
     if section == "roles":
-        return asked(settings.shared.roles[role])
+        return answer_params(settings.shared.roles[role])
     return dig(settings.shared.model_dump(mode="json"), key)
 
 

@@ -16,9 +16,11 @@ from tasks.engine import roles_lock, versions
 from tasks.engine import server_keys as keys
 from tasks.engine.artifact import Store
 from tasks.engine.closure import check_closure, players_of
+from tasks.engine.dotted import dig
 from tasks.engine.dvc_yaml import Listed, listed
 from tasks.engine.key import Key
-from tasks.engine.settings import Settings, asked, dig
+from tasks.engine.settings import Settings
+from tasks.engine.shared_params import answer_params
 
 _first_seen: dict[Path, str] = {}
 """Code as it was when this process first looked at it, before it imported any method. A later plan of the same process (the flow's,
@@ -79,7 +81,7 @@ class Plan:
     def reread(self) -> Any:
         """What params/pipeline.yaml holds now."""
         from tasks.contract.params import read_yaml
-        from tasks.engine.settings import PIPELINE
+        from tasks.engine.param_files import PIPELINE
 
         return read_yaml(self.settings.project / PIPELINE)
 
@@ -94,7 +96,7 @@ class Plan:
         reached is part of it, so that with a larger budget, or at another port, the run goes on from what it has spent; all stages
         share it."""
         tree = {name: value for name, value in self.settings.tree.items() if name not in ("budget", "losses")}
-        return self._digest({**tree, "roles": {name: asked(role) for name, role in self.settings.shared.roles.items()}})
+        return self._digest({**tree, "roles": {name: answer_params(role) for name, role in self.settings.shared.roles.items()}})
 
     def _digest(self, tree: Mapping[str, Any]) -> str:
         versions = (self.settings.project / "params/versions.yaml").read_text()

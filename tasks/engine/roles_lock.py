@@ -23,7 +23,9 @@ from typing import Any
 
 from tasks.contract.params import BadInput, read_yaml
 from tasks.engine.files import read_json
-from tasks.engine.settings import ROLES, ROLES_LOCK, SERVER, Role, Settings
+from tasks.engine.param_files import ROLES_LOCK
+from tasks.engine.settings import Settings
+from tasks.engine.shared_params import ROLES, SERVER, Role
 
 Report = Mapping[str, Any]
 """What a server said of a model: asked (the model's name in the params), answered, root, parent, meta; empty ones are left out."""

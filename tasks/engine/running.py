@@ -14,8 +14,8 @@ from tasks.contract.params import StageFailed
 from tasks.engine import methods
 from tasks.engine import server_keys as keys
 from tasks.engine.job import Job
-from tasks.engine.settings import SERVER
 from tasks.engine.shards import sharded
+from tasks.engine.shared_params import SERVER
 
 LANES = 8
 """Shards under way when a model behind a server plays a role: while one waits for its last answer others keep the server busy. Ours;

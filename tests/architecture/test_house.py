@@ -19,7 +19,9 @@ from infra import readme
 from tasks.contract.params import Params
 from tasks.engine import methods
 from tasks.engine.dvc_yaml import listed
-from tasks.engine.settings import ROLES, load, profiles
+from tasks.engine.param_files import profiles
+from tasks.engine.settings import load
+from tasks.engine.shared_params import ROLES
 from tasks.road import ROAD
 from tasks.worlds.api.imports import imports
 from tests.conftest import ROOT
@@ -117,7 +119,7 @@ def test_a_profile_is_complete_and_valid(profile: str) -> None:
     assert settings.shared.profile == profile
     for about in listed(settings).values():
         for key in about.settings:
-            from tasks.engine.settings import dig
+            from tasks.engine.dotted import dig
 
             dig(settings.tree, key)
     assert set(settings.tree["roles"]) == set(ROLES)

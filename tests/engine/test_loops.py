@@ -12,7 +12,8 @@ import pytest
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, Params
 from tasks.engine import layout, methods
-from tasks.engine.settings import Settings, load, overlay
+from tasks.engine.dotted import overlay
+from tasks.engine.settings import Settings, load
 from tests.conftest import ROOT
 
 

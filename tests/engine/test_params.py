@@ -9,7 +9,8 @@ import pytest
 from pydantic import Field
 
 from tasks.contract.params import BadInput, Params, parse_yaml, read_yaml, validate
-from tasks.engine.settings import load, overlay, parse_override
+from tasks.engine.dotted import overlay, parse_override
+from tasks.engine.settings import load
 from tests.conftest import ROOT
 
 VALUES = [

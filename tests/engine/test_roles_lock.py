@@ -11,10 +11,12 @@ import yaml
 
 from tasks.contract.params import BadInput
 from tasks.engine import dvc_lock, roles_lock
+from tasks.engine.dotted import overlay
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.hashes import Hashes
 from tasks.engine.key import Key, key_of
-from tasks.engine.settings import REACHED, ROLES, Role, Settings, load, overlay
+from tasks.engine.settings import Settings, load
+from tasks.engine.shared_params import REACHED, ROLES, Role
 from tests.conftest import ROOT
 
 PLAYER: dict[str, Any] = {"backend": "openai_compatible", "base_url": "http://127.0.0.1:1/v1", "model": "small"}

@@ -19,9 +19,10 @@ from ruamel.yaml import YAML
 from flows.road import check_part
 from flows.survey import survey
 from tasks.contract.params import BadInput, read_yaml
+from tasks.engine.dotted import parse_override
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.plan import Plan
-from tasks.engine.settings import load, parse_override
+from tasks.engine.settings import load
 from tests.conftest import ROOT
 
 

@@ -13,8 +13,9 @@ import pytest
 from tasks.contract import schemas, tables
 from tasks.engine import process
 from tasks.engine.running import call, context
-from tasks.engine.settings import ROLES, load
+from tasks.engine.settings import load
 from tasks.engine.shards import sharded
+from tasks.engine.shared_params import ROLES
 from tests.conftest import ROOT
 from tests.warm import WARM
 

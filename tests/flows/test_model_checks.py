@@ -15,9 +15,11 @@ from tasks.contract.params import BadInput
 from tasks.engine import roles_lock
 from tasks.engine.explain import remember
 from tasks.engine.job import job_of
+from tasks.engine.param_files import ROLES_LOCK
 from tasks.engine.plan import Plan
 from tasks.engine.preflight import interview
-from tasks.engine.settings import ROLES, ROLES_LOCK, load
+from tasks.engine.settings import load
+from tasks.engine.shared_params import ROLES
 from tests.conftest import Project, make_project
 
 

@@ -14,7 +14,7 @@ import pytest
 from infra.stub import running
 from tasks.contract.schemas import BLUEPRINT
 from tasks.contract.tables import read_rows
-from tasks.engine.settings import ROLES_LOCK
+from tasks.engine.param_files import ROLES_LOCK
 from tests.conftest import Project, make_project
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("served")]

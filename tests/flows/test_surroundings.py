@@ -100,7 +100,7 @@ Answer = tuple[int, str, str]
 
 
 @contextmanager
-def answering(**paths: Answer) -> Iterator[str]:
+def answer_params(**paths: Answer) -> Iterator[str]:
     """An HTTP server; paths: last part of a path -> (status, type, body); anything else is a login page."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -134,9 +134,9 @@ NONE = json.dumps({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"})
 
 
 def test_a_server_of_the_right_kind_is_used(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(version=(200, "application/json", '"3.1.0"')) as url:
+    with answer_params(version=(200, "application/json", '"3.1.0"')) as url:
         prefect(f"{url}/api")
-    with answering(get_by_name=(404, "application/json", NONE), version=(200, "text/plain", "3.0.1")) as url:
+    with answer_params(get_by_name=(404, "application/json", NONE), version=(200, "text/plain", "3.0.1")) as url:
         mlflow(url, monkeypatch)
 
 
@@ -150,7 +150,7 @@ def test_a_server_of_the_right_kind_is_used(here: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_something_else_at_prefects_url(here: Path, answer: Answer, said: str) -> None:
-    with answering(version=answer) as url, pytest.raises(BadInput, match=said) as refused:
+    with answer_params(version=answer) as url, pytest.raises(BadInput, match=said) as refused:
         prefect(f"{url}/api")
     assert "(the file /x/.env)" in str(refused.value) and "without this setting a run starts" in str(refused.value)
 
@@ -164,7 +164,7 @@ def test_something_else_at_prefects_url(here: Path, answer: Answer, said: str) -
     ],
 )
 def test_something_else_at_mlflows_uri(here: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Answer], said: str) -> None:
-    with answering(**answers) as url, pytest.raises(BadInput, match=said) as refused:
+    with answer_params(**answers) as url, pytest.raises(BadInput, match=said) as refused:
         mlflow(url, monkeypatch)
     assert "`unset MLFLOW_TRACKING_URI`" in str(refused.value)
 

@@ -21,9 +21,10 @@ from tasks.checkpoints import folders, tiny
 from tasks.contract.params import BadInput, Cap
 from tasks.engine import methods
 from tasks.engine.artifact import Artifact
+from tasks.engine.dotted import overlay
 from tasks.engine.job import job_of
 from tasks.engine.plan import Plan
-from tasks.engine.settings import Settings, load, overlay
+from tasks.engine.settings import Settings, load
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.road import ROAD

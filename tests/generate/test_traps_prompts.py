@@ -18,7 +18,7 @@ from tasks.contract.client import Request
 from tasks.contract.problem import Setting
 from tasks.critique import multicritique
 from tasks.engine.preflight.questions import LIMITS
-from tasks.engine.settings import ROLES, Role
+from tasks.engine.shared_params import ROLES, Role
 from tasks.generate.core import best_of_n, committee, proving, recombine
 from tasks.generate.core.checks import DRAFT
 from tasks.generate.core.prompts import render

@@ -13,10 +13,12 @@ from tasks.chat import parsing, template
 from tasks.chat.answers import without_thought
 from tasks.checkpoints import folders
 from tasks.contract.client import Request
+from tasks.engine.dotted import overlay
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.running import context
-from tasks.engine.settings import Role, Settings, asked, overlay
+from tasks.engine.settings import Settings
 from tasks.engine.settings import load as load_settings
+from tasks.engine.shared_params import Role, answer_params
 from tasks.players.client_agent import _turn
 from tasks.players.local import client as local
 from tasks.players.roles import maker
@@ -70,7 +72,10 @@ def test_device_and_dtype_of_a_local_role_are_in_the_key_of_every_stage_that_ask
         roles = [key for key in about.settings if key.startswith("roles.")]
         assert not roles or "device" in about.settings, stage
     tree = overlay(settings.tree, "roles.judge", {"backend": "local", "path": "x", "identity": "a"})
-    told = [asked(Settings(ROOT, overlay(tree, "roles.judge.dtype", dtype)).shared.roles["judge"]) for dtype in ("float32", "bfloat16")]
+    told = [
+        answer_params(Settings(ROOT, overlay(tree, "roles.judge.dtype", dtype)).shared.roles["judge"])
+        for dtype in ("float32", "bfloat16")
+    ]
     assert told[0] != told[1]
 
 

@@ -16,7 +16,7 @@ from tasks.engine.preflight import interview, verdicts
 from tasks.engine.preflight.interview import meet
 from tasks.engine.preflight.questions import Heard, Player
 from tasks.engine.preflight.verdicts import Met
-from tasks.engine.settings import Role
+from tasks.engine.shared_params import Role
 from tasks.players.openai_compatible import Setting
 from tasks.players.openai_compatible.cache import Cache
 

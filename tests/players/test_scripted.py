@@ -12,7 +12,7 @@ import pytest
 from tasks.contract.client import Request
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Setting
-from tasks.engine.settings import ROLES
+from tasks.engine.shared_params import ROLES
 from tasks.generate.core.committee import CRITERIA
 from tasks.generate.core.prompts import render
 from tasks.players import scripted

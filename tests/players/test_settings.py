@@ -12,10 +12,12 @@ import pytest
 from tasks.contract.params import BadInput
 from tasks.engine import roles_lock
 from tasks.engine import server_keys as keys
+from tasks.engine.dotted import overlay
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.job import job_of
 from tasks.engine.plan import Plan
-from tasks.engine.settings import Role, Settings, load, overlay
+from tasks.engine.settings import Settings, load
+from tasks.engine.shared_params import Role
 from tasks.players.openai_compatible import EndpointClient, Setting
 from tasks.players.roles import maker
 from tests.conftest import ROOT

@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.chat.answers import read_json
 from tasks.contract.client import Message, Request
-from tasks.engine.settings import Role
+from tasks.engine.shared_params import Role
 from tasks.players.openai_compatible import Dialect
 from tasks.players.openai_compatible.wire import Reply, read
 

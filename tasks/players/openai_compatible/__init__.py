@@ -38,7 +38,7 @@ KNOWS_WORLDS = False
 
 
 def player(name: str, wanted: Mapping[str, Any], given: Surroundings) -> EndpointClient:
-    """The client of a role as the params have it (`tasks.engine.settings.Role` as a mapping), with what its server said of the model:
+    """The client of a role as the params have it (a mapping of `tasks.engine.shared_params.Role`), with what its server said of it:
     `reported`, and the `revision` that follows from it."""
     return EndpointClient(
         name,

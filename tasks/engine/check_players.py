@@ -1,0 +1,85 @@
+"""Whether what the params name outside of them is there: checkpoints and servers of roles, a GPU."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tasks.contract.params import BadInput, is_file, nearest, shown
+from tasks.engine.shared_params import SERVER, Budget, Role, Shared
+
+
+def check_roles(shared: Shared, project: Path, source: str) -> None:
+    """Raise BadInput for a role whose player cannot be there. source: the file that the params stand in, for the message."""
+    from tasks.players import scripted
+
+    for name, key, role in shared.players():
+        where = f"{source}: {key}"
+        given = next((param for param in ("base_url", "model", "path") if getattr(role, param)), "")
+        if given and "backend" not in role.model_fields_set:
+            raise BadInput(
+                f"{where}.backend is missing: beside {given} alone a script would play the role. Write backend: {SERVER} for a "
+                "model behind a server, backend: local for a checkpoint's folder."
+            )
+        if role.others and name != "judge":
+            raise BadInput(f"{where}.others: several models in turn are for the judge's role alone, and one list deep.")
+        if role.backend == "local" and not is_file(project / role.path / "config.json"):
+            raise BadInput(f"{where}.path = {shown(role.path)}: not a checkpoint folder (no config.json in it)")
+        if role.backend == SERVER:
+            _check_server(role, shared.budget, where)
+        known = scripted.errors_of(name.partition("/")[0])
+        for error, rate in role.errors.items():
+            if error not in known:
+                raise BadInput(
+                    f"{where}.errors: unknown error {shown(error)}.{nearest(error, known)} Known: {', '.join(known) or 'none'}."
+                )
+            if not 0 <= rate <= 1:
+                raise BadInput(f"{where}.errors.{error} = {rate}: a rate is between 0 and 1")
+
+
+def _check_server(role: Role, budget: Budget, where: str) -> None:
+    """What a role behind a server needs. What was given for a key's name is never shown: it may be the key."""
+    url = urlsplit(role.base_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        shown = f" = {role.base_url!r}" if "@" not in role.base_url else ""
+        raise BadInput(f"{where}.base_url{shown}: where the API begins, with http:// or https://, often ending in /v1")
+    if url.username or url.password or url.query or url.fragment:
+        raise BadInput(f"{where}.base_url: an address alone, without user, password or anything after ? or #. A key comes by key_env.")
+    if role.base_url.rstrip("/").endswith("/chat/completions"):
+        raise BadInput(f"{where}.base_url = {role.base_url!r}: without /chat/completions, which is added for each call")
+    if not role.model.strip():
+        raise BadInput(f"{where}.model is missing: the model's name at {role.base_url}")
+    if role.key_env and role.key_block:
+        raise BadInput(f"{where}: key_env and key_block both say where the key is; keep one")
+    if role.key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", role.key_env):
+        raise BadInput(
+            f"{where}.key_env: the NAME of an environment variable (capitals, digits, _), such as OPENAI_API_KEY; never the key"
+        )
+    free = role.price_in or role.price_out or url.hostname in ("127.0.0.1", "localhost", "::1")
+    if budget.max_cost and not free:
+        raise BadInput(
+            f"{where}: budget.max_cost = {budget.max_cost:g} cannot be kept while price_in and price_out are unknown. Write them, or "
+            "limit tokens (budget.max_tokens) instead."
+        )
+
+
+def check_device(device: str, where: str) -> None:
+    """A GPU that is not there is told now, not by the first training; without importing torch, which takes seconds."""
+    if device != "cuda":
+        return
+    import ctypes
+    import importlib.util
+
+    spec = importlib.util.find_spec("torch")
+    build = Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
+    if re.search(r"^cuda.*= None$", build, re.MULTILINE):
+        raise BadInput(f"{where}: cuda, but this torch is built without CUDA. One with: `make setup LOCK=requirements-cuda.lock`.")
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except OSError:
+        found = False
+    if not found or not count.value:
+        raise BadInput(f"{where}: cuda, but the driver shows no GPU here (see nvidia-smi, CUDA_VISIBLE_DEVICES). Or: device: cpu.")

@@ -1,0 +1,33 @@
+"""Values of nested params by their dotted keys, such as sft.loop.epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.contract.params import BadInput, parse_yaml, shown
+
+
+def dig(tree: Any, dotted: str) -> Any:
+    """The value at a dotted key; KeyError when there is none."""
+    for part in dotted.split("."):
+        if not isinstance(tree, Mapping) or part not in tree:
+            raise KeyError(dotted)
+        tree = tree[part]
+    return tree
+
+
+def overlay(tree: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """A copy of `tree` with one value replaced or added."""
+    head, _, rest = dotted.partition(".")
+    found = tree.get(head)
+    below = found if isinstance(found, Mapping) else {}
+    return {**tree, head: overlay(below, rest, value) if rest else value}
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """'sft.loop.epochs=2' as (key, value); the value is read as YAML."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise BadInput(f"--set {shown(text)}: expected key=value, for example --set sft.loop.epochs=2")
+    return key.strip(), parse_yaml(value, f"--set {shown(text)}", lenient=True)
