@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 LONGEST = 2000
 """characters of a line of a message: whoever put a book into a param is not shown it again"""
@@ -35,6 +36,33 @@ class Params(BaseModel):
     """Base of every method's params: frozen, complete, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts true as 1 and false as 0, and so does pydantic: `epochs: true` would train for one epoch."""
+        if _boolean_for_number(value, cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("true and false are no numbers")
+        return value
+
+
+def _boolean_for_number(value: Any, kind: Any) -> bool:
+    """Whether a boolean stands, also inside lists and mappings, where a type takes none. (Params inside params look for themselves.)"""
+    kinds = list(_alternatives(kind))
+    if isinstance(value, bool):
+        return bool not in kinds and (int in kinds or float in kinds)
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    inner = [args[-1] for one in kinds if (args := [arg for arg in typing.get_args(one) if arg is not ...])]
+    return any(_boolean_for_number(item, one) for item in items for one in inner)
+
+
+def _alternatives(kind: Any) -> Iterator[Any]:
+    """The types that a union is made of; any other type itself."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for one in typing.get_args(kind):
+            yield from _alternatives(one)
+    else:
+        yield typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
 
 
 @dataclass(frozen=True)
@@ -166,7 +194,8 @@ def _mistake(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
         return f"unknown key {shown(key)}.{nearest(str(loc[-1]), known)} Known keys: {', '.join(known) or 'none'}."
     if problem["type"] == "missing":
         return f"{key} is missing.{_allowed(model, loc)}"
-    return f"{key if len(key) <= 200 else shown(key)} = {shown(problem['input'])}: {problem['msg']}.{_allowed(model, loc)}"
+    why = problem["msg"].removeprefix("Value error, ")  # how pydantic begins what a validator of ours says
+    return f"{key if len(key) <= 200 else shown(key)} = {shown(problem['input'])}: {why}.{_allowed(model, loc)}"
 
 
 # --- YAML ------------------------------------------------------------------------------------------------------------
@@ -242,10 +271,11 @@ def _where_and_why(error: Exception) -> str:
 
 
 def _odd(value: Any, at: str, left: list[int], depth: int) -> Iterator[str]:
-    """What in a value is no JSON, in words."""
+    """What in a value is no JSON, in words. at: its dotted key; "" for the whole value, which has no name here."""
+    name = f"{_bare(at)}: " if at else ""
     left[0] -= 1
     if left[0] < 0 or depth > DEEPEST:
-        yield f"{_bare(at)}: nested too deeply or too large"
+        yield f"{name}nested too deeply or too large"
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -258,10 +288,10 @@ def _odd(value: Any, at: str, left: list[int], depth: int) -> Iterator[str]:
             yield from _odd(item, f"{at}[{number}]", left, depth + 1)
     elif isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            yield f"{_bare(at)}: {shown(value)} holds half a character (a surrogate)"
+            yield f"{name}{shown(value)} holds half a character (a surrogate)"
         elif "\0" in value:
-            yield f"{_bare(at)}: {shown(value)} holds a NUL character"
-    elif isinstance(value, float) and value != value:
-        yield f"{_bare(at)} = nan: no number"
+            yield f"{name}{shown(value)} holds a NUL character"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{name}{value} is no finite number"
     elif not isinstance(value, (bool, int, float)) and value is not None:
-        yield f"{_bare(at)} = {shown(value)}: neither text, number, true, false nor null; put it in quotes if it is text"
+        yield f"{name}{shown(value)} is neither text, number, true, false nor null; put it in quotes if it is text"

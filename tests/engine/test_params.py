@@ -39,7 +39,6 @@ VALUES = [
     "null",
     ".5",
     "5.",
-    ".inf",
     "+1",
     "-0",
     "0.1.2",
@@ -74,14 +73,17 @@ def test_the_values_that_yaml_1_1_reads_otherwise() -> None:
         ("[a]: x", "a key must be text"),
         ("? {a: 1}\n: x", "unhashable key"),
         ("a: 2026-13-45", "a value that cannot be read ('month must be in 1..12'). Put text in quotes."),
-        ("a: 2026-01-02", "a = datetime.date(2026, 1, 2): neither text, number"),
+        ("a: 2026-01-02", "a: datetime.date(2026, 1, 2) is neither text, number"),
         ("a: " + "9" * 5000, "a value that cannot be read"),
         ("a: &x [*x]", "nested too deeply"),
         ("a: " + "[" * 60 + "]" * 60, "nested too deeply"),
         ("a: !!python/object:os.x 1", "could not determine a constructor"),
-        ("a: !!binary aGVsbG8=", "a = b'hello': neither text"),
+        ("a: !!binary aGVsbG8=", "a: b'hello' is neither text"),
         ('a: "\\0"', "holds a NUL character"),
-        ("a: {b: .NaN}", "a.b = nan: no number"),
+        ("a: {b: .NaN}", "x.yaml: a.b: nan is no finite number"),
+        ("a: [1, -.inf]", "x.yaml: a[1]: -inf is no finite number"),
+        ("a: 1e999", "x.yaml: a: inf is no finite number"),
+        (".inf", "x.yaml: inf is no finite number"),
         ("a: *nope", "undefined alias"),
     ],
 )
@@ -119,6 +121,10 @@ class Outer(Params):
     many: list[int] = []
     named: dict[str, float] = {}
     maybe: int | None = None
+    curve: dict[str, float | list[float]] = {}
+    pair: tuple[int, ...] = ()
+    flag: bool = False
+    either: bool | int = 0
 
 
 @pytest.mark.parametrize(
@@ -136,6 +142,12 @@ class Outer(Params):
         ({"named": 1}, "Allowed: a mapping of floats."),
         ({"maybe": "x"}, "Allowed: whole number or nothing (null)."),
         ({"many": list("x" * 50)}, "and 30 more mistakes"),
+        ({"inner": {"rate": True}}, "inner.rate = True: true and false are no numbers. Allowed: float >= 0 and <= 1 (how often)."),
+        ({"many": [1, False]}, "many = [1, False]: true and false are no numbers. Allowed: a list of whole numbers."),
+        ({"named": {"a": True}}, "named = {'a': True}: true and false are no numbers. Allowed: a mapping of floats."),
+        ({"maybe": False}, "maybe = False: true and false are no numbers. Allowed: whole number or nothing (null)."),
+        ({"pair": [1, True]}, "pair = [1, True]: true and false are no numbers."),
+        ({"curve": {"a": [0.5, True]}}, "curve = {'a': [0.5, True]}: true and false are no numbers."),
     ],
 )
 def test_a_message_names_key_value_and_what_is_allowed(given: dict[str, Any], said: str) -> None:
@@ -143,6 +155,11 @@ def test_a_message_names_key_value_and_what_is_allowed(given: dict[str, Any], sa
         validate(Outer, given, "here")
     assert said in str(refused.value)
     assert len(str(refused.value)) < 5000
+
+
+def test_a_boolean_stays_where_one_is_meant() -> None:
+    found = validate(Outer, {"flag": True, "either": True}, "here")
+    assert found.flag is True and found.either is True
 
 
 def test_no_line_of_a_message_is_a_book() -> None:

@@ -49,8 +49,12 @@ from tests.conftest import ROOT
         (f"roles.human={{backend: local, path: {'x' * 300}}}", "not a checkpoint folder"),
         (f"profile=[{'x' * 100_000}]", "characters)"),
         ("seed=2026-13-45", "a value that cannot be read"),
-        ("seed=.nan", "nan: no number"),
-        ("merge.breadcrumbs={alpha: .nan}", "alpha = nan: no number"),
+        ("seed=.nan", "--set 'seed=.nan': nan is no finite number"),
+        ("sft.loop.max_norm=.inf", "--set 'sft.loop.max_norm=.inf': inf is no finite number"),
+        ("merge.breadcrumbs={alpha: .nan}", "alpha: nan is no finite number"),
+        ("seed=true", "seed = True: true and false are no numbers. Allowed: whole number >= 0"),
+        ("sft.loop.epochs=true", "sft.loop: epochs = True: true and false are no numbers. Allowed: whole number >= 1"),
+        ("merge.breadcrumbs.weights={rl_retail: true}", "weights = {'rl_retail': True}: true and false are no numbers."),
     ],
 )
 def test_refused_before_anything_starts(override: str, said: str) -> None:
