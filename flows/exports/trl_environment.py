@@ -29,11 +29,11 @@ from tasks.contract.client import Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.scripts import STOP
 from tasks.contract.trajectory import Outcome, Trajectory
 from tasks.worlds.api.calls import error
 from tasks.worlds.api.play import HUMAN_TOKENS, TOOL_FAILURE
-from tasks.worlds.api.scripts.human import STOP, human_system
-from tasks.worlds.api.system_prompt import system_message
+from tasks.worlds.api.system_prompt import human_system, system_message
 from tasks.worlds.api.tools import Tool
 
 if TYPE_CHECKING:

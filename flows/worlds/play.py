@@ -19,11 +19,12 @@ from tasks.contract.client import Client, Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Action, Problem
+from tasks.contract.scripts import STOP
 from tasks.contract.trajectory import Trajectory
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.worlds.api.arguments import arguments_of
-from tasks.worlds.api.play import STOP, play
+from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import Tool
 

@@ -14,11 +14,11 @@ import pytest
 
 from tasks.contract.client import Client, Message, Request
 from tasks.contract.params import BadInput, StageFailed, validate
+from tasks.contract.scripts import STOP
 from tasks.engine.shards import sharded
 from tasks.generate import apigen_mt
 from tasks.generate.core.checks import FAILURES
 from tasks.players.scripts.script import blocks
-from tasks.worlds.api.play import STOP
 from tests.generate.conftest import ERRORS, Make, through_json
 from tests.playing import playing
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.contract.client import Message, Request
+from tasks.contract.scripts import STOP
 from tasks.generate.core.best_of_n import BestOfN
 from tasks.players.scripts.script import blocks
-from tasks.worlds.api.play import STOP
 
 DESK_ASKS = [
     {"role": "system", "content": "You are Ann Lee, zip 12345."},

@@ -12,6 +12,7 @@ import pytest
 from tasks.contract.client import Request
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Setting
+from tasks.contract.scripts import STOP
 from tasks.engine.shared_params import ROLES
 from tasks.generate.core.committee import CRITERIA
 from tasks.generate.core.prompts import render
@@ -20,9 +21,8 @@ from tasks.players.scripts import authors, people
 from tasks.players.scripts.planted import PLANTS, REVEALED_BY, shape
 from tasks.players.scripts.script import other_digits
 from tasks.worlds.api.loading import world_class
-from tasks.worlds.api.play import STOP
 from tasks.worlds.api.runtime import World
-from tasks.worlds.api.scripts.human import human_system
+from tasks.worlds.api.system_prompt import human_system
 
 
 @pytest.fixture(scope="module")

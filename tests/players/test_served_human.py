@@ -11,14 +11,15 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from tasks.contract.scripts import STOP
 from tasks.generate.core.best_of_n import BestOfN
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 from tasks.worlds.api.loading import world_class
-from tasks.worlds.api.play import STOP, play
+from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World
-from tasks.worlds.api.scripts.human import human_system
+from tasks.worlds.api.system_prompt import human_system
 
 
 @contextmanager

@@ -13,13 +13,13 @@ import pytest
 from tasks.contract.agent import Turn
 from tasks.contract.client import Message, Request
 from tasks.contract.problem import Problem
+from tasks.contract.scripts import STOP
 from tasks.players import scripted
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.client_agent import ClientAgent
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World
-from tasks.worlds.api.scripts.human import STOP
 from tests.rollout import tiny
 
 PROMPT = {"tools": "none", "policy": "none"}

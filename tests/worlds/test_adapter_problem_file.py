@@ -21,6 +21,7 @@ from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.contract.problem import SPLITS, Problem
 from tasks.contract.schemas import BLUEPRINT, TRAJECTORY
+from tasks.contract.scripts import STOP
 from tasks.contract.tables import read_rows
 from tasks.generate import Inputs, apigen_mt
 from tasks.players import scripted
@@ -29,7 +30,6 @@ from tasks.players.scripts.script import blocks
 from tasks.worlds.adapters import problem_file
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World
-from tasks.worlds.api.scripts.human import STOP
 from tests.playing import playing
 from tests.worlds.kiosk import HERE, Adapted, Kiosk, adapted
 

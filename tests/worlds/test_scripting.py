@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from tasks.contract.client import Request
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Problem
+from tasks.contract.scripts import STOP
 from tasks.worlds.api.scripts.agent import ASK_NAME, CLOSING, HELP, QUESTION
-from tasks.worlds.api.scripts.human import MAX_LINES, STOP, human_system, merged
+from tasks.worlds.api.scripts.human import MAX_LINES, merged
 from tasks.worlds.api.scripts.phrases import IDENTITY, agrees, identity
+from tasks.worlds.api.system_prompt import human_system
 from tests.worlds.players import NAMES, problems, talk, world
 
 CANCEL = {"kind": "cancel", "slots": {"order_id": "W4821", "reason": "no_longer_needed"}, "check": ["W4821"]}

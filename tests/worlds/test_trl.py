@@ -20,13 +20,13 @@ from flows.templates.world.world import Library
 from tasks.contract.client import Message, Request
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Problem
+from tasks.contract.scripts import STOP
 from tasks.contract.trajectory import Outcome, Trajectory
 from tasks.players.client_agent import ClientAgent
 from tasks.worlds.adapters import from_object
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World
-from tasks.worlds.api.scripts.human import STOP
 from tasks.worlds.api.tools import end, read, write
 from tests.rollout import tiny
 from tests.worlds.players import world

@@ -30,7 +30,7 @@ def context(db: State, user_id: str, others: Sequence[str], rng: Random) -> dict
         "user": db.get("users", user_id),
         "loans": {loan_id: db.get("loans", loan_id) for loan_id in db.find("loans", user_id=user_id)},
         "titles": dict(db.rows("titles")),
-        "foreign_loan": foreign(db, "loans", others, rng),
+        "foreign_loan": foreign(db.find, "loans", others, rng),
     }
 
 

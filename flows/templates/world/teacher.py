@@ -11,7 +11,8 @@ from typing import Any
 
 from flows.templates.world.phrases import PHRASES
 from flows.templates.world.rules import MOST_RENEWALS, MOST_WEEKS
-from tasks.worlds.api.scripts import agent as desks
+from tasks.contract.scripts import COMMON_ERRORS
+from tasks.worlds.api.scripts.agent import VISIBLE as COMMON_VISIBLE
 from tasks.worlds.api.scripts.agent import AgentScript, Plan, agent
 
 WRITES = ("renew_loan", "pay_fee", "reserve_title")
@@ -94,7 +95,7 @@ PLANS: Mapping[str, Plan] = {
     "copies": copies,
     "trouble": trouble,
 }
-ERRORS = {name: about for name, about in desks.COMMON_ERRORS.items() if name != "ignores_price"}
+ERRORS = {name: about for name, about in COMMON_ERRORS.items() if name != "ignores_price"}
 """The mistakes that this teacher can be told to make, for practice (`roles.agent.errors`): there are no prices to ignore here."""
-VISIBLE = desks.VISIBLE & set(ERRORS)
+VISIBLE = COMMON_VISIBLE & set(ERRORS)
 AGENT = agent(PHRASES, PLANS, WRITES, ERRORS)

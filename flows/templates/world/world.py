@@ -15,8 +15,9 @@ from flows.templates.world import problems, rules
 from flows.templates.world.phrases import PHRASES, TITLES
 from flows.templates.world.teacher import AGENT, ERRORS, VISIBLE
 from tasks.contract.context import seed_of
+from tasks.contract.scripts import Scripts
 from tasks.worlds.api import conduct
-from tasks.worlds.api.scripts.human import Scripts, human
+from tasks.worlds.api.scripts.human import human
 from tasks.worlds.api.scripts.names import numbers, people
 from tasks.worlds.api.state import Row, State, Tables
 from tasks.worlds.api.tools import Refused, end, read, write

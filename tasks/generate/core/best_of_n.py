@@ -14,8 +14,8 @@ from tasks.chat.answers import read_json
 from tasks.contract.client import Client, Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.problem import Setting
+from tasks.contract.scripts import STOP
 from tasks.generate.core.prompts import render
-from tasks.worlds.api.play import STOP
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

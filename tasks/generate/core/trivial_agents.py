@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from tasks.contract.client import Message, Request
 from tasks.contract.problem import Problem
+from tasks.contract.scripts import STOP
 from tasks.players.trivial.constant import do_nothing, hands_over, refuses
 from tasks.players.trivial.oracle import Oracle
-from tasks.worlds.api.play import STOP, play
+from tasks.worlds.api.play import play
 
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World

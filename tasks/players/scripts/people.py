@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from tasks.contract.client import Client, Message, Request
 from tasks.contract.params import BadInput
+from tasks.contract.scripts import COMMON_ERRORS, STOP
 from tasks.players.scripts.script import Scripted, block, known_world, other_digits, rates_of
-from tasks.worlds.api.scripts.agent import COMMON_ERRORS
 
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
@@ -37,7 +37,7 @@ def client(role: str, world: World | None, errors: Mapping[str, float], seed: in
     if role in ("human", "agent") and world is not None and world.scripts is None:
         raise BadInput(
             f"roles.{role}.backend = scripted: world {world.name!r} has no scripted {role}; worlds made by an adapter have none. "
-            "Give the role a model (backend: local), or the world's class SCRIPTS (tasks.worlds.api.scripts.human.Scripts)."
+            "Give the role a model (backend: local), or the world's class SCRIPTS (tasks.contract.scripts.Scripts)."
         )
     if role != "agent":
         return Scripted(role, world, dict(errors), seed, _PLAYERS[role])
@@ -47,8 +47,6 @@ def client(role: str, world: World | None, errors: Mapping[str, float], seed: in
 
 
 def _human(me: Scripted, requests: Sequence[Request]) -> list[str]:
-    from tasks.worlds.api.play import STOP
-
     scripts = known_world(me).scripts
     lines = []
     for request in requests:
@@ -70,8 +68,6 @@ def _human_critic(me: Scripted, requests: Sequence[Request]) -> list[str]:
 
 def _faithfulness(me: Scripted, request: Request) -> int:
     """10, less 4 for each detail that nobody gave, 4 for a repeated line, 8 for hanging up on a question."""
-    from tasks.worlds.api.play import STOP
-
     description, history = str(block(request, "description")), block(request, "history")
     line = str(block(request, "candidate"))
     if line == STOP:

@@ -19,10 +19,11 @@ from tasks.contract.agent import Agent, Turn
 from tasks.contract.client import Client, Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.problem import Action, Problem
+from tasks.contract.scripts import STOP
 from tasks.contract.trajectory import Trajectory
 from tasks.worlds.api.calls import error as refused
 from tasks.worlds.api.conversation import Conversation, forked
-from tasks.worlds.api.scripts.human import STOP, human_system
+from tasks.worlds.api.system_prompt import human_system
 
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World

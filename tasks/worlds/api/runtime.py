@@ -8,7 +8,7 @@
     __init__(self, db: State)         keeps `db` and no other state
     tables(size, seed) -> Tables      static; the database, a pure function of both
     @read / @write / @end methods     the tools (tasks.worlds.api.tools); they return a JSON-able value or raise Refused
-    SCRIPTS                           a tasks.worlds.api.scripts.human.Scripts, for scripted humans and agents
+    SCRIPTS                           a tasks.contract.scripts.Scripts, for scripted humans and agents
     ABOUT                             what it is and who its user is, in a sentence or two for models ("" by default: see `Setting`)
     FAMILIES, WRITE_FAMILIES          families of problems
     context(db, user, others, rng), propose(context, rng, walk, family), tags(draft, context)    static; problems

@@ -1,4 +1,5 @@
-"""The agent's system prompt: how much of a world's tools and policy it carries.
+"""The system prompts of the two who talk. The agent's carries as much of a world's tools and policy as the params say; the human's
+carries what a person would be told.
 
 Real models get everything; the tiny model of the quickstart learns its worlds by heart and gets one line. The words are those of
 `tasks/worlds/api/prompts/agent.jinja`; about tools they are the chat template's for tools=, so that a served model reads what it was
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 
 from tasks.contract.agent import World
 from tasks.contract.params import BadInput, nearest
+from tasks.contract.problem import Problem, Setting
+from tasks.contract.scripts import STOP
 from tasks.worlds.api.prompts import render
 
 ALLOWED = {"tools": ("full", "names", "none"), "policy": ("full", "none")}
@@ -37,3 +40,9 @@ def system_message(world: World, prompt: Mapping[str, str]) -> str:
     names = list(world.tools) if prompt["tools"] == "names" else []
     schemas = world.schemas() if prompt["tools"] == "full" else []
     return render("agent", world=world.name, policy=policy, names=names, schemas=schemas)
+
+
+def human_system(problem: Problem, setting: Setting) -> str:
+    """The text of the system turn of whoever plays the human (`human.jinja`, after tau-bench's simulated user): persona, instruction
+    and rules; nothing of the intent, the ground truth or the outputs."""
+    return render("human", setting=setting, persona=problem.persona, instruction=problem.instruction, stop=STOP)

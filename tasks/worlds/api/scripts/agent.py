@@ -29,20 +29,10 @@ QUESTION = "Yes or no?"
 
 Plan = Callable[["AgentScript", dict[str, str]], str]
 
-COMMON_ERRORS: Mapping[str, str] = {
-    "forgets_second_request": "deals with the first of several requests that were made in one line, and closes",
-    "confuses_two_ids": "writes with another id of the same kind than the one it announced",
-    "wrong_total": "tells an amount that is too high by a few",
-    "ignores_price": "takes the first variant or flight on the list where the cheapest was asked for",
-    "refused_write_attempt": "does what the policy forbids when asked, instead of refusing",
-    "vague_refusal": "refuses without the reason",
-    "skips_authentication": "does not ask who the customer is; shows only where the request is about another account",
-    "skips_confirmation": "writes without asking for a yes",
-    "needless_reads": "looks up the same row twice",
-}
-"""The errors that both built-in agents know: name -> what happens."""
-VISIBLE = frozenset(list(COMMON_ERRORS)[:6])
-"""Those that a verifier of state and outputs can see; it is blind for the others."""
+VISIBLE = frozenset(
+    ("forgets_second_request", "confuses_two_ids", "wrong_total", "ignores_price", "refused_write_attempt", "vague_refusal")
+)
+"""Those of `tasks.contract.scripts.COMMON_ERRORS` that a verifier of state and outputs can see; it is blind for the others."""
 
 
 class _Turn(Exception):

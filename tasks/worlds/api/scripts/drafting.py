@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 from tasks.worlds.api.scripts.phrases import Phrases
-from tasks.worlds.api.state import State
 
 STYLES = ("full", "direct", "vague", "drip")
 """How details are revealed: who and what at once; what, then who; what without its id, then who and the id; a greeting first."""
@@ -82,9 +81,9 @@ Single = Callable[[Case, Sequence[str]], Step | None]
 """The one wish of a family, of one of the given kinds when some are given."""
 
 
-def foreign(db: State, table: str, others: Sequence[str], rng: Random) -> str:
-    """The key of a row of somebody else, "" when nobody else has one."""
-    found = sorted(key for other in others[:50] for key in db.find(table, user_id=other))
+def foreign(find: Callable[..., Sequence[str]], table: str, others: Sequence[str], rng: Random) -> str:
+    """The key of a row of somebody else, "" when nobody else has one. find: the state's look-up of keys by fields, `self.db.find`."""
+    found = sorted(key for other in others[:50] for key in find(table, user_id=other))
     return rng.choice(found) if found else ""
 
 

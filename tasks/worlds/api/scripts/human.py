@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.contract.client import Message, Request
-from tasks.contract.problem import Problem, Setting
+from tasks.contract.scripts import STOP
 from tasks.contract.wording import words
-from tasks.worlds.api.prompts import render
 from tasks.worlds.api.scripts.phrases import (
     CLOSING_QUESTION,
     DRIP,
@@ -30,29 +29,10 @@ from tasks.worlds.api.scripts.phrases import (
     pick,
 )
 
-STOP = "###STOP###"
-"""What the human says when its goal is met or nothing remains to say (tau-bench's word)."""
 PATIENCE = 2
 """Unhelpful replies that the human puts up with; at the next one it gives up."""
 MAX_LINES = 14
 """Most lines of one human; ours, a full dialogue of three wishes needs nine."""
-
-
-@dataclass(frozen=True)
-class Scripts:
-    """A world's scripted players. human(request); agent(request, errors): errors maps names of ERRORS to rates in [0, 1].
-    visible: the errors that a verifier of state and outputs can see."""
-
-    human: Callable[[Request], Message]
-    agent: Callable[[Request, Mapping[str, float]], Message]
-    ERRORS: Mapping[str, str]
-    visible: frozenset[str]
-
-
-def human_system(problem: Problem, setting: Setting) -> str:
-    """The human's system message (prompts/human.jinja, after tau-bench's simulated user): what a person would be told, that is
-    persona, instruction and rules; nothing of the intent, the ground truth or the outputs."""
-    return render("human", setting=setting, persona=problem.persona, instruction=problem.instruction, stop=STOP)
 
 
 def merged(intents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

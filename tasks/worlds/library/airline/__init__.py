@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.contract.scripts import Scripts
 from tasks.worlds.api import conduct
 from tasks.worlds.api.scripts.agent import VISIBLE
-from tasks.worlds.api.scripts.human import Scripts, human
+from tasks.worlds.api.scripts.human import human
 from tasks.worlds.library.airline import data, problems, rules
 from tasks.worlds.library.airline.api import Tools
 from tasks.worlds.library.airline.teacher import AGENT, ERRORS

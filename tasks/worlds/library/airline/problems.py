@@ -49,7 +49,7 @@ def context(db: State, user_id: str, others: Sequence[str], rng: Random) -> dict
         "bookings": bookings,
         "flights": flights,
         "wish": {"origin": origin, "destination": destination},
-        "foreign_booking": foreign(db, "bookings", others, rng),
+        "foreign_booking": foreign(db.find, "bookings", others, rng),
     }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.worlds.api.scripts.agent import COMMON_ERRORS, AgentScript, Plan, agent
+from tasks.contract.scripts import COMMON_ERRORS
+from tasks.worlds.api.scripts.agent import AgentScript, Plan, agent
 from tasks.worlds.library.airline import agent_phrases as say
 from tasks.worlds.library.airline.data import BAGS, CABINS
 from tasks.worlds.library.airline.user_phrases import PHRASES

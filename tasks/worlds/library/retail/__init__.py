@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.contract.scripts import Scripts
 from tasks.worlds.api import conduct
 from tasks.worlds.api.scripts.agent import VISIBLE
-from tasks.worlds.api.scripts.human import Scripts, human
+from tasks.worlds.api.scripts.human import human
 from tasks.worlds.library.retail import data, problems, rules
 from tasks.worlds.library.retail.api import Tools
 from tasks.worlds.library.retail.teacher import AGENT, ERRORS

@@ -48,7 +48,7 @@ def context(db: State, user_id: str, others: Sequence[str], rng: Random) -> dict
         "user": db.get("users", user_id),
         "orders": orders,
         "products": products,
-        "foreign_order": foreign(db, "orders", others, rng),
+        "foreign_order": foreign(db.find, "orders", others, rng),
     }
 
 
