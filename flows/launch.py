@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from flows.champion_file import settle
 from flows.model_checks import Asking, write_down
-from flows.promote import settle
 from flows.road import check_part
 from flows.run import open_plan, reports_folder
 from flows.summary_text import print_summary

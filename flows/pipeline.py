@@ -8,9 +8,10 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.champion_file import settle
 from flows.interrupt import stopping
 from flows.model_checks import Asking, write_down
-from flows.promote import promote_candidate, settle
+from flows.promote import promote_candidate
 from flows.reconcile import reconcile
 from flows.road import Walk, check_part
 from flows.run import Run

@@ -67,13 +67,13 @@ def _show(run: Run) -> None:
     done = {step.stage: step.artifact for step in survey(run.plan) if step.artifact}
     if len(done) == len(ROAD.names):
         if ROAD.decision:
-            run.promotion.update(foreseen(run.plan, done[ROAD.decision], done[ROAD.candidate]).told())
+            run.promotion.update(foreseen(run.plan, done[ROAD.decision], done[ROAD.candidate]).summary())
         run.report(done)
 
 
 def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
     """DVC has read params/champion.yaml already, so it cannot be set right here, as `cairn run` does before it looks."""
-    from flows.promote import differs
+    from flows.champion_file import differs
     from tasks.engine.champion import CHAMPION
 
     meets = CHAMPION in plan.stages[stage].files and "DVC_EXP_NAME" not in os.environ

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.promote import ALIAS, champion, foreseen
+from flows.ledger import ALIAS, champion
+from flows.promote import foreseen
 from flows.reconcile import reconcile
 from flows.road import bring_up_to_date
 from flows.run import reports_folder
@@ -52,7 +53,7 @@ def _is_current(path: Path, plan: Plan, done: Mapping[str, Artifact]) -> bool:
     try:
         summary = json.loads(path.read_text())
         reported = {name: one["artifact"] for name, one in summary["stages"].items()}
-        told = summary["promotion"]
+        reported_promotion = summary["promotion"]
     except (OSError, ValueError, KeyError):
         return False
     if not path.with_name("report.html").exists() or reported != {name: artifact.identity for name, artifact in done.items()}:
@@ -61,8 +62,8 @@ def _is_current(path: Path, plan: Plan, done: Mapping[str, Artifact]) -> bool:
     if road.decision not in done:
         return True
     now = foreseen(plan, done[road.decision], done[road.candidate])
-    fresh = told.get("outcome") == "promoted" and now.done and now.version == told["version"]
-    return now.decision != "waiting" and (fresh or now.told() == told)
+    fresh = reported_promotion.get("outcome") == "promoted" and now.done and now.version == reported_promotion["version"]
+    return now.decision != "waiting" and (fresh or now.summary() == reported_promotion)
 
 
 def _render_again(plan: Plan, done: Mapping[str, Artifact]) -> None:

@@ -25,7 +25,9 @@ def champion(
       cairn champion --none       the next candidate meets nobody
       cairn champion --settle     after a merge conflict in params/champion.yaml
     """
-    from flows import OUTSIDE, PROJECT, STATE, promote
+    from flows import OUTSIDE, PROJECT, STATE, champion_file
+    from flows.ledger import champion as present_champion
+    from flows.rollback import forget
     from flows.run import open_plan
     from tasks.contract.params import BadInput
     from tasks.engine.champion import CHAMPION, read
@@ -33,10 +35,10 @@ def champion(
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     if none:
-        promote.forget(STATE, PROJECT / CHAMPION)
-    if settle and (settled := promote.settle(open_plan())):
+        forget(STATE, PROJECT / CHAMPION)
+    if settle and (settled := champion_file.settle(open_plan())):
         print(settled)
-    now, standing, differs = promote.champion(STATE), read(PROJECT / CHAMPION), promote.differs(STATE, PROJECT)
+    now, standing, differs = present_champion(STATE), read(PROJECT / CHAMPION), champion_file.differs(STATE, PROJECT)
     if as_json:
         print_json({"champion": now, "decisions_meet": standing.champion, "difference": differs or None})
     else:
@@ -56,13 +58,14 @@ def promote(why: Annotated[str, typer.Option(metavar="TEXT", help="For the ledge
     Examples:
       cairn promote --why "reviewed with the team"
     """
-    from flows import promote, server_checks
+    from flows import server_checks
+    from flows.promote import promote_candidate
     from flows.run import Run
 
     server_checks.mlflow()
     with Run.open() as run:
         decision, candidate = _decided(run.plan)
-        promote.promote_candidate(run, decision, candidate, approved=why)
+        promote_candidate(run, decision, candidate, approved=why)
         print(f"{run.promotion['outcome']}: {run.promotion['reason']}")
         _tell_dvc(run.plan)
         return 0 if run.promotion["alias"] else 1
@@ -79,12 +82,13 @@ def rollback(
       cairn rollback --why "worse on Mondays"
       cairn rollback --to 3 --why "the last one without the fault"
     """
-    from flows import promote, server_checks
+    from flows import server_checks
+    from flows.rollback import rollback as roll_back
     from flows.run import Run
 
     server_checks.mlflow()
     with Run.open() as run:
-        print(f"champion is version {promote.rollback(run, why, to)}")
+        print(f"champion is version {roll_back(run, why, to)}")
         _tell_dvc(run.plan)
     return 0
 

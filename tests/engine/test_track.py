@@ -10,7 +10,8 @@ import pytest
 
 from flows.reconcile import needs_own_server, reconcile
 from tasks.engine.journal import FOLDER, alive
-from tasks.engine.track import EXPERIMENT, Tracker
+from tasks.engine.mlflow_run import EXPERIMENT
+from tasks.engine.track import Tracker
 
 MEANS = {"sft": 0.25, "merged": 0.75}
 EVALUATE = {"evaluate": {name: {"retail": {"pass_1": {"mean": mean}}} for name, mean in MEANS.items()}}
@@ -29,12 +30,12 @@ class Mlflow:
         return Tracker(self.state, about, self.told.append)
 
     def runs(self) -> dict[str, str]:
-        client = self.tracker().client
+        client = self.tracker().mlflow.client
         (experiment,) = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
         return {one.info.run_name: one.info.status for one in client.search_runs([experiment.experiment_id])}
 
     def models(self) -> dict[str, list[float]]:
-        return {one.name: [metric.value for metric in one.metrics or ()] for one in self.tracker()._models()}
+        return {one.name: [metric.value for metric in one.metrics or ()] for one in self.tracker().mlflow._models()}
 
     def journals(self) -> list[Path]:
         return list((self.state / FOLDER).glob("*"))
@@ -44,7 +45,9 @@ class Mlflow:
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: its tables take seconds to make."""
     folder = tmp_path_factory.mktemp("mlflow")
-    _ = Tracker(folder, {"run": "x", "profile": "", "tags": {}, "uri": f"sqlite:///{folder}/mlflow.db", "prefect": {}}).experiment
+    _ = Tracker(
+        folder, {"run": "x", "profile": "", "tags": {}, "uri": f"sqlite:///{folder}/mlflow.db", "prefect": {}}
+    ).mlflow.experiment
     return folder / "mlflow.db"
 
 

@@ -11,10 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from flows.promote import champion, champions, differs, foreseen, forget, ledger, promote_candidate, rollback, settle
+from flows.champion_file import differs, settle
+from flows.ledger import champion, champions, ledger
+from flows.promote import foreseen, promote_candidate
+from flows.rollback import forget, rollback
 from flows.run import Run
 from tasks.contract.params import BadInput, StageFailed
-from tasks.engine import track
+from tasks.engine import registry
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.champion import CHAMPION, Standing, read
 
@@ -36,9 +39,9 @@ class Shop:
         self.tags: dict[str, str] = {}
         self.die_after = ""
         self.notes: list[str] = []
-        monkeypatch.setattr(track, "version_with", lambda tracker, name, tag, value: self.versions.get(value))
-        monkeypatch.setattr(track, "register", self._register)
-        monkeypatch.setattr(track, "move_alias", self._move)
+        monkeypatch.setattr(registry, "version_with", lambda tracker, name, tag, value: self.versions.get(value))
+        monkeypatch.setattr(registry, "register", self._register)
+        monkeypatch.setattr(registry, "move_alias", self._move)
         for name in ("DVC_ROOT", "DVC_EXP_NAME"):
             monkeypatch.delenv(name, raising=False)
         self.promote_as = "auto"

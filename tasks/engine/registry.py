@@ -1,0 +1,50 @@
+"""MLflow's registry: versions of a model, and the alias that points at one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasks.engine.track import Tracker
+
+
+def register(tracker: Tracker, name: str, checkpoint: Path, tags: Mapping[str, str], note: str) -> str:
+    """Log a checkpoint as a transformers model of this pipeline run and register it; returns the new version.
+
+    The model carries the tokenizer and the chat template, and loads by `models:/<name>@<alias>` with no code of ours.
+    """
+    tracker.flush()
+    import mlflow
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    mlflow.set_tracking_uri(tracker.mlflow.client.tracking_uri)
+    mlflow.set_experiment(experiment_id=tracker.mlflow.experiment)
+    with mlflow.start_run(run_id=tracker.mlflow.parent):
+        logged = mlflow.transformers.log_model(
+            transformers_model={"model": model, "tokenizer": tokenizer},
+            name=name,
+            task="llm/v1/chat",
+            pip_requirements=["transformers", "torch"],
+        )
+    client = tracker.mlflow.client
+    if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        client.create_registered_model(name)
+    version = client.create_model_version(
+        name, source=logged.model_uri, run_id=tracker.mlflow.parent, tags=dict(tags), description=note, model_id=logged.model_id
+    )
+    return str(version.version)
+
+
+def version_with(tracker: Tracker, name: str, tag: str, value: str) -> str | None:
+    """The version of a model that carries a tag's value, None when there is none."""
+    found = tracker.mlflow.client.search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
+    return str(found[0].version) if found else None
+
+
+def move_alias(tracker: Tracker, name: str, alias: str, version: str) -> None:
+    """Point an alias at a version."""
+    tracker.mlflow.client.set_registered_model_alias(name, alias, version)
