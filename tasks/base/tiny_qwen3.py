@@ -33,7 +33,7 @@ from tasks.base import Inputs
 from tasks.chat import template
 from tasks.checkpoints import folders, tiny
 from tasks.contract.context import Context
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.params import Params as Base
 from tasks.players.client_agent import ClientAgent
 from tasks.players.scripts import people
@@ -232,7 +232,12 @@ def _practise(model: PreTrainedModel, params: Params, ctx: Context) -> list[tupl
         loss = _loss(model, ids.to(ctx.device), predictable.to(ctx.device))
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            raise StageFailed(
+                f"base: step {step + 1} of {params.steps}: the loss is {loss.item():g}, the gradient's norm {norm.item():g}. "
+                f"Lower learning_rate ({params.learning_rate:g})."
+            )
         for group in optimizer.param_groups:
             group["lr"] = _rate(params, step)
         optimizer.step()

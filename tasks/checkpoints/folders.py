@@ -64,18 +64,24 @@ def context_of(model: PreTrainedModel) -> int:
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or sys.maxsize)
 
 
+def all_finite(model: torch.nn.Module) -> bool:
+    """Whether every weight is a number, and none infinite."""
+    import torch
+
+    return all(bool(torch.isfinite(weights).all()) for weights in model.parameters())
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a checkpoint folder: safetensors, JSON and the chat template. The bytes depend on the weights alone.
 
     StageFailed for weights that are no numbers (a training that diverged), and for a model that still wears an adapter: PEFT would
     save that alone, and no later stage could load it.
     """
-    import torch
     from transformers.utils import logging
 
     if hasattr(model, "get_base_model"):
         raise StageFailed("the trained model still wears an adapter. A method that puts one in by `prepare` merges it by `finish`.")
-    if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+    if not all_finite(model):
         raise StageFailed("the training diverged: weights are NaN or infinite, so nothing was kept. Lower the learning rate.")
     logging.disable_progress_bar()  # Cairn reports progress itself
     model.config._name_or_path = ""

@@ -23,7 +23,7 @@ from tasks.rl.core.loop import Training, run
 from tasks.rl.core.pool import Group, Screened
 from tasks.rl.core.reward_model import RewardModel
 from tasks.rl.grpo import Params
-from tests.rl.micro import SHORT, Brief, batch, context, digest, frozen, killed_at
+from tests.rl.micro import LOOP, SHORT, Brief, batch, context, digest, frozen, killed_at
 from tests.rollout import tiny
 
 if TYPE_CHECKING:
@@ -352,6 +352,27 @@ def test_a_reward_that_is_no_number_is_named(inputs: Inputs, tmp_path: Path) -> 
 
     with pytest.raises(StageFailed, match=r"the reward of problem .*, trial 0 is nan, made of its outcome and \{'style': nan\}"):
         run(inputs, SHORT, Broken(params=PLAIN), context(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "what", ["loss is nan, the norm of the policy's gradient nan", "loss is [-0-9.e]+, the norm of the policy's gradient nan"]
+)
+def test_a_step_without_a_finite_loss_or_gradient_is_not_taken(inputs: Inputs, tmp_path: Path, what: str) -> None:
+    """The third step's conversations are named, the state after the second stays, and a sound method goes on from it to the end."""
+    in_loss = what.startswith("loss is nan")
+
+    class Broken(Brief):
+        def loss_terms(self, now: Scored, batch: Batch) -> Mapping[str, Tensor]:
+            none = batch.mean(now.logp - now.logp.detach())  # 0, and its root has no slope
+            return {"broken": none / 0.0 if in_loss else none.abs().sqrt()} if batch.step == 2 else {}
+
+    loop = LOOP.model_copy(update={"max_lost": 1.0})
+    kept = tmp_path / "scratch" / "steps" / "2"
+    said = rf"rl: step 3 of 4: the {what}\. Its conversations: .+, trials [\d, ]+\. The state after step 2 is kept \({kept}\)\. "
+    with pytest.raises(StageFailed, match=said + r"Lower lr \(0.003\) or max_grad_norm \(1\)"):
+        run(inputs, loop, Broken(params=PLAIN), context(tmp_path))
+    assert kept.is_dir() and not list((tmp_path / "out").iterdir())
+    assert run(inputs, loop, Brief(params=PLAIN), context(tmp_path))["steps"] == 4
 
 
 def test_advantages_of_the_wrong_shape_are_named(inputs: Inputs, tmp_path: Path) -> None:

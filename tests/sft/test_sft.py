@@ -6,9 +6,10 @@ number that transformers computes from labels (the limit in which the room's loo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,13 +19,16 @@ from tasks.checkpoints.tiny import tiny_qwen3
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
 from tasks.sft import Inputs, sft
-from tasks.sft.core import loop
+from tasks.sft.core import divergence, loop
 from tasks.sft.core.data import IGNORED, Row, collate
 from tasks.sft.core.hooks import Hooks, Training
 from tasks.sft.core.params import Loop, check
-from tasks.sft.core.scoring import prepare_scoring, tokens_of
+from tasks.sft.core.scoring import Tokens, prepare_scoring, tokens_of
 from tests.base.test_tiny_qwen3 import same
 from tests.chat.talks import dataset, tokenizer, worlds
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALL = {"batch_tokens": 256, "log_every": 2, "save_every": 4, "validate_every": 6, "warmup": 2, "learning_rate": 5e-3}
 
@@ -204,6 +208,57 @@ class Spoilt(Hooks):
 def test_a_training_that_diverges_leaves_no_model(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="the training diverged"):
         tune(inputs, tmp_path / "a", tmp_path / "s", Spoilt(), max_steps=1)
+
+
+class Overflows(Hooks):
+    """One row's loss, or its gradient alone, is no number."""
+
+    def __init__(self, factor: Callable[[Tensor], Tensor]) -> None:
+        self.factor = factor
+
+    def token_loss(self, tokens: Tokens) -> Tensor:
+        losses, spoilt = tokens.nll.clone(), tokens.row_weights == 0.5
+        losses[spoilt] = self.factor(tokens.nll[spoilt])
+        return losses
+
+    def row_weight(self, row: Any) -> float:
+        return 0.5 if row["traj_id"] == "t17" else 1.0
+
+
+@pytest.mark.parametrize(
+    ("factor", "what"),
+    [
+        (lambda nll: nll * float("inf"), "the loss is (inf|nan)"),
+        (lambda nll: (nll - nll.detach()).sqrt(), "the gradient's norm is nan"),
+    ],
+)
+def test_a_step_without_a_finite_loss_or_gradient_is_not_taken(inputs: Inputs, tmp_path: Path, factor: Any, what: str) -> None:
+    """It is named with its rows, and the state before it stays for a rerun."""
+    with pytest.raises(
+        StageFailed, match=rf"sft: step (\d+) of 93: {what}\. .*\bt17\b.*Lower learning_rate \(0.005\) or max_norm"
+    ) as failed:
+        tune(inputs, tmp_path / "a", tmp_path / "s", Overflows(factor), epochs=3, save_every=2)
+    text = str(failed.value)
+    assert "so look at the method's loss" in text
+    (kept,) = (tmp_path / "s" / "phase-0" / "states").iterdir()
+    assert f"The state after step {kept.name.removeprefix('checkpoint-')} is kept" in text and not (tmp_path / "a" / "model").exists()
+
+
+def test_rows_that_the_model_cannot_score_are_named_alone(inputs: Inputs, tmp_path: Path) -> None:
+    import torch
+
+    model, loss = tiny(), torch.tensor(float("nan"))
+    model.get_input_embeddings().register_forward_hook(lambda table, ids, vectors: vectors / (ids[0] != 9)[..., None])
+    rows = [Row("good", [7, 8, 7], [IGNORED, 8, 7], 1.0), Row("bad", [7, 9, 7], [IGNORED, 9, 7], 1.0)]
+    with pytest.raises(
+        StageFailed, match=r"step 3: the loss is nan\. Of its 2 rows the model's likelihood is no number for bad\. No state"
+    ):
+        divergence.check_gradient(prepare_scoring(model), loss, "step 3", rows, 0, Loop(), tmp_path)
+    with pytest.raises(StageFailed, match=r"after step 4 weights are NaN or infinite\. No state was saved before it\. Lower muon_rate"):
+        model.get_input_embeddings().weight.data[9] = float("inf")
+        divergence.check_weights(model, 4, tmp_path, Loop(optimizer="muon"))
+    with pytest.raises(StageFailed, match="the validation loss of the rows good, bad is nan"):
+        divergence.check_validation(loss, rows, Loop())
 
 
 def test_a_resume_state_between_two_points_is_refused() -> None:

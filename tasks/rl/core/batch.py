@@ -176,6 +176,16 @@ def collate(rows: Sequence[Row], pad: int, step: int, steps: int, lines: Sequenc
     )
 
 
+def named(batch: Batch) -> str:
+    """The conversations of a batch that train, for a message: those of a problem together."""
+    talks: dict[str, list[str]] = {}
+    for row, mask in zip(batch.rows, batch.mask, strict=True):
+        if bool(mask.any()):
+            name, trial = (row.talk.problem.problem_id, str(row.talk.trial)) if row.talk else ("stored rows", f"of group {row.group}")
+            talks.setdefault(name, []).append(trial)
+    return "Its conversations: " + "; ".join(f"{name}, trials {', '.join(trials)}" for name, trials in talks.items()) + "."
+
+
 def units(groups: Tensor, whole: bool) -> list[Tensor]:
     """The numbers of the rows that stay together: single rows, or (whole) the rows of a group."""
     import torch

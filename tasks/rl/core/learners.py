@@ -25,13 +25,16 @@ class Learner:
         self.lr, self.schedule, self.updates, self.done = lr, schedule, updates, 0
         self.optimizer = torch.optim.AdamW(folders.trainable(module), lr=lr, weight_decay=0.0, fused=True)
 
-    def update(self) -> None:
-        """One optimiser step with the gradients that are there, clipped; they are gone afterwards."""
+    def clip(self) -> float:
+        """Clip the gradients that are there to `max_norm`; returns the norm that they had."""
         import torch
 
+        return float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.max_norm))
+
+    def update(self) -> None:
+        """One optimiser step with the gradients that are there; they are gone afterwards."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * rate(self.schedule, self.done, self.updates)
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.max_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.done += 1

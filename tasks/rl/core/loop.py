@@ -16,6 +16,7 @@ Cost a step: groups x group_size conversations, one forward and backward pass ov
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, nearest
 from tasks.rl import Inputs, Loop
 from tasks.rl.core import record
-from tasks.rl.core.batch import Batch, Row, Scored, checked, collate, parts, units
+from tasks.rl.core.batch import Batch, Row, Scored, checked, collate, named, parts, units
 from tasks.rl.core.figures import Figures
 from tasks.rl.core.hooks import Hooks, Job, Play
 from tasks.rl.core.learners import Learner, reference_of
@@ -199,13 +200,28 @@ class Training:
             whole = batch.take(torch.cat(mine))
             whole = replace(whole, divisor=self.hooks.divisor(whole).clamp(min=1))
             learned = learned or bool(whole.mask.any())
+            total = 0.0
             for rows in parts(list(torch.arange(len(whole.rows)).split([len(unit) for unit in mine])), self.params.slices):
-                self.loss(policy.module, whole.take(torch.cat(rows))).backward()
-            policy.update()
+                loss = self.loss(policy.module, whole.take(torch.cat(rows)))
+                loss.backward()
+                total += float(loss)
+            self._step(policy, "policy", total, whole)
         if self.critic and learned:
             if all(weight.grad is None for weight in self.critic.module.parameters()):
                 raise StageFailed("rl: the method has a critic, but its `loss_terms` give it no gradient, so it would learn nothing.")
-            self.critic.update()
+            self._step(self.critic, "critic", 0.0, batch)
+
+    def _step(self, learner: Learner, name: str, loss: float, batch: Batch) -> None:
+        """Move a learner by its gradients. StageFailed, and the last saved state stays, when these or the loss are not finite."""
+        norm = learner.clip()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            state = record.newest(self.ctx.scratch)
+            kept = f"The state after step {state.name} is kept ({state})." if state else "No state was saved."
+            raise StageFailed(
+                f"rl: step {self.record.step + 1} of {self.params.steps}: the loss is {loss:g}, the norm of the {name}'s gradient "
+                f"{norm:g}. {named(batch)} {kept} Lower lr ({self.params.lr:g}) or max_grad_norm ({self.params.max_grad_norm:g})."
+            )
+        learner.update()
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """A slice's part of an optimiser step's loss: the method's token losses over its divisor, and its own terms."""

@@ -3,21 +3,21 @@
 What differs from SFTTrainer as it comes: rows arrive as proven tokens, batches hold about as many tokens as asked for, logits are
 computed for trained tokens alone (SFTTrainer's fused head scores every position on a CPU, with entropies), a step's batches are
 accumulated by the step itself, so that its mean is one over all of their tokens, and a resume state is complete or absent (the Trainer
-writes `checkpoint-N` in place).
+writes `checkpoint-N` in place), and a step without a finite loss and gradient is not taken.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints.adapters import has_adapter
 from tasks.contract.context import Context
-from tasks.sft.core import optimizer
+from tasks.sft.core import divergence, optimizer
 from tasks.sft.core.data import Row, batches, collate
 from tasks.sft.core.hooks import Hooks, Phase, Step, Training
 from tasks.sft.core.params import Loop
@@ -58,7 +58,14 @@ def fit(
     staging, states = place.folder / "staging", place.folder / "states"
     loop, ctx = phase.loop or training.loop, training.ctx
     shutil.rmtree(staging, ignore_errors=True)
-    trainer = _trainer_class(hooks, teacher, loop)(
+
+    def check(model: Any, loss: Any, step: int) -> None:
+        """step: of this phase, from 0."""
+        rows = [training.rows[index] for batch in phase.steps[step] for index in batch]
+        name = f"step {place.before + step + 1} of {place.total}"
+        divergence.check_gradient(model, loss, name, rows, training.pad, loop, states)
+
+    trainer = _trainer_class(hooks, teacher, loop, check)(
         model=model,
         args=_config(loop, ctx, staging),
         train_dataset=Dataset.from_dict({"batches": [[list(batch) for batch in step] for step in phase.steps]}),
@@ -74,8 +81,11 @@ def fit(
     return list(trainer.state.log_history)
 
 
-def _trainer_class(hooks: Hooks, teacher: Teacher | None, loop: Loop) -> type[SFTTrainer]:
-    """SFTTrainer with the room's step; a class of its own here because trl takes seconds to import."""
+def _trainer_class(hooks: Hooks, teacher: Teacher | None, loop: Loop, check: Callable[[Any, Any, int], None]) -> type[SFTTrainer]:
+    """SFTTrainer with the room's step; a class of its own here because trl takes seconds to import.
+
+    check: called with the model, the loss and the step's number when a step's gradients are there and before they are used.
+    """
     from trl import SFTTrainer
 
     class Trainer(SFTTrainer):
@@ -85,6 +95,7 @@ def _trainer_class(hooks: Hooks, teacher: Teacher | None, loop: Loop) -> type[SF
             step = Step(model, given, hooks, teacher, self.compute_loss_context_manager, self.accelerator.backward)
             loss = hooks.step(step)
             hooks.gradients(model)
+            check(model, loss, self.state.global_step)
             return loss
 
         def create_optimizer(self, model: Any = None) -> Any:
@@ -138,16 +149,18 @@ def _config(loop: Loop, ctx: Context, staging: Path) -> SFTConfig:
     )
 
 
-def validation_loss(model: PreTrainedModel, rows: Sequence[Row], pad: int, tokens: int, hooks: Hooks) -> float:
+def validation_loss(model: PreTrainedModel, rows: Sequence[Row], pad: int, loop: Loop, hooks: Hooks) -> float:
     """Mean over all rows of what the method validates: by default negative log-likelihood in nats a trained token, unweighted."""
     import torch
 
     total, count = 0.0, 0
     model.eval()
     with torch.no_grad():
-        for batch in batches(rows, tokens, None):
-            inputs = {name: value.to(model.device) for name, value in collate([rows[i] for i in batch], pad).items()}
+        for batch in batches(rows, loop.batch_tokens, None):
+            chosen = [rows[index] for index in batch]
+            inputs = {name: value.to(model.device) for name, value in collate(chosen, pad).items()}
             some, number = hooks.validation(model, inputs)
+            divergence.check_validation(some, chosen, loop)
             total, count = total + float(some), count + number
     model.train()
     return total / count
@@ -163,7 +176,7 @@ def _callback(validation: Sequence[Row], pad: int, steps: int, loop: Loop, ctx: 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             step = state.global_step
             if validation and (step % loop.validate_every == 0 or step == steps):
-                loss = validation_loss(kwargs["model"], validation, pad, loop.batch_tokens, hooks)
+                loss = validation_loss(kwargs["model"], validation, pad, loop, hooks)
                 state.log_history.append({"step": step, "validation_loss": loss})
                 ctx.log("validation_loss", loss, place.before + step)
 
@@ -175,7 +188,8 @@ def _callback(validation: Sequence[Row], pad: int, steps: int, loop: Loop, ctx: 
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             name = f"checkpoint-{state.global_step}"
-            if has_adapter(model := kwargs["model"]):
+            divergence.check_weights(model := kwargs["model"], place.before + state.global_step, states, loop)
+            if has_adapter(model):
                 _keep_trained(model, Path(args.output_dir) / name / TRAINED)
             states.mkdir(parents=True, exist_ok=True)
             older = list(states.iterdir())
