@@ -21,11 +21,11 @@ def odd(role: str, figures: Mapping[str, Any]) -> list[str]:
     """What was odd about a role's answers, a line each: how many of how many, what it is, what to do, and the first."""
     said = []
     for reason, count in figures.get("odd", {}).items():
-        total = figures["offered"] if reason in ("calls_as_text", FROM_TEXT) else figures["asked"]
+        total = figures["offered"] if reason in ("calls_as_text", FROM_TEXT) else figures["requests"]
         name = "no answer" if reason in GONE else "odd answers"
         about = remedy(reason, role)
         said.append(
-            f"{role} {name}: {count} of {total} {reason}{f': {about}' if about else ''}. First: {figures['said'].get(reason, '')}"
+            f"{role} {name}: {count} of {total} {reason}{f': {about}' if about else ''}. First: {figures['examples'].get(reason, '')}"
         )
     return said
 

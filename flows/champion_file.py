@@ -28,8 +28,8 @@ def standing_of(entries: Sequence[Mapping[str, Any]], standing: Standing) -> Sta
         return Standing() if entries else standing
     forgotten = max((number for number, one in enumerate(entries) if one["event"] == "forget"), default=-1)
     known = [one for one in entries[forgotten + 1 :] if "against" in one]
-    met = {**standing.met, **{one["identity"]: one["against"] for one in known}}
-    return Standing(entries[-1]["identity"], met)
+    opponents = {**standing.opponents, **{one["identity"]: one["against"] for one in known}}
+    return Standing(entries[-1]["identity"], opponents)
 
 
 def settle(plan: Plan) -> str:

@@ -28,7 +28,7 @@ class Setting:
     moves: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}={shown(self.name, self.value)} ({self.origin}): {self.effect}"
+        return f"{self.name}={printable(self.name, self.value)} ({self.origin}): {self.effect}"
 
 
 MOVES = {
@@ -94,7 +94,7 @@ LIBRARIES = {
 _SECRET = re.compile(r"KEY|TOKEN|PASSWORD|SECRET|AUTH", re.IGNORECASE)
 
 
-def shown(name: str, value: str) -> str:
+def printable(name: str, value: str) -> str:
     """A value that may be printed: secrets are not, nor passwords inside URLs, nor long texts."""
     if _SECRET.search(name):
         return "(not shown)"
@@ -123,7 +123,7 @@ def of_prefect(name: str) -> Setting | None:
 
 
 def _environment() -> Iterator[Setting]:
-    for name, value in sorted(start.given().items()):
+    for name, value in sorted(start.users_variables().items()):
         upper = name.upper() if name.upper().startswith("PREFECT_") else name  # Prefect alone reads names in any case
         if upper in MOVES:
             yield Setting(upper, value, "environment", MOVES[upper], moves=True)

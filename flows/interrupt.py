@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 GRACE = 3.0
 """Seconds between the signal and the hard end: time to tell Prefect and MLflow that the run was stopped."""
 CODE = 130
-SAID = "interrupted; what was finished is kept, and the next run goes on from there"
+MESSAGE = "interrupted; what was finished is kept, and the next run goes on from there"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _at_work = False
@@ -122,7 +122,7 @@ def _say() -> None:
         start = "\n" if os.isatty(2) else ""  # a bar, or the terminal's ^C, stands there
         if _cursor_hidden:
             start = f"\x1b[?25h{start}"
-        os.write(2, f"{start}cairn: {SAID}\n".encode())  # not print: the signal may have come in the middle of one
+        os.write(2, f"{start}cairn: {MESSAGE}\n".encode())  # not print: the signal may have come in the middle of one
     if not os.environ.get("CAIRN_DEBUG"):
         with suppress(OSError, ValueError, RuntimeError):
             sys.stdout.flush()

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.contract.params import StageFailed, shown
+from tasks.contract.params import StageFailed, brief
 from tasks.engine.files import write_text
 
 ALIAS = "champion"
@@ -30,7 +30,7 @@ def ledger(state: Path) -> list[dict[str, Any]]:
             continue
         if not (entry := read_entry(line)):
             raise StageFailed(
-                f"{path}, line {number}, is no entry of the ledger of promotions: {shown(line)}. Nothing was changed. Put the file "
+                f"{path}, line {number}, is no entry of the ledger of promotions: {brief(line)}. Nothing was changed. Put the file "
                 "back from a backup, or delete that line; the registry's versions keep who was promoted, and from which artifact."
             )
         entries.append(entry)

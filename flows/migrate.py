@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.repository import Repository
-from tasks.contract.params import BadInput, read_yaml, shown
+from tasks.contract.params import BadInput, brief, read_yaml
 from tasks.engine import layout
 from tasks.engine import project as project_file
 from tasks.engine.files import write_text
@@ -122,8 +122,8 @@ def left(project: Path, name: str, text: str) -> list[str]:
     stay = []
     for one in layout.outdated(tree):
         there, section = get(tree, one.new), one.new.rpartition(".")[0]
-        why = f"{section} is no mapping of params" if there is NOTHING else f"{one.new} is {shown(there)}"
-        stay.append(f"{name}: {one.old} = {shown(one.value)} stays: {why}")
+        why = f"{section} is no mapping of params" if there is NOTHING else f"{one.new} is {brief(there)}"
+        stay.append(f"{name}: {one.old} = {brief(one.value)} stays: {why}")
     return stay or list(Settings(project, tree, name).mistakes())
 
 
@@ -146,7 +146,7 @@ def moved(tree: Any) -> list[str]:
         missing = get(tree, default.key) is NOTHING and layout.makeable(tree, default.key)
         if default.since in months and used and missing:
             _put(tree, default.key.split("."), default.value)
-            lines.append(f"{default.key}: {shown(default.value)}, which earlier versions took by themselves")
+            lines.append(f"{default.key}: {brief(default.value)}, which earlier versions took by themselves")
     return lines
 
 
@@ -242,7 +242,7 @@ def _added(tree: Any) -> Iterator[str]:
         stage, name = key.split(".")
         if isinstance(section := tree.get(stage), CommentedMap) and name not in section:
             section.insert(list(section).index("method") + 1 if "method" in section else 0, name, _flow(value))
-            yield f"{key}: {shown(value)}, as it was"
+            yield f"{key}: {brief(value)}, as it was"
 
 
 def _flow(value: Mapping[str, Any]) -> Any:
@@ -262,7 +262,7 @@ def _taken_over(tree: Any, apart: list[tuple[str, str, Mapping[str, Any]]]) -> I
                 if not layout.makeable(tree, f"{section}.{key}"):
                     raise BadInput(f"{section} is no mapping of params, so what {name} says of {key} cannot be written there.")
                 _put(tree, [*section.split("."), key], value)
-                yield f"{section}.{key}: {shown(value)}, from {name}"
+                yield f"{section}.{key}: {brief(value)}, from {name}"
 
 
 # --- what the profile changed --------------------------------------------------------------------------------------------
@@ -274,35 +274,35 @@ def _follow(project: Path, since: str, old: str, text: str) -> tuple[str, list[s
     old: the file as it is. text: the same with everything in its present place.
     """
     yaml = project_file.round_trip()
-    ours = yaml.load(text)
-    path = f"params/profiles/{ours.get('profile')}.yaml"
+    active = yaml.load(text)
+    path = f"params/profiles/{active.get('profile')}.yaml"
     answer = Repository(project).run("show", f"{since}:{path}")
     if answer.returncode or not (project / path).is_file():
         return text, []  # a profile of the project's own
     own, now = project_file.read(project), (project / path).read_text(encoding="utf-8")
     then = yaml.load(answer.stdout)
     if answer.stdout != now and old == project_file.profile_text(answer.stdout, own):  # never edited: the profile, byte for byte
-        return project_file.profile_text(now, own), [f"as profile {ours['profile']} is now"]
+        return project_file.profile_text(now, own), [f"as profile {active['profile']} is now"]
     moved(then)
-    lines = list(follow(ours, then, yaml.load(now)))
-    return (project_file.written(yaml, ours) if lines else text), lines
+    lines = list(follow(active, then, yaml.load(now)))
+    return (project_file.written(yaml, active) if lines else text), lines
 
 
-def follow(ours: Any, then: Any, now: Any) -> Iterator[str]:
-    """Change in `ours` what changed between two states of its profile, unless it was changed there too; a line for each param."""
+def follow(active: Any, then: Any, now: Any) -> Iterator[str]:
+    """Change in `active` what changed between two states of its profile, unless it was changed there too; a line for each param."""
     before, after = dict(_leaves(then)), dict(_leaves(now))
     for path in [*after, *(path for path in before if path not in after)]:
-        key, was, new, mine = ".".join(path), before.get(path, NOTHING), after.get(path, NOTHING), get(ours, path)
+        key, was, new, mine = ".".join(path), before.get(path, NOTHING), after.get(path, NOTHING), get(active, path)
         if new == was or mine == new:
             continue
-        if mine != was or not layout.makeable(ours, key):
-            yield f"{key} stays {_said(mine)} (its profile: {_said(was)}, now {_said(new)})"
+        if mine != was or not layout.makeable(active, key):
+            yield f"{key} stays {_text(mine)} (its profile: {_text(was)}, now {_text(new)})"
         elif new is NOTHING:
-            del get(ours, path[:-1])[path[-1]]
+            del get(active, path[:-1])[path[-1]]
             yield f"{key} is gone, as in its profile"
         else:
-            _put(ours, list(path), new)
-            yield f"{key}: {_said(was)} -> {_said(new)}, as in its profile"
+            _put(active, list(path), new)
+            yield f"{key}: {_text(was)} -> {_text(new)}, as in its profile"
 
 
 def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -314,8 +314,8 @@ def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
         yield path, tree
 
 
-def _said(value: Any) -> str:
-    return "not set" if value is NOTHING else shown(value)
+def _text(value: Any) -> str:
+    return "not set" if value is NOTHING else brief(value)
 
 
 def main() -> int:

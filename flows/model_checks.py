@@ -24,20 +24,20 @@ from tasks.engine.shared_params import SERVER
 if TYPE_CHECKING:
     from tasks.engine.plan import Plan
     from tasks.engine.preflight.questions import Player
-    from tasks.engine.preflight.verdicts import Met
+    from tasks.engine.preflight.verdicts import ServerReport
 
 ACCEPT = "CAIRN_REFRESH_MODELS"
 """The environment variable that does for `dvc repro` what --refresh-models does for `cairn run`."""
 
 
-_said: set[str] = set()
+_printed: set[str] = set()
 
 
 def _print(player: str, note: str) -> None:
     """To people, once: a run asks for all its stages, and again before each."""
     line = f"{player:<9} {note}"
-    if line not in _said:
-        _said.add(line)
+    if line not in _printed:
+        _printed.add(line)
         print(line, file=sys.stderr, flush=True)
 
 
@@ -61,13 +61,13 @@ class Asking:
         from tasks.engine.preflight.interview import check, meet
         from tasks.players.openai_compatible import Setting
 
-        met = meet(players, Setting(plan.store.state, "", plan.ledger, plan.settings.shared.budget.model_dump()))
-        check(met, needed)
-        self._tell(players, met)
-        self._check_noted(plan.settings, [player for player in needed if not met[player.name].report], met)
-        sure = [player for player in players if met[player.name].report and not met[player.name].stop]
-        self._compare(plan.settings, sure, met)
-        return replace(plan, settings=roles_lock.noting(plan.settings, {player.name: met[player.name].report for player in sure}))
+        reports = meet(players, Setting(plan.store.state, "", plan.ledger, plan.settings.shared.budget.model_dump()))
+        check(reports, needed)
+        self._tell(players, reports)
+        self._check_noted(plan.settings, [player for player in needed if not reports[player.name].report], reports)
+        sure = [player for player in players if reports[player.name].report and not reports[player.name].stop]
+        self._compare(plan.settings, sure, reports)
+        return replace(plan, settings=roles_lock.noting(plan.settings, {player.name: reports[player.name].report for player in sure}))
 
     def ahead(self, plan: Plan, first: str, last: str) -> Plan:
         """`before` for a whole run from `first` to `last`: of all that would compute, however far down the road, before it starts."""
@@ -94,25 +94,25 @@ class Asking:
 
         return [Player(name, f"{plan.settings.source}: {said}", role) for name, said, role in found]
 
-    def _tell(self, players: Sequence[Player], met: Mapping[str, Met]) -> None:
+    def _tell(self, players: Sequence[Player], reports: Mapping[str, ServerReport]) -> None:
         for player in players:
-            for note in ([met[player.name].stop] if met[player.name].stop else []) + [*met[player.name].notes]:
+            for note in ([reports[player.name].stop] if reports[player.name].stop else []) + [*reports[player.name].notes]:
                 self.tell(player.name, f"{player.role.model} at {player.url}: {note}")
 
-    def _check_noted(self, settings: Settings, unasked: Sequence[Player], met: Mapping[str, Met]) -> None:
+    def _check_noted(self, settings: Settings, unasked: Sequence[Player], reports: Mapping[str, ServerReport]) -> None:
         """With a spent budget a run may go on with answers that are kept, from a model that is known."""
         noted = roles_lock.in_force(settings)
         for player in unasked:
             if player.name not in (noted[player.name.partition("/")[0]] or {}):
-                raise BadInput(f"{player.where}: {player.role.model!r} was never asked who it is, and {met[player.name].notes[0]}")
+                raise BadInput(f"{player.where}: {player.role.model!r} was never asked who it is, and {reports[player.name].notes[0]}")
 
-    def _compare(self, settings: Settings, players: Sequence[Player], met: Mapping[str, Met]) -> None:
+    def _compare(self, settings: Settings, players: Sequence[Player], reports: Mapping[str, ServerReport]) -> None:
         """Refuse another model than the workspace's file has noted."""
         noted = roles_lock.in_force(replace(settings, reported=None))
         wrong = []
         for player in players:
             before = (noted[player.name.partition("/")[0]] or {}).get(player.name)
-            now = met[player.name].report
+            now = reports[player.name].report
             if before and dict(before) != dict(now) and not self.accept:
                 wrong.append(
                     f"{player.where}: behind {player.role.model!r} at {player.url} is now {_named(now, before)}, but {ROLES_LOCK} has "

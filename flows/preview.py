@@ -43,7 +43,7 @@ class Made:
     """What a preview made. rows of BLUEPRINT and TRAJECTORY, in the order of their files; gates: problem_id -> agent -> 0 or 1; spent:
     role -> figure of COSTS -> number, of the roles that are endpoints."""
 
-    asked: int
+    requested: int
     blueprints: Sequence[Mapping[str, Any]] = ()
     trajectories: Sequence[Mapping[str, Any]] = ()
     gates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -68,7 +68,7 @@ def make(plan: Plan, count: int, progress: Any) -> Made:
 
 def _joined(one: Made, two: Made) -> Made:
     return Made(
-        one.asked,
+        one.requested,
         [*one.blueprints, *two.blueprints],
         [*one.trajectories, *two.trajectories],
         {**one.gates, **two.gates},
@@ -156,7 +156,7 @@ def lines(made: Made, page: Page) -> Iterator[str]:
         yield ""
     yield page.ink("-" * page.width, "dim")
     yield from _sum(made, groups)
-    yield from bill(made.spent, made.asked)
+    yield from bill(made.spent, made.requested)
 
 
 def _sum(made: Made, groups: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[str]:
@@ -185,13 +185,13 @@ def bill(spent: Mapping[str, Mapping[str, float]], problems: int) -> Iterator[st
         return
     yield f"{'role':<14}" + "".join(f"{name:>14}" for name in COSTS)
     yield from _table(spent, "so far")
-    asked = {role: one.get("calls", 0) + one.get("cached", 0) for role, one in spent.items()}
-    scale = {role: 1000 / problems * asked[role] / max(1, one.get("calls", 0)) for role, one in spent.items()}
+    requested = {role: one.get("calls", 0) + one.get("cached", 0) for role, one in spent.items()}
+    scale = {role: 1000 / problems * requested[role] / max(1, one.get("calls", 0)) for role, one in spent.items()}
     yield from _table(
         {role: {name: one.get(name, 0) * scale[role] for name in COSTS if name != "cached"} for role, one in spent.items()},
         "for 1,000 problems, nothing cached (an estimate)",
     )
-    if unknown := [role for role, one in spent.items() if asked[role] and not one.get("calls", 0)]:
+    if unknown := [role for role, one in spent.items() if requested[role] and not one.get("calls", 0)]:
         yield f"All answers of {', '.join(unknown)} came from the cache, so their price is not known here."
 
 

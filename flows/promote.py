@@ -81,12 +81,12 @@ def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str,
         return not_carried_out(forbidden, reason)
     if done := [entry for entry in entries if entry.get("decision") == decision.identity]:
         return carried_out_before(str(done[-1]["version"]))
-    met, former = (verdict.get("champion") or {}).get("identity"), candidate in file.met and candidate != there
+    opponent, former = (verdict.get("champion") or {}).get("identity"), candidate in file.opponents and candidate != there
     if former and not approved:
         why = "this model was champion before and another took its place; `cairn promote --why ...` makes it champion again"
         return not_carried_out(why, reason)
-    if met != there and candidate not in file.met:
-        why = f"it was decided against {met or 'no champion'}, and the champion is {there or 'none'} now; `cairn run` decides anew"
+    if opponent != there and candidate not in file.opponents:
+        why = f"it was decided against {opponent or 'no champion'}, and the champion is {there or 'none'} now; `cairn run` decides anew"
         return not_carried_out(why, reason)
     if plan.settings.shared.promote.approval == "manual" and not approved:
         return waits("promote.approval is manual: `cairn promote` carries it out", reason)

@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.server import own_url
 from tasks.engine.journal import Left, left
-from tasks.engine.track import Tracker, shown
+from tasks.engine.track import Tracker, printable_uri
 from tasks.road import ROAD
 
 
@@ -34,7 +34,7 @@ def _of_one(state: Path, one: Left) -> Iterator[str]:
     if facts.get("uri"):
         status, error = _tell_mlflow(state, one)
         if error:
-            yield f"{name}: MLflow at {shown(facts['uri'])} cannot be told what is missing yet ({error})"
+            yield f"{name}: MLflow at {printable_uri(facts['uri'])} cannot be told what is missing yet ({error})"
         else:
             yield f"{name} is over: MLflow has its figures, and shows it as {status}"
             facts["uri"] = ""

@@ -34,7 +34,7 @@ Name = tuple[str, str]
 
 BESIDE = ("problems.parquet", "blueprints.parquet", "../generate/blueprints.parquet")
 """Where the problems of a file may lie, as seen from its folder."""
-SHOWN = 12
+MOST_IDS = 12
 """Problem ids of one line; the rest is counted."""
 
 
@@ -155,11 +155,11 @@ def schema_of(path: Path) -> pa.Schema:
 
 def _versions(path: Path) -> str:
     stored = (_header(path).metadata or {}).get(b"grading")
-    was = _said(json.loads(stored)) if stored else "not recorded"
-    return f"grading that is stored: {was}; present: {_said(GRADING)}"
+    was = _versions_text(json.loads(stored)) if stored else "not recorded"
+    return f"grading that is stored: {was}; present: {_versions_text(GRADING)}"
 
 
-def _said(versions: Mapping[str, int]) -> str:
+def _versions_text(versions: Mapping[str, int]) -> str:
     return ", ".join(f"{part} {version}" for part, version in sorted(versions.items()))
 
 
@@ -324,5 +324,5 @@ def lines(difference: Difference) -> list[str]:
 def _some(ids: Sequence[str]) -> str:
     """Each id once, in the order in which they came."""
     once = list(dict.fromkeys(ids))
-    more = f" and {len(once) - SHOWN} more" if len(once) > SHOWN else ""
-    return ", ".join(once[:SHOWN]) + more
+    more = f" and {len(once) - MOST_IDS} more" if len(once) > MOST_IDS else ""
+    return ", ".join(once[:MOST_IDS]) + more

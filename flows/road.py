@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.dvc_command import busy, dvc
 from flows.model_checks import Asking, write_down
-from tasks.contract.params import BadInput, StageFailed, nearest, shown
+from tasks.contract.params import BadInput, StageFailed, brief, nearest
 from tasks.engine import dvc_lock
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.dvc_yaml import DATA
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 def check_part(first: str, last: str, refresh: Sequence[str], names: Sequence[str] = ("first", "last", "refresh")) -> tuple[str, ...]:
     """The stages from `first` to `last`; BadInput for a stage that is none. names: what the caller calls the three."""
     if isinstance(refresh, str):
-        raise BadInput(f"{names[2]} = {shown(refresh)}: expected a list of stages, such as [{refresh!r}]")
+        raise BadInput(f"{names[2]} = {brief(refresh)}: expected a list of stages, such as [{refresh!r}]")
     for name, stage in ((names[0], first), (names[1], last), *((names[2], one) for one in refresh)):
-        check_stage(stage, f"{name} {shown(stage)}: no such stage.")
+        check_stage(stage, f"{name} {brief(stage)}: no such stage.")
     part = ROAD.part(first, last)
     if not part:
         raise BadInput(f"{names[0]} {first} lies after {names[1]} {last}")
@@ -205,14 +205,14 @@ def workspace_inputs(plan: Plan, stage: str) -> dict[str, str]:
     return found
 
 
-def _tell_altered(plan: Plan, name: str, folder: Path, wanted: str) -> None:
+def _tell_altered(plan: Plan, name: str, folder: Path, identity: str) -> None:
     """data/ is not what dvc.lock says: let DVC see it too, and stop where it is damage."""
-    if plan.store.loses(wanted):
+    if plan.store.loses(identity):
         raise StageFailed(
             f"{DATA}{name} was altered on the disk, and the stored bytes with it; what was damaged was removed from the store. "
             f"`cairn run` or `dvc pull` puts it right; `dvc repro --force {name}` makes it again."
         )
-    known = plan.store.files(wanted) or {}
+    known = plan.store.files(identity) or {}
     for path, md5 in plan.store.hashes.listing(folder).items():
         if known.get(path) != md5:
             (folder / path).touch()  # a new time, without which DVC would take it for what it was

@@ -18,7 +18,7 @@ from flows.dvc_command import check_cache
 from flows.road import bring_up_to_date, everyone
 from flows.run_display import Artifacts
 from flows.server import of_server
-from tasks.contract.params import BadInput, shown
+from tasks.contract.params import BadInput, brief
 from tasks.engine import dvc_lock
 from tasks.engine.artifact import Artifact, check_writable
 from tasks.engine.files import sweep, write_text
@@ -36,7 +36,7 @@ class Run:
     start: float
     computed: set[str] = field(default_factory=set)
     promotion: dict[str, Any] = field(default_factory=dict)
-    shown: Artifacts = field(default_factory=Artifacts)
+    artifacts: Artifacts = field(default_factory=Artifacts)
     before: Mapping[str, Any] = field(default_factory=dict)
     """stage -> parts of the key of its last result before this run"""
 
@@ -50,26 +50,26 @@ class Run:
         before = last_parts(plan)
         console = Console()
         tracker = Tracker.of(plan, lambda text: console("mlflow", "note", {"note": text}), of_server)
-        shown = Artifacts(tell=lambda text: console("prefect", "note", {"note": text}))
+        artifacts = Artifacts(tell=lambda text: console("prefect", "note", {"note": text}))
         computed: set[str] = set()
 
         def note(stage: str, event: str, details: Mapping[str, Any]) -> None:
             if event == "done":
                 computed.add(stage)
 
-        watched = _watched(plan, everyone(console, tracker.watch(plan), shown, note))
-        run = cls(watched, tracker, time.monotonic(), computed, shown=shown, before=before)
+        watched = _watched(plan, everyone(console, tracker.watch(plan), artifacts, note))
+        run = cls(watched, tracker, time.monotonic(), computed, artifacts=artifacts, before=before)
         try:
             try:
                 yield run
             finally:
                 console.close()
-                shown.close()
+                artifacts.close()
         except BaseException as error:
             with suppress(Exception):  # an interrupt may have left MLflow's session half-way; what ended the run is what counts
-                tracker.close(error, shown.lost)
+                tracker.close(error, artifacts.lost)
             raise
-        tracker.close(None, shown.lost)
+        tracker.close(None, artifacts.lost)
 
     @property
     def folder(self) -> Path:
@@ -144,7 +144,7 @@ def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, ref
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     if not isinstance(overrides, Mapping | None):  # of a flow run, whose parameters Prefect does not check
-        raise BadInput(f"overrides = {shown(overrides)}: expected a mapping of dotted keys to values, such as sft.loop.epochs: 2")
+        raise BadInput(f"overrides = {brief(overrides)}: expected a mapping of dotted keys to values, such as sft.loop.epochs: 2")
     check_place(STATE)
     check_writable(STATE)
     check_cache(PROJECT, STATE)

@@ -39,7 +39,7 @@ class Artifacts:
         self._next: dict[str, tuple[contextvars.Context, float, str]] = {}
         self._changed = threading.Condition()
         self._sender: threading.Thread | None = None
-        self._over = self._told = False
+        self._over = self._reported = False
         self.lost = False
         """Whether the server was gone at the end."""
         self._again = 0.0
@@ -109,8 +109,8 @@ class Artifacts:
             return
 
     def _lose(self, how: str) -> None:
-        if not self._told:
-            self._told = True
+        if not self._reported:
+            self._reported = True
             self._tell(f"Prefect's server does not answer any more ({how}); the run goes on, and Prefect shows no more of it")
 
     def _write(self, key: str, percent: float, text: str) -> None:

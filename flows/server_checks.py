@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.inherited import Setting, of_prefect, shown
+from flows.inherited import Setting, of_prefect, printable
 from tasks.contract.params import BadInput
 
 PATIENCE = 8.0
@@ -34,7 +34,7 @@ def prefect(named: Setting) -> None:
     insecure = of_prefect("PREFECT_API_TLS_INSECURE_SKIP_VERIFY")
     verify = not (insecure and insecure.value.lower() in ("1", "true", "yes"))
     cloud = str(urlsplit(url).hostname).endswith("prefect.cloud")  # of every version, and does not say which
-    answer = _asked(named, without, lambda: _get(f"{url}/{'health' if cloud else 'admin/version'}", headers, verify))
+    answer = _answer(named, without, lambda: _get(f"{url}/{'health' if cloud else 'admin/version'}", headers, verify))
     if answer.status_code in (401, 403):
         raise _refusal(named, f"it answers {answer.status_code}: set PREFECT_API_KEY or PREFECT_API_AUTH_STRING", without)
     theirs = _json(answer)
@@ -63,7 +63,7 @@ def _mlflow(named: Setting) -> None:
         _check_url(named, named.value, (scheme,), without)
         parts = urlsplit(named.value)
         port = parts.port or {"postgresql": 5432, "mysql": 3306}.get(scheme.partition("+")[0], 1433)
-        _asked(named, without, lambda: _connect(str(parts.hostname), port))
+        _answer(named, without, lambda: _connect(str(parts.hostname), port))
 
 
 def _mlflow_server(named: Setting, url: str, without: str) -> None:
@@ -79,7 +79,7 @@ def _mlflow_server(named: Setting, url: str, without: str) -> None:
     insecure = given.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
     verify = given.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not insecure
     question = f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=cairn"
-    answer = _asked(named, without, lambda: _get(question, headers, verify))
+    answer = _answer(named, without, lambda: _get(question, headers, verify))
     if answer.status_code in (401, 403):
         login = "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         raise _refusal(named, f"it answers {answer.status_code}: set {login}", without)
@@ -87,7 +87,7 @@ def _mlflow_server(named: Setting, url: str, without: str) -> None:
     known = isinstance(said, dict) and (said.get("experiment") or said.get("error_code") == "RESOURCE_DOES_NOT_EXIST")
     if not known:
         raise _refusal(named, f"{_what(answer)}, not an MLflow server's answer", without)
-    theirs = _asked(named, without, lambda: _get(f"{url}/version", headers, verify))
+    theirs = _answer(named, without, lambda: _get(f"{url}/version", headers, verify))
     if theirs.status_code == 200 and theirs.text.strip()[:1].isdigit():  # servers behind a gateway may not say
         _same_major(named, "MLflow", theirs.text.strip(), version("mlflow"), without)
 
@@ -102,9 +102,9 @@ def _check_url(named: Setting, url: str, schemes: tuple[str, ...], without: str)
         raise _refusal(named, f"this is no URL; expected {schemes[0]}://host:port/...", without)
 
 
-def _same_major(named: Setting, product: str, theirs: str, ours: str, without: str) -> None:
-    if theirs.partition(".")[0] != ours.partition(".")[0]:
-        raise _refusal(named, f"it is {product} {theirs}, and this project speaks with {product} {ours.partition('.')[0]}", without)
+def _same_major(named: Setting, product: str, theirs: str, own: str, without: str) -> None:
+    if theirs.partition(".")[0] != own.partition(".")[0]:
+        raise _refusal(named, f"it is {product} {theirs}, and this project speaks with {product} {own.partition('.')[0]}", without)
 
 
 def _get(url: str, headers: dict[str, str], verify: Any) -> Any:
@@ -120,7 +120,7 @@ def _connect(host: str, port: int) -> Any:
         return None
 
 
-def _asked(named: Setting, without: str, question: Callable[[], Any]) -> Any:
+def _answer(named: Setting, without: str, question: Callable[[], Any]) -> Any:
     """The answer to a question that may hang anywhere; BadInput when there is none in time."""
     answer: list[Any] = []
 
@@ -153,4 +153,4 @@ def _what(answer: Any) -> str:
 
 
 def _refusal(named: Setting, why: str, without: str) -> BadInput:
-    return BadInput(f"{named.name}={shown(named.name, named.value)} ({named.origin}): {why}. {without}")
+    return BadInput(f"{named.name}={printable(named.name, named.value)} ({named.origin}): {why}. {without}")

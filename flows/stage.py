@@ -129,7 +129,7 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
         def one_stage():  # type: ignore[no-untyped-def]
             with stopping():
                 take(job_of(run.plan, stage, inputs))
-                run.shown.close()
+                run.artifacts.close()
 
         for line in reconcile(run.plan.store.state):
             run.note(line)

@@ -260,7 +260,7 @@ def _local_refusals(plan: Plan, stages: Sequence[str], worlds: Path) -> Iterator
     local = [one for one in settings.shared.players() if one[2].backend == "local" and one[0].partition("/")[0] in asked_by]
     if not local:
         return
-    asked, how = _asked(settings, worlds)
+    asked, how = _requests_by_role(settings, worlds)
     for name, said, role in local:
         folder = settings.project / role.path
         context, requests = context_of(folder), asked.get(name.partition("/")[0], [])
@@ -282,20 +282,20 @@ def _local_refusals(plan: Plan, stages: Sequence[str], worlds: Path) -> Iterator
             )
 
 
-class _Heard:
+class _Recorder:
     """A scripted client that notes what it is asked."""
 
     def __init__(self, inner: Client, requests: list[Request]) -> None:
         self.name, self.revision = inner.name, inner.revision
-        self._inner, self._heard = inner, requests
+        self._inner, self._requests = inner, requests
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """Answer as the script does."""
-        self._heard += requests
+        self._requests += requests
         return self._inner.complete(requests)
 
 
-def _asked(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]], str]:
+def _requests_by_role(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]], str]:
     """Role -> what it is asked, and how that is known: generate and critique run on a few problems with scripts in all roles. Worlds
     without scripts show the agent's opening question alone."""
     from tasks.contract.client import Request
@@ -314,7 +314,7 @@ def _asked(settings: Settings, worlds: Path) -> tuple[Mapping[str, list[Request]
     inner = maker(scripts, worlds, settings.shared.seed)
 
     def listening(role: str, world: str = "") -> Client:
-        return _Heard(inner(role, world), heard[role])
+        return _Recorder(inner(role, world), heard[role])
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -22,7 +22,7 @@ from tasks.engine.param_files import PIPELINE
 LOCKS = ("requirements.lock", "requirements-cuda.lock")
 INSTALLED = (*LOCKS, "pyproject.toml")
 """What the environment is made from: another text of one means `make setup`."""
-SHOWN = 12
+MOST_LINES = 12
 """Lines of a list that are printed."""
 
 Say = Callable[[str], None]
@@ -71,7 +71,7 @@ def go_on(project: Path, say: Say = print) -> int:
         raise BadInput(_conflict_words(repository, conflicts))
     marked = repository.run("diff", "--cached", "--check").stdout.splitlines()
     if marked := [line.partition(": leftover")[0] for line in marked if "leftover conflict marker" in line]:
-        raise BadInput(f"cairn upgrade --continue: marks of a conflict are left: {', '.join(marked[:SHOWN])}")
+        raise BadInput(f"cairn upgrade --continue: marks of a conflict are left: {', '.join(marked[:MOST_LINES])}")
     return _finish(repository, say)
 
 
@@ -181,8 +181,8 @@ def _what_changed(repository: Repository, before: str, base: str, theirs: str) -
     """The new commits of Cairn's, and how many files of the project they changed."""
     titles = repository.ask("log", "--no-merges", "--format=%s", f"{base}..{theirs}").splitlines()
     files = repository.ask("diff", "--name-only", before, "HEAD").splitlines()
-    more = [f"  ... and {len(titles) - SHOWN} more: git log {base[:10]}..{theirs[:10]}"] if len(titles) > SHOWN else []
-    return "\n".join([f"merged; {_counted(len(files), 'file')} changed:", *(f"  {title}" for title in titles[:SHOWN]), *more])
+    more = [f"  ... and {len(titles) - MOST_LINES} more: git log {base[:10]}..{theirs[:10]}"] if len(titles) > MOST_LINES else []
+    return "\n".join([f"merged; {_counted(len(files), 'file')} changed:", *(f"  {title}" for title in titles[:MOST_LINES]), *more])
 
 
 def _setup(repository: Repository, before: str) -> str:
@@ -219,7 +219,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:MOST_LINES]) + (f" and {len(names) - MOST_LINES} more" if len(names) > MOST_LINES else "")
 
 
 def _last(text: str) -> str:

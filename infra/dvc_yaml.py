@@ -41,15 +41,15 @@ def stage(step: Step) -> Iterator[str]:
     yield f"    desc: {step.about}"
     yield f"    cmd: python -m flows.stage {step.name}"
     yield from _list("deps", deps(step))
-    roles = _said(step, "ROLES")
+    roles = _stated(step, "ROLES")
     yield "    params:"
-    yield from _params("params/pipeline.yaml", ["seed", *_said(step, "READS"), *(f"roles.{role}" for role in roles), step.name])
+    yield from _params("params/pipeline.yaml", ["seed", *_stated(step, "READS"), *(f"roles.{role}" for role in roles), step.name])
     if roles:
         yield from _params("params/roles.lock", roles)
-    for file in (*_said(step, "PARAMS"), "params/versions.yaml"):
+    for file in (*_stated(step, "PARAMS"), "params/versions.yaml"):
         yield from _params(file)
     yield from _list("outs", [f"data/{step.name}"])
-    if metrics := _said(step, "METRICS"):
+    if metrics := _stated(step, "METRICS"):
         yield from _list("metrics", [metrics_path(step, name) for name in metrics])
 
 
@@ -59,16 +59,16 @@ def deps(step: Step) -> list[str]:
     Code is what the room's methods reach by imports, file by file; its own core/ and the folders in its CODE are named whole,
     with the texts that lie in them. What data/worlds carries the hash of is not listed, and what a folder covers not again.
     """
-    room, roles = f"tasks/{step.room}", _said(step, "ROLES")
-    whole = [*_said(step, "CODE"), *([f"{room}/core"] if (ROOT / room / "core").is_dir() else [])]
-    plays, worlds = bool(_said(step, "PLAYS")), "worlds" in _said(step, "INPUTS")
+    room, roles = f"tasks/{step.room}", _stated(step, "ROLES")
+    whole = [*_stated(step, "CODE"), *([f"{room}/core"] if (ROOT / room / "core").is_dir() else [])]
+    plays, worlds = bool(_stated(step, "PLAYS")), "worlds" in _stated(step, "INPUTS")
     files = [path for path in to_list(ROOT, step.room, roles, plays, worlds) if not covered(path, whole)]
     chosen = [f"tasks/players/${{roles.{role}.backend}}" for role in roles]
     if plays:
         chosen.append(f"tasks/agents/${{{step.name}.agents.method}}.py")
     if not covered(room, whole):
         chosen.append(f"{room}/${{{step.name}.method}}.py")
-    return [*(f"data/{name}" for name in step.inputs), *_said(step, "FILES"), *sorted([*files, *whole]), *chosen]
+    return [*(f"data/{name}" for name in step.inputs), *_stated(step, "FILES"), *sorted([*files, *whole]), *chosen]
 
 
 def metrics_path(step: Step, name: str) -> str:
@@ -97,7 +97,7 @@ def _inline(value: str | Sequence[str]) -> str:
     return value if isinstance(value, str) else json.dumps(list(value)).replace('"', "")
 
 
-def _said(step: Step, name: str) -> Sequence[str]:
+def _stated(step: Step, name: str) -> Sequence[str]:
     """What the interface of a step's room says under a name."""
     return getattr(methods.interface(step.room), name, ())
 

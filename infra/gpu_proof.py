@@ -47,7 +47,7 @@ def machine(device: str) -> dict[str, Any]:
     return {"gpu": torch.cuda.get_device_name(0), "gpu_memory_gib": memory, "cuda": torch.version.cuda, **versions}
 
 
-def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m infra.gpu_proof", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", choices=["throughput", "road", "all"], default="all")
@@ -57,7 +57,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--vocab", type=int, default=0, help="entries of the 0.6 B model's embedding (default: the tokenizer's)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a param, as in `cairn run --set`")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "gpu_proof.json", help="JSON file, or a folder for it")
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
 def prove(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -84,9 +84,9 @@ def prove(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return proof.record
 
 
-def main(given: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure and publish; 2 for a machine without a GPU and for params that are refused."""
-    asked = arguments(given)
+    asked = arguments(argv)
     start.fix(ROOT)  # before torch loads: threads, offline, temporary files inside the project
     if asked.device == "cuda":
         # With several GPUs in sight the Trainer would spread itself over them; one is measured.

@@ -122,7 +122,7 @@ def measure_sft(proof: Proof, settings: Settings, inputs: Mapping[str, Path]) ->
     proof.add("throughput", "sft", "peak GPU memory, GiB", memory.get("peak"), before=memory.get("before"))
     whole = f"{done.figures['steps']} steps, loading, proving masks and saving included"
     proof.add("throughput", "sft", "whole run, s", done.seconds, over=whole)
-    proof.note("throughput", {"sft_computed_in": watch.said()})
+    proof.note("throughput", {"sft_computed_in": watch.summary()})
     return done.folder
 
 
@@ -221,4 +221,4 @@ def measure_grpo(proof: Proof, settings: Settings, inputs: Mapping[str, Any]) ->
     proof.add("throughput", "grpo", "peak GPU memory, GiB", memory.get("peak"), before=memory.get("before"))
     whole = f"{done.figures['steps']} steps in {inputs['world']}, loading, screening, validating and saving included"
     proof.add("throughput", "grpo", "whole run, s", done.seconds, over=whole)
-    proof.note("throughput", {"grpo_computed_in": watch.said()})
+    proof.note("throughput", {"grpo_computed_in": watch.summary()})

@@ -68,6 +68,6 @@ class Watch:
         """Stop listening to layers: it would cost time in the steps that count."""
         self._listening.remove()
 
-    def said(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
         """Act -> the dtypes of its linear layers' outputs and weights."""
         return {act: " and ".join(sorted(found)) for act, found in sorted(self.dtypes.items())}

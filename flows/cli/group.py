@@ -138,8 +138,8 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 _top = typer.Typer(cls=Catalogue, context_settings=SETTINGS, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(is_set: bool) -> None:
+    if is_set:
         import tomllib
 
         from flows import CODE

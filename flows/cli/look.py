@@ -47,7 +47,7 @@ def _inherited() -> list[dict[str, Any]]:
     from flows import inherited
 
     return [
-        {"name": one.name, "value": inherited.shown(one.name, one.value), "origin": one.origin, "effect": one.effect}
+        {"name": one.name, "value": inherited.printable(one.name, one.value), "origin": one.origin, "effect": one.effect}
         for one in inherited.everything()
     ]
 

@@ -95,8 +95,8 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text, for scripts.")]
 
 
-def parsed(given: list[str] | None) -> dict[str, Any]:
+def parsed(overrides: list[str] | None) -> dict[str, Any]:
     """What was given with --set: param -> value. Raises BadInput for what is no key=value."""
     from tasks.engine.dotted import parse_override
 
-    return dict(map(parse_override, given or ()))
+    return dict(map(parse_override, overrides or ()))

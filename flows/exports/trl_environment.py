@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 RESERVED = ("reset", "get_reward")
 """Names that mean something to TRL; it hides names with a leading underscore as well."""
 _PLAIN = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None), "array": list, "object": dict}
-_SAID = {"type", "enum", "items", "anyOf", "additionalProperties", "nullable", "description", "default"}
+_ARGUMENT_KEYS = {"type", "enum", "items", "anyOf", "additionalProperties", "nullable", "description", "default"}
 _PARTS = ("its name", "its description", "its arguments", "what is required")
-_SAID_OF_ALL = {"type", "properties", "required", "additionalProperties", "description", "$schema", "$defs", "definitions"}
+_SCHEMA_KEYS = {"type", "properties", "required", "additionalProperties", "description", "$schema", "$defs", "definitions"}
 
 
 @dataclass
@@ -203,7 +203,7 @@ def _method(world: World, tool: Tool) -> Callable[..., str]:
 def _meaning(function: Mapping[str, Any]) -> tuple[Any, ...]:
     """What counts of a schema in either dialect: names, descriptions, types and what is required."""
     parameters = function["parameters"]
-    if more := sorted(set(parameters) - _SAID_OF_ALL):
+    if more := sorted(set(parameters) - _SCHEMA_KEYS):
         raise ValueError(f"its schema says {more[0]!r} of all arguments")
     arguments = {name: (_hint(schema), _described(name, schema)) for name, schema in _properties(function).items()}
     return function["name"], _described(function["name"], function), arguments, sorted(parameters.get("required", ()))
@@ -220,7 +220,7 @@ def _described(name: str, schema: Mapping[str, Any]) -> str:
 def _hint(schema: Mapping[str, Any]) -> Any:
     """The type hint that a schema stands for. Raises ValueError for what none can say."""
     kind, values = schema.get("type"), schema.get("additionalProperties", True)
-    if (more := sorted(set(schema) - _SAID)) or values is False:
+    if (more := sorted(set(schema) - _ARGUMENT_KEYS)) or values is False:
         raise ValueError(f"its schema says {(more or ['additionalProperties'])[0]!r}: {json.dumps(schema)[:200]}")
     if schema.get("nullable"):
         return Union[_hint({key: value for key, value in schema.items() if key != "nullable"}), None]  # noqa: UP007 - made at run time

@@ -121,6 +121,6 @@ def roles(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, An
     for stage in road.entering("generate"):
         if (table := read_columns(folders, stage, "blueprints.parquet", schemas.BLUEPRINT, "generator")) is not None:
             names |= set(pc.unique(table["generator"]).to_pylist())
-    told = {name: role for name, role in (summary.get("roles") or {}).items() if isinstance(role, Mapping)}
+    params = {name: role for name, role in (summary.get("roles") or {}).items() if isinstance(role, Mapping)}
     scripted = any(name.startswith("scripted") for name in names)
-    return {"names": sorted(names), "told": told, "scripted": scripted, "seed": summary.get("seed")}
+    return {"names": sorted(names), "params": params, "scripted": scripted, "seed": summary.get("seed")}

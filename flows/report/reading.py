@@ -53,7 +53,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def said(estimate: Mapping[str, Any]) -> str:
+def certainty(estimate: Mapping[str, Any]) -> str:
     """n, trials and what the interval resamples: what every number must carry."""
     what, n, trials = estimate.get("resamples", "problems"), estimate["n"], estimate["trials"]
     return f"{two(estimate['low'])} to {two(estimate['high'])} (95 % interval, resamples {what}; n = {n}, {trials} trials)"

@@ -8,7 +8,7 @@ from typing import Any
 
 from flows.model_names import is_step, place
 from flows.report.charts import Interval, intervals
-from flows.report.reading import Summary, mean_of, said, two
+from flows.report.reading import Summary, certainty, mean_of, two
 from tasks.road import ROAD, Road
 
 _DECISIONS = {
@@ -56,8 +56,8 @@ def ladders(summary: Summary, models: Sequence[str], kinds: Mapping[str, str]) -
 
 def _rung(model: str, world: str, block: Mapping[str, Any], kinds: Mapping[str, str]) -> Interval:
     one, four = block["pass_1"], block.get("pass_4")
-    note = f"{model} in {world}: pass^1 {two(one['mean'])}, {said(one)}"
-    note += f"; pass^4 {two(four['mean'])}, {said(four)}" if four else ""
+    note = f"{model} in {world}: pass^1 {two(one['mean'])}, {certainty(one)}"
+    note += f"; pass^4 {two(four['mean'])}, {certainty(four)}" if four else ""
     return Interval(model, kinds[model], one["mean"], one["low"], one["high"], note, four["mean"] if four else None)
 
 
@@ -86,7 +86,7 @@ def gains(summary: Summary, kinds: Mapping[str, str], road: Road = ROAD) -> list
 
 def _gain(pair: str, world: str, one: Mapping[str, Any], kinds: Mapping[str, str]) -> Interval:
     later, _, earlier = pair.partition("-")
-    note = f"{later} minus {earlier} in {world}: {two(one['mean'])}, {said(one)}"
+    note = f"{later} minus {earlier} in {world}: {two(one['mean'])}, {certainty(one)}"
     return Interval(f"{later} \u2212 {earlier}", kinds.get(later, "count"), one["mean"], one["low"], one["high"], note)
 
 
@@ -115,4 +115,4 @@ def _line(name: str, group: str, blocks: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cell(one: Mapping[str, Any], note: str) -> dict[str, Any]:
-    return {**{key: one[key] for key in ("mean", "low", "high")}, "note": f"{note}: pass^1 {two(one['mean'])}, {said(one)}"}
+    return {**{key: one[key] for key in ("mean", "low", "high")}, "note": f"{note}: pass^1 {two(one['mean'])}, {certainty(one)}"}

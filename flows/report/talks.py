@@ -41,7 +41,7 @@ _PICKED_BY = ("traj_id", "problem_id", "world", "family", "trial", "reward", "n_
 _TURNING = (0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _HIDDEN = {chr(code): chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
 _HIDDEN |= {chr(code): f"[U+{code:04X}]" for code in (0x7F, *_TURNING)}
-_SHOWN = [field for field in schemas.TRAJECTORY if field.name != "turns"]
+_COLUMNS = [field for field in schemas.TRAJECTORY if field.name != "turns"]
 
 
 def conversations(folders: Mapping[str, Path], model: str, road: Road = ROAD) -> list[dict[str, Any]]:
@@ -49,18 +49,18 @@ def conversations(folders: Mapping[str, Path], model: str, road: Road = ROAD) ->
     trials, the conversations that generate made."""
     marks = [schemas.DATASET.field(name) for name in ("keep", "score", "reason")]
     places = {room: next((name for name in road.entering(room) if name in folders), "") for room in ("filter", "generate", "worlds")}
-    made = _table(folders, places["filter"], "dataset.parquet", [*_SHOWN, *marks])
+    made = _table(folders, places["filter"], "dataset.parquet", [*_COLUMNS, *marks])
     refused = _pick(made, {FILTERED: _filtered(made)}, {FILTERED: FROM_FILTER}, FROM_FILTER) if made is not None else []
     if made is None:
-        made = _table(folders, places["generate"], "trajectories.parquet", _SHOWN)
-    trials = _table(folders, road.judged, "trials.parquet", [schemas.TRIAL.field("model"), schemas.TRIAL.field("set"), *_SHOWN])
+        made = _table(folders, places["generate"], "trajectories.parquet", _COLUMNS)
+    trials = _table(folders, road.judged, "trials.parquet", [schemas.TRIAL.field("model"), schemas.TRIAL.field("set"), *_COLUMNS])
     if trials is not None:
         made = trials.filter(pc.and_(pc.equal(trials["model"], model), pc.equal(trials["set"], "test")))
     expected, worlds = _expected(folders, road, places["generate"]), _Worlds(folders.get(places["worlds"]))
     chosen = _pick(made, _piles(made, expected), SHARES, MOST - len(refused)) if made is not None else []
     twice = {row["traj_id"] for row in chosen}
     shown = [*chosen, *(row for row in refused if row["traj_id"] not in twice)]
-    return [_shown(row, expected.get((row["world"], row["problem_id"])), worlds) for row in shown]
+    return [_for_page(row, expected.get((row["world"], row["problem_id"])), worlds) for row in shown]
 
 
 def _table(folders: Mapping[str, Path], stage: str, name: str, fields: Iterable[pa.Field]) -> pa.Table | None:
@@ -168,14 +168,14 @@ class _Worlds:
         world = self.get(name)
         return [(rule, world.rules.get(rule, "") if world else "") for rule in broken]
 
-    def diff(self, name: str, calls: Sequence[Row], wanted_hash: str) -> str | None:
+    def diff(self, name: str, calls: Sequence[Row], expected_hash: str) -> str | None:
         """What these calls change, or None when that cannot be said with certainty."""
         world = self.get(name)
         if world is None:
             return None
         writes = [call for call in calls if call["kind"] == "write" and call.get("ok", True)]
         replay = world.replay([Action(call["name"], json.loads(call["arguments_json"]), "write") for call in writes])
-        return replay.diff if replay.state_hash == wanted_hash else None
+        return replay.diff if replay.state_hash == expected_hash else None
 
     def get(self, name: str) -> World | None:
         """A world, or None when it is not there as it was frozen."""
@@ -216,7 +216,7 @@ def _call(call: Row) -> dict[str, Any]:
     return {"name": clean(call["name"]), "arguments": _arguments(call["arguments_json"]), "kind": call.get("kind", "read")}
 
 
-def _shown(row: dict[str, Any], right: Mapping[str, Any] | None, worlds: _Worlds) -> dict[str, Any]:
+def _for_page(row: dict[str, Any], right: Mapping[str, Any] | None, worlds: _Worlds) -> dict[str, Any]:
     """A conversation as the template wants it: turns, outcome, and expected beside actual."""
     expected_calls = right["calls"] if right else []
     return {

@@ -9,7 +9,7 @@ from flows.worlds.clock_watch import Sight, watching
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each, short
 from flows.worlds.sample import Attempt, Call, Sample, attempt, failure, led_up
 from tasks.worlds.adapters.foreign_state import SourceFailed
-from tasks.worlds.api.places import shown
+from tasks.worlds.api.places import location
 from tasks.worlds.api.runtime import World
 
 # --- they work ---
@@ -95,7 +95,7 @@ class Repeats:
             lines: dict[str, list[str]] = {}
             for sight in sights:
                 if sight.what == what:
-                    where = shown(sight.file, sight.line) if sight.file else self._sample.place(tool)
+                    where = location(sight.file, sight.line) if sight.file else self._sample.place(tool)
                     lines.setdefault(where, []).append(sight.name)
             for where, functions in lines.items():
                 called = ", ".join(dict.fromkeys(functions))

@@ -16,7 +16,7 @@ from flows.worlds.sample import Sample, draw, failure, own_files
 from tasks.contract.params import BadInput
 from tasks.worlds.api.calls import ANSWER
 from tasks.worlds.api.loading import world_class
-from tasks.worlds.api.places import place, shown
+from tasks.worlds.api.places import location, place
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.state import canonical_json
 from tasks.worlds.api.tools import Tool, tools_of
@@ -134,7 +134,7 @@ def _tool_place(cls: Any, name: str) -> str:
 
 def _class_place(cls: type) -> str:
     try:
-        return shown(inspect.getsourcefile(cls) or "", inspect.getsourcelines(cls)[1])
+        return location(inspect.getsourcefile(cls) or "", inspect.getsourcelines(cls)[1])
     except (OSError, TypeError):
         return ""
 
@@ -196,7 +196,7 @@ def _tables(cls: Any, size: int, seed: int, address: str) -> Check:
         at, what = failure(error, files)
         return Check("tables", "", (Finding(at if not isinstance(error, BadInput) else where, what, f"mend tables(); {CONTRACT}"),))
     findings = [
-        Finding(shown(sight.file, sight.line) if sight.file else where, f"tables() calls {sight.name}", REMEDIES[sight.what])
+        Finding(location(sight.file, sight.line) if sight.file else where, f"tables() calls {sight.name}", REMEDIES[sight.what])
         for sight in seen
     ]
     if canonical_json(one) != canonical_json(other):

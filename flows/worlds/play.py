@@ -81,7 +81,7 @@ class Seat:
         return answers[name]()
 
 
-class Shown:
+class Printer:
     """Prints what has been said and called since the last time."""
 
     def __init__(self, write: Write) -> None:
@@ -108,13 +108,13 @@ class Person:
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
-        self._shown = Shown(seat.write)
+        self._print_new = Printer(seat.write)
         self._owed: list[tuple[str, int]] = []
 
     def send(self, conversation: str, messages: Sequence[Message], world: Any, seed: int) -> None:
         """Show what is new; a turn is owed."""
         self._seat.world = world
-        self._shown(messages, user=True)
+        self._print_new(messages, user=True)
         self._owed.append((conversation, len(messages)))
 
     def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
@@ -171,12 +171,12 @@ class Watched:
     def __init__(self, agent: Agent, seat: Seat) -> None:
         self.name, self.capacity = agent.name, 1
         self._agent, self._seat = agent, seat
-        self._shown = Shown(seat.write)
+        self._print_new = Printer(seat.write)
 
     def send(self, conversation: str, messages: Sequence[Message], world: Any, seed: int) -> None:
         """Show the calls since the last turn, and hand over."""
         self._seat.world = world
-        self._shown(messages, user=False)
+        self._print_new(messages, user=False)
         self._agent.send(conversation, messages, world, seed)
 
     def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
@@ -269,8 +269,8 @@ def grading(played: Trajectory, final: World, start: World) -> str:
     wanted = start.replay(problem.actions).diff
     lines = [f"ended by  {played.stop}"]
     lines.append(f"state     {outcome.state}" + ("" if outcome.state else "  not what the ground truth makes"))
-    lines.append(f"outputs   {outcome.outputs}" + _wanted(problem.outputs))
-    lines.append(f"required  {outcome.required}" + _wanted([_call(action) for action in problem.required]))
+    lines.append(f"outputs   {outcome.outputs}" + _expected(problem.outputs))
+    lines.append(f"required  {outcome.required}" + _expected([_call(action) for action in problem.required]))
     lines.append(f"policy    {outcome.policy:.2f}" + (f"  broken: {', '.join(outcome.broken)}" if outcome.broken else ""))
     lines += [f"  {rule}: {start.rules[rule]}" for rule in outcome.broken if rule in start.rules]
     lines.append(f"reward    {outcome.reward}  (state x outputs x required)")
@@ -280,7 +280,7 @@ def grading(played: Trajectory, final: World, start: World) -> str:
     return "\n".join(lines)
 
 
-def _wanted(things: Sequence[str]) -> str:
+def _expected(things: Sequence[str]) -> str:
     return f"  wanted: {', '.join(things)}" if things else ""
 
 

@@ -43,12 +43,12 @@ class _Tried:
         """Rules that have not yet done both."""
         return {rule for rule in self.predicates if not (rule in self.holds and rule in self.fails)}
 
-    def test(self, rules: Sequence[str], *given: Any) -> dict[str, str]:
+    def test(self, rules: Sequence[str], *arguments: Any) -> dict[str, str]:
         """Ask these predicates; rule -> why it does not hold."""
         self.count += 1
         broken = {}
         for rule in rules:
-            reason = self.predicates[rule](*given)
+            reason = self.predicates[rule](*arguments)
             (self.holds if reason is None else self.fails).add(rule)
             if reason is not None:
                 broken[rule] = reason

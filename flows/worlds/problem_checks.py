@@ -60,13 +60,13 @@ def coverage(sample: Sample) -> Check:
         else:
             what = f"tool {name} ({tool.kind}) is in none of {len(sample.everything)} ground truths"
             findings.append(Finding(sample.place(name), what, _more(sample.world)))
-    notes += _never_given(sample)
+    notes += _never_used(sample)
     acting = {name: count[name] for name, tool in sample.world.tools.items() if tool.kind != "read"}
     said = "; ".join(f"{name} {number}" for name, number in acting.items())
     return Check("coverage", said or "no tool writes", tuple(findings), tuple(notes))
 
 
-def _never_given(sample: Sample) -> Iterable[str]:
+def _never_used(sample: Sample) -> Iterable[str]:
     """Arguments and values of enumerations that no ground truth has, of tools that are called."""
     given: dict[str, set[str]] = defaultdict(set)
     for action in (action for problem in sample.everything for action in problem.actions):
@@ -228,7 +228,7 @@ def ambiguous(sample: Sample) -> Check:
     world = sample.world
     groups: dict[str, list[Problem]] = defaultdict(list)
     for problem in sample.everything:
-        for said in _said(problem):
+        for said in _wordings(problem):
             groups[said].append(problem)
     found: dict[str, tuple[Problem, Problem]] = {}
     for alike in groups.values():
@@ -245,7 +245,7 @@ def ambiguous(sample: Sample) -> Check:
     return Check("ambiguity", f"{len(found)} of {len(sample.everything)} problems are ambiguous", findings)
 
 
-def _said(problem: Problem) -> Iterable[str]:
+def _wordings(problem: Problem) -> Iterable[str]:
     yield problem.instruction
     requests: list[dict[str, Any]] = problem.intent.get("requests") or []
     if requests:

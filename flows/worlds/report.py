@@ -12,7 +12,7 @@ from tasks.worlds.api.tools import Tool
 
 WIDTH = 130
 """Characters of a line; ours."""
-SHOWN = 12
+MOST_FAULTS = 12
 """Faults of one check that are printed; the others are counted."""
 
 REMEDIES = {
@@ -36,10 +36,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One check. said: what was looked at, in figures. notes: what is worth knowing and no fault."""
+    """One check. summary: what was looked at, in figures. notes: what is worth knowing and no fault."""
 
     name: str
-    said: str
+    summary: str
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -107,12 +107,12 @@ def short(text: str) -> str:
 
 
 def _check(check: Check) -> Iterable[str]:
-    yield f"{'ok' if check.ok else 'wrong':<6} {check.name:<14} {check.said}".rstrip()
-    for finding in check.findings[:SHOWN]:
+    yield f"{'ok' if check.ok else 'wrong':<6} {check.name:<14} {check.summary}".rstrip()
+    for finding in check.findings[:MOST_FAULTS]:
         yield from _wrapped(f"{finding.where}  {finding.what}" if finding.where else finding.what, "       - ", "         ")
         yield from _wrapped(finding.remedy, "         > ", "           ")
-    if len(check.findings) > SHOWN:
-        yield f"       - and {len(check.findings) - SHOWN} more"
+    if len(check.findings) > MOST_FAULTS:
+        yield f"       - and {len(check.findings) - MOST_FAULTS} more"
     for note in check.notes:
         yield from _wrapped(note, "       . ", "         ")
 

@@ -19,7 +19,7 @@ from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem
 from tasks.worlds.api.arguments import arguments_of
 from tasks.worlds.api.loading import own_files as files_of
-from tasks.worlds.api.places import place, shown
+from tasks.worlds.api.places import location, place
 from tasks.worlds.api.runtime import World
 
 Predicate = Callable[..., str | None]
@@ -110,9 +110,9 @@ def _guarded(sample: Sample, kind: str, predicates: Mapping[str, Predicate]) -> 
 
     def guarded(rule: str, predicate: Predicate) -> Predicate:
         @wraps(predicate)
-        def ask(*given: Any) -> str | None:
+        def ask(*arguments: Any) -> str | None:
             try:
-                return predicate(*given)
+                return predicate(*arguments)
             except Exception as error:  # the user's code
                 where, what = failure(error, sample.files)
                 told = "It must answer for every conversation, also one with malformed calls or rows that do not exist."
@@ -165,7 +165,7 @@ def failure(error: BaseException, files: Iterable[str]) -> tuple[str, str]:
     known = frozenset(files)
     steps = traceback.extract_tb(error.__traceback__)
     own = [step for step in steps if step.filename in known] or steps[-1:]
-    where = shown(own[-1].filename, own[-1].lineno or 0) if own else ""
+    where = location(own[-1].filename, own[-1].lineno or 0) if own else ""
     return where, f"{type(error).__name__}: {error}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from flows.worlds.fingerprints import changed, changed_globals, globals_of, print_of
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each
 from flows.worlds.sample import Call, Sample, led_up
-from tasks.worlds.api.places import line_of, shown
+from tasks.worlds.api.places import line_of, location
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import marked
 
@@ -72,7 +72,7 @@ def _remembers(sample: Sample, tool: str, name: str) -> Finding:
     """The line of the tool that mentions what is changed, else the tool's own."""
     function = getattr(sample.world.shared.cls, tool)
     line = _mention(function, name)
-    where = shown(function.__code__.co_filename, line) if line else sample.place(tool)
+    where = location(function.__code__.co_filename, line) if line else sample.place(tool)
     return Finding(where, f"tool {tool} changes {name}, which is no part of the state", REMEDIES["shared"])
 
 

@@ -71,11 +71,11 @@ def described(sample: Sample) -> Check:
     return Check("described", said, tuple(findings), notes)
 
 
-def _refused(tool: Tool, given: Iterable[Any]) -> tuple[str | None, Any]:
+def _refused(tool: Tool, known: Iterable[Any]) -> tuple[str | None, Any]:
     """(why every candidate is refused, one that fits the schema): (None, None) when one is taken, made None when none was found."""
     made = [arguments for full in (False, True) if (arguments := _made(tool.parameters, full)) is not None]
     why = None
-    for arguments in (*given, *made):
+    for arguments in (*known, *made):
         try:
             tool.validate(arguments)
             return None, None

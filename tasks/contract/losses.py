@@ -57,25 +57,25 @@ def remedy(reason: str, role: str = "NAME") -> str:
 
 @dataclass(frozen=True)
 class Lost:
-    """What was lost so far. what: of whom, such as "role 'judge' (model 'm'): calls". counts: reason -> how many of `total`. said:
+    """What was lost so far. what: of whom, such as "role 'judge' (model 'm'): calls". counts: reason -> how many of `total`. examples:
     reason -> what was said of the first one. role: whose params the remedy names. model: whose answers are kept, and have to be
     forgotten when its server is mended; "" for none."""
 
     what: str
     counts: Mapping[str, int]
     total: int
-    said: Mapping[str, str] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
     role: str = "agent"
     model: str = ""
 
-    def told(self, reason: str) -> str:
+    def message(self, reason: str) -> str:
         """How much was lost for a reason, what that is, and what to do."""
         role = "human" if reason.startswith("human_") else self.role
         advice = remedy(reason if reason in REMEDIES else reason.removeprefix("human_"), role)
         kept = self.model and reason not in GONE
         parts = (
             f"{self.what}: {self.counts[reason]} of {self.total} were lost for one reason, {reason}{f': {advice}' if advice else ''}.",
-            f"The first: {self.said[reason]}." if reason in self.said else "",
+            f"The first: {self.examples[reason]}." if reason in self.examples else "",
             f"Mended at the server, its answers have to be forgotten: `cairn calls --forget {self.model}`." if kept else "",
             "Every answer is kept: after mending, run again.",
         )
@@ -86,7 +86,7 @@ def stop_when_nearly_all(losses: Losses, lost: Lost) -> None:
     """Raise NearlyAllLost when nearly everything was lost for one reason."""
     if reason := losses.too_many(lost.counts, lost.total):
         raise NearlyAllLost(
-            f"{lost.told(reason)} The stage stopped because of losses.share = {losses.share:g} and losses.least = {losses.least}."
+            f"{lost.message(reason)} The stage stopped because of losses.share = {losses.share:g} and losses.least = {losses.least}."
         )
 
 
@@ -94,4 +94,4 @@ def stop_when_nothing_came(losses: Losses, lost: Lost) -> None:
     """Raise NearlyAllLost when not one of at least FEW calls was answered, whatever else may be lost."""
     gone = {reason: lost.counts.get(reason, 0) for reason in GONE}
     if losses.least and lost.total >= FEW and sum(gone.values()) == lost.total:
-        raise NearlyAllLost(f"{lost.told(max(gone, key=lambda reason: gone[reason]))} Not one call was answered.")
+        raise NearlyAllLost(f"{lost.message(max(gone, key=lambda reason: gone[reason]))} Not one call was answered.")

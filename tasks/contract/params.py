@@ -91,7 +91,7 @@ def nearest(word: str, known: Any) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """A value for a message, cut where it is long: nobody reads 100 kB."""
     try:
         text = repr(value)
@@ -191,11 +191,11 @@ def _mistake(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
         outer = _field(model, loc[:-1])
         owner = next(_models(outer.annotation), model) if outer is not None else model
         known = list(owner.model_fields)
-        return f"unknown key {shown(key)}.{nearest(str(loc[-1]), known)} Known keys: {', '.join(known) or 'none'}."
+        return f"unknown key {brief(key)}.{nearest(str(loc[-1]), known)} Known keys: {', '.join(known) or 'none'}."
     if problem["type"] == "missing":
         return f"{key} is missing.{_allowed(model, loc)}"
     why = problem["msg"].removeprefix("Value error, ")  # how pydantic begins what a validator of ours says
-    return f"{key if len(key) <= 200 else shown(key)} = {shown(problem['input'])}: {why}.{_allowed(model, loc)}"
+    return f"{key if len(key) <= 200 else brief(key)} = {brief(problem['input'])}: {why}.{_allowed(model, loc)}"
 
 
 # --- YAML ------------------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def parse_yaml(text: str, where: str, lenient: bool = False) -> Any:
     except RecursionError:
         raise BadInput(f"{where}: not valid YAML: nested too deeply") from None
     except (ValueError, TypeError, OverflowError) as error:  # 2026-13-45, a number of 5,000 digits, a list as a key
-        raise BadInput(f"{where}: not valid YAML: a value that cannot be read ({shown(str(error))}). Put text in quotes.") from None
+        raise BadInput(f"{where}: not valid YAML: a value that cannot be read ({brief(str(error))}). Put text in quotes.") from None
     check_plain(value, where)
     return value
 
@@ -279,7 +279,7 @@ def _odd(value: Any, at: str, left: list[int], depth: int) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                yield f"{at + '.' if at else ''}{shown(key)}: a key must be text; put it in quotes"
+                yield f"{at + '.' if at else ''}{brief(key)}: a key must be text; put it in quotes"
                 return
             yield from _odd(key, f"{at}.{key}" if at else key, left, depth + 1)
             yield from _odd(item, f"{at}.{key}" if at else key, left, depth + 1)
@@ -288,10 +288,10 @@ def _odd(value: Any, at: str, left: list[int], depth: int) -> Iterator[str]:
             yield from _odd(item, f"{at}[{number}]", left, depth + 1)
     elif isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            yield f"{name}{shown(value)} holds half a character (a surrogate)"
+            yield f"{name}{brief(value)} holds half a character (a surrogate)"
         elif "\0" in value:
-            yield f"{name}{shown(value)} holds a NUL character"
+            yield f"{name}{brief(value)} holds a NUL character"
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"{name}{value} is no finite number"
     elif not isinstance(value, (bool, int, float)) and value is not None:
-        yield f"{name}{shown(value)} is neither text, number, true, false nor null; put it in quotes if it is text"
+        yield f"{name}{brief(value)} is neither text, number, true, false nor null; put it in quotes if it is text"

@@ -85,27 +85,27 @@ def _words(text: str, turkish: bool = False, otherwise: bool = False) -> tuple[s
 
 def says(replies: Iterable[str], output: str) -> bool:
     """Whether some reply holds the words of `output` in a row. An output without words is never said."""
-    wanted = _words(output)
-    if not wanted:
+    phrase = _words(output)
+    if not phrase:
         return False
-    number = any(word[-1].isdigit() for word in wanted)
-    return any(_holds(_words(reply), wanted) or _holds_otherwise(reply, output, wanted, number) for reply in replies)
+    number = any(word[-1].isdigit() for word in phrase)
+    return any(_holds(_words(reply), phrase) or _holds_otherwise(reply, output, phrase, number) for reply in replies)
 
 
-def _holds(found: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+def _holds(found: tuple[str, ...], phrase: tuple[str, ...]) -> bool:
     """Whether the words stand among the others, in a row."""
-    size = len(wanted)
+    size = len(phrase)
     if size == 1:
-        return wanted[0] in found
-    return any(found[start : start + size] == wanted for start in range(len(found) - size + 1))
+        return phrase[0] in found
+    return any(found[start : start + size] == phrase for start in range(len(found) - size + 1))
 
 
-def _holds_otherwise(reply: str, output: str, wanted: tuple[str, ...], number: bool) -> bool:
+def _holds_otherwise(reply: str, output: str, phrase: tuple[str, ...], number: bool) -> bool:
     """Whether a reply that does not say it in the usual reading does so in another one. number: whether a number is wanted."""
     if ("ı" in reply or "ı" in output) and _holds(_words(reply, turkish=True), _words(output, turkish=True)):
         return True
     ambiguous = number and bool(_MAYBE_EITHER.search(reply) if reply.isascii() else True)
-    return ambiguous and _holds(_words(reply, otherwise=True), wanted)
+    return ambiguous and _holds(_words(reply, otherwise=True), phrase)
 
 
 # --- characters ---

@@ -26,7 +26,7 @@ def telling(
     seen = {"done": 0, "total": 0}
     start, over = time.monotonic(), threading.Event()
 
-    def heard(done: int, total: int, note: str = "") -> None:
+    def counted(done: int, total: int, note: str = "") -> None:
         seen.update(done=done, total=total)
         progress(done, total, note)
 
@@ -49,7 +49,7 @@ def telling(
     ticker = threading.Thread(target=contextvars.copy_context().run, args=(tick,), name=f"live {stage}", daemon=True)
     ticker.start()
     try:
-        yield heard
+        yield counted
     finally:
         over.set()
         ticker.join()

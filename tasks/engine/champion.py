@@ -27,17 +27,17 @@ class Standing:
     identity of whom it met when it was decided (None: nobody)."""
 
     champion: str | None = None
-    met: Mapping[str, str | None] = field(default_factory=dict)
+    opponents: Mapping[str, str | None] = field(default_factory=dict)
 
     def opponent(self, candidate: str) -> str | None:
         """Identity of the model that a candidate (identity of its artifact) has to meet; None when there is none."""
-        if candidate in self.met:
-            return self.met[candidate]
+        if candidate in self.opponents:
+            return self.opponents[candidate]
         return None if candidate == self.champion else self.champion
 
     def tree(self) -> dict[str, Any]:
         """The file's content."""
-        history = [{"identity": one, "against": other or NONE} for one, other in self.met.items()]
+        history = [{"identity": one, "against": other or NONE} for one, other in self.opponents.items()]
         champion = {"identity": self.champion} if self.champion else NONE
         return {"champion": champion, **({"history": history} if history else {})}
 
@@ -54,8 +54,8 @@ def read(path: Path) -> Standing:
         raise BadInput(
             f"{path}: history = {_short(history)}: allowed is a list of {{identity: <artifact>, against: <artifact> or none}}"
         )
-    met = {one["identity"]: None if one["against"] == NONE else one["against"] for one in history}
-    return Standing(None if champion == NONE else champion["identity"], met)
+    opponents = {one["identity"]: None if one["against"] == NONE else one["against"] for one in history}
+    return Standing(None if champion == NONE else champion["identity"], opponents)
 
 
 def _names(value: Any, key: str) -> bool:

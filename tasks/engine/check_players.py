@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tasks.contract.params import BadInput, is_file, nearest, shown
+from tasks.contract.params import BadInput, brief, is_file, nearest
 from tasks.engine.shared_params import SERVER, Budget, Role, Shared
 
 
@@ -25,14 +25,14 @@ def check_roles(shared: Shared, project: Path, source: str) -> None:
         if role.others and name != "judge":
             raise BadInput(f"{where}.others: several models in turn are for the judge's role alone, and one list deep.")
         if role.backend == "local" and not is_file(project / role.path / "config.json"):
-            raise BadInput(f"{where}.path = {shown(role.path)}: not a checkpoint folder (no config.json in it)")
+            raise BadInput(f"{where}.path = {brief(role.path)}: not a checkpoint folder (no config.json in it)")
         if role.backend == SERVER:
             _check_server(role, shared.budget, where)
         known = scripted.errors_of(name.partition("/")[0])
         for error, rate in role.errors.items():
             if error not in known:
                 raise BadInput(
-                    f"{where}.errors: unknown error {shown(error)}.{nearest(error, known)} Known: {', '.join(known) or 'none'}."
+                    f"{where}.errors: unknown error {brief(error)}.{nearest(error, known)} Known: {', '.join(known) or 'none'}."
                 )
             if not 0 <= rate <= 1:
                 raise BadInput(f"{where}.errors.{error} = {rate}: a rate is between 0 and 1")
@@ -42,8 +42,8 @@ def _check_server(role: Role, budget: Budget, where: str) -> None:
     """What a role behind a server needs. What was given for a key's name is never shown: it may be the key."""
     url = urlsplit(role.base_url)
     if url.scheme not in ("http", "https") or not url.hostname:
-        shown = f" = {role.base_url!r}" if "@" not in role.base_url else ""
-        raise BadInput(f"{where}.base_url{shown}: where the API begins, with http:// or https://, often ending in /v1")
+        quoted = f" = {role.base_url!r}" if "@" not in role.base_url else ""
+        raise BadInput(f"{where}.base_url{quoted}: where the API begins, with http:// or https://, often ending in /v1")
     if url.username or url.password or url.query or url.fragment:
         raise BadInput(f"{where}.base_url: an address alone, without user, password or anything after ? or #. A key comes by key_env.")
     if role.base_url.rstrip("/").endswith("/chat/completions"):

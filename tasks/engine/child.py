@@ -12,7 +12,7 @@ from typing import Any
 from tasks.engine import disk
 from tasks.engine.forked import Forks, at_once
 from tasks.engine.process import die_with_parent
-from tasks.engine.running import call, calls_told, context
+from tasks.engine.running import call, calls_reported, context
 from tasks.engine.shards import sharded
 
 
@@ -34,8 +34,8 @@ def main(scratch: Path, parent: int) -> int:
         shards=sharded(scratch, Forks(scratch / "forks", limit), 2 * limit) if limit > 1 else sharded(scratch),
     )
     try:
-        with calls_told(spec, lambda _, event, details: say(event, details), ctx.progress) as heard:
-            figures = call(spec, replace(ctx, progress=heard))
+        with calls_reported(spec, lambda _, event, details: say(event, details), ctx.progress) as counted:
+            figures = call(spec, replace(ctx, progress=counted))
     except Exception as error:
         say("error", type(error).__name__, disk.in_words(error) or str(error))
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.contract.params import BadInput, parse_yaml, shown
+from tasks.contract.params import BadInput, brief, parse_yaml
 
 
 def dig(tree: Any, dotted: str) -> Any:
@@ -29,5 +29,5 @@ def parse_override(text: str) -> tuple[str, Any]:
     """'sft.loop.epochs=2' as (key, value); the value is read as YAML."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise BadInput(f"--set {shown(text)}: expected key=value, for example --set sft.loop.epochs=2")
-    return key.strip(), parse_yaml(value, f"--set {shown(text)}", lenient=True)
+        raise BadInput(f"--set {brief(text)}: expected key=value, for example --set sft.loop.epochs=2")
+    return key.strip(), parse_yaml(value, f"--set {brief(text)}", lenient=True)

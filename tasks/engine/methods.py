@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tasks.contract.params import BadInput, Params, nearest, shown
+from tasks.contract.params import BadInput, Params, brief, nearest
 from tasks.road import ROAD
 from tasks.worlds.api.imports import syntax
 
@@ -87,7 +87,7 @@ def check_name(room: str, name: object, where: str) -> str:
     """The name if the room has it, else BadInput with the known ones and the nearest."""
     known = names(room)
     if name not in known:
-        raise BadInput(f"{where}: no method {shown(name)} in room {room!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+        raise BadInput(f"{where}: no method {brief(name)} in room {room!r}.{nearest(str(name), known)} Known: {', '.join(known)}.")
     return str(name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.contract.params import BadInput, nearest, shown
+from tasks.contract.params import BadInput, brief, nearest
 
 PIPELINE = "params/pipeline.yaml"
 """The active params."""
@@ -21,5 +21,5 @@ def profile_path(project: Path, name: str) -> Path:
     """A profile's file, or BadInput with the known names."""
     known = profiles(project)
     if name not in known:
-        raise BadInput(f"no profile {shown(name)}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+        raise BadInput(f"no profile {brief(name)}.{nearest(str(name), known)} Known: {', '.join(known)}.")
     return project / "params" / "profiles" / f"{name}.yaml"

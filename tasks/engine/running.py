@@ -72,9 +72,9 @@ def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], su
         return call(spec, context(spec, log, progress, sharded(scratch, submit)))
     from tasks.players.openai_compatible import stats
 
-    with calls_told(spec, job.plan.watch, progress) as heard:
+    with calls_reported(spec, job.plan.watch, progress) as counted:
         try:
-            figures = call(spec, context(spec, log, heard, sharded(scratch, submit, LANES)))
+            figures = call(spec, context(spec, log, counted, sharded(scratch, submit, LANES)))
         except (NearlyAllLost, StageFailed):
             shutil.rmtree(scratch / "shards", ignore_errors=True)  # what was lost is asked again; what was answered is kept elsewhere
             raise
@@ -87,7 +87,7 @@ def _served(spec: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def calls_told(spec: Mapping[str, Any], watch: Callable[..., None], progress: Callable[..., None]) -> Iterator[Callable[..., None]]:
+def calls_reported(spec: Mapping[str, Any], watch: Callable[..., None], progress: Callable[..., None]) -> Iterator[Callable[..., None]]:
     """While the block runs, the watcher hears how calls to servers go, if one plays a role of the run. Gives the progress to hand to
     the method."""
     if not _served(spec):
@@ -95,8 +95,8 @@ def calls_told(spec: Mapping[str, Any], watch: Callable[..., None], progress: Ca
         return
     from tasks.engine.call_figures import telling
 
-    with telling(watch, spec["stage"], spec["run"], progress) as heard:
-        yield heard
+    with telling(watch, spec["stage"], spec["run"], progress) as counted:
+        yield counted
 
 
 def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], unit: str = "", threads: int = 0) -> dict[str, Any]:

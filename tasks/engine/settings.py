@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from tasks.contract.context import seed_of
-from tasks.contract.params import BadInput, Params, check_plain, nearest, read_yaml, shown, validate
+from tasks.contract.params import BadInput, Params, brief, check_plain, nearest, read_yaml, validate
 from tasks.engine import layout, methods
 from tasks.engine import project as project_file
 from tasks.engine.check_players import check_device, check_roles
@@ -50,7 +50,7 @@ class Settings:
         shared = validate(Shared, own, self.source)
         for role in shared.roles:
             if role not in ROLES:
-                raise BadInput(f"{self.source}: roles: unknown role {shown(role)}.{nearest(role, ROLES)} Known: {', '.join(ROLES)}.")
+                raise BadInput(f"{self.source}: roles: unknown role {brief(role)}.{nearest(role, ROLES)} Known: {', '.join(ROLES)}.")
         return shared
 
     def room(self, stage: str) -> str:
@@ -87,15 +87,15 @@ class Settings:
                     raise BadInput(f"{self.source}: {stage}.loop: this room has no training loop. Remove the section.")
                 if loop and key in loop.model_fields:
                     raise BadInput(
-                        f"{self.source}: {stage}: unknown key {shown(key)}. It belongs to the training loop: {stage}.loop.{key}."
+                        f"{self.source}: {stage}: unknown key {brief(key)}. It belongs to the training loop: {stage}.loop.{key}."
                     )
                 under = f" A method's params stand under its name: {stage}.{section.get('method')}.{key}."
                 own = section.get("method") in methods.names(room) and key in methods.load(room, section["method"]).Params.model_fields
                 hint = under if own else nearest(key, known) or (under if len(key) < 80 else "")
-                raise BadInput(f"{self.source}: {stage}: unknown key {shown(key)}.{hint} Known: {', '.join(sorted(known))}.")
+                raise BadInput(f"{self.source}: {stage}: unknown key {brief(key)}.{hint} Known: {', '.join(sorted(known))}.")
         seed = section.get("seed", 0)
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
-            raise BadInput(f"{self.source}: {stage}.seed = {shown(seed)}: a whole number from 0 to {2**31 - 1}, or leave it out.")
+            raise BadInput(f"{self.source}: {stage}.seed = {brief(seed)}: a whole number from 0 to {2**31 - 1}, or leave it out.")
         return section
 
     def params(self, stage: str) -> Params:
@@ -155,11 +155,11 @@ class Settings:
             raise BadInput(f"{where}.method is missing: how its agents act. Write {methods.AGENTS}: {{method: react}}. {ways}")
         name = section["method"]
         if name not in known:
-            raise BadInput(f"{where}.method: no way of acting {shown(name)}.{nearest(str(name), known)} Known: {', '.join(known)}.")
+            raise BadInput(f"{where}.method: no way of acting {brief(name)}.{nearest(str(name), known)} Known: {', '.join(known)}.")
         checked = {}
         for key, values in section.items():
             if key != "method" and key not in known:
-                raise BadInput(f"{where}: unknown key {shown(key)}.{nearest(key, known)} Known: method, {', '.join(known)}.")
+                raise BadInput(f"{where}: unknown key {brief(key)}.{nearest(key, known)} Known: method, {', '.join(known)}.")
             if key != "method":
                 ours = methods.load(methods.AGENTS, key).Params
                 checked[key] = validate(ours, _mapping(values, f"{where}.{key}"), f"{where}.{key}")
@@ -188,7 +188,7 @@ class Settings:
                 yield f"tasks/road.py: step {step.name!r}: a section of the params has this name that is no step's. Name it otherwise."
         for key in self.tree:
             if key not in known:
-                yield f"{self.source}: unknown key {shown(key)}.{nearest(key, known)} Known: {', '.join(sorted(known))}."
+                yield f"{self.source}: unknown key {brief(key)}.{nearest(key, known)} Known: {', '.join(sorted(known))}."
         for section in ("", *self.road.names):
             try:
                 self._check_section(section)
@@ -213,7 +213,7 @@ def _mapping(values: Any, where: str) -> Mapping[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, Mapping):
-        raise BadInput(f"{where}: expected a mapping of params, got {shown(values)}")
+        raise BadInput(f"{where}: expected a mapping of params, got {brief(values)}")
     return values
 
 
@@ -232,9 +232,9 @@ def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] 
         project_file.fill(tree, project_file.read(project))
     for key, value in overrides:
         if not isinstance(key, str):
-            raise BadInput(f"override {shown(key)}: a param is named by a dotted key, such as sft.loop.epochs")
-        check_plain(value, f"override {shown(key)}")  # a form or a caller gives it, not only YAML
+            raise BadInput(f"override {brief(key)}: a param is named by a dotted key, such as sft.loop.epochs")
+        check_plain(value, f"override {brief(key)}")  # a form or a caller gives it, not only YAML
         for moved in layout.outdated(overlay({}, key, value)):
-            raise BadInput(f"--set {shown(key)}: {moved}")
+            raise BadInput(f"--set {brief(key)}: {moved}")
         tree = overlay(tree, key, value)
     return Settings(project, tree, str(path.relative_to(project)))

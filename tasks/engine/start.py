@@ -138,15 +138,15 @@ _FIXED = (
 )
 _PROJECT_ONLY = ("TMPDIR",)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_given: dict[str, str] = dict(os.environ)
+_found: dict[str, str] = dict(os.environ)
 """The environment as this process found it."""
-_ours: dict[str, str] = {}
+_set_by_us: dict[str, str] = {}
 """What `fix` wants the environment to be. A process that Cairn started finds it in place: that is not a user's setting."""
 
 
-def given() -> dict[str, str]:
+def users_variables() -> dict[str, str]:
     """The environment's variables that are not Cairn's own doing."""
-    return {name: value for name, value in _given.items() if _ours.get(name) != value}
+    return {name: value for name, value in _found.items() if _set_by_us.get(name) != value}
 
 
 def fix(project: Path, threads: int = 1) -> Path:
@@ -157,9 +157,9 @@ def fix(project: Path, threads: int = 1) -> Path:
     state = state_root(project)
     if str(project) not in sys.path:
         sys.path.insert(0, str(project))  # a world of the user's lies in the project folder, wherever the command was started
-    _ours.update(surroundings(state, threads), **_without_proxy())
+    _set_by_us.update(surroundings(state, threads), **_without_proxy())
     for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = _ours[name]
+        os.environ[name] = _set_by_us[name]
     for name, value in surroundings(state, threads).items():
         if name in _FIXED or name in _PROJECT_ONLY:
             os.environ[name] = value

@@ -112,7 +112,7 @@ class Tracker:
 
     def _lose(self, error: Exception) -> None:
         message = (str(error).splitlines() or [""])[0][:200]
-        self.lost = f"MLflow at {shown(self.facts['uri'])} failed ({type(error).__name__}: {message})"
+        self.lost = f"MLflow at {printable_uri(self.facts['uri'])} failed ({type(error).__name__}: {message})"
         self._tell(f"{self.lost}; the run goes on, and the next one (or `cairn doctor`) logs there what is missing")
 
     def handle(self, event: Event) -> None:
@@ -166,7 +166,7 @@ def _flow_run() -> dict[str, str]:
     return {"flow_run": str(run)} if run else {}
 
 
-def shown(uri: str) -> str:
+def printable_uri(uri: str) -> str:
     """An address without the password that may stand in it."""
     head, at, tail = uri.rpartition("@")
     return f"{head.partition('://')[0]}://...@{tail}" if at else uri

@@ -43,7 +43,7 @@ _MARKED_BY = ("traj_id", "problem_id", "world", "messages", "stop", "state", "ou
 FINISHED = (*ENDED, "max_steps")
 """How conversations stop whose turns are whole. By any other stop the last one was cut, cannot be read or never came; the verifier may
 pass such a conversation all the same, and nobody should learn half a turn."""
-_WANTED = pa.schema([schemas.BLUEPRINT.field(name) for name in ("problem_id", "status", "actions")])
+_COLUMNS = pa.schema([schemas.BLUEPRINT.field(name) for name in ("problem_id", "status", "actions")])
 _CRITIQUE = pa.schema([schemas.CRITIQUE.field(name) for name in ("traj_id", "source", "score")])
 
 
@@ -104,7 +104,7 @@ def _detours(offered: Offered, blueprints: Path) -> set[str]:
     """Trajectories whose successful writes are not those of the ground truth, each as often."""
     wanted = {
         row["problem_id"]: Counter((action["name"], action["arguments_json"]) for action in row["actions"] if action["kind"] == "write")
-        for row in tables.read_rows(blueprints, _WANTED)
+        for row in tables.read_rows(blueprints, _COLUMNS)
         if row["status"] == schemas.ACCEPTED
     }
     found = set()

@@ -96,7 +96,7 @@ def formula(params: Params) -> Formula:
             total *= np.float32(own.alpha)
             return total
 
-        return Look(blend, [mask.said for mask in masks])
+        return Look(blend, [mask.figures for mask in masks])
 
     return look
 

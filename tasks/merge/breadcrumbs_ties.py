@@ -90,9 +90,9 @@ def formula(params: Params) -> Formula:
             merged *= np.float32(own.alpha)
             return merged
 
-        for said, mask in zip(election.said, masks, strict=True):
-            said.update(mask.said)
-        return Look(blend, election.said)
+        for figures, mask in zip(election.figures, masks, strict=True):
+            figures.update(mask.figures)
+        return Look(blend, election.figures)
 
     return look
 

@@ -77,6 +77,6 @@ def formula(params: Params, seed: int = 0) -> Formula:
             total *= np.float32(own.alpha)
             return total
 
-        return Look(blend, [mask.said for mask in masks])
+        return Look(blend, [mask.figures for mask in masks])
 
     return look

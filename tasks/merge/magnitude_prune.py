@@ -86,7 +86,7 @@ def formula(params: Params) -> Formula:
             total *= np.float32(own.alpha)
             return total
 
-        return Look(blend, [{**mask.said, "rescale": float(scale)} for mask, scale in zip(masks, scales, strict=True)])
+        return Look(blend, [{**mask.figures, "rescale": float(scale)} for mask, scale in zip(masks, scales, strict=True)])
 
     return look
 

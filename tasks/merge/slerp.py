@@ -140,7 +140,7 @@ def formula(params: Params) -> Formula:
                     total += np.float32(coefficient) * block.changes[model]
             return total
 
-        return Look(blend, [tree.said()] * len(tensor.labels))
+        return Look(blend, [tree.figures()] * len(tensor.labels))
 
     return look
 
@@ -204,7 +204,7 @@ class Tree:
         """The whole tree as a combination of its leaves."""
         return self._node(0, len(self.shares))
 
-    def said(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """For the report, after `root`."""
         return {
             "slerp_cos": min(self.cosines, key=abs, default=None),

@@ -159,7 +159,7 @@ def _added(tensor: Tensor, epsilon: float) -> Look:
             total += np.float32(weight) * change
         return total
 
-    return Look(blend, overlaps.said)
+    return Look(blend, overlaps.figures)
 
 
 class Overlaps:
@@ -167,7 +167,7 @@ class Overlaps:
 
     def __init__(self, experts: int) -> None:
         self._own, self._shared = [0] * experts, [0] * experts
-        self.said: list[dict[str, Any]] = [{"support_overlap": None} for _ in range(experts)]
+        self.figures: list[dict[str, Any]] = [{"support_overlap": None} for _ in range(experts)]
 
     def count(self, masks: Sequence[Array]) -> None:
         """masks: of the experts, bool [k]."""
@@ -179,4 +179,4 @@ class Overlaps:
             self._own[index] += int(np.count_nonzero(mask))
             self._shared[index] += int(np.count_nonzero(mask & several))
             if self._own[index]:
-                self.said[index]["support_overlap"] = self._shared[index] / self._own[index]
+                self.figures[index]["support_overlap"] = self._shared[index] / self._own[index]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
 
 
-def _no_secrets(wanted: Mapping[str, Any]) -> str:
+def _no_secrets(config: Mapping[str, Any]) -> str:
     return ""
 
 
@@ -35,7 +35,7 @@ class Surroundings:
 
 
 def backend(name: str) -> ModuleType:
-    """The package of a backend, whose name it has: `player(role, wanted, surroundings)` makes a client; KNOWS_WORLDS says whether each
+    """The package of a backend, whose name it has: `player(role, config, surroundings)` makes a client; KNOWS_WORLDS says whether each
     world gets one of its own. Imported by name, so that a run depends on the code of the backends that it uses."""
     return importlib.import_module(f"tasks.players.{name}")
 
@@ -71,8 +71,8 @@ def maker(
 
     def configured(name: str) -> Mapping[str, Any]:
         first, _, number = name.partition("/")
-        wanted = roles.get(first, {"backend": "scripted", "errors": {}})
-        return _another(first, int(number), wanted) if number else wanted
+        config = roles.get(first, {"backend": "scripted", "errors": {}})
+        return _another(first, int(number), config) if number else config
 
     def role(name: str, world: str = "") -> Client:
         known = backend(configured(name)["backend"]).KNOWS_WORLDS
@@ -80,17 +80,17 @@ def maker(
 
     @cache
     def made(name: str, world: str) -> Client:
-        wanted = configured(name)
-        given = Surroundings(loaded(world) if world else None, seed, device, secrets, setting)
-        client: Client = backend(wanted["backend"]).player(name, wanted, given)
+        config = configured(name)
+        surroundings = Surroundings(loaded(world) if world else None, seed, device, secrets, setting)
+        client: Client = backend(config["backend"]).player(name, config, surroundings)
         return client
 
     return role
 
 
-def _another(name: str, number: int, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+def _another(name: str, number: int, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The configuration of the second, third ... model of a role."""
-    others = wanted.get("others") or ()
+    others = config.get("others") or ()
     if number - 2 >= len(others):
         raise LookupError(f"role {name!r} has {1 + len(others)} models")
     return dict(others[number - 2])

@@ -85,7 +85,7 @@ def test_one_critic_whose_units_are_all_right_is_the_aggregate() -> None:
     """The limit M = 1, every class 1, distinct places: aggregation changes nothing but the names."""
     alone = [unit("guard", n, n, "abc"[n % 3], 1 + n % 4, 1) for n in range(5)]
     merged = aggregate("t-aggregate", alone)
-    assert [u.said() for u in merged] == [u.said() for u in alone]
+    assert [u.remark() for u in merged] == [u.remark() for u in alone]
     assert (quality(merged), score(merged), render(merged)) == (quality(alone), score(alone), render(alone))
     assert [u.source_ids for u in merged] == [(u.unit_id,) for u in alone]
 

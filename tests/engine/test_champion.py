@@ -26,8 +26,8 @@ THREE = Standing("c.dir", {"a.dir": None, "b.dir": "a.dir", "c.dir": "b.dir"})
         (THREE, "new.dir", "c.dir"),
         (THREE, "c.dir", "b.dir"),  # its own promotion made no other decision of it
         (THREE, "a.dir", None),  # nor did those of its successors
-        (Standing("a.dir", THREE.met), "c.dir", "b.dir"),  # nor does a rollback
-        (Standing("a.dir", THREE.met), "new.dir", "a.dir"),
+        (Standing("a.dir", THREE.opponents), "c.dir", "b.dir"),  # nor does a rollback
+        (Standing("a.dir", THREE.opponents), "new.dir", "a.dir"),
     ],
 )
 def test_whom_a_candidate_meets(standing: Standing, candidate: str, opponent: str | None, tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_who_is_champion_is_in_the_key_as_the_one_to_meet(tmp_path: Path) -> Non
     def parts(stage: str) -> dict[str, object]:
         return dict(key_of(settings, plan.stages[stage], inputs, plan.store.hashes).parts)
 
-    met = read(ROOT / CHAMPION).opponent("merge.dir")
-    assert parts("evaluate")["opponent"] == met == parts("decide")["opponent"]
+    opponents = read(ROOT / CHAMPION).opponent("merge.dir")
+    assert parts("evaluate")["opponent"] == opponents == parts("decide")["opponent"]
     assert "opponent" not in parts("merge") and "opponent" not in parts("sft")
     for stage in ("evaluate", "decide"):
         assert CHAMPION in plan.stages[stage].files and CHAMPION not in parts(stage)["code"]  # type: ignore[operator]

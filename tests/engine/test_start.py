@@ -75,7 +75,7 @@ def test_this_machine_is_never_asked_through_a_proxy(monkeypatch: pytest.MonkeyP
 
 
 def test_what_cairn_sets_is_not_taken_for_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "from tasks.engine import start; from pathlib import Path; start.fix(Path.cwd()); print(sorted(start.given()))"
+    code = "from tasks.engine import start; from pathlib import Path; start.fix(Path.cwd()); print(sorted(start.users_variables()))"
     environment = {"PATH": os.defpath, "HF_HOME": "/elsewhere", "OMP_NUM_THREADS": "7", "MKL_NUM_THREADS": "1"}
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
     assert "'HF_HOME', " in said and "'OMP_NUM_THREADS'" in said and "MKL_NUM_THREADS" not in said

@@ -51,9 +51,9 @@ def test_what_was_odd_is_told_with_its_remedy() -> None:
     """Short while it goes on; at the end how many of how many, what to do, and the first."""
     odd = {
         "odd": {"calls_as_text": 34, "context_length": 6},
-        "asked": 100,
+        "requests": 100,
         "offered": 34,
-        "said": {"calls_as_text": "answer 0a1b: '<tool_call>'"},
+        "examples": {"calls_as_text": "answer 0a1b: '<tool_call>'"},
     }
     about = {**ABOUT, "roles": {"agent": {**FIGURES, **odd}}}
     assert "6 lost (context_length), 34 calls_as_text" in lines(about)[0] and len(lines(about)) == 1

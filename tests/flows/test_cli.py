@@ -194,7 +194,7 @@ def test_a_worlds_check_as_a_document(capsys: Captured, tmp_path: Path) -> None:
     )
     found = document(capsys, "world", "check", "loud:Shop", "--folder", str(tmp_path), "--json", code=1)
     assert set(found) == {"title", "ok", "tools", "checks"} and found["ok"] is False
-    assert {"name", "ok", "said", "findings", "notes"} == set(found["checks"][0])
+    assert {"name", "ok", "summary", "findings", "notes"} == set(found["checks"][0])
     assert any("POLICY is empty" in finding["what"] for finding in found["checks"][0]["findings"])
 
 

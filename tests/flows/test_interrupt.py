@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.interrupt import SAID
+from flows.interrupt import MESSAGE
 from infra.stub import running
 from tests.conftest import Project, make_project
 from tests.flows.terminal import Terminal
@@ -47,7 +47,7 @@ def ends(terminal: Terminal, within: float = 5.0, code: int = 130, quiet: bool =
     found, seconds = terminal.ended()
     assert (found, terminal.left()) == (code, []), terminal.said
     assert seconds < within, f"{seconds:.1f} s\n{terminal.said}"
-    assert terminal.answer() == ([] if quiet else [f"cairn: {SAID}"])
+    assert terminal.answer() == ([] if quiet else [f"cairn: {MESSAGE}"])
 
 
 def test_while_it_loads(project: Project) -> None:
@@ -147,7 +147,7 @@ def test_under_another_program(tmp_path: Path, command: Sequence[str], code: int
     terminal.press()
     assert terminal.ended()[0] == code and terminal.left() == []
     ours, *rest = terminal.answer()
-    assert ours == f"cairn: {SAID}" and re.fullmatch(theirs, " ".join(rest)), terminal.said
+    assert ours == f"cairn: {MESSAGE}" and re.fullmatch(theirs, " ".join(rest)), terminal.said
 
 
 @pytest.mark.reliability

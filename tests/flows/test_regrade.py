@@ -106,7 +106,7 @@ def test_a_part_of_the_grading_changes(
 ) -> None:
     silent = [row for row in read(stored) if not row["outputs"]]
     assert silent
-    monkeypatch.setattr(grading, "outputs_said", lambda trajectory: True)
+    monkeypatch.setattr(grading, "outputs_stated", lambda trajectory: True)
     monkeypatch.setitem(GRADING, "outputs", 4)
     assert main(["regrade", str(stored), "--out", str(tmp_path / "again.parquet")]) == 0
     said = capsys.readouterr().out.splitlines()

@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("PREFECT_PROFILE", "PREFECT_PROFILES_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(start, "given", dict)
+    monkeypatch.setattr(start, "users_variables", dict)
     return tmp_path
 
 
@@ -61,7 +61,7 @@ def test_every_place_where_prefect_looks_is_named(here: Path, monkeypatch: pytes
     assert found() == ("http://toml", f"the file {here / 'prefect.toml'}, which Prefect reads")
     (here / ".env").write_text("PREFECT_API_URL=http://dotenv\nOTHER=1\n")
     assert found() == ("http://dotenv", f"the file {here / '.env'}, which Prefect reads")
-    monkeypatch.setattr(start, "given", lambda: {"prefect_api_url": "http://variable"})
+    monkeypatch.setattr(start, "users_variables", lambda: {"prefect_api_url": "http://variable"})
     assert found() == ("http://variable", "environment")
     assert [one.name for one in inherited.moving()] == [url], "of a setting that is set five times one line"
     assert len(inherited.everything()) == 5
@@ -72,7 +72,7 @@ def test_every_place_where_prefect_looks_is_named(here: Path, monkeypatch: pytes
     assert APISettings().url == "http://variable"
     monkeypatch.delenv("prefect_api_url")
     for file in (".env", "prefect.toml", "pyproject.toml"):
-        monkeypatch.setattr(start, "given", dict)
+        monkeypatch.setattr(start, "users_variables", dict)
         assert APISettings().url == found()[0], "as Prefect itself sees it"
         (here / file).unlink()
 
@@ -90,7 +90,7 @@ def test_secrets_are_not_shown(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "HF_TOKEN": "hidden",
         "UNRELATED": "x",
     }
-    monkeypatch.setattr(start, "given", lambda: given)
+    monkeypatch.setattr(start, "users_variables", lambda: given)
     said = "\n".join(map(str, inherited.everything()))
     assert "hidden" not in said and "UNRELATED" not in said
     assert "MLFLOW_TRACKING_URI=postgresql://me:...@host/db (environment): runs and models are recorded there" in said
@@ -126,7 +126,7 @@ def prefect(url: str) -> None:
 
 
 def mlflow(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "given", lambda: {"MLFLOW_TRACKING_URI": url})
+    monkeypatch.setattr(start, "users_variables", lambda: {"MLFLOW_TRACKING_URI": url})
     server_checks.mlflow()
 
 

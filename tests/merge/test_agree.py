@@ -94,7 +94,7 @@ def test_a_configuration_in_other_words_is_the_same(tmp_path: Path, config: dict
     compared = compare(
         QWEN | {"num_key_value_heads": 32}, {**QWEN, "num_key_value_heads": 32, **{k: v for k, v in config.items() if v}}
     )
-    assert not compared.different and not compared.told
+    assert not compared.different and not compared.base_holds
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_real_difference_is_refused_until_the_recipe_settles_it(tmp_path: Path
     assert key in compared.different
     with pytest.raises(BadInput, match=rf"config.json has {key} = .*`settle: {{{key}: base}}` or `settle: {{{key}: a}}`"):
         make(base, expert, tmp_path / "m")
-    everything = dict.fromkeys({*compared.different, *compared.told}, "base")
+    everything = dict.fromkeys({*compared.different, *compared.base_holds}, "base")
     ours, _ = make(base, expert, tmp_path / "ours", settle=everything)
     assert ours.config == QWEN
     its, _ = make(base, expert, tmp_path / "its", settle=dict.fromkeys(everything, "a"))
@@ -328,7 +328,7 @@ def test_rope_types_said_twice_are_the_same(tmp_path: Path) -> None:
 
 def test_what_differs_of_a_long_value_is_shown() -> None:
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32.0, "beta_slow": 1.0}
-    told = agree._said("a", "rope_parameters", yarn, {**yarn, "factor": 8.0})
+    told = agree._difference("a", "rope_parameters", yarn, {**yarn, "factor": 8.0})
     assert told == 'a: config.json has rope_parameters = {"factor": 8.0}, the base\'s has {"factor": 4.0}'
 
 
@@ -376,7 +376,7 @@ def test_a_configuration_inside_another_is_compared_by_what_it_means(tmp_path: P
 
 def test_a_configuration_that_the_class_refuses_is_compared_as_it_stands() -> None:
     found = compare({**QWEN, "rope_scaling": "yarn"}, QWEN)
-    assert set(found.different) == {"rope_scaling"} and not found.told
+    assert set(found.different) == {"rope_scaling"} and not found.base_holds
 
 
 def inline(folder: Path, **templates: str) -> Path:

@@ -98,9 +98,9 @@ def test_the_norm_is_that_of_the_whole_tensor(monkeypatch: pytest.MonkeyPatch) -
     mask.apply(slice(0, 1000), masked)
     assert np.abs(masked).sum() == pytest.approx(np.abs(change).sum(), rel=1e-6)
     assert np.abs(masked[:150]).sum() != pytest.approx(np.abs(change.reshape(-1)[:150]).sum(), rel=1e-3)
-    assert mask.said["rescale"] == pytest.approx(1 / 0.4, rel=0.2)
+    assert mask.figures["rescale"] == pytest.approx(1 / 0.4, rel=0.2)
 
 
 def test_nothing_left_to_scale() -> None:
     zeros = np.zeros(50, np.float32)
-    assert RandomMask(tensor(zeros, [zeros]), 0, 0, 0.5, "l1").said == {"rescale": 1.0}
+    assert RandomMask(tensor(zeros, [zeros]), 0, 0, 0.5, "l1").figures == {"rescale": 1.0}

@@ -186,7 +186,7 @@ def test_the_mask_of_a_large_tensor_reads_it_once_for_the_ranks(monkeypatch: pyt
     for block in subject.blocks():
         mask.apply(block.changes[0])
         np.testing.assert_array_equal(block.changes[0] != 0, wanted[block.indices])
-    assert passes == [0] and mask.said["trimmed_n"] == 100
+    assert passes == [0] and mask.figures["trimmed_n"] == 100
 
 
 @given(n=st.integers(SMALL + 1, 1 << 34), row=st.integers(1, 1 << 20))

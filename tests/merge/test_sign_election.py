@@ -30,7 +30,7 @@ def test_worked_example() -> None:
     election = Election([1, 2], normalize=True)
     np.testing.assert_allclose(election.merge(changes), [3, -7 / 3, 0, 5], rtol=1e-6)
     np.testing.assert_array_equal(changes, [[3, -1, 0, 0], [0, -3, 0, 5]])
-    assert election.said == [{"outvoted_n": 1}, {"outvoted_n": 2}]
+    assert election.figures == [{"outvoted_n": 1}, {"outvoted_n": 2}]
     np.testing.assert_array_equal(merged([[3, -1, 2, 0], [-1, -3, -1, 5]], [1, 2], normalize=False), [3, -7, 0, 10])
 
 
@@ -88,4 +88,4 @@ def test_counts_add_up_over_blocks() -> None:
     election = Election([1, 1], normalize=True)
     for _ in range(3):
         election.merge([f32([1, 1]), f32([-2, 1])])
-    assert election.said == [{"outvoted_n": 3}, {"outvoted_n": 0}]
+    assert election.figures == [{"outvoted_n": 3}, {"outvoted_n": 0}]

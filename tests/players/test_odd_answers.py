@@ -44,7 +44,7 @@ def test_what_is_refused_for_good_loses_that_call_alone(make: Make, stub: Stub, 
     assert all(found[place] == {"role": "assistant", "content": "", "finish_reason": "error", "lost": reason} for place in lost)
     assert all(found[place] == clean[place] for place in range(60) if place not in lost)
     figures = stats("run")["judge"]
-    assert figures["odd"] == {reason: len(lost)} and figures["asked"] == 60 and "status 400" in figures["said"][reason]
+    assert figures["odd"] == {reason: len(lost)} and figures["requests"] == 60 and "status 400" in figures["examples"][reason]
     assert reason in read_json(found[lost[0]], SCORE)[1], "whoever reads the form is told why there is none"
 
 
@@ -295,7 +295,7 @@ def test_what_an_earlier_version_kept_ends_no_stage(make: Make, stub: Stub, tmp_
     keep(state, olds[1], {"message": {"content": ""}, "finish_reason": "error", "tokens": [1, 1], "by": []})
     found = make().complete(asked)
     assert found[0]["content"] == "Hi \ufffd" and found[1]["content"].startswith("Reply") and stub.counts()["paid"] == 1
-    said = stats("run")["judge"]["said"]["kept_unusable"]
+    said = stats("run")["judge"]["examples"]["kept_unusable"]
     assert answer_id(key_of(stub.url, "", sent[1], asked[1].seed)) in said
     make().complete(asked)
     assert stub.counts()["paid"] == 1
@@ -352,7 +352,7 @@ def test_one_answer_is_forgotten_by_the_id_that_a_message_names(make: Make, stub
         Request([{"role": "user", "content": "Q"}], schema={"type": "object", "properties": {}, "required": ["gone"]}),
     )
     make().complete([asked, *questions(3)])
-    said = stats("run")["judge"]["said"]["unreadable"]
+    said = stats("run")["judge"]["examples"]["unreadable"]
     name = said.split()[1]
     assert f"cairn calls --forget-answer {name}" in said and "lacks 'gone'" in said
     assert name in "\n".join(lines(state)), "`cairn calls` names it too"

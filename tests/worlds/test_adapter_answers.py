@@ -26,7 +26,7 @@ SERVER = Path(__file__).parent / "servers" / "answering.py"
 
 def read(*content: dict[str, Any] | str, **more: Any) -> Any:
     parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
-    return answer_of(CallToolResult.model_validate({"content": parts, **more})).said()
+    return answer_of(CallToolResult.model_validate({"content": parts, **more})).readable()
 
 
 def resource(**about: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from flows.worlds import check
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, ToolResult
 from tasks.worlds.adapters import from_mcp, server_file
-from tasks.worlds.api.places import shown
+from tasks.worlds.api.places import location
 from tasks.worlds.api.play import TOOL_FAILURE
 from tasks.worlds.api.runtime import World
 from tests.worlds.servers import failing
@@ -233,7 +233,7 @@ def test_the_check_names_tool_line_and_remedy(name: str, says: str) -> None:
     """And waits for a server that hangs once in each process, not at every call."""
     report = check.check(getattr(failing, name), 3, 0, 1, f"{failing.__name__}:{name}")
     (found,) = report["calls"].findings
-    assert found.where == shown(str(SERVERS / f"{name.lower()}.yaml"), 2), "the line of its command"
+    assert found.where == location(str(SERVERS / f"{name.lower()}.yaml"), 2), "the line of its command"
     assert "tool look fails when it is called as look()" in found.what and says in found.what
     assert report["calls"].notes == ("no check below calls look",) and report["processes"].ok
 

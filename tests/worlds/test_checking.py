@@ -27,7 +27,7 @@ from flows.worlds.sample import Sample, draw
 from tasks.contract.params import BadInput
 from tasks.worlds.api.calls import ANSWER
 from tasks.worlds.api.loading import BUILT_IN
-from tasks.worlds.api.places import place, shown
+from tasks.worlds.api.places import location, place
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import Refused, Tool, tools_of
 from tests.worlds import broken
@@ -48,13 +48,13 @@ def line(mark: str) -> str:
     """Where a mark stands in broken.py, as the report writes it."""
     numbers = [number for number, text in enumerate(SOURCE.read_text().splitlines(), 1) if text.endswith(mark)]
     assert len(numbers) == 1, mark
-    return shown(str(SOURCE), numbers[0])
+    return location(str(SOURCE), numbers[0])
 
 
 def definition(function: Any) -> str:
     lines, start = inspect.getsourcelines(function)
     offset = next(number for number, text in enumerate(lines) if text.lstrip().startswith("def "))
-    return shown(str(SOURCE), start + offset)
+    return location(str(SOURCE), start + offset)
 
 
 def said(found: Check) -> dict[str, Finding]:
@@ -233,10 +233,10 @@ def test_problems_that_their_own_predicates_refuse() -> None:
 def test_problems_that_cannot_be_solved_or_need_nothing() -> None:
     mute = sample(broken.Mute)
     solved = problem_checks.oracle(mute)
-    assert solved.said == "score 0.80 on 20 problems (must be 1.00)" and len(solved.findings) == 4
+    assert solved.summary == "score 0.80 on 20 problems (must be 1.00)" and len(solved.findings) == 4
     assert all("(family hand_over" in finding.what and "fails in required" in finding.what for finding in solved.findings)
     lazy = problem_checks.idle(mute)
-    assert lazy.said == "do_nothing 0.20, always_refuses 0.20, always_hands_over 0.20 (must be 0.00)"
+    assert lazy.summary == "do_nothing 0.20, always_refuses 0.20, always_hands_over 0.20 (must be 0.00)"
     assert "do_nothing passes library_" in lazy.findings[0].what and "(family forbidden" in lazy.findings[0].what
     taught = problem_checks.teacher(mute)
     assert "fails 4 of 20 problems (hand_over 4)" in taught.findings[0].what
@@ -244,7 +244,7 @@ def test_problems_that_cannot_be_solved_or_need_nothing() -> None:
 
 def test_problems_that_say_the_same_and_want_different_things() -> None:
     vague = problem_checks.ambiguous(sample(broken.Vague))
-    assert vague.said == "4 of 20 problems are ambiguous"
+    assert vague.summary == "4 of 20 problems are ambiguous"
     assert all("say the same and want different things" in finding.what for finding in vague.findings)
 
 
@@ -285,7 +285,7 @@ def test_a_world_without_problems_is_looked_at_all_the_same() -> None:
         "it makes no problems: FAMILIES, context, propose are missing",
     ]
     assert report["schemas"].notes == ("public methods that are no tools: total",)
-    assert report["calls"].said == "8 calls of 1 tools, 0 of them refused, none failed"
+    assert report["calls"].summary == "8 calls of 1 tools, 0 of them refused, none failed"
     assert "oracle" not in [one.name for one in report.checks]
 
 
@@ -318,7 +318,7 @@ def test_an_api_without_problems_or_people() -> None:
     ]
     assert report["described"].ok and report["problems"].findings
     larger = check.check(broken.Foreign, 6, 0, 4, "tests.worlds.broken:Foreign", longest=50_000)
-    assert larger["answers"].ok and larger["answers"].said == "the longest is everything's, 40,000 characters; at most 50,000"
+    assert larger["answers"].ok and larger["answers"].summary == "the longest is everything's, 40,000 characters; at most 50,000"
 
 
 def _tool(name: str, parameters: dict[str, Any] | None = None, check: Any = dict) -> Tool:
@@ -474,7 +474,7 @@ def test_places_are_those_an_editor_opens() -> None:
     assert place(broken.Clock.get_title) == definition(broken.Clock.get_title)
     assert place(broken._today).endswith(f":{inspect.getsourcelines(broken._today)[1]}")
     assert place(broken._today, "no such argument") == place(broken._today) and place(len) == ""
-    assert shown("/elsewhere/world.py", 3) == "/elsewhere/world.py:3"
+    assert location("/elsewhere/world.py", 3) == "/elsewhere/world.py:3"
 
 
 def test_the_size_of_an_answer_comes_from_the_active_params(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,8 +115,8 @@ def critic_messages(case: Case, name: str) -> list[dict[str, Any]]:
 
 def meta_messages(case: Case, unit: Unit, context: Sequence[Unit]) -> list[dict[str, Any]]:
     """The question about one unit; `context`: the other critics' units, shuffled before, shown without authors."""
-    others = dump([other.said() for other in context])
-    return _question(META_CRITIC, f"{case.text}\n\nUnit:\n{dump(unit.said())}\n\nContext:\n{others}")
+    others = dump([other.remark() for other in context])
+    return _question(META_CRITIC, f"{case.text}\n\nUnit:\n{dump(unit.remark())}\n\nContext:\n{others}")
 
 
 def aggregator_messages(case: Case, units: Mapping[str, Unit]) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def aggregator_messages(case: Case, units: Mapping[str, Unit]) -> list[dict[str,
     judged = [
         {
             "id": key,
-            **unit.said(),
+            **unit.remark(),
             "class": unit.quality_class,
             "weight": unit.weight,
             "why": unit.why,

@@ -52,7 +52,7 @@ class Unit:
         """The unit with its corrections applied."""
         return replace(self, **self.fix, fix={})
 
-    def said(self) -> dict[str, Any]:
+    def remark(self) -> dict[str, Any]:
         """What the critic said, without who said it and what it was worth: anonymous, as other roles see it."""
         return {key: getattr(self, key) for key in SPOKEN}
 

@@ -16,8 +16,8 @@ from typing import Any
 from tasks.contract.client import BudgetSpent, Request
 from tasks.contract.params import BadInput
 from tasks.engine import server_keys as keys
-from tasks.engine.preflight.questions import NEEDS, ROOM, UNPAID, Heard, Player, cut, unfit
-from tasks.engine.preflight.verdicts import Met, met_of
+from tasks.engine.preflight.questions import NEEDS, ROOM, UNPAID, Player, ServerAnswer, cut, unfit
+from tasks.engine.preflight.verdicts import ServerReport, report_of
 from tasks.players.openai_compatible import Dialect, Prices, Setting
 from tasks.players.openai_compatible.cache import Paid
 from tasks.players.openai_compatible.client import MEND
@@ -37,7 +37,7 @@ LISTING = 10.0
 SILENT = 30.0
 """Seconds for a question, at most, to a server that did not give its list."""
 
-_known: dict[tuple[Any, ...], Heard] = {}
+_known: dict[tuple[Any, ...], ServerAnswer] = {}
 """What was heard in this process; failures are asked again."""
 
 
@@ -46,39 +46,39 @@ def forget() -> None:
     _known.clear()
 
 
-def meet(players: Sequence[Player], setting: Setting) -> dict[str, Met]:
+def meet(players: Sequence[Player], setting: Setting) -> dict[str, ServerReport]:
     """player -> what its server is like. setting: whose ledger pays, within which budget. BadInput when a key cannot be had."""
     secrets = {player.name: keys.of(player.role.model_dump()) for player in players}
     return run(_meet(players, secrets, setting))
 
 
-async def _meet(players: Sequence[Player], secrets: Mapping[str, str], setting: Setting) -> dict[str, Met]:
-    asking: dict[tuple[Any, ...], asyncio.Task[Heard]] = {}
+async def _meet(players: Sequence[Player], secrets: Mapping[str, str], setting: Setting) -> dict[str, ServerReport]:
+    asking: dict[tuple[Any, ...], asyncio.Task[ServerAnswer]] = {}
 
-    def once(name: tuple[Any, ...], ask: Callable[[], Any]) -> asyncio.Task[Heard]:
+    def once(name: tuple[Any, ...], ask: Callable[[], Any]) -> asyncio.Task[ServerAnswer]:
         if name not in asking:
             asking[name] = asyncio.create_task(_remembered(name, ask))
         return asking[name]
 
-    async def one(player: Player) -> Met:
+    async def one(player: Player) -> ServerReport:
         interview = _Interview(player, secrets[player.name], setting, shared_state(setting.state))
         place = (player.url, player.role.key_env, player.role.key_block)
         listed = await once((*place, "models"), interview.models)
         if listed.status == 0 and not listed.there:
-            return met_of(player, listed, {})
+            return report_of(player, listed, {})
         if listed.status == 0:  # it may answer questions all the same, but not be waited for as long as in a run
             interview = replace(interview, most=SILENT)
         names = NEEDS.get(player.name.partition("/")[0], ("form",))
         limit = player.question(names[0]).max_tokens
         tasks = [once((*place, player.dialect, limit, name), partial(interview.question, name)) for name in names]
-        return met_of(player, listed, dict(zip(names, await asyncio.gather(*tasks), strict=True)))
+        return report_of(player, listed, dict(zip(names, await asyncio.gather(*tasks), strict=True)))
 
     return dict(zip([player.name for player in players], await asyncio.gather(*map(one, players)), strict=True))
 
 
-async def _remembered(name: tuple[Any, ...], ask: Callable[[], Any]) -> Heard:
+async def _remembered(name: tuple[Any, ...], ask: Callable[[], Any]) -> ServerAnswer:
     if name not in _known:
-        heard: Heard = await ask()
+        heard: ServerAnswer = await ask()
         if heard.status != 200:
             return heard
         _known[name] = heard
@@ -95,11 +95,11 @@ class _Interview:
     shared: SharedState
     most: float = math.inf
 
-    async def models(self) -> Heard:
+    async def models(self) -> ServerAnswer:
         """The list of models; many servers have none, which is no fault."""
         return await self._send("GET", "/models", b"", LISTING)
 
-    async def question(self, name: str) -> Heard:
+    async def question(self, name: str) -> ServerAnswer:
         """One question; what was cut is asked with more room, a form that cannot be used again as the client would, then in words."""
         dialect, request = self.player.dialect, self.player.question(name)
         heard = await self._ask(dialect, request)
@@ -118,7 +118,7 @@ class _Interview:
                 return replace(heard, words="in words")
         return heard
 
-    async def _ask(self, dialect: Dialect, request: Request, room: int = 1) -> Heard:
+    async def _ask(self, dialect: Dialect, request: Request, room: int = 1) -> ServerAnswer:
         sent, role = body(dialect, request, room), self.player.role
         prices = Prices(role.price_in, role.price_out)
         budget = self.shared.budget(self.setting.ledger, self.setting.limits)
@@ -126,7 +126,7 @@ class _Interview:
         try:
             number = await budget.reserve(sum(most), prices.of(*most))
         except BudgetSpent as spent:
-            return Heard(UNPAID, str(spent))
+            return ServerAnswer(UNPAID, str(spent))
         try:
             heard = await self._send("POST", "/chat/completions", sent, min(role.timeout_seconds, self.most))
             heard = replace(heard, offered=bool(request.tools))
@@ -138,7 +138,7 @@ class _Interview:
         finally:
             budget.release(number)
 
-    async def _send(self, method: str, path: str, content: bytes, seconds: float) -> Heard:
+    async def _send(self, method: str, path: str, content: bytes, seconds: float) -> ServerAnswer:
         """Ask until there is an answer that another attempt would not change."""
         import httpx
 
@@ -152,10 +152,10 @@ class _Interview:
                 heard = self._read(response)
                 wait = retry_after(response.headers.get("retry-after"), response.headers.get("date"))
             except TimeoutError:
-                return Heard(0, f"gives no answer within {seconds:g} s")
+                return ServerAnswer(0, f"gives no answer within {seconds:g} s")
             except httpx.HTTPError as error:
                 there = not isinstance(error, httpx.ConnectError)
-                heard = Heard(0, self._clean(f"cannot be reached ({type(error).__name__}: {error})"), there=there)
+                heard = ServerAnswer(0, self._clean(f"cannot be reached ({type(error).__name__}: {error})"), there=there)
             busy = heard.status in (429, 503, 529)
             no_answer = method == "POST" and heard.status == 200 and heard.kept is None
             ill = heard.status in (0, 408, 409, 425) or heard.status >= 500 or no_answer
@@ -166,7 +166,7 @@ class _Interview:
                 return heard
             await asyncio.sleep(wait)
 
-    def _read(self, response: Any) -> Heard:
+    def _read(self, response: Any) -> ServerAnswer:
         try:
             said = json.loads(response.content)
         except (ValueError, RecursionError):
@@ -174,15 +174,17 @@ class _Interview:
         said = said if isinstance(said, dict) else {}
         if response.status_code != 200:
             words = _words(said) or response.headers.get("location") or response.text.strip()[:200]
-            return Heard(response.status_code, self._clean(words), said=said)
+            return ServerAnswer(response.status_code, self._clean(words), body=said)
         if "data" in said and "choices" not in said:
-            return Heard(200, said=said)
+            return ServerAnswer(200, body=said)
         try:
-            return Heard(200, kept=take(response.content), said=said)
+            return ServerAnswer(200, kept=take(response.content), body=said)
         except Garbled as error:
             if verdict := inside(said, 0.0):
-                return Heard({"busy": 429, "ill": 500, "closed": 402}.get(verdict.kind, 400), self._clean(verdict.text), said=said)
-            return Heard(200, self._clean(_words(said) or str(error)), said=said)
+                return ServerAnswer(
+                    {"busy": 429, "ill": 500, "closed": 402}.get(verdict.kind, 400), self._clean(verdict.text), body=said
+                )
+            return ServerAnswer(200, self._clean(_words(said) or str(error)), body=said)
 
     def _clean(self, text: str) -> str:
         return text.replace(self.secret, "<the key>") if self.secret else text
@@ -195,8 +197,8 @@ def _words(body: Mapping[str, Any]) -> str:
     return " ".join(str(found or "").split())[:300]
 
 
-def check(met: Mapping[str, Met], players: Sequence[Player]) -> None:
+def check(reports: Mapping[str, ServerReport], players: Sequence[Player]) -> None:
     """Raise BadInput when a server would lose everything that a role asks of it; each on a line of its own."""
-    wrong = [f"{player.where}: {met[player.name].stop}" for player in players if met[player.name].stop]
+    wrong = [f"{player.where}: {reports[player.name].stop}" for player in players if reports[player.name].stop]
     if wrong:
         raise BadInput("\n".join(dict.fromkeys(wrong)))

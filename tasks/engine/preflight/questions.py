@@ -90,14 +90,14 @@ class Player:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ServerAnswer:
     """What came of one question. status: of HTTP, 0 without any answer, UNPAID. words: of an error. kept: the answer, if it is one;
-    said: the whole of what came. offered: a tool was offered. there: false when nothing took the connection."""
+    body: the whole of what came. offered: a tool was offered. there: false when nothing took the connection."""
 
     status: int
     words: str = ""
     kept: Mapping[str, Any] | None = None
-    said: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = None
     offered: bool = False
     there: bool = True
 
@@ -108,11 +108,11 @@ class Heard:
         return read(self.kept, 0, self.offered)
 
 
-def cut(answer: Heard) -> bool:
+def cut(answer: ServerAnswer) -> bool:
     """Whether an answer ended before it had said or called anything."""
     return answer.reply.truncated and answer.reply.empty
 
 
-def unfit(answer: Heard) -> str:
+def unfit(answer: ServerAnswer) -> str:
     """What is wrong with an answer as a filled-in form; "" when nothing is."""
     return read_json(answer.reply.message, FORM)[1]

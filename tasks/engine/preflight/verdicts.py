@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.contract.params import nearest
-from tasks.engine.preflight.questions import ROOM, UNPAID, Heard, Player, cut, unfit
+from tasks.engine.preflight.questions import ROOM, UNPAID, Player, ServerAnswer, cut, unfit
 
 PARSERS = {
     "vllm": "vLLM: --enable-auto-tool-choice --tool-call-parser NAME",
@@ -26,7 +26,7 @@ AS_TEXT = re.compile(
 
 
 @dataclass(frozen=True)
-class Met:
+class ServerReport:
     """What is known of a player's server: the report for params/roles.lock (empty when the budget had nothing left to ask with), what
     stops a run ("" for nothing), what is odd."""
 
@@ -35,13 +35,13 @@ class Met:
     notes: tuple[str, ...] = ()
 
 
-def met_of(player: Player, listed: Heard, answers: Mapping[str, Heard]) -> Met:
+def report_of(player: Player, listed: ServerAnswer, answers: Mapping[str, ServerAnswer]) -> ServerReport:
     """The answers of one player's server, understood."""
     entries = _entries(listed)
-    answered = next((str(one.said["model"]) for one in answers.values() if one.kept and one.said and one.said.get("model")), "")
+    answered = next((str(one.body["model"]) for one in answers.values() if one.kept and one.body and one.body.get("model")), "")
     entry = _entry(entries, player.role.model)
     if unpaid := [one.words for one in answers.values() if one.status == UNPAID]:
-        return Met({}, notes=(unpaid[0],))
+        return ServerReport({}, notes=(unpaid[0],))
     notes: list[str] = []
     stop = "" if answers or listed.status else f"{player.url} {listed.words}. Is the server running, and is base_url right?"
     for name, one in answers.items():
@@ -50,11 +50,11 @@ def met_of(player: Player, listed: Heard, answers: Mapping[str, Heard]) -> Met:
         notes += [note for note in odd if note not in notes]
     if entries and not entry and not stop:
         notes.append(f"its list of models has no {player.role.model!r}, only {_some([*entries])}; it answers all the same")
-    return Met(_report(player.role.model, answered, entry), stop, tuple(notes))
+    return ServerReport(_report(player.role.model, answered, entry), stop, tuple(notes))
 
 
-def _entries(listed: Heard) -> dict[str, Mapping[str, Any]]:
-    data = (listed.said or {}).get("data")
+def _entries(listed: ServerAnswer) -> dict[str, Mapping[str, Any]]:
+    data = (listed.body or {}).get("data")
     found = data if listed.status == 200 and isinstance(data, list) else []
     return {str(one["id"]): one for one in found if isinstance(one, Mapping) and one.get("id")}
 
@@ -84,7 +84,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _judged(name: str, answer: Heard, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> tuple[str, list[str]]:
+def _judged(name: str, answer: ServerAnswer, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> tuple[str, list[str]]:
     """(what would lose every such answer, what is odd) in the answer to a question."""
     role = player.role
     if answer.status == 0:
@@ -141,7 +141,7 @@ def _parsers(entry: Mapping[str, Any]) -> str:
     return PARSERS.get(str(entry.get("owned_by")), "; ".join(PARSERS.values()))
 
 
-def _refused(name: str, answer: Heard, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> str:
+def _refused(name: str, answer: ServerAnswer, player: Player, entry: Mapping[str, Any], models: Sequence[str]) -> str:
     """A question that the server does not answer, with the remedy as far as its words tell."""
     role, words = player.role, answer.words.lower()
     said = f"status {answer.status}{f': {answer.words}' if answer.words else ''}"

@@ -43,9 +43,9 @@ class Played:
     blame: Mapping[str, int]
     tokens: float
 
-    def where(self, wanted: Callable[[str, frozenset[str]], bool]) -> Any:
+    def where(self, belongs: Callable[[str, frozenset[str]], bool]) -> Any:
         """Mask [n] of the problems whose (family, tags) are wanted."""
-        return np.array([wanted(family, tags) for family, tags in zip(self.families, self.tags, strict=True)], dtype=bool)
+        return np.array([belongs(family, tags) for family, tags in zip(self.families, self.tags, strict=True)], dtype=bool)
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ class Prover:
             return
         requests = [
             Request(
-                messages=[{"role": "user", "content": self._told(work)}],
+                messages=[{"role": "user", "content": self._feedback_prompt(work)}],
                 schema=PLAN,
                 seed=seed_of(work.commission.seed, "feedback", len(work.rows)),
                 max_tokens=512,
@@ -185,7 +185,7 @@ class Prover:
             work.rows[-1]["unreadable"]["plans"] = int(bool(error))
             work.talk = [*work.talk, {"role": "user", "content": render("revise", feedback=plan)}]
 
-    def _told(self, work: _Open) -> str:
+    def _feedback_prompt(self, work: _Open) -> str:
         return render("feedback", setting=self.world.setting, task=dict(work.draft), failures=list(work.failures))
 
     def _row(self, work: _Open, attempt: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.contract.params import BadInput, is_folder, shown
+from tasks.contract.params import BadInput, brief, is_folder
 from tasks.merge.core.headers import (
     Array,
     Checkpoint,
@@ -179,7 +179,7 @@ def _by_pattern(label: str, patterns: Mapping[str, Any] | None, module: str, oth
                 return value
     except (AttributeError, re.error) as error:
         raise BadInput(
-            f"{label}: {CONFIG}: rank_pattern and alpha_pattern map regular expressions to numbers; {shown(patterns)}: {error}"
+            f"{label}: {CONFIG}: rank_pattern and alpha_pattern map regular expressions to numbers; {brief(patterns)}: {error}"
         ) from None
     return otherwise
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.contract.params import cut, nearest, shown
+from tasks.contract.params import brief, cut, nearest
 from tasks.merge.core import meaning
 from tasks.merge.core.adapters import Adapter
 from tasks.merge.core.headers import TEMPLATES, Checkpoint, read_json, read_templates
@@ -68,17 +68,17 @@ def _configs(found: Agreement, base: Checkpoint, full: Sequence[Checkpoint], set
     for key in asked:
         if key not in known:
             allowed = [*sorted(known), TOKENIZER, TEMPLATE, DTYPE]
-            found.problems.append(f"settle: {shown(key)} is no key of any config.json here.{nearest(key, allowed)}")
+            found.problems.append(f"settle: {brief(key)} is no key of any config.json here.{nearest(key, allowed)}")
     free = {"vocab_size"} if united else set()
     for other in full:
         compared = meaning.compare(base.config, other.config)
         for key, values in compared.different.items():
             if key not in free and key not in asked and key.partition(".")[0] not in asked:
-                found.problems.append(_said(other.label, key, *values) + _settle(key, other.label))
-        for key, values in compared.told.items():
+                found.problems.append(_difference(other.label, key, *values) + _settle(key, other.label))
+        for key, values in compared.base_holds.items():
             if key not in asked and key.partition(".")[0] not in asked:
                 found.notes.append(
-                    _said(other.label, key, *values) + f"; the base's holds (`settle: {{{key}: {other.label}}}` for the other)"
+                    _difference(other.label, key, *values) + f"; the base's holds (`settle: {{{key}: {other.label}}}` for the other)"
                 )
     by_label = {one.label: one for one in full}
     found.problems += [
@@ -91,20 +91,21 @@ def _configs(found: Agreement, base: Checkpoint, full: Sequence[Checkpoint], set
         found.config, lost = _with(base.config, taken)
         found.problems += [
             f"settle: {key}: {taken[key].label}: its value cannot be taken over alone, the base's config.json would mean "
-            f"{shown_json(got)}, and not {shown_json(wanted)}. Settle what it hangs on as well, or leave it: `settle: {{{key}: base}}`"
-            for key, (got, wanted) in lost.items()
+            f"{brief_json(got)}, and not {brief_json(expected)}. Settle what it hangs on as well, or leave it: "
+            f"`settle: {{{key}: base}}`"
+            for key, (got, expected) in lost.items()
         ]
         found.generation = _generation(base, taken)
 
 
-def _said(label: str, key: str, ours: Any, its: Any) -> str:
-    if isinstance(ours, dict) and isinstance(its, dict):  # a long one is cut: only what differs is shown
-        apart = {name for name in (*ours, *its) if ours.get(name) != its.get(name)}
-        ours, its = ({name: value for name, value in one.items() if name in apart} for one in (ours, its))
-    return f"{label}: config.json has {key} = {shown_json(its)}, the base's has {shown_json(ours)}"
+def _difference(label: str, key: str, base: Any, its: Any) -> str:
+    if isinstance(base, dict) and isinstance(its, dict):  # a long one is cut: only what differs is shown
+        apart = {name for name in (*base, *its) if base.get(name) != its.get(name)}
+        base, its = ({name: value for name, value in one.items() if name in apart} for one in (base, its))
+    return f"{label}: config.json has {key} = {brief_json(its)}, the base's has {brief_json(base)}"
 
 
-def shown_json(value: Any) -> str:
+def brief_json(value: Any) -> str:
     """A value as JSON, cut where it is long."""
     return cut(json.dumps(value))
 
@@ -120,21 +121,21 @@ def _with(config: Mapping[str, Any], taken: Mapping[str, Checkpoint]) -> tuple[d
     """The base's configuration with the keys that others settle, as they write them or, where that would mean something else beside
     the base's other keys, as they mean them; and what cannot be said: key -> (what it would mean, what it should)."""
     out: dict[str, Any] = json.loads(json.dumps(config))
-    wanted = {key: _value(meaning.meaning(one.config), key) for key, one in taken.items()}
+    expected = {key: _value(meaning.meaning(one.config), key) for key, one in taken.items()}
     for key, one in taken.items():
         said = _value(one.config, key)
-        _put(out, key, wanted[key] if said is MISSING else said)
+        _put(out, key, expected[key] if said is MISSING else said)
     for key in taken:
-        if _value(meaning.meaning(out), key) not in (wanted[key], MISSING):
-            _put(out, key, wanted[key])
+        if _value(meaning.meaning(out), key) not in (expected[key], MISSING):
+            _put(out, key, expected[key])
     means = meaning.meaning(out)
     got = {key: _value(means, key) for key in taken}
-    return out, {key: (got[key], wanted[key]) for key in taken if _lost(key, got[key], wanted[key])}
+    return out, {key: (got[key], expected[key]) for key in taken if _lost(key, got[key], expected[key])}
 
 
-def _lost(key: str, got: Any, wanted: Any) -> bool:
+def _lost(key: str, got: Any, expected: Any) -> bool:
     """Whether a settled value came out as another; a configuration inside is taken whole, as it stands."""
-    return not key.endswith("_config") and MISSING not in (got, wanted) and bool(got != wanted)
+    return not key.endswith("_config") and MISSING not in (got, expected) and bool(got != expected)
 
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "nothing"})()
@@ -249,7 +250,7 @@ def _templates(found: Agreement, parties: Mapping[str, Expert], settle: Mapping[
     in_files = (parties[first].folder / TEMPLATES).is_dir()
     found.named = named[first] if in_files or not same else {}
     found.problems += [
-        f"{first}: chat template {shown(name)}: allowed in a name are letters, digits, _ and -"
+        f"{first}: chat template {brief(name)}: allowed in a name are letters, digits, _ and -"
         for name in found.named
         if not re.fullmatch(r"[\w-]+", name)
     ]

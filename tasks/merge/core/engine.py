@@ -158,11 +158,11 @@ def _finished(journal: Path, partial: Path, fingerprint: str) -> dict[str, Done]
     return done
 
 
-def _check_room(partial: Path, wanted: int) -> None:
+def _check_room(partial: Path, needed: int) -> None:
     there = sum(file.stat().st_blocks * 512 for file in partial.iterdir())
     free = shutil.disk_usage(partial).free + there
-    if wanted + SLACK > free:
-        raise BadInput(f"merge: the merged model needs {wanted / 1e9:.2f} GB, {partial} has {free / 1e9:.2f} GB free. Make room.")
+    if needed + SLACK > free:
+        raise BadInput(f"merge: the merged model needs {needed / 1e9:.2f} GB, {partial} has {free / 1e9:.2f} GB free. Make room.")
 
 
 def _work(

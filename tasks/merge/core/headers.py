@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.contract.params import BadInput, is_file, shown
+from tasks.contract.params import BadInput, brief, is_file
 
 Array = npt.NDArray[Any]
 
@@ -153,7 +153,7 @@ def _weight_files(label: str, folder: Path) -> tuple[dict[str, str], list[Path]]
         files = sorted({str(name) for name in weight_map.values()})
         for name in files:
             if Path(name).name != name or not is_file(folder / name):
-                raise BadInput(f"{label}: {index} names the shard {shown(name)}, which is not in {folder}")
+                raise BadInput(f"{label}: {index} names the shard {brief(name)}, which is not in {folder}")
         if (folder / "model.safetensors").is_file() and "model.safetensors" not in files:
             raise BadInput(
                 f"{label}: {folder} holds a model.safetensors and {INDEX}, which names other files: two models, of which "

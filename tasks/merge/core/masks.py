@@ -19,11 +19,11 @@ class MiddleMask:
     def __init__(self, tensor: Tensor, expert: int, trimmed: int, kept: int, rows: bool = False) -> None:
         self._trimmed, self._kept = trimmed, kept
         self._width = tensor.row if rows and tensor.numel > tensor.row else 0
-        self.said: dict[str, Any] = {"trimmed_n": trimmed * (tensor.numel // self._width if self._width else 1)}
+        self.figures: dict[str, Any] = {"trimmed_n": trimmed * (tensor.numel // self._width if self._width else 1)}
         if self._width:
             return
         self._middle = Middle(lambda: tensor.magnitudes(expert), lambda: tensor.sample(expert), tensor.numel, trimmed, kept)
-        self.said |= self._middle.bounds
+        self.figures |= self._middle.bounds
 
     def apply(self, change: Array) -> None:
         """Zero the next block's entries outside the middle, in place."""

@@ -49,10 +49,10 @@ OLD_ROPE = ("rope_theta", "rope_scaling", "partial_rotary_factor")
 
 @dataclass(frozen=True)
 class Compared:
-    """Two configurations. different: key -> (the base's value, the other's); told: the same, for keys in which the base's holds."""
+    """Two configurations. different: key -> (the base's value, the other's); base_holds: the same, where the base's holds."""
 
     different: Mapping[str, tuple[Any, Any]]
-    told: Mapping[str, tuple[Any, Any]]
+    base_holds: Mapping[str, tuple[Any, Any]]
 
 
 def compare(base: Mapping[str, Any], other: Mapping[str, Any]) -> Compared:
@@ -62,15 +62,15 @@ def compare(base: Mapping[str, Any], other: Mapping[str, Any]) -> Compared:
     whole = all(_meaning(json.dumps(one, sort_keys=True)) for one in (base, other))
     ours, its = (meaning(one) if whole else one for one in (base, other))
     known = _known(str(base.get("model_type", "")))
-    different, told = {}, {}
+    different, base_holds = {}, {}
     for key, values in _apart(ours, its).items():
         inside, _, last = key.rpartition(".")
         trainers = known is not None and key not in known and last not in _ABROAD and last not in OLD_ROPE
         if last in GENERATION or trainers or (last == _LONGER and _plain_positions(_inner(ours, inside))):
-            told[key] = values
+            base_holds[key] = values
         else:
             different[key] = values
-    return Compared(different, told)
+    return Compared(different, base_holds)
 
 
 def meaning(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -53,7 +53,7 @@ class RandomMask:
     def __init__(self, tensor: Tensor, expert: int, seed: int, keep: float, rescale: Rescale) -> None:
         self._start, self._keep = stream(seed, tensor.labels[expert], tensor.name), np.float32(keep)
         self._scale = rescaling(rescale, keep, tensor, expert, lambda: self.drop)
-        self.said: dict[str, Any] = {"rescale": float(self._scale)}
+        self.figures: dict[str, Any] = {"rescale": float(self._scale)}
 
     def drop(self, where: slice, change: Array) -> None:
         """Zero the dropped ones of these flat entries, in place; blocks may come in any order and more than once."""

@@ -23,7 +23,7 @@ from tasks.merge.core.params import MergeParams, check_experts, layer_positions
 from tasks.merge.core.tensors import Full, Source, Stored, Tensor, Values
 from tasks.merge.core.vocabulary import Grown, GrownChange, Union, is_table, unite
 
-_SHOWN = 12  # differences listed in full; the rest is counted, a screen holds no more
+_MOST_LISTED = 12  # differences listed in full; the rest is counted, a screen holds no more
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ def make_plan(base: Path, experts: Mapping[str, Path], params: MergeParams | Non
     united = params.tokenizer == "union"
     agreed = agree(first, others, params.settle, united)
     if problems := agreed.problems:
-        more = f"\n... and {len(problems) - _SHOWN} more differences" if len(problems) > _SHOWN else ""
-        raise BadInput("these checkpoints cannot be merged:\n" + "\n".join(problems[:_SHOWN]) + more)
+        more = f"\n... and {len(problems) - _MOST_LISTED} more differences" if len(problems) > _MOST_LISTED else ""
+        raise BadInput("these checkpoints cannot be merged:\n" + "\n".join(problems[:_MOST_LISTED]) + more)
     union = _union(first, others, full) if united else None
     specs = {name: _output(first.tensors[name], union, agreed.dtypes) for name in sorted(first.tensors)}
     return Plan(first, others, specs, layer_positions(list(specs)), agreed, union)

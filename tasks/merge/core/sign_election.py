@@ -30,16 +30,16 @@ class Election:
     def __init__(self, weights: Sequence[float], elect: Elect = "mass", *, normalize: bool) -> None:
         self._weights = [np.float32(weight) for weight in weights]
         self._elect, self._normalize = elect, normalize
-        self.said: list[dict[str, Any]] = [{"outvoted_n": 0} for _ in weights]
+        self.figures: list[dict[str, Any]] = [{"outvoted_n": 0} for _ in weights]
 
     def merge(self, changes: Sequence[Array]) -> Array:
         """The merged change of a block, float32 [k]. changes: per expert, float32 [k]; what was outvoted is zeroed in place."""
         pulls = [weight * change for weight, change in zip(self._weights, changes, strict=True)]
         elected = np.sign(self._votes(pulls))
         total, supporters = np.zeros_like(elected), np.zeros_like(elected)
-        for weight, change, pull, said in zip(self._weights, changes, pulls, self.said, strict=True):
+        for weight, change, pull, figures in zip(self._weights, changes, pulls, self.figures, strict=True):
             agrees = pull * elected > 0
-            said["outvoted_n"] += int(np.count_nonzero(change)) - int(np.count_nonzero(agrees))
+            figures["outvoted_n"] += int(np.count_nonzero(change)) - int(np.count_nonzero(agrees))
             np.multiply(change, agrees, out=change)
             total += np.multiply(pull, agrees, out=pull)
             supporters += np.abs(weight) * agrees

@@ -14,9 +14,9 @@ KNOWS_WORLDS = False
 """One checkpoint in memory serves all worlds."""
 
 
-def player(name: str, wanted: Mapping[str, Any], given: Surroundings) -> Client:
+def player(name: str, config: Mapping[str, Any], surroundings: Surroundings) -> Client:
     """The checkpoint's client of a role, from its configuration; it is loaded at the first question."""
     from tasks.players.local.client import client
 
-    own = {key: wanted[key] for key in ("max_tokens", "thinking", "temperature") if key in wanted}
-    return client(Path(wanted["path"]), wanted["identity"], given.device, wanted.get("dtype", "float32"), **own)
+    own = {key: config[key] for key in ("max_tokens", "thinking", "temperature") if key in config}
+    return client(Path(config["path"]), config["identity"], surroundings.device, config.get("dtype", "float32"), **own)

@@ -37,18 +37,18 @@ KNOWS_WORLDS = False
 """A server is asked for a role, whatever the world."""
 
 
-def player(name: str, wanted: Mapping[str, Any], given: Surroundings) -> EndpointClient:
+def player(name: str, config: Mapping[str, Any], surroundings: Surroundings) -> EndpointClient:
     """The client of a role as the params have it (a mapping of `tasks.engine.shared_params.Role`), with what its server said of it:
     `reported`, and the `revision` that follows from it."""
     return EndpointClient(
         name,
-        wanted["base_url"],
-        Dialect(**{field.name: wanted[field.name] for field in fields(Dialect)}),
-        pace=Pace(wanted["max_in_flight"], wanted["timeout_seconds"], wanted["retries"]),
-        prices=Prices(wanted["price_in"], wanted["price_out"]),
-        secret=lru_cache(lambda: given.secrets(wanted)),
-        setting=given.setting or Setting(),
-        revision=wanted.get("revision") or wanted["identity"] or "unpinned",
-        identity=wanted["identity"],
-        reported=wanted.get("reported", ""),
+        config["base_url"],
+        Dialect(**{field.name: config[field.name] for field in fields(Dialect)}),
+        pace=Pace(config["max_in_flight"], config["timeout_seconds"], config["retries"]),
+        prices=Prices(config["price_in"], config["price_out"]),
+        secret=lru_cache(lambda: surroundings.secrets(config)),
+        setting=surroundings.setting or Setting(),
+        revision=config.get("revision") or config["identity"] or "unpinned",
+        identity=config["identity"],
+        reported=config.get("reported", ""),
     )

@@ -206,7 +206,7 @@ class Caller:
             return Outcome("ill", self.clean(f"the connection failed ({type(error).__name__}: {error})"))
         if response.status_code == 200:
             return self._read(response)
-        return self._told(of_status(response.status_code, self._text(response), self._wait(response)), response.status_code)
+        return self._outcome_of(of_status(response.status_code, self._text(response), self._wait(response)), response.status_code)
 
     def _text(self, response: httpx.Response) -> str:
         """The body, without the key, should the server repeat it."""
@@ -224,10 +224,10 @@ class Caller:
             return Outcome("well", answer=checked(answer))
         except Garbled as error:
             if verdict := inside(answer, self._wait(response)):
-                return self._told(verdict, 200)
+                return self._outcome_of(verdict, 200)
             kind: Literal["odd", "ill"] = "odd" if isinstance(error, Broken) else "ill"
             return Outcome(kind, str(error))
 
-    def _told(self, verdict: Verdict, status: int) -> Outcome:
+    def _outcome_of(self, verdict: Verdict, status: int) -> Outcome:
         kind: Literal["odd", "ill", "busy", "strict", "closed"] = "odd" if verdict.kind == "ill" and status == 200 else verdict.kind
         return Outcome(kind, verdict.text, verdict.reason, verdict.wait, status)

@@ -118,7 +118,7 @@ class EndpointClient:
             again = await asyncio.gather(*(self._answer(caller, requests[place]) for place in aside), return_exceptions=True)
             for place, one in zip(aside, again, strict=True):
                 found[place] = one
-        caller.figures.asked += len(requests)
+        caller.figures.requests += len(requests)
         caller.figures.offered += sum(bool(request.tools) for request in requests)
         self._give_up(caller, requests, found)
         self._check_losses(caller)
@@ -129,7 +129,7 @@ class EndpointClient:
         figures, losses = caller.figures, self._setting.losses
         failed = [(place, one) for place, one in enumerate(found) if isinstance(one, BaseException)]
         silent = sum(isinstance(error, SetAside) and error.reason == "unanswered" for _, error in failed)
-        patient = silent and figures.odd["unanswered"] + silent <= losses.unanswered * figures.asked
+        patient = silent and figures.odd["unanswered"] + silent <= losses.unanswered * figures.requests
         left = []
         for place, error in failed:
             if isinstance(error, Refused) or (isinstance(error, SetAside) and (error.reason != "unanswered" or patient)):
@@ -152,7 +152,12 @@ class EndpointClient:
         figures, losses, model = caller.figures, self._setting.losses, self._dialect.model
         lost_by = {reason: count for reason, count in figures.odd.items() if reason not in HARMLESS}
         lost = Lost(
-            f"role {self._role!r} (model {model!r} at {self._url}): calls", lost_by, figures.asked, figures.said, self._role, model
+            f"role {self._role!r} (model {model!r} at {self._url}): calls",
+            lost_by,
+            figures.requests,
+            figures.examples,
+            self._role,
+            model,
         )
         stop_when_nothing_came(losses, lost)
         stop_when_nearly_all(losses, lost)
@@ -190,7 +195,7 @@ class EndpointClient:
         caller.figures.unreadable += bool(wrong)
         if odd := _odd(request, reply, wrong):
             kept = f"answer {answer_id(call.key)} (`cairn calls --forget-answer {answer_id(call.key)}` asks for it anew)"
-            self._note(caller, odd, f"{kept}: {wrong or _shown(reply)}", paid)
+            self._note(caller, odd, f"{kept}: {wrong or _brief(reply)}", paid)
         lost = {"lost": "content_filter"} if reply.finish == "content_filter" else {}
         return {**reply.message, "finish_reason": reply.finish, **lost}
 
@@ -249,6 +254,6 @@ def _odd(request: Request, reply: Reply, wrong: str) -> str:
     return "unreadable" if wrong else ""
 
 
-def _shown(reply: Reply) -> str:
+def _brief(reply: Reply) -> str:
     text = reply.message["content"] or str(reply.message.get("tool_calls") or "")
     return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -20,8 +20,8 @@ class Figures:
 
     calls: answers paid for. cached: answered without paying (kept, or asked for at the same time by somebody else). uncounted:
     paid answers whose server gave no token counts, so that they are estimated. repairs: second rounds; repaired: those that helped.
-    asked: requests that were answered or lost, kept answers among them; offered: those of them that offered tools. odd: what was odd
-    about answers, and why calls were lost (`tasks.contract.losses`), one reason a request; said: of the first with each reason.
+    requests: those that were answered or lost, kept answers among them; offered: those of them that offered tools. odd: what was odd
+    about answers, and why calls were lost (`tasks.contract.losses`), one reason a request; examples: of the first with each reason.
     """
 
     model: str = ""
@@ -40,10 +40,10 @@ class Figures:
     repairs: int = 0
     repaired: int = 0
     unreadable: int = 0
-    asked: int = 0
+    requests: int = 0
     offered: int = 0
     odd: Counter[str] = field(default_factory=Counter)
-    said: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
     by: Counter[str] = field(default_factory=Counter)
     limiter: RateLimiter | None = None
     _last: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)] * SECONDS)
@@ -61,7 +61,7 @@ class Figures:
     def note(self, reason: str, example: str) -> None:
         """One more request with something odd about it."""
         self.odd[reason] += 1
-        self.said.setdefault(reason, example)
+        self.examples.setdefault(reason, example)
 
     def rate(self) -> float:
         """Paid answers a second, over the last ten whole seconds at most."""
@@ -69,7 +69,7 @@ class Figures:
         recent = [(second, count) for second, count in list(self._last) if count and now - SECONDS < second < now]
         return sum(count for _, count in recent) / (now - min(second for second, _ in recent)) if recent else 0.0
 
-    def shown(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Any]:
         """Plain values. by: what the server says answered (model, fingerprint) -> answers. in_flight, waiting, limit and last_error
         are of the model's limiter, which roles with the same model share."""
         plain = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str)) and not name.startswith("_")}
@@ -78,7 +78,7 @@ class Figures:
             **plain,
             "by": dict(self.by),
             "odd": dict(sorted(self.odd.items())),
-            "said": dict(sorted(self.said.items())),
+            "examples": dict(sorted(self.examples.items())),
             "calls_per_second": round(self.rate(), 2),
             "in_flight": limiter.in_flight if limiter else 0,
             "waiting": limiter.waiting if limiter else 0,
@@ -97,7 +97,7 @@ def of(run: str, role: str) -> Figures:
 
 def stats(run: str = "") -> dict[str, dict[str, Any]]:
     """role -> its figures in this process, of the run named (`Job.key.digest`), or of whichever came last. From any thread."""
-    return {role: found.shown() for (name, role), found in list(_all.items()) if run in ("", name)}
+    return {role: found.plain() for (name, role), found in list(_all.items()) if run in ("", name)}
 
 
 def forget() -> None:

@@ -13,7 +13,7 @@ from tasks.contract.client import Message, Request
 from tasks.contract.values import UNREADABLE, frozen, whole_text
 
 WISH = "Answer with one JSON value that fits this schema: "
-_OURS = re.compile(r"call_(\d{1,5})")
+_OWN_ID = re.compile(r"call_(\d{1,5})")
 
 
 class Garbled(ValueError):
@@ -126,7 +126,7 @@ def _sent(message: Message, beside_calls: str) -> Message:
 
 
 def _sent_id(name: str) -> str:
-    found = _OURS.fullmatch(name)
+    found = _OWN_ID.fullmatch(name)
     return f"call{int(found[1]):05d}" if found else name
 
 

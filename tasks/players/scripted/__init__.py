@@ -24,9 +24,9 @@ _SCRIPTS = {
 """role -> module of tasks.players.scripts. Chosen by name, so that an edit of a critic's script is none of a human's."""
 
 
-def player(name: str, wanted: Mapping[str, Any], given: Surroundings) -> Client:
+def player(name: str, config: Mapping[str, Any], surroundings: Surroundings) -> Client:
     """The player of a role, from its configuration. name: judge, or judge/2."""
-    return client(name.partition("/")[0], given.world, wanted["errors"], given.seed)
+    return client(name.partition("/")[0], surroundings.world, config["errors"], surroundings.seed)
 
 
 def client(role: str, world: World | None, errors: Mapping[str, float], seed: int) -> Client:

@@ -100,11 +100,11 @@ def _criticise(request: Request, rng: random.Random, errors: Mapping[str, float]
     blind = BLIND_SPOTS.get(found[1], ()) if found else ()
     rate = {name: errors.get(name, 0.0) for name in CATALOGUE["critic"]}
     seen = [flaw for flaw in flaws if rng.random() >= rate["blind" if flaw.kind in blind else "miss"]]
-    units = [_blurred(flaw, talk, rng, rate).said() for flaw in seen]
+    units = [_blurred(flaw, talk, rng, rate).remark() for flaw in seen]
     if rng.random() < rate["invent"]:
-        units.append(_invented(talk, flaws, rng).said())
+        units.append(_invented(talk, flaws, rng).remark())
     if rng.random() < rate["vague"]:
-        units.append({**_invented(talk, (), rng).said(), "description": "Could be better.", "suggestion": ""})
+        units.append({**_invented(talk, (), rng).remark(), "description": "Could be better.", "suggestion": ""})
     return {"units": units}
 
 

@@ -121,7 +121,7 @@ class Flaw:
     description: str
     suggestion: str
 
-    def said(self) -> dict[str, Any]:
+    def remark(self) -> dict[str, Any]:
         """The unit without its kind."""
         return {key: value for key, value in asdict(self).items() if key != "kind"}
 
@@ -167,8 +167,8 @@ class Talk:
 
     def last(self, role: str, before: int) -> str:
         """What a role said last before a message."""
-        said = (m["content"] for m in reversed(self.messages[:before]) if m["role"] == role and m.get("content"))
-        return next(said, "")
+        remark = (m["content"] for m in reversed(self.messages[:before]) if m["role"] == role and m.get("content"))
+        return next(remark, "")
 
 
 def flaw_of(kind: str, at: int, what: str, talk: Talk) -> Flaw:

@@ -147,11 +147,12 @@ def _learned(mask: Sequence[int], turns: Sequence[bool] | None, name: str) -> Se
     return learned
 
 
-def _weight(given: float | None, factor: float, name: str) -> float:
-    weight = math.nan if given is None else given * factor
+def _weight(in_dataset: float | None, factor: float, name: str) -> float:
+    weight = math.nan if in_dataset is None else in_dataset * factor
     if not (math.isfinite(weight) and weight >= 0):
         raise StageFailed(
-            f"sft: row {name}: its weight is {given} in the dataset, times {factor:g} by the method. Allowed: finite and at least 0."
+            f"sft: row {name}: its weight is {in_dataset} in the dataset, times {factor:g} by the method. "
+            "Allowed: finite and at least 0."
         )
     return weight
 

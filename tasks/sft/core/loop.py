@@ -172,7 +172,7 @@ def check_used(data: Data, loop: Loop, longest: int) -> None:
         if rows and min(len(used) / rows, trained / max(1, tokens)) < loop.min_trained:
             raise StageFailed(
                 f"sft: {len(used)} of {rows} kept rows of the {split} split, with {trained} of {tokens} trained tokens, fit {said}; "
-                f"at least min_trained = {loop.min_trained:g} of both must. Left out: {_said(data.dropped_by())}. "
+                f"at least min_trained = {loop.min_trained:g} of both must. Left out: {_counts_text(data.dropped_by())}. "
                 f"The longest row has {data.longest} tokens. Raise max_length, or shorten the prompt (prompt.tools, prompt.policy)."
             )
     if not data.train:
@@ -186,7 +186,7 @@ def check_used(data: Data, loop: Loop, longest: int) -> None:
         )
 
 
-def _said(counts: Mapping[str, int]) -> str:
+def _counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
 
 

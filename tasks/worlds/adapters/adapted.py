@@ -72,7 +72,7 @@ class Adapter:
     users: str
     lines: tuple[tuple[int, problem_file.Line], ...]
     where: str
-    _shown: dict[str, Any] = field(default_factory=dict)
+    _cache: dict[str, Any] = field(default_factory=dict)
 
     def tools(self) -> Mapping[str, Tool]:
         """The tools by name."""
@@ -119,11 +119,11 @@ class Adapter:
 
     def context(self, base: Base, user: str, rng: Random) -> dict[str, Any]:
         """What a generator is given of one user: the row, a sample of the state, and the problems given for them."""
-        if "start" not in self._shown:
-            self._shown["start"] = json.loads(self.source.start(base).text)
+        if "start" not in self._cache:
+            self._cache["start"] = json.loads(self.source.start(base).text)
         row = base.tables["users"][user]
         mine = [dict(one) for one in base.tables.get(problem_file.TABLE, {}).values() if one["user"] == user]
-        return {"user": json.loads(json.dumps(row)), "state": _sample(self._shown["start"], rng), "given": json.loads(json.dumps(mine))}
+        return {"user": json.loads(json.dumps(row)), "state": _sample(self._cache["start"], rng), "given": json.loads(json.dumps(mine))}
 
 
 def adapted(

@@ -28,12 +28,12 @@ class Answer:
     structured: Any = None
     failed: bool = False
 
-    def said(self) -> Any:
+    def readable(self) -> Any:
         """As the agent reads it: the text, with the JSON value after it when the text leaves something out. Text or a value that is
         nothing but JSON comes as the value, which is written shorter.
         """
         words = whole_text("\n".join((*self.texts, *self.others)))
-        if self.structured is not None and not (self.texts and told(self.structured, self.texts)):
+        if self.structured is not None and not (self.texts and texts_hold(self.structured, self.texts)):
             value = clear(self.structured)
             return f"{words}\n{json.dumps(value, ensure_ascii=False)}" if words else value
         if isinstance(value := _json(words), dict | list):
@@ -107,7 +107,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def told(structured: Any, texts: Sequence[str]) -> bool:
+def texts_hold(structured: Any, texts: Sequence[str]) -> bool:
     """Whether texts say all that a structured answer holds: they are its JSON, in one piece or item by item, or each of its values
     occurs in them. Servers put what is no object under "result".
     """

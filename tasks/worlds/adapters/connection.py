@@ -130,7 +130,7 @@ class Connection:
         async with Client(
             self._transport(errors),
             read_timeout_seconds=self._server.start_seconds,
-            message_handler=self._heard,
+            message_handler=self._on_message,
             cache=None,
         ) as client:
             self._client = client
@@ -159,7 +159,7 @@ class Connection:
         passed = {name: os.environ[name] for name in self._server.pass_env if name in os.environ}
         return {**passed, "CAIRN_SEAT": str(self.seat)}
 
-    async def _heard(self, message: Any) -> None:
+    async def _on_message(self, message: Any) -> None:
         """A line that is no message comes as an error; it is kept for the one that waits in vain. One that is an answer, in JSON that
         Python reads and the client does not, goes to the one that waits: half a character, which servers leave that cut their texts.
         """

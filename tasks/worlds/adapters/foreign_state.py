@@ -17,7 +17,7 @@ from tasks.worlds.adapters.plain_data import text_diff
 from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Tool
 
-SHOWN = 4
+DIFF_LINES = 4
 """Lines of a difference in a message; ours."""
 
 
@@ -72,7 +72,7 @@ class ForeignState:
         """Run a tool. Raises SourceFailed when one that is no write changed the state."""
         answer, after = self._source.call(self.saved, name, arguments, self._kind)
         if self._kind not in (None, "write") and after.text != self.saved.text:
-            changed = text_diff(self.saved.text, after.text, SHOWN).replace("\n", "; ")
+            changed = text_diff(self.saved.text, after.text, DIFF_LINES).replace("\n", "; ")
             raise SourceFailed(
                 f"tool {name!r} is not declared to write and changed the state ({changed}). Name it in 'writes', or name what it "
                 "changed in 'leave_out'."

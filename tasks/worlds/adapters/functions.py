@@ -37,14 +37,14 @@ class Callee:
     placed: bool
     rest: str
 
-    def arguments(self, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """(by place, by name) for checked arguments."""
-        given = {**{name: fill() for name, fill in self.fills.items() if name not in given}, **given}
+        values = {**{name: fill() for name, fill in self.fills.items() if name not in values}, **values}
         if not self.placed:
-            return (), given
-        own = {name: value for name, value in given.items() if name in self.signature.parameters and name != self.rest}
+            return (), values
+        own = {name: value for name, value in values.items() if name in self.signature.parameters and name != self.rest}
         if self.rest:
-            own[self.rest] = {name: value for name, value in given.items() if name not in own}
+            own[self.rest] = {name: value for name, value in values.items() if name not in own}
         bound = inspect.BoundArguments(self.signature, OrderedDict(own))
         bound.apply_defaults()
         return bound.args, bound.kwargs

@@ -22,7 +22,7 @@ from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Kind
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import refusal
-from tasks.worlds.adapters.foreign_state import SHOWN, Saved, SourceFailed
+from tasks.worlds.adapters.foreign_state import DIFF_LINES, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
 from tasks.worlds.adapters.plain_data import TYPE, NotPlain, View, text_diff
 from tasks.worlds.api.places import place
@@ -90,10 +90,10 @@ def _choice(name: str, tools: Any, writes: Any, ends: Any, produces: Any) -> Cho
     return Choice(asked, _texts(name, "writes", writes), _texts(name, "ends", ends), made, f"world {name}")
 
 
-def _texts(name: str, word: str, given: Any) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise BadInput(f"world {name}: {word} = {given!r} is one text; write ({given!r},).")
-    return tuple(given)
+def _texts(name: str, word: str, names: Any) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise BadInput(f"world {name}: {word} = {names!r} is one text; write ({names!r},).")
+    return tuple(names)
 
 
 class Objects:
@@ -164,7 +164,7 @@ class Objects:
     def _start(self) -> Saved:
         first, second = (self._kept(self._made()) for _ in range(2))
         if first.text != second.text:
-            changed = text_diff(first.text, second.text, SHOWN).replace("\n", "; ")
+            changed = text_diff(first.text, second.text, DIFF_LINES).replace("\n", "; ")
             raise BadInput(
                 f"{self._where}: factory() makes a different state each time ({changed}). Take clocks and random numbers out, or name "
                 "what differs in leave_out=(...)."

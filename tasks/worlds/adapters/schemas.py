@@ -32,7 +32,7 @@ def tool_of_schema(name: str, description: str, schema: Mapping[str, Any], kind:
         raise BadInput(f"{where}: it cannot be called with anything: {reason}. {_REMEDY}")
     names = tuple(dict.fromkeys(_names(meant)))
     check = _checker(meant, names)
-    return Tool(name, " ".join(description.split()), _shown(schema), kind, produces, names, check, meant.notes)
+    return Tool(name, " ".join(description.split()), _for_models(schema), kind, produces, names, check, meant.notes)
 
 
 def notes(tools: Mapping[str, Tool]) -> Iterator[tuple[str, str]]:
@@ -43,7 +43,7 @@ def notes(tools: Mapping[str, Tool]) -> Iterator[tuple[str, str]]:
         yield from ((name, note) for note in tool.notes)
 
 
-def _shown(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _for_models(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema as a model reads it: an object, with the two keys that readers of schemas rely on. It means the same."""
     whole = {"type": "object", **untitled(schema)}
     properties = whole.get("properties") or {}
@@ -77,7 +77,7 @@ def _checker(meant: Read, names: tuple[str, ...]) -> Check:
         except re.error:  # told when the tool was made
             found = None
         if found is not None:
-            raise Refused(_said(found, names))
+            raise Refused(_message(found, names))
         return {**{name: given[name] for name in names if name in given}, **given}
 
     return check
@@ -99,7 +99,7 @@ def unmet(promised: Read, structured: Any) -> str:
     return f"its answer does not keep its output schema: {shortened(found.message)}{f' at {place}' if place else ''}"
 
 
-def _said(error: Any, names: tuple[str, ...]) -> str:
+def _message(error: Any, names: tuple[str, ...]) -> str:
     """What is wrong, in the words of a world's own tools where they have any."""
     path = list(error.absolute_path)
     if not path and error.parent is None and isinstance(error.instance, dict):

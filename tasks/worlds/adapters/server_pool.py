@@ -41,9 +41,9 @@ class Seats:
         self._change = threading.Condition()
 
     @contextlib.contextmanager
-    def use(self, wanted: str) -> Iterator[Seat]:
+    def use(self, state: str) -> Iterator[Seat]:
         """A server for one use, at best one that holds the wanted state. One that fails meanwhile is given up."""
-        seat = self._taken(wanted)
+        seat = self._taken(state)
         failed = True
         try:
             with self._alone():
@@ -66,12 +66,12 @@ class Seats:
                     self._seats.remove(seat)
                 self._change.notify()
 
-    def _taken(self, wanted: str) -> Seat:
+    def _taken(self, state: str) -> Seat:
         """A free server: one that holds the wanted state, or none that is known, or a new one, or the one used least lately."""
         with self._change:
             while True:
                 free = [seat for seat in self._seats if seat.free]
-                best = next((seat for held in (wanted, None) for seat in free if seat.holds == held), None)
+                best = next((seat for held in (state, None) for seat in free if seat.holds == held), None)
                 if best is None and len(self._seats) < self._server.servers:
                     best = Seat(Connection(self._server, self._path))
                     best.connection.open()

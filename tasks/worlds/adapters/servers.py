@@ -35,7 +35,7 @@ from tasks.worlds.adapters.schema_dialects import Read, Unreadable, read
 from tasks.worlds.adapters.schemas import tool_of_schema, unmet
 from tasks.worlds.adapters.server_file import Command, ServerFile, argv
 from tasks.worlds.adapters.server_pool import Seat, Seats
-from tasks.worlds.api.places import shown
+from tasks.worlds.api.places import location
 from tasks.worlds.api.state import Base, canonical_json
 from tasks.worlds.api.tools import Refused, Tool
 
@@ -73,7 +73,7 @@ class Servers:
 
     def place(self, name: str) -> str:
         """Where the file says how the server is reached: the tool's own code may lie anywhere."""
-        return shown(str(self._path), self._lines[self._reached])
+        return location(str(self._path), self._lines[self._reached])
 
     @property
     def _reached(self) -> str:
@@ -165,7 +165,7 @@ class Servers:
                 self._restore(seat, saved.token)
             seat.holds = None  # until it is known what the tool has left, also when it fails
             try:
-                said, failure = self._heard(name, seat.connection.call(name, arguments))
+                said, failure = self._read(name, seat.connection.call(name, arguments))
             except ToolFailed as error:
                 said, failure = None, str(error)
             after = saved
@@ -183,9 +183,9 @@ class Servers:
         token = self._dump(seat)
         return saved if token == saved.token else self._saved(token)
 
-    def _heard(self, name: str, answer: Answer) -> tuple[Any, str]:
+    def _read(self, name: str, answer: Answer) -> tuple[Any, str]:
         """What an agent reads, and what is wrong with it. Raises Refused when the answer is that the call failed."""
-        said = answer.said()
+        said = answer.readable()
         reason = self._refused(said) or self._refused(answer.structured)
         if answer.failed or reason:
             raise Refused(reason or _text(said) or _NO_REASON)
@@ -217,7 +217,7 @@ class Servers:
         dump = self._server.dump
         what = f"dump of {short(self._path)} ({' '.join(dump.command) if isinstance(dump, Command) else f'tool {dump!r}'})"
         try:
-            text = self._ran(dump, seat, "") if isinstance(dump, Command) else _one_text(_given(seat, dump, {}))
+            text = self._ran(dump, seat, "") if isinstance(dump, Command) else _one_text(_answer(seat, dump, {}))
             value = json.loads(text) if isinstance(text, str) else text
             return whole_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
         except (Refused, ToolFailed) as error:
@@ -234,7 +234,7 @@ class Servers:
             return
         argument, is_text = self._restoring
         try:
-            said = _given(seat, restore, {argument: token if is_text else json.loads(token)}).said()
+            said = _answer(seat, restore, {argument: token if is_text else json.loads(token)}).readable()
             if reason := self._refused(said):
                 raise Refused(reason)
         except (Refused, ToolFailed) as error:
@@ -256,13 +256,13 @@ class Servers:
         name = named or next(iter(arguments))
         return name, arguments[name].get("type") == "string"
 
-    def _ran(self, command: Command, seat: Seat, given: str) -> str:
+    def _ran(self, command: Command, seat: Seat, stdin: str) -> str:
         """What a dump or restore command prints. Raises SourceFailed when it fails."""
         environment = {**_BARE, **seat.connection.environment()}
         try:
             done = subprocess.run(
                 argv(command.command),
-                input=given,
+                input=stdin,
                 cwd=self._path.parent,
                 env=environment,
                 capture_output=True,
@@ -281,11 +281,11 @@ class Servers:
 _BARE = {name: os.environ[name] for name in ("HOME", "PATH", "USER", "LANG") if name in os.environ}
 
 
-def _given(seat: Seat, name: str, arguments: dict[str, Any]) -> Answer:
+def _answer(seat: Seat, name: str, arguments: dict[str, Any]) -> Answer:
     """What a tool gives when it works; raises Refused when it says that it does not."""
     answer = seat.connection.call(name, arguments)
     if answer.failed:
-        raise Refused(_text(answer.said()) or _NO_REASON)
+        raise Refused(_text(answer.readable()) or _NO_REASON)
     return answer
 
 

@@ -73,13 +73,13 @@ def _made_up(trajectory: Trajectory, world: World) -> str:
         return ""
     action = trajectory.calls[-1][0]
     given = [str(message.get("content") or "") for message in trajectory.messages if message["role"] != "assistant"]
-    known = _heard([*given[:-1], *_told(trajectory)])  # the last message is the tool's own
+    known = _as_words([*given[:-1], *_description_and_truth(trajectory)])  # the last message is the tool's own
     properties = world.tools[action.name].parameters.get("properties", {}) if action.name in world.tools else {}
     for name, value in action.arguments.items():
         schema = properties.get(name)
         if "enum" not in str(schema) and not (isinstance(schema, dict) and schema.get("default", ...) == value):
             for leaf in leaves(value):
-                if _IDENTIFIER.search(leaf) and _heard([leaf]) not in known:
+                if _IDENTIFIER.search(leaf) and _as_words([leaf]) not in known:
                     return leaf
     return ""
 
@@ -87,7 +87,7 @@ def _made_up(trajectory: Trajectory, world: World) -> str:
 _IDENTIFIER = re.compile(r"(?=.*\d)\w{3}|@")
 
 
-def _told(trajectory: Trajectory) -> list[str]:
+def _description_and_truth(trajectory: Trajectory) -> list[str]:
     """Everything that the human's description holds, and the values of the ground truth."""
     problem = trajectory.problem
     wanted = [value for action in (*problem.actions, *problem.required) for value in leaves(action.arguments)]
@@ -97,18 +97,18 @@ def _told(trajectory: Trajectory) -> list[str]:
 def _invented(trajectory: Trajectory) -> str:
     """The first value of a call that the human had brought up and that its description does not hold, for an argument that the ground
     truth has too; "" for none. Whoever asks for what is not needed must live with the answer."""
-    known = _heard(_told(trajectory))
+    known = _as_words(_description_and_truth(trajectory))
     needed = {name for action in (*trajectory.problem.actions, *trajectory.problem.required) for name in action.arguments}
     lines: list[tuple[str, str]] = []
     for message in trajectory.messages:
         if message["role"] == "user":
-            lines.append((_heard([message["content"]]), known))  # what the agent said before it the human may repeat
+            lines.append((_as_words([message["content"]]), known))  # what the agent said before it the human may repeat
         elif message["role"] == "assistant":
             arguments = [item for call in message.get("tool_calls") or () for item in call["function"]["arguments"].items()]
             for value in (value for name, given in arguments if name in needed for value in leaves(given)):
-                if (said := _heard([value])) and any(said in line and said not in before for line, before in lines):
+                if (said := _as_words([value])) and any(said in line and said not in before for line, before in lines):
                     return value
-            known += "\n" + _heard([message.get("content") or ""])
+            known += "\n" + _as_words([message.get("content") or ""])
     return ""
 
 
@@ -119,9 +119,9 @@ def _owed(trajectory: Trajectory, world: World) -> str:
         return ""
     replies = [text for role, text in talk if role == "assistant"]
     last, lower = replies[-1], replies[-1].lower()
-    said = _heard(text for role, text in talk if role in ("user", "assistant"))
+    said = _as_words(text for role, text in talk if role in ("user", "assistant"))
     details = [(action, _only_the_humans(action, trajectory, world)) for action in trajectory.problem.actions]
-    untold = [(name, value) for _, own in details for name, value in own if _heard([value]) not in said]
+    untold = [(name, value) for _, own in details for name, value in own if _as_words([value]) not in said]
     if CLOSING_QUESTION.search(lower) or not asks(last):
         free = _served(trajectory) and not _left(trajectory, details, untold)
     elif OPEN_QUESTION.search(lower):
@@ -168,18 +168,18 @@ def _puts(reply: str, action: Action, own: Details) -> bool:
     """Whether a reply puts a change to the human: a question with all that the human told of it, or else with some value of it."""
     if action.kind == "read" or not asks(reply):
         return False
-    shown = _heard([reply])
-    return all(_heard([value]) in shown for _, value in own) if own else bool(_shown(reply, action))
+    shown = _as_words([reply])
+    return all(_as_words([value]) in shown for _, value in own) if own else bool(_values_in(reply, action))
 
 
 def _put_before(replies: Sequence[str], action: Action) -> bool:
     """Whether an earlier question showed as much of a change as the last reply does."""
-    return any(asks(reply) and _shown(replies[-1], action) <= _shown(reply, action) for reply in replies[:-1])
+    return any(asks(reply) and _values_in(replies[-1], action) <= _values_in(reply, action) for reply in replies[:-1])
 
 
-def _shown(reply: str, action: Action) -> set[str]:
-    heard = _heard([reply])
-    return {leaf for leaf in leaves(action.arguments) if len(leaf) > 1 and _heard([leaf]) in heard}
+def _values_in(reply: str, action: Action) -> set[str]:
+    heard = _as_words([reply])
+    return {leaf for leaf in leaves(action.arguments) if len(leaf) > 1 and _as_words([leaf]) in heard}
 
 
 def _asks_for(question: str, argument: str) -> bool:
@@ -190,18 +190,18 @@ def _asks_for(question: str, argument: str) -> bool:
 
 def _only_the_humans(action: Action, trajectory: Trajectory, world: World) -> Details:
     """The values of a ground truth call that stand in the instruction, without those of enumerations, which people put otherwise."""
-    told = _heard([trajectory.problem.instruction])
+    told = _as_words([trajectory.problem.instruction])
     properties = world.tools[action.name].parameters.get("properties", {}) if action.name in world.tools else {}
     return [
         (name, text)
         for name, value in action.arguments.items()
         if "enum" not in str(properties.get(name))
         for text in leaves(value)
-        if len(text) > 1 and _heard([text]) and _heard([text]) in told
+        if len(text) > 1 and _as_words([text]) and _as_words([text]) in told
     ]
 
 
-def _heard(texts: Iterable[str]) -> str:
+def _as_words(texts: Iterable[str]) -> str:
     """The words of texts in canonical form, with a space on either side; a search in it finds whole words in a row of one text."""
     return "\n".join(f" {' '.join(found)} " for text in texts if (found := words(str(text))))
 

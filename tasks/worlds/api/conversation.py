@@ -85,14 +85,14 @@ def forked(source: Conversation, start: World, turn: int | None, again: Literal[
         outcome=None,
         branch="/".join(filter(None, (source.played.branch, f"{at}.{number}"))),
     )
-    view = [_seen(message) for message in kept if _heard(message)]
+    view = [_seen(message) for message in kept if _for_human(message)]
     seeds = (*source.seeds, "fork", at, number, again)
     lines = sum(message["role"] == "user" for message in kept)
     states = source.states[:at]
     return Conversation(f"{source.key}/{at}.{number}", played, [source.human[0], *view], seeds, state, at, lines, states, ids)
 
 
-def _heard(message: Message) -> bool:
+def _for_human(message: Message) -> bool:
     return message["role"] == "user" or (message["role"] == "assistant" and not message.get("tool_calls"))
 
 

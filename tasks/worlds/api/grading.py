@@ -40,7 +40,7 @@ def grade(trajectory: Trajectory, world: World, final_state_hash: str, wanted_st
     broken = tuple(rule for rule, breach in predicates.items() if breach(trajectory, world) is not None)
     return Outcome(
         state=int(final_state_hash == wanted_state_hash),
-        outputs=int(outputs_said(trajectory)),
+        outputs=int(outputs_stated(trajectory)),
         required=int(required_called(trajectory)),
         policy=(len(predicates) - len(broken)) / len(predicates) if predicates else 1.0,
         broken=broken,
@@ -76,18 +76,18 @@ def replies_of(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def called(calls: Iterable[tuple[Action, Any]], wanted: Action) -> bool:
+def called(calls: Iterable[tuple[Action, Any]], required: Action) -> bool:
     """Whether a call of this name succeeded with at least these arguments (25 equals 25.0)."""
-    return any(result.ok and action.name == wanted.name and _holds(action.arguments, wanted.arguments) for action, result in calls)
+    return any(result.ok and action.name == required.name and _holds(action.arguments, required.arguments) for action, result in calls)
 
 
-def _holds(given: Any, wanted: Mapping[str, Any]) -> bool:
-    if not isinstance(given, Mapping) or not all(name in given for name in wanted):
+def _holds(arguments: Any, required: Mapping[str, Any]) -> bool:
+    if not isinstance(arguments, Mapping) or not all(name in arguments for name in required):
         return False
-    return all(canonical(given[name]) == canonical(value) for name, value in wanted.items())
+    return all(canonical(arguments[name]) == canonical(value) for name, value in required.items())
 
 
-def outputs_said(trajectory: Trajectory) -> bool:
+def outputs_stated(trajectory: Trajectory) -> bool:
     """Every expected output appears in some reply of the agent."""
     replies = replies_of(trajectory.messages)
     return all(says(replies, output) for output in trajectory.problem.outputs)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def shown(file: str, line: int) -> str:
+def location(file: str, line: int) -> str:
     """A file and a line as people read them: relative to the current folder when it lies below it."""
     path = Path(file)
     here = Path.cwd()
@@ -20,7 +20,7 @@ def shown(file: str, line: int) -> str:
 def place(function: Callable[..., Any], argument: str = "") -> str:
     """File and line of a function's `def`, or of one of its arguments; "" for what was not written in Python."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    return shown(code.co_filename, line_of(function, argument)) if code else ""
+    return location(code.co_filename, line_of(function, argument)) if code else ""
 
 
 def line_of(function: Callable[..., Any], argument: str = "") -> int:

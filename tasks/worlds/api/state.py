@@ -87,9 +87,9 @@ class Base:
 
     def number(self, table: str, key: str, row: Row | None) -> int:
         """What a row adds to the sum; 0 for no row."""
-        return 0 if row is None else row_hash(table, key, self.said(table, row))
+        return 0 if row is None else row_hash(table, key, self.without_nulls(table, row))
 
-    def said(self, table: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    def without_nulls(self, table: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """A row without the optional fields that are null."""
         optional = self.optional.get(table)
         if not optional:
@@ -311,7 +311,7 @@ class State:
         """The changes as text, one line per field: '- ' the start, '+ ' now."""
         lines: list[str] = []
         for table, key, before, after in self.changes():
-            old, new = (self.base.said(table, row or _NONE) for row in (before, after))
+            old, new = (self.base.without_nulls(table, row or _NONE) for row in (before, after))
             for field in sorted({*old, *new}):
                 was, now = (canonical_json(row[field]) if field in row else None for row in (old, new))
                 if was != now:

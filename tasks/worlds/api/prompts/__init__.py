@@ -31,7 +31,7 @@ def block(value: Any, name: str) -> str:
     return f"```json {name}\n{_line(value)}\n```"
 
 
-def told(setting: Setting) -> str:
+def description(setting: Setting) -> str:
     """What a model is told of a world: what it is, and its policy's whole text."""
     policy = setting.policy.strip()
     rules = f"The policy that the assistant must keep:\n<policy>\n{policy}\n</policy>" if policy else ""
@@ -44,7 +44,7 @@ def _template(path: Path) -> Template:
     from jinja2.sandbox import SandboxedEnvironment
 
     environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters |= {"block": block, "told": told, "json": _line}
+    environment.filters |= {"block": block, "description": description, "json": _line}
     return environment.from_string(path.read_text(encoding="utf-8"))
 
 

@@ -53,16 +53,16 @@ _DONE = re.compile(r"\bdone\b|completed|(has|have) been|successful|processed")
 
 @dataclass
 class _Mind:
-    """What the human knows of the talk so far. told: how many requests it has said. hidden: those of them whose `ask` slot is
+    """What the human knows of the talk so far. requests_made: how many requests it has said. hidden: those of them whose `ask` slot is
     still untold. agreed: requests said yes to."""
 
     intent: Mapping[str, Any]
     phrases: Phrases
     seed: int
-    told: int = 0
+    requests_made: int = 0
     hidden: set[int] = field(default_factory=set)
     agreed: set[int] = field(default_factory=set)
-    heard: set[str] = field(default_factory=set)
+    replies: set[str] = field(default_factory=set)
     named: bool = False
     insisted: bool = False
     patience: int = PATIENCE
@@ -88,7 +88,7 @@ class _Mind:
 
     def next_requests(self, vague: bool = False) -> str:
         """Say what is due now: all requests when they come together, else the next one."""
-        first, last = self.told, len(self.requests) if self.intent.get("together") else self.told + 1
+        first, last = self.requests_made, len(self.requests) if self.intent.get("together") else self.requests_made + 1
         said = []
         for number in range(first, min(last, len(self.requests))):
             wish = self.phrases.wishes[self.requests[number]["kind"]]
@@ -96,13 +96,13 @@ class _Mind:
             if unclear:
                 self.hidden.add(number)
             said.append(self.request(number, unclear))
-        self.told = last
+        self.requests_made = last
         return " ".join([said[0], *(f"Also, {_lower(text)}" for text in said[1:])])
 
     def again(self) -> str:
         """The request in hand once more, in full."""
-        number = next((number for number in range(self.told) if number not in self.agreed), max(self.told - 1, 0))
-        self.told = max(self.told, number + 1)
+        number = next((number for number in range(self.requests_made) if number not in self.agreed), max(self.requests_made - 1, 0))
+        self.requests_made = max(self.requests_made, number + 1)
         self.hidden.discard(number)
         return self.request(number)
 
@@ -146,9 +146,9 @@ def _opening(mind: _Mind) -> str:
 def _answer(mind: _Mind, reply: str) -> str:
     """The human's next line; every repeated reply costs patience."""
     text = " ".join(reply.lower().split())
-    if text in mind.heard:
+    if text in mind.replies:
         mind.patience -= 1
-    mind.heard.add(text)
+    mind.replies.add(text)
     line = _react(mind, text)
     return STOP if mind.patience < 0 or mind.line >= MAX_LINES else line
 
@@ -157,36 +157,36 @@ def _react(mind: _Mind, text: str) -> str:
     if _ASKS_NAME.search(text):
         mind.patience -= mind.named
         return mind.identity()
-    if _REFUSAL.search(text) and mind.intent.get("insist") and not mind.insisted and mind.told == len(mind.requests):
+    if _REFUSAL.search(text) and mind.intent.get("insist") and not mind.insisted and mind.requests_made == len(mind.requests):
         mind.insisted = True
         return mind.choose(INSIST, "insist")
     if CLOSING_QUESTION.search(text):
         return _next_or_stop(mind)
-    if (slot := _asked_slot(mind, text)) is not None:
+    if (slot := _answer_slot(mind, text)) is not None:
         return slot
     if _CONFIRM.search(text):
         return _confirm(mind, text)
     if OPEN_QUESTION.search(text):
-        return mind.next_requests() if mind.told < len(mind.requests) else _unhelpful(mind)
+        return mind.next_requests() if mind.requests_made < len(mind.requests) else _unhelpful(mind)
     if _REFUSAL.search(text) or _DONE.search(text):
         return _next_or_stop(mind)
     return _unhelpful(mind)
 
 
 def _next_or_stop(mind: _Mind) -> str:
-    if mind.told >= len(mind.requests):
+    if mind.requests_made >= len(mind.requests):
         return STOP
     return mind.choose(THANKS, "thanks") + mind.next_requests()
 
 
 def _unhelpful(mind: _Mind) -> str:
     mind.patience -= 1
-    if not mind.told:
+    if not mind.requests_made:
         return mind.next_requests()
     return mind.again()
 
 
-def _asked_slot(mind: _Mind, text: str) -> str | None:
+def _answer_slot(mind: _Mind, text: str) -> str | None:
     """The answer to a question for a detail that was left out; None when nothing is left out or nothing is asked."""
     for number in sorted(mind.hidden):
         request = mind.requests[number]
@@ -200,7 +200,7 @@ def _asked_slot(mind: _Mind, text: str) -> str | None:
 def _confirm(mind: _Mind, text: str) -> str:
     """Yes when the summary shows the details of a request, no with the details when it does not."""
     shown = set(words(text))
-    for number, request in enumerate(mind.requests[: mind.told]):
+    for number, request in enumerate(mind.requests[: mind.requests_made]):
         if all(set(words(detail)) <= shown for detail in request.get("check", ())):
             if number in mind.agreed:
                 continue
@@ -208,6 +208,6 @@ def _confirm(mind: _Mind, text: str) -> str:
             mind.hidden.discard(number)
             return mind.choose(YES, "yes")
     mind.patience -= 1
-    if not mind.told:
+    if not mind.requests_made:
         return mind.next_requests()
     return f"{mind.choose(NO, 'no')} {mind.again()}"

@@ -82,7 +82,7 @@ def _flights(case: Case, origin: str, destination: str) -> dict[str, Mapping[str
     return {key: row for key, row in case.context["flights"].items() if _route(row) == (origin, destination)}
 
 
-def _wanted(case: Case, flights: Mapping[str, Mapping[str, Any]], cheapest: bool, full: bool) -> str:
+def _flight_to_ask_for(case: Case, flights: Mapping[str, Mapping[str, Any]], cheapest: bool, full: bool) -> str:
     """A flight to ask for: the cheapest with a free seat, or any that is full or not; "" when there is none."""
     fits = [key for key, row in flights.items() if row["full"] == full]
     if cheapest:
@@ -113,7 +113,7 @@ def _move(
         return None
     origin, destination = _route(_flight(case, row["flight"]))
     flights = _flights(case, origin, destination)
-    new = _wanted(case, flights, cheapest, full)
+    new = _flight_to_ask_for(case, flights, cheapest, full)
     if not new or new == row["flight"]:
         return None
     day = "cheapest" if cheapest else flights[new]["day"]
@@ -168,7 +168,7 @@ def _bags(case: Case, fits: Fits = lambda row: _booked(row) and row["cabin"] != 
 def _book(case: Case, *, cheapest: bool = False, full: bool = False) -> Step | None:
     origin, destination = case.context["wish"]["origin"], case.context["wish"]["destination"]
     flights = _flights(case, origin, destination)
-    new = _wanted(case, flights, cheapest, full)
+    new = _flight_to_ask_for(case, flights, cheapest, full)
     if not new or "book" in case.used:
         return None
     case.used.add("book")

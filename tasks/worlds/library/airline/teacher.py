@@ -63,9 +63,9 @@ def move(script: AgentScript, slots: Slots) -> str:
     return _move(script, booking_id, origin, destination, slots["day"])
 
 
-def _move(script: AgentScript, booking_id: str, origin: str, destination: str, wanted: str) -> str:
+def _move(script: AgentScript, booking_id: str, origin: str, destination: str, day: str) -> str:
     flights = script.read("search_flights", origin=origin, destination=destination)
-    flight_id, day, _, full = _flight(script, flights, wanted)
+    flight_id, day, _, full = _flight(script, flights, day)
     if not flight_id:
         return script.refusal(say.NO_FLIGHT.format(day=day))
     if script.forbids(full):
