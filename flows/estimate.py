@@ -27,6 +27,7 @@ from tasks.players.acting import acting
 from tasks.players.openai_compatible.budget import Prices
 from tasks.players.openai_compatible.cache import NAME, Cache
 from tasks.players.openai_compatible.wire import Dialect, body
+from tasks.worlds.api.problem_making import draw_problems
 
 PROBLEMS = 20
 """Problems a world of the sample."""
@@ -175,8 +176,8 @@ class _Sample:
 
     def _played(self, stage: str) -> tuple[Counts, float | None]:
         """What the human is asked in a few conversations with the scripted agent, and how many times as many the stage plays."""
+        from tasks.worlds.api.frozen import load_all
         from tasks.worlds.api.play import play
-        from tasks.worlds.api.runtime import load_all
 
         counts: Counts = Counter()
         plays = [(module, params) for _, module, params in self.settings.parts(stage) if hasattr(module, "conversations")]
@@ -186,7 +187,7 @@ class _Sample:
         player = self._players(stage, counts)
         act = acting(player, self.settings.shared.prompt.model_dump(), methods.way(self.settings.agents(stage)))
         for name, world in worlds.items():
-            jobs = [(problem, 0) for problem in world.problems("train", PROBLEMS, seed)]
+            jobs = [(problem, 0) for problem in draw_problems(world, "train", PROBLEMS, seed)]
             play(world, jobs, act(name), player("human", name), seed=seed)
         step = planned(self.settings, {name: self.settings.params(name) for name in self.settings.road.names})[stage]
         return counts, sum(module.conversations(params, step) for module, params in plays) / (PROBLEMS * len(worlds))

@@ -135,7 +135,7 @@ def _gates(world: Path, made: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[
     """The gate's scores of every blueprint that came as far; rows hold the verdict alone."""
     from tasks.contract import rows
     from tasks.generate.core.trivial_agents import gate
-    from tasks.worlds.api.runtime import load
+    from tasks.worlds.api.frozen import load
 
     problems = [rows.problem_of(row) for row in made if row["status"] in ("accepted", "failed_gate")]
     scored = gate(load(world), problems) if problems else []

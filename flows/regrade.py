@@ -22,6 +22,7 @@ from flows.console import tracked
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem
 from tasks.contract.trajectory import GRADING, Outcome
+from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -190,11 +191,11 @@ class _Worlds:
     def get(self, name: str) -> World | None:
         """The world, or None when it is not there."""
         from tasks.worlds.api.folder import read_json
+        from tasks.worlds.api.frozen import load
         from tasks.worlds.api.loading import code_hash
-        from tasks.worlds.api.runtime import World
 
         if name not in self._open and name in self._folders:
-            world = self._open[name] = World.load(self._folders[name], present_code=True)
+            world = self._open[name] = load(self._folders[name], present_code=True)
             if code_hash(world.shared.address) != read_json(self._folders[name] / "world.json")["code"]:
                 self._notes.append(f"{name}: its code has changed since it was frozen; the frozen tables meet the present code")
         return self._open.get(name)
@@ -239,7 +240,7 @@ def _drawn(path: Path, known: Mapping[Name, Problem], worlds: _Worlds, seed: int
     for (name, split), ids in asked.items():
         world = worlds.get(name)
         with suppress(BadInput):  # the present code makes fewer problems; those rows are left and counted
-            for problem in world.problems(split, len(ids), seed_of(seed, "evaluate", split, name)) if world else ():
+            for problem in draw_problems(world, split, len(ids), seed_of(seed, "evaluate", split, name)) if world else ():
                 found[name, problem.problem_id] = problem
     return found
 

@@ -27,6 +27,7 @@ from tasks.engine import methods
 from tasks.engine.files import write_text
 from tasks.engine.key import Key
 from tasks.engine.settings import Settings
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.system_prompt import system_message
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def context_of(checkpoint: Path) -> int:
 
 def measure(worlds: Path, checkpoint: Path, prompt: Mapping[str, str], seed: int) -> list[Typical]:
     """Typical conversations of every frozen world in the tokens of a checkpoint, with the system prompt that `prompt` asks for."""
-    from tasks.worlds.api.runtime import load_all
+    from tasks.worlds.api.frozen import load_all
 
     tokenizer = _tokenizer(checkpoint)
     return [_typical(world, tokenizer, prompt, seed) for world in load_all(worlds).values()]
@@ -181,7 +182,7 @@ def _problems(world: World, seed: int) -> list[Problem]:
     """As many training problems as the world makes of itself, at most PROBLEMS."""
     for count in (PROBLEMS, PROBLEMS // 4, 1):
         try:
-            return world.problems("train", count, seed_of(seed, "typical", world.name))
+            return draw_problems(world, "train", count, seed_of(seed, "typical", world.name))
         except BadInput:  # a small world, or one whose problems are still to be generated
             continue
     return []
@@ -301,7 +302,7 @@ def _requests_by_role(settings: Settings, worlds: Path) -> tuple[Mapping[str, li
     from tasks.contract.client import Request
     from tasks.players.acting import acting
     from tasks.players.roles import maker
-    from tasks.worlds.api.runtime import load_all
+    from tasks.worlds.api.frozen import load_all
 
     heard: dict[str, list[Request]] = defaultdict(list)
     found = load_all(worlds)

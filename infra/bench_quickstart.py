@@ -307,7 +307,7 @@ def _rate(folder: Path, name: str) -> float:
     from tasks.evaluate.pass_k import draw
     from tasks.players.checkpoint_agent import CheckpointAgent
     from tasks.players.scripted import client
-    from tasks.worlds.api.runtime import load as load_world
+    from tasks.worlds.api.frozen import load as load_world
 
     torch.set_num_threads(1)
     settings = load(folder)

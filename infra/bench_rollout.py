@@ -19,6 +19,7 @@ from infra.bench import ROOT, publish
 from tasks.contract.agent import Agent, Turn
 from tasks.contract.client import Client, Message
 from tasks.contract.problem import Problem
+from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -118,7 +119,7 @@ def _problems(name: str, count: int) -> tuple[World, list[tuple[Problem, int]]]:
 
     address = next(one for one in BUILT_IN if f".{name}:" in one)
     world = World.build(world_class(address), size=USERS, seed=0, address=address)
-    return world, [(problem, 0) for problem in world.problems("train", count, seed=0)]
+    return world, [(problem, 0) for problem in draw_problems(world, "train", count, seed=0)]
 
 
 def _play(agent: Agent, world: World, jobs: Sequence[tuple[Problem, int]], human: Client, repeat: int) -> dict[str, float]:

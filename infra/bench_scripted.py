@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.bench import ROOT, publish
+from tasks.worlds.api.frozen import freeze_world
 
 WORLD = "tasks.worlds.library.retail:Retail"
 ERRORS = {"generator": {"cut_off": 0.02, "invented_id": 0.04, "other_customer": 0.04, "dropped_wish": 0.06, "wrong_output": 0.04}}
@@ -34,7 +35,7 @@ def one(problems: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        World.build(world_class(WORLD), 2000, 0, WORLD).freeze(folder / "worlds" / "retail")
+        freeze_world(World.build(world_class(WORLD), 2000, 0, WORLD), folder / "worlds" / "retail")
         (folder / "out").mkdir()
         wanted = {name: {"backend": "scripted", "errors": rates} for name, rates in ERRORS.items()}
         role = roles.maker(wanted, folder / "worlds", 0)

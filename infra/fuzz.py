@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
 from tasks.worlds.api.calls import LONGEST
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 
 CALLS = 25
@@ -170,7 +171,7 @@ def fuzz(world: World, count: int, number: int, shrink: bool = True) -> Tally:
     """At least `count` calls, drawn from seed `number`. Raises AssertionError (several faults: a group of them) with the conversation
     in its notes, the shortest one that shows the fault when it may `shrink`.
     """
-    seeds = world.problems("train", 60, number)
+    seeds = draw_problems(world, "train", 60, number)
     tally = Tally()
 
     @seed(number)

@@ -1,6 +1,6 @@
 """A world for TRL's `GRPOTrainer`: environments with its tools, rows for its dataset, and its own grading as the reward.
 
-    GRPOTrainer(model=..., train_dataset=dataset(world, world.problems("train", 500, seed=0)),
+    GRPOTrainer(model=..., train_dataset=dataset(world, draw_problems(world, "train", 500, seed=0)),
                 environment_factory=environment_factory(world), reward_funcs=reward)
 
 How it departs from `tasks.worlds.api.play`, all by the ways of TRL 1.16:

@@ -54,8 +54,9 @@ from tasks.players.acting import acting
 from tasks.sft import Inputs as SftInputs
 from tasks.sft.core import loop as sft_loop
 from tasks.sft.core.hooks import Hooks
+from tasks.worlds.api.frozen import freeze_world, load
 from tasks.worlds.api.loading import world_class
-from tasks.worlds.api.runtime import World, load
+from tasks.worlds.api.runtime import World
 from tasks.worlds.api.scripts.agent import VISIBLE
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Lab:
     def worlds(self) -> Path:
         """Folder with the one frozen world."""
         world = World.build(world_class(self.params.world), self.params.customers, self.seed, self.params.world)
-        world.freeze(self.folder / "worlds" / world.name)
+        freeze_world(world, self.folder / "worlds" / world.name)
         return self.folder / "worlds"
 
     @cached_property

@@ -184,12 +184,12 @@ class _Worlds:
         return self.known[name]
 
     def _open(self, name: str) -> World | None:
-        from tasks.worlds.api.runtime import World
+        from tasks.worlds.api.frozen import load
 
         if self.folder is None or not (self.folder / name).is_dir():
             return None
         try:
-            return World.load(self.folder / name)
+            return load(self.folder / name)
         except BadInput:
             return None  # the code moved on since the world was frozen; the report names the hashes instead
 

@@ -25,6 +25,7 @@ from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.worlds.api.arguments import arguments_of
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import Tool
 
@@ -236,7 +237,7 @@ def play_one(world: World, seat: str, split: str, family: str, seed: int, read: 
         raise BadInput(f"world {world.name} has no SCRIPTS, so nobody plays the other seat. See flows/templates/world/ for an example.")
     if not family and world.families:
         family = Random(seed_of("play", seed)).choice(world.families)
-    problem = world.problems(split, 1, seed, [family])[0]
+    problem = draw_problems(world, split, 1, seed, [family])[0]
     here = Seat(seat, world.fork(), problem, read, write)
     write(f"World {world.name}, problem {problem.problem_id} (family {problem.family}), you are the {seat}.\n{HELP[seat]}\n")
     if seat == "agent":

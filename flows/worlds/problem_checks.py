@@ -22,6 +22,7 @@ from tasks.players.trivial.constant import do_nothing, hands_over, refuses
 from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api.places import place
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import api_graph, propose, user_context
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.state import canonical_json
 
@@ -92,7 +93,7 @@ def _more(world: World) -> str:
 def graph(sample: Sample) -> Check:
     """Every tool can be reached from the look-ups that need no other, and a draft along a walk to a write contains it."""
     world = sample.world
-    edges, kinds = world.api_graph(), {name: tool.kind for name, tool in world.tools.items()}
+    edges, kinds = api_graph(world), {name: tool.kind for name, tool in world.tools.items()}
     reached = _reached(edges, kinds, {name: tool.consumes for name, tool in world.tools.items()})
     findings = [_unreached(sample, name) for name in world.tools if name not in reached]
     rng, asked = Random(0), {action.name for problem in sample.everything for action in problem.actions}
@@ -130,7 +131,7 @@ def _drafted(world: World, edges: Graph, kinds: Mapping[str, str], name: str, rn
     """Whether a draft along some walk to this tool contains it."""
     for _ in range(WALKS):
         to = {key: kind for key, kind in kinds.items() if kind == "read"} | {name: "write"}
-        draft = world.propose(world.context(rng, SPLITS[0]), rng, walk=walk(edges, to, rng, 1, 0.0))
+        draft = propose(world, user_context(world, rng, SPLITS[0]), rng, walk=walk(edges, to, rng, 1, 0.0))
         if any(action["name"] == name for action in draft.get("actions", ())):
             return True
     return False

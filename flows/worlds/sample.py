@@ -20,6 +20,7 @@ from tasks.contract.problem import Action, Problem
 from tasks.worlds.api.arguments import arguments_of
 from tasks.worlds.api.loading import own_files as files_of
 from tasks.worlds.api.places import location, place
+from tasks.worlds.api.problem_making import draw_problems, problem_of, propose, user_context
 from tasks.worlds.api.runtime import World
 
 Predicate = Callable[..., str | None]
@@ -134,7 +135,7 @@ def _problems(sample: Sample, split: str, count: int, seed: int) -> list[Problem
     for family in world.families:
         for wanted in (share, share // 2, share // 4, 1):  # a world may have fewer problems than are asked for
             try:
-                found += world.problems(split, wanted, seed, [family])
+                found += draw_problems(world, split, wanted, seed, [family])
                 break
             except BadInput:
                 if wanted == 1:
@@ -151,9 +152,9 @@ def _why_none(world: World, split: str, family: str, seed: int) -> Finding:
     reasons: dict[str, int] = defaultdict(int)
     rng = Random(seed_of("drafts", split, family, seed))
     for _ in range(DRAFTS):
-        context = world.context(rng, split)
-        draft = world.propose(context, rng, family=family)
-        replay = world.replay(world.problem(draft, context).actions) if draft else None
+        context = user_context(world, rng, split)
+        draft = propose(world, context, rng, family=family)
+        replay = world.replay(problem_of(world, draft, context).actions) if draft else None
         reasons["the rows of the user drawn allow none" if replay is None else "; ".join(replay.errors)] += 1
     most = max(reasons, key=lambda reason: reasons[reason])
     what = f"no problem of family {family!r} in split {split!r}; of {DRAFTS} drafts {reasons[most]}: {most}"

@@ -37,8 +37,9 @@ from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.params import Params as Base
 from tasks.players.client_agent import ClientAgent
 from tasks.players.scripts import people
+from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.play import play
-from tasks.worlds.api.runtime import load_all
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.system_prompt import system_message
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def corpus(worlds: Path, dialogues: int, ctx: Context) -> tuple[list[str], set[s
     groups = [f"{number:02d}" for number in range(100)]
     texts, words = [" ".join(groups)] * GROUPS, set[str]()
     for world in load_all(worlds).values():
-        jobs = [(problem, 0) for problem in world.problems("train", dialogues, ctx.seed_for("corpus", world.name))]
+        jobs = [(problem, 0) for problem in draw_problems(world, "train", dialogues, ctx.seed_for("corpus", world.name))]
         human = people.client("human", world, {}, ctx.seed)
         agent = ClientAgent(people.client("agent", world, {}, ctx.seed), ctx.prompt)
         system = system_message(world, ctx.prompt)

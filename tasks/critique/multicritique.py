@@ -84,7 +84,7 @@ def check(params: Params) -> None:
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write critiques.parquet and preferences.parquet; return counts that add up, and means over trajectories. A spent budget ends it
     early: what was not reviewed by then has no critique."""
-    from tasks.worlds.api.runtime import load_all
+    from tasks.worlds.api.frozen import load_all
 
     check(params)
     frames = {name: prompts.frame(world) for name, world in load_all(inputs.worlds).items()}

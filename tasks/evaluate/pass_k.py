@@ -35,6 +35,7 @@ from tasks.contract.params import BadInput, Cap, StageFailed
 from tasks.contract.params import Params as Base
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, model_lines, write_csv
+from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:
     from tasks.contract.agent import Agent
@@ -92,7 +93,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
 
     Raises BadInput when the candidate is not among the models or a world cannot make enough distinct problems.
     """
-    from tasks.worlds.api.runtime import load_all
+    from tasks.worlds.api.frozen import load_all
 
     for name in (CHAMPION, *BASELINES):
         if name in inputs.models:
@@ -185,7 +186,7 @@ def draw(world: World, count: int, seed: int, split: str, avoid: Sequence[Proble
     seen = {problem.problem_id for problem in avoid}
     asked = count
     while True:
-        fresh = [problem for problem in world.problems(split, asked, seed) if problem.problem_id not in seen]
+        fresh = [problem for problem in draw_problems(world, split, asked, seed) if problem.problem_id not in seen]
         if len(fresh) >= count:
             return fresh[:count]
         asked += count - len(fresh)

@@ -24,7 +24,7 @@ PLAYS = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """worlds: folder of frozen worlds (`tasks.worlds.api.runtime.load_all`). bank: file with pinned examples; without one, or
+    """worlds: folder of frozen worlds (`tasks.worlds.api.frozen.load_all`). bank: file with pinned examples; without one, or
     with {} in it, the bank grows from what the run accepts."""
 
     worlds: Path

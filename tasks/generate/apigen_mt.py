@@ -46,8 +46,8 @@ from tasks.generate.core.prompts import render
 from tasks.generate.core.proving import Commission, Prover, Rules
 from tasks.generate.core.samplers import Tastes, draw
 from tasks.generate.core.tally import Tally
+from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.play import play
-from tasks.worlds.api.runtime import load_all
 
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World

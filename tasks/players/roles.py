@@ -63,11 +63,11 @@ def maker(
 
     @cache
     def loaded(world: str) -> World:
-        from tasks.worlds.api import runtime
+        from tasks.worlds.api.frozen import load
 
         if worlds is None:
             raise LookupError(f"a role was asked for in world {world!r}, but this stage has no worlds")
-        return runtime.load(Path(worlds) / world)
+        return load(Path(worlds) / world)
 
     def configured(name: str) -> Mapping[str, Any]:
         first, _, number = name.partition("/")

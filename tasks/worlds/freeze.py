@@ -15,6 +15,7 @@ from tasks.contract import params as base
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.worlds.api.calls import ANSWER
+from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.loading import BUILT_IN, world_class
 from tasks.worlds.api.runtime import World
 
@@ -77,7 +78,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     for done, (address, cls) in enumerate(_classes(params).items()):
         seed = ctx.seed_for("world", getattr(cls, "SEED", "") or str(getattr(cls, "NAME", "")))  # not its address: it may move
         world = World.build(cls, params.size, seed, address, params.longest_answer)
-        world.freeze(ctx.out / world.name, params.allow)
+        freeze_world(world, ctx.out / world.name, params.allow)
         ctx.progress(done + 1, len(params.modules), world.name)
         figures[world.name] = {
             "rows": sum(len(rows) for rows in world.shared.base.tables.values()),

@@ -22,6 +22,7 @@ from tasks.rl import Inputs as RlInputs
 from tasks.rl.core import loop
 from tasks.rl.grpo import Params as GrpoParams
 from tasks.rl.grpo import hooks
+from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.play import play
 from tests.agents.longer import Longer, Params, agent
 from tests.playing import NO_PROMPT, playing
@@ -83,7 +84,7 @@ def test_what_a_checkpoint_said_and_did_not_say_stays_apart_token_by_token() -> 
 
 
 def test_it_plays_in_generate(tmp_path: Path) -> None:
-    world().freeze(tmp_path / "worlds" / "retail")
+    freeze_world(world(), tmp_path / "worlds" / "retail")
     (tmp_path / "out").mkdir()
     made: list[Longer] = []
     from tasks.contract.context import Context
@@ -96,7 +97,7 @@ def test_it_plays_in_generate(tmp_path: Path) -> None:
 
 
 def test_it_plays_in_rl_and_in_evaluate(tmp_path: Path) -> None:
-    world().freeze(tmp_path / "worlds" / "retail")
+    freeze_world(world(), tmp_path / "worlds" / "retail")
     tiny.saved(tmp_path / "sft" / "model", layers=1, end=6.0)
     made: list[Longer] = []
     from tasks.contract.context import Context

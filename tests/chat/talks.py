@@ -12,6 +12,7 @@ from tasks.contract.client import Message
 from tasks.contract.rows import message_row
 from tasks.contract.schemas import DATASET
 from tasks.contract.tables import write_rows
+from tasks.worlds.api.frozen import freeze_world
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,5 +75,5 @@ def worlds(folder: Path) -> Path:
     from tasks.worlds.api.runtime import World
 
     address = "tasks.worlds.library.retail:Retail"
-    World.build(world_class(address), 40, 0, address).freeze(folder / "retail")
+    freeze_world(World.build(world_class(address), 40, 0, address), folder / "retail")
     return folder

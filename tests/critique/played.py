@@ -11,6 +11,8 @@ from tasks.contract.client import Message, Request
 from tasks.contract.problem import Problem
 from tasks.players.client_agent import ClientAgent
 from tasks.worlds.api import play as rollout
+from tasks.worlds.api.frozen import freeze_world
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.airline import Airline
 from tasks.worlds.library.retail import Retail
@@ -45,8 +47,8 @@ def play_into(folder: Path, count: int = 40, errors: dict[str, float] | None = N
     played: list[dict[str, Any]] = []
     for cls in (Retail, Airline):
         world = World.build(cls, 60, 0)
-        world.freeze(worlds / world.name)
-        own = [*world.problems("train", count, 0), *world.problems("validation", count // 6, 0)]
+        freeze_world(world, worlds / world.name)
+        own = [*draw_problems(world, "train", count, 0), *draw_problems(world, "validation", count // 6, 0)]
         played += play(world, own, ERRORS if errors is None else errors)
         problems += own
     tables.write_rows(generate / "trajectories.parquet", schemas.TRAJECTORY, played)

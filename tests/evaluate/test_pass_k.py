@@ -29,6 +29,7 @@ from tasks.players.acting import plain
 from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 from tasks.players.openai_compatible.cache import Cache
 from tasks.players.roles import maker
+from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.retail import Retail
 from tests.playing import playing
@@ -42,7 +43,7 @@ ADDRESS = "tasks.worlds.library.retail:Retail"
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A frozen world and two checkpoints."""
     home = tmp_path_factory.mktemp("evaluate")
-    World.build(Retail, 30, 0, ADDRESS).freeze(home / "worlds" / "retail")
+    freeze_world(World.build(Retail, 30, 0, ADDRESS), home / "worlds" / "retail")
     tiny.saved(home / "base", seed=0)
     tiny.saved(home / "sft", seed=1)
     return home
@@ -202,7 +203,7 @@ def test_inputs_that_do_not_fit_are_refused(folders: Path, tmp_path: Path, chang
 
 
 def test_a_world_without_enough_problems_says_so(folders: Path, tmp_path: Path) -> None:
-    World.build(Retail, 3, 0, ADDRESS).freeze(tmp_path / "worlds" / "retail")
+    freeze_world(World.build(Retail, 3, 0, ADDRESS), tmp_path / "worlds" / "retail")
     with pytest.raises(BadInput, match="no further problem"):
         run(inputs(folders, worlds=tmp_path / "worlds"), Params(problems=9000), context(folders, tmp_path))
 

@@ -18,6 +18,7 @@ from tasks.evaluate.core.tables import Maker, metrics
 from tasks.filter.core.waterfall import Bar, write_bars
 from tasks.merge.core.tally import write_report
 from tasks.road import ROAD
+from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.runtime import World
 from tests.flows.shop import Kiosk, Shop
 
@@ -34,7 +35,7 @@ def build(root: Path, users: int = 12, trials: int = 4, steps: int = 40) -> tupl
     for folder in folders.values():
         folder.mkdir(parents=True)
     for name, world in worlds.items():
-        world.freeze(folders["worlds"] / name)
+        freeze_world(world, folders["worlds"] / name)
     problems = {name: [_problem(world, user) for user in range(users)] for name, world in worlds.items()}
     said = _evaluate(folders["evaluate"], worlds, problems, trials)
     _data(folders, worlds, problems)

@@ -25,7 +25,7 @@ from tasks.engine.plan import Plan
 from tasks.engine.running import call, context
 from tasks.engine.settings import load
 from tasks.engine.shards import sharded
-from tasks.worlds.api.runtime import load_all
+from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.system_prompt import system_message
 from tests.conftest import ROOT, Project
 

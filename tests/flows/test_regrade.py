@@ -24,7 +24,9 @@ from tasks.contract.trajectory import GRADING, Trajectory
 from tasks.players import scripted
 from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api import grading
+from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import Refused
 from tasks.worlds.library.retail import Retail
@@ -180,8 +182,8 @@ def test_trials_and_their_problems(road: Path, tmp_path: Path) -> None:
 def test_test_problems_are_drawn_again(tmp_path: Path) -> None:
     """An evaluation's test set follows from the run's seed; gate problems do not."""
     world = World.build(Retail, 30, 0, RETAIL)
-    world.freeze(tmp_path / "worlds" / "retail")
-    problems = world.problems("test", 7, seed_of(5, "evaluate", "test", "retail"))
+    freeze_world(world, tmp_path / "worlds" / "retail")
+    problems = draw_problems(world, "test", 7, seed_of(5, "evaluate", "test", "retail"))
     human = scripted.client("human", world, {}, 0)
     played = play(world, [(problem, 0) for problem in problems], Oracle(problems), human, seed=seed_of(5, "evaluate", "play"))
     made = [{"model": "oracle", "set": which, **rows.trajectory_row(one)} for which in ("test", "gate") for one in played]
@@ -229,7 +231,7 @@ def test_long_lists_are_cut() -> None:
 def test_bad_input_is_named(
     arguments: list[str], says: str, stored: Path, road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    World.build(Retail, 3, 0, RETAIL).freeze(tmp_path / "lost")
+    freeze_world(World.build(Retail, 3, 0, RETAIL), tmp_path / "lost")
     names = {"road": road, "file": stored, "lost": tmp_path / "lost"}
     out = [] if "--out" in arguments else ["--out", str(tmp_path / "out.parquet")]
     assert main(["regrade", *(text.format(**names) for text in arguments), *out]) == 2

@@ -28,9 +28,10 @@ from tasks.engine.settings import Settings, load
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.road import ROAD
+from tasks.worlds.api.frozen import freeze_world, load_all
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
-from tasks.worlds.api.runtime import World, load_all
+from tasks.worlds.api.runtime import World
 from tasks.worlds.api.system_prompt import system_message
 from tests.conftest import ROOT
 
@@ -43,7 +44,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """worlds/ (retail) and base/model."""
     folder = tmp_path_factory.mktemp("caps")
     address = "tasks.worlds.library.retail:Retail"
-    World.build(world_class(address), 40, 0, address).freeze(folder / "worlds" / "retail")
+    freeze_world(World.build(world_class(address), 40, 0, address), folder / "worlds" / "retail")
     world = load_all(folder / "worlds")["retail"]
     texts = [system_message(world, FULL), *(str(message) for talk in token_caps.conversations(world, 1)[1] for message in talk)]
     tiny.build_tokenizer(texts, 900).save_pretrained(str(folder / "base" / "model"))

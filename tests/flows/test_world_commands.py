@@ -24,7 +24,9 @@ from tasks.contract.tables import read_rows
 from tasks.contract.trajectory import Trajectory
 from tasks.generate import Inputs, apigen_mt
 from tasks.players import roles
-from tasks.worlds.api.runtime import World, load
+from tasks.worlds.api.frozen import freeze_world, load
+from tasks.worlds.api.problem_making import draw_problems
+from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import tools_of
 from tests.conftest import Project, make_project
 from tests.playing import playing
@@ -45,7 +47,7 @@ def test_the_templates_own_tests_pass() -> None:
 def test_the_template_goes_through_the_generate_room(tmp_path: Path) -> None:
     """Frozen, loaded again, and taken as retail is: blueprints are proven by every stage, and most conversations are kept."""
     folder, out = tmp_path / "worlds", tmp_path / "out"
-    World.build(Library, 40, 0, "flows.templates.world.world:Library").freeze(folder / "library")
+    freeze_world(World.build(Library, 40, 0, "flows.templates.world.world:Library"), folder / "library")
     assert load(folder / "library").name == "library"
     out.mkdir()
     ctx = Context(seed=0, out=out, scratch=tmp_path, **playing(roles.maker({}, folder, 0)))
@@ -191,7 +193,7 @@ def library() -> World:
 
 
 def problem_of(world: World, family: str, seed: int) -> Problem:
-    return world.problems("train", 1, seed, [family])[0]
+    return draw_problems(world, "train", 1, seed, [family])[0]
 
 
 def played(world: World, seat: str, family: str, seed: int, lines: list[str]) -> tuple[Trajectory, str]:

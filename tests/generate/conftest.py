@@ -16,8 +16,9 @@ from tasks.contract.client import Client
 from tasks.contract.context import Context, in_order
 from tasks.generate import Inputs, apigen_mt
 from tasks.players import acting, roles
+from tasks.worlds.api.frozen import freeze_world, load
 from tasks.worlds.api.loading import world_class
-from tasks.worlds.api.runtime import World, load
+from tasks.worlds.api.runtime import World
 from tests.playing import playing
 
 ERRORS = {
@@ -38,7 +39,7 @@ ERRORS = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the retail world, 60 customers."""
     place = tmp_path_factory.mktemp("worlds")
-    World.build(world_class("tasks.worlds.library.retail:Retail"), 60, 0).freeze(place / "retail")
+    freeze_world(World.build(world_class("tasks.worlds.library.retail:Retail"), 60, 0), place / "retail")
     return place
 
 

@@ -17,8 +17,10 @@ from tasks.contract.agent import Agent
 from tasks.contract.context import Context
 from tasks.contract.problem import Problem
 from tasks.generate import Inputs
+from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.play import Game
-from tasks.worlds.api.runtime import World, load_all
+from tasks.worlds.api.problem_making import draw_problems
+from tasks.worlds.api.runtime import World
 
 
 class Params(base.Params):
@@ -39,7 +41,7 @@ def run(inputs: Inputs, params: Params, ctx: Context, expert: Agent) -> dict[str
     won: dict[str, list[list[int]]] = {}
     with tables.Sink(ctx.out / "trajectories.parquet", schemas.TRAJECTORY) as sink:
         for name, world in load_all(inputs.worlds).items():
-            problems = world.problems("train", params.problems, ctx.seed_for("problems", name))
+            problems = draw_problems(world, "train", params.problems, ctx.seed_for("problems", name))
             lost = [problem.problem_id for problem in problems]
             first: list[dict[str, Any]] = []
             for number in range(params.rounds + 1):

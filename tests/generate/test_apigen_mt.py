@@ -19,6 +19,7 @@ from tasks.engine.shards import sharded
 from tasks.generate import apigen_mt
 from tasks.generate.core.checks import FAILURES
 from tasks.players.scripts.script import blocks
+from tasks.worlds.api.frozen import freeze_world
 from tests.generate.conftest import ERRORS, Make, through_json
 from tests.playing import playing
 
@@ -371,7 +372,7 @@ def test_every_built_in_world_makes_clean_data(tmp_path: Any) -> None:
 
     for address in BUILT_IN:
         world = World.build(world_class(address), 60, 0)
-        world.freeze(tmp_path / "worlds" / world.name)
+        freeze_world(world, tmp_path / "worlds" / world.name)
     (tmp_path / "out").mkdir()
     players = playing(roles.maker({}, tmp_path / "worlds", 0))
     ctx = Context(0, tmp_path / "out", tmp_path, shards=through_json, **players)

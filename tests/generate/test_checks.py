@@ -15,6 +15,7 @@ from tasks.contract.problem import Action, Setting
 from tasks.generate.core import prompts
 from tasks.generate.core.checks import check, undone
 from tasks.generate.core.trivial_agents import gate
+from tasks.worlds.api.problem_making import problem_of, propose, user_context
 from tasks.worlds.api.prompts import Prompts
 from tasks.worlds.api.runtime import World
 
@@ -24,8 +25,8 @@ def case(world: World) -> tuple[dict[str, Any], dict[str, Any]]:
     """(data, draft) of a cancellation that is in order."""
     rng = Random(5)
     while True:
-        data = world.context(rng, "train")
-        draft = deepcopy(world.propose(data, rng, ["cancel_order"]))
+        data = user_context(world, rng, "train")
+        draft = deepcopy(propose(world, data, rng, ["cancel_order"]))
         if draft and draft["actions"][-1]["name"] == "cancel_order":
             return data, draft
 
@@ -89,7 +90,7 @@ def test_the_gate_refuses_what_nobody_or_anybody_passes(world: World, case: Any)
     over = next(tool for tool in world.tools.values() if tool.kind == "end")
     enum = next(iter(over.parameters["properties"].values()))["enum"]
     handed = [{"name": over.name, "arguments": {name: enum[0] for name in over.parameters["required"]}}]
-    handing = world.problem({**draft, "actions": draft["actions"][:2], "required": handed}, data)
+    handing = problem_of(world, {**draft, "actions": draft["actions"][:2], "required": handed}, data)
     found = gate(world, [problem, empty, impossible, handing])
     assert found[0] == ("", {"oracle": 1, "do_nothing": 0, "always_refuses": 0, "always_hands_over": 0})
     assert found[1][0] == "do_nothing and always_refuses and always_hands_over would pass"

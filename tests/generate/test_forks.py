@@ -20,6 +20,7 @@ from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.client_agent import ClientAgent
 from tasks.players.roles import maker
 from tasks.players.trivial.constant import REFUSAL, refuses
+from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.play import Game, play
 from tests.generate.conftest import through_json
 from tests.generate.restarts import Params, places, run
@@ -160,7 +161,7 @@ def test_restarts_from_inside_failed_expert_conversations(tmp_path: Path) -> Non
     """An expert that always refuses fails seven of seven; from three places in each the present agent, which makes no errors, wins. By
     hand: of 4 turns and 3 states the places are 0, 1 and 2; of 2 turns 0 and 1."""
     assert (places(4, 3), places(2, 3), places(10, 3)) == ([0, 1, 2], [0, 1], [0, 3, 6])
-    world().freeze(tmp_path / "worlds" / "retail")
+    freeze_world(world(), tmp_path / "worlds" / "retail")
     done: list[dict[str, bytes]] = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

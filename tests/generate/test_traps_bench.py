@@ -13,7 +13,7 @@ from tasks.contract.rows import problem_of
 from tasks.contract.trajectory import Trajectory
 from tasks.players import scripted
 from tasks.players.scripts.script import blocks
-from tasks.worlds.api.runtime import load
+from tasks.worlds.api.frozen import load
 from tests.generate.conftest import ERRORS, Make
 from tests.generate.test_apigen_mt import Spy
 

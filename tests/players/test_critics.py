@@ -14,6 +14,7 @@ from tasks.critique.core import prompts
 from tasks.critique.core.units import parse_units
 from tasks.players import scripted
 from tasks.players.scripts import critics, detectors, flaws
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.airline import Airline
 from tasks.worlds.library.retail import Retail
@@ -207,7 +208,7 @@ def world(request: pytest.FixtureRequest) -> World:
 def kinds_found(world: World, error: dict[str, float], refused: bool) -> list[set[str]]:
     """The kinds of flaw in each conversation of an erring teacher, or only in those that verifier or policy refuse."""
     shared = prompts.frame(world)
-    talks = play(world, world.problems("train", 60, 0), error)
+    talks = play(world, draw_problems(world, "train", 60, 0), error)
     chosen = [row for row in talks if not refused or not row["reward"] or row["policy"] < 1]
     return [{flaw.kind for flaw in detectors.read(prompts.case(row, shared).text.split("\n")[1])[1]} for row in chosen]
 

@@ -38,6 +38,7 @@ from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.players.openai_compatible import Dialect, EndpointClient, Pace, Setting, stats
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.system_prompt import system_message
 
@@ -54,7 +55,7 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def taught(world: World) -> Trajectory:
     """The shortest of the teacher's conversations that has a write and was won."""
-    problems: list[Problem] = [one for one in world.problems("train", 20, 1) if one.n_writes]
+    problems: list[Problem] = [one for one in draw_problems(world, "train", 20, 1) if one.n_writes]
     agent = ClientAgent(scripted.client("agent", world, {}, 0), PROMPT)
     played = play(world, [(one, 0) for one in problems], agent, scripted.client("human", world, {}, 0), seed=SEED)
     return min((one for one in played if one.outcome and one.outcome.reward == 1), key=lambda one: len(json.dumps(one.messages)))

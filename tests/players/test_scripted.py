@@ -21,6 +21,7 @@ from tasks.players.scripts import authors, people
 from tasks.players.scripts.planted import PLANTS, REVEALED_BY, shape
 from tasks.players.scripts.script import other_digits
 from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.problem_making import draw_problems, problem_of, user_context
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.system_prompt import human_system
 
@@ -32,7 +33,7 @@ def world() -> World:
 
 
 def _prompt(world: World, seed: int = 1, family: str = "two_writes", **extra: Any) -> Request:
-    data = world.context(Random(seed), "train")
+    data = user_context(world, Random(seed), "train")
     text = render(
         "generate",
         setting=Setting(),
@@ -83,7 +84,7 @@ class TestGenerator:
         for seed in range(5):
             draft = _draft(world, _prompt(world, seed))
             assert draft == _draft(world, _prompt(world, seed))
-            actions = world.problem(draft, world.context(Random(seed), "train")).actions
+            actions = problem_of(world, draft, user_context(world, Random(seed), "train")).actions
             assert world.replay(actions).ok
 
     @pytest.mark.parametrize("error", list(PLANTS))
@@ -128,8 +129,8 @@ class TestJudge:
         draft = _draft(world, _prompt(world))
         if spoil:
             spoil(draft)
-        data = world.context(Random(1), "train")
-        problem = world.problem(draft, data)
+        data = user_context(world, Random(1), "train")
+        problem = problem_of(world, draft, data)
         replay = world.replay(problem.actions)
         trace = [
             {"name": action.name, "arguments": action.arguments, "ok": result.ok, "answer": result.content}
@@ -174,7 +175,7 @@ class TestJudge:
 
 class TestHuman:
     def _requests(self, world: World) -> list[Request]:
-        problems = world.problems("train", 40, 1)
+        problems = draw_problems(world, "train", 40, 1)
         systems = [{"role": "system", "content": human_system(problem, world.setting)} for problem in problems]
         pairs = zip(systems, problems, strict=True)
         return [Request([system], seed=place, intent=problem.intent) for place, (system, problem) in enumerate(pairs)]

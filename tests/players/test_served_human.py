@@ -18,6 +18,7 @@ from tasks.players.client_agent import ClientAgent
 from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.system_prompt import human_system
 
@@ -62,7 +63,7 @@ def recording() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 def test_a_served_human_gets_the_instruction_and_nothing_else(tmp_path: Path) -> None:
     world = World.build(world_class("tasks.worlds.library.retail:Retail"), 40, 0)
-    problems = world.problems("train", 12, 0)
+    problems = draw_problems(world, "train", 12, 0)
     assert all(problem.intent for problem in problems) and any(problem.outputs for problem in problems)
     agent = ClientAgent(scripted.client("agent", world, {}, 0), {"tools": "none", "policy": "none"})
     with recording() as (url, sent):
@@ -91,5 +92,5 @@ def test_a_scripted_human_still_works_from_the_intent() -> None:
     world = World.build(world_class("tasks.worlds.library.retail:Retail"), 40, 0)
     agent = ClientAgent(scripted.client("agent", world, {}, 0), {"tools": "none", "policy": "none"})
     human = BestOfN(scripted.client("human", world, {}, 0), scripted.client("human_critic", world, {}, 0), 2)
-    played = play(world, [(problem, 0) for problem in world.problems("train", 12, 0)], agent, human, seed=0)
+    played = play(world, [(problem, 0) for problem in draw_problems(world, "train", 12, 0)], agent, human, seed=0)
     assert all(talk.outcome and talk.outcome.reward for talk in played)

@@ -29,6 +29,7 @@ from tasks.players import roles
 from tasks.players.openai_compatible import Dialect, EndpointClient, Prices, Setting, stats
 from tasks.players.openai_compatible.cache import Cache
 from tasks.road import ROAD
+from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World
 from tests.critique.played import play_into
@@ -51,7 +52,7 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("worlds")
-    World.build(world_class("tasks.worlds.library.retail:Retail"), 60, 0).freeze(place / "retail")
+    freeze_world(World.build(world_class("tasks.worlds.library.retail:Retail"), 60, 0), place / "retail")
     return place
 
 

@@ -17,6 +17,7 @@ from tasks.rl.core.hooks import Played
 from tasks.rl.core.pool import Group, spread
 from tasks.rl.core.reward_model import RewardModel
 from tasks.rl.grpo import Grpo
+from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World
 from tests.playing import playing
@@ -59,7 +60,7 @@ def world() -> World:
 
 def frozen(root: Path) -> Inputs:
     """The room's inputs: the frozen world and a start checkpoint."""
-    world().freeze(root / "worlds" / "retail")
+    freeze_world(world(), root / "worlds" / "retail")
     tiny.saved(root / "sft" / "model", layers=1, end=6.0)
     return Inputs(root / "worlds", root / "sft", "retail")
 

@@ -19,6 +19,7 @@ from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.client_agent import ClientAgent
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tests.rollout import tiny
 
@@ -33,7 +34,7 @@ def world() -> World:
 
 @cache
 def problems() -> tuple[Problem, ...]:
-    return tuple(world().problems("train", 2 * len(world().families), seed=3))
+    return tuple(draw_problems(world(), "train", 2 * len(world().families), seed=3))
 
 
 def jobs(trials: int = 1) -> list[tuple[Problem, int]]:

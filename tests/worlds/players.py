@@ -11,6 +11,7 @@ from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.worlds.api.loading import BUILT_IN, world_class
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 
 NAMES = ("retail", "airline")
@@ -24,7 +25,7 @@ def world(name: str, size: int = 100) -> World:
 
 @cache
 def problems(name: str, split: str = "train", count: int = 210) -> tuple[Problem, ...]:
-    return tuple(world(name).problems(split, count, 1))
+    return tuple(draw_problems(world(name), split, count, 1))
 
 
 def talk(name: str, tasks: Sequence[Problem], errors: Mapping[str, float] | None = None, trial: int = 0) -> list[Trajectory]:

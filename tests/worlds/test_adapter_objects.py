@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
+from tasks.worlds.api.frozen import freeze_world, load
 from tasks.worlds.api.play import TOOL_FAILURE
-from tasks.worlds.api.runtime import World, load
+from tasks.worlds.api.problem_making import draw_problems
+from tasks.worlds.api.runtime import World
 from tests.worlds.kiosk import WRITES, Adapted, Kiosk, adapted
 
 PENDING = '- _orders.(1).status: "pending"\n+ _orders.(1).status: "cancelled"'
@@ -273,10 +275,10 @@ def test_the_choice_of_tools() -> None:
 
 def test_frozen_and_loaded(tmp_path: Any) -> None:
     built = World.build(Adapted, 1, 0, "tests.worlds.kiosk:Adapted")
-    built.freeze(tmp_path / "kiosk")
+    freeze_world(built, tmp_path / "kiosk")
     loaded = load(tmp_path / "kiosk")
     assert loaded.state_hash() == built.state_hash() and loaded.schemas() == built.schemas()
-    assert loaded.problems("train", 4, 1) == built.problems("train", 4, 1)
+    assert draw_problems(loaded, "train", 4, 1) == draw_problems(built, "train", 4, 1)
     about = json.loads((tmp_path / "kiosk" / "world.json").read_text())
     (tmp_path / "kiosk" / "world.json").write_text(json.dumps({**about, "start": "0" * 64}))
     with pytest.raises(BadInput, match=r"the start of .*kiosk.jsonl changed since it was frozen"):

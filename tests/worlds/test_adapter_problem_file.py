@@ -28,7 +28,9 @@ from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.players.scripts.script import blocks
 from tasks.worlds.adapters import problem_file
+from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import api_graph, draw_problems, propose, user_context
 from tasks.worlds.api.runtime import World
 from tests.playing import playing
 from tests.worlds.kiosk import HERE, Adapted, Kiosk, adapted
@@ -45,7 +47,7 @@ def test_splits_by_hand() -> None:
     here = world()
     assert [len(here.shared.users[split]) for split in SPLITS] == [4, 1, 1]
     assert here.families == ("one_write", "lookup") and here.write_families == ("one_write",)
-    test = here.problems("test", 2, 0)
+    test = draw_problems(here, "test", 2, 0)
     assert [problem.family for problem in test] == ["one_write", "lookup"]
     assert {problem.lineage for problem in test} == {here.shared.users["test"]}
     assert [problem.persona for problem in test] == ["plain", "curt"]
@@ -53,12 +55,12 @@ def test_splits_by_hand() -> None:
 
 def test_the_first_do_not_depend_on_how_many() -> None:
     here = world()
-    some = here.problems("train", 8, 3)
-    assert here.problems("train", 5, 3) == some[:5] and len({problem.problem_id for problem in some}) == 8
-    assert any(here.problems("train", 8, seed) != some for seed in range(5))
-    assert {problem.family for problem in here.problems("train", 4, 3, ["lookup"])} == {"lookup"}
+    some = draw_problems(here, "train", 8, 3)
+    assert draw_problems(here, "train", 5, 3) == some[:5] and len({problem.problem_id for problem in some}) == 8
+    assert any(draw_problems(here, "train", 8, seed) != some for seed in range(5))
+    assert {problem.family for problem in draw_problems(here, "train", 4, 3, ["lookup"])} == {"lookup"}
     with pytest.raises(BadInput, match=r"9 problems of split 'train' are wanted, .*kiosk.jsonl holds 8 \(4 one_write, 4 lookup\)"):
-        here.problems("train", 9, 3)
+        draw_problems(here, "train", 9, 3)
 
 
 @dataclass
@@ -103,7 +105,7 @@ def talk(here: World, problems: Sequence[Problem], agent: Callable[[Request], Me
 
 def test_played_and_graded() -> None:
     here = world()
-    problems = here.problems("train", 8, 0)
+    problems = draw_problems(here, "train", 8, 0)
     assert [one.outcome.reward for one in talk(here, problems, clerk)] == [1] * 8
     assert [one.outcome.reward for one in talk(here, problems, lambda request: "No.")] == [0] * 8
     lost = talk(here, problems[:1], lambda request: {**call_of("sly"), "content": ""})
@@ -124,7 +126,7 @@ def test_there_is_no_scripted_human() -> None:
 
 def test_generate_with_models_in_the_roles(tmp_path: Path) -> None:
     """The generator sees a customer and a sample of the state, and writes problems that nobody gave."""
-    world().freeze(tmp_path / "worlds" / "kiosk")
+    freeze_world(world(), tmp_path / "worlds" / "kiosk")
     fine = {name: {"score": 1, "reason": "fine"} for name in ("correctness", "completeness", "satisfaction", "creativity")}
 
     def draft(request: Request) -> str:
@@ -161,22 +163,22 @@ def test_generate_with_models_in_the_roles(tmp_path: Path) -> None:
 def test_a_scripted_generator_hands_the_given_ones_out() -> None:
     here = world()
     rng = Random(0)
-    context = here.context(rng, "train")
+    context = user_context(here, rng, "train")
     assert set(context["state"]) == {"_orders", "_users"} and context["user"] == {"orders": [f"W{context['user_id'][1]}"]}
-    drafts = {family: here.propose(context, rng, family=family) for family in here.families}
+    drafts = {family: propose(here, context, rng, family=family) for family in here.families}
     assert {family: draft["family"] or "one_write" for family, draft in drafts.items()} == {
         "one_write": "one_write",
         "lookup": "lookup",
     }
-    assert here.propose(context, rng, walk=["get_order", "cancel_order"])["actions"][-1]["name"] == "cancel_order"
-    assert here.propose(context, rng, walk=["tag"]) == {} and here.api_graph()["get_order"] == ("cancel_order", "tag", "move")
+    assert propose(here, context, rng, walk=["get_order", "cancel_order"])["actions"][-1]["name"] == "cancel_order"
+    assert propose(here, context, rng, walk=["tag"]) == {} and api_graph(here)["get_order"] == ("cancel_order", "tag", "move")
     assert json.loads(json.dumps(context)) == context
 
 
 def test_large_tables_are_sampled() -> None:
     here = World.build(adapted(factory=Large, users="_users"), 1, 0)
-    stock = here.context(Random(1), "train")["state"]["_stock"]
-    assert len(stock) == 6 and stock == sorted(stock) and here.context(Random(2), "train")["state"]["_stock"] != stock
+    stock = user_context(here, Random(1), "train")["state"]["_stock"]
+    assert len(stock) == 6 and stock == sorted(stock) and user_context(here, Random(2), "train")["state"]["_stock"] != stock
 
 
 class Large(Kiosk):
@@ -188,9 +190,9 @@ class Large(Kiosk):
 def test_a_world_without_problems_says_so() -> None:
     here = World.build(adapted(), 1, 0)
     with pytest.raises(BadInput, match=r"makes no problems of its own .*an adapted world a problems_file"):
-        here.problems("train", 1, 0)
+        draw_problems(here, "train", 1, 0)
     with pytest.raises(BadInput, match=r"has no users to make problems for. Name the state's table of them \(users\)"):
-        here.context(Random(0), "train")
+        user_context(here, Random(0), "train")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tasks.players.trivial.constant import do_nothing, hands_over, refuses
 from tasks.worlds.api.blame import blame
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 
 RETAIL, AIRLINE = "tasks.worlds.library.retail:Retail", "tasks.worlds.library.airline:Airline"
@@ -44,7 +45,7 @@ def world(address: str = RETAIL) -> World:
 def lost(address: str, human: dict[str, float], agent: dict[str, float]) -> list[Trajectory]:
     there = world(address)
     people, desk = scripted.client("human", there, human, 1), scripted.client("agent", there, agent, 1)
-    jobs = [(problem, 0) for problem in there.problems("train", 84, 0)]
+    jobs = [(problem, 0) for problem in draw_problems(there, "train", 84, 0)]
     played = play(there, jobs, ClientAgent(desk, {"tools": "none", "policy": "none"}, temperature=0.0), people, seed=3)
     return [talk for talk in played if talk.outcome and not talk.outcome.reward]
 
@@ -107,7 +108,7 @@ LINES = (
 def test_no_agent_escapes_by_what_it_says_last(address: str) -> None:
     """The human makes no mistake, so each lost conversation is the agent's: whoever does nothing, and whoever stops and asks."""
     there, people = world(address), scripted.client("human", world(address), {}, 1)
-    jobs = [(problem, 0) for problem in there.problems("train", 42, 0)]
+    jobs = [(problem, 0) for problem in draw_problems(there, "train", 42, 0)]
     desk = ClientAgent(scripted.client("agent", there, {}, 1), {"tools": "none", "policy": "none"})
     asking = [Asks(desk, line, after) for line in LINES for after in (0, 2)]
     found = [talk for agent in (do_nothing(), refuses(), hands_over(), *asking) for talk in play(there, jobs, agent, people, seed=3)]
@@ -116,7 +117,7 @@ def test_no_agent_escapes_by_what_it_says_last(address: str) -> None:
 
 
 def test_a_won_conversation_blames_nobody() -> None:
-    problem = world().problems("train", 1, 0)[0]
+    problem = draw_problems(world(), "train", 1, 0)[0]
     people, desk = scripted.client("human", world(), {}, 1), scripted.client("agent", world(), {}, 1)
     talk = play(world(), [(problem, 0)], ClientAgent(desk, {"tools": "none", "policy": "none"}), people, seed=3)[0]
     assert talk.outcome and talk.outcome.reward and talk.outcome.blame == "" and talk.outcome.about_agent

@@ -16,7 +16,9 @@ from tasks.contract.context import Context
 from tasks.contract.params import BadInput, validate
 from tasks.contract.problem import SPLITS
 from tasks.worlds import freeze
-from tasks.worlds.api.runtime import World, load, load_all, rules_of, split_users
+from tasks.worlds.api.frozen import freeze_world, load, load_all
+from tasks.worlds.api.problem_making import draw_problems
+from tasks.worlds.api.runtime import World, rules_of, split_users
 from tasks.worlds.api.state import State
 from tasks.worlds.api.tools import read
 
@@ -46,7 +48,7 @@ def test_round_trip(tmp_path: Path) -> None:
         about = json.loads((tmp_path / name / "world.json").read_text())
         built = World.build(world.shared.cls, 10, about["seed"], about["address"])
         assert world.state_hash() == built.state_hash() == about["state"]
-        assert world.problems("train", 14, 5) == built.problems("train", 14, 5)
+        assert draw_problems(world, "train", 14, 5) == draw_problems(built, "train", 14, 5)
         assert world.schemas() == json.loads((tmp_path / name / "schemas.json").read_text())
         assert world.policy == (tmp_path / name / "policy.md").read_text() and world.rules == rules_of(world.policy)
 
@@ -75,7 +77,7 @@ class Talker:
 
 def test_the_longest_answer_is_the_worlds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever plays a frozen world cuts its answers where the params say. Limit: as many characters as allowed are not cut."""
-    World.build(Talker, 3, 0, f"{__name__}:Talker", longest_answer=1000).freeze(tmp_path / "talker")
+    freeze_world(World.build(Talker, 3, 0, f"{__name__}:Talker", longest_answer=1000), tmp_path / "talker")
     world = load(tmp_path / "talker").fork()
     assert world.call("tell", {"many": 1000}).content == "é" * 1000 and not caplog.text
     kept, _, told = world.call("tell", {"many": 5_000_000}).content.partition("\n")
@@ -100,7 +102,7 @@ def test_a_users_own_world(tmp_path: Path) -> None:
     assert world.rules == {"R1": "Hand over to a person when an order was delivered."}
     assert world.families == () and world.scripts is None
     with pytest.raises(BadInput, match=r"makes no problems of its own"):
-        world.problems("train", 1, 0)
+        draw_problems(world, "train", 1, 0)
 
 
 def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:

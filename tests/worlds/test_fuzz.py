@@ -15,6 +15,7 @@ from infra.fuzz import fuzz
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Outcome, Trajectory
 from tasks.worlds.api.calls import LONGEST
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.state import State
 from tasks.worlds.api.tools import Refused, read, write
@@ -163,7 +164,7 @@ def test_it_finds_faults(faulty: type, says: str, monkeypatch: pytest.MonkeyPatc
     """A tool that falls over empty text; an undo that forgets; a state that lets look-ups write."""
     finish, begin = State.finish, State.begin
     here = World.build(faulty, 20, 7)
-    seeds = world("retail", 20).problems("train", 60, 0)
+    seeds = draw_problems(world("retail", 20), "train", 60, 0)
     here.problems = lambda split, count, seed: seeds  # type: ignore[method-assign, assignment]
     if faulty is Halves:
         monkeypatch.setattr(State, "finish", lambda self, keep: finish(self, True))

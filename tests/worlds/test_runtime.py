@@ -16,6 +16,7 @@ import pytest
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
+from tasks.worlds.api.problem_making import api_graph, draw_problems, problem_of, propose, user_context
 from tasks.worlds.api.runtime import World, rules_of
 from tasks.worlds.api.state import State
 from tasks.worlds.api.tools import read, write
@@ -151,33 +152,33 @@ def test_rules_are_the_numbered_lines() -> None:
 def test_bad_questions_for_problems() -> None:
     here = world("retail")
     with pytest.raises(BadInput, match=r"split 'tset': allowed are train, validation, test. Did you mean 'test'?"):
-        here.problems("tset", 1, 0)
+        draw_problems(here, "tset", 1, 0)
     with pytest.raises(BadInput, match=r"no family 'lookups'. Did you mean 'lookup'?"):
-        here.problems("train", 1, 0, ["lookups"])
+        draw_problems(here, "train", 1, 0, ["lookups"])
     with pytest.raises(BadInput, match=r"Make the world larger"):
-        World.build(here.shared.cls, 3, 0).problems("test", 200, 0, ["hand_over"])
+        draw_problems(World.build(here.shared.cls, 3, 0), "test", 200, 0, ["hand_over"])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_problems_are_a_function_of_the_seed(name: str) -> None:
     here = world(name)
-    some = here.problems("train", 21, 4)
-    assert here.problems("train", 35, 4)[:21] == some, "the first n do not depend on how many"
-    assert here.problems("train", 21, 5) != some
-    assert World.build(here.shared.cls, 100, 7).problems("train", 21, 4) == some
+    some = draw_problems(here, "train", 21, 4)
+    assert draw_problems(here, "train", 35, 4)[:21] == some, "the first n do not depend on how many"
+    assert draw_problems(here, "train", 21, 5) != some
+    assert draw_problems(World.build(here.shared.cls, 100, 7), "train", 21, 4) == some
     assert len({one.problem_id for one in some}) == 21
-    assert {one.family for one in here.problems("test", 4, 0, ["lookup", "forbidden"])} == {"lookup", "forbidden"}
+    assert {one.family for one in draw_problems(here, "test", 4, 0, ["lookup", "forbidden"])} == {"lookup", "forbidden"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_walks_lead_to_their_writes(name: str) -> None:
     here = world(name)
     rng = Random(0)
-    graph = here.api_graph()
+    graph = api_graph(here)
     assert set(graph) == set(here.tools) and all(after in here.tools for follow in graph.values() for after in follow)
     for tool in here.tools.values():
         reached = [first for first, follow in graph.items() if tool.name in follow]
-        drafts = [here.propose(here.context(rng, "train"), rng, walk=[*reached[:1], tool.name]) for _ in range(20)]
+        drafts = [propose(here, user_context(here, rng, "train"), rng, walk=[*reached[:1], tool.name]) for _ in range(20)]
         made = [draft for draft in drafts if draft]
         assert made, f"{name}: no user allows {tool.name}"
         if tool.kind != "read":
@@ -187,14 +188,14 @@ def test_walks_lead_to_their_writes(name: str) -> None:
 def test_a_context_is_json_and_a_problem_holds_its_lineage() -> None:
     here = world("airline")
     rng = Random(3)
-    context = here.context(rng, "validation")
+    context = user_context(here, rng, "validation")
     assert json.loads(json.dumps(context)) and context["split"] == "validation"
-    draft = here.propose(json.loads(json.dumps(context)), rng, family="information")
-    made = here.problem(draft, context, lineage=("parent", context["user_id"]))
+    draft = propose(here, json.loads(json.dumps(context)), rng, family="information")
+    made = problem_of(here, draft, context, lineage=("parent", context["user_id"]))
     assert made.lineage == (context["user_id"], "parent") and made.split == "validation"
     assert here.splits[context["user_id"]] == "validation" and made.tags == ("unseen_user",)
     bare = {key: draft[key] for key in ("instruction", "actions", "outputs")}
-    assert here.problem(bare, context).family == "information", "a draft of a model may lack everything else"
+    assert problem_of(here, bare, context).family == "information", "a draft of a model may lack everything else"
 
 
 def test_calls_and_forks_are_cheap() -> None:

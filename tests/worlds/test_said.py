@@ -19,6 +19,7 @@ from tasks.players.client_agent import ClientAgent
 from tasks.worlds.api.grading import replies_of
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 
 NARROW, NO_BREAK = "\u202f", "\u00a0"
@@ -193,7 +194,7 @@ def test_nothing_changed_for_the_built_in_worlds(address: str) -> None:
     """Every output of every problem is looked for in every conversation, so that most are not said."""
     world = World.build(world_class(address), 120, 0, address)
     agent = ClientAgent(scripted.client("agent", world, dict.fromkeys(world.ERRORS, 0.1), 1), {"tools": "none", "policy": "none"})
-    jobs = [(problem, 0) for problem in world.problems("test", 70, 0)]
+    jobs = [(problem, 0) for problem in draw_problems(world, "test", 70, 0)]
     played = play(world, jobs, agent, scripted.client("human", world, {"wrong_detail": 0.1}, 1), seed=3)
     outputs = sorted({output for problem, _ in jobs for output in problem.outputs})
     verdicts = {}

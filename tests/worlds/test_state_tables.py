@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.contract.params import BadInput
-from tasks.worlds.api.runtime import World, load
+from tasks.worlds.api.frozen import freeze_world, load
+from tasks.worlds.api.runtime import World
 from tasks.worlds.api.state import Base, State
 from tasks.worlds.api.tools import Refused, read, write
 from tests.worlds.test_state import PATIENT, ROWS, STEP, apply
@@ -200,8 +201,8 @@ def test_log_rows_are_numbered_in_their_order() -> None:
 
 def test_it_is_frozen_and_comes_back(tmp_path: Path) -> None:
     here = desk()
-    here.freeze(tmp_path / "a")
-    here.freeze(tmp_path / "b")
+    freeze_world(here, tmp_path / "a")
+    freeze_world(here, tmp_path / "b")
     assert (tmp_path / "a/tables.json").read_bytes() == (tmp_path / "b/tables.json").read_bytes()
     back = load(tmp_path / "a")
     assert back.state_hash() == here.state_hash() and back.state.base.logs == {"audit", "seen"}
@@ -212,23 +213,23 @@ def test_it_is_frozen_and_comes_back(tmp_path: Path) -> None:
 
 def test_frozen_tables_meet_the_present_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The code has changed: it has a further log, and the old tables are still known to be unaltered."""
-    desk().freeze(tmp_path)
+    freeze_world(desk(), tmp_path)
     about = json.loads((tmp_path / "world.json").read_text())
     (tmp_path / "world.json").write_text(json.dumps({**about, "code": "0" * 32}))
     monkeypatch.setattr(Desk, "LOGS", ("audit", "seen", "visits"))
     monkeypatch.setattr(Desk, "OPTIONAL", {})
     with pytest.raises(BadInput, match="has changed since it was frozen"):
-        World.load(tmp_path)
-    here = World.load(tmp_path, present_code=True)
+        load(tmp_path)
+    here = load(tmp_path, present_code=True)
     assert here.state.base.logs == {"audit", "seen", "visits"} and list(here.state.rows("visits")) == []
     assert here.state_hash() != about["state"] and here.call("note", {"user_id": "u0", "text": "x"}).ok
     tables = (tmp_path / "tables.json").read_text()
     (tmp_path / "tables.json").write_text(tables.replace("19.90", "19.80", 1))
     with pytest.raises(BadInput, match="altered after it was frozen"):
-        World.load(tmp_path, present_code=True)
+        load(tmp_path, present_code=True)
     (tmp_path / "tables.json").write_text(tables.replace('"19.90"', "[]", 1))
     with pytest.raises(BadInput, match=r"altered after it was frozen \(\$decimal holds \[\]"):
-        World.load(tmp_path, present_code=True)
+        load(tmp_path, present_code=True)
 
 
 @pytest.mark.parametrize(

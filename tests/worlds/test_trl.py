@@ -26,6 +26,7 @@ from tasks.players.client_agent import ClientAgent
 from tasks.worlds.adapters import from_object
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems, problem_of
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import end, read, write
 from tests.rollout import tiny
@@ -42,7 +43,7 @@ WORLDS = {
 
 def task() -> Problem:
     """A problem with one write."""
-    return world("retail").problems("train", 1, 0, ["one_write"])[0]
+    return draw_problems(world("retail"), "train", 1, 0, ["one_write"])[0]
 
 
 def solved(problem: Problem) -> list[Turn]:
@@ -229,7 +230,7 @@ def test_two_environments_do_not_see_each_other_and_reset_is_clean() -> None:
 def test_what_follows_the_end_does_not_count() -> None:
     """A hand-over ends the conversation in `tasks.worlds.api.play`; TRL lets the agent go on."""
     here = world("retail")
-    problem = here.problems("train", 1, 0, ["hand_over"])[0]
+    problem = draw_problems(here, "train", 1, 0, ["hand_over"])[0]
     environment = started("retail", problem)
     said: list[Message] = []
     for action in problem.actions:
@@ -291,7 +292,7 @@ def test_a_tools_own_failure_is_left_out() -> None:
     here = World.build(Frail, 3, 0)
     environment = to_trl.environment_factory(here)()
     draft = {"instruction": "Leave.", "actions": [{"name": "leave", "arguments": {}}], "outputs": ["bye"]}
-    problem = here.problem(draft, {"user_id": "a", "split": "train", "persona": ""})
+    problem = problem_of(here, draft, {"user_id": "a", "split": "train", "persona": ""})
     row = to_trl.dataset(here, [problem])[0]
     assert row["prompt"][1]["content"] == "Leave.", "without a scripted human the instruction opens"
     environment.reset(**row)
@@ -304,7 +305,7 @@ def test_a_tools_own_failure_is_left_out() -> None:
 
 def test_the_user_says_everything_at_once() -> None:
     here = world("retail")
-    problems = here.problems("train", 14, 0)
+    problems = draw_problems(here, "train", 14, 0)
     for row, problem in zip(to_trl.dataset(here, problems), problems, strict=True):
         system, user = row["prompt"]
         assert system["role"] == "system" and here.policy.strip() in system["content"] and user["role"] == "user"
@@ -412,7 +413,7 @@ def test_mistakes_of_the_user() -> None:
         to_trl.reward([], [])
     with pytest.raises(BadInput, match="was not reset to a problem"):
         to_trl.outcome(to_trl.environment_factory(world("retail"))(), [])
-    other = world("airline").problems("train", 1, 0)[0]
+    other = draw_problems(world("airline"), "train", 1, 0)[0]
     row = to_trl.dataset(world("airline"), [other])[0]
     with pytest.raises(BadInput, match="is of the world 'airline', its environment of 'retail'"):
         to_trl.environment_factory(world("retail"))().reset(**row)

@@ -16,6 +16,7 @@ from tasks.players.trivial.constant import do_nothing, hands_over, refuses
 from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.api.conduct import one_call_per_turn
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 from tests.worlds.players import NAMES, problems, rewards, talk, world
 
 SPLITS = ("train", "test")
@@ -163,7 +164,7 @@ def test_every_rule_can_be_broken_and_the_airlines_api_minds_none(name: str) -> 
     """For each rule that forbids something there is a problem in which doing it breaks exactly this rule."""
     here = world(name)
     seen: set[str] = set()
-    for task in here.problems("test", 120, 2, ["forbidden"]):
+    for task in draw_problems(here, "test", 120, 2, ["forbidden"]):
         rule = task.intent["rule"]
         actions = attempts(name, task)
         writes = [action for action in actions if action.kind == "write"]

@@ -143,7 +143,7 @@ def figures(table: Sequence[Mapping[str, Any]], decided: Decided) -> dict[str, A
 
 def _known(worlds: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, str]]:
     """World -> user -> split."""
-    from tasks.worlds.api.runtime import load_all
+    from tasks.worlds.api.frozen import load_all
 
     known: dict[str, Mapping[str, str]] = {name: world.splits for name, world in load_all(worlds).items()}
     for row in table:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract.problem import Action, Problem
 from tasks.contract.wording import words
+from tasks.worlds.api.problem_making import problem_of
 from tasks.worlds.api.tools import Refused
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def check(world: World, draft: Mapping[str, Any], data: Mapping[str, Any], linea
     """Format, execution and policy of one draft (a dict that fits DRAFT) for the customer in `data`."""
     if wrong := _format(world, draft):
         return Checked(status="failed_format", why=f"format: {wrong}")
-    problem = world.problem(draft, data, lineage=tuple(lineage))
+    problem = problem_of(world, draft, data, lineage=tuple(lineage))
     replay = world.replay(problem.actions)
     trace = tuple(
         {"name": action.name, "arguments": action.arguments, "ok": result.ok, "answer": result.content}

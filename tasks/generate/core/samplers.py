@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from tasks.worlds.api.problem_making import api_graph, user_context
+
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
 
@@ -55,14 +57,14 @@ class Tastes:
 
 def draw(world: World, split: str, number: int, rng: Random, examples: Sequence[Mapping[str, Any]], tastes: Tastes) -> Material:
     """Draw the context of blueprint `number`."""
-    data = world.context(rng, split)
+    data = user_context(world, rng, split)
     kinds = {name: tool.kind for name, tool in world.tools.items()}
     walked = not world.families or rng.random() < tastes.walked
     return Material(
         world=world.name,
         split=split,
         number=number,
-        walk=walk(world.api_graph(), kinds, rng, tastes.max_writes, tastes.zero_writes) if walked else (),
+        walk=walk(api_graph(world), kinds, rng, tastes.max_writes, tastes.zero_writes) if walked else (),
         family="" if walked else rng.choice(world.families),
         policies=subset(tuple(world.rules), rng, least=1),
         data=data,

@@ -12,6 +12,7 @@ from tasks.contract.client import Client, Request
 from tasks.players.scripts import people
 from tasks.players.scripts.planted import PLANTS, REVEALED_BY
 from tasks.players.scripts.script import Scripted, block, blocks, known_world
+from tasks.worlds.api.problem_making import propose, user_context
 
 if TYPE_CHECKING:
     from tasks.contract.problem import Problem
@@ -57,14 +58,14 @@ def _draft(me: Scripted, request: Request) -> str:
     data, walk, family = (block(request, name) for name in ("data", "walk", "family"))
     errors, restarts = _errors_left(me, request, [str(plan) for plan in blocks(request.messages, "feedback")])
     rng = me.rng(request, "draft", restarts)
-    draft = deepcopy(world.propose(data, rng, walk or None, family or None))
+    draft = deepcopy(propose(world, data, rng, walk or None, family or None))
     for _ in range(_OTHER_IDEAS):
-        draft = draft or deepcopy(world.propose(data, rng))
+        draft = draft or deepcopy(propose(world, data, rng))
     if not draft:
         return "{}"
     foreign: dict[str, Any] = {}
     if "other_customer" in errors:
-        foreign = world.context(me.rng(request, "foreign"), world.splits.get(data.get("user_id"), "train"))
+        foreign = user_context(world, me.rng(request, "foreign"), world.splits.get(data.get("user_id"), "train"))
     for name, (plant, _) in PLANTS.items():
         if name in errors:
             draft = plant(draft, data, foreign, me.rng(request, "plant", name))

@@ -57,7 +57,7 @@ class Training:
         from transformers import set_seed
 
         from tasks.checkpoints import folders
-        from tasks.worlds.api.runtime import load
+        from tasks.worlds.api.frozen import load
 
         known = sorted(path.parent.name for path in inputs.worlds.glob("*/world.json"))
         if inputs.world not in known:

@@ -17,6 +17,7 @@ from tasks.rl.core.params import Loop
 from tasks.rl.core.pool import Screened
 from tasks.rl.core.record import Validation
 from tasks.worlds.api.play import play
+from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -60,7 +61,7 @@ class Rollouts:
     def screen(self, model: PreTrainedModel) -> list[Screened]:
         """Play training problems a few times each, to know their difficulty."""
         params, trials = self.params, self.params.screen_trials
-        problems = self.world.problems("train", params.screen_problems, self.ctx.seed_for("pool"))
+        problems = draw_problems(self.world, "train", params.screen_problems, self.ctx.seed_for("pool"))
 
         def work(indices: Sequence[int]) -> dict[str, Any]:
             jobs = [(problems[index], trial) for index in indices for trial in range(trials)]
@@ -81,7 +82,7 @@ class Rollouts:
 
     def validate(self, step: int, play: Play, examine: Any) -> Validation:
         """The mean outcome on the validation split, sampled, by family. examine: the method's way to play (`Hooks.examine`)."""
-        held_out = self.world.problems("validation", self.params.validation_problems, self.ctx.seed_for("validation"))
+        held_out = draw_problems(self.world, "validation", self.params.validation_problems, self.ctx.seed_for("validation"))
         played = examine([(problem, 0) for problem in held_out], play)
         self._check_lost("validation", counted(lost_by(talk, self.params.max_turn_tokens) for talk in played), len(played))
         counts = [talk for talk in played if about_agent(talk)]

@@ -17,7 +17,7 @@ from tasks.contract.rows import message_of
 from tasks.contract.schemas import DATASET
 from tasks.contract.tables import read_table
 from tasks.contract.trajectory import ENDED
-from tasks.worlds.api.runtime import load_all
+from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.system_prompt import system_message
 
 if TYPE_CHECKING:

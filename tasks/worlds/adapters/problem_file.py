@@ -18,6 +18,7 @@ from pydantic import Field
 
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput, Params, validate
+from tasks.worlds.api.problem_making import problem_of
 
 if TYPE_CHECKING:
     from tasks.contract.problem import Problem
@@ -86,17 +87,17 @@ def family_of(row: Any, writes: Sequence[str]) -> str:
     return str(row["family"]) or FAMILIES[min(count, len(FAMILIES) - 1)]
 
 
-def problem_of(world: World, row: Any) -> Problem:
+def row_problem(world: World, row: Any) -> Problem:
     """A row as a problem of the world."""
     row = json.loads(json.dumps(row))  # frozen rows hold tuples, arguments are lists
     context = {"user_id": row["user"], "split": world.splits[row["user"]], "persona": row["persona"] or world.personas[0]}
-    return world.problem({key: row[key] for key in ("instruction", "actions", "outputs", "required", "family", "intent")}, context)
+    return problem_of(world, {key: row[key] for key in ("instruction", "actions", "outputs", "required", "family", "intent")}, context)
 
 
 def prove(world: World, where: str) -> None:
     """Replay every given problem. Raises BadInput, with the line, for one whose ground truth is refused or that nothing would solve."""
     for key, row in world.shared.base.tables.get(TABLE, {}).items():
-        problem = problem_of(world, row)
+        problem = row_problem(world, row)
         replay = world.replay(problem.actions)
         if not replay.ok:
             raise BadInput(f"{where} line {int(key)}: its ground truth does not work: {'; '.join(replay.errors)}")
@@ -107,7 +108,7 @@ def prove(world: World, where: str) -> None:
 
 def draw(world: World, split: str, count: int, seed: int, chosen: Sequence[str], where: str) -> list[Problem]:
     """`count` problems of a split, families in turn, in an order that the seed gives; the first n do not depend on `count`."""
-    found = [problem_of(world, row) for row in world.shared.base.tables.get(TABLE, {}).values() if world.splits[row["user"]] == split]
+    found = [row_problem(world, row) for row in world.shared.base.tables.get(TABLE, {}).values() if world.splits[row["user"]] == split]
     piles = {family: [problem for problem in found if problem.family == family] for family in chosen}
     for family, pile in piles.items():
         Random(seed_of(world.name, split, seed, family, "given")).shuffle(pile)

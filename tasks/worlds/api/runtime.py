@@ -1,4 +1,4 @@
-"""The one runtime of worlds: build, freeze, load, fork, call, snapshot, hash, replay, grade, and make problems.
+"""The one runtime of worlds: build, fork, call, snapshot, hash, replay and grade.
 
 `World` wraps a plain class. What such a class must and may have:
 
@@ -22,32 +22,22 @@ Costs: fork, reset, snapshot and restore are proportional to the rows that chang
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from random import Random
 from typing import Any
 
 from tasks.contract.context import seed_of
-from tasks.contract.params import BadInput, nearest
+from tasks.contract.params import BadInput
 from tasks.contract.problem import SPLITS, Action, Problem, Setting, ToolResult
-from tasks.contract.trajectory import GRADING, Outcome, Trajectory
-from tasks.contract.values import TAGS, tagged, untagged
+from tasks.contract.trajectory import Outcome, Trajectory
 from tasks.worlds.api import calls, grading
 from tasks.worlds.api.blame import blame
-from tasks.worlds.api.folder import pretty, read_json, table_lines
-from tasks.worlds.api.loading import code_hash, world_class
 from tasks.worlds.api.state import Base, Snapshot, State, canonical_json
 from tasks.worlds.api.tools import tools_of
 
-FORMAT = 1
-"""Version of the frozen folder."""
 WANTED = 4096
 """State hashes after ground truths that are kept; ours: more than the problems that are played at a time."""
-TRIES = 200
-"""Redraws of one problem before its family counts as impossible in the split; ours."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Shared:
     """What all forks of a world share. address: "module:Class". splits: user id -> split. longest_answer: characters of a tool's."""
 
     cls: Any
@@ -79,7 +69,7 @@ class Frozen:
 class World:
     """A world at some state. Forks share everything but the state."""
 
-    def __init__(self, shared: Frozen) -> None:
+    def __init__(self, shared: Shared) -> None:
         cls = shared.cls
         self.shared = shared
         self.name: str = cls.NAME
@@ -118,65 +108,11 @@ class World:
         users = list(tables[getattr(world, "USERS", "users")])
         foreign = getattr(world, "FOREIGN", None)
         splits = split_users(users, seed_of(world.NAME, seed)) if users or foreign is None else {}  # type: ignore[attr-defined]
-        frozen = _frozen(world, address or f"{world.__module__}:{world.__name__}", seed, size, tables, splits)
-        built = cls(replace(frozen, longest_answer=longest_answer))
+        shared = shared_of(world, address or f"{world.__module__}:{world.__name__}", seed, size, tables, splits)
+        built = cls(replace(shared, longest_answer=longest_answer))
         if foreign is not None:
             foreign.prove(built)
         return built
-
-    def freeze(self, folder: Path, allow: Sequence[str] = ()) -> None:
-        """Write the artifact: world.json, policy.md, schemas.json, tables.json, splits.json. No clocks, sorted keys.
-
-        allow: packages outside the project from which `load` may import the world's class again.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        base = self.shared.base
-        about = {
-            "format": FORMAT,
-            "name": self.name,
-            "address": self.shared.address,
-            "allow": sorted(allow),
-            "seed": self.shared.seed,
-            "size": self.shared.size,
-            "code": code_hash(self.shared.address),
-            "state": State(base).hash(),
-            "logs": sorted(base.logs),
-            "optional": {name: sorted(fields) for name, fields in sorted(base.optional.items())},
-            "grading": GRADING,
-            "longest_answer": self.shared.longest_answer,
-            **({} if self.foreign is None else {"start": self.fork().state_hash()}),
-        }
-        (folder / "policy.md").write_text(self.policy, encoding="utf-8")
-        for name, value in (("world", about), ("schemas", self.schemas()), ("splits", self.splits)):
-            (folder / f"{name}.json").write_text(pretty(value), encoding="utf-8")
-        tables = {name: {key: tagged(row) for key, row in rows.items()} for name, rows in base.tables.items()}
-        (folder / "tables.json").write_text(table_lines(tables), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path, allow: Sequence[str] = (), present_code: bool = False) -> World:
-        """A frozen world. Raises BadInput when the folder is not one, or its code is no longer the code that was frozen.
-
-        present_code: take the frozen tables with the code as it is now; log tables that the code has added start empty.
-        """
-        about = read_json(folder / "world.json")
-        if about.get("format") != FORMAT:
-            raise BadInput(f"{folder}: format {about.get('format')!r}, this version reads {FORMAT}. Run the worlds stage again.")
-        world = world_class(about["address"], (*about.get("allow", ()), *allow))
-        changed = code_hash(about["address"]) != about["code"]
-        if changed and not present_code:
-            raise BadInput(f"{folder}: the code of {about['address']} has changed since it was frozen. Run the worlds stage again.")
-        tables, splits = read_json(folder / "tables.json"), read_json(folder / "splits.json")
-        rows = {**({name: {} for name in _logs(world)} if changed else {}), **_untagged(folder, tables)}
-        frozen = _frozen(world, about["address"], about["seed"], about["size"], rows, splits)
-        loaded = cls(replace(frozen, longest_answer=about.get("longest_answer", calls.ANSWER)))
-        base = loaded.shared.base
-        if changed:  # what the code then declared is what the recorded hash was made with
-            base = Base({name: base.tables[name] for name in tables}, about.get("logs", ()), about.get("optional"))
-        if State(base).hash() != about["state"]:
-            raise BadInput(f"{folder}: tables.json was altered after it was frozen. Run the worlds stage again.")
-        if loaded.foreign is not None and not changed:
-            loaded.foreign.compare(loaded, about.get("start"), read_json(folder / "schemas.json"), folder)
-        return loaded
 
     def schemas(self) -> list[dict[str, Any]]:
         """The tools in the OpenAI shape."""
@@ -258,125 +194,6 @@ class World:
         tool = self.tools.get(error.split()[2].rstrip(":"))
         return tool is None or tool.kind == "write"
 
-    # --- problems ----------------------------------------------------------------------------------------------------------
-
-    def problems(self, split: str, count: int, seed: int, families: Sequence[str] | None = None) -> list[Problem]:
-        """`count` different problems of a split, families in turn. The first n of them do not depend on `count`."""
-        if split not in SPLITS:
-            raise BadInput(f"split {split!r}: allowed are {', '.join(SPLITS)}.{nearest(split, SPLITS)}")
-        chosen = tuple(families) if families is not None else self.families
-        for family in chosen:
-            if family not in self.families:
-                known = ", ".join(self.families)
-                raise BadInput(f"world {self.name}: no family {family!r}.{nearest(family, self.families)} Families: {known}.")
-        if count and not chosen:
-            raise BadInput(
-                f"world {self.name}: makes no problems of its own (FAMILIES is empty). Give it FAMILIES, context and propose, or an "
-                "adapted world a problems_file."
-            )
-        if self.foreign is not None and self.foreign.lines:
-            given: list[Problem] = self.foreign.problems(self, split, count, seed, chosen)
-            return given
-        made: dict[str, Problem] = {}
-        for place in range(count):
-            problem = self._draw(split, chosen[place % len(chosen)], seed, place, made)
-            made[problem.problem_id] = problem
-        return list(made.values())
-
-    def _draw(self, split: str, family: str, seed: int, place: int, made: Mapping[str, Problem]) -> Problem:
-        rng = Random(seed_of(self.name, split, seed, family, place))
-        for _ in range(TRIES):
-            context = self.context(rng, split)
-            draft = self.propose(context, rng, family=family)
-            if draft:
-                problem = self.problem(draft, context)
-                if problem.problem_id not in made and self.replay(problem.actions).ok:  # wishes of one draft can clash
-                    return problem
-        raise BadInput(
-            f"world {self.name}: no further problem of family {family!r} in split {split!r} after {TRIES} draws "
-            f"({len(made)} made, {len(self.shared.users[split])} users there). Make the world larger "
-            f"(worlds.size = {self.shared.size})."
-        )
-
-    def context(self, rng: Random, split: str) -> dict[str, Any]:
-        """JSON-able rows of one user of a split, with a persona: all that a generator is given of the database."""
-        if not self.shared.users[split]:
-            raise BadInput(
-                f"world {self.name}: has no users to make problems for. Name the state's table of them (users), or give problems."
-            )
-        user = rng.choice(self.shared.users[split])
-        others = [other for other in self.shared.users[split] if other != user]
-        found: dict[str, Any] = self.shared.cls.context(State(self.shared.base), user, others, rng)
-        return {"world": self.name, "split": split, "user_id": user, "persona": rng.choice(self.personas), **found}
-
-    def propose(
-        self, context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None
-    ) -> dict[str, Any]:
-        """A scripted draft {thought, instruction, intent, actions, outputs, required, family}, along a walk or in a family.
-
-        {} when this user has nothing that fits the family. A walk is followed as far as the user's rows allow.
-        """
-        draft: dict[str, Any] = self.shared.cls.propose(context, rng, walk, family)
-        return draft
-
-    def problem(self, draft: Mapping[str, Any], context: Mapping[str, Any], lineage: Iterable[str] = ()) -> Problem:
-        """A draft as a problem. lineage: besides the user, what it descends from (parent blueprints)."""
-        actions, required = self._actions(draft["actions"]), self._actions(draft.get("required", ()))
-        intent = dict(draft.get("intent") or {})
-        outputs = tuple(str(output) for output in draft.get("outputs", ()))
-        family = str(draft.get("family") or _family(actions))
-        content = canonical_json(
-            [self.name, context["user_id"], draft["instruction"], intent, family, outputs]
-            + [[action.name, action.arguments] for action in (*actions, *required)]
-        )
-        tags = getattr(self.shared.cls, "tags", _no_tags)(draft, context)
-        return Problem(
-            problem_id=f"{self.name}_{hashlib.blake2b(content.encode(), digest_size=6).hexdigest()}",
-            world=self.name,
-            split=context["split"],
-            family=family,
-            lineage=tuple(dict.fromkeys((context["user_id"], *lineage))),
-            persona=str(context["persona"]),
-            instruction=draft["instruction"],
-            intent=intent,
-            actions=actions,
-            outputs=outputs,
-            required=required,
-            tags=tuple(tags),
-        )
-
-    def _actions(self, drafted: Iterable[Mapping[str, Any]]) -> tuple[Action, ...]:
-        return tuple(
-            Action(item["name"], dict(item["arguments"]), self.tools[item["name"]].kind if item["name"] in self.tools else "read")
-            for item in drafted
-        )
-
-    def api_graph(self) -> dict[str, tuple[str, ...]]:
-        """Tool -> the tools that can use its answer: produces meets consumes, and the policy allows it (APIGen-MT 4.1.1)."""
-        may_follow = getattr(self.shared.cls, "may_follow", lambda first, second: True)
-        return {
-            first.name: tuple(
-                second.name
-                for second in self.tools.values()
-                if second is not first and set(first.produces) & set(second.consumes) and may_follow(first.name, second.name)
-            )
-            for first in self.tools.values()
-        }
-
-
-def load(folder: Path, allow: Sequence[str] = ()) -> World:
-    """A frozen world from its folder."""
-    return World.load(Path(folder), allow)
-
-
-def load_all(folder: Path) -> dict[str, World]:
-    """Every frozen world of a folder, by name, sorted."""
-    found = sorted(path.parent for path in Path(folder).glob("*/world.json"))
-    if not found:
-        raise BadInput(f"{folder}: holds no frozen world. Run the worlds stage first.")
-    worlds = [load(path) for path in found]
-    return {world.name: world for world in sorted(worlds, key=lambda world: world.name)}
-
 
 def rules_of(policy: str) -> dict[str, str]:
     """The numbered rules of a policy: lines such as "R5. Only pending orders ...", with their continuation lines."""
@@ -395,38 +212,19 @@ def split_users(users: Iterable[str], seed: int) -> dict[str, str]:
     return dict(sorted(zip(ranked, names, strict=True)))
 
 
-def _frozen(cls: Any, address: str, seed: int, size: int, tables: Any, splits: dict[str, str]) -> Frozen:
+def shared_of(cls: Any, address: str, seed: int, size: int, tables: Any, splits: dict[str, str]) -> Shared:
+    """What the forks of a world will share, out of its tables. BadInput for tables that are none."""
     users = {split: tuple(sorted(user for user, own in splits.items() if own == split)) for split in SPLITS}
     try:
-        base = Base(tables, _logs(cls), getattr(cls, "OPTIONAL", {}))
+        base = Base(tables, logs_of(cls), getattr(cls, "OPTIONAL", {}))
     except (TypeError, ValueError) as error:
         raise BadInput(f"world {cls.NAME}: {error}") from None
-    return Frozen(cls, address, seed, size, base, splits, users, {})
+    return Shared(cls, address, seed, size, base, splits, users, {})
 
 
-def _logs(cls: Any) -> tuple[str, ...]:
+def logs_of(cls: Any) -> tuple[str, ...]:
+    """Names of the tables that only record."""
     logs = getattr(cls, "LOGS", ())
     if isinstance(logs, str):
         raise BadInput(f"world {cls.NAME}: LOGS = {logs!r} is text; write LOGS = ({logs!r},).")
     return tuple(logs)
-
-
-def _untagged(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-    """Tables as they were before they were written as JSON; plain JSON, which most are, is what it was."""
-    text = (folder / "tables.json").read_text(encoding="utf-8")
-    if not any(f'"{tag}"' in text for tag in TAGS):
-        return tables
-    try:
-        return {name: {key: untagged(row) for key, row in rows.items()} for name, rows in tables.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise BadInput(f"{folder}: tables.json was altered after it was frozen ({error}). Run the worlds stage again.") from None
-
-
-def _family(actions: Sequence[Action]) -> str:
-    """The family of a draft that names none, by its writes."""
-    writes = sum(action.kind == "write" for action in actions)
-    return ("information", "one_write", "two_writes", "three_writes")[min(writes, 3)]
-
-
-def _no_tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str, ...]:
-    return () if context["split"] == "train" else ("unseen_user",)
