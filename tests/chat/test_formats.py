@@ -1,0 +1,215 @@
+"""Chat formats found and proven on tokenizers of many families; masks held against transformers' own; what is refused, and why.
+
+By hand: a template that writes `<u>text<e>` for users and `<a>text<e>` for the assistant, and asks with `<a>`, gives the row
+`<u>Hi<e><a>Hello<e>` for one exchange; the assistant's own is `Hello<e>`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from infra.chat_tokenizers import backend, originals, small_tokenizer
+from tasks.chat.call_frames import call
+from tasks.chat.families import known
+from tasks.chat.format import BY_TURN, WHOLE, ChatFormat, ChatRefused, opens_thought
+from tasks.chat.proof import check_vocabulary, find, prove
+from tasks.chat.samples import TOOLS, samples
+from tasks.chat.tokens import decode
+
+USER, REPLY = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+TINY = (
+    "{% for m in messages %}{{ '<|u|>' if m.role == 'user' else '<|s|>' if m.role == 'system' else '<|a|>' }}{{ m.content }}<|e|>"
+    "{% endfor %}{% if add_generation_prompt %}<|a|>{% endif %}"
+)
+QUICK = 30
+"""Conversations: the whole number is proven by `make bench-chat`."""
+
+
+def trained(tokenizer: Any, rows: list) -> list[str]:
+    """The text of each trained span, found by walking the mask (not by how it was made)."""
+    texts = []
+    for row in rows:
+        span: list[int] = []
+        for token, own in [*zip(row.ids, row.mask, strict=True), (0, 0)]:
+            if own:
+                span.append(token)
+            elif span:
+                texts.append(decode(tokenizer, [span])[0])
+                span = []
+    return texts
+
+
+def test_a_row_by_hand() -> None:
+    tokenizer = small_tokenizer(TINY)
+    chat = find(tokenizer, "hermes", count=QUICK)
+    (row,) = chat.rows(tokenizer, [(None, [USER, REPLY], ())])[0]
+    assert decode(tokenizer, [row.ids])[0] == "<|u|>Hi<|e|><|a|>Hello<|e|>"
+    assert trained(tokenizer, [row]) == ["Hello<|e|>"]
+    assert decode(tokenizer, [chat.suffix_ids(tokenizer, None, [USER, REPLY, USER])])[0] == "<|u|>Hi<|e|><|a|>"
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "said", "called"),
+    [
+        ("qwen2_5", WHOLE, "Hello<|im_end|>", '<tool_call>\n{"name": "get_order", "arguments": {"order_id": "7"}}\n</tool_call><|im_end|>'),
+        ("gptoss", BY_TURN, "<|channel|>final<|message|>Hello<|return|>",
+         ' to=functions.get_order<|channel|>commentary json<|message|>{"order_id": "7"}<|call|>'),
+        ("llama3_1", WHOLE, "Hello<|eot_id|>", '{"name": "get_order", "parameters": {"order_id": "7"}}<|eot_id|>'),
+        ("lfm2_2_5", WHOLE, "Hello<|im_end|>", "<|tool_call_start|>[get_order(order_id='7')]<|tool_call_end|><|im_end|>"),
+        ("glm4moe", WHOLE, "\nHello<|user|>",
+         "\n<tool_call>get_order\n<arg_key>order_id</arg_key>\n<arg_value>7</arg_value>\n</tool_call><|observation|>"),
+        ("gemma4_v4", WHOLE, "Hello<turn|>", '<|tool_call>call:get_order{order_id:<|"|>7<|"|>}<tool_call|><|tool_response>'),
+        ("qwen3", WHOLE, "Hello<|im_end|>", '<tool_call>\n{"name": "get_order", "arguments": {"order_id": "7"}}\n</tool_call><|im_end|>'),
+    ],
+)  # fmt: skip
+def test_the_trained_tokens_are_what_the_family_writes(name: str, form: str, said: str, called: str) -> None:
+    """Written down by hand from each family's documentation; "7" stays a text, also where values stand bare."""
+    tokenizer = small_tokenizer(originals()[name])
+    chat = find(tokenizer, count=QUICK)
+    assert chat.form == form
+    asked = {"role": "assistant", "content": "", "tool_calls": [call("get_order", order_id="7")]}
+    talk = [USER, asked, {"role": "tool", "tool_call_id": "call_0", "content": "{}"}, REPLY]
+    rows = chat.rows(tokenizer, [("You help.", talk, TOOLS)])[0]
+    assert trained(tokenizer, rows) == [called, said]
+    own = [[token for token, mine in zip(row.ids, row.mask, strict=True) if mine] for row in rows]
+    if form == BY_TURN:
+        thought = [opens_thought(chat.prompt_text("You help.", talk[:end], TOOLS)) for end in (1, 3)]
+        assert chat.parse(tokenizer, own[0], 3, TOOLS, thought[0]) == (
+            {**asked, "tool_calls": [{**asked["tool_calls"][0], "id": "call_3"}]},
+            "",
+        )
+        assert chat.parse(tokenizer, own[1], 0, TOOLS, thought[1]) == (REPLY, "")
+        assert len(rows) == 2 and all(row.mask == sorted(row.mask) for row in rows)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3_8", "lfm2_v2", "nemotron_3_nano", "glm4moe"])
+def test_masks_are_those_of_transformers_own_tracker(name: str) -> None:
+    """Where TRL marks what the assistant writes ({% generation %}), transformers' own mask trains the same text: blanks behind an end and
+    an end that stands before the next message apart."""
+    marked = known()[name][1]
+    tokenizer = small_tokenizer(originals()[name])
+    chat = find(tokenizer, count=QUICK)
+    for talk in samples(20, 5, (), chat.most_calls, chat.words_beside_calls):
+        theirs = tokenizer.apply_chat_template(
+            [{"role": "system", "content": "S"}, *chat.readable(talk.messages)],
+            chat_template=marked, tools=TOOLS, return_dict=True, return_assistant_tokens_mask=True, **options(chat),
+        )  # fmt: skip
+        text = "".join(decode(tokenizer, [[t for t, own in zip(theirs["input_ids"], theirs["assistant_masks"], strict=True) if own]]))
+        ours = "".join(trained(tokenizer, chat.rows(tokenizer, [("S", talk.messages, TOOLS)])[0]))
+        assert squeezed(ours, chat) == squeezed(text, chat)
+
+
+def options(chat: ChatFormat) -> dict[str, Any]:
+    return {key: value for key, value in chat.variables.items() if not isinstance(value, str)}
+
+
+def squeezed(text: str, chat: ChatFormat) -> str:
+    """Without blanks, ends and what the prompt of a template without thoughts already holds."""
+    for literal in (*chat.ends, "<think>", "</think>"):
+        text = text.replace(literal, "")
+    return "".join(text.split())
+
+
+def test_what_is_found_is_kept_as_data() -> None:
+    for name in ("gemma4_v4", "gptoss", "qwen2_5"):
+        chat = find(small_tokenizer(originals()[name]), count=QUICK)
+        assert ChatFormat.from_json(chat.to_json()) == chat
+        assert json.loads(chat.to_json())["about"]["conversations"] == QUICK
+
+
+def test_a_thought_is_no_part_of_a_message() -> None:
+    tokenizer = small_tokenizer(originals()["gptoss"])
+    chat = find(tokenizer, count=QUICK)
+    text = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hello<|return|>"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert chat.parse(tokenizer, ids) == (REPLY, "")
+
+
+def test_a_template_that_reads_the_clock_gives_the_same_prompt_on_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = find(small_tokenizer(originals()["llama3_2"]), count=QUICK)
+    assert "26 Jul 2024" in chat.prompt_text("S", [USER], TOOLS)
+    assert "strftime_now(" not in chat.template
+
+
+# What is refused.
+
+
+def refused(tokenizer: Any, named: str = "auto") -> ChatRefused:
+    with pytest.raises(ChatRefused) as error:
+        find(tokenizer, named, count=QUICK)
+    return error.value
+
+
+def test_no_template_is_refused() -> None:
+    assert "has no chat template" in str(refused(small_tokenizer(None)))
+
+
+def test_a_template_that_raises_is_quoted() -> None:
+    why = refused(small_tokenizer(originals()["gemma"]))
+    assert why.failed == "renders" and "System role not supported" in str(why)
+
+
+@pytest.mark.parametrize(("name", "what"), [("llama3", "tool calls"), ("phi3", "tool calls")])
+def test_dropped_calls_are_refused_and_hermes_is_named(name: str, what: str) -> None:
+    tokenizer = small_tokenizer(originals()[name])
+    why = refused(tokenizer)
+    assert why.failed == "drops tool calls" and what in str(why) and "hermes" in str(why)
+    assert find(tokenizer, "hermes", count=QUICK).form == WHOLE
+
+
+def test_a_prompt_that_training_never_sees_is_refused() -> None:
+    """DeepSeek's template asks with an open thought, and writes turns without one."""
+    why = refused(small_tokenizer(originals()["deepseekv3"]))
+    assert why.failed == "prompt" and "<think>" in str(why)
+
+
+def test_an_end_that_is_no_token_is_refused() -> None:
+    words = TINY.replace("<|e|>", "\n").replace("<|u|>", "User: ").replace("<|s|>", "System: ").replace("<|a|>", "Assistant: ")
+    assert "no token of the tokenizer ends a turn" in str(refused(small_tokenizer(words), "hermes"))
+
+
+def test_a_tokenizer_that_changes_texts_is_refused() -> None:
+    from tokenizers import normalizers
+
+    tokenizer = small_tokenizer(TINY)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    why = refused(tokenizer, "hermes")
+    assert why.failed == "round trip" and "conversation 0" in str(why)
+    assert backend().normalizer is None
+
+
+def test_a_template_that_loses_what_it_rendered_is_refused_on_the_conversation() -> None:
+    """Only texts with three blanks are changed: the sentinels do not show it, the random conversations do."""
+    cut = TINY.replace("{{ m.content }}", "{{ m.content | replace('Done.', 'Gone.') }}")
+    tokenizer = small_tokenizer(cut)
+    why = refused(tokenizer, "hermes")
+    assert why.failed == "parse" and "Gone." in str(why) and "conversation" in str(why)
+
+
+def test_a_template_that_writes_the_past_anew_is_proven_by_turn() -> None:
+    """Every past reply loses its words; the cost is said."""
+    forgets = TINY.replace("{{ m.content }}", "{{ m.content if m.role != 'assistant' or loop.last else '...' }}")
+    tokenizer = small_tokenizer(forgets)
+    chat = find(tokenizer, "hermes", count=QUICK)
+    assert chat.form == BY_TURN and chat.about["cost"] > 1.2
+    with pytest.raises(ChatRefused, match="prefix: the template writes the past anew"):
+        prove(tokenizer, chat.with_form(WHOLE), QUICK)
+
+
+def test_an_end_may_stand_before_the_next_message() -> None:
+    """As GLM does it: the model writes the token that begins the user's turn."""
+    tokenizer = small_tokenizer(TINY.replace("<|e|>", ""))
+    chat = find(tokenizer, "hermes", count=QUICK)
+    (row,) = chat.rows(tokenizer, [(None, [USER, REPLY], ())])[0]
+    assert (chat.form, trained(tokenizer, [row])) == (WHOLE, ["Hello<|u|>"])
+    assert decode(tokenizer, [chat.suffix_ids(tokenizer, None, [USER, REPLY, USER])])[0] == "Hi<|a|>"
+
+
+def test_more_tokens_than_embeddings_are_refused() -> None:
+    tokenizer = small_tokenizer(TINY)
+    check_vocabulary(tokenizer, len(tokenizer) + 100)
+    with pytest.raises(ChatRefused, match=f"token {len(tokenizer) - 1}.*only 50 rows"):
+        check_vocabulary(tokenizer, 50)
