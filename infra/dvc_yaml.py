@@ -61,10 +61,9 @@ def deps(step: Step) -> list[str]:
     """
     room, roles = f"tasks/{step.room}", _stated(step, "ROLES")
     whole = [*_stated(step, "CODE"), *([f"{room}/core"] if (ROOT / room / "core").is_dir() else [])]
-    plays, worlds = bool(_stated(step, "PLAYS")), "worlds" in _stated(step, "INPUTS")
-    files = [path for path in to_list(ROOT, step.room, roles, plays, worlds) if not covered(path, whole)]
+    files = [path for path in to_list(ROOT, step.room, roles, "worlds" in _stated(step, "INPUTS")) if not covered(path, whole)]
     chosen = [f"tasks/players/${{roles.{role}.backend}}" for role in roles]
-    if plays:
+    if methods.plays(step.room):
         chosen.append(f"tasks/agents/${{{step.name}.agents.method}}.py")
     if not covered(room, whole):
         chosen.append(f"{room}/${{{step.name}.method}}.py")

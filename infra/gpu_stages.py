@@ -92,6 +92,7 @@ class Proof:
     def context(self, settings: Settings, name: str, worlds: Path | None, log: Callable[..., None]) -> Context:
         """The surroundings that `tasks.engine.running` would give a method, on this proof's device."""
         from tasks.players.acting import acting
+        from tasks.players.checkpoint_agent import CheckpointAgent
         from tasks.players.roles import maker
 
         shared = settings.shared
@@ -108,7 +109,7 @@ class Proof:
             threads=shared.threads,
             log=log,
             role=role,
-            agent=acting(role, prompt),
+            agent=acting(role, prompt, of_checkpoint=CheckpointAgent),
             prompt=prompt,
         )
 

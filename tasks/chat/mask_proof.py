@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.parsing import parse_text
-from tasks.chat.rendering import Rendered, decode, encode, plain, readable, suffix_text, turn_texts
+from tasks.chat.parsing import decode, parse_text
+from tasks.chat.rendering import Rendered, encode, readable, suffix_text, turn_texts
+from tasks.chat.template import plain
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:

@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.chat.answers import without_thought
-from tasks.chat.rendering import decode
 from tasks.chat.template import CALL, CALL_END, END, MARKER
 from tasks.contract.client import Message
 from tasks.contract.values import half_character, unfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[list[int]]) -> list[str]:
+    """The text of each list of ids, special tokens included."""
+    texts: list[str] = tokenizer.backend_tokenizer.decode_batch(list(ids), skip_special_tokens=False)
+    return texts
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.chat.template import ANSWER, ANSWER_END, CALL, CALL_END, END, MARKER, OPEN, START
+from tasks.chat.template import ANSWER, ANSWER_END, CALL, CALL_END, END, OPEN, START, plain
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ class Rendered:
 
     ids: list[int]
     mask: list[int]
-
-
-def plain(text: str) -> str:
-    """Text from users, tools and teachers with the chat format's own markers broken, so that data cannot open a turn."""
-    return MARKER.sub("< ", text) if "<" in text else text
 
 
 def readable(message: Message) -> str:
@@ -85,12 +80,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
     """Token ids of each text, without special tokens added. The tokenizer's own batch call: transformers' wrapper costs more than the
     encoding of short texts."""
     return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-
-
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[list[int]]) -> list[str]:
-    """The text of each list of ids, special tokens included."""
-    texts: list[str] = tokenizer.backend_tokenizer.decode_batch(list(ids), skip_special_tokens=False)
-    return texts
 
 
 def render(tokenizer: PreTrainedTokenizerBase, system: str | None, messages: Sequence[Message]) -> Rendered:

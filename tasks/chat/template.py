@@ -58,3 +58,8 @@ OPEN = f"{START}assistant\n"
 """What asks the assistant for a turn."""
 MARKER = re.compile("<(?=" + "|".join(re.escape(token[1:]) for token in SPECIALS) + ")")
 """Where one of the markers begins."""
+
+
+def plain(text: str) -> str:
+    """Text from users, tools and teachers with the chat format's own markers broken, so that data cannot open a turn."""
+    return MARKER.sub("< ", text) if "<" in text else text

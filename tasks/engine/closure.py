@@ -27,6 +27,8 @@ WORLDS = "worlds"
 """The room whose steps leave an artifact that carries the hash of the worlds' code."""
 
 
+ACTING = "tasks.players.acting"
+"""The module of `Context.agent`."""
 BACKENDS = ("scripted", "local", "openai_compatible")
 """Whoever may play a role: folders of tasks/players."""
 
@@ -58,7 +60,8 @@ def covered(path: str, deps: Iterable[str]) -> bool:
 def closure(settings: Settings, listed: Listed) -> set[str]:
     """Paths of the project's own modules that a stage can reach (package `__init__` files included, plumbing left out)."""
     roots = [*entry(listed.room, settings.method(listed.stage)), *_players(settings, listed)]
-    roots += ["tasks.players.acting", f"tasks.agents.{agents['method']}"] if (agents := settings.agents(listed.stage)) else []
+    roots += _agents(listed.room)
+    roots += [f"tasks.agents.{agents['method']}"] if (agents := settings.agents(listed.stage)) else []
     roots += [name.partition(":")[0] for name in _module_names(settings.values(listed.stage))]
     return _paths(settings.project, reach(settings.project, roots, _is_plumbing))
 
@@ -77,19 +80,24 @@ def entry(room: str, method: str) -> list[str]:
     return [f"tasks.{room}.{method}", f"tasks.{room}.task", *([f"tasks.{room}.core.loop"] if methods.loop(room) else [])]
 
 
-def to_list(project: Path, room: str, roles: Sequence[str], plays: bool, worlds: bool) -> list[str]:
+def to_list(project: Path, room: str, roles: Sequence[str], worlds: bool) -> list[str]:
     """The files that a stage's deps have to name beside what they name by `${...}` (the method, the way of acting, the folders of
-    backends): what the room's methods and the players of these roles reach, whichever are chosen. plays: the room lets agents act.
+    backends): what the room's methods and the players of these roles reach, whichever are chosen.
     worlds: the stage reads data/worlds."""
     roots = [root for name in methods.names(room) for root in entry(room, name)]
-    ways = [f"tasks.agents.{name}" for name in methods.names("agents")] if plays else []
-    found = _paths(project, reach(project, [*roots, *ways, *(["tasks.players.acting"] if plays else [])], _is_plumbing))
+    ways = [f"tasks.agents.{name}" for name in methods.names("agents")] if methods.plays(room) else []
+    found = _paths(project, reach(project, [*roots, *ways, *_agents(room)], _is_plumbing))
     for role in roles:
         for backend in BACKENDS:
             reached = _paths(project, reach(project, modules(role, backend), _is_plumbing))
             found |= {path for path in reached if not covered(path, [f"tasks/players/{backend}"])}
     own = {f"tasks/{room}/{name}.py" for name in methods.names(room)} | {f"{way.replace('.', '/')}.py" for way in ways}
     return sorted(found - own - (_paths(project, reached_code((), project)) if worlds else set()))
+
+
+def _agents(room: str) -> list[str]:
+    """The modules from which whoever acts in a room comes."""
+    return {"": [], "roles": [ACTING], "checkpoints": [ACTING, methods.CHECKPOINT_AGENT]}[methods.plays(room)]
 
 
 def _paths(project: Path, reached: Mapping[str, Path]) -> set[str]:

@@ -31,6 +31,8 @@ LOOP = "loop"
 
 AGENTS = "agents"
 """The folder of the ways of acting, and the section of a step's params that chooses one."""
+CHECKPOINT_AGENT = "tasks.players.checkpoint_agent"
+"""The module of the agent that a checkpoint is."""
 HERE = Path(__file__).parents[1]
 """The folder of the rooms."""
 _NOT_METHODS = {"__init__", "task"}
@@ -103,6 +105,18 @@ def way(chosen: Mapping[str, Any] | None) -> Callable[[Agent], Agent]:
     module = load(AGENTS, chosen["method"])
     params = module.Params.model_validate(chosen["params"])
     return lambda player: module.agent(player, params)
+
+
+def plays(room: str) -> str:
+    """Who acts in a room's methods, as its interface says: "roles" (their players), "checkpoints" (these too), or "" for nobody."""
+    return str(getattr(interface(room), "PLAYS", ""))
+
+
+def of_checkpoint(room: str) -> Callable[..., Agent] | None:
+    """What makes an agent of a checkpoint, for a room whose checkpoints act."""
+    if plays(room) != "checkpoints":
+        return None
+    return lambda *given, **named: importlib.import_module(CHECKPOINT_AGENT).CheckpointAgent(*given, **named)
 
 
 def interface(room: str) -> ModuleType:

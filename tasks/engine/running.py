@@ -43,7 +43,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         progress=progress,
         shards=shards,
         role=role,
-        agent=acting(role, prompt, methods.way(spec.get("agents"))),
+        agent=acting(role, prompt, methods.way(spec.get("agents")), methods.of_checkpoint(spec["room"])),
         prompt=prompt,
         losses=losses,
     )

@@ -79,7 +79,7 @@ class Settings:
         if not isinstance(section, Mapping):
             raise BadInput(f"{self.source}: the section {stage!r} is missing or not a mapping. A profile is one complete file.")
         room, loop = self.room(stage), methods.loop(self.room(stage))
-        extra = [name for name, has in ((methods.LOOP, loop), (methods.AGENTS, _plays(room))) if has]
+        extra = [name for name, has in ((methods.LOOP, loop), (methods.AGENTS, methods.plays(room))) if has]
         known = {"method", "seed", *methods.names(room), *extra}
         for key in section:
             if key not in known:
@@ -146,7 +146,7 @@ class Settings:
 
     def agents(self, stage: str) -> dict[str, Any] | None:
         """The way of acting of a stage that plays agents, {"method": its name, "params": complete}; None for any other stage."""
-        if not _plays(self.room(stage)):
+        if not methods.plays(self.room(stage)):
             return None
         where, section = f"{self.source}: {stage}.{methods.AGENTS}", self._section(stage).get(methods.AGENTS)
         known = methods.names(methods.AGENTS)
@@ -215,11 +215,6 @@ def _mapping(values: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise BadInput(f"{where}: expected a mapping of params, got {brief(values)}")
     return values
-
-
-def _plays(room: str) -> bool:
-    """Whether a room's methods play agents, as its interface says."""
-    return bool(getattr(methods.interface(room), "PLAYS", False))
 
 
 def load(project: Path, profile: str = "", overrides: Sequence[tuple[str, Any]] = ()) -> Settings:

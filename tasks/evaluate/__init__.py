@@ -18,8 +18,8 @@ READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("human",)
 """Roles whose players it asks."""
-PLAYS = True
-"""Its methods play agents: `<step>.agents` in the params chooses a way of acting (`tasks/agents`)."""
+PLAYS = "checkpoints"
+"""Who acts in its methods: the players of "roles", or "checkpoints" as well. `<step>.agents` chooses how (`tasks/agents`)."""
 PARAMS = ("params/champion.yaml",)
 """Params files of which every key counts."""
 METRICS = ("metrics.json",)

@@ -18,8 +18,8 @@ READS = ("device", "prompt", "budget")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent")
 """Roles whose players it asks."""
-PLAYS = True
-"""Its methods play agents: `<step>.agents` in the params chooses a way of acting (`tasks/agents`)."""
+PLAYS = "roles"
+"""Who acts in its methods: the players of "roles", or "checkpoints" as well. `<step>.agents` chooses how (`tasks/agents`)."""
 
 
 @dataclass(frozen=True)

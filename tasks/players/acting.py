@@ -14,11 +14,17 @@ def plain(player: Agent) -> Agent:
     return player
 
 
-def acting(role: Callable[..., Client], prompt: Mapping[str, str], way: Callable[[Agent], Agent] = plain) -> Callable[..., Agent]:
+def acting(
+    role: Callable[..., Client],
+    prompt: Mapping[str, str],
+    way: Callable[[Agent], Agent] = plain,
+    of_checkpoint: Callable[..., Agent] | None = None,
+) -> Callable[..., Agent]:
     """`Context.agent`: agent(world, ...) gives whoever acts there; a new one each time.
 
     role: as `maker` gives it. prompt: what an agent's system prompt carries (`tasks.worlds.api.system_prompt`). way: the way of acting,
-    a method of `tasks/agents` with its params: player -> agent.
+    a method of `tasks/agents` with its params: player -> agent. of_checkpoint: `CheckpointAgent`, for a room whose checkpoints act
+    (`engine.methods.of_checkpoint`); not imported here, so that other rooms' results do not depend on the decoder.
     """
 
     def agent(
@@ -36,8 +42,8 @@ def acting(role: Callable[..., Client], prompt: Mapping[str, str], way: Callable
             from tasks.players.client_agent import ClientAgent
 
             return way(ClientAgent(role(role_name, world), prompt, name=name, temperature=temperature))
-        from tasks.players.checkpoint_agent import CheckpointAgent
-
-        return way(CheckpointAgent(*checkpoint, prompt, name=name or "checkpoint", temperature=temperature, **limits))
+        if of_checkpoint is None:
+            raise LookupError('a checkpoint was to act, but the room\'s interface does not say PLAYS = "checkpoints"')
+        return way(of_checkpoint(*checkpoint, prompt, name=name or "checkpoint", temperature=temperature, **limits))
 
     return agent

@@ -27,8 +27,8 @@ ROLES = ("human",)
 """Roles whose players it asks."""
 PLOTS = ({"title": "reward, mean of the worlds", "file": "rewards.csv", "x": "step", "y": "mean"},)
 """Curves and bars for `dvc plots show`: files of its artifact, and what DVC draws of them."""
-PLAYS = True
-"""Its methods play agents: `<step>.agents` in the params chooses a way of acting (`tasks/agents`)."""
+PLAYS = "checkpoints"
+"""Who acts in its methods: the players of "roles", or "checkpoints" as well. `<step>.agents` chooses how (`tasks/agents`)."""
 
 
 @dataclass(frozen=True)

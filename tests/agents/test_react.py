@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tasks.contract.client import Client
 from tasks.contract.params import BadInput, Params
 from tasks.engine import methods
 from tasks.engine.settings import Settings, load
+from tasks.players.acting import acting
 from tests.conftest import ROOT
 
 
@@ -47,3 +49,14 @@ def test_only_rooms_that_play_have_a_way() -> None:
     assert settings.agents("rl") == {"method": "react", "params": {}} and settings.agents("sft") is None
     with pytest.raises(BadInput, match="sft: unknown key 'agents'"):
         Settings(ROOT, {**settings.tree, "sft": {**settings.tree["sft"], "agents": {"method": "react"}}}).method("sft")
+
+
+def test_a_checkpoint_acts_only_where_the_room_states_it() -> None:
+    """What generate leaves does not depend on the decoder of checkpoints, so it may not use it unseen."""
+    assert [methods.of_checkpoint(room) is None for room in ("generate", "sft", "rl", "evaluate")] == [True, True, False, False]
+    with pytest.raises(LookupError, match='the room\'s interface does not say PLAYS = "checkpoints"'):
+        acting(_nobody, {}, of_checkpoint=methods.of_checkpoint("generate"))(checkpoint=(None, None))
+
+
+def _nobody(name: str, world: str = "") -> Client:
+    raise LookupError(name)

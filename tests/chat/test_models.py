@@ -84,7 +84,7 @@ def test_any_text_survives(texts: list[str]) -> None:
     messages = [
         message
         for text in texts
-        for message in ({"role": "user", "content": text}, {"role": "assistant", "content": f"ok {rendering.plain(text)}."})
+        for message in ({"role": "user", "content": text}, {"role": "assistant", "content": f"ok {template.plain(text)}."})
     ]
     rendered = rendering.render(tokenizer(), SYSTEM, messages)
     starts = rendered.ids.count(tokenizer().convert_tokens_to_ids(template.START))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from tasks.chat.answers import THINK
 from tasks.chat.parsing import parse_turn
-from tasks.chat.rendering import plain
-from tasks.chat.template import END
+from tasks.chat.template import END, plain
 from tasks.checkpoints.folders import context_of, load
 from tasks.contract.client import Message, Request
 from tasks.players.local.decoding import Decoder, Row
