@@ -149,7 +149,7 @@ class _Sample:
     def _worlds(self, stage: str) -> Path:
         """The small worlds that a stage reads."""
         road = self.settings.road
-        return self.folder / next(name for name in (*road[stage].inputs, stage) if road[name].room == "worlds")
+        return self.folder / (road.input(stage, "worlds") or stage)
 
     def _players(self, stage: str, counts: Counts) -> Callable[..., Client]:
         from tasks.players.roles import maker

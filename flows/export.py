@@ -94,7 +94,7 @@ def _write_all(source: Source, work: Path, wish: Wish, counts: Counts) -> None:
     with ExitStack() as stack:
         writers: dict[str, Callable[[dict[str, Any]], None]] = {}
         for row in tracked(source.rows(), source.count(), "export", "conversations"):
-            counts.see(row, source.stage)
+            counts.see(row, source.room)
             if (wish.accepted_only and not row["accepted"]) or (wish.split and row["split"] != wish.split):
                 continue
             split = row["split"]

@@ -27,7 +27,7 @@ from tasks.engine.files import write_text
 from tasks.engine.layout import NOTHING, get
 from tasks.engine.param_files import PIPELINE
 from tasks.engine.settings import Settings
-from tasks.road import ROAD
+from tasks.road import ROAD, Road
 
 
 @dataclass
@@ -121,42 +121,40 @@ def left(project: Path, name: str, text: str) -> list[str]:
         project_file.fill(tree, project_file.read(project))
     stay = []
     for one in layout.outdated(tree):
-        there, section = get(tree, one.new), one.new.rpartition(".")[0]
-        why = f"{section} is no mapping of params" if there is NOTHING else f"{one.new} is {brief(there)}"
-        stay.append(f"{name}: {one.old} = {brief(one.value)} stays: {why}")
+        stay.append(f"{name}: {one.old} = {brief(one.value)} stays: {one.why}")
     return stay or list(Settings(project, tree, name).mistakes())
 
 
 # --- moves -------------------------------------------------------------------------------------------------------------
 
 
-def moved(tree: Any) -> list[str]:
-    """Move what stands in old places, in place; returns a line for each. What finds its new place taken stays."""
-    found = layout.outdated(tree)
-    lines = [f"{one.old} -> {one.new}" for one in found if one.free]
+def moved(tree: Any, road: Road = ROAD) -> list[str]:
+    """Move what stands in old places, in place; returns a line for each. What cannot move by itself stays."""
+    found = layout.outdated(tree, road)
+    lines = [f"{one.old} -> {one.new}" for one in found if not one.why]
     if not found:
         return []
     months = {one.move.since for one in found}
     for one in found:
-        if one.free:
-            _move(tree, one.old.split("."), one.new.split("."))
-    for default in layout.DEFAULTS:
-        stage, method = default.key.split(".")[:2]
+        if not one.why:
+            _move(tree, one.old.split("."), one.new.split("."), road)
+    for key, default in ((key, one) for one in layout.DEFAULTS for key in layout.in_steps(one.key, road)):
+        stage, method = key.split(".")[:2]
         used = get(tree, f"{stage}.method") == method or get(tree, f"{stage}.{method}") is not NOTHING
-        missing = get(tree, default.key) is NOTHING and layout.makeable(tree, default.key)
+        missing = get(tree, key) is NOTHING and layout.makeable(tree, key)
         if default.since in months and used and missing:
-            _put(tree, default.key.split("."), default.value)
-            lines.append(f"{default.key}: {brief(default.value)}, which earlier versions took by themselves")
+            _put(tree, key.split("."), default.value)
+            lines.append(f"{key}: {brief(default.value)}, which earlier versions took by themselves")
     return lines
 
 
-def _move(tree: Any, old: list[str], new: list[str]) -> None:
+def _move(tree: Any, old: list[str], new: list[str], road: Road) -> None:
     """Move one value. A section that is new takes over the old one's place, style and comments; what stays gets a section before it."""
     before, after = get(tree, old[:-1]), get(tree, new[:-1])
     if after is None:  # `loop:` with nothing below it
         after = _section(tree, new[:-1], like=before)
     if after is NOTHING and old[:-2] == new[:-2]:
-        goes = {one.old for one in layout.outdated(tree) if one.free and one.new.split(".")[:-1] == new[:-1]}
+        goes = {one.old for one in layout.outdated(tree, road) if not one.why and one.new.split(".")[:-1] == new[:-1]}
         stay = [key for key in before if ".".join([*old[:-1], key]) not in goes]
         _rename(get(tree, old[:-2]), old[-2], new[-2])
         after = before
@@ -234,11 +232,11 @@ def _method_files(project: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
     return found
 
 
-def _added(tree: Any) -> Iterator[str]:
+def _added(tree: Any, road: Road = ROAD) -> Iterator[str]:
     """Write the sections that every file needs where they are missing, behind `method`; a line for each."""
     from ruamel.yaml.comments import CommentedMap
 
-    for key, value in layout.NEW:
+    for key, value in ((key, value) for one, value in layout.NEW for key in layout.in_steps(one, road)):
         stage, name = key.split(".")
         if isinstance(section := tree.get(stage), CommentedMap) and name not in section:
             section.insert(list(section).index("method") + 1 if "method" in section else 0, name, _flow(value))

@@ -23,12 +23,10 @@ from typing import TYPE_CHECKING, Any
 from flows.preview_text import Page, blueprint, blueprints, conversation
 from tasks.contract.params import BadInput, validate
 from tasks.engine.job import job_of
-from tasks.road import ROAD
 
 if TYPE_CHECKING:
     from tasks.engine.plan import Plan
 
-STAGE = ROAD.entering("generate")[0]
 MOST = 100
 """Blueprints of one preview; who wants more runs the stage."""
 STATS = ("tasks.players.openai_compatible", "stats")
@@ -50,19 +48,20 @@ class Made:
     spent: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def make(plan: Plan, count: int, progress: Any) -> Made:
-    """Make `count` blueprints, shared evenly among the worlds, and play them. BadInput for what a user can get wrong."""
+def make(plan: Plan, stage: str, count: int, progress: Any) -> Made:
+    """Make `count` blueprints as a stage that generates would, shared evenly among the worlds, and play them. BadInput for what a user
+    can get wrong."""
     if not 1 <= count <= MOST:
-        raise BadInput(f"-n {count}: a preview shows 1 to {MOST} blueprints; `cairn run --to {STAGE}` makes them all.")
+        raise BadInput(f"-n {count}: a preview shows 1 to {MOST} blueprints; `cairn run --to {stage}` makes them all.")
     with tempfile.TemporaryDirectory(prefix="preview-") as name:
         work = Path(name)
-        worlds = _worlds(plan, work / "frozen")
+        worlds = _worlds(plan, stage, work / "frozen")
         folders = sorted(path.parent for path in worlds.glob("*/world.json"))
         made = Made(count)
         for place, folder in enumerate(folders):
             share = count // len(folders) + (place < count % len(folders))
             if share:
-                made = _joined(made, _run(plan, folder, share, work / f"world{place}", progress))
+                made = _joined(made, _run(plan, stage, folder, share, work / f"world{place}", progress))
     return made
 
 
@@ -80,12 +79,12 @@ def _added(one: Mapping[str, float], two: Mapping[str, float]) -> dict[str, floa
     return {name: one.get(name, 0) + two.get(name, 0) for name in COSTS}
 
 
-def _worlds(plan: Plan, folder: Path) -> Path:
-    """The frozen worlds: from the store when the stage ran with these params, else frozen now, as the stage would."""
+def _worlds(plan: Plan, stage: str, folder: Path) -> Path:
+    """The frozen worlds that a stage reads: from the store when theirs ran with these params, else frozen now, as it would."""
     from tasks.engine.running import call, context
     from tasks.engine.shards import sharded
 
-    job = job_of(plan, ROAD.entering("worlds")[0], {})
+    job = job_of(plan, plan.settings.road.input(stage, "worlds"), {})
     if found := plan.store.find(job.key):
         return plan.store.view(found.identity)
     folder.mkdir(parents=True)
@@ -99,7 +98,7 @@ def _quiet(*_: object) -> None:
     """Freezing takes a second; nobody watches it."""
 
 
-def _run(plan: Plan, world: Path, count: int, work: Path, progress: Any) -> Made:
+def _run(plan: Plan, stage: str, world: Path, count: int, work: Path, progress: Any) -> Made:
     """The method on one world, with `count` problems."""
     from tasks.contract import schemas, tables
     from tasks.engine.running import call, context
@@ -108,7 +107,7 @@ def _run(plan: Plan, world: Path, count: int, work: Path, progress: Any) -> Made
     worlds, out = work / "worlds", work / "out"
     shutil.copytree(world, worlds / world.name)
     out.mkdir(parents=True)
-    job = job_of(plan, STAGE, {ROAD.entering("worlds")[0]: plan.store.hashes.path(worlds)})
+    job = job_of(plan, stage, {plan.settings.road.input(stage, "worlds"): plan.store.hashes.path(worlds)})
     spec = {**job.spec(out, work, {"worlds": worlds}), "params": _small(job, count)}
     call(spec, context(spec, _quiet, progress, sharded(work)))
     made = list(tables.read_rows(out / "blueprints.parquet", schemas.BLUEPRINT))
@@ -122,10 +121,10 @@ def _small(job: Any, count: int) -> dict[str, Any]:
     if "problems" not in given:
         raise BadInput(
             f"method {job.method!r} has no param `problems`, so a preview cannot be made small. "
-            f"`cairn run --only {STAGE}` with small params of its own shows what it does."
+            f"`cairn run --only {job.stage}` with small params of its own shows what it does."
         )
     small = {**given, "problems": count}
-    checked = validate(job.module.Params, small, f"{STAGE}.{job.method}, for a preview of {count}")
+    checked = validate(job.module.Params, small, f"{job.stage}.{job.method}, for a preview of {count}")
     if hasattr(job.module, "check"):
         job.module.check(checked)
     return checked.model_dump(mode="json")
@@ -214,12 +213,12 @@ def page_of(stream: Any) -> Page:
     return Page(width=max(60, shutil.get_terminal_size().columns), colour=True)
 
 
-def make_watched(plan: Plan, count: int) -> Made:
+def make_watched(plan: Plan, stage: str, count: int) -> Made:
     """Make a preview; progress goes to the error stream."""
     from flows.console import showing_progress
 
-    with showing_progress(STAGE) as progress:
-        return make(plan, count, progress)
+    with showing_progress(stage) as progress:
+        return make(plan, stage, count, progress)
 
 
 def as_document(made: Made) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from flows.console import tracked
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem
 from tasks.contract.trajectory import GRADING, Outcome
+from tasks.engine.dvc_yaml import DATA
+from tasks.road import ROAD
 from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ Row = dict[str, Any]
 Name = tuple[str, str]
 """(world, problem_id)."""
 
-BESIDE = ("problems.parquet", "blueprints.parquet", "../generate/blueprints.parquet")
-"""Where the problems of a file may lie, as seen from its folder."""
+PROBLEMS = ("problems.parquet", "blueprints.parquet")
+"""Files of a stage's result in which the problems of its conversations, or of those that it reads, may lie."""
 MOST_IDS = 12
 """Problem ids of one line; the rest is counted."""
 
@@ -79,12 +81,13 @@ class Difference:
 
 
 def regrade(
-    path: Path, worlds: Path | None = None, problems: Sequence[Path] = (), seed: int | None = None, out: Path | None = None
+    path: Path, worlds: Path | None = None, problems: Sequence[Path] = (), seeds: Collection[int] = (), out: Path | None = None
 ) -> Difference:
     """Grade the conversations of a file (rows of TRAJECTORY, DATASET or TRIAL) again; `out` gets the file with the new verdicts.
 
     worlds: a frozen world, or a folder of them; by default the one that belongs to the file. problems: files of PROBLEM or
-    BLUEPRINT. seed: of the run that made the file. Raises BadInput when the files are not such, or nothing can be graded.
+    BLUEPRINT. seeds: one may be that of the stage that made the file. Raises BadInput when the files are
+    not such, or nothing can be graded.
     """
     import pyarrow as pa
 
@@ -95,7 +98,7 @@ def regrade(
         raise BadInput(f"--out {out}: this is the file itself, which stays as it is. Name another one.")
     difference = Difference(notes=[_versions(path)])
     home = _Worlds(_world_folders(worlds or _beside(path)), difference.notes)
-    known = _problems(path, problems, home, seed)
+    known = _problems(path, problems, home, seeds)
     done = _again(path, schema, home, known, difference)
     whole = pa.schema(
         [*schema, *(schemas.TRAJECTORY.field(name) for name in schemas.ADDED if name not in schema.names)], schema.metadata
@@ -167,8 +170,15 @@ def _versions_text(versions: Mapping[str, int]) -> str:
 def _beside(path: Path) -> Path:
     from flows import PROJECT
 
-    own = path.resolve().parent.parent / "worlds"
-    return own if own.is_dir() else PROJECT / "data" / "worlds"
+    own = (folder for folder in _results(path, "worlds") if folder.is_dir())
+    return next(own, PROJECT / DATA / ROAD.entering("worlds")[0])
+
+
+def _results(path: Path, room: str) -> list[Path]:
+    """Results of a room that may lie beside a file's folder: the one that its stage reads, or all where the folder is no stage's."""
+    here = path.resolve().parent
+    names = [ROAD.input(here.name, room)] if here.name in ROAD.names else ROAD.entering(room)
+    return [here.parent / name for name in names if name]
 
 
 def _world_folders(folder: Path) -> dict[str, Path]:
@@ -204,12 +214,14 @@ class _Worlds:
 # --- problems ------------------------------------------------------------------------------------------------------------------
 
 
-def _problems(path: Path, named: Sequence[Path], worlds: _Worlds, seed: int | None) -> dict[Name, Problem]:
+def _problems(path: Path, named: Sequence[Path], worlds: _Worlds, seeds: Collection[int]) -> dict[Name, Problem]:
     """The problems of a file's conversations, as far as they are known."""
     found: dict[Name, Problem] = {}
-    for place in named or [place for name in BESIDE if (place := path.parent / name).is_file()]:
+    folders = [path.parent, *_results(path, "generate")]
+    for place in named or [place for folder in folders for name in PROBLEMS if (place := folder / name).is_file()]:
         found.update(_read_problems(place))
-    found.update(_drawn(path, found, worlds, seed))
+    for seed in seeds:
+        found.update(_drawn(path, found, worlds, seed))
     return found
 
 
@@ -222,25 +234,25 @@ def _read_problems(path: Path) -> Iterator[tuple[Name, Problem]]:
             yield (row["world"], row["problem_id"]), rows.problem_of(row)
 
 
-def _drawn(path: Path, known: Mapping[Name, Problem], worlds: _Worlds, seed: int | None) -> dict[Name, Problem]:
+def _drawn(path: Path, known: Mapping[Name, Problem], worlds: _Worlds, seed: int) -> dict[Name, Problem]:
     """The test set of an evaluation, drawn again as `tasks.evaluate.pass_k` did it; empty when the seed is not that of the file."""
     import pyarrow.parquet as pq
 
-    from tasks.contract.context import seed_of
+    from tasks.evaluate.core.seeds import of_play, of_problems
 
     columns = ["set", "world", "split", "problem_id", "seed"]
-    if not set(columns) <= set(_header(path).names) or seed is None:
+    if not set(columns) <= set(_header(path).names):
         return {}
     asked: dict[Name, set[str]] = {}
     for row in pq.read_table(path, columns=columns).to_pylist():
-        own = row["set"] != "gate" and row["seed"] == seed_of(seed, "evaluate", "play")
+        own = row["set"] != "gate" and row["seed"] == of_play(seed)
         if own and (row["world"], row["problem_id"]) not in known:
             asked.setdefault((row["world"], row["split"]), set()).add(row["problem_id"])
     found: dict[Name, Problem] = {}
     for (name, split), ids in asked.items():
         world = worlds.get(name)
         with suppress(BadInput):  # the present code makes fewer problems; those rows are left and counted
-            for problem in draw_problems(world, split, len(ids), seed_of(seed, "evaluate", split, name)) if world else ():
+            for problem in draw_problems(world, split, len(ids), of_problems(seed, split, name)) if world else ():
                 found[name, problem.problem_id] = problem
     return found
 

@@ -231,7 +231,8 @@ def _scoring(plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifac
     # What it depends on is the evaluation's own key, with these models in place of the road's; no champion is met.
     identities = {name: artifact.identity for name, artifact in models.items()}
     own = {name: part for name, part in job.key.parts.items() if name != "opponent"}
-    return job, Key({**own, "inputs": {"worlds": inputs[ROAD.entering("worlds")[0]], **identities}, "unit": "validation"})
+    worlds = inputs[plan.settings.road.input(SCORE, "worlds")]
+    return job, Key({**own, "inputs": {"worlds": worlds, **identities}, "unit": "validation"})
 
 
 def _play(

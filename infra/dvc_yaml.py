@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.exit_codes import guarded
 from tasks.engine import methods
 from tasks.engine.closure import covered, to_list
 from tasks.road import ROAD, Road, Step
@@ -111,5 +113,11 @@ def _params(file: str, keys: Sequence[str] = ()) -> Iterator[str]:
     yield from (f"          - {key}" for key in keys)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Write the generated parts of dvc.yaml anew."""
     FILE.write_text(current(FILE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -86,6 +86,10 @@ class Road:
             found |= {step.name} if found & {*step.inputs} else set()
         return frozenset(found)
 
+    def input(self, name: str, room: str) -> str:
+        """Which of a step's inputs is the result of a step of this room, the first of them; "" where it reads none."""
+        return next((one for one in self[name].inputs if self[one].room == room), "")
+
     def entering(self, room: str) -> tuple[str, ...]:
         """The names of the steps that enter a room."""
         return tuple(step.name for step in self.steps if step.room == room)

@@ -9,15 +9,18 @@ import typer
 from flows.cli import group, values
 from flows.cli.output import print_json
 from tasks.contract.problem import SPLITS
+from tasks.road import ROAD
 
 app = group.app()
+
+GENERATING = ROAD.entering("generate")
+EXPORTED = (*GENERATING, *ROAD.entering("filter"))
+"""Stages whose conversations can be exported."""
 
 
 @app.command(cls=group.Command)
 def export(
-    stage: Annotated[
-        str, typer.Argument(metavar="STAGE", help="Whose rows: generate or filter.", **values.one_of(("generate", "filter")))
-    ],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help=f"Whose rows: of {', '.join(EXPORTED)}.", **values.one_of(EXPORTED))],
     out: Annotated[str, typer.Argument(metavar="FOLDER", help="For the data set; must not exist yet, or be empty.")],
     shape: Annotated[
         str,
@@ -82,10 +85,13 @@ def regrade(
     from flows.regrade import regrade as grade_again
     from tasks.engine.settings import load
 
-    root = seed if seed is not None or OUTSIDE else load(PROJECT).shared.seed
+    seeds = {seed} if seed is not None else set()
+    if not OUTSIDE:
+        settings = load(PROJECT, overrides=[("seed", seed)] if seed is not None else ())
+        seeds |= {settings.seed(step) for step in settings.road.entering("evaluate")}
     target = Path(out) if out else None
     print(
-        "\n".join(lines(grade_again(Path(file), Path(world) if world else None, [Path(one) for one in problems or ()], root, target)))
+        "\n".join(lines(grade_again(Path(file), Path(world) if world else None, [Path(one) for one in problems or ()], seeds, target)))
     )
     if target is not None:
         print(f"written: {target}")
@@ -135,6 +141,14 @@ def bank(
             **values.one_of(("pin", "grow")),
         ),
     ],
+    stage: Annotated[
+        str,
+        typer.Argument(
+            metavar="[STAGE]",
+            help=f"pin: whose bank, of {', '.join(GENERATING)}; needed where there are several. All are shown what is pinned.",
+            **values.one_of(GENERATING),
+        ),
+    ] = "",
 ) -> int:
     """The bank holds accepted blueprints that a generator is shown as examples. Pinned (params/bank.json), each
     round is shown what it was shown before, and an edit of a judge's prompt costs the judges' calls alone.
@@ -149,5 +163,9 @@ def bank(
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
-    print((examples.pin if action == "pin" else examples.grow)(PROJECT))
+    if action == "grow" and stage:
+        raise BadInput(f"grow {stage}: one bank is pinned for all stages; `cairn bank grow` lets it grow again")
+    if action == "pin" and not stage and len(GENERATING) != 1:
+        raise BadInput(f"which bank? Name the stage whose it is: `cairn bank pin STAGE`, of {', '.join(GENERATING) or 'none'}")
+    print(examples.pin(PROJECT, stage or GENERATING[0]) if action == "pin" else examples.grow(PROJECT))
     return 0

@@ -8,6 +8,7 @@ import typer
 
 from flows.cli import group, values
 from flows.cli.output import print_json
+from tasks.road import ROAD
 
 app = group.app()
 
@@ -63,9 +64,7 @@ def _print_inherited() -> None:
 
 @app.command(cls=group.Command)
 def methods(
-    stage: Annotated[
-        str, typer.Argument(metavar="[ROOM]", help="This room's alone (default: all).", autocompletion=values.stages)
-    ] = "",
+    room: Annotated[str, typer.Argument(metavar="[ROOM]", help="This room's alone (default: all).", **values.one_of(ROAD.rooms))] = "",
     as_json: values.AsJson = False,
 ) -> int:
     """A method's name is an address: merge.method: breadcrumbs in the params is tasks/merge/breadcrumbs.py.
@@ -76,12 +75,9 @@ def methods(
     """
     from dataclasses import asdict
 
-    from flows.road import check_part
     from tasks.engine.methods import everything
 
-    if stage:
-        check_part(stage, stage, (), ("room", "room", "room"))
-    found = [one for one in everything() if stage in ("", one.room)]
+    found = [one for one in everything() if room in ("", one.room)]
     if as_json:
         print_json([asdict(one) for one in found])
         return 0
@@ -123,7 +119,9 @@ def preview(
     stage: Annotated[
         str,
         typer.Argument(
-            metavar="STAGE", help="The stage to look at; generate is the one that has a preview.", **values.one_of(("generate",))
+            metavar="STAGE",
+            help=f"The stage to look at: what generates has a preview ({', '.join(ROAD.entering('generate'))}).",
+            **values.one_of(ROAD.entering("generate")),
         ),
     ],
     count: Annotated[int, typer.Option("-n", metavar="N", help="Blueprints, 1 to 100, shared evenly among the worlds.")] = 5,
@@ -144,7 +142,7 @@ def preview(
     from flows.run import open_plan
 
     plan = open_plan(profile, values.parsed(overrides))
-    made = make_watched(Asking(accept=True).before(plan, [stage]), count)
+    made = make_watched(Asking(accept=True).before(plan, [stage]), stage, count)
     if as_json:
         print_json(as_document(made))
     else:

@@ -21,7 +21,7 @@ def one_of(names: Iterable[str]) -> dict[str, Any]:
         if value and value not in known:
             from tasks.contract.params import BadInput, nearest
 
-            what = param.opts[0] if param.opts[0].startswith("-") else param.metavar
+            what = param.opts[0] if param.opts[0].startswith("-") else str(param.metavar).strip("[]")
             raise BadInput(f"{what} {value!r}: no such value.{nearest(value, known)} Allowed: {', '.join(known)}.")
         return value
 

@@ -28,7 +28,7 @@ OWN = {"scripted", "local"}
 @dataclass
 class Counts:
     """What an export counted on its way. played: conversations by won or lost; lost: by failing part; written: (split, world) -> rows;
-    families: (world, family) -> rows written; stops: of all conversations; dropped: reason -> conversations of the filter stage."""
+    families: (world, family) -> rows written; stops: of all conversations; dropped: reason -> conversations that a filter left out."""
 
     played: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
@@ -42,12 +42,12 @@ class Counts:
     shared: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """(world, entry of a lineage or problem) -> splits in which it was written."""
 
-    def see(self, row: Mapping[str, Any], stage: str) -> None:
+    def see(self, row: Mapping[str, Any], room: str) -> None:
         """Count one conversation of the source."""
         self.played["won" if row["reward"] else "lost"] += 1
         self.stops[row["stop"]] += 1
         self.lost.update(part for part in PARTS if not row[part])
-        if stage == "filter" and not row["accepted"]:
+        if room == "filter" and not row["accepted"]:
             self.dropped[row["reason"]] += 1
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -92,7 +92,7 @@ def _head(counts: Counts, details: About) -> str:
 
 def _what(source: Source, counts: Counts, details: About) -> Iterator[str]:
     worlds = sorted({world for _, world in counts.written})
-    which = {"generate": "won", "filter": "kept"}[source.stage] if details.accepted_only else "all"
+    which = {"generate": "won", "filter": "kept"}[source.room] if details.accepted_only else "all"
     yield f"# Conversations of an agent with tools: {', '.join(worlds)}"
     yield ""
     shape = {"messages": "`messages` and `tools` in the OpenAI shape", "sharegpt": "ShareGPT-like `conversations`, `system`, `tools`"}
@@ -121,7 +121,7 @@ def _funnel(source: Source, counts: Counts) -> Iterator[str]:
     lost = ", ".join(f"{name} {n}" for name, n in sorted(counts.lost.items()))
     lines.append(["conversations played", str(played), f"stops: {stops}"])
     lines.append(["conversations won", _share(counts.played["won"], played), f"failed parts of the lost: {lost or 'none'}"])
-    if source.stage == "filter":
+    if source.room == "filter":
         kept = played - counts.dropped.total()
         dropped = ", ".join(f"{name} {n}" for name, n in sorted(counts.dropped.items()))
         lines.append(["conversations kept by the filter", _share(kept, played), f"dropped: {dropped or 'none'}"])
@@ -159,7 +159,7 @@ def _roles(source: Source, counts: Counts) -> Iterator[str]:
     yield from _heading("Who played which role")
     for role, names in counts.players.items():
         yield f"- {role} of these conversations: {', '.join(sorted(map(_cell, names)))}"
-    record = source.records.get("generate")
+    record = source.made
     if record is None:
         yield "- the record of the run that made them is not at hand: backends, revisions and error rates are unknown"
         return
@@ -199,10 +199,7 @@ def _price(spent: Mapping[str, Mapping[str, Any]], backends: Sequence[str]) -> I
 
 def _made(source: Source) -> Iterator[str]:
     yield from _heading("How it was made")
-    for stage in ("worlds", "generate", "filter"):
-        record = source.records.get(stage)
-        if record is None:
-            continue
+    for stage, record in source.records.items():
         parts = record["parts"]
         yield f"**{stage}**: method `{parts['method']}`, artifact `{record['identity']}`, seed {parts['settings'].get('seed')}"
         yield ""

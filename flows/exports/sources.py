@@ -14,40 +14,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract.params import BadInput
+from tasks.engine.dvc_yaml import DATA
+from tasks.road import ROAD, Road
 
 if TYPE_CHECKING:
     from tasks.engine.artifact import Store
 
 FILES = {"generate": "trajectories.parquet", "filter": "dataset.parquet"}
-"""Stage -> the file with its conversations."""
+"""Room -> the file with the conversations that a step of it leaves."""
 PARTS = ("state", "outputs", "required")
 """Parts of the outcome whose product is the reward."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One artifact. stage: generate or filter. folder: with its rows. worlds: frozen worlds. generate: folder with the blueprints, or
-    None. records: stage -> what the store recorded when the artifact was made ({"identity", "parts", "figures"}); may lack stages."""
+    """One artifact. room: generate or filter. folder: with its rows. worlds: frozen worlds. generate: folder with the blueprints, or
+    None. records: stage -> what the store recorded when it made this artifact and those it hangs on ({"identity", "parts",
+    "figures"}), in the road's order; may lack stages. made: the one of the stage that made the conversations, or None."""
 
-    stage: str
+    room: str
     folder: Path
     worlds: Path
     generate: Path | None
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    made: Mapping[str, Any] | None = None
 
     def count(self) -> int:
         """How many conversations there are."""
         import pyarrow.parquet as pq
 
-        return int(pq.ParquetFile(self.folder / FILES[self.stage]).metadata.num_rows)
+        return int(pq.ParquetFile(self.folder / FILES[self.room]).metadata.num_rows)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every conversation, with `accepted` and the `reason` why not."""
         from tasks.contract import schemas, tables
 
-        schema = {"generate": schemas.TRAJECTORY, "filter": schemas.DATASET}[self.stage]
-        for row in tables.read_rows(self.folder / FILES[self.stage], schema, group=256):
-            if self.stage == "filter":
+        schema = {"generate": schemas.TRAJECTORY, "filter": schemas.DATASET}[self.room]
+        for row in tables.read_rows(self.folder / FILES[self.room], schema, group=256):
+            if self.room == "filter":
                 yield {**row, "accepted": row["keep"]}
             else:
                 yield {**row, "accepted": bool(row["reward"]), "reason": ", ".join(part for part in PARTS if not row[part])}
@@ -72,28 +76,30 @@ class Source:
         return self.desks[world]
 
 
-def find(stage: str, text: str, project: Path, store: Store) -> Source:
+def find(stage: str, text: str, project: Path, store: Store, road: Road = ROAD) -> Source:
     """The source that `text` names: "" for data/<stage>, a folder, or artifact:<identity>. BadInput when its rows are not there."""
     from flows.checkpoint_names import checkpoint
 
-    default = project / "data" / stage
+    room, default = road[stage].room, project / DATA / stage
     if not text and not default.is_dir():
-        raise BadInput(f"data/{stage} is not there; `cairn run --to {stage}` makes it, or name an artifact with --from.")
+        raise BadInput(f"{DATA}{stage} is not there; `cairn run --to {stage}` makes it, or name an artifact with --from.")
     folder = checkpoint(text, project, store) if text else default
-    if not (folder / FILES[stage]).is_file():
-        raise BadInput(f"{text or default}: no {FILES[stage]} here, so it is not what stage {stage!r} leaves.")
+    if not (folder / FILES[room]).is_file():
+        raise BadInput(f"{text or default}: no {FILES[room]} here, so it is not what stage {stage!r} leaves.")
     records = _records(stage, store.hashes.path(folder), store)
-    parts = records[stage]["parts"] if stage in records else {"inputs": {}}
-    worlds = _input("worlds", parts, store, folder)
-    generate = folder if stage == "generate" else _input("generate", parts, store, folder)
+    inputs = records[stage]["parts"]["inputs"] if stage in records else {}
+    worlds = _input(road.input(stage, "worlds"), inputs, store, folder)
+    player = stage if room == "generate" else road.input(stage, "generate")
     if worlds is None:
         raise BadInput(f"{folder}: the frozen worlds of its conversations are neither in the store nor beside it; `dvc pull` may help.")
-    return Source(stage, folder, worlds, generate, records)
+    generate = folder if player == stage else _input(player, inputs, store, folder)
+    ordered = {name: records[name] for name in road.names if name in records}
+    return Source(room, folder, worlds, generate, ordered, records.get(player))
 
 
-def _input(name: str, parts: Mapping[str, Any], store: Store, folder: Path) -> Path | None:
+def _input(name: str, inputs: Mapping[str, str], store: Store, folder: Path) -> Path | None:
     """The artifact that was this input; or, when there is no record or its bytes are gone, what lies beside the folder."""
-    identity = parts["inputs"].get(name)
+    identity = inputs.get(name)
     if identity and store.has(identity):
         return store.view(identity)
     beside = folder.parent / name

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import OUTSIDE, PROJECT
 from tasks.contract.params import BadInput, read_yaml
+from tasks.engine import methods
 from tasks.engine.param_files import PIPELINE
+from tasks.road import ROAD
 
 if TYPE_CHECKING:
     from flows.worlds.report import Report
+
+ROOM = "worlds"
 
 
 def write_new(name: str, cls: str, place: str) -> list[str]:
@@ -25,14 +30,16 @@ def write_new(name: str, cls: str, place: str) -> list[str]:
     world = address(name, cls or class_name(name), parent)
     written = [str(_short(path)) for path in write(name, cls, folder, parent)]
     more = "" if inside else f" --folder {place or '.'}"
-    elsewhere = f", add {name!r} to worlds.freeze.allow and {folder / name} to the deps of `worlds` in dvc.yaml"
+    stage = ROAD.entering(ROOM)[0]
+    section = f"{stage}.{methods.names(ROOM)[0]}" if OUTSIDE else next(iter(_freezing()))
+    elsewhere = f", add {name!r} to {section}.allow and {folder / name} to the deps of `{stage}` in dvc.yaml"
     return [
         *written,
         "\nA lending library under your names, to be changed piece by piece. Prove it after every change:",
         f"  cairn world check {world}{more}",
         f"  {'' if inside else f'cd {folder} && '}python -m pytest tests/test_{name}.py",
         f"Talk to it:\n  cairn world play {world}{more}",
-        f'Train on it: name it in {PIPELINE} (worlds.freeze.modules: ["{world}"]){"" if inside else elsewhere}.',
+        f'Train on it: name it in {PIPELINE} ({section}.modules: ["{world}"]){"" if inside else elsewhere}.',
     ]
 
 
@@ -48,7 +55,7 @@ def prove(address: str, size: int, seed: int, problems: int, folder: str) -> Rep
 
     if problems < 1:
         raise BadInput(f"--problems {problems}: at least 1.")
-    return check(_class(address, size, seed, folder), size, seed, problems, address, _longest())
+    return check(_class(address, size, seed, folder), size, seed, problems, address, _longest(address))
 
 
 def active() -> tuple[str, ...]:
@@ -57,7 +64,9 @@ def active() -> tuple[str, ...]:
 
     if OUTSIDE:
         raise BadInput(f"which world? Name one as MODULE:CLASS, such as my_shop.world:Shop. {OUTSIDE}")
-    return tuple(getattr(load(PROJECT).params("worlds"), "modules", ()))
+    settings = load(PROJECT)
+    named = (getattr(settings.params(stage), "modules", ()) for stage in settings.road.entering(ROOM))
+    return tuple(dict.fromkeys(address for modules in named for address in modules))
 
 
 def play_by_hand(address: str, size: int, seed: int, folder: str, seat: str, split: str, family: str) -> None:
@@ -80,19 +89,27 @@ def _class(address: str, size: int, seed: int, folder: str) -> type:
 
 
 def _allowed() -> tuple[str, ...]:
-    """Packages outside the project that the active params allow (worlds.<method>.allow)."""
-    return tuple(_freezing().get("allow") or ())
+    """Packages outside the project that the active params allow (`allow`, of a stage that freezes worlds)."""
+    return tuple(name for values in _freezing().values() for name in values.get("allow") or ())
 
 
-def _longest() -> int:
-    """Characters of a tool's answer in the active params (worlds.<method>.longest_answer). Raises BadInput."""
+def _longest(address: str) -> int:
+    """Characters of a tool's answer in the active params (`longest_answer`): of the stage that freezes this world, or the first one.
+    Raises BadInput."""
     from tasks.contract.params import validate
     from tasks.worlds.freeze import Params
 
-    given = {} if OUTSIDE else {key: value for key, value in _freezing().items() if key == "longest_answer"}
-    return validate(Params, given, "worlds.freeze").longest_answer
+    sections = {} if OUTSIDE else _freezing()
+    own = [section for section, values in sections.items() if address in (values.get("modules") or ())]
+    section = next(iter([*own, *sections]), "")
+    given = {key: value for key, value in sections.get(section, {}).items() if key == "longest_answer"}
+    return validate(Params, given, section).longest_answer
 
 
-def _freezing() -> dict[str, Any]:
-    worlds = (read_yaml(PROJECT / PIPELINE) or {}).get("worlds") or {}
-    return worlds.get(worlds.get("method")) or {}
+def _freezing() -> dict[str, Mapping[str, Any]]:
+    """Section in the active params -> what stands there, for the method of each stage that freezes worlds."""
+    tree, found = read_yaml(PROJECT / PIPELINE) or {}, {}
+    for stage in ROAD.entering(ROOM):
+        own = tree.get(stage) or {}
+        found[f"{stage}.{own.get('method')}"] = own.get(own.get("method")) or {}
+    return found

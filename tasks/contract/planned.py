@@ -26,6 +26,10 @@ class Planned:
         """Its first input that a step of a room leaves."""
         return next((one for one in self.inputs if one.room == room), None)
 
+    def parent(self) -> str:
+        """The checkpoint that it goes on from: the last that its first input with checkpoints leaves; "" when it reads none."""
+        return next((names[-1] for names in self.models()), "")
+
     def models(self) -> list[list[str]]:
         """The checkpoints that its inputs will leave: one list for each input that leaves some."""
         return [list(one.checkpoints) for one in self.inputs if one.checkpoints]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-INPUTS = ("models", "evaluate")
+INPUTS = ("model", "evaluate")
 """What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 PARAMS = ("params/champion.yaml",)
 """Params files of which every key counts."""
@@ -18,9 +18,11 @@ PARAMS = ("params/champion.yaml",)
 @dataclass(frozen=True)
 class Inputs:
     """evaluate: folder with trials.parquet and metrics.json. champion: identity of the champion that the candidate met, None when
-    there was none. candidate: model name. candidate_id: identity of its artifact."""
+    there was none. candidate: model name. candidate_id: identity of its artifact. parent: name of the model that it goes on from, if
+    any."""
 
     evaluate: Path
     champion: str | None
     candidate: str
     candidate_id: str
+    parent: str

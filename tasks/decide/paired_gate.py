@@ -43,7 +43,9 @@ class Params(Base):
 
     margin: float = Field(0.05, ge=0, le=1, description="how far below the champion the paired interval may reach; ours")
     family_alpha: float = Field(0.05, gt=0, lt=1, description="chance of a false alarm over all families together")
-    family_model: str = Field("sft", min_length=1, description="model whose families count while there is no champion")
+    family_model: str = Field(
+        "", description="model whose families count while there is no champion; empty: the one that the candidate goes on from"
+    )
     oracle_at_least: float = Field(1.0, ge=0, le=1, description="pass^1 of the oracle on the test problems of each world")
     idle_at_most: float = Field(0.0, ge=0, le=1, description="pass^1 of the do-nothing and constant agents in each world")
     min_pass_1: float = Field(0.1, ge=0, le=1, description="candidate's pass^1 on the gate problems of each world; ours")
@@ -56,17 +58,19 @@ def check_road(step: Planned) -> None:
     if evaluation is None:
         return
     if getattr(evaluation.params, "gate_problems", None) == 0:
-        raise BadInput("decide: evaluate will play none (its gate_problems is 0), so there is nothing to decide by. Raise it.")
+        raise BadInput(
+            f"{step.name}: {evaluation.name} will play none (its gate_problems is 0), so there is nothing to decide by. Raise it."
+        )
     if getattr(evaluation.params, "split", "test") != "test":
         raise BadInput(
-            "decide: evaluate plays validation problems (its split), on which nothing is decided. Allowed here: split: test."
+            f"{step.name}: {evaluation.name} plays validation problems (its split), on which nothing is decided. Allowed: split: test."
         )
     known = [name for names in evaluation.models() for name in names]
-    if params.family_model not in known:
-        raise BadInput(
-            f"decide: family_model = {params.family_model!r}: no such model.{nearest(params.family_model, known)} Models of this road: "
-            f"{', '.join(known)}."
-        )
+    parent = next((one.parent() for one in step.inputs if one.checkpoints), "")
+    other = params.family_model or parent
+    if other and other not in known:
+        what = f"family_model = {other!r}: no such model." if params.family_model else f"family_model is empty, which means {other!r}."
+        raise BadInput(f"{step.name}: {what}{nearest(other, known)} Models that {evaluation.name} plays: {', '.join(known)}.")
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
@@ -83,7 +87,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         )
     gates = [
         _reference_gate(gate, params),
-        _family_gate(metrics, inputs.candidate, params),
+        _family_gate(metrics, inputs.candidate, params.family_model or inputs.parent, params.family_alpha),
         _benchmark_gate(metrics["baselines"], params),
         _minimum_gate(gate, params),
         _evidence_gate(gate, params),
@@ -151,23 +155,24 @@ def _reference_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
     return _gate("reference", passed, {"reference": reference, "bound": bound, "difference": gap}, text)
 
 
-def _family_gate(metrics: Mapping[str, Any], candidate: str, params: Params) -> dict[str, Any]:
-    """Compare family by family with the champion on the gate problems, or with `family_model` on the test problems."""
+def _family_gate(metrics: Mapping[str, Any], candidate: str, other: str, alpha: float) -> dict[str, Any]:
+    """Compare family by family with the champion on the gate problems, or without one with `other` on the test problems."""
     gate = metrics["gate"]
     if not gate:
         raise BadInput("decide: evaluate played no gate problems (gate_problems: 0), so there is nothing to decide by. Raise it.")
     if gate["reference"] == CHAMPION:
         other, worlds = CHAMPION, {world: block["paired"] for world, block in gate["worlds"].items()}
-    elif candidate == params.family_model:
-        return _gate("families", True, {}, f"The candidate is {candidate} itself; there is nothing to fall behind.")
+    elif other in ("", candidate):
+        which = f"The candidate is {candidate} itself" if other else f"{candidate} goes on from no model"
+        return _gate("families", True, {}, f"{which}; there is nothing to fall behind.")
     else:
-        other, pair = params.family_model, f"{candidate}-{params.family_model}"
+        pair = f"{candidate}-{other}"
         if pair not in metrics["paired"]:
             known = ", ".join(sorted(metrics["paired"]))
-            raise BadInput(f"decide: the evaluation has no pair {pair!r} (from family_model). Pairs: {known}.")
+            raise BadInput(f"decide: the evaluation has no pair {pair!r} (see family_model). Pairs: {known}.")
         worlds = metrics["paired"][pair]
     compared = sorted(_families(worlds))
-    threshold = params.family_alpha / max(len(compared), 1)
+    threshold = alpha / max(len(compared), 1)
     below = {name: gap for name, gap in compared if gap["p_below"] < threshold}
     figures = {"reference": other, "families": len(compared), "threshold": threshold, "below": below}
     if not below:

@@ -12,16 +12,20 @@ from tasks.engine.cached import STAGE, key, submit
 from tasks.engine.job import Job
 from tasks.engine.produce import produce
 from tasks.engine.running import in_process
+from tasks.engine.together import planned
 
 
 def inputs(job: Job) -> dict[str, Any]:
     """What the room's `Inputs` get."""
-    candidate = job.plan.settings.road[job.plan.settings.road.candidate]
+    settings = job.plan.settings
+    steps = planned(settings, {name: settings.params(name) for name in settings.road.names})
+    name = next(one.name for one in steps[job.stage].inputs if one.checkpoints)
     return {
         "evaluate": job.of("evaluate"),
-        "champion": job.key.parts["opponent"],
-        "candidate": candidate.checkpoint(),
-        "candidate_id": job.inputs[candidate.name],
+        "champion": job.key.parts.get("opponent"),
+        "candidate": steps[name].checkpoints[-1],
+        "candidate_id": job.inputs[name],
+        "parent": steps[name].parent(),
     }
 
 

@@ -84,9 +84,7 @@ class Job:
 
     def of(self, room: str) -> Path:
         """`open` for the one input that a step of this room left."""
-        road = self.plan.settings.road
-        (name,) = (name for name in self.plan.stages[self.stage].inputs if road[name].room == room)
-        return self.open(name)
+        return self.open(self.plan.settings.road.input(self.stage, room))
 
     def checkpoints(self) -> dict[str, dict[str, Path]]:
         """input -> name -> folder of every checkpoint that it left, for the inputs that left one, in the road's order."""

@@ -2,13 +2,17 @@
 
 `cairn run` refuses params that stand in an old place and says the new one; `cairn migrate` moves them. A later change of places adds
 lines to the end of the table and touches nothing else: a file of any age is brought up to date by going through all of them.
+A key that begins with a room's name is meant of every step that enters the room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from tasks.contract.params import brief
+from tasks.road import ROAD, Road
 
 
 @dataclass(frozen=True)
@@ -46,42 +50,64 @@ RL_LOOP = (
 )
 """Stood under each method of rl."""
 MOVES: Sequence[Move] = tuple(
-    Move("2026-11", f"{stage}.*.{key}", f"{stage}.loop.{key}") for stage, keys in (("sft", SFT_LOOP), ("rl", RL_LOOP)) for key in keys
+    Move("2026-11", f"{room}.*.{key}", f"{room}.loop.{key}") for room, keys in (("sft", SFT_LOOP), ("rl", RL_LOOP)) for key in keys
 )
 DEFAULTS: Sequence[Default] = (
     Default("2026-11", "filter.rejection_sampling.min_score", 0.5),  # these stood in files of single methods
     Default("2026-11", "merge.breadcrumbs.keep", 0.2),
     Default("2026-11", "merge.breadcrumbs.alpha", 0.8),
 )
-NEW: Sequence[tuple[str, Any]] = tuple((f"{stage}.agents", {"method": "react"}) for stage in ("generate", "rl", "evaluate"))
+NEW: Sequence[tuple[str, Any]] = tuple((f"{room}.agents", {"method": "react"}) for room in ("generate", "rl", "evaluate"))
 """Sections that every file needs and that older ones lack, with the value that leaves all as it was."""
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """One param in an old place. free: false when the new place holds another value already, or cannot be made."""
+    """One param in an old place. why: it cannot move by itself; empty when it can."""
 
     move: Move
     old: str
     new: str
     value: Any
-    free: bool = True
+    why: str = ""
 
     def __str__(self) -> str:
         return f"{self.old} has another place now: {self.new}"
 
 
-def outdated(tree: Any, moves: Sequence[Move] | None = None) -> list[Outdated]:
+def in_steps(key: str, road: Road = ROAD) -> list[str]:
+    """A key of the tables as it stands in params: once for each step that enters the room with which it begins; else as it is."""
+    room = key.partition(".")[0]
+    return [f"{step}{key.removeprefix(room)}" for step in road.entering(room)] or [key]
+
+
+def outdated(tree: Any, road: Road = ROAD) -> list[Outdated]:
     """The params of a file that stand in old places, in the table's order; those of a chosen method before those of its siblings."""
     found: list[Outdated] = []
     taken: dict[str, Any] = {}
-    for move in MOVES if moves is None else moves:
-        places = sorted(_places(tree, move), key=lambda old: not _chosen(tree, old))
-        for old in places:
+    for move in (replace(line, old=old, new=new) for line in MOVES for old, new in _both(line, road)):
+        for old in sorted(_places(tree, move), key=lambda old: not _chosen(tree, old)):
             value, there = get(tree, old), get(tree, move.new)
-            there = taken.setdefault(move.new, value) if there is NOTHING else there
-            found.append(Outdated(move, old, move.new, value, free=there == value and makeable(tree, move.new)))
+            if there is NOTHING:
+                there = taken.setdefault(move.new, value if "*" not in move.old or _chosen(tree, old) else NOTHING)
+            found.append(Outdated(move, old, move.new, value, _hindrance(tree, move.new, value, there)))
     return found
+
+
+def _both(move: Move, road: Road) -> Iterator[tuple[str, str]]:
+    """The two keys of a line, for each step that it is about."""
+    olds, news = in_steps(move.old, road), in_steps(move.new, road)
+    return zip(olds, news if len(news) == len(olds) else [move.new] * len(olds), strict=True)
+
+
+def _hindrance(tree: Any, new: str, value: Any, there: Any) -> str:
+    """Why a value cannot move to its new place by itself. there: what that place means already, NOTHING for a method's default."""
+    if not makeable(tree, new):
+        return f"{new.rpartition('.')[0]} is no mapping of params"
+    if there is NOTHING:
+        chosen = get(tree, f"{new.partition('.')[0]}.method")
+        return f"{new} is shared by all methods, and {brief(chosen)}, the chosen one, was not given it; write it there, or remove it"
+    return "" if there == value else f"{new} is {brief(there)}"
 
 
 def _places(tree: Any, move: Move) -> Iterator[str]:
@@ -102,9 +128,9 @@ def _places(tree: Any, move: Move) -> Iterator[str]:
 
 
 def _chosen(tree: Mapping[str, Any], key: str) -> bool:
-    """Whether a key belongs to the method that its section chooses."""
+    """Whether a key belongs to the method that its section chooses; in a section that chooses none, all do."""
     stage, _, rest = key.partition(".")
-    return get(tree, f"{stage}.method") == rest.partition(".")[0]
+    return get(tree, f"{stage}.method") in (NOTHING, rest.partition(".")[0])
 
 
 NOTHING = object()
@@ -127,9 +153,9 @@ def makeable(tree: Any, key: str) -> bool:
     return all(node is NOTHING or node is None or isinstance(node, Mapping) for node in nodes)
 
 
-def refusal(tree: Any, source: str) -> str:
+def refusal(tree: Any, source: str, road: Road = ROAD) -> str:
     """Why a file, or an override, cannot be used as it is; empty when all stands where it belongs."""
-    found = outdated(tree)
+    found = outdated(tree, road)
     if not found:
         return ""
     lines = [f"{source}: {one}" for one in found]

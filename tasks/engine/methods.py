@@ -82,7 +82,22 @@ def about(room: str, name: str) -> About:
 
 def everything() -> list[About]:
     """All methods of all rooms, in the order of the road."""
-    return [about(room, name) for room in ROAD.rooms for name in names(room)]
+    return [about(room, name) for room in ROAD.rooms for name in names(check_room(room))]
+
+
+def check_room(room: str) -> str:
+    """The room if there is one, else BadInput with the steps of the road that enter it, the known rooms and the nearest."""
+    known = rooms()
+    if room not in known:
+        steps = " and ".join(f"step {name!r}" for name in ROAD.entering(room)) or "a step"
+        raise BadInput(f"tasks/road.py: {steps}: no room {brief(room)}.{nearest(room, known)} Rooms: {', '.join(known)}.")
+    return room
+
+
+@cache
+def rooms() -> tuple[str, ...]:
+    """The rooms, sorted: the folders of tasks/ in which a stage can be run."""
+    return tuple(path.parent.name for path in sorted(HERE.glob("*/task.py")))
 
 
 def check_name(room: str, name: object, where: str) -> str:
@@ -120,8 +135,8 @@ def of_checkpoint(room: str) -> Callable[..., Agent] | None:
 
 
 def interface(room: str) -> ModuleType:
-    """Import a room's interface."""
-    return importlib.import_module(f"tasks.{room}")
+    """Import a room's interface. BadInput when there is no such room."""
+    return importlib.import_module(f"tasks.{check_room(room)}")
 
 
 def loop(room: str) -> type[Params] | None:

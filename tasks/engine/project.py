@@ -14,8 +14,11 @@ from typing import Any
 from pydantic import Field
 
 from tasks.contract.params import BadInput, Params, is_file, read_yaml, validate
+from tasks.road import ROAD, Road
 
 FILE = "project.yaml"
+ROOM = "worlds"
+"""The room whose stages freeze worlds."""
 
 
 class Project(Params):
@@ -24,7 +27,8 @@ class Project(Params):
     name: str = Field(min_length=1, description="what people call the project")
     model: str = Field(min_length=1, description="name in the MLflow registry: promote.model of profiles that name none")
     worlds: list[str] = Field(
-        min_length=1, description="worlds as 'package.module:Class': worlds.freeze.modules of profiles that name none"
+        min_length=1,
+        description="worlds as 'package.module:Class': the `modules` of stages that freeze worlds, in profiles that name none",
     )
 
 
@@ -38,14 +42,15 @@ def read(folder: Path) -> Project | None:
     return validate(Project, tree, FILE)
 
 
-def fill(tree: Any, own: Project | None) -> None:
+def fill(tree: Any, own: Project | None, road: Road = ROAD) -> None:
     """Write into a profile's mappings what it leaves open: its worlds, the model's name."""
     if own is None or not isinstance(tree, dict):
         return
-    worlds, promote = tree.get("worlds"), tree.setdefault("promote", {})
-    if isinstance(worlds, dict) and isinstance(worlds.get("method"), str):
-        _first(worlds.setdefault(worlds["method"], {}), "modules", list(own.worlds))
-    _first(promote, "model", own.model)
+    for stage in road.entering(ROOM):
+        section = tree.get(stage)
+        if isinstance(section, dict) and isinstance(section.get("method"), str):
+            _first(section.setdefault(section["method"], {}), "modules", list(own.worlds))
+    _first(tree.setdefault("promote", {}), "model", own.model)
 
 
 def _first(section: Any, key: str, value: Any) -> None:
@@ -97,15 +102,23 @@ def written(yaml: Any, tree: Any) -> str:
     return out.getvalue()
 
 
-def missing_worlds(folder: Path, tree: Mapping[str, Any], source: str) -> str:
+def missing_worlds(folder: Path, tree: Mapping[str, Any], source: str, road: Road = ROAD) -> str:
     """Why the active params would not train on the project's own worlds: they name none, as when a profile was copied by hand."""
     own = read(folder)
-    worlds = tree.get("worlds")
-    section = worlds.get(worlds.get("method")) if isinstance(worlds, Mapping) else None
-    if own is None or not isinstance(section, Mapping | None) or "modules" in (section or {}):
+    lacking = next((named for stage in road.entering(ROOM) if (named := _lacking(tree, stage))), "")
+    if own is None or not lacking:
         return ""
-    named = f"worlds.{worlds['method']}.modules" if isinstance(worlds, Mapping) and "method" in worlds else "worlds"
     return (
-        f"{source}: {named} is missing, so Cairn's built-in worlds would be trained on, not {', '.join(own.worlds)} as {FILE} says. "
+        f"{source}: {lacking} is missing, so Cairn's built-in worlds would be trained on, not {', '.join(own.worlds)} as {FILE} says. "
         f"Write `modules: {list(own.worlds)}` there; `cairn use PROFILE` does it by itself."
     )
+
+
+def _lacking(tree: Mapping[str, Any], stage: str) -> str:
+    """The key at which a stage would name its worlds and does not; empty when it does."""
+    worlds = tree.get(stage)
+    method = worlds.get("method") if isinstance(worlds, Mapping) else None
+    section = worlds.get(method) if isinstance(worlds, Mapping) else None
+    if not isinstance(section, Mapping | None) or "modules" in (section or {}):
+        return ""
+    return f"{stage}.{method}.modules" if method else stage

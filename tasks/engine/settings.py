@@ -180,7 +180,8 @@ class Settings:
 
     def mistakes(self) -> Iterator[str]:
         """What is wrong in a section by itself, on any machine: one message for each section, also of methods that are not chosen."""
-        if why := layout.refusal(self.tree, self.source) or project_file.missing_worlds(self.project, self.tree, self.source):
+        where = (self.tree, self.source, self.road)
+        if why := layout.refusal(*where) or project_file.missing_worlds(self.project, *where):
             yield why
         known = {*self.road.names, *Shared.model_fields}
         for step in self.road:

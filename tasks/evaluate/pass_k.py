@@ -34,6 +34,7 @@ from tasks.contract.early_ends import counted, too_many, unheard
 from tasks.contract.params import BadInput, Cap, StageFailed
 from tasks.contract.params import Params as Base
 from tasks.evaluate import Inputs
+from tasks.evaluate.core.seeds import of_play, of_problems
 from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, model_lines, write_csv
 from tasks.worlds.api.problem_making import draw_problems
 
@@ -136,7 +137,7 @@ def _noted(trials: Iterator[dict[str, Any]], found: list[Mapping[str, Any]]) -> 
 def _draw_all(inputs: Inputs, params: Params, ctx: Context, worlds: Mapping[str, World]) -> dict[str, dict[str, list[Problem]]]:
     """Set -> world -> its problems. Gate problems follow from the candidate and are none of the test problems."""
     split = params.split
-    test = {name: draw(world, params.problems, ctx.seed_for("evaluate", split, name), split) for name, world in worlds.items()}
+    test = {name: draw(world, params.problems, of_problems(ctx.seed, split, name), split) for name, world in worlds.items()}
     gate = {
         name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), split, avoid=test[name])
         for name, world in worlds.items()
@@ -232,7 +233,7 @@ def _trials(
         [(problem, trial) for problem in problems for trial in range(trials)],
         agent,
         ctx.human(world.name),
-        seed=ctx.seed_for("evaluate", "play"),
+        seed=of_play(ctx.seed),
         max_steps=params.max_steps,
         progress=lambda done, total, _: ctx.progress(done, total, f"{model} in {world.name} ({which})"),
     )

@@ -18,7 +18,7 @@ from tasks.engine.running import own_process
 
 def champion(job: Job) -> Path | None:
     """The checkpoint of the champion that the candidate has to meet; None when there is none."""
-    identity = job.key.parts["opponent"]
+    identity = job.key.parts.get("opponent")  # of the road's candidate alone
     if identity is None:
         return None
     try:

@@ -56,14 +56,20 @@ def metrics(reference: str | None, low: float = -0.03) -> dict[str, Any]:
 
 
 def decide(
-    tmp_path: Path, said: Any, champion: str | None = CHAMPION, candidate_id: str = "new.dir", model: str = "merged", **params: Any
+    tmp_path: Path,
+    said: Any,
+    champion: str | None = CHAMPION,
+    candidate_id: str = "new.dir",
+    model: str = "merged",
+    parent: str = "sft",
+    **params: Any,
 ) -> dict[str, Any]:
     """Run the method on an evaluation."""
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "metrics.json").write_text(said if isinstance(said, str) else json.dumps(said))
     ctx = Context(seed=0, out=out, scratch=out)
-    decision = run(Inputs(tmp_path, champion, model, candidate_id), Params(**params), ctx)
+    decision = run(Inputs(tmp_path, champion, model, candidate_id, parent), Params(**params), ctx)
     assert json.loads((out / "decision.json").read_text()) == decision
     return decision
 
@@ -117,6 +123,19 @@ def test_without_a_champion_families_are_held_against_sft(tmp_path: Path) -> Non
     assert failed(decision) == ["families"] and "below sft" in decision["reason"]
 
 
+def test_families_are_held_against_the_model_that_params_name_and_against_nobody_where_there_is_none(tmp_path: Path) -> None:
+    said = metrics("base", low=0.01)
+    said["paired"]["merged-rl_retail"] = copy.deepcopy(said["paired"]["merged-sft"])
+    said["paired"]["merged-sft"]["retail"]["families"]["forbidden"]["pass_1"]["p_below"] = 0.001
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    named = decide(tmp_path / "a", said, NONE, family_model="rl_retail")
+    assert not failed(named) and named["gates"][1]["figures"]["reference"] == "rl_retail"
+    for place, parent, why in (("b", "", "goes on from no model"), ("c", "merged", "is merged itself")):
+        gate = decide(tmp_path / place, said, NONE, parent=parent)["gates"][1]
+        assert gate["passed"] and why in gate["explanation"]
+
+
 @pytest.mark.parametrize(
     ("agent", "mean", "text"),
     [
@@ -163,11 +182,11 @@ def test_evidence_that_does_not_fit_is_an_error(tmp_path: Path, said: Any, champ
 
 def test_no_evaluation_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"metrics\.json: no such file\. Run evaluate first"):
-        run(Inputs(tmp_path, None, "merged", "x"), Params(), Context(0, tmp_path, tmp_path))
+        run(Inputs(tmp_path, None, "merged", "x", "sft"), Params(), Context(0, tmp_path, tmp_path))
 
 
 def test_it_reads_what_evaluate_writes(tmp_path: Path) -> None:
     """Metrics computed from rows by the evaluate room itself: sft beats base by 0.5 on two problems, too few for a decision."""
-    decision = decide(tmp_path, evaluated(), NONE, model="sft")
+    decision = decide(tmp_path, evaluated(), NONE, model="sft", parent="base")
     assert failed(decision) == ["reference", "evidence"] and decision["candidate"]["pass_1"] == {"retail": 0.75}
     assert "2 gate problems were played, 20 are needed" in decision["reason"]

@@ -124,7 +124,7 @@ def test_the_version(capsys: Captured) -> None:
         (["bank", "pinn"], "ACTION 'pinn': no such value. Did you mean 'pin'? Allowed: pin, grow."),
         (["export", "generate", "out", "--split", "tets"], "--split 'tets': no such value. Did you mean 'test'?"),
         (["export", "generate", "out", "--all", "--accepted"], "--accepted and --all"),
-        (["methods", "merg"], "room 'merg': no such stage. Did you mean 'merge'?"),
+        (["methods", "merg"], "ROOM 'merg': no such value. Did you mean 'merge'?"),
         (["accept", "sft"], "accept: Missing option '--why'"),
     ],
 )

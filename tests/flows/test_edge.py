@@ -36,7 +36,10 @@ from tests.conftest import ROOT
         ("evaluate.pass_k.gate_problems=0", "evaluate will play none (its gate_problems is 0)"),
         ("evaluate.pass_k.split=validation", "evaluate plays validation problems (its split)"),
         ("decide.paired_gate.family_model=nobody", "family_model = 'nobody': no such model."),
-        ("decide.paired_gate.family_model=rl_shop", "Models of this road: base, sft_unfiltered, sft, rl_airline, rl_retail, merged."),
+        (
+            "decide.paired_gate.family_model=rl_shop",
+            "Models that evaluate plays: base, sft_unfiltered, sft, rl_airline, rl_retail, merged.",
+        ),
         ("promote.model=a/b", "without / :"),
         ("promote.model=..", "a name of at most 200"),
         ("promote.model=' '", "a name of at most 200"),

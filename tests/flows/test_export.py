@@ -7,6 +7,7 @@ of two calls, and one observation turn whose value is a list of two answers.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +306,7 @@ class TestWhatIsExported:
             "judge": {"calls": 30, "tokens_in": 900, "tokens_out": 90, "money": 0.25, "by": {"big-one-07": 30}}
         }
         record["parts"]["settings"]["roles.judge"] = {"backend": "openai_compatible", "model": "big-one", "errors": {}}
-        paid = Source(source.stage, source.folder, source.worlds, source.generate, {"generate": record})
+        paid = replace(source, records={"generate": record}, made=record)
         export(paid, tmp_path / "set", Wish())
         card = (tmp_path / "set/README.md").read_text()
         assert "| judge | 30 | 900 | 90 | 0.25 |" in card and "| judge | openai_compatible | big-one | unpinned | none |" in card

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from flows.migrate import follow, migrate, moved, report
+from flows.migrate import follow, left, migrate, moved, report
 from tasks.contract.params import BadInput
 from tasks.engine import layout
 from tasks.engine.layout import Default, Move
 from tasks.engine.project import round_trip, written
 from tasks.engine.settings import load
+from tasks.road import ROAD, Road, Step
 from tests.conftest import ROOT
 
 MOVES = (
@@ -92,12 +93,36 @@ def test_params_move_with_their_comments_and_once() -> None:
 
 def test_a_value_that_differs_from_the_one_at_the_new_place_is_not_lost() -> None:
     """The chosen method's value moves, its sibling's stays where it was and is said."""
-    old = "sft:\n  method: hft\n  sft: {epochs: 1, control: true}\n  hft: {epochs: 3}\n"
+    old = "sft:\n  method: hft\n  sft: {epochs: 1}\n  hft: {epochs: 3}\n"
     text, lines = _moved(old)
-    assert lines[:2] == ["sft.hft.epochs -> sft.loop.epochs", "sft.sft.control -> sft.loop.control"]
+    assert lines == ["sft.hft.epochs -> sft.loop.epochs"]
     tree = round_trip().load(text)
-    assert tree["sft"] == {"method": "hft", "loop": {"epochs": 3, "control": True}, "sft": {"epochs": 1}}
+    assert tree["sft"] == {"method": "hft", "loop": {"epochs": 3}, "sft": {"epochs": 1}}
     assert _moved(text) == (text, [])
+    assert [one.why for one in layout.outdated(tree)] == ["sft.loop.epochs is 3"]
+
+
+def test_what_the_chosen_method_was_not_given_is_not_taken_from_its_siblings(tmp_path: Path) -> None:
+    """It trained with its default; a sibling's value in the section that they share would change what it computes."""
+    old = "sft:\n  method: hft\n  sft: {control: true, epochs: 3}\n  spare: {control: false, epochs: 3}\n  hft: {epochs: 3}\n"
+    text, lines = _moved(old)
+    assert lines == [f"sft.{name}.epochs -> sft.loop.epochs" for name in ("hft", "sft", "spare")]
+    tree = round_trip().load(text)
+    assert tree["sft"] == {"method": "hft", "sft": {"control": True}, "spare": {"control": False}, "loop": {"epochs": 3}}
+    why = "sft.loop.control is shared by all methods, and 'hft', the chosen one, was not given it; write it there, or remove it"
+    assert {one.old: one.why for one in layout.outdated(tree)} == {"sft.sft.control": why, "sft.spare.control": why}
+    assert f"sft.sft.control = True stays: {why}" in "\n".join(left(tmp_path, "params/pipeline.yaml", text))
+
+
+def test_params_of_a_step_move_whatever_it_is_called() -> None:
+    """A line of the table is about a room: about every step that enters it, and about the section of no other."""
+    road = Road((*ROAD.steps, Step("critic_sft", "sft", ("worlds", "base", "filter"), "")), ROAD.candidate)
+    yaml = round_trip()
+    tree = yaml.load("critic_sft:\n  method: sft\n  sft: {epochs: 1}\nsft:\n  method: sft\n  sft: {epochs: 2}\n")
+    assert "critic_sft.sft.epochs has another place now: critic_sft.loop.epochs" in layout.refusal(tree, "x", road)
+    assert moved(tree, road) == ["sft.sft.epochs -> sft.loop.epochs", "critic_sft.sft.epochs -> critic_sft.loop.epochs"]
+    assert [tree[step]["loop"] for step in ("sft", "critic_sft")] == [{"epochs": 2}, {"epochs": 1}]
+    assert moved(tree, road) == []
 
 
 def test_a_key_that_only_has_another_name_keeps_its_line() -> None:

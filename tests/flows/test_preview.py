@@ -38,11 +38,11 @@ def plan_of(state: Path, **overrides: Any) -> Plan:
 def test_it_shows_the_blueprints_with_which_the_run_begins(tmp_path: Path) -> None:
     """The same rows, byte for byte as JSON, as the stage makes for its first problems; nothing stays in the state folder but hashes."""
     plan = plan_of(tmp_path / "state")
-    made = make(plan, 5, quiet)
+    made = make(plan, "generate", 5, quiet)
     assert {row["world"] for row in made.blueprints} == {"retail", "airline"}
     assert not (tmp_path / "state" / "keys").exists() and not (tmp_path / "state" / "store").exists()
 
-    worlds = preview._worlds(plan, tmp_path / "frozen")
+    worlds = preview._worlds(plan, "generate", tmp_path / "frozen")
     job = job_of(plan, "generate", {"worlds": plan.store.hashes.path(worlds)})
     (tmp_path / "out").mkdir()
     spec = job.spec(tmp_path / "out", tmp_path / "scratch", {"worlds": worlds})
@@ -57,7 +57,7 @@ def test_it_shows_the_blueprints_with_which_the_run_begins(tmp_path: Path) -> No
 
 def test_refusals_are_shown_with_reason_and_plan(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, roles__generator__errors={"tool_talk": 1.0, "invented_id": 0.5}, generate__apigen_mt__walked=0.0)
-    made = make(plan, 6, quiet)
+    made = make(plan, "generate", 6, quiet)
     refused = [row for row in made.blueprints if row["status"] != "accepted"]
     assert refused
     text = " ".join("\n".join(lines(made, Page(width=400))).split())
@@ -69,7 +69,7 @@ def test_refusals_are_shown_with_reason_and_plan(tmp_path: Path) -> None:
 
 
 def test_the_gate_says_who_would_pass(tmp_path: Path) -> None:
-    made = make(plan_of(tmp_path), 2, quiet)
+    made = make(plan_of(tmp_path), "generate", 2, quiet)
     accepted = [row for row in made.blueprints if row["status"] == "accepted"]
     assert accepted
     for row in accepted:
@@ -168,7 +168,7 @@ def test_the_bill_by_hand() -> None:
 
 def test_what_endpoints_cost_is_added_up_over_worlds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(preview, "STATS", (__name__, "told"))
-    made = make(plan_of(tmp_path), 2, quiet)
+    made = make(plan_of(tmp_path), "generate", 2, quiet)
     assert made.spent["judge"] == {"calls": 48, "cached": 0, "tokens_in": 1800, "tokens_out": 180, "money": pytest.approx(0.1)}
     monkeypatch.setattr(preview, "STATS", ("tasks.players.no_such_module", "stats"))
     assert preview.stats("x") == {}
@@ -181,12 +181,12 @@ def test_scripts_cost_nothing() -> None:
 @pytest.mark.parametrize("count", [0, -1, 101])
 def test_a_count_out_of_range_is_refused(count: int, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=rf"-n {count}: a preview shows 1 to 100"):
-        make(plan_of(tmp_path), count, quiet)
+        make(plan_of(tmp_path), "generate", count, quiet)
 
 
 def test_params_that_leave_nothing_to_preview_are_named(tmp_path: Path) -> None:
     class Job:
-        method = "other"
+        method, stage = "other", "generate"
 
         class params:
             @staticmethod

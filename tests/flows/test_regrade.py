@@ -165,7 +165,7 @@ def test_trials_and_their_problems(road: Path, tmp_path: Path) -> None:
     """Trials of a shop, which draws no problems: theirs must lie in a file; the baseline rows of another world are left."""
     trials = road / "evaluate/trials.parquet"
     with pytest.raises(BadInput, match=r"nothing can be graded again: 240 whose problem is not known \(see --problems\)"):
-        regrade(trials, problems=[road / "generate/blueprints.parquet"], seed=0)
+        regrade(trials, problems=[road / "generate/blueprints.parquet"], seeds=[0])
     kept = [
         {**row, "problem_id": row["problem_id"].removeprefix("train_")}
         for row in tables.read_rows(road / "generate/blueprints.parquet", schemas.BLUEPRINT)
@@ -189,10 +189,10 @@ def test_test_problems_are_drawn_again(tmp_path: Path) -> None:
     made = [{"model": "oracle", "set": which, **rows.trajectory_row(one)} for which in ("test", "gate") for one in played]
     made = [{**row, "problem_id": "other"} if row["set"] == "gate" else row for row in made]
     tables.write_rows(tmp_path / "evaluate/trials.parquet", schemas.TRIAL, made)
-    found = regrade(tmp_path / "evaluate/trials.parquet", seed=5)
+    found = regrade(tmp_path / "evaluate/trials.parquet", seeds=[5])
     assert (found.graded, found.after, dict(found.left)) == (7, 7, {"whose problem is not known (see --problems)": 7})
     with pytest.raises(BadInput, match="nothing can be graded again"):
-        regrade(tmp_path / "evaluate/trials.parquet", seed=6)
+        regrade(tmp_path / "evaluate/trials.parquet", seeds=[6])
 
 
 def test_filtered_rows_keep_their_marks(road: Path, tmp_path: Path) -> None:

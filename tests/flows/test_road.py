@@ -130,6 +130,16 @@ def test_a_road_that_cannot_be_walked_is_refused() -> None:
     assert ROAD.decision == "decide" and ROAD.judged == "evaluate" and ROAD.after("merge") == {"merge", "evaluate", "decide"}
 
 
+def test_a_step_of_a_room_that_is_none_is_named_with_the_rooms_there_are(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = (replace(step, room="stf") if step.name == "critic_sft" else step for step in settings.road)
+    road = Road(tuple(steps), ROAD.candidate)
+    monkeypatch.setattr(methods, "ROAD", road)
+    said = r"tasks/road\.py: step 'critic_sft': no room 'stf'\. Did you mean 'sft'\? Rooms: base, critique, .*, worlds\."
+    for look in (lambda: replace(settings, road=road).check(), lambda: [*dvc_yaml.stages(road)], methods.everything):
+        with pytest.raises(BadInput, match=said):
+            look()
+
+
 def test_dvc_gets_a_stage_for_each_step(settings: Settings) -> None:
     stages = yaml.safe_load((settings.project / "dvc.yaml").read_text())["stages"]
     assert [*stages] == [*longer().names]

@@ -149,8 +149,8 @@ def test_the_share_that_must_train_is_one_of_rows_and_of_tokens(offered: tuple[i
     made = [Row(f"t{n}", [7] * 11, [IGNORED, *[7] * 10], 1.0) for n in range(10)]
     data = Data(train=made, validation=made[:1], offered={"train": offered, "validation": (1, 10)})
     with pytest.raises(StageFailed, match=r"min_trained = 0.5") if stops else nullcontext():
-        check_used(data, Loop(), 2048)
-    check_used(data, Loop(min_trained=0.0), 2048)
+        check_used(data, Loop(), 2048, Path("kept"))
+    check_used(data, Loop(min_trained=0.0), 2048, Path("kept"))
 
 
 def test_the_control_draws_as_many_rows_from_all(tmp_path: Path) -> None:

@@ -484,9 +484,9 @@ def test_the_size_of_an_answer_comes_from_the_active_params(monkeypatch: pytest.
         )
 
     params(longest_answer=1200)
-    assert command._longest() == 1200
+    assert command._longest("x:Y") == 1200
     params()
-    assert command._longest() == ANSWER
+    assert command._longest("x:Y") == ANSWER
     params(longest_answer="many")
     with pytest.raises(BadInput, match=r"worlds.freeze.*longest_answer"):
-        command._longest()
+        command._longest("x:Y")

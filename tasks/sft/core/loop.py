@@ -43,7 +43,7 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
     drawn = ctx.rng("unfiltered") if inputs.unfiltered else None
     longest = min(loop.max_length, folders.context_of(model))
     data = load_data(inputs.filter / "dataset.parquet", inputs.worlds, tokenizer, ctx.prompt, longest, hooks.row_weight, drawn)
-    check_used(data, loop, longest)
+    check_used(data, loop, longest, inputs.filter)
     training = Training(loop, data.train, tokenizer.pad_token_id, ctx)
     model = hooks.prepare(model, training).train()
     teacher = hooks.teacher(model, training)
@@ -160,11 +160,12 @@ def check_phases(phases: Sequence[Phase]) -> Sequence[Phase]:
     return phases
 
 
-def check_used(data: Data, loop: Loop, longest: int) -> None:
+def check_used(data: Data, loop: Loop, longest: int, kept: Path) -> None:
     """Stop (StageFailed) when hardly anything of what the filter kept would train, or nothing would tell how well.
 
-    longest: tokens of a row at most, the smaller of max_length and the model's positions.
+    longest: tokens of a row at most, the smaller of max_length and the model's positions. kept: the folder that the rows are from.
     """
+    counts = f"{kept / 'waterfall.csv'} says what the filter dropped, and why."
     said = f"max_length = {loop.max_length}" if longest == loop.max_length else f"the model's {longest} positions"
     for split, used in (("train", data.train), ("validation", data.validation)):
         rows, tokens = data.offered[split]
@@ -176,21 +177,18 @@ def check_used(data: Data, loop: Loop, longest: int) -> None:
                 f"The longest row has {data.longest} tokens. Raise max_length, or shorten the prompt (prompt.tools, prompt.policy)."
             )
     if not data.train:
-        raise StageFailed(f"sft: no row of the train split is kept and fits {said}: nothing to train on. {WATERFALL}")
+        raise StageFailed(f"sft: no row of the train split is kept and fits {said}: nothing to train on. {counts}")
     if not any(row.weight > 0 for row in data.train):
         raise StageFailed("sft: every row of the train split weighs 0 (the method's row_weight), so nothing would train.")
     if loop.validation_rows and not data.validation:
         raise StageFailed(
-            f"sft: no row of the validation split is kept and fits {said}, so nothing would tell how well it learns. {WATERFALL} "
+            f"sft: no row of the validation split is kept and fits {said}, so nothing would tell how well it learns. {counts} "
             "validation_rows: 0 trains without."
         )
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"
-
-
-WATERFALL = "data/filter/waterfall.csv says what the filter dropped, and why."
 
 
 def _write_curves(path: Path, history: Sequence[dict[str, Any]]) -> list[tuple[int, Any, Any]]:
