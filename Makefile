@@ -14,6 +14,8 @@ CAIRN := $(BIN)/python -m flows.cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CACHE_DIR := $(CURDIR)/.cairn/pip
 export TMPDIR := $(CURDIR)/.cairn/tmp
+# Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup run smoke world test test-long test-reliability test-bfcl check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate gpu-proof figures lock clean
 

@@ -10,14 +10,21 @@ tests/flows/test_two_drivers.py. A run that computes gets `prefect_server` and `
 from __future__ import annotations
 
 import compileall
+import fcntl
 import functools
+import gc
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,8 +72,7 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; with `check`, a failure shows what it printed. cold: Python begins anew, as for a user."""
         given = {**self.environment, **environment}
-        watched = any(Path(one, "sitecustomize.py").exists() for one in given.get("PYTHONPATH", "").split(os.pathsep))
-        if command[0] == sys.executable and not cold and not watched:
+        if command[0] == sys.executable and not cold:
             answer = WARM.run(command[1:], self.folder, {**given, "PATH": f"{WARM.folder}{os.pathsep}{given['PATH']}"}, timeout)
         else:
             answer = subprocess.run(
@@ -138,8 +144,7 @@ def _template() -> Path:
     folder.mkdir()
     for name in COPIED:
         source = ROOT / name
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy2(source, folder / name)
+        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy2(source, folder / name)
     shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "config.local"))
     shutil.copy2(folder / "params" / "profiles" / "smoke.yaml", folder / "params" / "pipeline.yaml")
     (folder / "params" / "champion.yaml").write_text("champion: none\n")
@@ -192,6 +197,18 @@ LONGEST = (
 with, else their file: its fixtures of module scope are made once."""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """Called by pytest-xdist for each worker that it starts."""
+    WARM.begin()
+    node.workerinput["warm"] = str(WARM.folder)  # type: ignore[attr-defined]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        WARM.join(Path(config.workerinput["warm"]))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not hasattr(config, "workerinput"):
@@ -203,6 +220,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         groups[item] = marker.args[0] if marker else str(item.path.relative_to(ROOT / "tests").with_suffix(""))
         item.add_marker(pytest.mark.xdist_group(groups[item]))
     items.sort(key=lambda item: places.get(groups[item], len(places)))
+
+
+def pytest_collection_finish() -> None:
+    settle()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    settle()
+
+
+def settle() -> None:
+    """Let the garbage collector pass over libraries once they are loaded: whoever trains has it look at everything twice, which in a
+    process with as much in it as this one takes most of a second."""
+    if len(sys.modules) > settle.loaded + 50:  # type: ignore[attr-defined]
+        settle.loaded = len(sys.modules)  # type: ignore[attr-defined]
+        gc.collect()
+        gc.freeze()
+
+
+settle.loaded = 0  # type: ignore[attr-defined]
 
 
 def pytest_sessionfinish() -> None:
@@ -218,10 +256,29 @@ SqlAlchemyStore(f"sqlite:///{sys.argv[1]}/mlflow.db", sys.argv[1])
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Project], Project]:
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test workers of a session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """While the block runs, no other worker is in such a block."""
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def migrated(common: Path) -> Callable[[Project], Project]:
     """Gives a project an empty database of MLflow's, which a first run would take seconds to make."""
-    folder = tmp_path_factory.mktemp("migrated")
-    Project(folder).run(sys.executable, "-c", MIGRATE, str(folder))
+    folder = common / "migrated"
+    folder.mkdir(exist_ok=True)
+    with alone(folder / "lock"):
+        if not (folder / "done").exists():
+            Project(folder).run(sys.executable, "-c", MIGRATE, str(folder))
+            (folder / "done").touch()
 
     def give(project: Project) -> Project:
         (project.folder / ".cairn").mkdir(exist_ok=True)
@@ -232,16 +289,27 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Project], Pr
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server on loopback for tests that start many processes; its URL."""
-    yield from _serve(tmp_path_factory.mktemp("prefect"))
+def prefect_server(common: Path) -> Iterator[str]:
+    """A Prefect server on loopback for tests that start many processes; its URL. The first worker that needs it starts it, the last
+    that has needed it ends it."""
+    home = common / "prefect"
+    home.mkdir(exist_ok=True)
+    users, about = home / "users", home / "server.json"
+    with alone(home / "lock"):
+        if not users.exists():
+            about.write_text(json.dumps(_serve(home)))
+        users.write_text(users.read_text() + "+" if users.exists() else "+")
+    server = json.loads(about.read_text())
+    yield server["url"]
+    with alone(home / "lock"):
+        users.write_text(users.read_text()[1:])
+        if not users.read_text():
+            users.unlink()
+            os.kill(server["pid"], signal.SIGTERM)
 
 
-def _serve(home: Path) -> Iterator[str]:
-    import socket
-    import time
-    import urllib.request
-
+def _serve(home: Path) -> dict[str, str | int]:
+    """Start a server and wait until it answers: its URL and process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -250,20 +318,16 @@ def _serve(home: Path) -> Iterator[str]:
     server = subprocess.Popen(
         [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services"],
         env=environment,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     url = f"http://127.0.0.1:{port}/api"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=1).read()
-                break
-            except OSError:
-                time.sleep(0.25)
-        else:
-            raise RuntimeError("the Prefect server did not start")
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=1).read()
+            return {"url": url, "pid": server.pid}
+        except OSError:
+            time.sleep(0.25)
+    server.kill()
+    raise RuntimeError("the Prefect server did not start")

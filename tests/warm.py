@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib
+import importlib.abc
+import importlib.machinery
 import json
 import os
 import runpy
@@ -30,8 +31,8 @@ from pathlib import Path
 from typing import NoReturn
 
 LIBRARIES = (os.path.dirname(os.__file__), os.path.join(sys.prefix, "lib"))
-ANEW = ("prefect", "flows", "tasks", "tests", "infra", "sitecustomize", "__main__")
-"""Never kept: the project's own code, and Prefect, which reads its settings when it is imported."""
+ANEW = ("flows", "tasks", "tests", "infra", "sitecustomize", "__main__")
+"""Never kept: the project's own code, and what the environment lets Python begin with."""
 FIXED = ("OMP_NUM_THREADS", "PYTHONHASHSEED")
 """What a process cannot change once it has begun."""
 
@@ -56,10 +57,11 @@ os._exit(code)
 
 
 class Warm:
-    """The process that forks, started when it is needed first. It ends with this one."""
+    """The process that forks, started when it is needed first. It ends with this one. Test workers share that of who started them."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._joined = False
         self.seconds = 0.0
         """CPU seconds of all commands so far, with their children."""
 
@@ -105,9 +107,13 @@ class Warm:
         finally:
             sys.executable = before
 
+    def join(self, folder: Path) -> None:
+        """Use the process that another one has begun, whose folder that is."""
+        self.folder, self._joined = folder, True
+
     def begin(self) -> None:
         """Start the process, if it is not there yet."""
-        if self._process is not None:
+        if self._process is not None or self._joined:
             return
         fixed = {name: os.environ[name] for name in FIXED}
         python = self.folder / "python"
@@ -236,9 +242,14 @@ def become(request: Mapping[str, object], learned: int, python: str) -> None:
     sys.executable = python
     sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
     first = [] if environment.get("PYTHONSAFEPATH") else ["" if how == "-c" else os.getcwd()]
-    sys.path[:0] = [*first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    given = [one for one in environment.get("PYTHONPATH", "").split(os.pathsep) if one]
+    sys.path[:0] = [*first, *given]
     sys.argv, sys.orig_argv = [how, *arguments], [python, how, what, *arguments]
     known = set(sys.modules)
+    Prefect.hide()
+    if any(Path(one, "sitecustomize.py").exists() for one in given):
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")
     try:
         if how == "-m":
             runpy.run_module(what, run_name="__main__", alter_sys=True)
@@ -248,6 +259,37 @@ def become(request: Mapping[str, object], learned: int, python: str) -> None:
     finally:
         names = [name for name, module in list(sys.modules.items()) if name not in known and _is_a_librarys(name, module)]
         os.write(learned, json.dumps(names).encode())
+
+
+class Prefect(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives the loaded package when it is imported, with the settings of that moment: it reads them from the environment once."""
+
+    def __init__(self, modules: dict[str, types.ModuleType]) -> None:
+        self.modules = modules
+        self.spec: importlib.machinery.ModuleSpec = modules["prefect"].__spec__  # type: ignore[assignment]
+
+    @classmethod
+    def hide(cls) -> None:
+        """As if it were not loaded, until it is imported."""
+        names = [name for name in sys.modules if name.partition(".")[0] == "prefect"]
+        if names:
+            sys.meta_path.insert(0, cls({name: sys.modules.pop(name) for name in names}))
+
+    def find_spec(self, name: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        if name != "prefect":
+            return None
+        spec = importlib.machinery.ModuleSpec(name, self, is_package=True)
+        spec.submodule_search_locations = self.spec.submodule_search_locations
+        return spec
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return self.modules["prefect"]
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        sys.meta_path.remove(self)
+        module.__spec__ = self.spec
+        sys.modules.update(self.modules)
+        self.modules["prefect.context"].refresh_global_settings_context()
 
 
 def leave_as_a_script_does(main: Callable[[], None]) -> NoReturn:
@@ -273,7 +315,8 @@ def leave_as_a_script_does(main: Callable[[], None]) -> NoReturn:
 
 def _is_a_librarys(name: str, module: object) -> bool:
     file = getattr(module, "__file__", None)
-    return name.partition(".")[0] not in ANEW and isinstance(file, str) and file.startswith(LIBRARIES)
+    anew = name.partition(".")[0] in ANEW or name.startswith(("prefect.server", "prefect.cli"))  # these take settings for good
+    return not anew and isinstance(file, str) and file.startswith(LIBRARIES)
 
 
 def load(learned: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tasks.engine.key import changed, key_of
 from tasks.engine.settings import load
 from tasks.road import ROAD
 from tests.conftest import ROOT
+from tests.warm import WARM
 
 
 def test_a_folder_is_hashed_as_dvc_hashes_it(tmp_path: Path) -> None:
@@ -26,8 +28,8 @@ def test_a_folder_is_hashed_as_dvc_hashes_it(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (tmp_path / ".dvcignore").write_text((ROOT / ".dvcignore").read_text())
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "thing"], cwd=tmp_path, check=True)
+    for command in (["init", "--no-scm"], ["add", "thing"]):
+        assert WARM.run(["-m", "dvc", *command, "-q"], tmp_path, os.environ, 60).returncode == 0
     theirs = yaml.safe_load((tmp_path / "thing.dvc").read_text())["outs"][0]["md5"]
     assert Hashes(tmp_path / "state").path(folder) == theirs
 

@@ -3,7 +3,7 @@ test_upgrade.py's matter."""
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,7 @@ from flows.worlds.new import LIBRARY
 from tasks.contract.params import BadInput
 from tasks.engine.settings import load
 from tests.conftest import Project
+from tests.warm import WARM
 
 IDENTITY = {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 HOME = LIBRARY.replace(".", "/")
@@ -140,8 +141,7 @@ def test_it_runs_and_dvc_agrees(
     for name, value in IDENTITY.items():
         monkeypatch.setenv(name, value)
     folder = tmp_path / "kiosk"
-    command = [sys.executable, "-m", "flows.cli", "init", str(folder)]
-    said = subprocess.run(command, cwd=ROOT, check=True, text=True, capture_output=True).stdout
+    said = WARM.run(["-m", "flows.cli", "init", str(folder)], ROOT, os.environ, 300).stdout
     assert "first commit made" in said and "make smoke" in said
     project = migrated(Project(folder))
     project.environment["PREFECT_API_URL"] = prefect_server

@@ -32,8 +32,8 @@ ENDLESS = ("--to", "base", "--set", "base.tiny_qwen3.steps=20000")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return make_project(tmp_path_factory.mktemp("terminal") / "project")
+def project(tmp_path_factory: pytest.TempPathFactory, migrated: Callable[[Project], Project]) -> Project:
+    return migrated(make_project(tmp_path_factory.mktemp("terminal") / "project"))
 
 
 def trains(terminal: Terminal) -> bool:
@@ -97,21 +97,20 @@ def test_other_ways_to_end_the_foreground(project: Project, how: str | signal.Si
     ends(terminal, quiet=isinstance(how, str))
 
 
-def test_while_generate_waits_for_a_server(project: Project) -> None:
+def test_while_generate_waits_for_a_server(project: Project, prefect_server: str) -> None:
     """Its threads wait for answers that take a minute; nobody waits for the threads."""
     with running(latency=60) as stub:
         judge = f"{{backend: openai_compatible, base_url: '{stub.url}', model: stub}}"
-        terminal = Terminal.start(
-            project, (*RUN, "--to", "generate", "--set", f"roles.judge={judge}", "--set", "base.tiny_qwen3.steps=1")
-        )
+        command = (*RUN, "--to", "generate", "--set", f"roles.judge={judge}", "--set", "base.tiny_qwen3.steps=1")
+        terminal = Terminal.start(project, command, PREFECT_API_URL=prefect_server)
         terminal.until(lambda: stub.counts()["open"])
         terminal.press()
         ends(terminal)
 
 
-def test_while_dvc_is_told(project: Project) -> None:
+def test_while_dvc_is_told(project: Project, prefect_server: str) -> None:
     """dvc.lock stays as it was, and the next run, which has nothing to compute, tells DVC."""
-    terminal = Terminal.start(project, (*RUN, "--to", "worlds"))
+    terminal = Terminal.start(project, (*RUN, "--to", "worlds"), PREFECT_API_URL=prefect_server)
     terminal.until(lambda: any("commit" in process.cmdline() for process in terminal.left()))
     terminal.press()
     ends(terminal)

@@ -138,9 +138,10 @@ def test_yaml_in_the_readmes_is_yaml() -> None:
 
 
 @pytest.fixture(scope="module")
-def copy(road: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The smoke project after its run."""
+def copy(road: Project, tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Project:
+    """The smoke project after its run, which began without a server."""
     project = copied(road, tmp_path_factory.mktemp("readme") / "project")
+    project.environment["PREFECT_API_URL"] = prefect_server
     shutil.copytree(ROOT / "infra", project.folder / "infra", ignore=shutil.ignore_patterns("__pycache__"))
     return project
 
@@ -182,8 +183,8 @@ def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def test_the_deployments_are_taken(copy: Project, prefect_server: str) -> None:
-    own = {"PREFECT_API_URL": prefect_server, "CAIRN_PROJECT": str(copy.folder), "PREFECT_HOME": str(copy.folder / ".cairn/prefect")}
+def test_the_deployments_are_taken(copy: Project) -> None:
+    own = {"CAIRN_PROJECT": str(copy.folder), "PREFECT_HOME": str(copy.folder / ".cairn/prefect")}
     prefect = (sys.executable, "-m", "prefect")
     copy.run(*prefect, "work-pool", "create", "cairn", "--type", "process", **own)
     said = copy.run(*prefect, "--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--all", **own).stdout

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -213,21 +214,16 @@ def test_a_change_under_a_running_stage_is_not_recorded(after: Project, tmp_path
     with (folder / "tasks/filter/rejection_sampling.py").open("a") as file:
         file.write(slow)
     lock = (folder / "dvc.lock").read_bytes()
-    module = ["flows.cli", "run", "--to", "filter"] if driver == "cairn" else ["dvc", "repro", "base", "filter"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", *module],
-        cwd=folder,
-        env=after.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    wait_for(lambda: list((folder / ".cairn/work").glob("*/out")) != [])
-    with (folder / "tasks/filter/rejection_sampling.py").open("a") as file:
-        file.write("# edited under the run\n")
-    edited.touch()
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode != 0, said
+    run = partial(after.cairn, "run", "--to", "filter") if driver == "cairn" else partial(after.dvc, "repro", "base", "filter")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, check=False)
+        wait_for(lambda: list((folder / ".cairn/work").glob("*/out")) != [])
+        with (folder / "tasks/filter/rejection_sampling.py").open("a") as file:
+            file.write("# edited under the run\n")
+        edited.touch()
+    answer = running.result()
+    said = answer.stdout + answer.stderr
+    assert answer.returncode != 0, said
     assert "tasks/filter/rejection_sampling.py" in said and "not recorded" in said, said
     assert (folder / "dvc.lock").read_bytes() == lock
 

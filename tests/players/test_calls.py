@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from tasks.contract.client import BudgetSpent, CallFailed, Request
 from tasks.contract.params import BadInput
 from tasks.players.openai_compatible import Dialect, EndpointClient, Prices, Setting, stats
 from tasks.players.openai_compatible.cache import Cache, Paid
+from tests.conftest import ROOT
 from tests.players.conftest import QUICK, Make, questions
+from tests.warm import WARM
 
 WORK = """
 import json, sys
@@ -38,15 +41,23 @@ print(json.dumps(answers))
 
 
 def start(stub: Stub, folder: Path, count: int) -> subprocess.Popen[str]:
+    """A process that can be killed."""
     return subprocess.Popen([sys.executable, "-c", WORK, stub.url, str(folder), str(count)], stdout=subprocess.PIPE, text=True)
+
+
+def answers(stub: Stub, folder: Path, count: int) -> list[dict[str, Any]]:
+    """What another process is answered."""
+    done = WARM.run(["-c", WORK, stub.url, str(folder), str(count)], ROOT, os.environ, 60)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def test_a_second_run_pays_nothing(make: Make, stub: Stub, tmp_path: Path) -> None:
     """Another process with the same folder: the same answers, no call."""
     asked = questions(40)
     mine = make().complete(asked)
-    worker = start(stub, tmp_path / "state", 40)
-    assert json.loads(worker.communicate()[0].splitlines()[-1])[:20] == mine[:20]
+    assert answers(stub, tmp_path / "state", 40)[:20] == mine[:20]
     assert stub.counts()["paid"] == 40 + 20, "questions(20, start=20) have other seeds than the second half of questions(40)"
 
 
@@ -65,13 +76,12 @@ def test_what_can_change_an_answer_is_in_the_key(make: Make, stub: Stub) -> None
 
 def test_two_processes_on_one_cache(make: Make, stub: Stub, tmp_path: Path) -> None:
     """Both end with the same answers, whoever paid; afterwards nobody pays."""
-    workers = [start(stub, tmp_path / "state", 300) for _ in range(2)]
-    said = [worker.communicate(timeout=60)[0].splitlines()[-1] for worker in workers]
-    assert said[0] == said[1]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: answers(stub, tmp_path / "state", 300), range(2))
+    assert first == second
     assert 300 <= stub.counts()["paid"] <= 600
-    again = start(stub, tmp_path / "state", 300)
     before = stub.counts()["paid"]
-    assert again.communicate(timeout=60)[0].splitlines()[-1] == said[0] and stub.counts()["paid"] == before
+    assert answers(stub, tmp_path / "state", 300) == first and stub.counts()["paid"] == before
     assert Cache(tmp_path / "state").kept() == [
         {"model": "some-model", "role": "judge", "answers": 300}
         | {k: v for k, v in Cache(tmp_path / "state").kept()[0].items() if "tok" in k}
@@ -84,8 +94,9 @@ def test_many_processes_may_be_the_first(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from tasks.players.openai_compatible.cache import Cache, Paid\n"
         "Cache(Path(sys.argv[1])).put(sys.argv[2].encode(), {}, Paid('r', 'j', 'm', 1, 1, 0.0))"
     )
-    workers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(number)]) for number in range(12)]
-    assert [worker.wait(60) for worker in workers] == [0] * 12
+    with ThreadPoolExecutor(12) as pool:
+        done = pool.map(lambda number: WARM.run(["-c", code, str(tmp_path), str(number)], ROOT, os.environ, 60), range(12))
+    assert [one.returncode for one in done] == [0] * 12
     assert Cache(tmp_path).kept()[0]["answers"] == 12
 
 
@@ -100,9 +111,7 @@ def test_a_kill_costs_at_most_the_calls_in_flight(stub: Stub, tmp_path: Path) ->
         time.sleep(0.004 * kills)
         os.kill(worker.pid, signal.SIGKILL)
         worker.communicate()
-    last = start(stub, tmp_path, 600)
-    said = json.loads(last.communicate(timeout=60)[0].splitlines()[-1])
-    assert len(said) == 600 and stub.counts()["twice"] <= 5 * QUICK.max_in_flight
+    assert len(answers(stub, tmp_path, 600)) == 600 and stub.counts()["twice"] <= 5 * QUICK.max_in_flight
     assert stub.counts()["paid"] - stub.counts()["twice"] == 600
 
 
