@@ -11,13 +11,14 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.bench import ROOT, publish
-from tasks.contract.agent import Agent, Turn
-from tasks.contract.client import Client, Message
+from tasks.contract.agent import Agent
+from tasks.contract.client import Client
+from tasks.contract.generation import Engine, Generated, Sampling
 from tasks.contract.problem import Problem
 from tasks.worlds.api.problem_making import draw_problems
 
@@ -34,60 +35,29 @@ USERS = 400
 
 
 class ReadAgain:
-    """An agent without memory: each turn reads the whole conversation anew, in its own tokens (nothing is rendered
-    twice)."""
+    """An engine without memory: each turn reads the whole conversation anew."""
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int, temperature: float, most: int = 448
-    ) -> None:
-        from tasks.chat.template import END
-        from tasks.players.local.decoding import Decoder, Row
+    def __init__(self, inner: Engine) -> None:
+        self.rows, self.most, self._inner = inner.rows, inner.most, inner
 
-        self.name, self.capacity = "read again", rows
-        self._tokenizer, self._temperature = tokenizer, temperature
-        self._decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), rows, most)
-        self._ids: dict[str, list[int]] = {}
-        self._read: dict[str, int] = {}
-        self._names: dict[Row, tuple[str, list[int]]] = {}
-        self._full: list[str] = []
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The engine's own."""
+        return self._inner.counts
 
-    def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
-        """Take a fresh row and read everything."""
-        from tasks.chat.rendering import prompt_ids, suffix_ids
-        from tasks.worlds.api.system_prompt import system_message
+    def submit(self, conversation: str, ids: Sequence[int], sampling: Sampling) -> None:
+        """As a conversation that has just begun."""
+        self._inner.submit(conversation, ids, sampling)
 
-        if conversation in self._ids:
-            new = suffix_ids(self._tokenizer, messages[self._read[conversation] :])
-        else:
-            new = prompt_ids(self._tokenizer, system_message(world, PROMPT), messages)
-        ids = self._ids[conversation] = [*self._ids.get(conversation, ()), *new]
-        self._read[conversation] = len(messages) + 1
-        row = self._decoder.open()
-        self._names[row] = (conversation, new)
-        if not self._decoder.ask(row, ids, seed=seed, temperature=self._temperature, limit=96):
-            self._full.append(conversation)
-
-    def poll(self) -> list[tuple[str, Turn]]:
-        """The finished turns; their rows are free again."""
-        from tasks.chat.parsing import parse_turn
-
-        full, self._full = self._full, []
-        turns = [(name, Turn({"role": "assistant", "content": ""}, error="max_tokens")) for name in full]
-        for row in self._decoder.run():
-            name, new = self._names.pop(row)
-            self._decoder.close(row)
-            self._ids[name] += row.ids
-            message, error = parse_turn(self._tokenizer, row.ids)
-            turns.append((name, Turn(message, new, row.ids, row.logprobs, error)))
-        return turns
+    def poll(self) -> list[Generated]:
+        """The finished turns; what was computed for them is forgotten."""
+        made = self._inner.poll()
+        for turn in made:
+            self._inner.close(turn.conversation)
+        return made
 
     def close(self, conversation: str) -> None:
-        """Forget it."""
-        for row, (name, _) in list(self._names.items()):
-            if name == conversation:
-                del self._names[row]
-                self._decoder.close(row)
-        del self._ids[conversation]
+        """It is forgotten already."""
 
 
 def _checkpoint(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
@@ -155,6 +125,7 @@ def main() -> int:
     import torch
 
     from tasks.players.checkpoint_agent import CheckpointAgent
+    from tasks.players.local import own
     from tasks.players.scripted import client
 
     torch.set_num_threads(asked.threads)
@@ -165,7 +136,14 @@ def main() -> int:
     for repeat in range(asked.rounds):
         for rows in asked.rows:
             kept = CheckpointAgent(model, tokenizer, PROMPT, rows=rows, temperature=asked.temperature)
-            again = ReadAgain(model, tokenizer, rows, asked.temperature)
+            again = CheckpointAgent(
+                model,
+                tokenizer,
+                PROMPT,
+                rows=rows,
+                temperature=asked.temperature,
+                engine=lambda *of, **sizes: ReadAgain(own.opened(*of, **sizes)),
+            )
             sides: dict[str, Any] = {f"{rows} rows, cache kept": kept, f"{rows} rows, read again": again}
             for name, agent in sides.items():
                 runs.setdefault(name, []).append(_play(agent, world, jobs, human, repeat))

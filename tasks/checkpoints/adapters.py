@@ -14,6 +14,15 @@ def has_adapter(model: PreTrainedModel) -> bool:
     return hasattr(model, "get_base_model")
 
 
+def active_adapter(model: PreTrainedModel) -> str:
+    """Name of the adapter that a PEFT model computes with; "" for a plain model. ValueError for several at once."""
+    if not has_adapter(model):
+        return ""
+    if len(names := list(model.active_adapters)) != 1:
+        raise ValueError(f"one adapter plays at a time; active are {names}")
+    return str(names[0])
+
+
 def keep_and_merge(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """Write a PEFT model's adapter to `folder` (adapter_config.json and safetensors; it names no path of this machine) and merge it;
     returns the plain model."""

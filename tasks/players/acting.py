@@ -34,10 +34,10 @@ def acting(
         role_name: str = "agent",
         checkpoint: tuple[Any, Any] | None = None,
         temperature: float = 0.0,
-        **limits: int,
+        **limits: Any,
     ) -> Agent:
         """name: under which its conversations are kept (default: the player's own). checkpoint: (model in eval mode, tokenizer), which
-        acts instead of a role's player; limits: its rows, max_turn_tokens and max_episode_tokens (`CheckpointAgent`)."""
+        acts instead of a role's player; limits: its rows, engine and more (`CheckpointAgent`)."""
         if checkpoint is None:
             from tasks.players.client_agent import ClientAgent
 

@@ -1,22 +1,23 @@
 """`CheckpointAgent`: a checkpoint in this process acts in many conversations at once, its cache kept across turns.
 
 Tokens are never rendered twice (law 7): each turn encodes only what the model has not read yet, and a conversation is the
-concatenation of the ids read and the ids produced. Generation itself is `tasks.players.local.decoding`.
+concatenation of the ids read and the ids produced. Generation itself is an engine's (`tasks.contract.generation`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.chat.parsing import parse_turn
 from tasks.chat.rendering import prompt_ids, suffix_ids
 from tasks.chat.template import END
-from tasks.checkpoints.folders import context_of
+from tasks.checkpoints.adapters import active_adapter
 from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message
-from tasks.players.local.decoding import Decoder, Row
+from tasks.contract.generation import Engine, Generated, Sampling
+from tasks.players.local import own
 from tasks.worlds.api.system_prompt import check_prompt, system_message
 
 if TYPE_CHECKING:
@@ -25,24 +26,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Talk:
-    """messages: how many of the conversation's messages are in tokens. calls: tool calls so far. new: ids read for this
-    turn. first: they are a whole prompt. before: ids of earlier turns that the row has yet to read (`resume`)."""
+    """ids: of the conversation so far, read and produced. messages: how many of its messages are in them. calls: tool calls so far.
+    new: ids read for this turn. first: they are a whole prompt."""
 
-    row: Row
+    ids: list[int] = field(default_factory=list)
     messages: int = 0
     calls: int = 0
     new: Sequence[int] = ()
     first: bool = True
-    before: Sequence[int] = ()
 
 
 class CheckpointAgent:
-    """Plays with `model` (put it into eval mode first) and `tokenizer`; `rows` conversations at once.
+    """Plays with `model` and `tokenizer`; `rows` conversations at once.
 
     prompt: what the system message carries (`tasks.worlds.api.system_prompt`). temperature: 0 is greedy; log-probabilities are
     then those at temperature 1. max_turn_tokens: produced ids of one turn; max_episode_tokens: ids of a conversation, read and produced
     (448 in our measurements keeps one babbling episode from padding all others), and never more than the model has positions. Reaching
-    any ends the conversation with `max_tokens`.
+    any ends the conversation with `max_tokens`. engine: opens the engine that generates, over the model. adapter: of the model's,
+    the one that it plays with, "" for none; None: the active one.
     """
 
     def __init__(
@@ -56,35 +57,35 @@ class CheckpointAgent:
         temperature: float = 0.0,
         max_turn_tokens: int = 96,
         max_episode_tokens: int = 448,
+        engine: Callable[..., Engine] = own.opened,
+        adapter: str | None = None,
     ) -> None:
         check_prompt(prompt)
         self.name, self.capacity = name, rows
         self._tokenizer, self._prompt = tokenizer, prompt
         self._temperature, self._max_turn = temperature, max_turn_tokens
-        most = min(max_episode_tokens, context_of(model))
-        self._decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), rows, most)
+        self._adapter = active_adapter(model) if adapter is None else adapter
+        self._stop = (int(tokenizer.convert_tokens_to_ids(END)),)
+        self._engine = engine(model, rows=rows, most=max_episode_tokens)
         self._talks: dict[str, _Talk] = {}
-        self._names: dict[Row, str] = {}
         self._systems: dict[str, str] = {}
-        self._full: list[str] = []
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """decode_steps, prefills, ids read and ids produced so far."""
-        return self._decoder.counts
+        """The engine's: ids read and ids produced so far, and more."""
+        return self._engine.counts
 
     def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
         """Read what is new since the last turn. Raises RuntimeError when more than `rows` conversations are open."""
-        talk = self._talks.get(conversation) or self._open(conversation)
+        talk = self._talks.setdefault(conversation, _Talk())
         talk.first = not talk.messages
         if talk.first:
             talk.new = prompt_ids(self._tokenizer, self._system(world), messages)
         else:
             talk.new = suffix_ids(self._tokenizer, messages[talk.messages :])
         talk.messages = len(messages) + 1
-        read, talk.before = [*talk.before, *talk.new], ()
-        if not self._decoder.ask(talk.row, read, seed=seed, temperature=self._temperature, limit=self._max_turn):
-            self._full.append(conversation)
+        talk.ids += talk.new
+        self._engine.submit(conversation, talk.ids, Sampling(seed, self._temperature, self._max_turn, self._stop, self._adapter))
 
     def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
         """Take up a conversation whose turns were this checkpoint's: their ids are read as they are (law 7), with the next turn's.
@@ -92,35 +93,29 @@ class CheckpointAgent:
         Turns without ids were another's; then the next turn renders the whole conversation. Raises RuntimeError as `send` does.
         """
         if turns and turns[-1].ids:
-            talk = self._open(conversation)
-            talk.messages = len(messages)
-            talk.calls = sum(len(message.get("tool_calls") or ()) for message in messages)
-            talk.before = [token for turn in turns for token in (*turn.prompt_ids, *turn.ids)]
-
-    def _open(self, conversation: str) -> _Talk:
-        talk = self._talks[conversation] = _Talk(self._decoder.open())
-        self._names[talk.row] = conversation
-        return talk
+            calls = sum(len(message.get("tool_calls") or ()) for message in messages)
+            ids = [token for turn in turns for token in (*turn.prompt_ids, *turn.ids)]
+            self._talks[conversation] = _Talk(ids, len(messages), calls)
 
     def poll(self) -> list[tuple[str, Turn]]:
         """Conversations without room for another turn first, then turns that are finished."""
-        full, self._full = self._full, []
-        out = [(name, Turn({"role": "assistant", "content": ""}, error="max_tokens")) for name in full]
-        return out + [(self._names[row], self._turn(row)) for row in self._decoder.run()]
+        return [(made.conversation, self._turn(made)) for made in self._engine.poll()]
 
     def close(self, conversation: str) -> None:
-        """Forget the conversation; its row is free."""
-        row = self._talks.pop(conversation).row
-        del self._names[row]
-        self._decoder.close(row)
+        """Forget the conversation; its memory is free."""
+        del self._talks[conversation]
+        self._engine.close(conversation)
 
     def _system(self, world: World) -> str:
         if world.name not in self._systems:
             self._systems[world.name] = system_message(world, self._prompt)
         return self._systems[world.name]
 
-    def _turn(self, row: Row) -> Turn:
-        talk = self._talks[self._names[row]]
-        message, error = parse_turn(self._tokenizer, row.ids, first_call=talk.calls)
+    def _turn(self, made: Generated) -> Turn:
+        if made.finish == "full":
+            return Turn({"role": "assistant", "content": ""}, error="max_tokens")
+        talk = self._talks[made.conversation]
+        talk.ids += made.ids
+        message, error = parse_turn(self._tokenizer, made.ids, first_call=talk.calls)
         talk.calls += len(message.get("tool_calls") or ())
-        return Turn(message, talk.new, row.ids, row.logprobs, error, talk.first)
+        return Turn(message, talk.new, made.ids, made.logprobs, error, talk.first)

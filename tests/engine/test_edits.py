@@ -23,7 +23,7 @@ READ_WORLDS = {"base", "generate", "critique", "filter", "sft", "rl", "evaluate"
 EDITS: dict[str, tuple[str, set[str]]] = {
     "the client of endpoints": ("tasks/players/openai_compatible/client.py", set()),
     "the pacing of endpoints": ("tasks/players/openai_compatible/rate_limit.py", set()),
-    "the decoder of checkpoints": ("tasks/players/local/decoding.py", {"rl", "evaluate"}),
+    "the decoder of checkpoints": ("tasks/players/local/own/engine.py", {"rl", "evaluate"}),
     "scripted people": ("tasks/players/scripts/people.py", {"base", "generate", "rl", "evaluate"}),
     "scripted critics": ("tasks/players/scripts/critics.py", {"critique"}),
     "a world that is not used": ("tasks/worlds/library/airline/rules.py", {"worlds"}),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tasks.chat import parsing, template
 from tasks.chat.answers import without_thought
-from tasks.checkpoints import folders
 from tasks.contract.client import Request
 from tasks.engine.dotted import overlay
 from tasks.engine.dvc_yaml import listed
@@ -21,6 +21,7 @@ from tasks.engine.settings import load as load_settings
 from tasks.engine.shared_params import Role, answer_params
 from tasks.players.client_agent import _turn
 from tasks.players.local import client as local
+from tasks.players.local import own
 from tasks.players.roles import maker
 from tests.conftest import ROOT
 from tests.rollout import tiny
@@ -50,18 +51,18 @@ def test_a_role_is_played_on_the_device_and_in_the_dtype_of_the_params(
     """From params to the loaded weights; every model of a committee has its own dtype."""
     asked: list[tuple[str, str, str]] = []
 
-    def load(folder: Path, device: str, dtype: str) -> Any:
+    def opened(folder: Path, *, device: str, dtype: str, **sizes: int) -> Any:
         asked.append((folder.name, device, dtype))
-        return folders.load(folder, "cpu", dtype)
+        return own.opened(folder, device="cpu", dtype=dtype, **sizes)
 
-    monkeypatch.setattr(local, "load", load)
+    monkeypatch.setattr(local, "own", SimpleNamespace(opened=opened))
     role = {"backend": "local", "path": str(tiny.saved(tmp_path / "model")), "identity": "a", "dtype": dtype}
     judge = Role(**role, others=[Role(**{**role, "dtype": "float16"})]).model_dump()
     spec = {"seed": 0, "out": str(tmp_path), "scratch": str(tmp_path), "threads": 1, "prompt": None, "inputs": {}}
     ctx = context({**spec, "device": "cuda", "roles": {"judge": judge}}, *[lambda *_: None] * 3)
     first, second = ctx.panel("judge")
     first.complete([ASKED])
-    assert str(first._loaded[0].dtype) == f"torch.{dtype}"  # type: ignore[attr-defined]
+    assert str(first._loaded[0]._stack.dtype) == f"torch.{dtype}"  # type: ignore[attr-defined]
     second.complete([])
     assert asked == [("model", "cuda", dtype)] and second._dtype == "float16"  # type: ignore[attr-defined]
 

@@ -4,6 +4,7 @@ read."""
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 from tasks.chat.answers import THINK
 from tasks.chat.parsing import parse_turn
 from tasks.chat.template import END, plain
-from tasks.checkpoints.folders import context_of, load
+from tasks.checkpoints.folders import load_tokenizer
 from tasks.contract.client import Message, Request
-from tasks.players.local.decoding import Decoder, Row
+from tasks.contract.generation import Engine, Sampling
+from tasks.players.local import own
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 ROWS = 64
 """Requests generated together."""
@@ -46,37 +48,34 @@ class LocalClient:
     ) -> None:
         self.revision, self._most, self._thinking, self._temperature = identity, max_tokens, thinking, temperature
         self._folder, self._device, self._dtype = folder, device, dtype
-        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._loaded: tuple[Engine, PreTrainedTokenizerBase] | None = None
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """One assistant message per request, in order."""
         if not requests:
             return []
         if self._loaded is None:
-            self._loaded = load(self._folder, self._device, self._dtype)
-        model, tokenizer = self._loaded
+            opened = own.opened(self._folder, rows=ROWS, most=sys.maxsize, device=self._device, dtype=self._dtype)
+            self._loaded = opened, load_tokenizer(self._folder)
+        engine, tokenizer = self._loaded
+        stop = (int(tokenizer.convert_tokens_to_ids(END)),)
         texts = [prompt_text(tokenizer, request) for request in requests]
-        prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        context = context_of(model)
-        wanted = [(self._most or request.max_tokens) + self._thinking for request in requests]
-        limits = [min(most, context - len(ids)) for ids, most in zip(prompts, wanted, strict=True)]
-        most = max(len(ids) + max(limit, 0) for ids, limit in zip(prompts, limits, strict=True))
-        decoder = Decoder(model, int(tokenizer.convert_tokens_to_ids(END)), min(ROWS, len(requests)), min(most + 1, context))
         answers: list[Message] = [dict(NO_ROOM) for _ in requests]
-        open_rows: dict[Row, int] = {}
-        todo = [index for index in reversed(range(len(requests))) if limits[index] > 0]
-        while todo or open_rows:
-            while todo and len(open_rows) < decoder.rows:
-                index = todo.pop()
-                row = decoder.open()
-                open_rows[row] = index
-                asked = requests[index]
-                temperature = asked.temperature if self._temperature is None else self._temperature
-                decoder.ask(row, prompts[index], seed=asked.seed, temperature=temperature, limit=limits[index])
-            for row in decoder.run():
-                index = open_rows.pop(row)
-                answers[index] = _answer(tokenizer, row.ids, requests[index], texts[index])
-                decoder.close(row)
+        todo, running = list(reversed(range(len(requests)))), 0
+        while todo or running:
+            while todo and running < engine.rows:
+                request = requests[index := todo.pop()]
+                ids = tokenizer(texts[index], add_special_tokens=False)["input_ids"]
+                temperature = request.temperature if self._temperature is None else self._temperature
+                most = (self._most or request.max_tokens) + self._thinking
+                engine.submit(str(index), ids, Sampling(request.seed, temperature, most, stop))
+                running += 1
+            for made in engine.poll():
+                index = int(made.conversation)
+                if made.finish != "full":
+                    answers[index] = _answer(tokenizer, made.ids, requests[index], texts[index])
+                engine.close(made.conversation)
+                running -= 1
         return answers
 
 

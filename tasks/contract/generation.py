@@ -1,0 +1,73 @@
+"""Engines: token ids in, sampled token ids and their log-probabilities out. What a conversation looks like as text is none of an
+engine's business.
+
+An engine is a package with a function `opened(checkpoint, adapters, rows=, most=, ...)` that gives an `Engine`:
+`tasks/players/local/own` decodes in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one turn is generated.
+
+    seed: of its noise; the same seed and prompt give the same tokens, whoever else is being served. temperature: 0 is greedy.
+    max_tokens: most ids of the turn, at least 1. stop: ids that end it; the one that did is its last. adapter: name of the adapter that
+    is added to the base weights, "" for the base alone.
+    """
+
+    seed: int
+    temperature: float
+    max_tokens: int
+    stop: tuple[int, ...]
+    adapter: str = ""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One turn. logprobs: natural logarithms, one per id, of the distribution that was sampled from (greedy: that at temperature 1).
+
+    finish: stop (a stop id), length (max_tokens, or the longest conversation) or full (the prompt leaves no room for one token: nothing
+    was computed).
+    """
+
+    conversation: str
+    ids: Sequence[int]
+    logprobs: Sequence[float]
+    finish: Literal["stop", "length", "full"]
+
+
+class Engine(Protocol):
+    """Generates in many conversations at once; they join and leave at any step, and none waits for another.
+
+    rows: conversations that may be open together. most: ids of the longest conversation, prompt and turn.
+    """
+
+    rows: int
+    most: int
+
+    def submit(self, conversation: str, ids: Sequence[int], sampling: Sampling) -> None:
+        """Owe a turn after `ids`, the whole conversation as the model is to see it. What of it is known already (the conversation's own
+        past, a prompt shared with others) is not computed again.
+
+        Raises RuntimeError when `rows` others are open or this one still owes a turn, LookupError for an adapter that is not loaded."""
+        ...
+
+    def poll(self) -> list[Generated]:
+        """The turns that are finished, at least one when any is owed; for an engine in this process, in an order that depends on what
+        was submitted alone."""
+        ...
+
+    def close(self, conversation: str) -> None:
+        """The conversation is over, or its turn is not wanted any more; what it alone kept in memory is freed."""
+        ...
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """So far: ids `read` (computed from prompts) and `produced`, and what else the engine counts."""
+        ...

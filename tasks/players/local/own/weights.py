@@ -1,0 +1,106 @@
+"""Weights and adapters by name: of a model in memory, as views of its parameters, or of a folder, mapped from its safetensors."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.contract.params import BadInput
+from tasks.players.local.own.architecture import Architecture, read
+from tasks.players.local.own.stack import Adapter, Stack
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+KNOWN = re.compile(
+    r"model\.embed_tokens\.weight|model\.norm\.weight|lm_head\.(weight|bias)|model\.layers\.\d+\.("
+    r"(input|post_attention)_layernorm\.weight|self_attn\.([qkvo]_proj\.(weight|bias)|[qk]_norm\.weight)|"
+    r"mlp\.(gate|up|down)_proj\.(weight|bias))"
+)
+LORA = re.compile(r"(?P<linear>.+)\.lora_(?P<side>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
+
+
+def of_model(model: PreTrainedModel) -> tuple[Stack, dict[str, Adapter]]:
+    """A transformers model, or one that wears PEFT's LoRA adapters: (stack, adapter's name -> adapter). Parameters are not copied: a
+    training step that changes them changes the stack. BadInput names parameters that the engine has no use for."""
+    weights: dict[str, Tensor] = {}
+    pairs: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        if found := LORA.fullmatch(name):
+            linears = pairs.setdefault(found["adapter"], {})
+            linears.setdefault(found["linear"], {})[found["side"]] = tensor.detach()
+        else:
+            weights[name] = tensor.detach()
+    scales = {name: module.scaling for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    adapters: dict[str, Adapter] = {}
+    for adapter, linears in pairs.items():
+        adapters[adapter] = {
+            linear: (sides["A"], sides["B"], float(scales["base_model.model." + linear][adapter])) for linear, sides in linears.items()
+        }
+    return _stack(read(model.config.get_text_config()), weights), adapters
+
+
+def of_folder(folder: Path, device: str, dtype: str | None = None) -> Stack:
+    """A checkpoint folder; dtype: a torch dtype's name, None for the checkpoint's own. On a CPU and in its own dtype its weights stay
+    in the files, mapped into memory. FileNotFoundError when there is no model in it."""
+    import torch
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}: no checkpoint here (config.json is missing)")
+    architecture = read(AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
+    wanted = None if dtype is None else getattr(torch, dtype)
+    return _stack(architecture, {name: tensor.to(device=device, dtype=wanted) for name, tensor in _tensors(folder)})
+
+
+def adapter_of_folder(folder: Path, stack: Stack) -> Adapter:
+    """A LoRA adapter as PEFT saves it. BadInput for another kind, or one of another base: the linear map that does not fit is named."""
+    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+        raise BadInput(
+            f"{folder}: engine own adds plain LoRA adapters alone; this one has peft_type {config.get('peft_type')}, use_dora "
+            f"{config.get('use_dora', False)}, modules_to_save {config.get('modules_to_save')}. Merge it into its base first."
+        )
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in _tensors(folder):
+        if (found := LORA.fullmatch(name.removeprefix("base_model.model."))) is None:
+            raise BadInput(f"{folder}: {name} is no part of a LoRA adapter")
+        pairs.setdefault(found["linear"], {})[found["side"]] = tensor.to(device=stack.device, dtype=stack.dtype)
+    for linear, sides in pairs.items():
+        weight = stack.weights.get(linear + ".weight")
+        wanted = None if weight is None else tuple(weight.shape)
+        if (given := (sides["B"].shape[0], sides["A"].shape[1])) != wanted:
+            raise BadInput(f"{folder}: an adapter of another base: {linear} is {wanted or 'not in it'} there, and {given} here")
+    return {linear: (sides["A"], sides["B"], _scale(config, linear, sides["A"].shape[0])) for linear, sides in pairs.items()}
+
+
+def _scale(config: Mapping[str, Any], linear: str, rank: int) -> float:
+    alpha = next(
+        (value for key, value in (config.get("alpha_pattern") or {}).items() if re.fullmatch(rf"(.*\.)?({key})", linear)),
+        config["lora_alpha"],
+    )
+    return float(alpha / (rank**0.5 if config.get("use_rslora") else rank))
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    if not (files := sorted(folder.glob("*.safetensors"))):
+        raise FileNotFoundError(f"{folder}: no safetensors here; pickled weights are not loaded")
+    for file in files:
+        with safe_open(str(file), framework="pt") as kept:
+            for name in kept.keys():  # noqa: SIM118 (not a mapping)
+                yield name, kept.get_tensor(name)
+
+
+def _stack(architecture: Architecture, weights: dict[str, torch.Tensor]) -> Stack:
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    if unknown := sorted(name for name in weights if not KNOWN.fullmatch(name)):
+        raise BadInput(f"engine own: the model has parameters that it has no use for: {', '.join(unknown[:5])} ({len(unknown)} in all)")
+    return Stack(architecture, weights)
