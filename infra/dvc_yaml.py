@@ -13,6 +13,7 @@ from typing import Any
 from flows.exit_codes import guarded
 from tasks.engine import methods
 from tasks.engine.closure import covered, to_list
+from tasks.players.roles import folders
 from tasks.road import ROAD, Road, Step
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +65,7 @@ def deps(step: Step) -> list[str]:
     room, roles = f"tasks/{step.room}", _stated(step, "ROLES")
     whole = [*_stated(step, "CODE"), *([f"{room}/core"] if (ROOT / room / "core").is_dir() else [])]
     files = [path for path in to_list(ROOT, step.room, roles, "worlds" in _stated(step, "INPUTS")) if not covered(path, whole)]
-    chosen = [f"tasks/players/${{roles.{role}.backend}}" for role in roles]
+    chosen = [folder for role in roles for folder in folders(role, f"${{roles.{role}.backend}}")]
     if methods.plays(step.room):
         chosen.append(f"tasks/agents/${{{step.name}.agents.method}}.py")
     if not covered(room, whole):

@@ -12,7 +12,7 @@ from typing import Any
 from flows.worlds.sample import Pool
 from tasks.contract.problem import Action, Problem
 from tasks.contract.trajectory import Trajectory
-from tasks.players.scripts.planted import shape, strings
+from tasks.players.authors.scripted.planted import shape, strings
 from tasks.worlds.api.arguments import arguments_of
 from tasks.worlds.api.runtime import World
 

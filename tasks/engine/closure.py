@@ -16,7 +16,7 @@ from tasks.engine import methods
 from tasks.engine.dvc_yaml import Listed
 from tasks.engine.settings import Settings
 from tasks.engine.shared_params import Role
-from tasks.players.roles import modules
+from tasks.players.roles import folders, modules
 from tasks.worlds.api.imports import reach
 from tasks.worlds.api.loading import reached_code
 
@@ -41,7 +41,7 @@ def check_closure(settings: Settings, listed: Listed) -> None:
     """
     for path in sorted(closure(settings, listed) - world_code(settings, listed)):
         if not covered(path, listed.code):
-            if role := next((role for role, backend in _others(settings, listed) if covered(path, [f"tasks/players/{backend}"])), ""):
+            if role := next((role for role, places in _others(settings, listed) if covered(path, places)), ""):
                 raise BadInput(
                     f"{settings.source}: {role}: dvc.yaml names the code of a role's first model alone, so a change of {path} would go "
                     f"unseen in stage {listed.stage!r}. Give another role of that stage the same backend, or this role's first model."
@@ -90,7 +90,7 @@ def to_list(project: Path, room: str, roles: Sequence[str], worlds: bool) -> lis
     for role in roles:
         for backend in BACKENDS:
             reached = _paths(project, reach(project, modules(role, backend), _is_plumbing))
-            found |= {path for path in reached if not covered(path, [f"tasks/players/{backend}"])}
+            found |= {path for path in reached if not covered(path, folders(role, backend))}
     own = {f"tasks/{room}/{name}.py" for name in methods.names(room)} | {f"{way.replace('.', '/')}.py" for way in ways}
     return sorted(found - own - (_paths(project, reached_code((), project)) if worlds else set()))
 
@@ -117,11 +117,11 @@ def _players(settings: Settings, listed: Listed) -> Iterator[str]:
         yield from modules(name.partition("/")[0], role.backend)
 
 
-def _others(settings: Settings, listed: Listed) -> Iterator[tuple[str, str]]:
-    """(dotted key, backend) of the second, third ... models of a stage's roles."""
+def _others(settings: Settings, listed: Listed) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(dotted key, folders of its backend) of the second, third ... models of a stage's roles."""
     for name, key, role in players_of(settings, listed):
         if "/" in name:
-            yield key, role.backend
+            yield key, folders(name.partition("/")[0], role.backend)
 
 
 def _is_plumbing(module: str) -> bool:

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
 
 
+KINDS = {
+    "authors": ("generator", "judge", "feedback", "recombiner"),
+    "critics": ("critic", "meta_critic", "aggregator"),
+}
+"""Folders of tasks/players with what a backend needs on top, in a folder or file of the backend's name, to play these roles."""
+
+
 def _no_secrets(config: Mapping[str, Any]) -> str:
     return ""
 
@@ -38,6 +45,12 @@ def backend(name: str) -> ModuleType:
     """The package of a backend, whose name it has: `player(role, config, surroundings)` makes a client; KNOWS_WORLDS says whether each
     world gets one of its own. Imported by name, so that a run depends on the code of the backends that it uses."""
     return importlib.import_module(f"tasks.players.{name}")
+
+
+def folders(role: str, backend_name: str) -> tuple[str, ...]:
+    """Where code lies that only this backend's players of a role need. backend_name: also a name that DVC fills in."""
+    kinds = [kind for kind, roles in KINDS.items() if role in roles]
+    return f"tasks/players/{backend_name}", *(f"tasks/players/{kind}/{backend_name}" for kind in kinds)
 
 
 def modules(role: str, backend_name: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from tasks.critique.core.aggregate import aggregate
 from tasks.critique.core.pairs import pair
 from tasks.critique.core.units import SOUND, WEIGHTS, Unit, Unreadable, parse_units, parse_verdict, quality, render, score
 from tasks.critique.multicritique import Params, check, review
-from tasks.players.scripts import critics
+from tasks.players.critics import scripted as critics
 from tests.critique.conversations import SHARED, good, hasty
 
 FRAMES = {"shop": SHARED}

@@ -14,7 +14,7 @@ from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput, StageFailed
 from tasks.critique import Inputs
 from tasks.critique.multicritique import Params, run
-from tasks.players.scripts import critics
+from tasks.players.critics import scripted as critics
 from tests.critique.played import play_into
 from tests.critique.test_multicritique import context
 

@@ -13,7 +13,8 @@ from tasks.contract.params import BadInput
 from tasks.critique.core import prompts
 from tasks.critique.core.units import parse_units
 from tasks.players import scripted
-from tasks.players.scripts import critics, detectors, flaws
+from tasks.players.critics import scripted as critics
+from tasks.players.critics.scripted import detectors, flaws
 from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.airline import Airline

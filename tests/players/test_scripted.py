@@ -17,8 +17,9 @@ from tasks.engine.shared_params import ROLES
 from tasks.generate.core.committee import CRITERIA
 from tasks.generate.core.prompts import render
 from tasks.players import scripted
-from tasks.players.scripts import authors, people
-from tasks.players.scripts.planted import PLANTS, REVEALED_BY, shape
+from tasks.players.authors import scripted as authors
+from tasks.players.authors.scripted.planted import PLANTS, REVEALED_BY, shape
+from tasks.players.scripts import people
 from tasks.players.scripts.script import other_digits
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.problem_making import draw_problems, problem_of, user_context

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 KNOWS_WORLDS = True
 """A script speaks a world's phrases, so each world has one of its own."""
 _SCRIPTS = {
-    **dict.fromkeys(("generator", "judge", "feedback", "recombiner"), "authors"),
-    **dict.fromkeys(("human", "human_critic", "agent"), "people"),
-    **dict.fromkeys(("critic", "meta_critic", "aggregator"), "critics"),
+    **dict.fromkeys(("generator", "judge", "feedback", "recombiner"), "tasks.players.authors.scripted"),
+    **dict.fromkeys(("human", "human_critic", "agent"), "tasks.players.scripts.people"),
+    **dict.fromkeys(("critic", "meta_critic", "aggregator"), "tasks.players.critics.scripted"),
 }
-"""role -> module of tasks.players.scripts. Chosen by name, so that an edit of a critic's script is none of a human's."""
+"""role -> module. Chosen by name, so that an edit of a critic's script is none of a human's."""
 
 
 def player(name: str, config: Mapping[str, Any], surroundings: Surroundings) -> Client:
@@ -52,7 +52,7 @@ def errors_of(role: str, world: World | None = None) -> tuple[str, ...]:
 
 def modules(role: str) -> tuple[str, ...]:
     """The module that plays a role, which this one imports by its name."""
-    return (f"tasks.players.scripts.{_SCRIPTS[role]}",)
+    return (_SCRIPTS[role],)
 
 
 def _script(role: str) -> ModuleType:

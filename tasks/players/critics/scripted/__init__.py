@@ -1,7 +1,7 @@
 """Scripted critics, meta-critic and aggregator: deterministic readers of conversations, with a declared catalogue of errors.
 
 They see what a model would see: the question's messages (conversation, criteria and tools as JSON) and the answer's schema.
-Neither the blueprint nor the outcome is in there. Detectors (`tasks.players.scripts.detectors`) look for what words, calls and
+Neither the blueprint nor the outcome is in there. Detectors (`tasks.players.critics.scripted.detectors`) look for what words, calls and
 answers show;
 a critic reports what they find, minus its misses, plus inventions. Each persona is blind to three of the twelve kinds; blind
 spots are complementary, since critics that miss at random would be averaged out. The meta-critic looks with the same
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract.client import Message, Request
 from tasks.contract.context import seed_of
-from tasks.players.scripts.detectors import read
-from tasks.players.scripts.flaws import KINDS, Flaw, Talk, flaw_of
+from tasks.players.critics.scripted.detectors import read
+from tasks.players.critics.scripted.flaws import KINDS, Flaw, Talk, flaw_of
 
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World

@@ -9,8 +9,8 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract.client import Client, Request
+from tasks.players.authors.scripted.planted import PLANTS, REVEALED_BY
 from tasks.players.scripts import people
-from tasks.players.scripts.planted import PLANTS, REVEALED_BY
 from tasks.players.scripts.script import Scripted, block, blocks, known_world
 from tasks.worlds.api.problem_making import propose, user_context
 

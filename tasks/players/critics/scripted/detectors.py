@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from tasks.players.scripts.flaws import Call, Flaw, Talk, flaw_of
+from tasks.players.critics.scripted.flaws import Call, Flaw, Talk, flaw_of
 
 Spot = tuple[int, str]
 """Where a flaw lies (message number) and what its description names."""
