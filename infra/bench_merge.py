@@ -374,7 +374,10 @@ def write(target: Path, tables: Mapping[str, Sequence[Line]], rounds: int) -> No
     """Write the tables down."""
 
     def plain(table: Sequence[Line]) -> list[dict[str, object]]:
-        return [{**asdict(line), "asked": str(line.asked or ""), "aim": str(line.aim or ""), "verdict": line.verdict} for line in table]
+        return [
+            {**asdict(line), "required": str(line.required or ""), "aim": str(line.aim or ""), "verdict": line.verdict}
+            for line in table
+        ]
 
     record = {
         "bench": "merge",

@@ -86,7 +86,7 @@ class Line:
 
     label: str
     figure: Figure | None
-    asked: Bound | None = None
+    required: Bound | None = None
     aim: Bound | None = None
 
     @property
@@ -94,15 +94,15 @@ class Line:
         """Met or missed, for what is asked and for the aim."""
         if self.figure is None:
             return "not in this run"
-        said = [("met" if self.asked.holds(self.figure) else "missed")] if self.asked else []
+        said = [("met" if self.required.holds(self.figure) else "missed")] if self.required else []
         said += [("aim met" if self.aim.holds(self.figure) else "aim missed")] if self.aim else []
         return ", ".join(said) or "-"
 
     def cells(self) -> tuple[str, ...]:
         """Label, asked, aim, measured, verdict with its note."""
         note = f"; {self.figure.note}" if self.figure and self.figure.note else ""
-        asked = str(self.asked or "reported")
-        return self.label, asked, str(self.aim or "-"), str(self.figure or "-"), self.verdict + note
+        required = str(self.required or "reported")
+        return self.label, required, str(self.aim or "-"), str(self.figure or "-"), self.verdict + note
 
 
 @dataclass(frozen=True)
@@ -122,19 +122,19 @@ class Road:
         """Names of the worlds."""
         return sorted(self.metrics["baselines"])
 
-    def gap(self, ours: str, theirs: str, world: str) -> Mapping[str, Any]:
+    def gap(self, first: str, second: str, world: str) -> Mapping[str, Any]:
         """The paired block of two models in a world: from metrics.json, or made of the trials in the same way."""
-        found = self.metrics["paired"].get(f"{ours}-{theirs}", {}).get(world)
-        return found or MAKER.paired(self.test[ours, world], self.test[theirs, world], ())
+        found = self.metrics["paired"].get(f"{first}-{second}", {}).get(world)
+        return found or MAKER.paired(self.test[first, world], self.test[second, world], ())
 
-    def mean_gap(self, ours: str, theirs: str) -> Figure | None:
-        """pass^1 of ours minus theirs over all test problems of all worlds, resampled within their world; None when a model is
+    def mean_gap(self, first: str, second: str) -> Figure | None:
+        """pass^1 of first minus second over all test problems of all worlds, resampled within their world; None when a model is
         missing. Worlds have equally many test problems, so this is the mean over worlds."""
-        if any((model, world) not in self.test for model in (ours, theirs) for world in self.worlds):
+        if any((model, world) not in self.test for model in (first, second) for world in self.worlds):
             return None
-        mine, others = ([self.test[model, world] for world in self.worlds] for model in (ours, theirs))
+        mine, others = ([self.test[model, world] for world in self.worlds] for model in (first, second))
         if [one.problems for one in mine] != [one.problems for one in others] or len({len(one.problems) for one in mine}) != 1:
-            raise ValueError(f"{ours} - {theirs}: not the same test problems, or not equally many in each world")
+            raise ValueError(f"{first} - {second}: not the same test problems, or not equally many in each world")
         everything = [np.ones(len(one.problems), dtype=bool) for one in mine]
         return _figure(MAKER.gaps(mine, others, everything)["pass_1"])
 
@@ -224,7 +224,7 @@ def _median(same: Sequence[Line]) -> Figure | None:
         None if any(end is None for end in ends) else statistics.median(end for end in ends if end is not None)
         for ends in ([figure.low for figure in figures], [figure.high for figure in figures])
     )
-    bound = same[0].asked or same[0].aim
+    bound = same[0].required or same[0].aim
     met = f"{sum(bound.holds(figure) for figure in figures)} of {len(figures)} seeds" if bound else ""
     notes = sorted({figure.note for figure in figures if figure.note})
     return Figure(statistics.median(means), low, high, note="; ".join([met] * bool(met) + notes), spread=(min(means), max(means)))
@@ -327,7 +327,10 @@ def write(target: Path, profile: str, found: Mapping[int, Sequence[Line]]) -> No
     """Write the tables down, with versions; again after every seed, so that a road that fails takes nothing with it."""
 
     def plain(table: Sequence[Line]) -> list[dict[str, Any]]:
-        return [{**asdict(line), "asked": str(line.asked or ""), "aim": str(line.aim or ""), "verdict": line.verdict} for line in table]
+        return [
+            {**asdict(line), "required": str(line.required or ""), "aim": str(line.aim or ""), "verdict": line.verdict}
+            for line in table
+        ]
 
     record = {
         "bench": "quickstart",
@@ -371,14 +374,14 @@ def main() -> int:
     parser.add_argument("--profile", default="quickstart", choices=known)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the copies here, as DIR/seed_N, and go on from finished ones")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the tables go; else reports/bench/road_PROFILE.json")
-    asked = parser.parse_args()
-    asked.json = asked.json or ROOT / "reports" / "bench" / f"road_{asked.profile}.json"
-    asked.seeds = list(dict.fromkeys(asked.seeds))
-    if asked.keep:
-        measure(asked.keep.resolve(), asked)
+    args = parser.parse_args()
+    args.json = args.json or ROOT / "reports" / "bench" / f"road_{args.profile}.json"
+    args.seeds = list(dict.fromkeys(args.seeds))
+    if args.keep:
+        measure(args.keep.resolve(), args)
         return 0
     with tempfile.TemporaryDirectory() as home:
-        measure(Path(home), asked)
+        measure(Path(home), args)
     return 0
 
 

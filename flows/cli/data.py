@@ -50,7 +50,7 @@ def export(
       cairn export generate out/ --license cc-by-4.0
       cairn export filter out/ --all --format sharegpt --file jsonl
     """
-    from flows.export import Wish, export_rows
+    from flows.exports.export_rows import Wish, export_rows
     from tasks.contract.params import BadInput
 
     if accepted and everything:

@@ -186,7 +186,7 @@ _OF_KIND: dict[str, Callable[..., Any]] = {
     "array": _array,
     "string": _string,
     "number": _number,
-    "integer": lambda *given: int(_number(*given)),
+    "integer": lambda *schema: int(_number(*schema)),
     "boolean": lambda *_: True,
     "null": lambda *_: None,
 }

@@ -124,9 +124,9 @@ class ChatFormat:
 
     def text(self, messages: Sequence[Message], tools: Tools = (), *, prompt: bool) -> str:
         """A conversation (`readable`, the system message included) as the template writes it; template_text.TemplateError."""
-        return template_text.render(self.template, *self.given(messages, tools), prompt=prompt, variables=self.variables)
+        return template_text.render(self.template, *self.for_template(messages, tools), prompt=prompt, variables=self.variables)
 
-    def given(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[Sequence[Message], Tools]:
+    def for_template(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[Sequence[Message], Tools]:
         """(messages, tools) as the template itself takes them, made of `readable` ones: what a server is sent."""
         messages, tools = (hermes.written(messages, tools), ()) if self.style == "hermes" else (messages, tools)
         if self.parts:
@@ -242,7 +242,7 @@ class ChatFormat:
 
     def read(self, text: str, first_call: int = 0, tools: Tools = (), opened: bool = False) -> Message:
         """A turn's text without its end as a message; ValueError when it is none."""
-        words, calls = self._said(text, opened), None
+        words, calls = self._reply_alone(text, opened), None
         if self.style == "hermes":
             words = words.removesuffix(self.closing)
         if self.calls:
@@ -259,7 +259,7 @@ class ChatFormat:
             raise ValueError("a marker of the chat format in the reply, or an empty turn")
         return message
 
-    def _said(self, text: str, opened: bool) -> str:
+    def _reply_alone(self, text: str, opened: bool) -> str:
         """The text without thoughts and without what the template writes before a reply."""
         start, stop = self.thought
         if start and text.lstrip().startswith(start.strip()) and stop.strip():

@@ -82,7 +82,7 @@ def _contents(found: ChatFormat) -> ChatFormat:
     raise ChatRefused(why, "renders")
 
 
-def _said(text: str) -> Message:
+def _assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
@@ -113,7 +113,7 @@ def _first(text: str, added: Sequence[str]) -> str:
 
 def _reply(found: ChatFormat, added: Sequence[str]) -> ChatFormat:
     """With what stands before a reply and what ends it."""
-    talk = [*HEAD, _said(SAID)]
+    talk = [*HEAD, _assistant(SAID)]
     try:
         turn = _turn(found, talk)
         following = found.text([*talk, {"role": "user", "content": MORE}], prompt=True)
@@ -217,7 +217,7 @@ def _beside(found: ChatFormat) -> bool:
     result = {"role": "tool", "tool_call_id": "call_0", "name": FIRST, "content": RESULT}
     try:
         turn = _turn(found, talk, TOOLS)
-        _turn(found, [*talk, result, _said(MORE)], TOOLS)
+        _turn(found, [*talk, result, _assistant(MORE)], TOOLS)
     except (TemplateError, ChatRefused):
         return False
     inner = sum(turn.count(end) for end in found.ends)
@@ -225,7 +225,7 @@ def _beside(found: ChatFormat) -> bool:
 
 
 def _openings(found: ChatFormat, answered: Sequence[Message]) -> tuple[str, ...]:
-    after = _turn(found, [*answered, _said(SAID)], TOOLS).partition(SAID)[0]
+    after = _turn(found, [*answered, _assistant(SAID)], TOOLS).partition(SAID)[0]
     return tuple(sorted({*found.openings, after} - {""}, key=len, reverse=True))
 
 
@@ -247,7 +247,7 @@ def _call_text(found: ChatFormat, calls: Sequence[Message]) -> str:
 def _thought(found: ChatFormat) -> tuple[str, str]:
     """What stands around a thought, ("", "") when the template writes none or the prompt has opened it."""
     try:
-        turn = _turn(found, [*HEAD, {**_said(SAID), "reasoning_content": THOUGHT, "thinking": THOUGHT}])
+        turn = _turn(found, [*HEAD, {**_assistant(SAID), "reasoning_content": THOUGHT, "thinking": THOUGHT}])
     except (TemplateError, ChatRefused):
         return "", ""
     start, thought, rest = turn.partition(THOUGHT)
@@ -257,7 +257,7 @@ def _thought(found: ChatFormat) -> tuple[str, str]:
 def _markers(found: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Texts that data must not hold: the added tokens that the template can write, and the tags around calls and results."""
     calls = [call(FIRST, **{KEY: VALUE})] if found.calls else []
-    talk = [*HEAD, *([_calls(calls), {"role": "tool", "content": RESULT, "name": FIRST}] if calls else []), _said(SAID)]
+    talk = [*HEAD, *([_calls(calls), {"role": "tool", "content": RESULT, "name": FIRST}] if calls else []), _assistant(SAID)]
     without = found.text(talk[: len(HEAD)], TOOLS if calls else (), prompt=True)
     text = found.text(talk, TOOLS if calls else (), prompt=False)[len(without) :]
     tags = {tag for tag in _TAG.findall(text) if not any(sign in tag for sign in (FIRST, KEY, VALUE, RESULT, SAID))}

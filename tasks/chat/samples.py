@@ -97,13 +97,13 @@ def _sample(rng: random.Random, name: str, markers: Sequence[str], most_calls: i
         if rng.random() < 0.6:
             number = rng.choice((1, 1, 1, 2, 3)) if not most_calls else rng.randint(1, min(most_calls, 3))
             turn = [_call(rng, calls + index, markers) for index in range(number)]
-            words = _said(rng) if words_beside_calls and rng.random() < 0.4 else ""
+            words = _reply(rng) if words_beside_calls and rng.random() < 0.4 else ""
             messages.append({"role": "assistant", "content": words, "tool_calls": turn})
             messages += [_result(rng, call, markers) for call in turn]
             calls += number
         else:
-            messages += [{"role": "assistant", "content": _said(rng)}, {"role": "user", "content": _text(rng, markers)}]
-    messages.append({"role": "assistant", "content": _said(rng)})
+            messages += [{"role": "assistant", "content": _reply(rng)}, {"role": "user", "content": _text(rng, markers)}]
+    messages.append({"role": "assistant", "content": _reply(rng)})
     return Sample(name, rng.choice((None, "You help.", "You help.\n\nBe brief.")), messages)
 
 
@@ -116,7 +116,7 @@ def _text(rng: random.Random, markers: Sequence[str]) -> str:
     return "" if rng.random() < 0.03 else rng.choice((" ", " ", " ", "\n", "")).join(pieces)
 
 
-def _said(rng: random.Random) -> str:
+def _reply(rng: random.Random) -> str:
     """Words of the assistant: never empty, and no blanks around them, which several templates cut off."""
     return (
         rng.choice(("Done.", "Ok, ", "I see: ", "1. ", "日本 ")) + rng.choice(WORDS) + rng.choice(("", "\n\n", " ")) + rng.choice(WORDS)

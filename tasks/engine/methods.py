@@ -131,7 +131,7 @@ def of_checkpoint(room: str) -> Callable[..., Agent] | None:
     """What makes an agent of a checkpoint, for a room whose checkpoints act."""
     if plays(room) != "checkpoints":
         return None
-    return lambda *given, **named: importlib.import_module(CHECKPOINT_AGENT).CheckpointAgent(*given, **named)
+    return lambda *positional, **named: importlib.import_module(CHECKPOINT_AGENT).CheckpointAgent(*positional, **named)
 
 
 def interface(room: str) -> ModuleType:

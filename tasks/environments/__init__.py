@@ -1,6 +1,7 @@
-"""Environments: small worlds that are no conversation. Each is the ground of claims that need no tools and no human.
+"""Small worlds that are no conversation, such as mazes or sums: reset, step, reward. None is here yet. Each is the ground of a paper's
+claim that needs no tools and no human.
 
-What stands here, a file an environment, on `tasks.contract` alone, beside `tasks.worlds` and below whoever plays:
+What will stand here, a file an environment, on `tasks.contract` alone, beside `tasks.worlds` and below whoever plays:
 
 - it is reset with a seed, and the same seed gives the same start on every machine;
 - a step takes an action and gives the next observation, a reward that is a real number, and whether the episode is over:
@@ -14,5 +15,5 @@ What stands here, a file an environment, on `tasks.contract` alone, beside `task
 - many episodes are stepped at once in numpy, and give what they give one at a time;
 - its scripted experts make errors of a declared catalogue at given rates, as the scripted players of roles do.
 
-The folder is empty until the first of them: a contract in code comes with the loop that plays it.
+The folder is empty until the first of them: the interface in code comes with the loop that plays it.
 """

@@ -75,7 +75,7 @@ def check(params: Params) -> None:
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """See `core.room.merge_checkpoints`; the figures also name the setting in the words of the other conventions."""
+    """Merge the experts as `core.room.merge_checkpoints` says; the figures also name the setting in the other conventions' words."""
     check(params)
     figures = merge_checkpoints("breadcrumbs", inputs, params, ctx, formula(params))
     return {**figures, "same_as": equivalents(params)}

@@ -110,7 +110,7 @@ def check_experts(params: Params, labels: Sequence[str]) -> None:
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """See `core.room.merge_checkpoints`; the figures also say the share of tensors where slerp was lerp."""
+    """Merge the experts as `core.room.merge_checkpoints` says; the figures also say the share of tensors where slerp was lerp."""
     import pyarrow.parquet as pq
 
     check(params)

@@ -88,7 +88,7 @@ def check_take(params: Params, labels: Sequence[str], tensors: Sequence[str]) ->
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """See `core.room.merge_checkpoints`; the figures also name each expert's support, as a share of its entries."""
+    """Merge the experts as `core.room.merge_checkpoints` says; the figures also name each expert's support, a share of its entries."""
     import pyarrow.parquet as pq
 
     check(params)

@@ -27,7 +27,7 @@ def test_a_way_states_what_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "said"),
+    ("section", "message"),
     [
         ({"method": "reakt"}, r"rl.agents.method: no way of acting 'reakt'. Did you mean 'react'\? Known: react"),
         ({}, r"rl.agents.method is missing: how its agents act. Write agents: {method: react}"),
@@ -37,10 +37,10 @@ def test_a_way_states_what_it_is(name: str) -> None:
         ({"method": "react", "react": 2}, "rl.agents.react: expected a mapping of params, got 2"),
     ],
 )
-def test_bad_params_are_named(section: object, said: str) -> None:
+def test_bad_params_are_named(section: object, message: str) -> None:
     settings = load(ROOT, "smoke")
     wrong = Settings(ROOT, {**settings.tree, "rl": {**settings.tree["rl"], "agents": section}})
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         wrong.agents("rl")
 
 

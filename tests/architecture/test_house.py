@@ -208,11 +208,13 @@ def _public(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | 
 
 
 def test_names_of_neighbours_differ_by_more_than_a_letter() -> None:
-    """`shown` beside `showing`, `said` beside `says`: nobody remembers which is which."""
+    """`shown` beside `showing`, a folder `exports` beside a file `export`: nobody remembers which is which."""
     names: dict[Path, set[str]] = {}
     for path in tracked():
-        if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "infra") and path.stem not in ("__init__", "__main__"):
-            names.setdefault(path.parent, set()).add(path.stem)
+        if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "infra"):
+            for part in (path.with_suffix(""), *path.parents[:-1]):
+                if part.name not in ("__init__", "__main__"):
+                    names.setdefault(part.parent, set()).add(part.name)
     close = [(folder, a, b) for folder, found in names.items() for a in found for b in found if a < b and _a_letter_apart(a, b)]
     assert not close
 
@@ -266,13 +268,32 @@ def test_no_circle_of_files() -> None:
         pytest.fail(f"a circle of files: {' <- '.join(error.args[1])}")
 
 
-def test_parameters_are_named_for_what_they_are() -> None:
-    """`asked`, `said`, `told`, `shown`, `heard`, `about`: of what, nobody could tell."""
-    vague = {"asked", "said", "told", "shown", "heard", "about"}
+def test_names_say_what_they_are() -> None:
+    """Of parameters, functions, classes and fields. `asked`, `said`, `told`, `shown`: of what, nobody could tell."""
+    vague = {"asked", "said", "told", "shown", "heard", "met", "given", "wanted"}
     found = []
     for path in (path for path in tracked() if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "infra")):
+        if path.parts[:2] == ("flows", "recipes"):
+            continue
         for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-                found += [f"{path}:{one.lineno} {one.arg}" for one in arguments if one.arg in vague]
+            named = [*_parameters(node), *_defined(node)]
+            found += [f"{path}:{line} {name}" for name, line in named if name.strip("_").lower() in vague]
     assert not found, "\n".join(found)
+
+
+def _parameters(node: ast.AST) -> Iterator[tuple[str, int]]:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        own = node.args
+        for one in [*own.posonlyargs, *own.args, *own.kwonlyargs, *filter(None, (own.vararg, own.kwarg))]:
+            yield one.arg, one.lineno
+
+
+def _defined(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """Functions, classes, their fields, and attributes that are set."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name, node.lineno
+    for one in node.body if isinstance(node, ast.ClassDef) else ():
+        if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
+            yield one.target.id, one.lineno
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        yield node.attr, node.lineno

@@ -164,7 +164,7 @@ def test_nobody_to_compare_with_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "champion", "text"),
+    ("message", "champion", "text"),
     [
         (metrics("base"), CHAMPION, "has to meet the champion abc.dir, but the evaluation played the gate against base"),
         (metrics("champion"), NONE, "there is no champion, but the evaluation played the gate against champion"),
@@ -174,9 +174,9 @@ def test_nobody_to_compare_with_is_refused(tmp_path: Path) -> None:
         ({**metrics("base"), "paired": {}}, NONE, "has no pair 'merged-sft'"),
     ],
 )
-def test_evidence_that_does_not_fit_is_an_error(tmp_path: Path, said: Any, champion: str | None, text: str) -> None:
+def test_evidence_that_does_not_fit_is_an_error(tmp_path: Path, message: Any, champion: str | None, text: str) -> None:
     with pytest.raises(BadInput, match=text):
-        decide(tmp_path, said, champion)
+        decide(tmp_path, message, champion)
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -37,7 +37,7 @@ def test_whom_a_candidate_meets(standing: Standing, candidate: str, opponent: st
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{}", "the key 'champion' is missing"),
         ("", "the key 'champion' is missing"),
@@ -50,11 +50,11 @@ def test_whom_a_candidate_meets(standing: Standing, candidate: str, opponent: st
         ("champion: none\nhistory: [{identity: a.dir}]", "allowed is a list"),
     ],
 )
-def test_another_form_is_refused_in_words(text: str, said: str, tmp_path: Path) -> None:
+def test_another_form_is_refused_in_words(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "champion.yaml").write_text(text)
     with pytest.raises(BadInput) as error:
         read(tmp_path / "champion.yaml")
-    assert said in str(error.value) and "champion.yaml" in str(error.value)
+    assert message in str(error.value) and "champion.yaml" in str(error.value)
 
 
 def test_who_is_champion_is_in_the_key_as_the_one_to_meet(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_the_room_says_what_its_loop_takes_and_a_method_only_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"sft__sft__epochs": 2}, "params/pipeline.yaml: sft.sft.epochs has another place now: sft.loop.epochs"),
         ({"sft__sft__epochs": 2}, "`cairn migrate` moves it in the files of params/"),
@@ -45,10 +45,10 @@ def test_the_room_says_what_its_loop_takes_and_a_method_only_its_own() -> None:
         ({"sft__epochs": 2}, "sft: unknown key 'epochs'. It belongs to the training loop: sft.loop.epochs."),
     ],
 )
-def test_a_param_of_the_loop_in_a_wrong_place_is_told_the_right_one(changes: dict[str, Any], said: str) -> None:
+def test_a_param_of_the_loop_in_a_wrong_place_is_told_the_right_one(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput) as refused:
         settings(**changes).check()
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_a_loops_param_under_a_method_is_refused_whatever_the_table_of_moves_knows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_the_values_that_yaml_1_1_reads_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: 1\nb: 2\na: 3", 'x.yaml, line 3: the key "a" stands twice. Keep one.'),
         ("a: {b: 1, b: 2}", 'line 1: the key "b" stands twice'),
@@ -87,10 +87,10 @@ def test_the_values_that_yaml_1_1_reads_otherwise() -> None:
         ("a: *nope", "undefined alias"),
     ],
 )
-def test_what_is_no_plain_value_is_refused_by_name(text: str, said: str) -> None:
+def test_what_is_no_plain_value_is_refused_by_name(text: str, message: str) -> None:
     with pytest.raises(BadInput) as refused:
         parse_yaml(text, "x.yaml")
-    assert said in str(refused.value) and len(str(refused.value)) < 400
+    assert message in str(refused.value) and len(str(refused.value)) < 400
 
 
 def test_an_override_may_say_what_a_file_must_quote() -> None:
@@ -128,7 +128,7 @@ class Outer(Params):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (
             {"inner": 3},
@@ -150,10 +150,10 @@ class Outer(Params):
         ({"curve": {"a": [0.5, True]}}, "curve = {'a': [0.5, True]}: true and false are no numbers."),
     ],
 )
-def test_a_message_names_key_value_and_what_is_allowed(given: dict[str, Any], said: str) -> None:
+def test_a_message_names_key_value_and_what_is_allowed(given: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput) as refused:
         validate(Outer, given, "here")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert len(str(refused.value)) < 5000
 
 

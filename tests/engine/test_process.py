@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         (3, "ended with code 3"),
         (-signal.SIGKILL, "was ended by SIGKILL (out of memory?)"),
@@ -23,8 +23,8 @@ from tests.conftest import ROOT
         (-60, "was ended by signal 60"),
     ],
 )
-def test_only_a_kill_hints_at_memory(code: int, said: str) -> None:
-    assert process.end_of(code) == said
+def test_only_a_kill_hints_at_memory(code: int, message: str) -> None:
+    assert process.end_of(code) == message
 
 
 def test_a_training_that_we_stopped_was_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def test_a_database_lies_where_its_path_says(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("/x/a%20b/.cairn", "MLflow takes a %"),
         ("/x/a'b\"c/.cairn", "both kinds of quotes"),
@@ -38,9 +38,9 @@ def test_a_database_lies_where_its_path_says(tmp_path: Path, name: str) -> None:
         ("/" + "ä" * 250, "501 bytes"),
     ],
 )
-def test_a_place_that_libraries_cannot_work_in_is_refused_in_words(path: str, said: str) -> None:
+def test_a_place_that_libraries_cannot_work_in_is_refused_in_words(path: str, message: str) -> None:
     why = start.misplaced(Path(path))
-    assert said in why and "CAIRN_HOME" in why
+    assert message in why and "CAIRN_HOME" in why
 
 
 @pytest.mark.parametrize("path", ["/x/a b", "/x/Hütte ?#$&'", "/x/100% sure", "/x/a:b", "/" + "x" * 400])

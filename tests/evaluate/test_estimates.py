@@ -44,9 +44,9 @@ def test_it_is_unbiased() -> None:
     assert float(pass_hat_k(wins, 5, 3).mean()) == pytest.approx(0.343, abs=4 * 0.35 / 200)
 
 
-@pytest.mark.parametrize(("wins", "trials", "k", "said"), [([1], 4, 5, r"pass\^5 needs"), ([5], 4, 1, r"0\.\.4, got 5")])
-def test_impossible_counts_are_refused(wins: list[int], trials: int, k: int, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(("wins", "trials", "k", "message"), [([1], 4, 5, r"pass\^5 needs"), ([5], 4, 1, r"0\.\.4, got 5")])
+def test_impossible_counts_are_refused(wins: list[int], trials: int, k: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         pass_hat_k(wins, trials, k)
 
 

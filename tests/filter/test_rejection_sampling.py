@@ -119,7 +119,7 @@ def test_a_conversation_whose_last_turn_is_none_is_not_kept_though_the_verifier_
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ([row("a"), row("b", ("u3",), state=0), row("c", ("u3",), policy=0.5)], r"none of 2 rows of the validation split is kept \(failed_state 1, policy 1\)"),
         ([row("a", state=0), row("b", ("u3",))], r"none of 1 rows of the train split is kept \(failed_state 1\)"),
@@ -127,9 +127,9 @@ def test_a_conversation_whose_last_turn_is_none_is_not_kept_though_the_verifier_
         ([], "0 rows came in and none is kept"),
     ],
 )  # fmt: skip
-def test_a_filter_that_leaves_a_split_empty_says_why(table: list[dict[str, Any]], said: str) -> None:
+def test_a_filter_that_leaves_a_split_empty_says_why(table: list[dict[str, Any]], message: str) -> None:
     marks = mark(table, KNOWN, {}, {}, Params())
-    with pytest.raises(StageFailed, match=said):
+    with pytest.raises(StageFailed, match=message):
         check_kept(marks, figures(table, marks), Marks(), "policy")
 
 

@@ -116,7 +116,7 @@ def test_a_filter_that_says_nothing_leaves_the_defaults(inputs: Inputs, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("marks", "error", "said"),
+    ("marks", "error", "message"),
     [
         (lambda n: Marks(weights=[0.0] * n), StageFailed, r"all \d+ rows that are kept weigh 0"),
         (lambda n: Marks(weights=[1.0]), ValueError, r"1 weights for \d+ rows; one a row, or none"),
@@ -131,11 +131,13 @@ def test_a_filter_that_says_nothing_leaves_the_defaults(inputs: Inputs, tmp_path
         ),
     ],
 )
-def test_marks_that_train_nothing_or_do_not_fit_are_refused(inputs: Inputs, tmp_path: Path, marks: Any, error: Any, said: str) -> None:
+def test_marks_that_train_nothing_or_do_not_fit_are_refused(
+    inputs: Inputs, tmp_path: Path, marks: Any, error: Any, message: str
+) -> None:
     def marker(offered: Offered) -> Marks:
         return marks(len(offered.splits))
 
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         mark_rows(inputs, marker, context(tmp_path), "least")
 
 

@@ -22,12 +22,12 @@ CTRL_C = b"\x03"
 
 @dataclass
 class Terminal:
-    """A started command. `said` grows while it is read; `disturbed` is its length when the first key was pressed or signal sent."""
+    """A started command. `output` grows while it is read; `disturbed` is its length when the first key was pressed or signal sent."""
 
     pid: int
     master: int
     folder: Path
-    said: str = ""
+    output: str = ""
     disturbed: int = -1
 
     @classmethod
@@ -44,11 +44,11 @@ class Terminal:
 
     def answer(self) -> list[str]:
         """The lines it has said since, without the terminal's own signs."""
-        said = re.sub(r"\^C|\x1b\[\??\w+", "", self.said[self.disturbed :])
-        return [line.strip() for line in said.splitlines() if line.strip()]
+        output = re.sub(r"\^C|\x1b\[\??\w+", "", self.output[self.disturbed :])
+        return [line.strip() for line in output.splitlines() if line.strip()]
 
     def _note(self) -> None:
-        self.disturbed = self.disturbed if self.disturbed >= 0 else len(self.said)
+        self.disturbed = self.disturbed if self.disturbed >= 0 else len(self.output)
 
     def press(self, key: bytes = CTRL_C) -> None:
         self._note()
@@ -65,7 +65,7 @@ class Terminal:
         while self.master >= 0 and (left := end - time.monotonic()) > 0:
             if select.select([self.master], [], [], left)[0]:
                 try:
-                    self.said += os.read(self.master, 65536).decode(errors="replace")
+                    self.output += os.read(self.master, 65536).decode(errors="replace")
                 except OSError:  # nobody holds the other end any more
                     return
         if self.master < 0:
@@ -75,8 +75,8 @@ class Terminal:
         end = time.monotonic() + timeout
         while not condition():
             self.read(0.2)
-            assert time.monotonic() < end, f"it did not come so far: {self.said}"
-            assert os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, f"it ended before: {self.said}"
+            assert time.monotonic() < end, f"it did not come so far: {self.output}"
+            assert os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, f"it ended before: {self.output}"
 
     def ended(self, timeout: float = 60) -> tuple[int, float]:
         """(exit code as a shell shows it, seconds it took)."""
@@ -89,7 +89,7 @@ class Terminal:
             if time.monotonic() - begun > timeout:
                 for process in self.left():
                     process.kill()
-                raise AssertionError(f"still running after {timeout} s: {self.said}")
+                raise AssertionError(f"still running after {timeout} s: {self.output}")
         took = time.monotonic() - begun
         if self.master >= 0:
             self.read(0.1)

@@ -26,7 +26,7 @@ def refused(project: Project, *arguments: str, code: int = 2, **environment: str
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("merge.breadcrumbs.aplha=0.3", "unknown key 'aplha'. Did you mean 'alpha'?"),
         ("merge.breadcrumbs.alpha=much", "merge.breadcrumbs: alpha = 'much'"),
@@ -44,12 +44,12 @@ def refused(project: Project, *arguments: str, code: int = 2, **environment: str
         ("novalue", "expected key=value"),
     ],
 )
-def test_params(fresh: Project, override: str, said: str) -> None:
-    assert said in refused(fresh, "run", "--set", override)
+def test_params(fresh: Project, override: str, message: str) -> None:
+    assert message in refused(fresh, "run", "--set", override)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("run", "--to", "sfft"), "no such stage. Did you mean 'sft'?"),
         (("run", "--from", "merge", "--to", "sft"), "--from merge lies after --to sft"),
@@ -64,8 +64,8 @@ def test_params(fresh: Project, override: str, said: str) -> None:
         (("run", "--only", "sft"), "--only sft: stage 'worlds' before it is not cached"),
     ],
 )
-def test_commands(fresh: Project, arguments: tuple[str, ...], said: str) -> None:
-    assert said in refused(fresh, *arguments)
+def test_commands(fresh: Project, arguments: tuple[str, ...], message: str) -> None:
+    assert message in refused(fresh, *arguments)
 
 
 def test_outside_a_project(fresh: Project) -> None:

@@ -108,7 +108,7 @@ def test_the_version(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["bnak", "pin"], "no command 'bnak'. Did you mean 'bank'?"),
         (["world", "chek"], "no command 'chek'. Did you mean 'check'? cairn world has: new, check, play."),
@@ -128,10 +128,10 @@ def test_the_version(capsys: Captured) -> None:
         (["accept", "sft"], "accept: Missing option '--why'"),
     ],
 )
-def test_a_mistake_gets_the_nearest_name(arguments: list[str], said: str, capsys: Captured) -> None:
+def test_a_mistake_gets_the_nearest_name(arguments: list[str], message: str, capsys: Captured) -> None:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
-    assert said in err and out == "" and all(line.startswith("cairn: ") for line in err.splitlines()), err
+    assert message in err and out == "" and all(line.startswith("cairn: ") for line in err.splitlines()), err
 
 
 # --- completion ---

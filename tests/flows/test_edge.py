@@ -27,7 +27,7 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("merge.slerp={t: 3}", "slerp: t = 3"),  # not the chosen method
         ("merge.ties={aplha: 1}", "merge.ties: unknown key 'aplha'. Did you mean 'alpha'?"),
@@ -60,11 +60,11 @@ from tests.conftest import ROOT
         ("merge.breadcrumbs.weights={rl_retail: true}", "weights = {'rl_retail': True}: true and false are no numbers."),
     ],
 )
-def test_refused_before_anything_starts(override: str, said: str) -> None:
+def test_refused_before_anything_starts(override: str, message: str) -> None:
     with pytest.raises(BadInput) as refused:
         key, value = parse_override(override)
         load(ROOT, "quickstart", [(key, value)]).check()
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert len(str(refused.value)) < 3000
 
 
@@ -83,7 +83,7 @@ def test_a_gpu_that_is_not_there_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("part", "message"),
     [
         (("worlds", "sfft", ()), "last 'sfft': no such stage. Did you mean 'sft'?"),
         (("nowhere", "sft", ()), "first 'nowhere': no such stage."),
@@ -92,13 +92,13 @@ def test_a_gpu_that_is_not_there_is_told_at_once() -> None:
         (("worlds", "decide", "sft"), "refresh = 'sft': expected a list of stages"),
     ],
 )
-def test_the_flow_refuses_a_part_of_the_road_that_is_none(part: tuple[Any, ...], said: str) -> None:
+def test_the_flow_refuses_a_part_of_the_road_that_is_none(part: tuple[Any, ...], message: str) -> None:
     from flows.pipeline import pipeline
 
     first, last, refresh = part
     with pytest.raises(BadInput) as refused:
         pipeline.fn(first=first, last=last, refresh=refresh)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert check_part("base", "filter", ["sft"]) == ("base", "generate", "critique", "filter")
 
 
@@ -182,7 +182,7 @@ def test_no_params_file_ends_in_an_internal_error(copied: Path, seed: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("5", "a mapping of stages is missing"),
         ("stages: [a]", "a mapping of stages is missing"),
@@ -196,11 +196,11 @@ def test_no_params_file_ends_in_an_internal_error(copied: Path, seed: int) -> No
         ),
     ],
 )
-def test_a_dvc_yaml_of_another_shape_is_refused_in_words(tmp_path: Path, text: str, said: str) -> None:
+def test_a_dvc_yaml_of_another_shape_is_refused_in_words(tmp_path: Path, text: str, message: str) -> None:
     whole = plain_yaml.safe_load((ROOT / "dvc.yaml").read_text())
     whole["stages"]["base"] = plain_yaml.safe_load(text.removeprefix("BASE "))
     (tmp_path / "dvc.yaml").write_text(plain_yaml.safe_dump(whole) if text.startswith("BASE") else text)
     settings = replace(load(ROOT, "quickstart"), project=tmp_path)
     with pytest.raises(BadInput, match=r"git checkout HEAD -- dvc\.yaml") as refused:
         listed(settings)
-    assert said in str(refused.value)
+    assert message in str(refused.value)

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.export import Wish, export, exported
+from flows.exports.export_rows import Wish, export, exported
 from flows.exports.formats import from_sharegpt, to_sharegpt
 from flows.exports.sources import Source, find
 from tasks.contract import schemas, tables

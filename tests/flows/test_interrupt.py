@@ -45,8 +45,8 @@ def ends(terminal: Terminal, within: float = 5.0, code: int = 130, quiet: bool =
     shared = 2.0 if "PYTEST_XDIST_WORKER" in os.environ else 1.0  # other tests run beside this one, whatever the load was a minute ago
     within *= max(shared, os.getloadavg()[0] / (os.cpu_count() or 1))
     found, seconds = terminal.ended()
-    assert (found, terminal.left()) == (code, []), terminal.said
-    assert seconds < within, f"{seconds:.1f} s\n{terminal.said}"
+    assert (found, terminal.left()) == (code, []), terminal.output
+    assert seconds < within, f"{seconds:.1f} s\n{terminal.output}"
     assert terminal.answer() == ([] if quiet else [f"cairn: {MESSAGE}"])
 
 
@@ -77,7 +77,7 @@ def test_while_a_training_runs(project: Project) -> None:
 
     again = Terminal.start(project, (*RUN, *ENDLESS))
     again.until(lambda: trains(again))
-    assert "worlds    cached" in again.said
+    assert "worlds    cached" in again.output
     again.press()
     again.read(0.2)
     again.press()
@@ -146,7 +146,7 @@ def test_under_another_program(tmp_path: Path, command: Sequence[str], code: int
     terminal.press()
     assert terminal.ended()[0] == code and terminal.left() == []
     ours, *rest = terminal.answer()
-    assert ours == f"cairn: {MESSAGE}" and re.fullmatch(theirs, " ".join(rest)), terminal.said
+    assert ours == f"cairn: {MESSAGE}" and re.fullmatch(theirs, " ".join(rest)), terminal.output
 
 
 @pytest.mark.reliability

@@ -19,7 +19,7 @@ def lost(url: str = "http://127.0.0.1:4200/api/flow_runs/1/set_state") -> httpx.
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (lost(), True),
         (httpx.ReadTimeout("slow", request=httpx.Request("GET", "http://prefect.example/api/health")), True),
@@ -28,8 +28,8 @@ def lost(url: str = "http://127.0.0.1:4200/api/flow_runs/1/set_state") -> httpx.
         (OSError("Connection refused"), False),
     ],
 )
-def test_whose_server_it_is(error: Exception, said: bool) -> None:
-    assert is_lost(error) == said
+def test_whose_server_it_is(error: Exception, message: bool) -> None:
+    assert is_lost(error) == message
 
 
 def test_a_flow_that_did_its_work_ends_well_without_its_server(monkeypatch: pytest.MonkeyPatch) -> None:

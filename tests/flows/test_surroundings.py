@@ -141,7 +141,7 @@ def test_a_server_of_the_right_kind_is_used(here: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         ((200, "text/html", "<html>"), r"answers 200 with text/html, not a Prefect server's version \(does the URL end in /api\?\)"),
         ((401, "application/json", "{}"), "answers 401: set PREFECT_API_KEY"),
@@ -149,22 +149,22 @@ def test_a_server_of_the_right_kind_is_used(here: Path, monkeypatch: pytest.Monk
         ((500, "text/plain", "oops"), "answers 500 with text/plain"),
     ],
 )
-def test_something_else_at_prefects_url(here: Path, answer: Answer, said: str) -> None:
-    with answer_params(version=answer) as url, pytest.raises(BadInput, match=said) as refused:
+def test_something_else_at_prefects_url(here: Path, answer: Answer, message: str) -> None:
+    with answer_params(version=answer) as url, pytest.raises(BadInput, match=message) as refused:
         prefect(f"{url}/api")
     assert "(the file /x/.env)" in str(refused.value) and "without this setting a run starts" in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "message"),
     [
         ({}, "answers 200 with text/html, not an MLflow server's answer"),
         ({"get_by_name": (403, "text/plain", "")}, "answers 403: set MLFLOW_TRACKING_TOKEN"),
         ({"get_by_name": (404, "application/json", NONE), "version": (200, "text/plain", "1.30.0")}, "it is MLflow 1.30.0"),
     ],
 )
-def test_something_else_at_mlflows_uri(here: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Answer], said: str) -> None:
-    with answer_params(**answers) as url, pytest.raises(BadInput, match=said) as refused:
+def test_something_else_at_mlflows_uri(here: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Answer], message: str) -> None:
+    with answer_params(**answers) as url, pytest.raises(BadInput, match=message) as refused:
         mlflow(url, monkeypatch)
     assert "`unset MLFLOW_TRACKING_URI`" in str(refused.value)
 
@@ -220,7 +220,7 @@ def test_tasks_that_were_loaded_from_elsewhere_are_named(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("redirection", "environment", "said"),
+    ("redirection", "environment", "message"),
     [
         (">&-", {}, ""),
         (">&- 2>&-", {}, ""),
@@ -229,13 +229,13 @@ def test_tasks_that_were_loaded_from_elsewhere_are_named(tmp_path: Path) -> None
         ("", {"TERM": "dumb", "COLUMNS": "1", "TZ": "No/Where"}, "tiny_qwen3"),
     ],
 )
-def test_a_command_in_an_odd_shell(redirection: str, environment: dict[str, str], said: str) -> None:
+def test_a_command_in_an_odd_shell(redirection: str, environment: dict[str, str], message: str) -> None:
     """Closed streams, a locale that is not UTF-8, an odd terminal, no home, no user."""
     command = f"exec {shlex.quote(sys.executable)} -m flows.cli methods {redirection}"
     answer = subprocess.run(
         ["/bin/sh", "-c", command], cwd=ROOT, env={"PATH": os.defpath, **environment}, capture_output=True, text=True, check=False
     )
-    assert (answer.returncode, answer.stderr) == (0, "") and said in answer.stdout
+    assert (answer.returncode, answer.stderr) == (0, "") and message in answer.stdout
 
 
 @pytest.fixture

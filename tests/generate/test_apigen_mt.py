@@ -31,7 +31,7 @@ class Spy:
     """Passes everything on to another client, and keeps what was asked."""
 
     inner: Client
-    asked: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class Spy:
         return self.inner.revision
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
-        self.asked += requests
+        self.requests += requests
         return self.inner.complete(requests)
 
 
@@ -156,8 +156,8 @@ class TestFeedback:
     def test_redraws_hear_of_nothing(self, make: Make, world: Any) -> None:
         spy = Spy(_scripted("generator", world, tool_talk=1.0))
         make(clients={"generator": spy}, feedback=False, problems=2, recombine=0, min_accepted=0)
-        assert len(spy.asked) == 8 and all(len(request.messages) == 2 for request in spy.asked)
-        assert len({request.seed for request in spy.asked}) == 8
+        assert len(spy.requests) == 8 and all(len(request.messages) == 2 for request in spy.requests)
+        assert len({request.seed for request in spy.requests}) == 8
 
 
 class TestTraps:
@@ -191,11 +191,11 @@ class TestTraps:
         agent, human = Spy(_scripted("agent", world)), Spy(_scripted("human", world))
         made = make(clients={"agent": agent, "human": human}, problems=12)
         instructions = [row["instruction"] for row in made.accepted.values()]
-        for request in agent.asked:
+        for request in agent.requests:
             text = json.dumps(request.messages, ensure_ascii=False)
             assert not any(instruction in text for instruction in instructions) and "intent" not in text
         diffs = [row["diff_patch"].splitlines()[0] for row in made.accepted.values() if row["diff_patch"]]
-        for request in human.asked:
+        for request in human.requests:
             text = "\n".join(str(message["content"]) for message in request.messages)
             assert not any(line in text for line in diffs) and '"actions"' not in text
             assert all(message["role"] != "tool" and not message.get("tool_calls") for message in request.messages)
@@ -222,7 +222,7 @@ class TestTraps:
         split_of = {row["instruction"]: row["split"] for row in made.accepted.values()}
         round_of = {row["instruction"]: place // 20 for place, row in reversed(list(enumerate(made.blueprints)))}
         seen = Counter[int]()
-        for place, request in enumerate(spy.asked):
+        for place, request in enumerate(spy.requests):
             split = blocks(request.messages, "data")[0]["split"]
             for example in blocks(request.messages, "examples")[0]:
                 assert split_of[example["instruction"]] == split

@@ -37,10 +37,10 @@ class _Marks:
     marks: dict[str, str]
     name: str = "marks"
     revision: str = "2"
-    asked: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
-        self.asked += requests
+        self.requests += requests
         return [{"role": "assistant", "content": self.marks[blocks(request.messages, "candidate")[-1]]} for request in requests]
 
 
@@ -54,7 +54,7 @@ def test_a_stop_among_the_candidates_does_not_end_the_talk() -> None:
     critic = _Marks({STOP: _score(2), "12345": _score(10), "99999": _score(6)})
     human = BestOfN(_Lines([STOP, "99999", "12345", "99999"]), critic, 4)
     assert human.complete([Request(DESK_ASKS)])[0]["content"] == "12345"
-    assert len(critic.asked) == 3, "equal candidates are asked about once"
+    assert len(critic.requests) == 3, "equal candidates are asked about once"
 
 
 def test_a_stop_with_the_best_score_is_said() -> None:
@@ -65,11 +65,11 @@ def test_a_stop_with_the_best_score_is_said() -> None:
 def test_candidates_are_scored_with_the_history() -> None:
     critic = _Marks({"a": _score(1), "b": _score(2)})
     BestOfN(_Lines(["a", "b"]), critic, 2).complete([Request(DESK_ASKS)])
-    assert blocks(critic.asked[0].messages, "history")[-1] == [
+    assert blocks(critic.requests[0].messages, "history")[-1] == [
         {"speaker": "user", "line": "Hello."},
         {"speaker": "assistant", "line": "What is your zip?"},
     ]
-    assert blocks(critic.asked[0].messages, "description")[-1] == "You are Ann Lee, zip 12345."
+    assert blocks(critic.requests[0].messages, "description")[-1] == "You are Ann Lee, zip 12345."
 
 
 def test_one_candidate_is_the_human_itself() -> None:
@@ -77,7 +77,7 @@ def test_one_candidate_is_the_human_itself() -> None:
     critic = _Marks({})
     human = BestOfN(_Lines(["only"]), critic, 1)
     assert human.complete([Request(DESK_ASKS)] * 2) == [{"role": "assistant", "content": "only"}] * 2
-    assert not critic.asked and human.name == "lines" and human.revision == "1"
+    assert not critic.requests and human.name == "lines" and human.revision == "1"
 
 
 def test_equal_scores_go_to_the_first_and_unreadable_ones_lose() -> None:
@@ -120,6 +120,6 @@ def test_a_line_that_is_not_whole_is_no_candidate_as_long_as_another_is_there() 
     lost: Message = {"role": "assistant", "content": "", "finish_reason": "error", "lost": "content_filter"}
     said: Message = {"role": "assistant", "content": "Hello.", "finish_reason": "stop"}
     critic = _Marks({})
-    assert BestOfN(_Drawn([half, lost, said]), critic, 3).complete([Request(DESK_ASKS)]) == [said] and not critic.asked
+    assert BestOfN(_Drawn([half, lost, said]), critic, 3).complete([Request(DESK_ASKS)]) == [said] and not critic.requests
     assert BestOfN(_Drawn([lost, half]), critic, 2).complete([Request(DESK_ASKS)]) == [lost]
     assert BestOfN(_Drawn([half, half]), critic, 2).complete([Request(DESK_ASKS)]) == [half]

@@ -77,7 +77,7 @@ def test_12_the_bank_stays_within_its_caps_over_all_rounds(make: Make, world: An
     made = make(clients={"generator": spy}, problems=120, round_size=20, validation=0.3, recombine=0, bank=10, bank_per_walk=0.2)
     kind = {row["instruction"]: tuple(row["walk"] or [row["family"]]) for row in made.accepted.values()}
     seen: dict[str, set[str]] = {"train": set(), "validation": set()}
-    for request in spy.asked:
+    for request in spy.requests:
         split = blocks(request.messages, "data")[0]["split"]
         seen[split].update(example["instruction"] for example in blocks(request.messages, "examples")[0])
     for shown in seen.values():
@@ -90,7 +90,7 @@ def test_12_recombinations_do_not_feed_the_bank_and_the_order_of_shards_does_not
     spies = [Spy(scripted.client("generator", world, ERRORS["generator"], 0)) for _ in range(2)]
     for spy, size in zip(spies, (3, 4096), strict=True):
         make(ERRORS, clients={"generator": spy}, problems=60, shard_size=size)
-    first, second = (Counter(json.dumps(list(request.messages), sort_keys=True) for request in spy.asked) for spy in spies)
+    first, second = (Counter(json.dumps(list(request.messages), sort_keys=True) for request in spy.requests) for spy in spies)
     assert first == second
 
 

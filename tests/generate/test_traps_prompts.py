@@ -40,12 +40,12 @@ GOOD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.fixture
-def asked(make: Make, world: Any) -> dict[str, list[Request]]:
+def requests_of(make: Make, world: Any) -> dict[str, list[Request]]:
     """Everything that each role was asked in a run with refusals, recombinations and four candidates a line."""
     rates = {**ERRORS, "human": {"wrong_detail": 0.2}}
     spies = {role: Spy(scripted.client(role, world, rates.get(role, {}), 0)) for role in MADE_BY_MODELS}
     make(clients=dict(spies), problems=40, recombine=1.0, user_best_of=4)
-    return {role: spy.asked for role, spy in spies.items()}
+    return {role: spy.requests for role, spy in spies.items()}
 
 
 def _all(requests: list[Request], *names: str) -> None:
@@ -55,22 +55,22 @@ def _all(requests: list[Request], *names: str) -> None:
             assert blocks(request.messages, name), name
 
 
-def test_every_prompt_contains_what_the_table_wants(asked: dict[str, list[Request]], world: Any) -> None:
-    _all(asked["generator"], "policies", "tools", "data", "persona", "examples", "walk", "family")
-    _all(asked["judge"], "task", "trace", "diff", "policies")
-    _all(asked["feedback"], "task", "failures")
-    _all(asked["recombiner"], "persona", "tasks")
-    _all(asked["human_critic"], "description", "history", "candidate")
-    assert any(blocks(request.messages, "feedback") for request in asked["generator"]), "previous feedback"
-    kinds = {tool["name"]: tool["kind"] for tool in blocks(asked["generator"][0].messages, "tools")[0]}
+def test_every_prompt_contains_what_the_table_wants(requests_of: dict[str, list[Request]], world: Any) -> None:
+    _all(requests_of["generator"], "policies", "tools", "data", "persona", "examples", "walk", "family")
+    _all(requests_of["judge"], "task", "trace", "diff", "policies")
+    _all(requests_of["feedback"], "task", "failures")
+    _all(requests_of["recombiner"], "persona", "tasks")
+    _all(requests_of["human_critic"], "description", "history", "candidate")
+    assert any(blocks(request.messages, "feedback") for request in requests_of["generator"]), "previous feedback"
+    kinds = {tool["name"]: tool["kind"] for tool in blocks(requests_of["generator"][0].messages, "tools")[0]}
     assert kinds == {name: tool.kind for name, tool in world.tools.items()}, "reads and writes are marked"
-    for request in asked["generator"]:
+    for request in requests_of["generator"]:
         assert set(blocks(request.messages, "policies")[0].items()) <= set(world.rules.items())
 
 
-def test_the_preflight_gives_every_role_the_room_that_it_has_here(asked: dict[str, list[Request]]) -> None:
+def test_the_preflight_gives_every_role_the_room_that_it_has_here(requests_of: dict[str, list[Request]]) -> None:
     """With less, a model that thinks first would be refused before it had begun. The param's description names the same numbers."""
-    rooms = {role: {request.max_tokens for request in requests} for role, requests in asked.items()}
+    rooms = {role: {request.max_tokens for request in requests} for role, requests in requests_of.items()}
     rooms |= {role: {multicritique.Params().max_tokens} for role in ("critic", "meta_critic", "aggregator")}
     assert rooms == {role: {most} for role, most in LIMITS.items()} and {*rooms} == {*ROLES}
     told = str(Role.model_fields["max_tokens"].description).replace("critics", "critic, meta_critic, aggregator")
@@ -78,7 +78,7 @@ def test_the_preflight_gives_every_role_the_room_that_it_has_here(asked: dict[st
     assert {role: int(most) for roles, most in named for role in roles.split(", ")} == LIMITS
 
 
-def test_every_structured_prompt_has_the_schema_of_its_answer(asked: dict[str, list[Request]]) -> None:
+def test_every_structured_prompt_has_the_schema_of_its_answer(requests_of: dict[str, list[Request]]) -> None:
     """Human and agent speak freely: they have none. Texts that fit are taken, and what lacks any wanted key is refused by name."""
     wanted = {
         "generator": "generate",
@@ -88,8 +88,10 @@ def test_every_structured_prompt_has_the_schema_of_its_answer(asked: dict[str, l
         "human_critic": "human_critic",
     }
     for role, prompt in wanted.items():
-        assert {json.dumps(request.schema, sort_keys=True) for request in asked[role]} == {json.dumps(GOOD[prompt][0], sort_keys=True)}
-    assert {request.schema for role in ("human", "agent") for request in asked[role]} == {None}
+        assert {json.dumps(request.schema, sort_keys=True) for request in requests_of[role]} == {
+            json.dumps(GOOD[prompt][0], sort_keys=True)
+        }
+    assert {request.schema for role in ("human", "agent") for request in requests_of[role]} == {None}
     for schema, answer in GOOD.values():
         assert read_json({"content": json.dumps(answer)}, schema) == (answer, "")
         for key in schema["required"]:
@@ -113,15 +115,17 @@ def test_answers_of_another_form_are_refused(prompt: str, spoil: dict[str, Any],
     assert reason in read_json({"content": json.dumps({**answer, **spoil})}, schema)[1]
 
 
-def test_8_nothing_of_the_ground_truth_is_in_what_a_human_or_its_critic_reads(asked: dict[str, list[Request]], world: Any) -> None:
+def test_8_nothing_of_the_ground_truth_is_in_what_a_human_or_its_critic_reads(
+    requests_of: dict[str, list[Request]], world: Any
+) -> None:
     """Tools, calls, diffs and rows are not there, and no id is that neither the instruction nor the desk has said."""
     tools = [name for name in world.tools if "_" in name]
     for role in ("human", "human_critic"):
-        for request in asked[role]:
+        for request in requests_of[role]:
             text = "\n".join(str(message["content"]) for message in request.messages)
             assert not any(name in text for name in tools) and not request.tools
             assert '"actions"' not in text and '"arguments"' not in text and "diff" not in text
-    for request in asked["human"]:
+    for request in requests_of["human"]:
         system, *talk = request.messages
         instruction = _line(str(system["content"]), "Instruction: ")
         said = " ".join(str(message["content"]) for message in talk if message["role"] == "user")
@@ -139,14 +143,14 @@ def test_the_agent_reads_policy_and_tools_and_not_the_wish(make: Make, world: An
     """What it sees: its system message as `prompt` says, the schemas, the talk. The intent never."""
     spy = Spy(scripted.client("agent", world, {}, 0))
     make(clients={"agent": spy}, problems=6)
-    for request in spy.asked:
+    for request in spy.requests:
         assert request.messages[0]["content"] == system_message(world, {"tools": "none", "policy": "none"})
         assert list(request.tools) == world.schemas()
         assert "json intent" not in json.dumps(request.messages)
 
 
-def test_the_human_is_told_the_rules_of_its_role(asked: dict[str, list[Request]]) -> None:
-    rules = {_line(str(request.messages[0]["content"]), "Rules: ") for request in asked["human"]}
+def test_the_human_is_told_the_rules_of_its_role(requests_of: dict[str, list[Request]]) -> None:
+    rules = {_line(str(request.messages[0]["content"]), "Rules: ") for request in requests_of["human"]}
     (text,) = rules
     for rule in ("One|one short line", "Tell only what", "Never invent", "Do not repeat the instruction", "###STOP###"):
         assert re.search(rule, text), rule
@@ -177,13 +181,13 @@ NOT_OF_EVERY_WORLD = re.compile(r"customer|service|support|desk|\bshop|passenger
 """What a world may be, and no prompt may presume."""
 
 
-def test_every_prompt_holds_the_policys_whole_text_but_the_humans(asked: dict[str, list[Request]], world: Any) -> None:
+def test_every_prompt_holds_the_policys_whole_text_but_the_humans(requests_of: dict[str, list[Request]], world: Any) -> None:
     told = f"<policy>\n{world.policy.strip()}\n</policy>"
     for role in ("generator", "judge", "feedback", "human_critic"):
-        for request in asked[role]:
+        for request in requests_of[role]:
             text = "\n".join(str(message["content"]) for message in request.messages)
             assert told in text and world.setting.about in text, role
-    for request in asked["human"]:
+    for request in requests_of["human"]:
         text = str(request.messages[0]["content"])
         assert world.setting.about in text and "policy" not in text and not any(rule in text for rule in world.rules.values())
 

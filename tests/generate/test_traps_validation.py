@@ -27,7 +27,7 @@ def test_judges_are_asked_only_about_what_passed_stage_1(make: Make, world: Any)
     spy = Spy(_client("judge", world))
     made = make(ERRORS, clients={"judge": spy}, problems=60)
     held = [row for row in made.blueprints if row["status"] not in STAGE_1]
-    assert len(spy.asked) == 3 * len(held) and len(held) < len(made.blueprints)
+    assert len(spy.requests) == 3 * len(held) and len(held) < len(made.blueprints)
     for row in made.blueprints:
         assert len(row["judge_scores"]) == (0 if row["status"] in STAGE_1 else 3)
         assert (row["avg_score"] is None) == (row["status"] in STAGE_1)
@@ -37,7 +37,7 @@ def test_a_judge_reads_task_diff_trace_and_every_rule(make: Make, world: Any) ->
     """And the diff and the trace are those of the calls on a fresh copy."""
     spy = Spy(_client("judge", world))
     make(clients={"judge": spy}, problems=6, recombine=0)
-    for request in spy.asked:
+    for request in spy.requests:
         (task,), (trace,), (diff,), (rules,) = (blocks(request.messages, name) for name in ("task", "trace", "diff", "policies"))
         replay = world.replay([problem_action(world, one) for one in task["actions"]])
         assert diff == replay.diff and [step["answer"] for step in trace] == [result.content for result in replay.results]
@@ -54,12 +54,12 @@ def test_the_feedback_is_about_all_reasons_and_reaches_the_next_attempt(make: Ma
     """A plan is asked for each refused attempt but the last one; it is given every failure text, and the author hears its words."""
     feedback, author = Spy(_client("feedback", world)), Spy(_client("generator", world, **ERRORS["generator"]))
     made = make(ERRORS, clients={"feedback": feedback, "generator": author}, problems=40, round_size=40, recombine=0)
-    told = Counter("; ".join(map(str, blocks(request.messages, "failures")[0])) for request in feedback.asked)
+    told = Counter("; ".join(map(str, blocks(request.messages, "failures")[0])) for request in feedback.requests)
     assert told == Counter(row["fail_reason"] for row in made.blueprints if row["feedback"])
     last = {row["seed"]: row["attempt"] for row in made.blueprints}
     for row in made.blueprints:
         assert bool(row["feedback"]) == (row["attempt"] < last[row["seed"]])
-    plans = {request.messages[-1]["content"] for request in author.asked if len(request.messages) > 2}
+    plans = {request.messages[-1]["content"] for request in author.requests if len(request.messages) > 2}
     wanted = {row["feedback"] for row in made.blueprints if row["feedback"]}
     assert wanted and all(any(json.dumps(plan, ensure_ascii=False) in text for text in plans) for plan in wanted)
 
@@ -117,5 +117,5 @@ def test_a_recombination_is_validated_anew_as_a_whole(make: Make, world: Any) ->
         assert {call for call in calls} == {
             (call["name"], call["arguments_json"]) for part in parts for call in part["actions"] if call["kind"] == "read"
         }
-    for request in recombiner.asked:
+    for request in recombiner.requests:
         assert len(blocks(request.messages, "tasks")[0]) >= 2 and blocks(request.messages, "persona")[0]

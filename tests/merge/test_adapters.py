@@ -167,7 +167,7 @@ def _adapter(folder: Path, pairs: Mapping[str, Any], config: Mapping[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"use_dora": True}, "use_dora is set; merge this adapter into its base with PEFT first"),
         ({"layer_replication": [[0, 1]]}, "layer_replication is set"),
@@ -185,9 +185,9 @@ def _adapter(folder: Path, pairs: Mapping[str, Any], config: Mapping[str, Any], 
         ({"base_model_name_or_path": None}, "trained on '', which is no folder here"),
     ],
 )
-def test_other_adapters_are_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+def test_other_adapters_are_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     base, folder = _by_hand(tmp_path, **changed)
-    with pytest.raises(BadInput, match=rf"^it: .*{said}"):
+    with pytest.raises(BadInput, match=rf"^it: .*{message}"):
         merged(base, {"it": folder}, tmp_path / "m")
     assert not (tmp_path / "m").exists() and not list(scratch_of(tmp_path / "m").iterdir())
 
@@ -210,7 +210,7 @@ def test_harmless_settings_are_not_refused(tmp_path: Path, changed: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("pairs", "more", "said"),
+    ("pairs", "more", "message"),
     [
         ({"layers.1.w": ((4, 5), (6, 4))}, {}, r"changes 'layers\.1\.w\.weight', which the base does not have"),
         ({"layers.0.w": ((4, 6), (5, 4))}, {}, r"'layers\.0\.w\.weight' has shape \[5, 6\], the base's has \[6, 5\]"),
@@ -224,12 +224,12 @@ def test_harmless_settings_are_not_refused(tmp_path: Path, changed: dict[str, An
         ({"layers.0.w": ((4, 5), (6, 4))}, {"layers.0.v.lora_A.weight": (4, 5)}, r"layers\.0\.v has only one of lora_A and lora_B"),
     ],
 )
-def test_adapters_that_do_not_fit_are_refused(tmp_path: Path, pairs: Mapping[str, Any], more: Mapping[str, Any], said: str) -> None:
+def test_adapters_that_do_not_fit_are_refused(tmp_path: Path, pairs: Mapping[str, Any], more: Mapping[str, Any], message: str) -> None:
     base, _ = _by_hand(tmp_path)
     arrays = {name: tuple(np.ones(shape, np.float32) for shape in both) for name, both in pairs.items()}
     config = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 4, "lora_alpha": 4}
     folder = _adapter(tmp_path / "odd", arrays, config, **{PREFIX + name: np.ones(shape, np.float32) for name, shape in more.items()})
-    with pytest.raises(BadInput, match=rf"odd: .*{said}"):
+    with pytest.raises(BadInput, match=rf"odd: .*{message}"):
         make_plan(base, {"odd": folder})
 
 

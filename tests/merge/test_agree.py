@@ -155,7 +155,7 @@ def test_end_tokens_are_taken_where_text_is_made_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("take", "said"),
+    ("take", "message"),
     [
         ({"eos_tokn": "a"}, "settle: 'eos_tokn' is no key of any config.json here. Did you mean 'eos_token_id'?"),
         ({"eos_token_id": "b"}, "settle: no 'b'. Allowed: base, a."),
@@ -163,10 +163,10 @@ def test_end_tokens_are_taken_where_text_is_made_too(tmp_path: Path) -> None:
         ({"chat_template": "a"}, "settle: chat_template: a has none. Allowed: base."),
     ],
 )
-def test_taking_what_is_not_there_is_refused(tmp_path: Path, take: dict[str, str], said: str) -> None:
+def test_taking_what_is_not_there_is_refused(tmp_path: Path, take: dict[str, str], message: str) -> None:
     with pytest.raises(BadInput) as refused:
         make(save(tmp_path / "b"), save(tmp_path / "e", 1, template=None, tokenizer=None), tmp_path / "m", settle=take)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 # --- tokenizer and template ------------------------------------------------------------------------------------------
@@ -263,20 +263,20 @@ def test_padded_tables_name_the_union(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "said"),
+    ("index", "message"),
     [
         ({"ghost.weight": "model-1.safetensors"}, "says that model-1.safetensors holds the tensor 'ghost.weight', which is not there"),
         ({"model.norm.weight": "model-2.safetensors"}, "'model.norm.weight', which is not there"),
     ],
 )
-def test_an_index_of_other_files_is_refused(tmp_path: Path, index: dict[str, str], said: str) -> None:
+def test_an_index_of_other_files_is_refused(tmp_path: Path, index: dict[str, str], message: str) -> None:
     folder = save(tmp_path / "b")
     names = list(open_checkpoint("b", folder).tensors)
     (folder / "model.safetensors").rename(folder / "model-1.safetensors")
     save_file({"other": np.zeros(2, "f4")}, folder / "model-2.safetensors")
     weight_map = {**dict.fromkeys(names, "model-1.safetensors"), "other": "model-2.safetensors", **index}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         open_checkpoint("b", folder)
 
 
@@ -293,7 +293,7 @@ def test_an_index_beside_a_whole_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("tokenizer.json", '{"added_tokens": [{"content": "x"}]}', "an added token has no id"),
         ("tokenizer.json", '{"added_tokens": "x"}', "not as the tokenizers library writes it"),
@@ -303,10 +303,10 @@ def test_an_index_beside_a_whole_file_is_refused(tmp_path: Path) -> None:
         ("model.safetensors.index.json", json.dumps({"weight_map": {"a": "x" * 300}}), "names the shard"),
     ],
 )
-def test_files_of_another_shape_are_refused_in_words(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_files_of_another_shape_are_refused_in_words(tmp_path: Path, name: str, text: str, message: str) -> None:
     folder = save(tmp_path / "b")
     (folder / name).write_bytes(text.encode("latin-1"))
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         open_checkpoint("b", folder)
 
 

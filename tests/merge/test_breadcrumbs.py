@@ -150,7 +150,7 @@ def test_names_of_the_other_conventions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         (Params(keep=1.0, trim_top=0.0), "removes nothing"),
         (Params(keep=0.95, trim_top=0.1), "add up to more than 1"),
@@ -162,8 +162,8 @@ def test_names_of_the_other_conventions() -> None:
         (Params(keep=1.0, trim_top=0.0, overrides=[{"match": "norm", "params": {"alpha": 1.0}}]), "removes nothing"),
     ],
 )
-def test_combinations_without_sense_are_refused(params: Params, said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_combinations_without_sense_are_refused(params: Params, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(params)
 
 

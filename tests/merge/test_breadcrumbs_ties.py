@@ -104,15 +104,15 @@ def test_overrides_reach_the_formula() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"keep": 0.95, "trim_top": 0.1}, "keep = 0.95 and trim_top = 0.1 add up to more than 1"),
         ({"weights": {"a": float("inf")}}, "weights.a = inf"),
         ({"trim_top": 1}, "trim_top = 1: .* Allowed: float >= 0 and < 1"),
     ],
 )
-def test_what_makes_no_sense_is_refused(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(validate(Params, values, "params"))
 
 

@@ -118,7 +118,7 @@ def test_overrides_reach_the_formula() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"keep": 1}, "keep = 1 drops nothing: this is task arithmetic"),
         ({"weights": {"a": float("nan")}}, "weights.a = nan"),
@@ -126,8 +126,8 @@ def test_overrides_reach_the_formula() -> None:
         ({"rescale": "l2"}, "rescale = 'l2'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(validate(Params, values, "params"))
 
 

@@ -99,15 +99,15 @@ def test_overrides_and_weights_reach_the_formula() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"weights": {"a": float("inf")}}, "weights.a = inf"),
         ({"overrides": [{"match": "norm", "params": {"keep": 0}}]}, r"overrides\[0\] \('norm'\): keep = 0"),
         ({"keep": -1}, "keep = -1: .* Allowed: float > 0 and <= 1"),
     ],
 )
-def test_what_makes_no_sense_is_refused(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(validate(Params, values, "params"))
 
 

@@ -162,7 +162,7 @@ def _cut(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (_cut, "not a readable safetensors file"),
         (
@@ -180,10 +180,10 @@ def _cut(folder: Path) -> None:
         ),
     ],
 )
-def test_damaged_checkpoints_are_refused(tmp_path: Path, spoil: Any, said: str) -> None:
+def test_damaged_checkpoints_are_refused(tmp_path: Path, spoil: Any, message: str) -> None:
     base, experts = family(tmp_path)
     spoil(experts["expert_1"])
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         make_plan(base, experts)
 
 

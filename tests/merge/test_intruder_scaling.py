@@ -183,7 +183,7 @@ def test_two_experts_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"keep": 1}, "keep = 1 leaves every intruder whole"),
         ({"weights": {"a": 0.5}}, "weights mean nothing"),
@@ -192,6 +192,6 @@ def test_two_experts_are_refused(tmp_path: Path) -> None:
         ({"overrides": [{"match": "w", "params": {"skip": "["}}]}, r"skip = '\[' is no regular expression"),
     ],
 )
-def test_params_without_sense_are_refused(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_params_without_sense_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(Params(**params))

@@ -109,13 +109,13 @@ def test_weights_that_cancel_out_cannot_be_normalized(weights: list[float]) -> N
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"normalize": False}, "normalize = false without weights"),
         ({"weights": {"a": float("nan")}}, "weights.a = nan"),
         ({"overrides": [{"match": "w", "params": {"normalise": False}}]}, "unknown key 'normalise'"),
     ],
 )
-def test_params_without_sense_are_refused(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_params_without_sense_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(Params(**params))

@@ -140,7 +140,7 @@ def test_a_limit_of_infinity_goes_with_overrides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"weights": {"a": math.nan}}, r"m: weights.a = nan: allowed are finite numbers, or a list of them"),
         ({"weights": {"a": [1.0, math.inf]}}, r"m: weights.a = \[1.0, inf\]"),
@@ -160,13 +160,13 @@ def test_a_limit_of_infinity_goes_with_overrides() -> None:
         ),
     ],
 )
-def test_params_that_make_no_sense_are_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_params_that_make_no_sense_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check_merge("m", Params(**given))
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"weights": {"one": "much"}}, "p: weights.one.*much"),
         ({"overrides": [{"match": "w", "exclud": True}]}, "p: unknown key 'overrides.0.exclud'"),
@@ -175,13 +175,13 @@ def test_params_that_make_no_sense_are_refused(given: dict[str, Any], said: str)
         ({"max_shard_bytes": 0}, "p: max_shard_bytes = 0"),
     ],
 )
-def test_values_of_the_wrong_kind_are_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_values_of_the_wrong_kind_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         validate(MergeParams, given, "p")
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"weights": {"alice": 1.0}}, r"m: weights: no expert 'alice'. Did you mean 'alicia'\? Experts: alicia, bob"),
         ({"overrides": [{"match": "norm", "weights": {"bobb": 1.0}}]}, r"m: weights: no expert 'bobb'. Did you mean 'bob'"),
@@ -200,8 +200,8 @@ def test_values_of_the_wrong_kind_are_refused(given: dict[str, Any], said: str) 
         ),
     ],
 )
-def test_names_that_are_not_there_are_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_names_that_are_not_there_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check_labels("m", MergeParams(**given), ["alicia", "bob"], NAMES)
 
 

@@ -127,7 +127,7 @@ def test_overrides_reach_the_formula() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"r": 0.2}, r"r = 0\.2 does nothing without plus: true\. Set that, or leave r at 0\.1"),
         ({"a": 1}, r"a = 1\.0 does nothing without plus"),
@@ -136,8 +136,8 @@ def test_overrides_reach_the_formula() -> None:
         ({"weights": {"a": float("inf")}}, "weights.a = inf"),
     ],
 )
-def test_what_makes_no_sense_is_refused(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(validate(Params, values, "params"))
 
 

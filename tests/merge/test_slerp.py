@@ -207,7 +207,7 @@ def test_same_bytes_for_any_number_of_threads_and_any_order(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"t": 1.5}, r"slerp: t = 1.5: allowed are numbers from 0"),
         ({"t": [0, float("nan")]}, r"slerp: t = \[0.0, nan\]: allowed are numbers"),
@@ -220,13 +220,13 @@ def test_same_bytes_for_any_number_of_threads_and_any_order(tmp_path: Path) -> N
         ({"weights": {"a": [1, -1]}}, r"weights.a = \[1.0, -1.0\]: shares of an arc are not negative"),
     ],
 )
-def test_params_without_sense_are_refused(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_params_without_sense_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(Params(**params))
 
 
 @pytest.mark.parametrize(
-    ("params", "labels", "said"),
+    ("params", "labels", "message"),
     [
         ({"origin": "expert1"}, ["expert_1", "expert_2"], "no expert 'expert1'. Did you mean 'expert_1'"),
         ({"origin": "a"}, ["a"], "origin = 'a' is the only expert"),
@@ -235,8 +235,8 @@ def test_params_without_sense_are_refused(params: dict[str, Any], said: str) -> 
         ({"origin": "a", "overrides": [{"match": "w", "weights": {"b": 2}}]}, ["a", "b"], "weights say nothing for two models"),
     ],
 )
-def test_experts_that_do_not_fit_are_refused(params: dict[str, Any], labels: list[str], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_experts_that_do_not_fit_are_refused(params: dict[str, Any], labels: list[str], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check_experts(Params(**params), labels)
 
 

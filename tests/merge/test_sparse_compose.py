@@ -143,7 +143,7 @@ def test_same_bytes_for_any_number_of_threads_and_any_order(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"epsilon": 0, "max_support": 1}, "this is task_arithmetic with alpha 1"),
         ({"take": {"(": "a"}}, r"take: '\(' is no regular expression"),
@@ -151,20 +151,20 @@ def test_same_bytes_for_any_number_of_threads_and_any_order(tmp_path: Path) -> N
         ({"overrides": [{"match": "w", "params": {"take": {"w": "a"}}}]}, r"overrides\[0\].params.take: this cannot differ"),
     ],
 )
-def test_params_without_sense_are_refused(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_params_without_sense_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(Params(**params))
 
 
 @pytest.mark.parametrize(
-    ("take", "said"),
+    ("take", "message"),
     [
         ({"head": "task1"}, "take: 'head': no expert 'task1'. Did you mean 'task_1'"),
         ({"tail": "task_1"}, "take: 'tail' matches no tensor, for example not 'head'"),
     ],
 )
-def test_what_cannot_be_taken_over_is_refused(take: dict[str, str], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_what_cannot_be_taken_over_is_refused(take: dict[str, str], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check_take(Params(take=take), ["task_1"], ["head", "mlp"])
 
 

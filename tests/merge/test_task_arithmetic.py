@@ -86,13 +86,13 @@ def test_same_bytes_for_any_number_of_threads_and_any_order(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"weights": {"a": float("inf")}}, "weights.a = inf"),
         ({"overrides": [{"match": "w", "params": {"alpha": 0}}]}, "alpha = 0: .*greater than 0"),
         ({"overrides": [{"match": "w", "params": {"weights": {}}}]}, "weights: this cannot differ from tensor to tensor"),
     ],
 )
-def test_params_without_sense_are_refused(params: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_params_without_sense_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(Params(**params))

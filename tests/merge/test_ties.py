@@ -105,7 +105,7 @@ def test_overrides_and_ways_to_elect_reach_the_formula() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"weights": {"a": float("inf")}}, "weights.a = inf"),
         ({"overrides": [{"match": "norm", "params": {"keep": 2}}]}, r"overrides\[0\] \('norm'\): keep = 2"),
@@ -115,8 +115,8 @@ def test_overrides_and_ways_to_elect_reach_the_formula() -> None:
         ({"elect": "sum"}, "elect = 'sum'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_what_makes_no_sense_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         check(validate(Params, values, "params"))
 
 

@@ -159,7 +159,7 @@ def _other_width(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (_other_pieces, "one: the tokenizer's 'model' is not the base's"),
         (_no_size, "one: config.json says vocab_size = None; tokenizer: union needs the number of rows"),
@@ -168,10 +168,10 @@ def _other_width(folder: Path) -> None:
         (lambda folder: checkpoint(folder, {"<s>": 2}, [1, 2, 3], special=True), "one: its token '<s>' is not treated as the base"),
     ],
 )
-def test_what_no_union_can_mend_is_refused(example: tuple[Path, dict[str, Path]], tmp_path: Path, spoil: Any, said: str) -> None:
+def test_what_no_union_can_mend_is_refused(example: tuple[Path, dict[str, Path]], tmp_path: Path, spoil: Any, message: str) -> None:
     base, experts = example
     spoil(experts["one"])
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         merged(base, experts, tmp_path / "m", tokenizer="union")
     assert not (tmp_path / "m").exists()
 

@@ -179,7 +179,7 @@ def test_what_is_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("<think>Two <b>cards</b>.</think>\n\nWhich card?", "Which card?"),
         ("\n<think>\n</think>Yes", "Yes"),
@@ -192,8 +192,8 @@ def test_what_is_sent() -> None:
         ("hm</reasoning>Hi.", "Hi."),
     ],
 )
-def test_thoughts_are_not_said(content: str, said: str) -> None:
-    assert wire.read({"message": {"content": content}, "finish_reason": "stop"}, 0).message["content"] == said
+def test_thoughts_are_not_said(content: str, message: str) -> None:
+    assert wire.read({"message": {"content": content}, "finish_reason": "stop"}, 0).message["content"] == message
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def answer(text: str, asked: Request = ASKED, prompt: str = "") -> dict[str, obj
 
 
 @pytest.mark.parametrize(
-    ("said", "opened", "left"),
+    ("message", "opened", "left"),
     [
         ("<think>\nhm\n</think>\n\nHi.", False, "Hi."),
         ("hm\n</think>\n\nHi.", False, "Hi."),
@@ -119,8 +119,8 @@ def answer(text: str, asked: Request = ASKED, prompt: str = "") -> dict[str, obj
         ("Hi.", False, "Hi."),
     ],
 )
-def test_a_thought_is_no_part_of_what_is_said(said: str, opened: bool, left: str) -> None:
-    assert without_thought(said, opened) == left
+def test_a_thought_is_no_part_of_what_is_said(message: str, opened: bool, left: str) -> None:
+    assert without_thought(message, opened) == left
 
 
 def test_a_checkpoint_that_thinks_first_calls_and_speaks_all_the_same() -> None:
@@ -138,7 +138,7 @@ def test_a_checkpoint_that_thinks_first_calls_and_speaks_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "prompt", "finish", "error"),
+    ("message", "prompt", "finish", "error"),
     [
         ("Hello" + template.END, "", "stop", ""),
         ("Hello", "", "length", "max_tokens"),
@@ -147,8 +147,8 @@ def test_a_checkpoint_that_thinks_first_calls_and_speaks_all_the_same() -> None:
         ("<think>only a thought</think>" + template.END, "", "error", "parse_error"),
     ],
 )
-def test_half_a_turn_is_told_as_such_and_is_no_turn_of_an_agent(said: str, prompt: str, finish: str, error: str) -> None:
-    made = answer(said, prompt=prompt)
+def test_half_a_turn_is_told_as_such_and_is_no_turn_of_an_agent(message: str, prompt: str, finish: str, error: str) -> None:
+    made = answer(message, prompt=prompt)
     turn = _turn(made)
     assert (made["finish_reason"], turn.error) == (finish, error) and "finish_reason" not in turn.message
 

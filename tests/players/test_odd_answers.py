@@ -133,11 +133,11 @@ def test_an_error_in_a_200_is_what_it_says(make: Make, stub: Stub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("inside_402", "Top up the account"), ("inside_401", "Check the key"), ("inside_403", "Check")]
+    ("fault", "message"), [("inside_402", "Top up the account"), ("inside_401", "Check the key"), ("inside_403", "Check")]
 )
-def test_what_nobody_gets_past_ends_the_run_with_the_remedy(make: Make, stub: Stub, fault: str, said: str) -> None:
+def test_what_nobody_gets_past_ends_the_run_with_the_remedy(make: Make, stub: Stub, fault: str, message: str) -> None:
     stub.turn(faults={fault: 1.0})
-    with pytest.raises(CallFailed, match=said):
+    with pytest.raises(CallFailed, match=message):
         make().complete(questions(40))
     assert stub.counts()["served"][fault] <= 16
 
@@ -179,7 +179,7 @@ def test_one_thing_is_spelled_in_many_ways(status: int, body: Any, kind: str, re
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "wait"),
+    ("message", "kind", "wait"),
     [
         ({"error": {"code": 429, "message": "slow", "metadata": {"retry_after": 3}}}, "busy", 3.0),
         ({"error": {"type": "rate_limit_error", "message": "slow"}}, "busy", 7.0),
@@ -193,8 +193,8 @@ def test_one_thing_is_spelled_in_many_ways(status: int, body: Any, kind: str, re
         ({"detail": "not now"}, "ill", 0.0),
     ],
 )  # fmt: skip
-def test_an_error_object_is_told_by_its_number_or_name(said: Any, kind: str, wait: float) -> None:
-    verdict = inside(said, 0.0 if wait != 7.0 else 7.0)
+def test_an_error_object_is_told_by_its_number_or_name(message: Any, kind: str, wait: float) -> None:
+    verdict = inside(message, 0.0 if wait != 7.0 else 7.0)
     assert verdict is not None and (verdict.kind, verdict.wait) == (kind, wait)
 
 
@@ -244,12 +244,12 @@ def test_a_model_that_repeats_itself_without_end_is_read_at_once(text: str, rest
 
 
 @pytest.mark.parametrize(
-    ("said", "content", "finish"),
+    ("message", "content", "finish"),
     [("stop", "a", "stop"), (None, "a", "stop"), ("eos", "a", "stop"), ("max_tokens", "a", "length"), ("MAX_TOKENS", "a", "length"),
      ("SAFETY", "", "content_filter"), ("content-filter", "a", "content_filter"), (7, "a", "stop"), ("unknown", "a", "stop")],
 )  # fmt: skip
-def test_ends_are_told_in_one_way(said: Any, content: str, finish: str) -> None:
-    kept = wire.checked({"choices": [{"message": {"content": content}, "finish_reason": said}]})
+def test_ends_are_told_in_one_way(message: Any, content: str, finish: str) -> None:
+    kept = wire.checked({"choices": [{"message": {"content": content}, "finish_reason": message}]})
     assert wire.read(kept, 0).finish == finish
 
 

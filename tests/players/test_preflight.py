@@ -59,7 +59,7 @@ def test_a_good_server_is_asked_what_its_roles_will_ask_and_says_who_it_is(stub:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "role", "said"),
+    ("knobs", "role", "message"),
     [
         (
             {"parser": False},
@@ -83,7 +83,7 @@ def test_a_good_server_is_asked_what_its_roles_will_ask_and_says_who_it_is(stub:
     ],
 )
 def test_what_would_lose_everything_is_said_with_its_remedy(
-    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any], role: str, said: str
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any], role: str, message: str
 ) -> None:
     import re
 
@@ -91,7 +91,7 @@ def test_what_would_lose_everything_is_said_with_its_remedy(
     stub.turn(**knobs)
     one = player(stub, role)
     found = reports(tmp_path, one)
-    assert re.search(said, found[role].stop), found
+    assert re.search(message, found[role].stop), found
     with pytest.raises(BadInput, match=rf"^params: roles\.{role}: "):
         interview.check(found, [one])
 

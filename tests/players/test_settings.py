@@ -46,7 +46,7 @@ def test_a_complete_role_is_accepted_and_is_part_of_the_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"base_url": ""}, r"roles\.judge\.base_url = '': where the API begins, with http:// or https://"),
         ({"base_url": "api.example.org/v1"}, r"base_url = 'api\.example\.org/v1': where the API begins"),
@@ -62,8 +62,8 @@ def test_a_complete_role_is_accepted_and_is_part_of_the_key() -> None:
         ({"api_key": "sk-secret-abc"}, r"unknown key 'judge\.api_key'|unknown key 'roles\.judge\.api_key'"),
     ],
 )
-def test_a_mistake_is_named_and_no_secret_with_it(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said) as wrong:
+def test_a_mistake_is_named_and_no_secret_with_it(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message) as wrong:
         settings(GOOD | change).check()
     assert "secret" not in str(wrong.value) and ":pw@" not in str(wrong.value)
 

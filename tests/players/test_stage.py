@@ -119,11 +119,13 @@ def test_odd_answers_of_an_agent_lose_their_conversations_alone(worlds: Path, st
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("cut", "cut: .*roles.agent.max_tokens"), ("as_text", "calls_as_text: .*--tool-call-parser")]
+    ("fault", "message"), [("cut", "cut: .*roles.agent.max_tokens"), ("as_text", "calls_as_text: .*--tool-call-parser")]
 )
-def test_a_stage_that_loses_all_for_one_reason_stops_with_it(worlds: Path, stub: Stub, tmp_path: Path, fault: str, said: str) -> None:
+def test_a_stage_that_loses_all_for_one_reason_stops_with_it(
+    worlds: Path, stub: Stub, tmp_path: Path, fault: str, message: str
+) -> None:
     stub.turn(faults={fault: 1.0})
-    with pytest.raises(NearlyAllLost, match=said):
+    with pytest.raises(NearlyAllLost, match=message):
         played(worlds, tmp_path / "one", stub.url, Losses(least=5))
 
 

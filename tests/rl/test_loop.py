@@ -76,7 +76,7 @@ def test_a_run_whose_groups_all_agree_stops_as_soon_as_too_few_steps_can_train(i
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         (
             {"max_episode_tokens": 32},
@@ -86,9 +86,9 @@ def test_a_run_whose_groups_all_agree_stops_as_soon_as_too_few_steps_can_train(i
     ],
 )
 def test_a_cap_that_ends_nearly_all_conversations_stops_the_run_at_the_screening(
-    inputs: Inputs, tmp_path: Path, how: dict[str, Any], said: str
+    inputs: Inputs, tmp_path: Path, how: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(StageFailed, match=said):
+    with pytest.raises(StageFailed, match=message):
         run(inputs, LOOP.model_copy(update=how), Grpo(params=Params()), context(tmp_path))
 
 

@@ -56,10 +56,10 @@ class Says:
 
     def __init__(self, *lines: Any) -> None:
         self.lines = lines
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
-        self.asked += [replace(request, messages=list(request.messages)) for request in requests]
+        self.requests += [replace(request, messages=list(request.messages)) for request in requests]
         return [self._say(sum(message["role"] == "assistant" for message in request.messages)) for request in requests]
 
     def _say(self, number: int) -> Message:
@@ -129,11 +129,11 @@ def test_the_human_sees_replies_only_and_the_agent_never_sees_the_problem() -> N
     talk = one(agent, person)
     assert [message["role"] for message in talk.messages] == ["user", "assistant", "tool", "assistant"]
     assert talk.stop == "user_stop" and talk.calls[0][1].ok is False
-    view = [(message["role"], message["content"]) for message in person.asked[-1].messages[1:]]
+    view = [(message["role"], message["content"]) for message in person.requests[-1].messages[1:]]
     assert view == [("assistant", "Hello."), ("user", "I cannot help.")]
-    seen = json.dumps([request.messages for request in agent.asked])
+    seen = json.dumps([request.messages for request in agent.requests])
     assert talk.problem.instruction not in seen and talk.problem.persona not in seen
-    assert talk.problem.instruction in person.asked[0].messages[0]["content"]
+    assert talk.problem.instruction in person.requests[0].messages[0]["content"]
 
 
 def test_max_steps_counts_assistant_turns() -> None:

@@ -96,7 +96,7 @@ def test_only_the_turns_that_the_filter_marked_are_trained(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("columns", "factor", "said"),
+    ("columns", "factor", "message"),
     [
         ({"weight": -1.0}, 1.0, r"row t0: its weight is -1.0 in the dataset, times 1 by the method. Allowed: finite and at least 0"),
         ({"weight": None}, 1.0, r"row t0: its weight is None in the dataset"),
@@ -104,9 +104,9 @@ def test_only_the_turns_that_the_filter_marked_are_trained(tmp_path: Path) -> No
         ({"trained_turns": [True]}, 1.0, r"row t0: trained_turns has 1 values for 3 turns of the assistant. Allowed: one for each"),
     ],
 )
-def test_marks_that_make_no_sense_name_their_row(tmp_path: Path, columns: dict[str, Any], factor: float, said: str) -> None:
+def test_marks_that_make_no_sense_name_their_row(tmp_path: Path, columns: dict[str, Any], factor: float, message: str) -> None:
     _with(tmp_path, **columns)
-    with pytest.raises(StageFailed, match=said):
+    with pytest.raises(StageFailed, match=message):
         read(tmp_path, lambda row: factor)
 
 

@@ -37,7 +37,7 @@ ROWS = [{"id": "a", "total": 1.5}, {"id": "b", "total": 2}]
 
 
 @pytest.mark.parametrize(
-    ("content", "structured", "said"),
+    ("content", "structured", "message"),
     [
         (["done"], None, "done"),
         (["one", "two"], None, "one\ntwo"),
@@ -70,8 +70,8 @@ ROWS = [{"id": "a", "total": 1.5}, {"id": "b", "total": 2}]
         (["[" * 900 + "]" * 900], None, "[" * 900 + "]" * 900),
     ],
 )
-def test_what_an_agent_reads(content: list[Any], structured: Any, said: Any) -> None:
-    assert read(*content, **({} if structured is None else {"structuredContent": structured})) == said
+def test_what_an_agent_reads(content: list[Any], structured: Any, message: Any) -> None:
+    assert read(*content, **({} if structured is None else {"structuredContent": structured})) == message
 
 
 def test_text_that_files_can_hold() -> None:

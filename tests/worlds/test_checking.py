@@ -326,7 +326,7 @@ def _tool(name: str, parameters: dict[str, Any] | None = None, check: Any = dict
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["get.order"], ["it holds '.'"]),
         (["get order/now"], ["it holds ' /'"]),
@@ -338,10 +338,10 @@ def _tool(name: str, parameters: dict[str, Any] | None = None, check: Any = dict
         (["x" * 64, "get-order", "Get_Order2"], []),
     ],
 )
-def test_names_that_hosted_apis_refuse(names: list[str], said: list[str]) -> None:
+def test_names_that_hosted_apis_refuse(names: list[str], message: list[str]) -> None:
     found = tool_checks.names({name: _tool(name) for name in names}, {})
-    assert len(found.findings) == len(said) and all(finding.remedy for finding in found.findings)
-    assert all(text in finding.what for finding, text in zip(found.findings, said, strict=True))
+    assert len(found.findings) == len(message) and all(finding.remedy for finding in found.findings)
+    assert all(text in finding.what for finding, text in zip(found.findings, message, strict=True))
 
 
 def test_argument_names_that_hosted_apis_refuse() -> None:
@@ -390,7 +390,7 @@ def test_a_tool_for_which_no_arguments_can_be_made_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("R1. Ask first.\nR2. Be brief.", []),
         ("R1. Ask first, in\n3. steps at most.", []),
@@ -401,10 +401,10 @@ def test_a_tool_for_which_no_arguments_can_be_made_is_told() -> None:
         ("Политика: будьте вежливы.", ["no rule"]),
     ],
 )
-def test_rules_that_are_not_read(text: str, said: list[str]) -> None:
+def test_rules_that_are_not_read(text: str, message: list[str]) -> None:
     found = policy_checks.rules(type("Told", (), {"POLICY": text}), "here")
-    assert len(found.findings) == len(said) and all(finding.remedy for finding in found.findings)
-    assert all(word in finding.what for finding, word in zip(found.findings, said, strict=True))
+    assert len(found.findings) == len(message) and all(finding.remedy for finding in found.findings)
+    assert all(word in finding.what for finding, word in zip(found.findings, message, strict=True))
     assert bool(found.notes) is ("R1. " in text), "nothing checks what was read"
 
 

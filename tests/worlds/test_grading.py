@@ -46,7 +46,7 @@ PROBLEM = Problem("p", "shop", "test", "one_write", ("u0",), "", "", {}, (LOOK,)
 
 
 @pytest.mark.parametrize(
-    ("said", "calls", "final", "verdict", "broken"),
+    ("message", "calls", "final", "verdict", "broken"),
     [
         ("It is 10.", [(LOOK, ToolResult(True, ""))], "a", (1, 1, 1, 1.0), ()),
         ("It is 10.", [(LOOK, ToolResult(True, ""))], "b", (0, 1, 1, 1.0), ()),
@@ -56,8 +56,8 @@ PROBLEM = Problem("p", "shop", "test", "one_write", ("u0",), "", "", {}, (LOOK,)
         ("rude", [], "b", (0, 0, 0, 0.0), ("R1", "R2")),
     ],
 )
-def test_each_part_is_told_apart(said: str, calls: Any, final: str, verdict: tuple[float, ...], broken: tuple[str, ...]) -> None:
-    played = Trajectory(PROBLEM, 0, [{"role": "assistant", "content": said}], calls)
+def test_each_part_is_told_apart(message: str, calls: Any, final: str, verdict: tuple[float, ...], broken: tuple[str, ...]) -> None:
+    played = Trajectory(PROBLEM, 0, [{"role": "assistant", "content": message}], calls)
     outcome = grade(played, World.build(Ruled, 3, 0), final, "a")
     assert tuple(getattr(outcome, part) for part in GRADING) == verdict and outcome.broken == broken
     assert outcome.reward == int(verdict[:3] == (1, 1, 1)), "the policy does not count"

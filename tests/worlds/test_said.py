@@ -26,7 +26,7 @@ NARROW, NO_BREAK = "\u202f", "\u00a0"
 
 
 @pytest.mark.parametrize(
-    ("reply", "output", "said"),
+    ("reply", "output", "message"),
     [
         # as before
         ("It is $1,234.50.", "1234.5", True),
@@ -136,8 +136,8 @@ NARROW, NO_BREAK = "\u202f", "\u00a0"
         ("on 2024-05-03", "2024-05-03", True),
     ],
 )
-def test_by_hand(reply: str, output: str, said: bool) -> None:
-    assert says(["Hello.", reply], output) is said
+def test_by_hand(reply: str, output: str, message: bool) -> None:
+    assert says(["Hello.", reply], output) is message
 
 
 @pytest.mark.parametrize("reply", ["123 " * 5_000, "1" * 20_000, "1,234" * 4_000, "1 234 " * 4_000], ids=lambda text: text[:6])

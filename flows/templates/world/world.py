@@ -52,7 +52,7 @@ def tables(size: int, seed: int) -> Tables:
 
 
 class Library:
-    """See tasks/worlds/api/runtime.py for what each name is for."""
+    """A lending library: its tools, and what a world states beside them (tasks/worlds/api/runtime.py explains each name)."""
 
     NAME = "library"
     ABOUT = "The assistant is the desk of a lending library; its user is a member."

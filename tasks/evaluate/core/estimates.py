@@ -71,14 +71,14 @@ def estimate(
     }
 
 
-def difference(ours: Sequence[Floats], theirs: Sequence[Floats], trials: int, *, seed: int, resamples: int) -> dict[str, Any]:
-    """`estimate` of ours minus theirs on the same problems (arrays paired by position), limits [-1, 1].
+def difference(first: Sequence[Floats], second: Sequence[Floats], trials: int, *, seed: int, resamples: int) -> dict[str, Any]:
+    """`estimate` of first minus second on the same problems (arrays paired by position), limits [-1, 1].
 
-    Adds `p_below`, the one-sided p-value of "ours is not below theirs" by flipping the signs of the problems' differences at
+    Adds `p_below`, the one-sided p-value of "first is not below second" by flipping the signs of the problems' differences at
     random: valid for few problems too, where a bootstrap is too sure. (1 + flips with a mean at most the observed one) /
     (resamples + 1).
     """
-    gaps = [a - b for a, b in zip(ours, theirs, strict=True)]
+    gaps = [a - b for a, b in zip(first, second, strict=True)]
     said = estimate(gaps, trials, seed=seed, resamples=resamples, limits=(-1.0, 1.0))
     together = np.concatenate(gaps)
     signs = np.random.default_rng(seed).integers(0, 2, size=(resamples, len(together))) * 2 - 1

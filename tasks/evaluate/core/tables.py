@@ -63,12 +63,12 @@ class Maker:
             for k in KS
         }
 
-    def gaps(self, ours: Sequence[Played], theirs: Sequence[Played], masks: Sequence[Any]) -> dict[str, Any]:
-        """The same for ours minus theirs, problem by problem."""
-        trials = ours[0].trials
+    def gaps(self, first: Sequence[Played], second: Sequence[Played], masks: Sequence[Any]) -> dict[str, Any]:
+        """The same for first minus second, problem by problem."""
+        trials = first[0].trials
         return {
             f"pass_{k}": difference(
-                _values(ours, masks, k), _values(theirs, masks, k), trials, seed=self.seed, resamples=self.resamples
+                _values(first, masks, k), _values(second, masks, k), trials, seed=self.seed, resamples=self.resamples
             )
             if k <= trials
             else None
@@ -86,10 +86,10 @@ class Maker:
             "tokens_per_trial": round(played.tokens, 1),
         }
 
-    def paired(self, ours: Played, theirs: Played, writes: Collection[str]) -> dict[str, Any]:
+    def paired(self, first: Played, second: Played, writes: Collection[str]) -> dict[str, Any]:
         """Everything about the difference of two models in one world."""
-        _same(ours, theirs)
-        return self._split(ours, writes, lambda mask: self.gaps([ours], [theirs], [mask]))
+        _same(first, second)
+        return self._split(first, writes, lambda mask: self.gaps([first], [second], [mask]))
 
     def _split(self, played: Played, writes: Collection[str], of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """`of` for all problems, by family, over the families with writes, by tag; empty groups are left out."""
@@ -116,8 +116,8 @@ def _values(tables: Sequence[Played], masks: Sequence[Any], k: int) -> list[Floa
     return [pass_hat_k(played.wins[mask], played.trials, k) for played, mask in zip(tables, masks, strict=True)]
 
 
-def _same(ours: Played, theirs: Played) -> None:
-    if ours.problems != theirs.problems or ours.trials != theirs.trials:
+def _same(first: Played, second: Played) -> None:
+    if first.problems != second.problems or first.trials != second.trials:
         raise ValueError("a paired difference needs the same problems and as many trials on both sides")
 
 

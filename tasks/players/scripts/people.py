@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tasks.contract.client import Client, Message, Request
 from tasks.contract.params import BadInput
-from tasks.contract.scripts import COMMON_ERRORS, STOP
+from tasks.contract.scripts import COMMON_ERRORS, STOP, Scripts
 from tasks.players.scripts.script import Scripted, block, known_world, other_digits, rates_of
 
 if TYPE_CHECKING:
@@ -34,11 +34,8 @@ CATALOGUE: dict[str, dict[str, str]] = {
 
 def client(role: str, world: World | None, errors: Mapping[str, float], seed: int) -> Client:
     """The script of one of these roles. errors: error name -> rate in [0, 1]. BadInput for a world without scripts of its own."""
-    if role in ("human", "agent") and world is not None and world.scripts is None:
-        raise BadInput(
-            f"roles.{role}.backend = scripted: world {world.name!r} has no scripted {role}; worlds made by an adapter have none. "
-            "Give the role a model (backend: local), or the world's class SCRIPTS (tasks.contract.scripts.Scripts)."
-        )
+    if role in ("human", "agent") and world is not None:
+        _scripts(role, world)
     if role != "agent":
         return Scripted(role, world, dict(errors), seed, _PLAYERS[role])
     if world is None:
@@ -46,8 +43,17 @@ def client(role: str, world: World | None, errors: Mapping[str, float], seed: in
     return ScriptedAgent(world, {error: rate for error, rate in errors.items() if error in world.ERRORS})
 
 
+def _scripts(role: str, world: World) -> Scripts:
+    if world.scripts is None:
+        raise BadInput(
+            f"roles.{role}.backend = scripted: world {world.name!r} has no scripted {role}; worlds made by an adapter have none. "
+            "Give the role a model (backend: local), or the world's class SCRIPTS (tasks.contract.scripts.Scripts)."
+        )
+    return world.scripts
+
+
 def _human(me: Scripted, requests: Sequence[Request]) -> list[str]:
-    scripts = known_world(me).scripts
+    scripts = _scripts(me.role, known_world(me))
     lines = []
     for request in requests:
         line = str(scripts.human(request)["content"])
@@ -95,7 +101,8 @@ class ScriptedAgent:
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """One turn per request, in order."""
-        return [self.world.scripts.agent(request, self.errors) for request in requests]
+        scripts = _scripts("agent", self.world)
+        return [scripts.agent(request, self.errors) for request in requests]
 
 
 _PLAYERS: dict[str, Callable[[Scripted, Sequence[Request]], list[str]]] = {"human": _human, "human_critic": _human_critic}

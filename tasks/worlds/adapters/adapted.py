@@ -139,7 +139,7 @@ def adapted(
         return adapter.tables()
 
     def context(db: State, user: str, others: Sequence[str], rng: Random) -> dict[str, Any]:
-        """See `Adapter.context`."""
+        """What a generator is given of one user: the row, a sample of the state, and the problems given for them."""
         return adapter.context(db.base, user, rng)
 
     def propose(context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None, family: str | None) -> dict[str, Any]:

@@ -30,13 +30,14 @@ from typing import Any
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.problem import SPLITS, Action, Problem, Setting, ToolResult
+from tasks.contract.scripts import Scripts
 from tasks.contract.trajectory import Outcome, Trajectory
 from tasks.worlds.api import calls, grading
 from tasks.worlds.api.blame import blame
 from tasks.worlds.api.state import Base, Snapshot, State, canonical_json
 from tasks.worlds.api.tools import tools_of
 
-WANTED = 4096
+TRUTHS_KEPT = 4096
 """State hashes after ground truths that are kept; ours: more than the problems that are played at a time."""
 
 
@@ -62,7 +63,7 @@ class Shared:
     base: Base
     splits: dict[str, str]
     users: dict[str, tuple[str, ...]]
-    wanted: dict[str, str]
+    after_truth: dict[str, str]
     longest_answer: int = calls.ANSWER
 
 
@@ -87,7 +88,7 @@ class World:
             cls, "BLUEPRINT_PREDICATES", {}
         )
         self.trajectory_predicates: Mapping[str, Callable[[Trajectory, World], str | None]] = getattr(cls, "TRAJECTORY_PREDICATES", {})
-        self.scripts: Any = getattr(cls, "SCRIPTS", None)
+        self.scripts: Scripts | None = getattr(cls, "SCRIPTS", None)
         self.ERRORS: Mapping[str, str] = self.scripts.ERRORS if self.scripts else {}
         self._open()
 
@@ -170,24 +171,24 @@ class World:
 
     def grade(self, trajectory: Trajectory, final: World) -> Outcome:
         """The one grading (law 6, `tasks.worlds.api.grading`). `final` is the fork that was played in; it is only looked at."""
-        outcome = grading.grade(trajectory, self, final.state_hash(), self._wanted(trajectory.problem))
+        outcome = grading.grade(trajectory, self, final.state_hash(), self._hash_after_truth(trajectory.problem))
         if outcome.reward:
             return outcome
         who, why = blame(grading.readable(trajectory), self, outcome.broken)
         return replace(outcome, blame=who, blame_reason=why)
 
-    def _wanted(self, problem: Problem) -> str:
+    def _hash_after_truth(self, problem: Problem) -> str:
         """State hash after the ground truth; kept per sequence of actions, since many trials share one problem."""
         key = canonical_json([[action.name, action.arguments] for action in problem.actions])
-        known = self.shared.wanted.get(key)
+        known = self.shared.after_truth.get(key)
         if known is None:
             replay = self.replay(problem.actions)
             writes = [error for error in replay.errors if self._is_write(error)]
             if writes:
                 raise grading.TruthRefused(f"problem {problem.problem_id}: its ground truth is refused: {'; '.join(writes)}")
-            if len(self.shared.wanted) >= WANTED:
-                self.shared.wanted.clear()
-            known = self.shared.wanted[key] = replay.state_hash
+            if len(self.shared.after_truth) >= TRUTHS_KEPT:
+                self.shared.after_truth.clear()
+            known = self.shared.after_truth[key] = replay.state_hash
         return known
 
     def _is_write(self, error: str) -> bool:

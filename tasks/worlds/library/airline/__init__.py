@@ -15,7 +15,7 @@ from tasks.worlds.library.airline.user_phrases import PHRASES
 
 
 class Airline(Tools):
-    """See `tasks.worlds.api.runtime` for what each name is for."""
+    """An airline's bookings, flights and travellers. `tasks.worlds.api.runtime` says what each name is for."""
 
     NAME = "airline"
     SEED = "tasks.worlds.airline:Airline"  # published figures are of these tables

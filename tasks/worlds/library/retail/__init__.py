@@ -15,7 +15,7 @@ from tasks.worlds.library.retail.user_phrases import PHRASES
 
 
 class Retail(Tools):
-    """See `tasks.worlds.api.runtime` for what each name is for."""
+    """A shop's orders, products and customers. `tasks.worlds.api.runtime` says what each name is for."""
 
     NAME = "retail"
     SEED = "tasks.worlds.retail:Retail"  # published figures are of these tables
