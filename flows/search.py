@@ -231,8 +231,8 @@ def _scoring(plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifac
     # What it depends on is the evaluation's own key, with these models in place of the road's; no champion is met.
     identities = {name: artifact.identity for name, artifact in models.items()}
     own = {name: part for name, part in job.key.parts.items() if name != "opponent"}
-    worlds = inputs[plan.settings.road.input(SCORE, "worlds")]
-    return job, Key({**own, "inputs": {"worlds": worlds, **identities}, "unit": "validation"})
+    worlds = plan.settings.road.input(SCORE, "worlds")
+    return job, Key({**own, "inputs": {worlds: inputs[worlds], **identities}, "unit": "validation"})
 
 
 def _play(
@@ -255,7 +255,8 @@ def _score(job: Job, unit: Key, candidate: str) -> dict[str, str]:
     with lock(store.state, f"key-{unit.digest[:32]}"):
         if found := store.find(unit):
             return asdict(found)
-        named = {name: identity for name, identity in unit.parts["inputs"].items() if name != "worlds"}
+        worlds = job.plan.settings.road.input(job.stage, "worlds")
+        named = {name: identity for name, identity in unit.parts["inputs"].items() if name != worlds}
 
         def work(out: Path, scratch: Path) -> dict[str, Any]:
             inputs = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,16 +13,22 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.bank import pin
+from flows.export import Wish, export
+from flows.exports.sources import find
 from flows.model_names import is_step, place
+from flows.regrade import regrade
 from flows.report import page
 from flows.road import Walk
 from flows.survey import survey
 from infra import dvc_yaml
 from tasks.contract.params import BadInput
+from tasks.decide import task as decide
 from tasks.engine import methods
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.job import Job, job_of
+from tasks.engine.key import Key
 from tasks.engine.plan import Plan
 from tasks.engine.settings import Settings, load
 from tasks.engine.together import planned
@@ -30,6 +37,7 @@ from tasks.merge import task as merge
 from tasks.rl import task as rl
 from tasks.road import ROAD, Road, Step
 from tests.conftest import ROOT, make_project
+from tests.flows.artifacts import build
 
 LIKES = '''"""Preferences: a method of this test's own, which changes nothing of the room's loop."""
 
@@ -295,3 +303,60 @@ def test_the_report_shows_the_steps(tmp_path: Path) -> None:
     assert sorted(models, key=lambda model: place(model, road)) == [*reversed(models)]
     assert is_step("preference_a", "rl_a", models, road) and not is_step("preference_a", "rl_b", models, road)
     assert is_step("critic_sft", "base", models, road) and not is_step("critic_sft", "sft", models, road)
+
+
+def test_conversations_are_found_whatever_their_steps_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export, its card, regrade and bank, of a road whose worlds, conversations and marks have names of its own."""
+    steps = [
+        Step("shops", "worlds", (), ""),
+        Step("talks", "generate", ("shops",), ""),
+        Step("marks", "filter", ("shops", "talks"), ""),
+    ]
+    road, data, store = Road(tuple(steps), "marks"), tmp_path / "data", Store(tmp_path / "state")
+    build(data, users=8, trials=2, steps=1)
+    for step in steps:
+        (data / step.room).rename(data / step.name)
+    identities = {step.name: store.put(data / step.name) for step in steps}
+    for step in steps:
+        known = {name: identities[name] for name in step.inputs}
+        parts = {"stage": step.name, "method": f"of_{step.name}", "params": {}, "settings": {"seed": 7}, "inputs": known}
+        store.record(Key(parts), identities[step.name], {"figures": {}})
+    source = find("marks", "", tmp_path, store, road)
+    assert (source.room, source.generate) == ("filter", store.view(identities["talks"])) and [*source.records] == [*road.names]
+    counts = export(source, tmp_path / "set", Wish(accepted_only=False))
+    card = (tmp_path / "set/README.md").read_text()
+    assert counts.played.total() == 32 and "conversations kept by the filter" in card and "recombined blueprints started" in card
+    assert all(f"**{step}**: method `of_{step}`" in card for step in road.names) and "backends, revisions" not in card
+    monkeypatch.setattr("flows.regrade.ROAD", road)
+    for file in ("talks/trajectories.parquet", "marks/dataset.parquet"):
+        again = regrade(data / file)
+        assert again.graded == again.rows == 32 and not again.left
+    with pytest.raises(BadInput, match=r"data/talks/bank\.json: there is no bank to pin\. `cairn run --to talks` makes it"):
+        pin(tmp_path, "talks")
+    (data / "talks/bank.json").write_text("{}")
+    (tmp_path / "params").mkdir()
+    assert pin(tmp_path, "talks").startswith("params/bank.json: pinned as stage talks left it")
+
+
+def test_what_is_decided_about_is_the_model_that_the_step_reads(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And, while there is no champion, families are held against the model that it goes on from."""
+    there, seen = {**everything(plan), "evaluate": left(plan, "evaluate")}, {}
+
+    def decided(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], *_: Any) -> dict[str, Any]:
+        seen.update(inputs)
+        (out / "decision.json").write_text(json.dumps(job.stage))
+        return {}
+
+    monkeypatch.setattr(decide, "in_process", decided)
+    decide.run_step.fn(job(plan, "decide", there))
+    assert (seen["candidate"], seen["candidate_id"], seen["parent"]) == ("merged", there["merge"], "sft")
+    steps = tuple(replace(step, inputs=("critic_sft", "evaluate")) if step.name == "decide" else step for step in plan.settings.road)
+    other = replace(plan.settings, road=Road(steps, ROAD.candidate))
+    (other.project / "dvc.yaml").rename(plan.store.state / "dvc.yaml")
+    try:
+        (other.project / "dvc.yaml").write_text(dvc_yaml.current((ROOT / "dvc.yaml").read_text(), other.road))
+        decide.run_step.fn(job(Plan.open(other, plan.store.state), "decide", there))
+    finally:
+        (plan.store.state / "dvc.yaml").rename(other.project / "dvc.yaml")
+    assert (seen["candidate"], seen["candidate_id"], seen["parent"]) == ("critic_sft", there["critic_sft"], "base")
+    assert seen["champion"] is None
