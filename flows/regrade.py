@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from flows.console import tracked
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem
+from tasks.contract.rows import outcome_row, trajectory_of
 from tasks.contract.trajectory import GRADING, Outcome
 from tasks.engine.dvc_yaml import DATA
 from tasks.road import ROAD
@@ -283,14 +284,12 @@ def _again(path: Path, schema: pa.Schema, worlds: _Worlds, problems: Mapping[Nam
             else:
                 difference.count(row, outcome)
                 difference.answers += otherwise
-                row = {**row, **_verdict(outcome)}
+                row = {**row, **outcome_row(outcome)}
         yield row
 
 
 def _graded(row: Row, problem: Problem, world: World) -> tuple[Outcome, bool]:
     """(present outcome, whether some call is answered otherwise than it was)."""
-    from tasks.contract.rows import trajectory_of
-
     played, fork = trajectory_of(row, problem), world.fork()
     calls = []
     for action, _ in played.calls:
@@ -300,18 +299,6 @@ def _graded(row: Row, problem: Problem, world: World) -> tuple[Outcome, bool]:
     otherwise = [result for _, result in calls] != [result for _, result in played.calls]
     played.calls = calls
     return world.grade(played, fork), otherwise
-
-
-def _verdict(outcome: Outcome) -> Row:
-    return {
-        **{name: getattr(outcome, name) for name in GRADING},
-        "broken": list(outcome.broken),
-        "reward": outcome.reward,
-        "final_state_hash": outcome.final_state_hash,
-        "wanted_state_hash": outcome.wanted_state_hash,
-        "blame": outcome.blame,
-        "blame_reason": outcome.blame_reason,
-    }
 
 
 # --- what is said --------------------------------------------------------------------------------------------------------------

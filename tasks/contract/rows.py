@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.contract.problem import Action, Problem, ToolResult
-from tasks.contract.trajectory import Outcome, Trajectory
+from tasks.contract.trajectory import GRADING, Outcome, Trajectory
 
 
 def _dump(value: Any) -> str:
@@ -122,19 +122,23 @@ def trajectory_row(played: Trajectory) -> dict[str, Any]:
         "n_agent_steps": roles.count("assistant"),
         "n_tokens": sum(len(turn["ids"]) for turn in played.turns),
         "stop": played.stop,
-        "state": outcome.state,
-        "outputs": outcome.outputs,
-        "required": outcome.required,
-        "policy": outcome.policy,
+        **outcome_row(outcome),
+        "agent": played.agent,
+        "human": played.human,
+        "seed": played.seed,
+    }
+
+
+def outcome_row(outcome: Outcome) -> dict[str, Any]:
+    """The columns of a row that say how its conversation was graded."""
+    return {
+        **{name: getattr(outcome, name) for name in GRADING},
         "broken": list(outcome.broken),
         "reward": outcome.reward,
         "final_state_hash": outcome.final_state_hash,
         "wanted_state_hash": outcome.wanted_state_hash,
         "blame": outcome.blame,
         "blame_reason": outcome.blame_reason,
-        "agent": played.agent,
-        "human": played.human,
-        "seed": played.seed,
     }
 
 

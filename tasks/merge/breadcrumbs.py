@@ -29,18 +29,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.merge import Inputs
+from tasks.merge.core.blends import weighted_sum
 from tasks.merge.core.engine import Formula, Look
-from tasks.merge.core.masks import MiddleMask, middle_counts
+from tasks.merge.core.masks import check_shares, middle_mask
 from tasks.merge.core.params import MergeParams, check_merge, variants
 from tasks.merge.core.room import merge_checkpoints
 from tasks.merge.core.selection import share
-from tasks.merge.core.tensors import Block, Tensor
+from tasks.merge.core.tensors import Tensor
 
 TITLE = "Model Breadcrumbs"
 PAPER = "https://arxiv.org/abs/2312.06795"
@@ -63,10 +63,7 @@ def check(params: Params) -> None:
     check_merge("breadcrumbs", params)
     everywhere = variants(params)
     for where, own in everywhere:
-        if share(own.keep, 1) + share(own.trim_top, 1) > 1:
-            raise BadInput(
-                f"breadcrumbs: {where}keep = {own.keep} and trim_top = {own.trim_top} add up to more than 1. Lower one of them."
-            )
+        check_shares("breadcrumbs", where, own.keep, own.trim_top)
     if all(own.keep == 1 for _, own in everywhere):
         raise BadInput(
             "breadcrumbs: keep = 1 with trim_top = 0 removes nothing: this is task arithmetic under another name. "
@@ -86,31 +83,11 @@ def formula(params: Params) -> Formula:
 
     def look(tensor: Tensor) -> Look:
         own = params.at(tensor.name)
-        masks = [middle_mask(tensor, expert, own) for expert in range(len(tensor.labels))]
-
-        def blend(block: Block) -> Any:
-            total = np.zeros_like(block.base)
-            for change, mask, weight in zip(block.changes, masks, tensor.weights, strict=True):
-                mask.apply(change)
-                total += np.float32(weight) * change
-            total *= np.float32(own.alpha)
-            return total
-
-        return Look(blend, [mask.figures for mask in masks])
+        rows = own.granularity == "row"
+        masks = [middle_mask(tensor, expert, own.keep, own.trim_top, rows) for expert in range(len(tensor.labels))]
+        return weighted_sum(tensor, masks, own.alpha)
 
     return look
-
-
-def middle_mask(tensor: Tensor, expert: int, params: Params) -> MiddleMask:
-    """The middle of one expert's change: a scalar stays whole, as in the authors' code."""
-    width = tensor.row if params.granularity == "row" else tensor.numel
-    trimmed, kept = (0, width) if not tensor.shape else counts(width, params)
-    return MiddleMask(tensor, expert, trimmed, kept, rows=params.granularity == "row")
-
-
-def counts(n: int, params: Params) -> tuple[int, int]:
-    """(trimmed, kept) of n entries."""
-    return middle_counts(n, params.keep, params.trim_top)
 
 
 def equivalents(params: Params) -> dict[str, dict[str, float]]:

@@ -27,20 +27,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from tasks.contract.context import Context
-from tasks.contract.params import BadInput
 from tasks.merge import Inputs
+from tasks.merge.core.blends import agreeing_part
 from tasks.merge.core.engine import Formula, Look
-from tasks.merge.core.headers import Array
-from tasks.merge.core.masks import MiddleMask, middle_counts
+from tasks.merge.core.masks import check_shares, middle_mask
 from tasks.merge.core.params import MergeParams, check_merge, variants
 from tasks.merge.core.room import merge_checkpoints
-from tasks.merge.core.selection import share
 from tasks.merge.core.sign_election import Election
-from tasks.merge.core.tensors import Block, Tensor
+from tasks.merge.core.tensors import Tensor
 
 TITLE = "Model Breadcrumbs with sign election"
 PAPER = "https://arxiv.org/abs/2312.06795"
@@ -63,10 +60,7 @@ def check(params: Params) -> None:
     """Refuse tails that overlap."""
     check_merge("breadcrumbs_ties", params)
     for where, own in variants(params):
-        if share(own.keep, 1) + share(own.trim_top, 1) > 1:
-            raise BadInput(
-                f"breadcrumbs_ties: {where}keep = {own.keep} and trim_top = {own.trim_top} add up to more than 1. Lower one of them."
-            )
+        check_shares("breadcrumbs_ties", where, own.keep, own.trim_top)
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
@@ -80,26 +74,8 @@ def formula(params: Params) -> Formula:
 
     def look(tensor: Tensor) -> Look:
         own = params.at(tensor.name)
-        masks = [middle_mask(tensor, expert, own) for expert in range(len(tensor.labels))]
-        election = Election(tensor.weights, normalize=own.normalize)
-
-        def blend(block: Block) -> Array:
-            for change, mask in zip(block.changes, masks, strict=True):
-                mask.apply(change)
-            merged = election.merge(block.changes)
-            merged *= np.float32(own.alpha)
-            return merged
-
-        for figures, mask in zip(election.figures, masks, strict=True):
-            figures.update(mask.figures)
-        return Look(blend, election.figures)
+        rows = own.granularity == "row"
+        masks = [middle_mask(tensor, expert, own.keep, own.trim_top, rows) for expert in range(len(tensor.labels))]
+        return agreeing_part(masks, Election(tensor.weights, normalize=own.normalize), own.alpha)
 
     return look
-
-
-def middle_mask(tensor: Tensor, expert: int, params: Params) -> MiddleMask:
-    """The middle of one expert's change; a scalar stays whole."""
-    rows = params.granularity == "row"
-    width = tensor.row if rows else tensor.numel
-    trimmed, kept = middle_counts(width, params.keep, params.trim_top) if tensor.shape else (0, 1)
-    return MiddleMask(tensor, expert, trimmed, kept, rows)

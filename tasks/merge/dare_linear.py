@@ -22,19 +22,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.merge import Inputs
+from tasks.merge.core.blends import weighted_sum
 from tasks.merge.core.engine import Formula, Look
-from tasks.merge.core.headers import Array
 from tasks.merge.core.noise import RandomMask
 from tasks.merge.core.params import MergeParams, check_merge
 from tasks.merge.core.rescale import Rescale
 from tasks.merge.core.room import merge_checkpoints
-from tasks.merge.core.tensors import Block, Tensor
+from tasks.merge.core.tensors import Tensor
 
 TITLE = "DARE"
 PAPER = "https://arxiv.org/abs/2311.03099"
@@ -68,15 +67,6 @@ def formula(params: Params, seed: int = 0) -> Formula:
     def look(tensor: Tensor) -> Look:
         own = params.at(tensor.name)
         masks = [RandomMask(tensor, expert, seed, own.keep, own.rescale) for expert in range(len(tensor.labels))]
-
-        def blend(block: Block) -> Array:
-            total = np.zeros_like(block.base)
-            for change, mask, weight in zip(block.changes, masks, tensor.weights, strict=True):
-                mask.apply(block.indices, change)
-                total += np.float32(weight) * change
-            total *= np.float32(own.alpha)
-            return total
-
-        return Look(blend, [mask.figures for mask in masks])
+        return weighted_sum(tensor, masks, own.alpha)
 
     return look

@@ -29,19 +29,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from tasks.contract.context import Context
 from tasks.merge import Inputs
+from tasks.merge.core.blends import agreeing_part
 from tasks.merge.core.engine import Formula, Look
-from tasks.merge.core.headers import Array
 from tasks.merge.core.noise import RandomMask
 from tasks.merge.core.params import MergeParams, check_merge
 from tasks.merge.core.rescale import Rescale
 from tasks.merge.core.room import merge_checkpoints
 from tasks.merge.core.sign_election import Election
-from tasks.merge.core.tensors import Block, Tensor
+from tasks.merge.core.tensors import Tensor
 
 TITLE = "DARE with TIES"
 PAPER = "https://arxiv.org/abs/2311.03099"
@@ -75,17 +74,6 @@ def formula(params: Params, seed: int = 0) -> Formula:
     def look(tensor: Tensor) -> Look:
         own = params.at(tensor.name)
         masks = [RandomMask(tensor, expert, seed, own.keep, own.rescale) for expert in range(len(tensor.labels))]
-        election = Election(tensor.weights, normalize=own.normalize)
-
-        def blend(block: Block) -> Array:
-            for change, mask in zip(block.changes, masks, strict=True):
-                mask.apply(block.indices, change)
-            merged = election.merge(block.changes)
-            merged *= np.float32(own.alpha)
-            return merged
-
-        for figures, mask in zip(election.figures, masks, strict=True):
-            figures.update(mask.figures)
-        return Look(blend, election.figures)
+        return agreeing_part(masks, Election(tensor.weights, normalize=own.normalize), own.alpha)
 
     return look

@@ -80,7 +80,7 @@ def formula(params: Params) -> Formula:
         def blend(block: Block) -> Array:
             total = np.zeros_like(block.base)
             for change, mask, scale, weight in zip(block.changes, masks, scales, tensor.weights, strict=True):
-                mask.apply(change)
+                mask.apply(block.indices, change)
                 change *= scale
                 total += np.float32(weight) * change
             total *= np.float32(own.alpha)
@@ -93,5 +93,4 @@ def formula(params: Params) -> Formula:
 
 def anew(tensor: Tensor, expert: int, kept: int) -> Mask:
     """The same mask at the first block again, for the pass that takes the norm: a mask goes through the blocks once."""
-    mask = MiddleMask(tensor, expert, 0, kept)
-    return lambda _, change: mask.apply(change)
+    return MiddleMask(tensor, expert, 0, kept).apply

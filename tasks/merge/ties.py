@@ -25,18 +25,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from tasks.contract.context import Context
 from tasks.merge import Inputs
+from tasks.merge.core.blends import agreeing_part
 from tasks.merge.core.engine import Formula, Look
-from tasks.merge.core.headers import Array
-from tasks.merge.core.masks import MiddleMask, middle_counts
+from tasks.merge.core.masks import middle_mask
 from tasks.merge.core.params import MergeParams, check_merge
 from tasks.merge.core.room import merge_checkpoints
 from tasks.merge.core.sign_election import Elect, Election
-from tasks.merge.core.tensors import Block, Tensor
+from tasks.merge.core.tensors import Tensor
 
 TITLE = "TIES-Merging"
 PAPER = "https://arxiv.org/abs/2306.01708"
@@ -67,23 +66,7 @@ def formula(params: Params) -> Formula:
 
     def look(tensor: Tensor) -> Look:
         own = params.at(tensor.name)
-        masks = [top_mask(tensor, expert, own.keep) for expert in range(len(tensor.labels))]
-        election = Election(tensor.weights, own.elect, normalize=True)
-
-        def blend(block: Block) -> Array:
-            for change, mask in zip(block.changes, masks, strict=True):
-                mask.apply(change)
-            merged = election.merge(block.changes)
-            merged *= np.float32(own.alpha)
-            return merged
-
-        for figures, mask in zip(election.figures, masks, strict=True):
-            figures.update(mask.figures)
-        return Look(blend, election.figures)
+        masks = [middle_mask(tensor, expert, own.keep) for expert in range(len(tensor.labels))]
+        return agreeing_part(masks, Election(tensor.weights, own.elect, normalize=True), own.alpha)
 
     return look
-
-
-def top_mask(tensor: Tensor, expert: int, keep: float) -> MiddleMask:
-    """The largest entries of one expert's change; a scalar stays whole."""
-    return MiddleMask(tensor, expert, *(middle_counts(tensor.numel, keep) if tensor.shape else (0, 1)))

@@ -23,8 +23,9 @@ from safetensors.numpy import load_file
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.merge import Inputs
-from tasks.merge.breadcrumbs import Params, check, counts, equivalents, formula, run
+from tasks.merge.breadcrumbs import Params, check, equivalents, formula, run
 from tasks.merge.core.headers import Array
+from tasks.merge.core.masks import middle_counts
 from tasks.merge.core.tally import COLUMNS
 from tests.merge.arithmetic import digests, merged
 from tests.merge.folders import family, save, weights
@@ -120,11 +121,11 @@ def test_scalar_is_kept_whole() -> None:
 
 
 def test_counts_are_exact_decimals() -> None:
-    assert counts(100, Params(keep=0.29, trim_top=0.07)) == (
+    assert middle_counts(100, 0.29, 0.07) == (
         7,
         29,
     )  # as floats 0.29 x 100 = 28.999..., 0.07 x 100 = 7.000...1
-    assert counts(10, Params(keep=0.95, trim_top=0.05)) == (0, 10)
+    assert middle_counts(10, 0.95, 0.05) == (0, 10)
 
 
 @given(
@@ -136,7 +137,7 @@ def test_counts_are_exact_decimals() -> None:
 def test_exactly_so_many_survive_and_they_are_the_middle(values: list[int], keep: int, trim: int) -> None:
     params = Params(keep=keep / 100, trim_top=trim / 100)
     delta = f32(values)
-    trimmed, kept = counts(len(values), params)
+    trimmed, kept = middle_counts(len(values), params.keep, params.trim_top)
     order = sorted(range(len(values)), key=lambda i: (-abs(values[i]), i))
     wanted = set(order[trimmed : trimmed + kept])
     assert kept == len(wanted)

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from tasks.contract.params import BadInput, validate
 from tasks.merge import Inputs, breadcrumbs, ties
 from tasks.merge.breadcrumbs_ties import Params, check, formula, run
-from tasks.merge.core.masks import middle_counts
 from tests.merge.folders import family
 from tests.merge.formulas import blend, stats
 from tests.merge.runs import arithmetic, changes_of, normals, on_1_2_and_4_threads, outcome
@@ -65,13 +64,6 @@ def test_everything_kept_of_one_expert_is_task_arithmetic_bit_for_bit() -> None:
     changes = normals(3, 1)
     merged, _ = blend(formula(Params(keep=1, trim_top=0, alpha=0.7)), ZEROS, changes, [0.5])
     assert merged.tobytes() == arithmetic(changes, [0.5], 0.7).tobytes()
-
-
-@given(n=st.integers(0, 3000), keep=st.integers(1, 100), trim=st.integers(0, 99))
-@settings(max_examples=200, deadline=None)
-def test_counts_are_those_of_breadcrumbs(n: int, keep: int, trim: int) -> None:
-    own = breadcrumbs.Params(keep=keep / 100, trim_top=trim / 100)
-    assert middle_counts(n, own.keep, own.trim_top) == breadcrumbs.counts(n, own)
 
 
 @given(changes=st.lists(st.lists(st.integers(-5, 5), min_size=20, max_size=20), min_size=2, max_size=4))

@@ -184,7 +184,7 @@ def test_the_mask_of_a_large_tensor_reads_it_once_for_the_ranks(monkeypatch: pyt
     mask = MiddleMask(subject, 0, trimmed=100, kept=30_000)
     wanted = sorted_mask(np.abs(change).reshape(-1), 100, 30_000)
     for block in subject.blocks():
-        mask.apply(block.changes[0])
+        mask.apply(block.indices, block.changes[0])
         np.testing.assert_array_equal(block.changes[0] != 0, wanted[block.indices])
     assert passes == [0] and mask.figures["trimmed_n"] == 100
 

@@ -36,7 +36,7 @@ def requests(count: int, temperature: float) -> list[Request]:
 
 def test_batches_equal_single_questions(tmp_path: Path) -> None:
     """70 requests, more than the 64 rows, so that rows are refilled; each answer is the one it gets when asked alone."""
-    role = local.client(tiny.saved(tmp_path / "model"), "abc")
+    role = local.LocalClient(tiny.saved(tmp_path / "model"), "abc")
     asked = requests(70, temperature=1.0)
     together = role.complete(asked)
     alone = [role.complete([request])[0] for request in asked]
@@ -164,7 +164,7 @@ def test_a_prompt_that_fills_the_context_is_answered_as_cut_and_stops_nothing(tm
     folder = tiny.saved(tmp_path / "model")
     about = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**about, "max_position_embeddings": 64}))
-    role = local.client(folder, "abc")
+    role = local.LocalClient(folder, "abc")
     long = Request([{"role": "user", "content": "Hello " * 64}], max_tokens=6)
     near = Request([{"role": "user", "content": "Hello"}], max_tokens=10_000)
     assert role.complete([long]) == [local.NO_ROOM]
@@ -187,7 +187,7 @@ def test_how_a_role_is_asked_is_its_own(tmp_path: Path) -> None:
 def test_the_most_tokens_of_an_answer_are_the_role_s_own(tmp_path: Path) -> None:
     folder = tiny.saved(tmp_path / "model")
     asked = [replace(ASKED, max_tokens=2)]
-    usual, more = local.client(folder, "abc"), local.client(folder, "abc", max_tokens=9)
+    usual, more = local.LocalClient(folder, "abc"), local.LocalClient(folder, "abc", max_tokens=9)
     assert usual.complete(asked)[0]["finish_reason"] == "length" and more.complete(asked) == usual.complete(
         [replace(ASKED, max_tokens=9)]
     )

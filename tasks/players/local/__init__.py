@@ -16,7 +16,7 @@ KNOWS_WORLDS = False
 
 def player(name: str, config: Mapping[str, Any], surroundings: Surroundings) -> Client:
     """The checkpoint's client of a role, from its configuration; it is loaded at the first question."""
-    from tasks.players.local.client import client
+    from tasks.players.local.client import LocalClient
 
     own = {key: config[key] for key in ("max_tokens", "thinking", "temperature") if key in config}
-    return client(Path(config["path"]), config["identity"], surroundings.device, config.get("dtype", "float32"), **own)
+    return LocalClient(Path(config["path"]), config["identity"], surroundings.device, config.get("dtype", "float32"), **own)

@@ -32,6 +32,9 @@ class LocalClient:
     A wanted schema is put into words in the system message; whether the answer fits it is the caller's to check, as for any
     model. An answer that is not well-formed comes back as plain content with finish_reason "error", one that was cut at its most
     tokens or at the checkpoint's context with "length". What the checkpoint thought before it spoke is not part of an answer.
+
+    identity: names the checkpoint's bytes in rows and cache keys. max_tokens, temperature: of an answer, instead of what a request
+    wants. thinking: tokens on top of the most.
     """
 
     name = "local"
@@ -77,20 +80,6 @@ class LocalClient:
                 engine.close(made.conversation)
                 running -= 1
         return answers
-
-
-def client(
-    folder: Path,
-    identity: str,
-    device: str = "cpu",
-    dtype: str = "float32",
-    max_tokens: int | None = None,
-    thinking: int = 0,
-    temperature: float | None = None,
-) -> LocalClient:
-    """The client of the checkpoint in `folder`; `identity` names its bytes in rows and cache keys. max_tokens and temperature: of an
-    answer, instead of what a request wants. thinking: tokens on top of the most."""
-    return LocalClient(folder, identity, device, dtype, max_tokens, thinking, temperature)
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], request: Request, prompt: str) -> Message:
