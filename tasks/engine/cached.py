@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from prefect import State, Task, task
@@ -12,6 +15,7 @@ from prefect.utilities.annotations import quote
 
 from tasks.engine.artifact import Artifact
 from tasks.engine.job import Job
+from tasks.engine.produce import produce
 
 STAGE: dict[str, Any] = {
     "persist_result": True,
@@ -26,6 +30,20 @@ def key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
     job: Job = inputs["job"]
     unit = inputs.get("unit")
     return unit.digest if unit is not None else job.key.digest
+
+
+def room_task(room: str) -> Callable[[Callable[[Job, Path, Path], Mapping[str, Any]]], Task[[Job], dict[str, str]]]:
+    """Decorator of a room's `run_step(job, out, scratch)`, which leaves the artifact in `out` and returns figures: the Prefect task
+    that carries a job of the room out once and returns the artifact's handle. Its description is the docstring."""
+
+    def made(work: Callable[[Job, Path, Path], Mapping[str, Any]]) -> Task[[Job], dict[str, str]]:
+        @task(name=room, description=work.__doc__, task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
+        def run_step(job: Job) -> dict[str, str]:
+            return asdict(produce(job, partial(work, job)))
+
+        return run_step
+
+    return made
 
 
 def take(job: Job, after: Sequence[State[Any]] = ()) -> tuple[Artifact, State[Any]]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from tasks.contract.params import StageFailed
-from tasks.engine.cached import STAGE, key
+from tasks.engine.cached import room_task
 from tasks.engine.champion import CHAMPION
 from tasks.engine.job import Job
-from tasks.engine.produce import produce
 from tasks.engine.running import own_process
 
 
@@ -43,12 +39,8 @@ def inputs(job: Job) -> dict[str, Any]:
     }
 
 
-@task(name="evaluate", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
-def run_step(job: Job) -> dict[str, str]:
+@room_task("evaluate")
+def run_step(job: Job, out: Path, scratch: Path) -> dict[str, Any]:
     """Play the test problems with every checkpoint that its inputs left, and fresh gate problems with the candidate (the road's, if
     that is among them, else the last one) and the champion."""
-
-    def work(out: Path, scratch: Path) -> dict[str, Any]:
-        return own_process(job, out, scratch, inputs(job))
-
-    return asdict(produce(job, work))
+    return own_process(job, out, scratch, inputs(job))

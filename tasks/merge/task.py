@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
-from tasks.engine.cached import STAGE, key, submit
+from tasks.engine.cached import room_task, submit
 from tasks.engine.job import Job
-from tasks.engine.produce import produce
 from tasks.engine.running import in_process
 
 
@@ -21,11 +17,7 @@ def inputs(job: Job) -> dict[str, Any]:
     return {"base": base, "experts": {name: path for models in others for name, path in models.items()}}
 
 
-@task(name="merge", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
-def run_step(job: Job) -> dict[str, str]:
+@room_task("merge")
+def run_step(job: Job, out: Path, scratch: Path) -> dict[str, Any]:
     """Merge what its inputs left: the first one's checkpoint is the base, those of all others the experts."""
-
-    def work(out: Path, scratch: Path) -> dict[str, Any]:
-        return in_process(job, out, scratch, inputs(job), submit)
-
-    return asdict(produce(job, work))
+    return in_process(job, out, scratch, inputs(job), submit)

@@ -12,12 +12,12 @@ from prefect import task
 from prefect.utilities.annotations import quote
 
 from tasks.engine.artifact import Artifact
-from tasks.engine.cached import STAGE, key
+from tasks.engine.cached import STAGE, key, room_task
 from tasks.engine.hashes import folder_id
 from tasks.engine.job import Job
 from tasks.engine.key import Key
 from tasks.engine.locks import lock
-from tasks.engine.produce import produce, work_out
+from tasks.engine.produce import work_out
 from tasks.engine.running import own_process
 from tasks.rl.core import overview
 
@@ -56,30 +56,26 @@ def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
     return asdict(done)
 
 
-@task(name="rl", task_run_name="{job.stage}: {job.method}", cache_key_fn=key, **STAGE)
-def run_step(job: Job) -> dict[str, str]:
+@room_task("rl")
+def run_step(job: Job, out: Path, scratch: Path) -> dict[str, Any]:
     """Reinforce a checkpoint in every world; the artifact has one folder per world and a table of all rewards."""
-
-    def work(out: Path, scratch: Path) -> dict[str, Any]:
-        store = job.plan.store
-        worlds = [folder.name for folder in sorted(job.of("worlds").iterdir()) if folder.is_dir()]
-        threads = max(1, job.plan.settings.shared.threads // len(worlds))  # the specialists are trained side by side
-        units = [unit_key(job, world, threads) for world in worlds]
-        device = job.plan.settings.shared.device
-        with lock(store.state, f"slot-{device}"):
-            futures: list[Any] = []
-            for unit in units:
-                if futures and device != "cpu":
-                    futures[-1].wait()  # one GPU's memory is for one training
-                anew = job.refreshed or store.find(unit) is None
-                one: Any = reinforce_world.with_options(refresh_cache=anew)
-                futures.append(one.submit(quote(job), quote(unit)))
-            specialists = [Artifact(**future.result()) for future in futures]
-        figures = {}
-        for unit, specialist in zip(units, specialists, strict=True):
-            shutil.copytree(job.read(specialist.identity), out / unit.parts["unit"])
-            figures[unit.parts["unit"]] = (store.entry(unit.digest) or {}).get("figures", {})
-        overview.write(out, worlds)
-        return json.loads(json.dumps(figures))
-
-    return asdict(produce(job, work))
+    store = job.plan.store
+    worlds = [folder.name for folder in sorted(job.of("worlds").iterdir()) if folder.is_dir()]
+    threads = max(1, job.plan.settings.shared.threads // len(worlds))  # the specialists are trained side by side
+    units = [unit_key(job, world, threads) for world in worlds]
+    device = job.plan.settings.shared.device
+    with lock(store.state, f"slot-{device}"):
+        futures: list[Any] = []
+        for unit in units:
+            if futures and device != "cpu":
+                futures[-1].wait()  # one GPU's memory is for one training
+            anew = job.refreshed or store.find(unit) is None
+            one: Any = reinforce_world.with_options(refresh_cache=anew)
+            futures.append(one.submit(quote(job), quote(unit)))
+        specialists = [Artifact(**future.result()) for future in futures]
+    figures = {}
+    for unit, specialist in zip(units, specialists, strict=True):
+        shutil.copytree(job.read(specialist.identity), out / unit.parts["unit"])
+        figures[unit.parts["unit"]] = (store.entry(unit.digest) or {}).get("figures", {})
+    overview.write(out, worlds)
+    return json.loads(json.dumps(figures))
