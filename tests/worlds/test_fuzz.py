@@ -165,7 +165,7 @@ def test_it_finds_faults(faulty: type, says: str, monkeypatch: pytest.MonkeyPatc
     finish, begin = State.finish, State.begin
     here = World.build(faulty, 20, 7)
     seeds = draw_problems(world("retail", 20), "train", 60, 0)
-    here.problems = lambda split, count, seed: seeds  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr("infra.fuzz.draw_problems", lambda world, split, count, seed: seeds)
     if faulty is Halves:
         monkeypatch.setattr(State, "finish", lambda self, keep: finish(self, True))
     if faulty is Counts:
@@ -180,10 +180,10 @@ def test_a_conversation_is_a_function_of_the_seed() -> None:
     assert tallies[0] == tallies[1] != tallies[2]
 
 
-def test_problem_without_arguments_can_be_bent() -> None:
+def test_problem_without_arguments_can_be_bent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool that takes nothing is called with something."""
     here = World.build(Odd, 4, 0)
     one = Problem("p", "odd", "train", "one_write", ("u0",), "", "", {}, (Action("leave", {}, "write"),))
-    here.problems = lambda split, count, seed: [one]  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr("infra.fuzz.draw_problems", lambda world, split, count, seed: [one])
     with pytest.raises(AssertionError, match="SystemExit"):
         fuzz(here, 100, 0, shrink=False)
