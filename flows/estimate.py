@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Estimate:
     measured: bool = False
 
 
-Counts = Counter[tuple[str, str]]
+Counts = defaultdict[tuple[str, str], float]
 """(role, calls | in | out) -> how many calls, characters sent and answered."""
 
 
@@ -100,9 +100,7 @@ def estimate(settings: Settings, stages: Iterable[str], state: Path) -> list[Est
     return [one for one in found if one.calls]
 
 
-def _estimate(
-    stage: str, name: str, role: Role, counts: Mapping[tuple[str, str], int], scale: float | None, known: Mapping[Any, Any]
-) -> Estimate:
+def _estimate(stage: str, name: str, role: Role, counts: Counts, scale: float | None, known: Mapping[Any, Any]) -> Estimate:
     if scale is None:
         return Estimate(stage, name, role.model, -1)
     if not (calls := counts[name, "calls"]):
@@ -140,7 +138,7 @@ class _Sample:
         played = [stage for stage in stages if road[stage].room not in RUNS]
         for step in road:
             if step.name in small or (step.room == "worlds" and played):
-                counts: Counts = Counter()
+                counts: Counts = defaultdict(float)
                 scale = self._run(step.name, _SMALLER.get(step.room, {}), counts)
                 scales[step.name] = scale * math.prod(scales[name] for name in step.inputs)
                 found[step.name] = (counts, scales[step.name])
@@ -179,7 +177,7 @@ class _Sample:
         from tasks.worlds.api.frozen import load_all
         from tasks.worlds.api.play import play
 
-        counts: Counts = Counter()
+        counts: Counts = defaultdict(float)
         plays = [(module, params) for _, module, params in self.settings.parts(stage) if hasattr(module, "conversations")]
         if not plays:
             return counts, None
@@ -190,7 +188,12 @@ class _Sample:
             jobs = [(problem, 0) for problem in draw_problems(world, "train", PROBLEMS, seed)]
             play(world, jobs, act(name), player("human", name), seed=seed)
         step = planned(self.settings, {name: self.settings.params(name) for name in self.settings.road.names})[stage]
-        return counts, sum(module.conversations(params, step) for module, params in plays) / (PROBLEMS * len(worlds))
+        whole, others = (
+            sum(module.conversations(params, one) for module, params in plays) for one in (step, replace(step, contender=False))
+        )
+        for what in ("calls", "in", "out"):  # the contender is asked what the scripted agent was, in its own conversations alone
+            counts["contender", what] = counts["agent", what] * (whole - others) / (whole or 1)
+        return counts, whole / (PROBLEMS * len(worlds))
 
 
 def _script(role: Role) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from tasks.engine.plan import Plan
 from tasks.engine.produce import work_out
 from tasks.engine.running import own_process
 from tasks.engine.settings import Settings
+from tasks.engine.shared_params import NOBODY
 from tasks.road import ROAD
 
 MERGE = ROAD.entering("merge")[0]
@@ -239,7 +240,8 @@ def _play(
     plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifact], candidate: str, sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     """metrics.json of the validation split for these models; cached."""
-    values = {f"{SCORE}.{METHOD}.{name}": value for name, value in {**sizes, "split": "validation"}.items()}
+    values: dict[str, Any] = {f"{SCORE}.{METHOD}.{name}": value for name, value in {**sizes, "split": "validation"}.items()}
+    values["roles.contender"] = {"backend": NOBODY}  # a search compares merges alone
     job, unit = _scoring(_under(plan, values), inputs, models, candidate)
     if plan.store.find(unit) is None:  # whoever plays the human at a server is part of the key
         job, unit = _scoring(write_down(Asking().before(job.plan, [SCORE])), inputs, models, candidate)

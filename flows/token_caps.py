@@ -264,7 +264,7 @@ def _local_refusals(plan: Plan, stages: Sequence[str], worlds: Path) -> Iterator
     asked, how = _requests_by_role(settings, worlds)
     for name, said, role in local:
         folder = settings.project / role.path
-        context, requests = context_of(folder), asked.get(name.partition("/")[0], [])
+        context, requests = context_of(folder), asked.get(_like(name.partition("/")[0]), [])
         if not context or not requests:
             continue
         from tasks.players.local.client import prompt_text
@@ -281,6 +281,11 @@ def _local_refusals(plan: Plan, stages: Sequence[str], worlds: Path) -> Iterator
                 f"questions of its role fit with their answers (measured: {how}; the longest needs {max(needs)} tokens). Give the "
                 "role a checkpoint with more positions."
             )
+
+
+def _like(role: str) -> str:
+    """The role that is asked the same questions: a contender acts in the same worlds as the agent of generate."""
+    return "agent" if role == "contender" else role
 
 
 class _Recorder:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from flows.model_names import place
+from flows.model_names import left_by, place
 from flows.report.costs import cost, roles, stages
 from flows.report.reading import Folders, Summary, colours, duration, read_json, two
 from flows.report.rooms import blueprints, critique, learning, merge_map, waterfall
@@ -43,7 +43,8 @@ def page(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any
     models = sorted(summary.get("evaluate") or {}, key=lambda model: place(model, road))
     kinds = colours(models, road)
     decision = read_json(folders, road.decision, "decision.json")
-    candidate = (summary.get("gate") or {}).get("candidate") or (models[-1] if models else "")
+    own = [model for model in models if left_by(model, road)]
+    candidate = (summary.get("gate") or {}).get("candidate") or (own[-1] if own else "")
     return {
         "summary": summary,
         "headline": headline(summary, decision, candidate, road),

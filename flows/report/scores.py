@@ -67,10 +67,16 @@ def worlds_of(summary: Summary) -> list[str]:
 
 
 def gains(summary: Summary, kinds: Mapping[str, str], road: Road = ROAD) -> list[dict[str, Any]]:
-    """Paired differences along the road, one chart a world: each model against what it was made from."""
+    """Paired differences along the road, one chart a world: each model against what it was made from, the candidate against the
+    contender."""
     models, pairs = {*(summary.get("evaluate") or {})}, summary.get("paired") or {}
     ends = {pair: pair.partition("-") for pair in pairs}
-    steps = {pair: pairs[pair] for pair, (later, _, earlier) in ends.items() if is_step(later, earlier, models, road)}
+    rivals = ((summary.get("gate") or {}).get("candidate"), "contender")
+    steps = {
+        pair: pairs[pair]
+        for pair, (later, _, earlier) in ends.items()
+        if is_step(later, earlier, models, road) or (later, earlier) == rivals
+    }
     estimates = [worlds[world]["pass_1"] for worlds in steps.values() for world in worlds]
     if not estimates:
         return []

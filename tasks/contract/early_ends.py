@@ -41,20 +41,26 @@ def unheard(played: Trajectory, max_turn_tokens: int) -> str:
     return "" if reason in (TURN, "parse_error") or (reason == EPISODE and _turns(played) > 1) else reason
 
 
+def broken(played: Trajectory) -> str:
+    """`unheard` for an agent that answers in text and counts no tokens: how a conversation stopped that did not end by itself, nor for
+    a turn that cannot be read. Cut turns are among them: their cap is the role's."""
+    return "" if played.stop in (*ENDED, "max_steps", "parse_error") else played.stop
+
+
 def counted(reasons: Iterable[str]) -> dict[str, int]:
     """How many conversations were lost by each reason, sorted by name."""
     return dict(sorted((reason, count) for reason, count in Counter(reasons).items() if reason))
 
 
-def too_many(lost: Mapping[str, int], total: int, most: float) -> str:
+def too_many(lost: Mapping[str, int], total: int, most: float, role: str = "agent") -> str:
     """When more than a share `most` of `total` conversations was lost for one reason, or all for want of any room: how many, why,
-    and what to do; else "". No room for a word and too little for the rest are one reason: the same cap."""
+    and what to do; else "". role: of whoever acts. No room for a word and too little for the rest are one reason: the same cap."""
     if 0 < lost.get(NO_ROOM, 0) < total and lost.get(EPISODE):
         lost = {**lost, NO_ROOM: 0, EPISODE: lost[EPISODE] + lost[NO_ROOM]}
     reason = max(lost, key=lambda name: lost[name], default="")
     if not reason or (lost[reason] <= most * total and lost.get(NO_ROOM, 0) < total):
         return ""
-    player = "human" if reason.startswith("human_") else "agent"
+    player = "human" if reason.startswith("human_") else role
     why = REMEDIES.get(reason) or remedy(reason, player) or remedy(reason.removeprefix("human_"), player) or reason
     return f"{lost[reason]} of {total} conversations ended before their time: {why}. (max_lost = {most:g})"
 

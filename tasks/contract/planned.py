@@ -13,6 +13,7 @@ class Planned:
 
     name: of the step. room: whose methods it may use. params: of its chosen method. worlds: names of the worlds that it is about.
     inputs: the steps whose results it reads, in order. checkpoints: names of those that it will leave, in order.
+    contender: whether somebody plays the role of that name, for a step that asks it.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Planned:
     worlds: Sequence[str]
     inputs: Sequence[Planned]
     checkpoints: Sequence[str]
+    contender: bool = False
 
     def reading(self, room: str) -> Planned | None:
         """Its first input that a step of a room leaves."""

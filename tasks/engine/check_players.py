@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tasks.contract.params import BadInput, brief, is_file, nearest
-from tasks.engine.shared_params import SERVER, Budget, Role, Shared
+from tasks.engine.shared_params import NOBODY, SERVER, Budget, Role, Shared
 
 
 def check_roles(shared: Shared, project: Path, source: str) -> None:
@@ -22,6 +22,8 @@ def check_roles(shared: Shared, project: Path, source: str) -> None:
                 f"{where}.backend is missing: beside {given} alone a script would play the role. Write backend: {SERVER} for a "
                 "model behind a server, backend: local for a checkpoint's folder."
             )
+        if role.backend == NOBODY:
+            _check_nobody(name, role, where)
         if role.others and name != "judge":
             raise BadInput(f"{where}.others: several models in turn are for the judge's role alone, and one list deep.")
         if role.backend == "local" and not is_file(project / role.path / "config.json"):
@@ -36,6 +38,18 @@ def check_roles(shared: Shared, project: Path, source: str) -> None:
                 )
             if not 0 <= rate <= 1:
                 raise BadInput(f"{where}.errors.{error} = {rate}: a rate is between 0 and 1")
+
+
+def _check_nobody(name: str, role: Role, where: str) -> None:
+    """Only the contender may be left out, and then nothing of it may be left behind that would seem to count."""
+    if name != "contender":
+        raise BadInput(f"{where}.backend = {NOBODY}: only the contender may be left out. Allowed here: scripted, local, {SERVER}.")
+    if role != Role(backend=NOBODY):
+        beside = ", ".join(sorted(role.model_fields_set - {"backend"}))
+        raise BadInput(
+            f"{where}.backend = {NOBODY} beside {beside}: nobody would play. Write backend: scripted, local or {SERVER}; or leave out "
+            f"{beside}."
+        )
 
 
 def _check_server(role: Role, budget: Budget, where: str) -> None:

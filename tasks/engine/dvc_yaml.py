@@ -14,7 +14,7 @@ from tasks.contract.params import BadInput, read_yaml
 from tasks.engine.dotted import dig
 from tasks.engine.param_files import PIPELINE, ROLES_LOCK
 from tasks.engine.settings import Settings
-from tasks.engine.shared_params import SERVER
+from tasks.engine.shared_params import NOBODY, SERVER
 from tasks.road import Step
 
 DATA = "data/"
@@ -73,6 +73,8 @@ def _fill(text: str, tree: Mapping[str, Any]) -> str:
     except KeyError as error:
         key = str(error).strip("'")
         hint = f" Say who plays the role: `backend: scripted`, local or {SERVER}." if key.endswith(".backend") else ""
+        if key == "roles.contender.backend":
+            hint += f" Or `backend: {NOBODY}`, which `cairn migrate` writes: there is no contender."
         raise BadInput(f"{PIPELINE}: {key} is missing; dvc.yaml's {text!r} needs it.{hint}") from None
 
 

@@ -57,7 +57,10 @@ DEFAULTS: Sequence[Default] = (
     Default("2026-11", "merge.breadcrumbs.keep", 0.2),
     Default("2026-11", "merge.breadcrumbs.alpha", 0.8),
 )
-NEW: Sequence[tuple[str, Any]] = tuple((f"{room}.agents", {"method": "react"}) for room in ("generate", "rl", "evaluate"))
+NEW: Sequence[tuple[str, Any]] = (
+    *((f"{room}.agents", {"method": "react"}) for room in ("generate", "rl", "evaluate")),
+    ("roles.contender", {"backend": "none"}),
+)
 """Sections that every file needs and that older ones lack, with the value that leaves all as it was."""
 
 

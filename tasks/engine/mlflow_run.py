@@ -132,6 +132,8 @@ class MlflowRun:
                 name = f"{model.name}.{world}.pass_1"
                 if name not in known:
                     self.client.log_metric(self.parent, name, figures["pass_1"]["mean"], timestamp=at, model_id=model.model_id)
+        for world, figures in metrics.get("evaluate", {}).get("contender", {}).items():  # no checkpoint of any run
+            self.client.log_metric(self.parent, f"contender.{world}.pass_1", figures["pass_1"]["mean"], timestamp=at)
 
     def _on_closed(self, stage: str, details: Mapping[str, Any]) -> None:
         for name, identity in details["linked"].items():

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from tasks.contract.client import BudgetSpent
+from tasks.contract.client import BudgetSpent, NearlyAllLost
 from tasks.contract.params import BadInput, StageFailed
 from tasks.engine import disk
 from tasks.engine.start import kernels
@@ -94,7 +94,7 @@ def run(
         return figures
     if error and error[0] == BadInput.__name__:
         raise BadInput(error[1])
-    if error and error[0] in (StageFailed.__name__, BudgetSpent.__name__):
+    if error and error[0] in (StageFailed.__name__, BudgetSpent.__name__, NearlyAllLost.__name__):
         raise StageFailed(f"{_name(spec)}: {error[1]}")
     raise ProcessFailed(_last_words(spec, scratch, code, error))
 

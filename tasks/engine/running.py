@@ -31,7 +31,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
     state = Path(spec["state"]) if "state" in spec else None  # a spec written by hand may do without a place for paid answers
     losses = Losses(**spec.get("losses") or {})
     setting = Setting(state, spec.get("run", ""), spec.get("ledger", ""), spec.get("budget") or {}, losses)
-    role = maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"])
+    role = _named(maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"]), spec)
     prompt = spec["prompt"] or {}
     return Context(
         seed=spec["seed"],
@@ -47,6 +47,21 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         prompt=prompt,
         losses=losses,
     )
+
+
+def _named(role: Callable[..., Any], spec: Mapping[str, Any]) -> Callable[..., Any]:
+    """`Context.role` for the roles that the room's interface names. Another one would be played by a script that no params choose and
+    no key holds; so in rl nobody but the checkpoint that is trained acts, whose token ids it needs."""
+
+    def named(name: str, world: str = "") -> Any:
+        if name.partition("/")[0] not in spec["roles"]:
+            raise StageFailed(
+                f"{spec['stage']}/{spec['method']} asked for the role {name!r}, which the interface of its room does not name "
+                f"(ROLES in tasks/{spec['room']}/__init__.py: {', '.join(spec['roles']) or 'none'}), so no key would hold who plays it."
+            )
+        return role(name, world)
+
+    return named
 
 
 def call(spec: Mapping[str, Any], ctx: Context) -> dict[str, Any]:

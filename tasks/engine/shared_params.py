@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 
 from tasks.contract.params import Params
 
+NOBODY = "none"
+"""The backend of a role that nobody plays; only the contender's may be."""
 SERVER = "openai_compatible"
 """The backend of a model behind a server."""
 
@@ -23,8 +25,8 @@ class Prompt(Params):
 class Role(Params):
     """Who plays a model's role."""
 
-    backend: Literal["scripted", "local", "openai_compatible"] = Field(
-        "scripted", description="a script, a checkpoint in this process, or a model behind a server"
+    backend: Literal["scripted", "local", "openai_compatible", "none"] = Field(
+        "scripted", description="a script, a checkpoint in this process, or a model behind a server; none: there is no contender"
     )
     path: str = Field("", description="folder of the checkpoint, for backend local")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the weights, for backend local")
@@ -49,7 +51,7 @@ class Role(Params):
         ge=1,
         le=1_000_000,
         description="most tokens of an answer; empty: as the method wants (generator, recombiner 2048, critics 1024, judge, feedback "
-        "512, agent 256, human 128, human_critic 32). A server is asked once more, with four times the room, when an answer is cut",
+        "512, agent, contender 256, human 128, human_critic 32). A server is asked once more, with four times the room, when it is cut",
     )
     thinking: int = Field(0, ge=0, le=1_000_000, description="tokens added to the most of every answer, for a model that thinks first")
     content_beside_calls: Literal["null", "absent", "empty"] = Field(
@@ -75,6 +77,7 @@ ROLES = (
     "human",
     "human_critic",
     "agent",
+    "contender",
     "critic",
     "meta_critic",
     "aggregator",
@@ -125,6 +128,11 @@ class Shared(Params):
     budget: Budget = Budget()
     losses: Losing = Losing()
     promote: Promote = Promote()
+
+    @property
+    def contender(self) -> bool:
+        """Whether somebody plays the contender: an agent that is evaluated beside the road's checkpoints."""
+        return "contender" in self.roles and self.roles["contender"].backend != NOBODY
 
     def players(self) -> Iterator[tuple[str, str, Role]]:
         """(name, dotted key, configuration) of everybody who plays a role: judge, then judge/2, as `Context.panel` names them."""

@@ -33,7 +33,9 @@ def planned(settings: Settings, chosen: Mapping[str, Params]) -> dict[str, Plann
         (_, interface, shared), (_, method, _) = settings.parts(step.name)
         worlds = method.names(params) if step.room == "worlds" else inputs[0].worlds if inputs else ()
         units = interface.leaves(shared, worlds) if hasattr(interface, "leaves") else ()
-        found[step.name] = Planned(step.name, step.room, params, worlds, inputs, [step.checkpoint(unit) for unit in units])
+        checkpoints = [step.checkpoint(unit) for unit in units]
+        contender = settings.shared.contender and "contender" in getattr(interface, "ROLES", ())
+        found[step.name] = Planned(step.name, step.room, params, worlds, inputs, checkpoints, contender)
     return found
 
 

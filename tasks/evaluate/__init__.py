@@ -16,8 +16,8 @@ INPUTS = ("worlds", "models")
 """What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 READS = ("threads", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
-ROLES = ("human",)
-"""Roles whose players it asks."""
+ROLES = ("human", "contender")
+"""Roles whose players it asks; the contender's may be nobody."""
 PLAYS = "checkpoints"
 """Who acts in its methods: the players of "roles", or "checkpoints" as well. `<step>.agents` chooses how (`tasks/agents`)."""
 PARAMS = ("params/champion.yaml",)
@@ -32,10 +32,12 @@ PLOTS = ({"title": "pass^1 by model", "file": "models.csv", "template": "bar_hor
 class Inputs:
     """worlds: folder of frozen worlds. models: name -> checkpoint folder. candidate: which of them may be promoted.
     candidate_id: identity of the candidate's artifact; seeds the fresh gate problems. champion: the incumbent's checkpoint
-    folder, or None when there is no champion."""
+    folder, or None when there is no champion. contender: whether somebody plays the role `contender`: an agent that is measured on the
+    test problems beside the models, and is never promoted."""
 
     worlds: Path
     models: Mapping[str, Path]
     candidate: str
     candidate_id: str
     champion: Path | None = None
+    contender: bool = False

@@ -5,7 +5,8 @@ problem counts for k when k fresh trials would all succeed. Success is the world
 required calls.
 
 Three sets of trials:
-- test: every model, the same problems, the same seeds of human and sampling noise, so that differences are paired;
+- test: every model, and the contender if somebody plays that role, on the same problems with the same seeds of human and sampling
+  noise, so that differences are paired;
 - gate: fresh problems drawn with the candidate's identity as seed, played by the candidate and by the champion (without one,
   by the first model of the road), so that no candidate is promoted for luck on a fixed set;
 - baseline: on the test problems, one trial each, an agent that does nothing, one that always answers the same, and the
@@ -16,7 +17,7 @@ Departures:
 2. With fewer than 4 trials pass^4 is null, never an estimate with another k.
 3. A conversation that the simulated human or a tool broke counts as a failure; `lost_by` tells how many are whose failure.
 
-Cost: (models + 2) x worlds x problems x trials conversations; each (set, model, world) is one unit of resuming.
+Cost: (models + contender + 2) x worlds x problems x trials conversations; each (set, model, world) is one unit of resuming.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pydantic import Field
 
 from tasks.contract import rows, schemas, tables
 from tasks.contract.context import Context, seed_of
-from tasks.contract.early_ends import counted, too_many, unheard
+from tasks.contract.early_ends import broken, counted, too_many, unheard
 from tasks.contract.params import BadInput, Cap, StageFailed
 from tasks.contract.params import Params as Base
 from tasks.evaluate import Inputs
@@ -50,6 +51,8 @@ SLUG = ""
 
 CHAMPION = "champion"
 """Under this name the incumbent's trials stand in the gate set."""
+CONTENDER = "contender"
+"""The role whose player is measured beside the models, and its name among them."""
 BASELINES = ("oracle", "do_nothing", "always_refuses", "always_hands_over")
 """Players that need no model: the first must solve every problem, the others none."""
 
@@ -83,8 +86,9 @@ def caps(params: Params) -> tuple[Cap, ...]:
 
 
 def conversations(params: Params, step: Planned) -> int:
-    """How many conversations `run` plays at most: the test problems with every checkpoint of the step's inputs, gate and baselines."""
-    tested = sum(map(len, step.models())) * params.problems * params.trials
+    """How many conversations `run` plays at most: the test problems with every checkpoint of the step's inputs and the contender, gate
+    and baselines."""
+    tested = (sum(map(len, step.models())) + step.contender) * params.problems * params.trials
     met = 2 * params.gate_problems * params.trials
     return len(step.worlds) * (tested + met + (len(BASELINES) * params.problems if params.split == "test" else 0))
 
@@ -96,7 +100,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """
     from tasks.worlds.api.frozen import load_all
 
-    for name in (CHAMPION, *BASELINES):
+    for name in (CHAMPION, CONTENDER, *BASELINES):
         if name in inputs.models:
             raise BadInput(f"evaluate: no model may be called {name!r}: trials.parquet uses that name for another player")
     if inputs.candidate not in inputs.models:
@@ -111,7 +115,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     count = tables.write_rows(ctx.out / "trials.parquet", schemas.TRIAL, trials, group=256)
     maker = Maker(ctx.seed_for("evaluate", "bootstrap"), params.resamples)
     writes = {name: tuple(world.write_families) for name, world in worlds.items()}
-    said = {"trials": count, **metrics(found, list(inputs.models), inputs.candidate, writes, reference, maker)}
+    models = [*inputs.models, *([CONTENDER] if inputs.contender else [])]
+    said = {"trials": count, **metrics(found, models, inputs.candidate, writes, reference, maker)}
     text = json.dumps(said, indent=2, sort_keys=True, allow_nan=False)
     (ctx.out / "metrics.json").write_text(text + "\n", encoding="utf-8")
     write_csv(ctx.out / "models.csv", ("model", "n", "trials", "mean", "low", "high"), model_lines(said))
@@ -161,6 +166,7 @@ def _play_all(
     baselines = BASELINES if params.split == "test" else ()
     units = [
         *(("test", model, world) for model in inputs.models for world in worlds),
+        *(("test", CONTENDER, world) for world in worlds if inputs.contender),
         *(("gate", model, world) for model in met if model for world in worlds),
         *(("baseline", name, world) for name in baselines for world in worlds),
     ]
@@ -171,6 +177,8 @@ def _play_all(
             problems = drawn[which][name]
             if which == "baseline":
                 agent, trials = _baseline(model, problems), 1
+            elif model == CONTENDER:
+                agent, trials = ctx.agent(name, role_name=CONTENDER, temperature=params.temperature), params.trials
             else:
                 agent, trials = _checkpoint(folders[model], model, name, params, ctx), params.trials
             played += _trials(worlds[name], problems, trials, agent, (which, model), params, ctx)
@@ -238,7 +246,8 @@ def _trials(
         progress=lambda done, total, _: ctx.progress(done, total, f"{model} in {world.name} ({which})"),
     )
     if which != "baseline":
-        lost = counted(unheard(one, params.max_turn_tokens) for one in played)
-        if wrong := too_many(lost, len(played), params.max_lost):
+        served = model == CONTENDER
+        lost = counted(broken(one) if served else unheard(one, params.max_turn_tokens) for one in played)
+        if wrong := too_many(lost, len(played), params.max_lost, CONTENDER if served else "agent"):
             raise StageFailed(f"evaluate: {model} in {world.name} ({which}): {wrong}")
     return [{"model": model, "set": which, **rows.trajectory_row(one)} for one in played]

@@ -1,4 +1,4 @@
-"""The evaluate stage as a Prefect task: every model that its inputs name, and the champion, on the same problems."""
+"""The evaluate stage as a Prefect task: every model that its inputs name, the contender and the champion, on the same problems."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def champion(job: Job) -> Path | None:
 
 def inputs(job: Job) -> dict[str, Any]:
     """What the room's `Inputs` get."""
-    left, road = job.checkpoints(), job.plan.settings.road
+    left, settings = job.checkpoints(), job.plan.settings
+    road = settings.road
     candidate = road.candidate if road.candidate in left else list(left)[-1]
     return {
         "worlds": job.of("worlds"),
@@ -36,11 +37,12 @@ def inputs(job: Job) -> dict[str, Any]:
         "candidate": list(left[candidate])[-1],
         "candidate_id": job.inputs[candidate],
         "champion": champion(job),
+        "contender": settings.shared.contender,
     }
 
 
 @room_task("evaluate")
 def run_step(job: Job, out: Path, scratch: Path) -> dict[str, Any]:
-    """Play the test problems with every checkpoint that its inputs left, and fresh gate problems with the candidate (the road's, if
-    that is among them, else the last one) and the champion."""
+    """Play the test problems with every checkpoint that its inputs left and the contender, if there is one; and fresh gate problems
+    with the candidate (the road's, if that is among the inputs, else the last one) and the champion."""
     return own_process(job, out, scratch, inputs(job))

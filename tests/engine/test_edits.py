@@ -6,6 +6,7 @@ A copy of the code with a made-up artifact for each stage; nothing is computed. 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -130,3 +131,25 @@ def test_an_edit_runs_the_stages_that_reach_it_and_no_other(copy: Project, tmp_p
 
 def changed(before: dict[str, str], now: dict[str, str]) -> set[str]:
     return {stage for stage, key in now.items() if key != before[stage]}
+
+
+def test_a_contender_runs_the_evaluation_and_no_other_stage(copy: Project, tmp_path: Path) -> None:
+    """Without one no code of players counts that nobody needs; with one its backend's does; how it is reached never does."""
+    folder, hashes = copy.folder, Hashes(tmp_path)
+    client, nobody = "tasks/players/openai_compatible", {"backend": "none"}
+    server = {"backend": "openai_compatible", "base_url": "http://127.0.0.1:1/v1", "model": "m"}
+
+    def cast(player: dict[str, object]) -> tuple[dict[str, str], tuple[str, ...]]:
+        line = next(line for line in (folder / "params/pipeline.yaml").read_text().splitlines() if line.startswith("  contender: "))
+        copy.replace("params/pipeline.yaml", line, f"  contender: {json.dumps(player)}")
+        return keys(folder, hashes), listed(load(folder))["evaluate"].code
+
+    before, code = cast(nobody)
+    assert client not in code
+    try:
+        now, code = cast(server)
+        assert changed(before, now) == {"evaluate"} == by_dvc(folder) and client in code
+        assert cast({**server, "base_url": "http://127.0.0.1:2/v1", "price_in": 1, "timeout_seconds": 9})[0] == now
+        assert changed(now, cast({**server, "temperature": 0.1})[0]) == {"evaluate"}
+    finally:
+        assert cast(nobody)[0] == before and by_dvc(folder) == set()

@@ -81,6 +81,13 @@ def test_a_run_that_ends_leaves_no_journal(mlflow: Mlflow) -> None:
     assert mlflow.journals() == [] and reconcile(mlflow.state) == [] and mlflow.told == []
 
 
+def test_a_contender_that_is_no_checkpoint_has_its_figures_beside_theirs(mlflow: Mlflow) -> None:
+    tracker = mlflow.tracker()
+    stage(tracker, "evaluate", {"evaluate": {**EVALUATE["evaluate"], "contender": {"retail": {"pass_1": {"mean": 0.5}}}}})
+    tracker.close(None)
+    assert tracker.mlflow.client.get_run(tracker.mlflow.parent).data.metrics["contender.retail.pass_1"] == 0.5 and mlflow.told == []
+
+
 def test_each_stage_in_a_process_of_its_own_shows_the_same(mlflow: Mlflow) -> None:
     """As under `dvc repro`: the checkpoints were logged by other processes than the one that evaluates them."""
     for name, figures in (("sft", None), ("merge", None), ("evaluate", EVALUATE)):

@@ -131,3 +131,21 @@ def test_a_stage_that_may_turn_out_cached_is_told_apart(project: Project, server
         assert not _may_be_cached(plan(project, tmp_path, server.url, human={"temperature": 0.5}), "rl")
     finally:
         hit.undo()
+
+
+def test_a_contender_is_interviewed_before_an_evaluation_and_no_other_stage(project: Project, server: Stub, tmp_path: Path) -> None:
+    now = plan(project, tmp_path, server.url, contender={})
+    inputs = dict.fromkeys(now.stages["evaluate"].inputs, "0" * 32)
+    unknown = job_of(now, "evaluate", inputs).key.digest
+    assert Asking().before(now, ["sft", "rl", "decide"]) is now
+    asked = write_down(Asking().before(now, ["evaluate"]))
+    assert roles_lock.read(project.folder)["contender"] == {"contender": {"asked": "small", "answered": "small", "root": "/models/one"}}
+    keys = {job_of(one, "evaluate", inputs).key.digest for one in (asked, plan(project, tmp_path, server.url, contender={}))}
+    assert len(keys) == 1 and unknown not in keys, "who answered is part of the key"
+    interview.forget()
+    server.turn(parser=False)
+    try:
+        with pytest.raises(BadInput, match=r"roles\.contender: .*tool-call-parser"):
+            Asking().before(now, ["evaluate"])
+    finally:
+        server.turn(parser=True)

@@ -310,3 +310,18 @@ def test_the_table_ends_with_a_path_from_where_one_stands(tmp_path: Path, monkey
         monkeypatch.chdir(folder)
         print_summary(summary)
         assert capsys.readouterr().out.endswith(f"report: {shown}\n")
+
+
+def test_a_contender_stands_beside_the_models_and_is_never_the_candidate(made: Made, tmp_path: Path) -> None:
+    summary, folders = made
+    sft = summary["evaluate"]["sft"]
+    gap = {world: {"pass_1": {"mean": 0.1, "low": 0.0, "high": 0.2, "n": 12, "trials": 4, "resamples": "problems"}} for world in sft}
+    more = {
+        **summary,
+        "evaluate": {**summary["evaluate"], "contender": sft},
+        "paired": {**summary["paired"], f"{summary['gate']['candidate']}-contender": gap},
+        "roles": {**(summary.get("roles") or {}), "contender": {"backend": "openai_compatible", "model": "big-one", "errors": {}}},
+    }
+    text = shown(tmp_path / "report.html", more, folders)
+    assert "<code>big-one</code>, and nothing promotes it" in text and f"{summary['gate']['candidate']} \u2212 contender" in text
+    assert page({**more, "gate": {}}, folders)["headline"]["candidate"] == "merged" and page(more, folders)["models"][-1] == "contender"

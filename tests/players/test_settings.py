@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
 from tasks.engine import roles_lock
 from tasks.engine import server_keys as keys
 from tasks.engine.dotted import overlay
@@ -157,3 +157,48 @@ def test_each_player_is_told_what_its_own_server_said(tmp_path: Path) -> None:
     found = [(one["revision"], json.loads(one["reported"])) for one in (judge, *judge["others"])]
     assert found == [("/a", reports["judge"]), ("large-2026", reports["judge/2"])]
     assert maker({"judge": judge}, None, 0)("judge/2").revision == "large-2026"
+
+
+@pytest.mark.parametrize(
+    ("role", "player", "said"),
+    [
+        (
+            "judge",
+            {"backend": "none"},
+            r"roles\.judge\.backend = none: only the contender may be left out\. Allowed here: scripted, local",
+        ),
+        ("contender", {"backend": "none", "model": "big"}, r"roles\.contender\.backend = none beside model: nobody would play\."),
+        ("contender", {"backend": "local", "path": "nowhere"}, r"roles\.contender\.path = 'nowhere': not a checkpoint folder"),
+        (
+            "contender",
+            {"backend": "scripted", "errors": {"skips_confirmaton": 1}},
+            r"roles\.contender\.errors: unknown error .*skips_conf",
+        ),
+        ("contender", {**GOOD, "others": [GOOD]}, r"roles\.contender\.others: several models in turn are for the judge"),
+        ("policy", GOOD, r"roles: unknown role 'policy'"),
+    ],
+)
+def test_who_may_be_nobody_and_what_a_contender_needs(role: str, player: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        Settings(ROOT, overlay(load(ROOT, "smoke").tree, f"roles.{role}", player)).check()
+
+
+def test_a_file_without_a_contender_is_told_what_to_write() -> None:
+    tree = dict(load(ROOT, "smoke").tree)
+    tree["roles"] = {name: role for name, role in tree["roles"].items() if name != "contender"}
+    with pytest.raises(BadInput, match=r"roles\.contender\.backend is missing; .*`backend: none`, which `cairn migrate` writes"):
+        listed(Settings(ROOT, tree))
+
+
+def test_a_role_that_the_room_does_not_name_is_refused() -> None:
+    """In rl the checkpoint that is trained acts, and nobody else can: no served agent has its token ids."""
+    from tasks.engine.running import context
+
+    tree = overlay(load(ROOT, "smoke").tree, "roles.agent", GOOD)
+    assert listed(Settings(ROOT, tree))["rl"].roles == ("human",)
+    human = {"backend": "scripted", "errors": {}}
+    spec = {"stage": "rl", "room": "rl", "method": "grpo", "roles": {"human": human}, "inputs": {}, "prompt": None, "seed": 0}
+    quiet: Any = [lambda *_: None] * 3
+    ctx = context({**spec, "out": "/", "scratch": "/", "device": "cpu", "threads": 1}, *quiet)
+    with pytest.raises(StageFailed, match=r"rl/grpo asked for the role 'agent', which .*ROLES in tasks/rl/__init__\.py: human"):
+        ctx.agent("retail")

@@ -213,6 +213,24 @@ def test_an_estimate_covers_the_whole_road(tmp_path: Path) -> None:
     assert "unknown: grpo has no function `conversations`" in text and f"{sum(one.calls for one in found.values()):,} calls" in text
 
 
+def test_an_estimate_counts_the_contenders_own_conversations(tmp_path: Path) -> None:
+    """By hand: 2 worlds x 10 problems x 2 trials are 40 conversations more, in which the human is asked too; no stage but evaluate
+    asks a contender."""
+    evaluated = {"problems": 10, "gate_problems": 5, "trials": 2}
+    tree = settings({"backend": "scripted"}, **{"roles.human": GOOD, "roles.contender": GOOD, "evaluate.pass_k": evaluated})
+    found = {(one.stage, one.role): one for one in estimate(tree, ["rl", "evaluate"], tmp_path)}
+    assert found.keys() == {("rl", "human"), ("evaluate", "human"), ("evaluate", "contender")}
+    alone = settings({"backend": "scripted"}, **{"roles.human": GOOD, "evaluate.pass_k": evaluated})
+    (human,) = estimate(alone, ["evaluate"], tmp_path)
+    models = pass_k.conversations(
+        pass_k.Params(**evaluated), planned(tree, {name: tree.params(name) for name in ROAD.names})["evaluate"]
+    )
+    per_talk = human.calls / (models - 40)
+    assert found["evaluate", "human"].calls == pytest.approx(models * per_talk, rel=0.01)
+    mine = found["evaluate", "contender"]
+    assert 40 * 3 < mine.calls < 40 * 20 and mine.tokens_in > mine.calls * 50
+
+
 def sized(role: dict[str, Any], problems: int, **more: Any) -> Settings:
     return settings(role, **{"generate.apigen_mt": {"problems": problems}, **more})
 

@@ -52,7 +52,7 @@ LIMITS: Mapping[str, int] = {
     **dict.fromkeys(("generator", "recombiner"), 2048),
     **dict.fromkeys(("critic", "meta_critic", "aggregator"), 1024),
     **dict.fromkeys(("judge", "feedback"), 512),
-    "agent": 256,
+    **dict.fromkeys(("agent", "contender"), 256),
     "human": 128,
     "human_critic": 32,
 }
@@ -60,7 +60,10 @@ LIMITS: Mapping[str, int] = {
 refused here that does well there. A role's own max_tokens goes before."""
 ROOM = 4
 """Times the room that an answer gets which was cut before it said anything, as in the run."""
-NEEDS: Mapping[str, tuple[str, ...]] = {"agent": ("call", "after a call"), "human": ("opening", "talk")}
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("agent", "contender"), ("call", "after a call")),
+    "human": ("opening", "talk"),
+}
 """role -> the questions that are like its own; all other roles fill in forms."""
 UNPAID = -1
 """In place of a status: not asked, for lack of budget."""

@@ -18,7 +18,7 @@ KNOWS_WORLDS = True
 """A script speaks a world's phrases, so each world has one of its own."""
 _SCRIPTS = {
     **dict.fromkeys(("generator", "judge", "feedback", "recombiner"), "tasks.players.authors.scripted"),
-    **dict.fromkeys(("human", "human_critic", "agent"), "tasks.players.scripts.people"),
+    **dict.fromkeys(("human", "human_critic", "agent", "contender"), "tasks.players.scripts.people"),
     **dict.fromkeys(("critic", "meta_critic", "aggregator"), "tasks.players.critics.scripted"),
 }
 """role -> module. Chosen by name, so that an edit of a critic's script is none of a human's."""
@@ -44,9 +44,9 @@ def client(role: str, world: World | None, errors: Mapping[str, float], seed: in
 
 
 def errors_of(role: str, world: World | None = None) -> tuple[str, ...]:
-    """Names of the errors that the script of a role may be given a rate for; the agent's include the world's own. None for a role
+    """Names of the errors that the script of a role may be given a rate for; an agent's include the world's own. None for a role
     without a script."""
-    own = world.ERRORS if role == "agent" and world is not None else ()
+    own = world.ERRORS if role in ("agent", "contender") and world is not None else ()
     return tuple({**(_script(role).CATALOGUE[role] if role in _SCRIPTS else {}), **dict.fromkeys(own)})
 
 

@@ -16,6 +16,8 @@ from tasks.players.scripts.script import Scripted, block, known_world, other_dig
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
 
+AGENTS = ("agent", "contender")
+"""Roles that the world's own agent plays."""
 _DETAIL = re.compile(r"[\w#-]*\d[\w-]*")
 
 CATALOGUE: dict[str, dict[str, str]] = {
@@ -23,23 +25,23 @@ CATALOGUE: dict[str, dict[str, str]] = {
         "wrong_detail": "says other digits than its description holds",
         "hangs_up": "stops although something remains to be said",
     },
-    "agent": dict(COMMON_ERRORS),
+    **{role: dict(COMMON_ERRORS) for role in AGENTS},
     "human_critic": {
         "misses_wrong_detail": "takes no points off for details that nobody gave",
         "likes_hanging_up": "gives a stop full marks even when the desk waits for an answer",
     },
 }
-"""role -> error name -> what it is. The agent's are those that every built-in world's agent knows; a world may have more."""
+"""role -> error name -> what it is. An agent's are those that every built-in world's agent knows; a world may have more."""
 
 
 def client(role: str, world: World | None, errors: Mapping[str, float], seed: int) -> Client:
     """The script of one of these roles. errors: error name -> rate in [0, 1]. BadInput for a world without scripts of its own."""
-    if role in ("human", "agent") and world is not None:
+    if role in ("human", *AGENTS) and world is not None:
         _scripts(role, world)
-    if role != "agent":
+    if role not in AGENTS:
         return Scripted(role, world, dict(errors), seed, _PLAYERS[role])
     if world is None:
-        raise LookupError("the scripted agent needs a world; ask for role('agent', world)")
+        raise LookupError(f"the scripted agent needs a world; ask for role({role!r}, world)")
     return ScriptedAgent(world, {error: rate for error, rate in errors.items() if error in world.ERRORS})
 
 
