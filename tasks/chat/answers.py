@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.contract.client import Message
-from tasks.contract.values import DEPTH, frozen, whole_text
+from tasks.contract.values import DEPTH, frozen, no_constant, whole_text
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -102,15 +102,11 @@ def data(text: str) -> Any:
     double, more than 64 levels.
     """
     try:
-        value = whole(json.loads(text, parse_constant=_no_constant))
+        value = whole(json.loads(text, parse_constant=no_constant))
         frozen(value)
     except RecursionError:
         raise ValueError(f"nested more than {DEPTH} levels deep") from None
     return value
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
 
 
 def whole(value: Any, depth: int = DEPTH) -> Any:

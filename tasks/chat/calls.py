@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tasks.contract.values import half_character, unfit
+from tasks.contract.values import STRICT_JSON, half_character, unfit
 
 Tools = Sequence[Mapping[str, Any]]
 """Tool schemas in the OpenAI shape."""
@@ -204,31 +204,18 @@ def _types(name: str, tools: Tools) -> Mapping[str, Any]:
     return {}
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-
-
 def _json(text: str, at: int) -> tuple[Any, int]:
     """The JSON value that begins at `at`, blanks before it apart, and where it ends."""
     while at < len(text) and text[at].isspace():
         at += 1
-    return _DECODER.raw_decode(text, at)
+    return STRICT_JSON.raw_decode(text, at)
 
 
 def _loose_value(text: str, quotes: tuple[str, str]) -> Any:
     """A bare value: JSON, JSON with other quotes and bare keys, a Python literal, or else the text as it is."""
     for form in (text, _as_json(text, quotes)):
         try:
-            return json.loads(form, object_pairs_hook=_unique, parse_constant=_no_constant)
+            return STRICT_JSON.decode(form)
         except (ValueError, RecursionError):
             continue
     try:

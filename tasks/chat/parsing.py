@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.chat.answers import without_thought
 from tasks.chat.template import CALL, CALL_END, END, MARKER
 from tasks.contract.client import Message
-from tasks.contract.values import half_character, unfit
+from tasks.contract.values import STRICT_JSON, half_character, unfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,19 +20,9 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[list[int]]) -> list
     return texts
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _parse_call(text: str, number: int) -> Message:
     """One call's JSON: an object of a name and an object of arguments, nothing else; ValueError otherwise."""
-    call = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    call = STRICT_JSON.decode(text)
     if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
         raise ValueError("a call is an object with name and arguments")
     if not isinstance(call["name"], str) or not call["name"] or not isinstance(call["arguments"], dict):

@@ -29,6 +29,21 @@ UNREADABLE = "unreadable"
 """The one argument of a call whose arguments a model wrote as something else than a JSON object: it holds what was written."""
 TAGS = frozenset({"$set", "$decimal", "$object"})
 
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return dict(pairs)
+
+
+def no_constant(name: str) -> NoReturn:
+    """For json's `parse_constant`: NaN and Infinity, which Python reads, are no JSON."""
+    raise ValueError(f"{name} is not JSON")
+
+
+STRICT_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=no_constant)
+"""Reads what a model wrote: ValueError for NaN and Infinity, and for a key that occurs twice."""
+
 _dump = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 

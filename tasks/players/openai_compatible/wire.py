@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.chat.answers import calls_in_text, whole, without_thought
 from tasks.contract.client import Message, Request
-from tasks.contract.values import UNREADABLE, frozen, whole_text
+from tasks.contract.values import STRICT_JSON, UNREADABLE, frozen, whole_text
 
 WISH = "Answer with one JSON value that fits this schema: "
 _OWN_ID = re.compile(r"call_(\d{1,5})")
@@ -325,25 +325,14 @@ def _arguments(text: str | None) -> dict[str, Any]:
     nothing. Text inside text is opened once."""
     if text is None or text.strip() in ("", "null", "[]", '""'):
         return {}
-    value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    value = STRICT_JSON.decode(text)
     if isinstance(value, str) and value.strip():
-        value = json.loads(value, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = STRICT_JSON.decode(value)
     if not isinstance(value, dict):
         raise ValueError("its arguments are no JSON object")
     value = whole(value)
     frozen(value)
     return dict(value)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a repeated key")
-    return out
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
 
 
 def calls_so_far(messages: Sequence[Message]) -> int:
