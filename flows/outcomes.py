@@ -19,7 +19,7 @@ class Outcome:
     done: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """As it stands in summary.json."""
+        """The entry `promotion` of summary.json: outcome, decision, reason, version, and the alias when it was moved."""
         return {
             "outcome": self.title,
             "decision": self.decision,

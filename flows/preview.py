@@ -207,7 +207,7 @@ def _figure(value: float, name: str) -> str:
 
 
 def page_of(stream: Any) -> Page:
-    """As wide as the terminal, with colours; 130 characters without them where the text goes elsewhere."""
+    """How a stream is written to: as wide as the terminal, with colours; 130 characters without them where the text goes elsewhere."""
     if not stream.isatty():
         return Page()
     return Page(width=max(60, shutil.get_terminal_size().columns), colour=True)

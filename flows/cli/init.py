@@ -1,4 +1,4 @@
-"""`cairn init`."""
+"""`cairn init`: the command line of making a project."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Source:
                 yield {**row, "accepted": bool(row["reward"]), "reason": ", ".join(part for part in PARTS if not row[part])}
 
     @cached_property
-    def desks(self) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    def prompts_and_tools(self) -> dict[str, tuple[str, list[dict[str, Any]]]]:
         """World -> (system message with the whole policy, tool schemas), read from the frozen files: no world's code is needed."""
         from tasks.worlds.api.folder import read_json
 
@@ -70,10 +70,10 @@ class Source:
 
     def system_and_tools(self, world: str) -> tuple[str, list[dict[str, Any]]]:
         """System message and tools of a world; BadInput when it is not among the worlds."""
-        if world not in self.desks:
-            known = ", ".join(self.desks) or "none"
+        if world not in self.prompts_and_tools:
+            known = ", ".join(self.prompts_and_tools) or "none"
             raise BadInput(f"{self.worlds}: no frozen world {world!r}, which the conversations are about; there: {known}.")
-        return self.desks[world]
+        return self.prompts_and_tools[world]
 
 
 def find(stage: str, text: str, project: Path, store: Store, road: Road = ROAD) -> Source:

@@ -38,7 +38,7 @@ HELP = {
         "A reply:  any other line; /say TEXT for one that looks like a call.\n"
         "/tools /policy /state (what has changed) /help /quit (grade what was played)"
     ),
-    "user": "Say a line to the desk. /problem (what you want) /tools /policy /state (what has changed) /help /quit (hang up)",
+    "user": "Say a line to the agent. /problem (what you want) /tools /policy /state (what has changed) /help /quit (hang up)",
 }
 Read = Callable[[str], str]
 Write = Callable[[str], None]

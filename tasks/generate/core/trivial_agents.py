@@ -25,7 +25,7 @@ _STEPS = 4
 
 
 class Listener:
-    """A human without a wish: greets, says yes, and hangs up when the desk closes."""
+    """A human without a wish: greets, says yes, and hangs up when the agent asks whether there is anything else."""
 
     name, revision = "listener", "1"
 

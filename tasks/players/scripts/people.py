@@ -28,7 +28,7 @@ CATALOGUE: dict[str, dict[str, str]] = {
     **{role: dict(COMMON_ERRORS) for role in AGENTS},
     "human_critic": {
         "misses_wrong_detail": "takes no points off for details that nobody gave",
-        "likes_hanging_up": "gives a stop full marks even when the desk waits for an answer",
+        "likes_hanging_up": "gives a stop full marks even when the agent waits for an answer",
     },
 }
 """role -> error name -> what it is. An agent's are those that every built-in world's agent knows; a world may have more."""

@@ -104,7 +104,7 @@ def _judge(me: Scripted, requests: Sequence[Request]) -> list[str]:
 
 
 def _reference(me: Scripted, tasks: Sequence[Mapping[str, Any]]) -> list[Trajectory]:
-    """How a faultless desk would serve this customer."""
+    """How a faultless agent would serve this customer."""
     from tasks.players.client_agent import ClientAgent
     from tasks.worlds.api.play import play
 
