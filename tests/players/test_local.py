@@ -58,7 +58,7 @@ def test_a_role_is_played_on_the_device_and_in_the_dtype_of_the_params(
     monkeypatch.setattr(local, "own", SimpleNamespace(opened=opened))
     role = {"backend": "local", "path": str(tiny.saved(tmp_path / "model")), "identity": "a", "dtype": dtype}
     judge = Role(**role, others=[Role(**{**role, "dtype": "float16"})]).model_dump()
-    spec = {"seed": 0, "out": str(tmp_path), "scratch": str(tmp_path), "threads": 1, "prompt": None, "inputs": {}}
+    spec = {"room": "evaluate", "seed": 0, "out": str(tmp_path), "scratch": str(tmp_path), "threads": 1, "prompt": None, "inputs": {}}
     ctx = context({**spec, "device": "cuda", "roles": {"judge": judge}}, *[lambda *_: None] * 3)
     first, second = ctx.panel("judge")
     first.complete([ASKED])

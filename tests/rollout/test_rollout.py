@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from threading import Event, current_thread
 from typing import Any
 
 import pytest
@@ -211,3 +212,39 @@ def test_a_call_that_cannot_be_read_is_told_as_a_failed_call_and_its_neighbours_
     assert [message["tool_call_id"] for message in told] == ["call_0", "call_1"] and len(talk.calls) == 2
     assert json.loads(told[1]["content"]) == {"error": "the call cannot be read: no JSON"} and not talk.calls[1][1].ok
     assert "cannot be read" not in told[0]["content"]
+
+
+class Waits:
+    """A world whose tools answer after a while: the first one asked after the others."""
+
+    def __init__(self, inner: World, begun: list[str], late: Event) -> None:
+        self._inner, self._begun, self._late = inner, begun, late
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    waits = True
+
+    def fork(self) -> Waits:
+        return Waits(self._inner.fork(), self._begun, self._late)
+
+    def call(self, name: str, arguments: Any) -> Any:
+        self._begun.append(current_thread().name)
+        if len(self._begun) == 1:
+            assert self._late.wait(20), "the others never went on"
+        return self._inner.call(name, arguments)
+
+
+def test_a_slow_tool_holds_up_its_own_conversation_alone() -> None:
+    """The first tool that is called answers only when all other conversations have ended; what is played is what it is without waiting."""
+    late, begun = Event(), list[str]()
+    games = jobs()
+
+    def progress(done: int, total: int, _: str) -> None:
+        if done == total - 1:
+            late.set()
+
+    slow = Waits(world(), begun, late)
+    played = play(slow, games, teacher(), human(), seed=1, progress=progress)  # type: ignore[arg-type]
+    assert late.is_set() and len(set(begun)) > 1
+    assert played == play(world(), games, teacher(), human(), seed=1)

@@ -52,9 +52,11 @@ def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | 
     path = Path(file).resolve()
     about = server_file.read(path)
     source = Servers(path, about)
-    return adapted(
+    made = adapted(
         source, name=name, policy=policy, users=about.users, problems_file=problems_file, writes=about.writes, where=str(path)
     )
+    made.WAITS = True
+    return made
 
 
 class Servers:

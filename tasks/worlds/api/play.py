@@ -2,7 +2,8 @@
 
 An agent and a simulated human talk in many conversations at once. Each has its own fork of the world; the human opens; an
 assistant turn with tool calls gets the tools' answers, any other turn is a reply and goes to the human, who sees replies
-alone. All requests that the human owes at one time are asked as one batch. Cost: one human request a reply, one agent turn
+alone. All requests that the human owes at one time are asked as one batch. Tools that wait for something outside this process
+(`WAITS` of a world) run side by side, and hold up nobody but their own conversation. Cost: one human request a reply, one agent turn
 a step.
 
 `play` plays problems to their end. A `Game` can stop at a turn, go back into a conversation and go on from there with another agent or
@@ -12,6 +13,8 @@ human: for data from failed experts (EEF, https://arxiv.org/abs/2504.13145) and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,18 +88,22 @@ class Game:
     ) -> list[Trajectory]:
         """Play conversations on, to their end or until the agent has had `until` turns in each (those from before a fork count); what
         was played, graded where it ended. They can be played on later, by others too."""
-        table = _Table(agent, human, self.max_steps, until, self.snapshots)
+        pool = ThreadPoolExecutor(agent.capacity) if self.world.waits else None
+        table = _Table(agent, human, self.max_steps, until, self.snapshots, pool)
         todo = [talk for talk in reversed(talks) if not talk.played.stop and (until is None or talk.steps < until)]
-        while todo or table.open:
-            while todo and len(table.open) < agent.capacity:
-                self._begin(table, todo.pop())
-            _ask_human(table)
-            if table.open and not table.waiting:
-                for key, turn in agent.poll():
-                    _take_turn(table, table.open[key], turn)
-            _grade(table)
-            if progress is not None:
-                progress(len(talks) - len(todo) - len(table.open), len(talks), "conversations")
+        with pool or nullcontext():
+            while todo or table.open:
+                while todo and len(table.open) < agent.capacity:
+                    self._begin(table, todo.pop())
+                _take_answers(table)
+                _ask_human(table)
+                if table.owed:
+                    for key, turn in agent.poll():
+                        table.owed -= 1
+                        _take_turn(table, table.open[key], turn)
+                _grade(table)
+                if progress is not None:
+                    progress(len(talks) - len(todo) - len(table.open), len(talks), "conversations")
         return [talk.played for talk in talks]
 
     def _begin(self, table: _Table, talk: Conversation) -> None:
@@ -112,13 +119,19 @@ class Game:
 
 @dataclass
 class _Table:
-    """What one `Game.play` holds: who plays, and the conversations that wait for the human."""
+    """What one `Game.play` holds: who plays, and the conversations that wait for the human.
+
+    pool: threads in which tools run that wait for something; running: their calls. owed: turns that the agent owes.
+    """
 
     agent: Agent
     human: Client
     max_steps: int
     until: int | None = None
     snapshots: bool = False
+    pool: ThreadPoolExecutor | None = None
+    running: dict[Future[str], Conversation] = field(default_factory=dict)
+    owed: int = 0
     waiting: list[Conversation] = field(default_factory=list)
     open: dict[str, Conversation] = field(default_factory=dict)
     closed: list[Conversation] = field(default_factory=list)
@@ -136,6 +149,7 @@ class _Table:
         self.known.add(talk.key)
         seed = seed_of(*talk.seeds, talk.steps, "agent")
         self.agent.send(talk.key, talk.played.messages, talk.world, seed)
+        self.owed += 1
 
     def leave(self, talk: Conversation) -> None:
         """Play it no further here."""
@@ -215,20 +229,39 @@ def _take_turn(table: _Table, talk: Conversation, turn: Turn) -> None:
     if turn.error:
         table.close(talk, turn.error)
     elif turn.message.get("tool_calls"):
-        if stop := _run_calls(talk, turn.message["tool_calls"]):
-            table.close(talk, stop)
-        elif talk.steps >= table.max_steps:
-            table.close(talk, "max_steps")
-        elif talk.steps == table.until:
-            table.leave(talk)
+        calls = turn.message["tool_calls"]
+        if table.pool is not None:
+            table.running[table.pool.submit(_run_calls, talk, calls)] = talk
         else:
-            table.owe_turn(talk)
+            _go_on(table, talk, _run_calls(talk, calls))
     else:
         talk.human.append({"role": "user", "content": turn.message["content"]})
         if talk.steps == table.until:
             table.leave(talk)
         else:
             table.waiting.append(talk)
+
+
+def _take_answers(table: _Table) -> None:
+    """Go on with the conversations whose tools have answered; wait for one only when there is nothing else to do."""
+    if not table.running:
+        return
+    idle = not table.owed and not table.waiting
+    done, _ = wait(table.running, timeout=None if idle else 0, return_when=FIRST_COMPLETED)
+    for future in [future for future in table.running if future in done]:
+        _go_on(table, table.running.pop(future), future.result())
+
+
+def _go_on(table: _Table, talk: Conversation, stop: str) -> None:
+    """After the calls of one turn; stop: why they end the conversation, or ""."""
+    if stop:
+        table.close(talk, stop)
+    elif talk.steps >= table.max_steps:
+        table.close(talk, "max_steps")
+    elif talk.steps == table.until:
+        table.leave(talk)
+    else:
+        table.owe_turn(talk)
 
 
 def _run_calls(talk: Conversation, calls: Sequence[dict[str, Any]]) -> str:

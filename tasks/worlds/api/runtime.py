@@ -15,6 +15,8 @@
     LOGS, OPTIONAL                    tables that only record; table -> fields whose null is absence (see tasks.worlds.api.state)
     BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES     rule id -> function, the policy as tests
     COPIES                            False: its state cannot be copied (a live service), so no method may go back into a conversation
+    WAITS                             True: its tools wait for something outside this process; those of several conversations are called
+                                      side by side, in threads (False by default)
     PERSONAS, USERS ("users"), may_follow(first, second)   how people talk; the table that is split; edges the policy forbids
 
 Costs: fork, reset, snapshot and restore are proportional to the rows that changed; a call adds some 10 microseconds to the tool.
@@ -78,6 +80,7 @@ class World:
         self.setting = Setting(self.name, str(getattr(cls, "ABOUT", "")), self.policy)
         self.foreign: Any = getattr(cls, "FOREIGN", None)  # a tasks.worlds.adapters.adapted.Adapter
         self.copies = bool(getattr(cls, "COPIES", True))
+        self.waits = bool(getattr(cls, "WAITS", False))
         self.tools = tools_of(cls)
         self.splits = shared.splits
         self.personas: tuple[str, ...] = tuple(getattr(cls, "PERSONAS", ("plain",)))
