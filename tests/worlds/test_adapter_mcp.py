@@ -27,12 +27,14 @@ from tasks.worlds.adapters import from_mcp, server_file
 from tasks.worlds.api.places import location
 from tasks.worlds.api.play import TOOL_FAILURE
 from tasks.worlds.api.runtime import World
+from tests.conftest import ROOT
+from tests.warm import FIXED, WARM
 from tests.worlds.servers import failing
 
 SERVERS = Path(__file__).parent / "servers"
 SHOP: dict[str, Any] = {
-    "command": ["python", str(SERVERS / "shop.py")],
-    "pass_env": ["PYTHONPATH"],
+    "command": ["python", str(SERVERS / "shop.py")],  # forked where `warm` is
+    "pass_env": ["PYTHONPATH", *FIXED],
     "writes": ["cancel_order"],
     "ends": ["call_a_person"],
     "dump": "export_state",
@@ -43,6 +45,14 @@ SHOP: dict[str, Any] = {
     "start_seconds": 120,
 }
 RAW: dict[str, Any] = {"dump": "dump", "restore": "restore", "call_seconds": 1, "start_seconds": 120}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> Iterator[None]:
+    """A server that is started has what it imports already."""
+    WARM.run(["-c", "import mcp.server.mcpserver"], ROOT, os.environ, 60)
+    with WARM.python():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -356,9 +366,8 @@ def url() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, str(SERVERS / "shop.py"), str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen([sys.executable, str(SERVERS / "shop.py"), str(port)], stdin=quiet, stdout=quiet, stderr=quiet)
     try:
         for _ in range(300):
             with socket.socket() as probe:
