@@ -43,7 +43,7 @@ def project(place: Project, server: Stub) -> Project:
 
 def behind(server: Stub, weights: str) -> None:
     """Put a model behind the name."""
-    interview.forget()
+    interview._known.clear()
     server.turn(models={"small": {"root": f"/models/{weights}"}})
 
 
@@ -113,7 +113,7 @@ def test_a_spent_budget_goes_on_with_kept_answers_of_a_known_model(project: Proj
     with pytest.raises(BadInput, match=r"roles\.human: 'small' was never asked who it is, .* budget\.max_tokens = 1"):
         Asking().before(spent, ["rl"])
     known = roles_lock.noting(spent.settings, {"human": {"asked": "small", "root": "/models/one"}})
-    interview.forget()
+    interview._known.clear()
     assert roles_lock.in_force(Asking().before(replace(spent, settings=known), ["rl"]).settings)["human"]
 
 
@@ -142,7 +142,7 @@ def test_a_contender_is_interviewed_before_an_evaluation_and_no_other_stage(proj
     assert roles_lock.read(project.folder)["contender"] == {"contender": {"asked": "small", "answered": "small", "root": "/models/one"}}
     keys = {job_of(one, "evaluate", inputs).key.digest for one in (asked, plan(project, tmp_path, server.url, contender={}))}
     assert len(keys) == 1 and unknown not in keys, "who answered is part of the key"
-    interview.forget()
+    interview._known.clear()
     server.turn(parser=False)
     try:
         with pytest.raises(BadInput, match=r"roles\.contender: .*tool-call-parser"):

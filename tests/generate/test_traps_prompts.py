@@ -31,7 +31,7 @@ from tests.generate.test_apigen_mt import IDS, Spy
 MADE_BY_MODELS = ("generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent")
 GOOD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "generate": (DRAFT, {"thought": "t", "instruction": "i", "actions": [{"name": "n", "arguments": {}}], "outputs": ["o"]}),
-    "judge": (committee.SCHEMA, {name: {"score": 1, "reason": ""} for name in committee.CRITERIA}),
+    "judge": (committee.schema(), {name: {"score": 1, "reason": ""} for name in committee.CRITERIA}),
     "feedback": (proving.PLAN, {"thought": "t", "summary": "s"}),
     "recombine": (recombine.INSTRUCTION, {"thought": "t", "instruction": "i"}),
     "human_critic": (best_of_n.SCHEMA, {"score": 10}),

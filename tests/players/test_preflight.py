@@ -23,7 +23,7 @@ from tasks.players.openai_compatible.cache import Cache
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    interview.forget()
+    interview._known.clear()
     yield
 
 
@@ -33,7 +33,7 @@ def player(stub: Stub | str, name: str = "agent", **more: Any) -> Player:
 
 
 def reports(tmp_path: Path, *players: Player, **limits: float) -> dict[str, ServerReport]:
-    interview.forget()
+    interview._known.clear()
     return meet(players, Setting(tmp_path, "", "run", limits))
 
 

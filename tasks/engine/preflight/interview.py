@@ -41,11 +41,6 @@ _known: dict[tuple[Any, ...], ServerAnswer] = {}
 """What was heard in this process; failures are asked again."""
 
 
-def forget() -> None:
-    """Ask anew: for tests, whose servers change."""
-    _known.clear()
-
-
 def meet(players: Sequence[Player], setting: Setting) -> dict[str, ServerReport]:
     """player -> what its server is like. setting: whose ledger pays, within which budget. BadInput when a key cannot be had."""
     secrets = {player.name: keys.of(player.role.model_dump()) for player in players}

@@ -31,9 +31,6 @@ def schema(criteria: Sequence[str] = CRITERIA) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(criteria)}
 
 
-SCHEMA = schema()
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What the committee said. votes: one entry of `judge_scores` in BLUEPRINT a judge. average: mean total, 0 to 4 however many
