@@ -200,7 +200,7 @@ with, else their file: its fixtures of module scope are made once."""
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: object) -> None:
     """Called by pytest-xdist for each worker that it starts."""
-    WARM.begin()
+    WARM.begin("transformers.trainer", "mlflow.tracking", "prefect.flow_engine", "prefect.client.orchestration", "dvc.repo.reproduce")
     node.workerinput["warm"] = str(WARM.folder)  # type: ignore[attr-defined]
 
 

@@ -112,8 +112,8 @@ class Warm:
         """Use the process that another one has begun, whose folder that is."""
         self.folder, self._joined = folder, True
 
-    def begin(self) -> None:
-        """Start the process, if it is not there yet."""
+    def begin(self, *libraries: str) -> None:
+        """Start the process, if it is not there yet; what it is to import before it is asked saves the first commands doing so."""
         if self._process is not None or self._joined:
             return
         fixed = {name: os.environ[name] for name in FIXED}
@@ -126,7 +126,7 @@ class Warm:
         listening.listen(16)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(listening.fileno()), str(python)],
+            [sys.executable, "-P", __file__, str(listening.fileno()), str(python), *libraries],
             env=environment,
             cwd="/",
             pass_fds=[listening.fileno()],
@@ -334,4 +334,6 @@ def load(learned: int) -> None:
 
 
 if __name__ == "__main__":
+    for library in sys.argv[3:]:
+        importlib.import_module(library)
     Forks(socket.socket(fileno=int(sys.argv[1])), sys.argv[2]).serve()
