@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from tasks.contract.schemas import ACCEPTED
+from tasks.contract.problem import ACCEPTED
 from tasks.generate.core.checks import FAILURES
 from tasks.generate.core.committee import CRITERIA
 

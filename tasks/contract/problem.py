@@ -69,3 +69,7 @@ class ToolResult(NamedTuple):
 
     ok: bool
     content: str
+
+
+ACCEPTED = "accepted"
+"""Status of an attempt at a blueprint that every check let through."""

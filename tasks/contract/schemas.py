@@ -8,6 +8,12 @@ import pyarrow as pa
 
 from tasks.contract.trajectory import GRADING
 
+
+def some(schema: pa.Schema, *names: str) -> pa.Schema:
+    """These columns of a schema."""
+    return pa.schema([schema.field(name) for name in names])
+
+
 _ACTION = pa.struct([("name", pa.string()), ("arguments_json", pa.string()), ("kind", pa.string())])
 _CALL = pa.struct(
     [
@@ -58,7 +64,6 @@ _JUDGEMENT = pa.struct(
         ("reason", pa.string()),
     ]
 )
-ACCEPTED = "accepted"
 BLUEPRINT = pa.schema(
     [
         *PROBLEM,

@@ -22,11 +22,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import pyarrow as pa
 from pydantic import Field
 
 from tasks.contract import params as base
-from tasks.contract import schemas, tables
 from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
 from tasks.contract.losses import Lost, stop_when_nearly_all
@@ -42,7 +40,7 @@ TITLE = "MultiCritique: several critics, judged unit by unit"
 PAPER = "https://arxiv.org/abs/2410.15287"
 SLUG = "multicritique"
 
-_READ = pa.schema([schemas.TRAJECTORY.field(name) for name in ("traj_id", "world", "lineage", "messages", "calls", "reward")])
+_READ = ("traj_id", "world", "lineage", "messages", "calls", "reward")
 
 
 class Params(base.Params):
@@ -84,11 +82,12 @@ def check(params: Params) -> None:
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write critiques.parquet and preferences.parquet; return counts that add up, and means over trajectories. A spent budget ends it
     early: what was not reviewed by then has no critique."""
+    from tasks.contract import schemas, tables
     from tasks.worlds.api.frozen import load_all
 
     check(params)
     frames = {name: prompts.frame(world) for name, world in load_all(inputs.worlds).items()}
-    trajectories = list(tables.read_rows(inputs.generate / "trajectories.parquet", _READ))
+    trajectories = list(tables.read_rows(inputs.generate / "trajectories.parquet", schemas.some(schemas.TRAJECTORY, *_READ)))
     _check_rows(trajectories, frames)
     done: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from tasks.contract import rows, schemas, tables
+from tasks.contract import rows
 from tasks.contract.context import Context, seed_of
 from tasks.contract.early_ends import broken, counted, too_many, unheard
 from tasks.contract.params import BadInput, Cap, StageFailed
@@ -98,6 +98,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
 
     Raises BadInput when the candidate is not among the models or a world cannot make enough distinct problems.
     """
+    from tasks.contract import schemas, tables
     from tasks.worlds.api.frozen import load_all
 
     for name in (CHAMPION, CONTENDER, *BASELINES):

@@ -23,12 +23,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from pydantic import Field
 
 from tasks.contract import params as base
-from tasks.contract import schemas, tables
 from tasks.contract.context import Context
+from tasks.contract.problem import ACCEPTED
 from tasks.contract.trajectory import ENDED
 from tasks.contract.values import UNREADABLE
 from tasks.filter import Check, Inputs, Marks, Offered
@@ -43,8 +42,6 @@ _MARKED_BY = ("traj_id", "problem_id", "world", "messages", "stop", "state", "ou
 FINISHED = (*ENDED, "max_steps")
 """How conversations stop whose turns are whole. By any other stop the last one was cut, cannot be read or never came; the verifier may
 pass such a conversation all the same, and nobody should learn half a turn."""
-_COLUMNS = pa.schema([schemas.BLUEPRINT.field(name) for name in ("problem_id", "status", "actions")])
-_CRITIQUE = pa.schema([schemas.CRITIQUE.field(name) for name in ("traj_id", "source", "score")])
 
 
 class Params(base.Params):
@@ -102,10 +99,12 @@ def content_hash(messages: Sequence[Mapping[str, Any]]) -> str:
 
 def _detours(offered: Offered, blueprints: Path) -> set[str]:
     """Trajectories whose successful writes are not those of the ground truth, each as often."""
+    from tasks.contract import schemas, tables
+
     wanted = {
         row["problem_id"]: Counter((action["name"], action["arguments_json"]) for action in row["actions"] if action["kind"] == "write")
-        for row in tables.read_rows(blueprints, _COLUMNS)
-        if row["status"] == schemas.ACCEPTED
+        for row in tables.read_rows(blueprints, schemas.some(schemas.BLUEPRINT, "problem_id", "status", "actions"))
+        if row["status"] == ACCEPTED
     }
     found = set()
     for row in offered.read("traj_id", "problem_id", "calls"):
@@ -116,7 +115,10 @@ def _detours(offered: Offered, blueprints: Path) -> set[str]:
 
 
 def _scores(path: Path) -> dict[str, float]:
-    return {row["traj_id"]: row["score"] for row in tables.read_rows(path, _CRITIQUE) if row["source"] == "aggregate"}
+    from tasks.contract import schemas, tables
+
+    columns = schemas.some(schemas.CRITIQUE, "traj_id", "source", "score")
+    return {row["traj_id"]: row["score"] for row in tables.read_rows(path, columns) if row["source"] == "aggregate"}
 
 
 def checks(table: Sequence[Mapping[str, Any]], splits: Sequence[str], scores: Mapping[str, float], params: Params) -> list[Check]:

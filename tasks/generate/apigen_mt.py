@@ -33,9 +33,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tasks.contract import params as base
-from tasks.contract import rows, schemas, tables
+from tasks.contract import rows
 from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
+from tasks.contract.problem import ACCEPTED
 from tasks.generate import Inputs
 from tasks.generate.core import recombine
 from tasks.generate.core.accepted import Accepted, read_bank, write_bank
@@ -50,6 +51,7 @@ from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.play import play
 
 if TYPE_CHECKING:
+    from tasks.contract.tables import Sink
     from tasks.worlds.api.runtime import World
 
 TITLE = "APIGen-MT"
@@ -111,6 +113,8 @@ _PRIVATE = ("unreadable", "gates", "data")
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Blueprints, recombinations and conversations, round by round, in every frozen world. Returns counts by reason; each group adds
     up to its total. A spent budget ends it early, with what was made until then."""
+    from tasks.contract import schemas, tables
+
     worlds = load_all(inputs.worlds)
     pinned = read_bank(inputs.bank, tuple(worlds))
     with ExitStack() as open_files:
@@ -139,8 +143,8 @@ class _Books:
     """What all rounds write into."""
 
     tally: Tally
-    blueprints: tables.Sink
-    trajectories: tables.Sink
+    blueprints: Sink
+    trajectories: Sink
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ class _Round:
         """Count and write every attempt; returns (place, customer) of the accepted ones."""
         base, fresh = what == "blueprints", []
         for row in (row for shard in self._shards(what, work, items, weight) for row in shard):
-            if row["status"] == schemas.ACCEPTED and (place := self.proven.take(row, base)) is not None:
+            if row["status"] == ACCEPTED and (place := self.proven.take(row, base)) is not None:
                 fresh.append((place, row["lineage"][0]))
             self.books.tally.blueprint("base" if base else "recombined", row)
             self.books.blueprints.add({name: value for name, value in row.items() if name not in _PRIVATE})

@@ -154,6 +154,17 @@ def test_importing_a_method_is_cheap(stage: str, name: str) -> None:
             }, one
 
 
+def test_a_cached_run_waits_for_no_heavy_library() -> None:
+    """`cairn run` loads all chosen methods to check their params, also when nothing is to do. (numpy is what merging is written in.)"""
+    code = (
+        "import sys, flows.launch, flows.unchanged\nfrom tasks.engine import methods\n"
+        "for one in methods.everything(): methods.load(one.room, one.name)\n"
+        "print({'pyarrow', 'pandas', 'torch', 'prefect', 'mlflow', 'dvc'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert found == "set()\n"
+
+
 def test_modules_import() -> None:
     for path in tracked():
         if path.suffix == ".py" and path.parts[0] in ("flows", "tasks", "infra"):

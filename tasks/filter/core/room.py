@@ -9,17 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
-from tasks.contract import schemas, tables
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
 from tasks.filter import Check, Inputs, Marks, Offered
 from tasks.filter.core.splits import resplit, straddling
 from tasks.filter.core.waterfall import Bar, flow, write_bars
 
-_KNOWN_BY = pa.schema([schemas.TRAJECTORY.field(name) for name in ("traj_id", "problem_id", "world", "split", "lineage")])
-_BLUEPRINT = pa.schema([schemas.BLUEPRINT.field(name) for name in ("problem_id", "lineage")])
+_KNOWN_BY = ("traj_id", "problem_id", "world", "split", "lineage")
 
 
 class Decided(NamedTuple):
@@ -36,13 +32,15 @@ def mark_rows(inputs: Inputs, marker: Callable[[Offered], Marks], ctx: Context, 
 
     marker: the method's marks of the rows that are offered. ease: the params that ask for less, for the message when nothing is left.
     """
-    source = inputs.generate / "trajectories.parquet"
-    table = list(tables.read_rows(source, _KNOWN_BY))
-    check_ids(table)
-    known, parents = _known(inputs.worlds, table), _parents(inputs.generate, table)
+    from tasks.contract import schemas, tables
 
     def read(*columns: str) -> Iterator[dict[str, Any]]:
-        return tables.read_rows(source, pa.schema([schemas.TRAJECTORY.field(name) for name in columns]))
+        return tables.read_rows(source, schemas.some(schemas.TRAJECTORY, *columns))
+
+    source = inputs.generate / "trajectories.parquet"
+    table = list(read(*_KNOWN_BY))
+    check_ids(table)
+    known, parents = _known(inputs.worlds, table), _parents(inputs.generate, table)
 
     splits = resplit(table, known, parents)
     marks = marker(Offered(splits, read))
@@ -112,6 +110,8 @@ def check_kept(decided: Decided, counts: Mapping[str, Any], marks: Marks, ease: 
 
 def _marked(source: Path, decided: Decided, marks: Marks) -> Iterator[dict[str, Any]]:
     """The rows again, in the same order, with their marks. ValueError for a mask that is not one value a turn of the assistant's."""
+    from tasks.contract import schemas, tables
+
     for place, row in enumerate(tables.read_rows(source, schemas.TRAJECTORY)):
         turns = marks.trained_turns[place] if marks.trained_turns else None
         if turns is not None and len(turns) != row["n_agent_steps"]:
@@ -154,5 +154,7 @@ def _known(worlds: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Mappin
 
 def _parents(generate: Path, table: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[str]]:
     """Problem id -> lineage, of every blueprint attempted and every problem played."""
-    attempted = tables.read_rows(generate / "blueprints.parquet", _BLUEPRINT)
+    from tasks.contract import schemas, tables
+
+    attempted = tables.read_rows(generate / "blueprints.parquet", schemas.some(schemas.BLUEPRINT, "problem_id", "lineage"))
     return {row["problem_id"]: row["lineage"] or () for row in (*attempted, *table)}

@@ -12,22 +12,29 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from math import comb
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from tasks.contract.params import BadInput
-from tasks.contract.schemas import PROBLEM
 from tasks.generate.core.samplers import Bank
 
 SPLITS = ("train", "validation")
 TRIES = 4
 """Draws of a recombination for each one wanted; a draw may repeat a group. Ours."""
-_KEPT = (*PROBLEM.names, "walk", "policy_ids", "data")
 
 Pinned = Mapping[str, Mapping[str, Any]]
 """split -> {"examples": all of them, "seen": how many of them each round saw}: a bank that another run left (`Accepted.bank`)."""
+
+
+@cache
+def _kept() -> tuple[str, ...]:
+    """Columns of a blueprint that are kept."""
+    from tasks.contract.schemas import PROBLEM
+
+    return *PROBLEM.names, "walk", "policy_ids", "data"
 
 
 class Accepted:
@@ -61,7 +68,7 @@ class Accepted:
         self._ids.add(row["problem_id"])
         self._file.seek(0, 2)
         self._places.append(self._file.tell())
-        self._file.write(json.dumps({name: row[name] for name in _KEPT}, ensure_ascii=False).encode() + b"\n")
+        self._file.write(json.dumps({name: row[name] for name in _kept()}, ensure_ascii=False).encode() + b"\n")
         place = len(self._places) - 1
         if base:
             self._users.setdefault(row["lineage"][0], []).append(place)

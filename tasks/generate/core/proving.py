@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tasks.chat.answers import read_json
 from tasks.contract.client import Client, Message, Request
 from tasks.contract.context import seed_of
-from tasks.contract.problem import Action
+from tasks.contract.problem import ACCEPTED, Action
 from tasks.contract.rows import problem_row
-from tasks.contract.schemas import ACCEPTED
 from tasks.generate.core import committee
 from tasks.generate.core.checks import Checked, check, undone
 from tasks.generate.core.prompts import render

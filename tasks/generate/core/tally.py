@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract.losses import Lost, stop_when_nearly_all
 from tasks.contract.params import StageFailed
-from tasks.contract.schemas import ACCEPTED
+from tasks.contract.problem import ACCEPTED
 from tasks.contract.trajectory import ENDED, PARTIES
 from tasks.generate.core.checks import FAILURES
 from tasks.generate.core.trivial_agents import AGENTS

@@ -14,8 +14,6 @@ from tasks.chat.mask_proof import Example, prove_masks
 from tasks.chat.rendering import render_many
 from tasks.contract.params import StageFailed
 from tasks.contract.rows import message_of
-from tasks.contract.schemas import DATASET
-from tasks.contract.tables import read_table
 from tasks.contract.trajectory import ENDED
 from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.system_prompt import system_message
@@ -97,6 +95,9 @@ def load_data(
     longer than max_length tokens, or used. Raises StageFailed naming the row whose weight or trained turns make no sense, MaskError
     naming the row whose tokens are not what a server would read and the assistant produce.
     """
+    from tasks.contract.schemas import DATASET
+    from tasks.contract.tables import read_table
+
     systems = {name: system_message(world, prompt) for name, world in load_all(worlds).items()}
     rows = read_table(path, DATASET).drop_columns(["turns"]).to_pylist()
     used = [row for row in rows if row["keep"] and row["split"] in ("train", "validation")]
