@@ -14,12 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat import rendering
+from tasks.chat import kept
 from tasks.checkpoints import folders
 from tasks.contract.context import Context, seed_of
 from tasks.contract.params import BadInput, Cap
@@ -28,9 +28,10 @@ from tasks.engine.files import write_text
 from tasks.engine.key import Key
 from tasks.engine.settings import Settings
 from tasks.worlds.api.problem_making import draw_problems
-from tasks.worlds.api.system_prompt import system_message
+from tasks.worlds.api.system_prompt import system_message, tools_of
 
 if TYPE_CHECKING:
+    from tasks.chat.calls import Tools
     from tasks.contract.client import Client, Message, Request
     from tasks.contract.problem import Problem
     from tasks.engine.artifact import Artifact
@@ -145,23 +146,27 @@ def _tokenizer(checkpoint: Path) -> Any:
         return folders.load_tokenizer(checkpoint)
     from tokenizers import Tokenizer
 
-    return SimpleNamespace(backend_tokenizer=Tokenizer.from_file(str(checkpoint / "tokenizer.json")))
+    file = checkpoint / "chat_template.jinja"
+    template = file.read_text("utf-8") if file.is_file() else None
+    made = SimpleNamespace(backend_tokenizer=Tokenizer.from_file(str(checkpoint / "tokenizer.json")), chat_template=template)
+    if chat := kept.read(checkpoint):
+        kept.keep(made, chat)
+    return made
 
 
 def _typical(world: World, tokenizer: Any, prompt: Mapping[str, str], seed: int) -> Typical:
     how, said, more = conversations(world, seed)
-    system = system_message(world, prompt)
-    return Typical(world.name, how, tuple(_talk(tokenizer, system, messages, more) for messages in said))
+    system, tools = system_message(world, prompt), tools_of(world, prompt)
+    return Typical(world.name, how, tuple(_talk(tokenizer, system, tools, messages, more) for messages in said))
 
 
-def _talk(tokenizer: Any, system: str, messages: Sequence[Message], more: int) -> Talk:
+def _talk(tokenizer: Any, system: str, tools: Tools, messages: Sequence[Message], more: int) -> Talk:
     first = next((index for index, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
-    prompt = len(rendering.prompt_ids(tokenizer, system, messages[:first]))
-    rendered = rendering.render(tokenizer, system, messages)
-    ends = [index for index, (own, then) in enumerate(pairwise([*rendered.mask, 0]), 1) if own and not then]
-    starts = [index for index, (before, own) in enumerate(pairwise([0, *rendered.mask])) if own and not before]
-    turns = [end - start for start, end in zip(starts, ends, strict=True)]
-    return Talk(prompt, max(ends, default=prompt) + more, sum(turns), max(turns, default=0))
+    chat = kept.chat_of(tokenizer)
+    prompt = len(chat.prompt_ids(tokenizer, system, messages[:first], tools))
+    rows = chat.rows(tokenizer, [(system, messages, tools)])[0]
+    turns = [len(list(span)) for row in rows for own, span in groupby(row.mask) if own]
+    return Talk(prompt, max((len(row.ids) for row in rows), default=prompt) + more, sum(turns), max(turns, default=0))
 
 
 def conversations(world: World, seed: int) -> tuple[str, list[list[Message]], int]:
@@ -270,7 +275,7 @@ def _local_refusals(plan: Plan, stages: Sequence[str], worlds: Path) -> Iterator
         from tasks.players.local.client import prompt_text
 
         tokenizer = folders.load_tokenizer(folder)
-        texts = [prompt_text(tokenizer, request) for request in requests]
+        texts = [prompt_text(kept.chat_of(tokenizer), request) for request in requests]
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
         most = [(role.max_tokens or request.max_tokens) + role.thinking for request in requests]
         needs = [len(ids) + room for ids, room in zip(encoded, most, strict=True)]

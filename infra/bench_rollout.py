@@ -64,7 +64,7 @@ def _checkpoint(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase,
     """(model, tokenizer, what it is)."""
     import torch
 
-    from tasks.chat import template
+    from tasks.chat import qwen3_instruct
     from tasks.checkpoints import folders, tiny
 
     if (folder / "config.json").is_file():
@@ -78,7 +78,7 @@ def _checkpoint(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase,
         head.bias[len(tokenizer) :] = -1e9
         head.bias[: len(tokenizer)] = 0.0
         others = torch.tensor(len(tokenizer) - 1.0)
-        head.bias[tokenizer.convert_tokens_to_ids(template.END)] = torch.log(others * END_SHARE / (1 - END_SHARE))
+        head.bias[tokenizer.convert_tokens_to_ids(qwen3_instruct.END)] = torch.log(others * END_SHARE / (1 - END_SHARE))
     model.lm_head = head
     return model, tokenizer, "random weights"
 

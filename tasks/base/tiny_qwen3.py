@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tasks.base import Inputs
-from tasks.chat import template
+from tasks.chat import qwen3_instruct
 from tasks.checkpoints import folders, tiny
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
@@ -40,7 +40,7 @@ from tasks.players.scripts import people
 from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.play import play
 from tasks.worlds.api.problem_making import draw_problems
-from tasks.worlds.api.system_prompt import system_message
+from tasks.worlds.api.system_prompt import system_message, tools_of
 
 if TYPE_CHECKING:
     import torch
@@ -140,9 +140,9 @@ def corpus(worlds: Path, dialogues: int, ctx: Context) -> tuple[list[str], set[s
         jobs = [(problem, 0) for problem in draw_problems(world, "train", dialogues, ctx.seed_for("corpus", world.name))]
         human = people.client("human", world, {}, ctx.seed)
         agent = ClientAgent(people.client("agent", world, {}, ctx.seed), ctx.prompt)
-        system = system_message(world, ctx.prompt)
+        system, tools = system_message(world, ctx.prompt), tools_of(world, ctx.prompt)
         for played in play(world, jobs, agent, human, seed=ctx.seed_for("corpus")):
-            texts += tiny.language(system, played.messages)
+            texts += tiny.language(system, played.messages, tools)
             words |= tiny.data_words(played.messages)
     return texts, words
 
@@ -197,7 +197,7 @@ def recurring(params: Params, vocab: int, generator: torch.Generator) -> tuple[t
 
     b, t = params.batch, params.length
     lengths = torch.randint(params.shortest, params.longest + 1, (b, 1), generator=generator)
-    pool = torch.randint(len(template.SPECIALS), vocab, (b, params.segments, params.longest), generator=generator)
+    pool = torch.randint(len(qwen3_instruct.SPECIALS), vocab, (b, params.segments, params.longest), generator=generator)
     order = torch.randint(0, params.segments, (b, t), generator=generator)
     position = torch.arange(t).expand(b, t)
     slot, offset = position // lengths, position % lengths

@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat import hermes, template_text
-from tasks.chat.answers import THINK, without_thought
+from tasks.chat import hermes, qwen3_instruct, template_text
+from tasks.chat.answers import THINK
 from tasks.chat.calls import CallGrammar, Tools
-from tasks.chat.tokens import Rendered, decode, encode
+from tasks.chat.tokens import Rendered, encode
 from tasks.contract.client import Message
 from tasks.contract.params import BadInput
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WHOLE, BY_TURN = "whole", "by turn"
-FILE = "chat_format.json"
-"""Beside a checkpoint's other files."""
 
 
 class ChatRefused(BadInput):
@@ -83,6 +80,20 @@ class ChatFormat:
     def plain(self, text: str) -> str:
         """Text from users, tools and teachers with the format's own markers broken by a blank, so that data cannot open a turn."""
         return self._marker.sub(lambda found: found[0] + " ", text) if self._marker else text
+
+    def marked(self, text: str) -> bool:
+        """Whether a text holds one of the format's own markers."""
+        return bool(self._marker and self._marker.search(text))
+
+    @property
+    def types_by_schema(self) -> bool:
+        """Whether calls are read by the schemas of the tools: values stand bare."""
+        return self.calls is not None and self.calls.kind == "pairs"
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether its prompts have begun the assistant's thought."""
+        return self.text([{"role": "user", "content": "Hi"}], prompt=True).rstrip().endswith(THINK)
 
     def _plain_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -174,12 +185,19 @@ class ChatFormat:
     ) -> list[list[Rendered]]:
         """The rows of each conversation (system, messages, tools): one in form WHOLE, one a turn in form BY_TURN; the mask is 1 on what
         the assistant writes. ChatRefused for a conversation that the format cannot hold."""
-        pieces = [self.pieces(self.segments(*conversation)) for conversation in conversations]
+        pieces = [self.pieces(*conversation) for conversation in conversations]
         ids = iter(encode(tokenizer, [text for rows in pieces for row in rows for text in row]))
         return [[Rendered.of([next(ids) for _ in row]) for row in rows] for rows in pieces]
 
-    def pieces(self, segments: Sequence[tuple[str, str]]) -> list[list[str]]:
+    def pieces(self, system: str | None, messages: Sequence[Message], tools: Tools = ()) -> list[list[str]]:
         """The rows of a conversation as texts read and written by turns: [read, turn, read, turn ...]."""
+        if self.by_hand:
+            texts = qwen3_instruct.turn_texts(self.ready(system, messages, tools), prompt=False)[:-1]
+            return [texts] if texts else []
+        return self.joined(self.segments(system, messages, tools))
+
+    def joined(self, segments: Sequence[tuple[str, str]]) -> list[list[str]]:
+        """`pieces` of a conversation whose `segments` are known. ChatRefused when form WHOLE does not hold in it."""
         if self.form == BY_TURN:
             return [list(pair) for pair in segments]
         row: list[str] = []
@@ -191,8 +209,22 @@ class ChatFormat:
             before = served + turn
         return [row] if row else []
 
+    @cached_property
+    def by_hand(self) -> bool:
+        """Whether the template is the one that `qwen3_instruct` also writes by hand."""
+        return self.template == qwen3_instruct.CHAT_TEMPLATE and self.style == "template" and self.form == WHOLE
+
+    def ready(self, system: str | None, messages: Sequence[Message], tools: Tools) -> list[Message]:
+        """`readable`, for `qwen3_instruct`: with the tools in the system message, where its template writes them."""
+        ready = self.readable(messages)
+        if tools:
+            return [{"role": "system", "content": hermes.with_tools(system, tools)}, *ready]
+        return ready if system is None else [{"role": "system", "content": system}, *ready]
+
     def prompt_text(self, system: str | None, messages: Sequence[Message], tools: Tools = ()) -> str:
         """Everything that is read before the next turn, from the beginning of the conversation."""
+        if self.by_hand:
+            return "".join(qwen3_instruct.turn_texts(self.ready(system, messages, tools), prompt=True))
         head: list[Message] = [] if system is None else [{"role": "system", "content": system}]
         return self.text(head + self.readable(messages), tools, prompt=True)
 
@@ -208,99 +240,25 @@ class ChatFormat:
         """Form WHOLE: the ids read between the assistant's last turn, which ended in one of `ends`, and its next. messages: all of the
         conversation, which ends in what came since that turn."""
         last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-        # a turn that was cut or cannot be read never gets here: the message is what was read of the ids
-        before, turn = self.segments(system, messages[: last + 1], tools)[-1]
-        served = self.prompt_text(system, messages, tools)
-        if not served.startswith(before + turn):
-            raise ChatRefused(_differs("the template writes the past anew", before + turn, served), "prefix")
-        return encode(tokenizer, [served[len(before) + len(turn) :]])[0]
+        if self.by_hand:
+            return encode(tokenizer, [qwen3_instruct.suffix_text(self.readable(messages[last + 1 :]))])[0]
+        head: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+        ready = head + self.readable(messages)
+        last += len(head)
+        before = self.text(ready[:last], tools, prompt=True)
+        before += self.turn(ready[: last + 1], tools, before)
+        served = self.text(ready, tools, prompt=True)
+        if not served.startswith(before):
+            raise ChatRefused(_differs("the template writes the past anew", before, served), "prefix")
+        return encode(tokenizer, [served[len(before) :]])[0]
 
     def end_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """The ids that end a turn: where a decoder stops."""
         return [int(tokenizer.convert_tokens_to_ids(end)) for end in self.ends]
 
-    # Back to messages.
-
-    def parse(
-        self, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], first_call: int = 0, tools: Tools = (), opened: bool = False
-    ) -> tuple[Message, str]:
-        """One generated turn as (assistant message, error). error: "", "parse_error", or "max_tokens" when no end token came.
-
-        Calls are data: which tools exist and what they accept is the world's to judge; tools: their schemas, by which templates
-        that write bare values tell 7 from "7". Calls get the ids call_<first_call>, call_<first_call + 1> ... A broken turn becomes
-        a message whose content is the raw text. Thoughts are no part of the message; opened: the prompt has opened one.
-        """
-        text = decode(tokenizer, [list(ids)])[0]
-        end = next((end for end in self.ends if text.endswith(end)), "")
-        text = text.removesuffix(end)
-        if not end:
-            return {"role": "assistant", "content": without_thought(text, opened)}, "max_tokens"
-        try:
-            return self.read(text, first_call, tools, opened), ""
-        except (ValueError, RecursionError):
-            return {"role": "assistant", "content": without_thought(text, opened)}, "parse_error"
-
-    def read(self, text: str, first_call: int = 0, tools: Tools = (), opened: bool = False) -> Message:
-        """A turn's text without its end as a message; ValueError when it is none."""
-        words, calls = self._reply_alone(text, opened), None
-        if self.style == "hermes":
-            words = words.removesuffix(self.closing)
-        if self.calls:
-            words, calls = self.calls.split(words)
-        words = words.removesuffix(self.closing if calls is None else self.joint) if calls is None or words != self.lead else ""
-        message: Message = {"role": "assistant", "content": words}
-        if calls is not None and self.calls:
-            read = self.calls.read(calls, tools)
-            if self._marker and any(self._marker.search(json.dumps(call, ensure_ascii=False)) for call in read):
-                raise ValueError("a marker of the chat format in a call")
-            numbered = enumerate(read, start=first_call)
-            message["tool_calls"] = [{"id": f"call_{number}", "type": "function", "function": call} for number, call in numbered]
-        if (self._marker and self._marker.search(message["content"])) or not (message["content"] or calls):
-            raise ValueError("a marker of the chat format in the reply, or an empty turn")
-        return message
-
-    def _reply_alone(self, text: str, opened: bool) -> str:
-        """The text without thoughts and without what the template writes before a reply."""
-        start, stop = self.thought
-        if start and text.lstrip().startswith(start.strip()) and stop.strip():
-            text = text.partition(stop.strip())[2] if stop.strip() in text else ""
-            opened = False
-        text = without_thought(text, opened)
-        for opening in self.openings:
-            if opening.strip() and text.lstrip().startswith(opening.strip()):
-                return text.lstrip()[len(opening.strip()) :]
-            if opening and not opening.strip() and text.startswith(opening):
-                return text[len(opening) :]
-        return text
-
-    # Files.
-
-    def to_json(self) -> str:
-        """As text; `from_json` reads it."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-
-    @staticmethod
-    def from_json(text: str) -> ChatFormat:
-        """The format that `to_json` wrote."""
-        data = json.loads(text)
-        calls = data.pop("calls")
-        if calls:
-            calls = CallGrammar(**{**calls, "quotes": tuple(calls["quotes"])})
-        lists = {key: tuple(data[key]) for key in ("ends", "openings", "thought", "markers")}
-        return ChatFormat(**{**data, **lists, "calls": calls})
-
-    def save(self, folder: Path) -> None:
-        """Write FILE into a checkpoint's folder."""
-        (folder / FILE).write_text(self.to_json(), encoding="utf-8")
-
     def with_form(self, form: str, **about: Any) -> ChatFormat:
         """The same in another form."""
         return replace(self, form=form, about={**self.about, **about})
-
-
-def opens_thought(prompt: str) -> bool:
-    """Whether a prompt has begun the assistant's thought."""
-    return prompt.rstrip().endswith(THINK)
 
 
 def _with_text_arguments(message: Message) -> Message:

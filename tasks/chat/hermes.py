@@ -27,10 +27,9 @@ def written(messages: Sequence[Message], tools: Tools = ()) -> list[Message]:
     """The same conversation in messages of role, system, user and assistant alone; neighbouring results share one user message."""
     ready: list[Message] = []
     if tools:
-        about = _ABOUT_TOOLS.format(schemas="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
-        head = messages[0]["content"] + "\n\n" if messages and messages[0]["role"] == "system" else ""
-        ready.append({"role": "system", "content": head + about})
-        messages = messages[1:] if head else messages
+        system = messages[0]["content"] if messages and messages[0]["role"] == "system" else None
+        ready.append({"role": "system", "content": with_tools(system, tools)})
+        messages = messages if system is None else messages[1:]
     results: list[str] = []
     for message in messages:
         if message["role"] == "tool":
@@ -41,6 +40,12 @@ def written(messages: Sequence[Message], tools: Tools = ()) -> list[Message]:
             results = []
         ready.append({"role": message["role"], "content": _words(message)})
     return [*ready, {"role": "user", "content": "\n".join(results)}] if results else ready
+
+
+def with_tools(system: str | None, tools: Tools) -> str:
+    """A system message that says, behind its own words, which tools there are and how they are called."""
+    about = _ABOUT_TOOLS.format(schemas="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+    return about if system is None else f"{system}\n\n{about}"
 
 
 def _words(message: Message) -> str:

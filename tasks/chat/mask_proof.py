@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.parsing import decode, parse_text
-from tasks.chat.rendering import Rendered, encode, readable, suffix_text, turn_texts
-from tasks.chat.template import plain
+from tasks.chat.calls import Tools
+from tasks.chat.format import BY_TURN, ChatFormat
+from tasks.chat.parsing import parse_turn
+from tasks.chat.tokens import Rendered, decode, encode
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """One training row: its name (for errors), the system prompt, the messages without it, and their tokens."""
+    """The training rows of one conversation (`ChatFormat.rows`): its name (for errors), the system prompt, the messages without it,
+    their rows, and the tools that the prompt carries."""
 
     name: str
     system: str | None
     messages: Sequence[Message]
-    rendered: Rendered
+    rows: Sequence[Rendered]
+    tools: Tools = ()
 
 
 class MaskError(ValueError):
@@ -40,68 +42,53 @@ def _runs(mask: Sequence[int]) -> list[tuple[int, int]]:
 
 def _meaning(message: Message) -> tuple[str, list[tuple[str, Any]]]:
     calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls") or ()]
-    return plain(message.get("content") or ""), calls
+    return (message.get("content") or "").strip(), calls
 
 
-def _served(example: Example) -> list[str]:
-    """What a server encodes before each assistant turn: the whole prompt first, then only what came since."""
-    texts, before = [], 0
-    for index, message in enumerate(example.messages):
-        if message["role"] == "assistant":
-            since = example.messages[before:index]
-            texts.append(suffix_text(since) if before else turn_texts(example.system, since, prompt=True)[0])
-            before = index + 1
-    return texts
+def prove_masks(chat: ChatFormat, tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example]) -> int:
+    """Law 7, for every row: the trained tokens decode to exactly the assistant's messages and calls, they end in what ends a turn, what
+    stands before each of them is encoded as a server would, and all that stands before the last one reads as the tokenizer's own
+    `apply_chat_template` renders the prompt (an independent witness).
 
-
-def _prove(example: Example, served: Sequence[list[int]], turns: Sequence[str], whole: str, template: str) -> None:
-    """served: ids before each turn; turns: the trained spans' texts; whole: all tokens' text; template: the witness."""
-    own = [index for index, message in enumerate(example.messages) if message["role"] == "assistant"]
-    runs = _runs(example.rendered.mask)
-    if len(runs) != len(own) or len(example.rendered.ids) != len(example.rendered.mask):
-        raise MaskError(f"row {example.name}: {len(runs)} trained spans for {len(own)} assistant turns")
-    end = 0
-    for (start, stop), index, prompt, text in zip(runs, own, served, turns, strict=True):
-        if example.rendered.ids[end:start] != prompt:
-            raise MaskError(f"row {example.name}: the prompt before message {index} differs from what a server would send")
-        message, error = parse_text(text, 0)
-        if error or _meaning(message) != _meaning(example.messages[index]):
-            raise MaskError(f"row {example.name}: the trained tokens of message {index} read {text!r}{error and f' ({error})'}")
-        end = stop
-    if whole != template:
-        raise MaskError(f"row {example.name}: the tokens do not read as the chat template renders the conversation")
-
-
-def _sorted(message: Message) -> Message:
-    """The message with the keys of its arguments in order, at every depth: one call has one text."""
-    if not message.get("tool_calls"):
-        return message
-    return {**message, "tool_calls": json.loads(json.dumps(message["tool_calls"], sort_keys=True))}
-
-
-def _conversation(example: Example) -> list[Message]:
-    head = [] if example.system is None else [{"role": "system", "content": example.system}]
-    return head + [{**_sorted(message), "content": readable(message)} for message in example.messages]
-
-
-def prove_masks(tokenizer: PreTrainedTokenizerBase, examples: Iterable[Example], chunk: int = 256) -> int:
-    """Law 7, for every row: the trained tokens decode to exactly the assistant's messages and calls, what stands before each
-    of them is what a server would send, and the whole reads as the checkpoint's chat template renders it (an independent
-    witness).
-
-    Returns how many assistant turns were proven; works through `chunk` rows at a time. Raises MaskError naming row and
-    message.
+    Returns how many assistant turns were proven. Raises MaskError naming row and message.
     """
-    proven, waiting = 0, iter(examples)
-    while rows := list(itertools.islice(waiting, chunk)):
-        texts = [_served(row) for row in rows]
-        served = iter(encode(tokenizer, [text for row in texts for text in row]))
-        spans = [[row.rendered.ids[start:stop] for start, stop in _runs(row.rendered.mask)] for row in rows]
-        turns = iter(decode(tokenizer, [span for row in spans for span in row]))
-        whole = decode(tokenizer, [row.rendered.ids for row in rows])
-        template = tokenizer.apply_chat_template([_conversation(row) for row in rows], tokenize=False)
-        for index, row in enumerate(rows):
-            prompts = [next(served) for _ in texts[index]]
-            _prove(row, prompts, [next(turns) for _ in spans[index]], whole[index], template[index])
-            proven += len(spans[index])
+    ends, proven = set(chat.end_ids(tokenizer)), 0
+    options = {key: value for key, value in chat.variables.items() if not isinstance(value, str)}
+    for example in examples:
+        head: list[Message] = [] if example.system is None else [{"role": "system", "content": example.system}]
+        ready = head + chat.readable(example.messages)
+        own = [index for index, message in enumerate(ready) if message["role"] == "assistant"]
+        spans = [(row, start, end) for row in example.rows for start, end in _runs(row.mask)]
+        if len(spans) != len(own) or any(len(row.ids) != len(row.mask) for row in example.rows):
+            raise MaskError(f"row {example.name}: {len(spans)} trained spans for {len(own)} assistant turns")
+        for index, (row, start, end) in zip(own, spans, strict=True):
+            _prove_turn(chat, tokenizer, example, ready[index], index - len(head), row.ids[start:end], ends)
+        for row, last in zip(example.rows, own if chat.form == BY_TURN else own[-1:], strict=True):
+            messages, tools = chat.for_template(ready[:last], example.tools)
+            served = tokenizer.apply_chat_template(
+                list(messages), tools=list(tools) or None, add_generation_prompt=True, tokenize=False, **options
+            )
+            _prove_prompt(tokenizer, example, row, str(served), last - len(head))
+        proven += len(own)
     return proven
+
+
+def _prove_turn(
+    chat: ChatFormat, tokenizer: PreTrainedTokenizerBase, example: Example, message: Message, index: int, ids: list[int], ends: set[int]
+) -> None:
+    found, error = parse_turn(chat, tokenizer, ids, 0, example.tools, chat.opens_thought)
+    if error or ids[-1] not in ends or _meaning(found) != _meaning(message):
+        text = decode(tokenizer, [ids])[0]
+        raise MaskError(f"row {example.name}: the trained tokens of message {index} read {text!r}{error and f' ({error})'}")
+
+
+def _prove_prompt(tokenizer: PreTrainedTokenizerBase, example: Example, row: Rendered, served: str, index: int) -> None:
+    """Of the row whose last turn is message `index`."""
+    runs = _runs(row.mask)
+    bounds = [0, *(end for _, end in runs)]
+    read = [row.ids[end:start] for end, (start, _) in zip(bounds, runs, strict=False)]
+    texts = decode(tokenizer, read)
+    if encode(tokenizer, texts) != read or bounds[-1] != len(row.ids):
+        raise MaskError(f"row {example.name}: the prompt before message {index} differs from what a server would send")
+    if decode(tokenizer, [row.ids[: runs[-1][0]]])[0] != served:
+        raise MaskError(f"row {example.name}: the tokens do not read as the chat template renders the conversation")

@@ -2,72 +2,78 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.chat.answers import without_thought
-from tasks.chat.template import CALL, CALL_END, END, MARKER
+from tasks.chat.calls import Tools
+from tasks.chat.format import ChatFormat
+from tasks.chat.tokens import decode
 from tasks.contract.client import Message
-from tasks.contract.values import STRICT_JSON, half_character, unfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[list[int]]) -> list[str]:
-    """The text of each list of ids, special tokens included."""
-    texts: list[str] = tokenizer.backend_tokenizer.decode_batch(list(ids), skip_special_tokens=False)
-    return texts
+def parse_turn(
+    chat: ChatFormat,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    first_call: int = 0,
+    tools: Tools = (),
+    opened: bool = False,
+) -> tuple[Message, str]:
+    """One generated turn as (assistant message, error). error: "", "parse_error", or "max_tokens" when no end token came.
+
+    Calls are data: their JSON holds no repeated keys and no NaN; which tools exist and what they accept is the world's to judge. tools:
+    their schemas, by which templates that write bare values tell 7 from "7". Calls get the ids call_<first_call>, call_<first_call + 1>
+    ... A broken turn becomes a message whose content is the raw text. Thoughts before the turn are no part of the message; opened: the
+    prompt has opened one (`ChatFormat.opens_thought`).
+    """
+    text = decode(tokenizer, [list(ids)])[0]
+    end = next((end for end in chat.ends if text.endswith(end)), "")
+    text = text.removesuffix(end)
+    if not end:
+        return {"role": "assistant", "content": without_thought(text, opened)}, "max_tokens"
+    try:
+        return read_turn(chat, text, first_call, tools, opened), ""
+    except (ValueError, RecursionError):
+        return {"role": "assistant", "content": without_thought(text, opened)}, "parse_error"
 
 
-def _parse_call(text: str, number: int) -> Message:
-    """One call's JSON: an object of a name and an object of arguments, nothing else; ValueError otherwise."""
-    call = STRICT_JSON.decode(text)
-    if not isinstance(call, dict) or set(call) != {"name", "arguments"}:
-        raise ValueError("a call is an object with name and arguments")
-    if not isinstance(call["name"], str) or not call["name"] or not isinstance(call["arguments"], dict):
-        raise ValueError("a call's name is a string and its arguments are an object")
-    if wrong := unfit(call["arguments"]) or half_character(call["name"]):
-        raise ValueError(f"a call that no file can hold: {wrong}")
-    return {"id": f"call_{number}", "type": "function", "function": call}
-
-
-def _parse_text(text: str, first_call: int) -> Message:
-    content, *calls = text.split(CALL)
-    if calls:
-        content = content.removesuffix("\n")
-    message: Message = {"role": "assistant", "content": content}
-    for number, piece in enumerate(calls, start=first_call):
-        body, closed, rest = piece.partition(CALL_END)
-        if not closed or rest.strip():
-            raise ValueError("a call is not closed, or text follows it")
-        message.setdefault("tool_calls", []).append(_parse_call(body, number))
-    if MARKER.search(content) or not (content or calls):
+def read_turn(chat: ChatFormat, text: str, first_call: int = 0, tools: Tools = (), opened: bool = False) -> Message:
+    """A turn's text without its end as a message; ValueError when it is none, or one that the format does not hold."""
+    words, calls = _reply_alone(chat, text, opened), None
+    if chat.style == "hermes":
+        words = words.removesuffix(chat.closing)
+    if chat.calls:
+        words, calls = chat.calls.split(words)
+    words = words.removesuffix(chat.closing if calls is None else chat.joint) if calls is None or words != chat.lead else ""
+    message: Message = {"role": "assistant", "content": words}
+    if calls is not None and chat.calls:
+        read = chat.calls.read(calls, tools)
+        if any(chat.marked(json.dumps(call, ensure_ascii=False)) for call in read):
+            raise ValueError("a marker of the chat format in a call")
+        numbered = enumerate(read, start=first_call)
+        message["tool_calls"] = [{"id": f"call_{number}", "type": "function", "function": call} for number, call in numbered]
+    if chat.marked(words) or not (words or calls):
         raise ValueError("a marker of the chat format in the reply, or an empty turn")
+    if why := chat.unfit(message):
+        raise ValueError(why)
     return message
 
 
-def parse_text(text: str, first_call: int) -> tuple[Message, str]:
-    """A turn's text as (message, error); text that lacks the end marker ran out of tokens."""
-    if not text.endswith(END):
-        return {"role": "assistant", "content": text}, "max_tokens"
-    try:
-        return _parse_text(text.removesuffix(END), first_call), ""
-    except (ValueError, RecursionError):
-        return {"role": "assistant", "content": text.removesuffix(END)}, "parse_error"
-
-
-def parse_turn(
-    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], first_call: int = 0, thinking: bool = False
-) -> tuple[Message, str]:
-    """One generated turn as (assistant message, error). error: "", "parse_error", or "max_tokens" when <|im_end|> is
-    missing.
-
-    Calls are data: their JSON must be an object of exactly a name and arguments, without repeated keys or NaN; which tools
-    exist and what they accept is the world's to judge. Calls get the ids call_<first_call>, call_<first_call + 1> ... A
-    broken turn becomes a message whose content is the raw text. Thoughts before the turn are no part of the message; thinking: the
-    prompt has opened them (`without_thought`).
-    """
-    text = decode(tokenizer, [list(ids)])[0]
-    said = without_thought(text.removesuffix(END), thinking)
-    return parse_text(said + END if text.endswith(END) else said, first_call)
+def _reply_alone(chat: ChatFormat, text: str, opened: bool) -> str:
+    """The text without thoughts and without what the template writes before a reply."""
+    start, stop = chat.thought
+    if start and text.lstrip().startswith(start.strip()) and stop.strip():
+        text = text.partition(stop.strip())[2]
+        opened = False
+    text = without_thought(text, opened)
+    for opening in chat.openings:
+        if opening.strip() and text.lstrip().startswith(opening.strip()):
+            return text.lstrip()[len(opening.strip()) :]
+        if opening and not opening.strip() and text.startswith(opening):
+            return text[len(opening) :]
+    return text

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.chat import families
-from tasks.chat.format import BY_TURN, WHOLE, ChatFormat, ChatRefused, opens_thought
+from tasks.chat.format import BY_TURN, WHOLE, ChatFormat, ChatRefused
+from tasks.chat.parsing import read_turn
 from tasks.chat.probe import derive, template_of
 from tasks.chat.samples import TOOLS, Sample, samples
 from tasks.chat.template_text import TemplateError
@@ -118,7 +119,11 @@ def prove(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, count: int = COU
 
 def _prove_some(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, talks: Sequence[Sample], proof: Proof) -> None:
     segments = [_named(talk, lambda talk=talk: chat.segments(talk.system, talk.messages, TOOLS)) for talk in talks]
-    texts = [_named(talk, lambda one=one: chat.pieces(one)) for talk, one in zip(talks, segments, strict=True)]
+    texts = [_named(talk, lambda one=one: chat.joined(one)) for talk, one in zip(talks, segments, strict=True)]
+    if chat.by_hand:
+        for talk, rows in zip(talks, texts, strict=True):
+            if chat.pieces(talk.system, talk.messages, TOOLS) != rows:
+                raise _failed("by hand", talk, f"what is written by hand is not what the template writes: {rows}")
     flat = [text for rows in texts for row in rows for text in row]
     ids = encode(tokenizer, flat)
     for text, back in zip(flat, decode(tokenizer, ids), strict=True):
@@ -191,10 +196,10 @@ def _meaning(message: Message) -> tuple[str, list[tuple[str, Any]]]:
 
 def _prove_parsing(chat: ChatFormat, talk: Sample, pairs: Sequence[tuple[str, str]]) -> None:
     own = [message for message in chat.readable(talk.messages) if message["role"] == "assistant"]
-    for message, (served, turn) in zip(own, pairs, strict=True):
+    for message, (_, turn) in zip(own, pairs, strict=True):
         end = next(end for end in chat.ends if turn.endswith(end))
         try:
-            found = chat.read(turn.removesuffix(end), 0, TOOLS, opens_thought(served))
+            found = read_turn(chat, turn.removesuffix(end), 0, TOOLS, chat.opens_thought)
         except (ValueError, RecursionError) as error:
             raise _failed("parse", talk, f"{turn!r} cannot be read back: {error}") from None
         if _meaning(found) != _meaning(message) or repr(_meaning(found)[1]) != repr(_meaning(message)[1]):

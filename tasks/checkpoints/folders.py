@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.chat import kept
 from tasks.contract.params import StageFailed
 
 if TYPE_CHECKING:
@@ -14,12 +15,19 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder, with the chat template that it was trained with."""
+    """The tokenizer of a checkpoint folder, with the chat template that it was trained with and the chat format that it keeps."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     for how in ("is_local", "local_files_only"):  # how it was read is not part of it, but would be saved with it
         tokenizer.init_kwargs.pop(how, None)
+    if chat := kept.read(folder):
+        if tokenizer.chat_template != chat.template:
+            raise StageFailed(
+                f"{folder}: {kept.FILE} was proven for another chat template than the tokenizer has. Write it anew: `cairn chat check "
+                f"{folder} --write`."
+            )
+        kept.keep(tokenizer, chat)
     return tokenizer
 
 
@@ -88,3 +96,4 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     tokenizer.name_or_path = ""
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
+    kept.write(kept.chat_of(tokenizer), folder)

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.rendering import turn_texts
-from tasks.chat.template import CHAT_TEMPLATE, END, SPECIALS, TEXT
+from tasks.chat.calls import Tools
+from tasks.chat.kept import QWEN3_INSTRUCT
+from tasks.chat.qwen3_instruct import CHAT_TEMPLATE, END, SPECIALS, TEXT, turn_texts
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ def data_words(messages: Sequence[Message]) -> set[str]:
     return found
 
 
-def language(system: str | None, messages: Sequence[Message]) -> list[str]:
+def language(system: str | None, messages: Sequence[Message], tools: Tools = ()) -> list[str]:
     """What a tokenizer learns from a conversation: the texts between the chat format's markers, roles included."""
     markers = "|".join(re.escape(token) for token in SPECIALS)
-    return [text for text in re.split(markers, "".join(turn_texts(system, messages, prompt=False))) if text]
+    return [
+        text for text in re.split(markers, "".join(turn_texts(QWEN3_INSTRUCT.ready(system, messages, tools), prompt=False))) if text
+    ]
 
 
 def build_tokenizer(texts: Iterable[str], vocab: int, words: Iterable[str] = ()) -> PreTrainedTokenizerBase:

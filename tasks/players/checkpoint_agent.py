@@ -1,24 +1,26 @@
 """`CheckpointAgent`: a checkpoint in this process acts in many conversations at once, its cache kept across turns.
 
 Tokens are never rendered twice (law 7): each turn encodes only what the model has not read yet, and a conversation is the
-concatenation of the ids read and the ids produced. Generation itself is an engine's (`tasks.contract.generation`).
+concatenation of the ids read and the ids produced. Where the checkpoint's chat format writes the past anew (`by turn`), each turn
+reads a whole prompt, as a server would send it, and its ids are kept with that. Generation itself is an engine's
+(`tasks.contract.generation`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tasks.chat.format import BY_TURN
+from tasks.chat.kept import chat_of
 from tasks.chat.parsing import parse_turn
-from tasks.chat.rendering import prompt_ids, suffix_ids
-from tasks.chat.template import END
 from tasks.checkpoints.adapters import active_adapter
 from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message
 from tasks.contract.generation import Engine, Generated, Sampling
 from tasks.players.local import own
-from tasks.worlds.api.system_prompt import check_prompt, system_message
+from tasks.worlds.api.system_prompt import check_prompt, system_message, tools_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,13 +29,14 @@ if TYPE_CHECKING:
 @dataclass
 class _Talk:
     """ids: of the conversation so far, read and produced. messages: how many of its messages are in them. calls: tool calls so far.
-    new: ids read for this turn. first: they are a whole prompt."""
+    new: ids read for this turn. first: they are a whole prompt. tools: by which calls are read."""
 
     ids: list[int] = field(default_factory=list)
     messages: int = 0
     calls: int = 0
     new: Sequence[int] = ()
     first: bool = True
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 class CheckpointAgent:
@@ -62,13 +65,13 @@ class CheckpointAgent:
     ) -> None:
         check_prompt(prompt)
         self.name, self.capacity = name, rows
-        self._tokenizer, self._prompt = tokenizer, prompt
+        self._tokenizer, self._prompt, self._chat = tokenizer, prompt, chat_of(tokenizer)
         self._temperature, self._max_turn = temperature, max_turn_tokens
         self._adapter = active_adapter(model) if adapter is None else adapter
-        self._stop = (int(tokenizer.convert_tokens_to_ids(END)),)
+        self._stop = tuple(self._chat.end_ids(tokenizer))
         self._engine = engine(model, rows=rows, most=max_episode_tokens)
         self._talks: dict[str, _Talk] = {}
-        self._systems: dict[str, str] = {}
+        self._prompts: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = {}
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -78,13 +81,12 @@ class CheckpointAgent:
     def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
         """Read what is new since the last turn. Raises RuntimeError when more than `rows` conversations are open."""
         talk = self._talks.setdefault(conversation, _Talk())
-        talk.first = not talk.messages
-        if talk.first:
-            talk.new = prompt_ids(self._tokenizer, self._system(world), messages)
-        else:
-            talk.new = suffix_ids(self._tokenizer, messages[talk.messages :])
+        system, tools, talk.tools = self._prompt_of(world)
+        talk.first = not talk.messages or self._chat.form == BY_TURN
+        rendered = self._chat.prompt_ids if talk.first else self._chat.suffix_ids
+        talk.new = rendered(self._tokenizer, system, messages, tools)
         talk.messages = len(messages) + 1
-        talk.ids += talk.new
+        talk.ids = [*talk.new] if self._chat.form == BY_TURN else [*talk.ids, *talk.new]
         self._engine.submit(conversation, talk.ids, Sampling(seed, self._temperature, self._max_turn, self._stop, self._adapter))
 
     def resume(self, conversation: str, messages: Sequence[Message], turns: Sequence[Turn]) -> None:
@@ -106,16 +108,18 @@ class CheckpointAgent:
         del self._talks[conversation]
         self._engine.close(conversation)
 
-    def _system(self, world: World) -> str:
-        if world.name not in self._systems:
-            self._systems[world.name] = system_message(world, self._prompt)
-        return self._systems[world.name]
+    def _prompt_of(self, world: World) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
+        """(the system message, the tools that the prompt carries, those by which calls are read)."""
+        if world.name not in self._prompts:
+            schemas = world.schemas() if self._chat.types_by_schema else []
+            self._prompts[world.name] = (system_message(world, self._prompt), tools_of(world, self._prompt), schemas)
+        return self._prompts[world.name]
 
     def _turn(self, made: Generated) -> Turn:
         if made.finish == "full":
             return Turn({"role": "assistant", "content": ""}, error="max_tokens")
         talk = self._talks[made.conversation]
         talk.ids += made.ids
-        message, error = parse_turn(self._tokenizer, made.ids, first_call=talk.calls)
+        message, error = parse_turn(self._chat, self._tokenizer, made.ids, talk.calls, talk.tools, self._chat.opens_thought)
         talk.calls += len(message.get("tool_calls") or ())
         return Turn(message, talk.new, made.ids, made.logprobs, error, talk.first)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.chat import qwen3_instruct
+from tasks.chat.kept import QWEN3_INSTRUCT, chat_of
+from tasks.chat.tokens import Rendered
 from tasks.checkpoints import tiny
 from tasks.contract.client import Message
 from tasks.contract.rows import message_row
@@ -77,3 +81,13 @@ def worlds(folder: Path) -> Path:
     address = "tasks.worlds.library.retail:Retail"
     freeze_world(World.build(world_class(address), 40, 0, address), folder / "retail")
     return folder
+
+
+def render(tokenizer: Any, system: str | None, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> Rendered:
+    """A conversation as the one row of a tokenizer's chat format."""
+    return chat_of(tokenizer).rows(tokenizer, [(system, messages, tools)])[0][0]
+
+
+def turn_text(message: Message) -> str:
+    """One turn as the tiny model writes it."""
+    return qwen3_instruct.turn_text(QWEN3_INSTRUCT.readable([message])[0])

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from infra.chat_tokenizers import backend, originals, small_tokenizer
+from tasks.chat import kept
 from tasks.chat.call_frames import call
 from tasks.chat.families import known
-from tasks.chat.format import BY_TURN, WHOLE, ChatFormat, ChatRefused, opens_thought
+from tasks.chat.format import BY_TURN, WHOLE, ChatFormat, ChatRefused
+from tasks.chat.parsing import parse_turn
 from tasks.chat.proof import check_vocabulary, find, prove
 from tasks.chat.samples import TOOLS, samples
 from tasks.chat.tokens import decode
@@ -76,12 +78,11 @@ def test_the_trained_tokens_are_what_the_family_writes(name: str, form: str, sai
     assert trained(tokenizer, rows) == [called, said]
     own = [[token for token, mine in zip(row.ids, row.mask, strict=True) if mine] for row in rows]
     if form == BY_TURN:
-        thought = [opens_thought(chat.prompt_text("You help.", talk[:end], TOOLS)) for end in (1, 3)]
-        assert chat.parse(tokenizer, own[0], 3, TOOLS, thought[0]) == (
+        assert parse_turn(chat, tokenizer, own[0], 3, TOOLS) == (
             {**asked, "tool_calls": [{**asked["tool_calls"][0], "id": "call_3"}]},
             "",
         )
-        assert chat.parse(tokenizer, own[1], 0, TOOLS, thought[1]) == (REPLY, "")
+        assert parse_turn(chat, tokenizer, own[1], 0, TOOLS) == (REPLY, "")
         assert len(rows) == 2 and all(row.mask == sorted(row.mask) for row in rows)
 
 
@@ -116,8 +117,8 @@ def squeezed(text: str, chat: ChatFormat) -> str:
 def test_what_is_found_is_kept_as_data() -> None:
     for name in ("gemma4_v4", "gptoss", "qwen2_5"):
         chat = find(small_tokenizer(originals()[name]), count=QUICK)
-        assert ChatFormat.from_json(chat.to_json()) == chat
-        assert json.loads(chat.to_json())["about"]["conversations"] == QUICK
+        assert kept.from_json(kept.to_json(chat)) == chat
+        assert json.loads(kept.to_json(chat))["about"]["conversations"] == QUICK
 
 
 def test_a_thought_is_no_part_of_a_message() -> None:
@@ -125,7 +126,7 @@ def test_a_thought_is_no_part_of_a_message() -> None:
     chat = find(tokenizer, count=QUICK)
     text = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Hello<|return|>"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert chat.parse(tokenizer, ids) == (REPLY, "")
+    assert parse_turn(chat, tokenizer, ids) == (REPLY, "")
 
 
 def test_a_template_that_reads_the_clock_gives_the_same_prompt_on_every_day(monkeypatch: pytest.MonkeyPatch) -> None:

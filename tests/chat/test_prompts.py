@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from tasks.chat import hermes
+from tasks.chat.kept import QWEN3_INSTRUCT
 from tasks.contract.params import BadInput
-from tasks.worlds.api.system_prompt import check_prompt, system_message
+from tasks.worlds.api.system_prompt import check_prompt, system_message, tools_of
 from tests.chat.talks import tokenizer
 
 
@@ -36,12 +38,16 @@ def test_names_and_policy() -> None:
 
 def test_full_tools_read_as_the_chat_template_renders_them() -> None:
     """A server that is given tools= sends what the model was trained on."""
-    ours = system_message(Shop(), {"tools": "full", "policy": "full"})
-    bare = system_message(Shop(), {"tools": "none", "policy": "full"})
+    full = {"tools": "full", "policy": "full"}
+    bare = system_message(Shop(), full)
+    assert bare == system_message(Shop(), {"tools": "none", "policy": "full"})
     user = {"role": "user", "content": "hi"}
     template = tokenizer().apply_chat_template
-    with_tools = template([{"role": "system", "content": bare}, user], tools=Shop().schemas(), tokenize=False)
-    assert with_tools == template([{"role": "system", "content": ours}, user], tokenize=False)
+    with_tools = template(
+        [{"role": "system", "content": bare}, user], tools=Shop().schemas(), tokenize=False, add_generation_prompt=True
+    )
+    assert with_tools == QWEN3_INSTRUCT.prompt_text(bare, [user], tools_of(Shop(), full))
+    assert hermes.with_tools(bare, Shop().schemas()) in with_tools
 
 
 @pytest.mark.parametrize(

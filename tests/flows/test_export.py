@@ -187,9 +187,8 @@ def test_trl_prepares_the_rows(made: Any, tmp_path: Path) -> None:
     import torch
     from trl import SFTConfig, SFTTrainer
 
-    from tasks.chat import rendering
     from tasks.checkpoints import tiny
-    from tests.chat.talks import tokenizer
+    from tests.chat.talks import tokenizer, turn_text
 
     export(source_of(made, "generate"), tmp_path / "set", Wish())
     rows_ = loaded(tmp_path / "set", tmp_path)["train"].select(range(3))
@@ -213,7 +212,7 @@ def test_trl_prepares_the_rows(made: Any, tmp_path: Path) -> None:
     )
     for row, prepared in zip(rows_, trainer.train_dataset, strict=True):
         trained = [token for token in prepared["labels"] if token != -100]
-        own = "".join(rendering.turn_text(message) for message in row["messages"] if message["role"] == "assistant")
+        own = "".join(turn_text(message) for message in row["messages"] if message["role"] == "assistant")
         assert "".join(tokenizer().decode(trained).split()) == "".join(own.split())
     trainer.train()
     assert trainer.state.global_step == 1

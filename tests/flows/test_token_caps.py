@@ -16,7 +16,6 @@ import pytest
 
 from flows import stage, token_caps
 from flows.road import Walk
-from tasks.chat import rendering
 from tasks.checkpoints import folders, tiny
 from tasks.contract.params import BadInput, Cap
 from tasks.engine import methods
@@ -32,7 +31,8 @@ from tasks.worlds.api.frozen import freeze_world, load_all
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
 from tasks.worlds.api.runtime import World
-from tasks.worlds.api.system_prompt import system_message
+from tasks.worlds.api.system_prompt import system_message, tools_of
+from tests.chat.talks import render
 from tests.conftest import ROOT
 
 FULL, NONE = {"tools": "full", "policy": "full"}, {"tools": "none", "policy": "none"}
@@ -46,7 +46,11 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     address = "tasks.worlds.library.retail:Retail"
     freeze_world(World.build(world_class(address), 40, 0, address), folder / "worlds" / "retail")
     world = load_all(folder / "worlds")["retail"]
-    texts = [system_message(world, FULL), *(str(message) for talk in token_caps.conversations(world, 1)[1] for message in talk)]
+    texts = [
+        text
+        for talk in token_caps.conversations(world, 1)[1]
+        for text in tiny.language(system_message(world, FULL), talk, tools_of(world, FULL))
+    ]
     tiny.build_tokenizer(texts, 900).save_pretrained(str(folder / "base" / "model"))
     positions(folder / "base" / "model", 4096)
     return folder
@@ -75,11 +79,11 @@ def test_what_is_measured_is_what_sft_would_train_on(ground: Path) -> None:
     """The same conversations through the tokenizer as transformers loads it: rows end at their last trained token."""
     (found,) = typical(ground)
     world = load_all(ground / "worlds")["retail"]
-    tokenizer, system = folders.load_tokenizer(ground / "base" / "model"), system_message(world, FULL)
+    tokenizer, system, tools = folders.load_tokenizer(ground / "base" / "model"), system_message(world, FULL), tools_of(world, FULL)
     agent = ClientAgent(scripted.client("agent", world, {}, 0), NONE)
     jobs = [(problem, 0) for problem in token_caps._problems(world, 0)]
     played = play(world, jobs, agent, scripted.client("human", world, {}, 0), seed=0)
-    rendered = [rendering.render(tokenizer, system, talk.messages) for talk in played]
+    rendered = [render(tokenizer, system, talk.messages, tools) for talk in played]
     assert [talk.trained for talk in found.talks] == [sum(one.mask) for one in rendered]
     assert [talk.whole for talk in found.talks] == [len(one.mask) - one.mask[::-1].index(1) for one in rendered]
     assert [talk.prompt for talk in found.talks] == [one.mask.index(1) for one in rendered]

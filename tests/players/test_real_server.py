@@ -29,7 +29,6 @@ from typing import Any
 import pytest
 
 from flows.templates.world.world import Library
-from tasks.chat import rendering
 from tasks.checkpoints import folders, tiny
 from tasks.contract.client import Request
 from tasks.contract.problem import Problem
@@ -41,6 +40,7 @@ from tasks.worlds.api.play import play
 from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.system_prompt import system_message
+from tests.chat.talks import render
 
 PROMPT = {"tools": "none", "policy": "none"}
 SEED = 3
@@ -66,10 +66,10 @@ def checkpoint(world: World, taught: Trajectory, tmp_path_factory: pytest.TempPa
     """A model of two layers, trained on that conversation alone until it says every trained token."""
     import torch
 
-    system = system_message(world, {**PROMPT, "tools": "full"})
-    words = [system, *(rendering.turn_text(one) if one["role"] == "assistant" else str(one["content"]) for one in taught.messages)]
+    system = system_message(world, PROMPT)
+    words = tiny.language(system, taught.messages, world.schemas())
     tokenizer = tiny.build_tokenizer(words * 3, 700)
-    rendered = rendering.render(tokenizer, system, taught.messages)
+    rendered = render(tokenizer, system, taught.messages, world.schemas())
     torch.manual_seed(0)
     model = tiny.tiny_qwen3(tokenizer, layers=2, width=64, heads=2).train()
     ids, trained = torch.tensor([rendered.ids]), torch.tensor([rendered.mask]).bool()
@@ -128,8 +128,8 @@ def test_the_server_reads_what_was_trained(world: World, taught: Trajectory, che
     said = json.loads(json.dumps(taught.messages, sort_keys=True))  # as a model says its arguments that was trained by us
     messages = [{"role": "system", "content": system_message(world, PROMPT)}, *said]
     text = tokenizer.apply_chat_template(messages, tools=world.schemas(), tokenize=False)
-    trained = rendering.render(tokenizer, system_message(world, {**PROMPT, "tools": "full"}), taught.messages)
-    assert tokenizer.decode(trained.ids) == text
+    trained = render(tokenizer, system_message(world, PROMPT), taught.messages, world.schemas())
+    assert tokenizer.decode(trained.ids) == text.rstrip("\n")
 
 
 def test_the_openai_client_is_answered_with_a_tool_call(world: World, taught: Trajectory, checkpoint: Path, url: str) -> None:

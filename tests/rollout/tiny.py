@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.chat import template
+from tasks.chat import qwen3_instruct
 from tasks.checkpoints import folders, tiny
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def model(seed: int = 0, layers: int = 2, width: int = 32, loudness: float = 4.0
         for weight in made.parameters():
             if weight.dim() == 2:
                 weight.mul_(loudness)
-        made.get_input_embeddings().weight[tokenizer().convert_tokens_to_ids(template.END)] *= end
+        made.get_input_embeddings().weight[tokenizer().convert_tokens_to_ids(qwen3_instruct.END)] *= end
     return made.eval()
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tasks.chat import rendering
 from tasks.checkpoints.tiny import tiny_qwen3
 from tasks.contract.params import StageFailed
 from tasks.contract.rows import message_of
@@ -19,7 +18,7 @@ from tasks.sft.core import optimizer
 from tasks.sft.core.data import IGNORED, Data, Row, batches, collate, load_data
 from tasks.sft.core.loop import check_used
 from tasks.sft.core.params import Loop
-from tests.chat.talks import dataset, tokenizer, worlds
+from tests.chat.talks import dataset, tokenizer, turn_text, worlds
 
 PROMPT = {"tools": "none", "policy": "none"}
 
@@ -89,7 +88,7 @@ def test_only_the_turns_that_the_filter_marked_are_trained(tmp_path: Path) -> No
     (row,) = (row for row in read(tmp_path).train if row.name == found["traj_id"])
     own = [message_of(message) for message in found["messages"] if message["role"] == "assistant"]
     text = tokenizer().decode([label for label in row.labels if label != IGNORED])
-    assert text == rendering.turn_text(own[1]) and tokenizer().decode(row.ids).endswith(text)
+    assert text == turn_text(own[1]) and tokenizer().decode(row.ids).endswith(text)
     assert (row.weight, row.about["world"]) == (2.0, "retail")
     whole = next(row for row in load(tmp_path).train if row.name == found["traj_id"])
     assert whole.ids[: len(row.ids)] == row.ids and whole.trained > row.trained

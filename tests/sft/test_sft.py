@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.chat import rendering, template
+from tasks.chat import qwen3_instruct
 from tasks.checkpoints import folders
 from tasks.checkpoints.tiny import tiny_qwen3
 from tasks.contract.context import Context
@@ -25,7 +25,7 @@ from tasks.sft.core.hooks import Hooks, Training
 from tasks.sft.core.params import Loop, check
 from tasks.sft.core.scoring import Tokens, prepare_scoring, tokens_of
 from tests.base.test_tiny_qwen3 import same
-from tests.chat.talks import dataset, tokenizer, worlds
+from tests.chat.talks import dataset, render, tokenizer, worlds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +61,7 @@ def test_the_loss_is_the_one_of_transformers() -> None:
     """Padding and neighbours change nothing: a padded batch scores its tokens as each row alone does."""
     import torch
 
-    ids = rendering.render(tokenizer(), None, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ada"}]).ids
+    ids = render(tokenizer(), None, [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ada"}]).ids
     rows = [Row("a", ids, [IGNORED] * 4 + ids[4:], 1.0), Row("b", ids[:6], [IGNORED] * 2 + ids[2:6], 1.0)]
     model = tiny().eval()
     wanted = [model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.labels])).loss.item() for row in rows]
@@ -81,7 +81,7 @@ def test_it_learns_and_accounts_for_every_row(inputs: Inputs, tmp_path: Path) ->
     assert (tmp_path / "a" / "dropped.csv").read_text() == "traj_id,reason\n"
     assert {path.suffix for path in (tmp_path / "a" / "model").iterdir()} == {".json", ".safetensors", ".jinja"}
     model, words = folders.load(tmp_path / "a" / "model")
-    assert words.chat_template == template.CHAT_TEMPLATE and not model.training
+    assert words.chat_template == qwen3_instruct.CHAT_TEMPLATE and not model.training
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -27,6 +27,7 @@ OF_TOKENIZER = (
     "merges.txt",
     "tokenizer.model",
     "chat_template.jinja",
+    "chat_format.json",
 )
 """Files of a transformers checkpoint folder that turn text into ids: all from one folder, the base's unless that has none."""
 CARRIED = ("config.json", "generation_config.json", *OF_TOKENIZER, "LICENSE")
@@ -96,6 +97,8 @@ def _carry(plan: Plan, folder: Path) -> None:
         source = (plan.agreed.tokenizer if name in OF_TOKENIZER else plan.base.folder) / name
         if name in said:
             (folder / name).write_text(said[name], encoding="utf-8")
+        elif name == "chat_format.json" and "chat_template.jinja" in said:
+            continue  # it was proven for another template
         elif source.is_file():
             (folder / name).write_bytes(source.read_bytes())
     for name, text in plan.named().items():

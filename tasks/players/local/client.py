@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.chat.answers import THINK
+from tasks.chat.format import ChatFormat
+from tasks.chat.kept import chat_of
 from tasks.chat.parsing import parse_turn
-from tasks.chat.template import END, plain
 from tasks.checkpoints.folders import load_tokenizer
 from tasks.contract.client import Message, Request
 from tasks.contract.generation import Engine, Sampling
@@ -61,8 +62,9 @@ class LocalClient:
             opened = own.opened(self._folder, rows=ROWS, most=sys.maxsize, device=self._device, dtype=self._dtype)
             self._loaded = opened, load_tokenizer(self._folder)
         engine, tokenizer = self._loaded
-        stop = (int(tokenizer.convert_tokens_to_ids(END)),)
-        texts = [prompt_text(tokenizer, request) for request in requests]
+        chat = chat_of(tokenizer)
+        stop = tuple(chat.end_ids(tokenizer))
+        texts = [prompt_text(chat, request) for request in requests]
         answers: list[Message] = [dict(NO_ROOM) for _ in requests]
         todo, running = list(reversed(range(len(requests)))), 0
         while todo or running:
@@ -76,31 +78,25 @@ class LocalClient:
             for made in engine.poll():
                 index = int(made.conversation)
                 if made.finish != "full":
-                    answers[index] = _answer(tokenizer, made.ids, requests[index], texts[index])
+                    answers[index] = _answer(chat, tokenizer, made.ids, requests[index], texts[index])
                 engine.close(made.conversation)
                 running -= 1
         return answers
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], request: Request, prompt: str) -> Message:
+def _answer(chat: ChatFormat, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], request: Request, prompt: str) -> Message:
     """One generated turn as an answer, with how it ended."""
     before = sum(len(message.get("tool_calls") or ()) for message in request.messages)
-    message, error = parse_turn(tokenizer, ids, before, thinking=prompt.rstrip().endswith(THINK))
+    message, error = parse_turn(chat, tokenizer, ids, before, request.tools, prompt.rstrip().endswith(THINK))
     finish = {"max_tokens": "length", "parse_error": "error"}.get(error) or ("tool_calls" if message.get("tool_calls") else "stop")
     return {**message, "finish_reason": finish}
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, request: Request) -> str:
-    """What the checkpoint reads of a request, in its own chat template."""
-    messages = [
-        dict(message) if message["role"] == "system" else {**message, "content": plain(message.get("content") or "")}
-        for message in request.messages
-    ]
+def prompt_text(chat: ChatFormat, request: Request) -> str:
+    """What the checkpoint reads of a request, in its own chat format."""
+    messages = list(request.messages)
+    system = str(messages.pop(0)["content"]) if messages and messages[0]["role"] == "system" else None
     if request.schema is not None:
         wish = "Answer with one JSON value that fits this schema: " + json.dumps(request.schema, sort_keys=True)
-        if messages and messages[0]["role"] == "system":
-            messages[0]["content"] = f"{messages[0]['content']}\n\n{wish}"
-        else:
-            messages.insert(0, {"role": "system", "content": wish})
-    text: str = tokenizer.apply_chat_template(messages, tools=list(request.tools) or None, add_generation_prompt=True, tokenize=False)
-    return text
+        system = wish if system is None else f"{system}\n\n{wish}"
+    return chat.prompt_text(system, messages, request.tools)

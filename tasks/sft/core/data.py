@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.chat.format import BY_TURN, ChatFormat
+from tasks.chat.kept import chat_of
 from tasks.chat.mask_proof import Example, prove_masks
-from tasks.chat.rendering import render_many
+from tasks.contract.client import Message
 from tasks.contract.params import StageFailed
 from tasks.contract.rows import message_of
 from tasks.contract.trajectory import ENDED
 from tasks.worlds.api.frozen import load_all
-from tasks.worlds.api.system_prompt import system_message
+from tasks.worlds.api.system_prompt import system_message, tools_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -98,7 +100,8 @@ def load_data(
     from tasks.contract.schemas import DATASET
     from tasks.contract.tables import read_table
 
-    systems = {name: system_message(world, prompt) for name, world in load_all(worlds).items()}
+    chat = chat_of(tokenizer)
+    prompts = {name: (system_message(world, prompt), tools_of(world, prompt)) for name, world in load_all(worlds).items()}
     rows = read_table(path, DATASET).drop_columns(["turns"]).to_pylist()
     used = [row for row in rows if row["keep"] and row["split"] in ("train", "validation")]
     if unfiltered is not None:
@@ -106,45 +109,63 @@ def load_data(
         train = unfiltered.sample(everything, sum(row["split"] == "train" for row in used))
         used = train + [row for row in used if row["split"] == "validation"]
     data = Data()
+    talks = {id(row): [message_of(message) for message in row["messages"]] for row in used}
     for row in used:
-        if not _whole(row):
+        if reason := _unusable(row, talks[id(row)], chat):
             data.offer(row["split"], 0)
-            data.dropped.append((row["traj_id"], "its last turn was cut or cannot be read"))
-    used = [row for row in used if _whole(row)]
-    talks = [[message_of(message) for message in row["messages"]] for row in used]
-    rendered = render_many(tokenizer, [(systems[row["world"]], talk) for row, talk in zip(used, talks, strict=True)])
-    names = [row["traj_id"] for row in used]
-    examples = map(Example, names, [systems[row["world"]] for row in used], talks, rendered)
-    data.proven_turns = prove_masks(tokenizer, examples)
-    for row, tokens in zip(used, rendered, strict=True):
-        mask = _learned(tokens.mask, row["trained_turns"], row["traj_id"])
-        end = max((index + 1 for index, trained in enumerate(mask) if trained), default=0)
-        data.offer(row["split"], sum(mask))
-        data.longest = max(data.longest, end)
-        if reason := "no trained turn" if not end else f"{end} tokens" if end > max_length else "":
             data.dropped.append((row["traj_id"], reason))
-            continue
-        labels = [token if trained else IGNORED for token, trained in zip(tokens.ids, mask, strict=True)]
-        weight = _weight(row["weight"], row_weight(row), row["traj_id"])
-        ready = Row(row["traj_id"], tokens.ids[:end], labels[:end], weight, {key: row[key] for key in ABOUT})
-        (data.train if row["split"] == "train" else data.validation).append(ready)
+            del talks[id(row)]
+    used = [row for row in used if id(row) in talks]
+    rendered = chat.rows(tokenizer, [(prompts[row["world"]][0], talks[id(row)], prompts[row["world"]][1]) for row in used])
+    examples = [
+        Example(row["traj_id"], prompts[row["world"]][0], talks[id(row)], rows, prompts[row["world"]][1])
+        for row, rows in zip(used, rendered, strict=True)
+    ]
+    data.proven_turns = prove_masks(chat, tokenizer, examples)
+    for row, rows in zip(used, rendered, strict=True):
+        masks = _learned([tokens.mask for tokens in rows], row["trained_turns"], row["traj_id"])
+        for turn, (tokens, mask) in enumerate(zip(rows, masks, strict=True)):
+            name = row["traj_id"] if chat.form != BY_TURN else f"{row['traj_id']}, turn {turn + 1}"
+            end = max((index + 1 for index, trained in enumerate(mask) if trained), default=0)
+            data.offer(row["split"], sum(mask))
+            data.longest = max(data.longest, end)
+            if reason := "no trained turn" if not end else f"{end} tokens" if end > max_length else "":
+                data.dropped.append((name, reason))
+                continue
+            labels = [token if trained else IGNORED for token, trained in zip(tokens.ids, mask, strict=True)]
+            weight = _weight(row["weight"], row_weight(row), row["traj_id"])
+            ready = Row(name, tokens.ids[:end], labels[:end], weight, {key: row[key] for key in ABOUT})
+            (data.train if row["split"] == "train" else data.validation).append(ready)
     return data
 
 
-def _learned(mask: Sequence[int], turns: Sequence[bool] | None, name: str) -> Sequence[int]:
-    """The mask of the assistant's turns with those cleared that are not to be learned. turns: one value a turn; None: all of them."""
+def _unusable(row: Mapping[str, Any], talk: Sequence[Message], chat: ChatFormat) -> str:
+    """Why a kept row cannot be trained on, whatever its tokens are, or ""."""
+    if not _whole(row):
+        return "its last turn was cut or cannot be read"
+    if why := next(filter(None, (chat.unfit(message) for message in talk if message["role"] == "assistant")), ""):
+        return f"the checkpoint's chat format does not hold {why}"
+    return "" if any(message["role"] == "assistant" for message in talk) else "no trained turn"
+
+
+def _learned(masks: Sequence[Sequence[int]], turns: Sequence[bool] | None, name: str) -> Sequence[Sequence[int]]:
+    """The masks of a conversation's rows with those of the assistant's turns cleared that are not to be learned. turns: one value a
+    turn; None: all of them."""
     if turns is None:
-        return mask
-    spoken = sum(bool(own and not (index and mask[index - 1])) for index, own in enumerate(mask))
+        return masks
+    spoken = sum(bool(own and not (index and mask[index - 1])) for mask in masks for index, own in enumerate(mask))
     if len(turns) != spoken:
         raise StageFailed(
             f"sft: row {name}: trained_turns has {len(turns)} values for {spoken} turns of the assistant. "
             "Allowed: one for each, or null for all."
         )
     learned, turn = [], -1
-    for index, own in enumerate(mask):
-        turn += int(own and not (index and mask[index - 1]))
-        learned.append(int(own and turns[turn]))
+    for mask in masks:
+        kept = []
+        for index, own in enumerate(mask):
+            turn += int(own and not (index and mask[index - 1]))
+            kept.append(int(own and turns[turn]))
+        learned.append(kept)
     return learned
 
 

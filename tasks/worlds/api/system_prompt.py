@@ -2,13 +2,14 @@
 carries what a person would be told.
 
 Real models get everything; the tiny model of the quickstart learns its worlds by heart and gets one line. The words are those of
-`tasks/worlds/api/prompts/agent.jinja`; about tools they are the chat template's for tools=, so that a served model reads what it was
-trained on.
+`tasks/worlds/api/prompts/agent.jinja`; tools in full are written by the checkpoint's own chat format (`tools_of`), as by a server that
+is given tools=.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from tasks.contract.agent import World
 from tasks.contract.params import BadInput, nearest
@@ -31,15 +32,19 @@ def check_prompt(prompt: Mapping[str, str]) -> None:
 
 
 def system_message(world: World, prompt: Mapping[str, str]) -> str:
-    """The text of the system turn: a line that names the world, then its policy and its tools as far as `prompt` says.
+    """The text of the system turn: a line that names the world, then its policy and the names of its tools as far as `prompt` says.
 
-    prompt: {"tools": full | names | none, "policy": full | none}; BadInput otherwise.
+    prompt: {"tools": full | names | none, "policy": full | none}; BadInput otherwise. Tools in full are not in it: `tools_of`.
     """
     check_prompt(prompt)
     policy = world.policy.strip() if prompt["policy"] == "full" else ""
     names = list(world.tools) if prompt["tools"] == "names" else []
-    schemas = world.schemas() if prompt["tools"] == "full" else []
-    return render("agent", world=world.name, policy=policy, names=names, schemas=schemas)
+    return render("agent", world=world.name, policy=policy, names=names)
+
+
+def tools_of(world: World, prompt: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The schemas that the chat format writes into the prompt: all of the world's with tools: full, else none."""
+    return world.schemas() if prompt["tools"] == "full" else []
 
 
 def human_system(problem: Problem, setting: Setting) -> str:

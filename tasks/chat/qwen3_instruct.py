@@ -1,11 +1,15 @@
-"""The chat format of Qwen3-Instruct-2507 (https://huggingface.co/Qwen/Qwen3-4B-Instruct-2507): its markers and its template.
+"""The chat format of Qwen3-Instruct-2507 (https://huggingface.co/Qwen/Qwen3-4B-Instruct-2507), which the tiny model is built with: its
+markers, its template, and the same text written by hand, ten times as fast.
 
 It preserves prefixes and has no thinking, so the text of a conversation is the text of its beginning plus what came after.
 """
 
 from __future__ import annotations
 
-import re
+import json
+from collections.abc import Sequence
+
+from tasks.contract.client import Message
 
 START, END, TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 CALL, CALL_END, ANSWER, ANSWER_END = "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"
@@ -56,10 +60,48 @@ CHAT_TEMPLATE = r"""
 
 OPEN = f"{START}assistant\n"
 """What asks the assistant for a turn."""
-MARKER = re.compile("<(?=" + "|".join(re.escape(token[1:]) for token in SPECIALS) + ")")
-"""Where one of the markers begins."""
 
 
-def plain(text: str) -> str:
-    """Text from users, tools and teachers with the chat format's own markers broken, so that data cannot open a turn."""
-    return MARKER.sub("< ", text) if "<" in text else text
+def turn_text(message: Message) -> str:
+    """What the assistant produces in one turn (of `ChatFormat.readable`): content, tool calls and the end marker."""
+    parts = [message["content"]] if message["content"] else []
+    return "\n".join(parts + [_call_text(call) for call in message.get("tool_calls") or ()]) + END
+
+
+def _call_text(call: Message) -> str:
+    function = call["function"]
+    return f'{CALL}\n{{"name": "{function["name"]}", "arguments": {json.dumps(function["arguments"], ensure_ascii=False)}}}\n{CALL_END}'
+
+
+def _read_text(messages: Sequence[Message]) -> str:
+    """The text of messages that the assistant reads (system, user, tool); neighbouring tool answers share one user turn."""
+    parts = []
+    for index, message in enumerate(messages):
+        content = message["content"]
+        if message["role"] != "tool":
+            parts.append(f"{START}{message['role']}\n{content}{END}\n")
+            continue
+        first = index == 0 or messages[index - 1]["role"] != "tool"
+        last = index == len(messages) - 1 or messages[index + 1]["role"] != "tool"
+        opening, closing = f"{START}user" if first else "", f"{END}\n" if last else ""
+        parts.append(f"{opening}\n{ANSWER}\n{content}\n{ANSWER_END}{closing}")
+    return "".join(parts)
+
+
+def suffix_text(messages: Sequence[Message]) -> str:
+    """What is read between two turns, the end of the first apart."""
+    return "\n" + _read_text(messages) + OPEN
+
+
+def turn_texts(messages: Sequence[Message], prompt: bool) -> list[str]:
+    """Texts read and produced by turns: [read, turn, read, turn, ..., read]. messages: of `ChatFormat.readable`, the system message
+    among them. prompt: the last read ends by asking for a turn."""
+    segments: list[str] = []
+    waiting: list[Message] = []
+    for message in messages:
+        if message["role"] != "assistant":
+            waiting.append(message)
+            continue
+        segments += [suffix_text(waiting) if segments else _read_text(waiting) + OPEN, turn_text(message)]
+        waiting = []
+    return [*segments, ("\n" if segments else "") + _read_text(waiting) + (OPEN if prompt else "")]
