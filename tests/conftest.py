@@ -171,27 +171,11 @@ _kept = tempfile.TemporaryDirectory(prefix="template-", ignore_cleanup_errors=Tr
 
 
 LONGEST = (
-    *(
-        "road",
-        "matrix",
-        "chain",
-        "served",
-        "terminal",
-        "worlds/test_checking",
-        "ground",
-        "recipes/test_lt_sft",
-        "recipes/test_breadcrumbs",
-    ),
-    *("recipes/test_apigen_mt", "sft/test_sft", "worlds/test_adapter_mcp", "generate/test_apigen_mt", "flows/test_world_commands"),
-    *("engine/test_key", "infra/test_gpu_proof", "players/test_calls", "flows/test_bad_input", "generate/test_resume"),
-    *(
-        "recipes/test_domain_adaptation",
-        "flows/test_export",
-        "flows/test_edge",
-        "worlds/test_fuzz",
-        "rl/test_loop",
-        "players/test_stage",
-    ),
+    *("road", "matrix", "served", "terminal", "worlds/test_adapter_mcp", "ground", "infra/test_gpu_proof"),
+    *("recipes/test_apigen_mt", "generate/test_apigen_mt", "flows/test_world_commands", "worlds/test_checking", "rl/test_hooks"),
+    *("recipes/test_domain_adaptation", "recipes/test_breadcrumbs", "recipes/test_lt_sft", "sft/test_sft", "sft/test_hooks"),
+    *("flows/test_upgrade", "flows/test_export", "flows/test_bad_input", "generate/test_resume", "generate/test_traps_bench"),
+    *("players/test_calls", "players/test_stage", "worlds/test_fuzz", "worlds/test_state", "engine/test_edits", "engine/test_track"),
 )
 """Groups of tests, those that take longest first: workers that take the long ones first end together. A group is what tests were marked
 with, else their file: its fixtures of module scope are made once."""

@@ -2,8 +2,8 @@
 
 A forked command has an environment, folder, output and exit code of its own, and imports the project's code from its folder; it saves
 the one to five seconds in which a new process reads libraries. What it starts itself is forked too (a stage of `dvc repro`, a
-training). Which libraries those are is learned: what one command loaded, the next one has. For tests whose point is not how a process
-starts or ends, or what it imports.
+training). Which libraries those are is learned: what one command loaded, the next one has. All workers of a session share one such
+process. For tests whose point is not how a process starts or ends, or what it imports.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ class Warm:
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
-            self._process.wait(timeout=20)
+            with suppress(subprocess.TimeoutExpired):  # it may be loading what the last command had
+                self._process.wait(timeout=60)
+            self._process.kill()
             self._process = None
             shutil.rmtree(self.folder)
 
