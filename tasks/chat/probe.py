@@ -169,7 +169,8 @@ def _tools(found: ChatFormat, added: Sequence[str]) -> ChatFormat:
     body = text[text.rfind(USER) :] if text.rfind(FIRST, text.find(USER)) > 0 else text
     if lost := [what for what, sign in kept.items() if sign not in (text if what == "the tools" else body)]:
         raise ChatRefused(
-            f"the template drops {' and '.join(lost)}; chat_format: hermes teaches them as text by fine-tuning", "drops tool calls"
+            f"the template drops {' and '.join(lost)}; the format hermes (`--format hermes`) teaches them as text by fine-tuning",
+            "drops tool calls",
         )
     single = _turn(tried, one, TOOLS)
     several = _several(tried, added)

@@ -7,10 +7,12 @@ By hand: a template that writes `<u>text<e>` for users and `<a>text<e>` for the 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.cli import main
 from infra.chat_tokenizers import backend, originals, small_tokenizer
 from tasks.chat import kept
 from tasks.chat.call_frames import call
@@ -20,6 +22,12 @@ from tasks.chat.parsing import parse_turn
 from tasks.chat.proof import check_vocabulary, find, prove
 from tasks.chat.samples import TOOLS, samples
 from tasks.chat.tokens import decode
+from tasks.checkpoints import folders, tiny
+from tasks.contract.params import StageFailed
+from tasks.players.checkpoint_agent import CheckpointAgent
+from tasks.rl.core.rollouts import Rollouts
+from tasks.sft.core.data import IGNORED, load_data
+from tests.chat.talks import dataset, worlds
 
 USER, REPLY = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 TINY = (
@@ -214,3 +222,84 @@ def test_more_tokens_than_embeddings_are_refused() -> None:
     check_vocabulary(tokenizer, len(tokenizer) + 100)
     with pytest.raises(ChatRefused, match=f"token {len(tokenizer) - 1}.*only 50 rows"):
         check_vocabulary(tokenizer, 50)
+
+
+# In form by turn: rows of training, and a checkpoint that acts.
+
+FORGETS = TINY.replace("{{ m.content }}", "{{ m.content if m.role != 'assistant' or loop.last else '...' }}")
+
+
+def by_turn() -> Any:
+    tokenizer = small_tokenizer(FORGETS)
+    kept.keep(tokenizer, find(tokenizer, "hermes", count=QUICK))
+    return tokenizer
+
+
+def test_each_turn_is_a_row_behind_what_a_server_would_send(tmp_path: Path) -> None:
+    """Of ten conversations of three turns thirty rows; only the turns that a filter marked train."""
+    tokenizer = by_turn()
+    file = dataset(tmp_path, 10) / "dataset.parquet"
+    data = load_data(file, worlds(tmp_path / "worlds"), tokenizer, {"tools": "none", "policy": "none"}, 2048, lambda row: 1.0)
+    rows = data.train + data.validation
+    assert data.proven_turns == len(rows) == 3 * len({row.name.partition(",")[0] for row in rows}) and not data.dropped
+    for row in rows:
+        labels = [label for label in row.labels if label != IGNORED]
+        assert row.ids[-len(labels) :] == labels and tokenizer.decode(labels).endswith("<|e|>")
+        assert tokenizer.decode(row.ids[: -len(labels)]).endswith("<|a|>")
+
+
+def test_a_checkpoint_reads_the_past_as_its_template_writes_it_now() -> None:
+    """The second turn's prompt is whole, and says "..." where the first turn's words were."""
+    from types import SimpleNamespace
+
+    import torch
+
+    tokenizer = by_turn()
+    torch.manual_seed(0)
+    model = tiny.tiny_qwen3(tokenizer, layers=2, width=32, heads=2).eval()
+    agent = CheckpointAgent(model, tokenizer, {"tools": "none", "policy": "none"}, rows=1, max_turn_tokens=4, max_episode_tokens=400)
+    world: Any = SimpleNamespace(name="shop", policy="", tools={}, schemas=list)
+    talk = [USER]
+    turns = []
+    for _ in range(2):
+        agent.send("one", talk, world, 3)
+        ((_, turn),) = agent.poll()
+        turns.append(turn)
+        talk = [*talk, {"role": "assistant", "content": "Hello"}, USER]
+    assert [turn.first for turn in turns] == [True, True]
+    assert [tokenizer.decode(turn.prompt_ids) for turn in turns] == [
+        "<|s|>You are the shop agent.<|e|><|u|>Hi<|e|><|a|>",
+        "<|s|>You are the shop agent.<|e|><|u|>Hi<|e|><|a|>...<|e|><|u|>Hi<|e|><|a|>",
+    ]
+    assert all(len(turn.ids) == len(turn.logprobs) == 4 for turn in turns)
+
+
+def test_reinforcement_needs_one_sequence_a_conversation() -> None:
+    with pytest.raises(StageFailed, match="rl: the checkpoint's chat format writes the past anew"):
+        Rollouts(*[None] * 4, by_turn())  # type: ignore[arg-type]
+
+
+# The command.
+
+
+def test_the_command_shows_what_is_trained_and_keeps_the_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_tokenizer(originals()["qwen3"]).save_pretrained(str(tmp_path / "qwen3"))
+    assert main(["chat", "check", str(tmp_path / "qwen3"), "-n", "20", "--write"]) == 0
+    said = capsys.readouterr().out
+    assert "whole, by TRL's qwen3_training" in said and "[[It was sent.<|im_end|>]]" in said and "\x1b" not in said
+    tokenizer = folders.load_tokenizer(tmp_path / "qwen3")
+    assert kept.chat_of(tokenizer).form == WHOLE and tokenizer.chat_template == known()["qwen3"][1]
+    assert main(["chat", "check", str(tmp_path / "qwen3"), "-n", "20", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["about"]["turns"] > 20
+
+
+def test_the_command_refuses_with_the_property(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_tokenizer(originals()["llama3"]).save_pretrained(str(tmp_path / "llama3"))
+    for arguments, words in (
+        ([str(tmp_path / "llama3")], "drops the tools and tool calls"),
+        ([str(tmp_path)], "no tokenizer here"),
+        ([str(tmp_path / "llama3"), "-n", "0"], "1 or more"),
+        ([str(tmp_path / "llama3"), "--format", "herms"], "Did you mean 'hermes'?"),
+    ):
+        assert main(["chat", "check", *arguments]) == 2
+        assert words in capsys.readouterr().err

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tasks.chat.format import BY_TURN
+from tasks.chat.kept import chat_of
 from tasks.contract.client import Client
 from tasks.contract.context import Context
 from tasks.contract.early_ends import counted, lost_by, too_many
@@ -33,6 +35,12 @@ class Rollouts:
 
     def __init__(self, ctx: Context, params: Loop, world: World, human: Client, tokenizer: PreTrainedTokenizerBase) -> None:
         self.ctx, self.params, self.world, self.human, self.tokenizer = ctx, params, world, human, tokenizer
+        if chat_of(tokenizer).form == BY_TURN:
+            raise StageFailed(
+                "rl: the checkpoint's chat format writes the past anew before each turn (by turn), so that a conversation is no one "
+                "sequence to train on. Allowed: a checkpoint whose format is whole; `cairn chat check FOLDER --format hermes` may find "
+                "one."
+            )
         self.lost: Counter[str] = Counter()
         """Of the screening's conversations: technical reason -> how many were lost by it."""
 

@@ -1,0 +1,138 @@
+"""What `cairn chat check` does and shows: a checkpoint's chat format, proven, with the tokens of one conversation."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.chat.call_frames import call
+from tasks.chat.format import BY_TURN, ChatFormat
+from tasks.chat.template_text import DAY, reads_clock
+from tasks.contract.client import Message
+from tasks.contract.params import BadInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TALK: list[Message] = [
+    {"role": "user", "content": "Where is order W12?"},
+    {"role": "assistant", "content": "", "tool_calls": [call("get_order", order_id="W12")]},
+    {"role": "tool", "tool_call_id": "call_0", "content": '{"status": "sent"}'},
+    {"role": "assistant", "content": "It was sent."},
+    {"role": "user", "content": "Thanks!"},
+    {"role": "assistant", "content": "You are welcome."},
+]
+"""The conversation that is printed."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A folder's tokenizer and the format that was proven on it. seconds: of finding and proving it. own_template: the folder's."""
+
+    folder: Path
+    tokenizer: PreTrainedTokenizerBase
+    chat: ChatFormat
+    seconds: float
+    own_template: str
+
+
+def check_folder(folder: str, named: str, thinking: bool, count: int) -> Checked:
+    """Find and prove the format of a checkpoint's tokenizer. BadInput (ChatRefused) says which property fails, and where."""
+    place = Path(folder)
+    if count < 1:
+        raise BadInput(f"-n {count}: conversations of the proof, 1 or more.")
+    if not (place / "tokenizer_config.json").is_file():
+        raise BadInput(f"{folder}: no tokenizer here (tokenizer_config.json is missing). Give the folder of a checkpoint.")
+    from transformers import AutoTokenizer
+
+    from tasks.chat import proof
+
+    tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
+    own = str(tokenizer.chat_template)
+    started = time.perf_counter()
+    if rows := _embedding_rows(place):
+        proof.check_vocabulary(tokenizer, rows)
+    chat = proof.find(tokenizer, named, thinking=thinking, count=count)
+    return Checked(place, tokenizer, chat, time.perf_counter() - started, own)
+
+
+def _embedding_rows(folder: Path) -> int:
+    """Of the model in the folder, 0 when there is none."""
+    if not (folder / "config.json").is_file():
+        return 0
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0)
+
+
+def write_into(found: Checked) -> None:
+    """Write the format into the folder, and its template in place of the tokenizer's own when that is another one."""
+    from tasks.chat import kept
+
+    if found.tokenizer.chat_template != found.chat.template:
+        kept.keep(found.tokenizer, found.chat)
+        found.tokenizer.save_pretrained(str(found.folder))
+    kept.write(found.chat, found.folder)
+
+
+def as_document(found: Checked) -> dict[str, Any]:
+    """The format and what was proven, as JSON."""
+    from dataclasses import asdict
+
+    return {**{key: value for key, value in asdict(found.chat).items() if key != "template"}, "seconds": round(found.seconds, 2)}
+
+
+def print_check(found: Checked, written: bool) -> None:
+    """Print what holds, its cost, and one conversation: colours on a terminal, brackets around what is trained elsewhere."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in _lines(found):
+        console.print(line, markup=False)
+    for number, pieces in enumerate(_tokens(found), 1):
+        text = Text(f"\nrow {number}:\n")
+        for tokens, own in pieces:
+            if not console.is_terminal:
+                text.append("[[" + "".join(tokens) + "]]" if own else "".join(tokens))
+                continue
+            for index, token in enumerate(tokens):
+                text.append(token, style=("black on green", "black on bright_green")[index % 2] if own else ("", "dim")[index % 2])
+        console.print(text)
+    if written:
+        console.print(f"\nwritten: {found.folder / 'chat_format.json'}", markup=False)
+
+
+def _lines(found: Checked) -> list[str]:
+    chat, about = found.chat, found.chat.about
+    way = "each turn is a row of its own behind its whole prompt" if chat.form == BY_TURN else "a conversation is one row"
+    calls = f"written as {chat.calls.kind}, {'any number' if not chat.most_calls else chat.most_calls} a turn" if chat.calls else "none"
+    beside = "with words" if chat.words_beside_calls else "never with words (such rows are left out)"
+    return [
+        f"{found.folder}: {chat.form}, by {'text in messages (hermes)' if chat.style == 'hermes' else chat.name}: {way}",
+        f"  proven   {about['conversations']} conversations, {about['turns']} turns, {about['trained_tokens']} trained tokens, "
+        f"{found.seconds:.1f} s",
+        f"  cost     {about['cost']:g} tokens of rows for each of a conversation's",
+        f"  served   the last prompt rendered anew has the same ids in {about['same_ids']:.1%} of the conversations",
+        f"  ends     {' '.join(chat.ends)}{f'; the date in prompts is fixed at {DAY}' if reads_clock(found.own_template) else ''}",
+        f"  calls    {calls}, {beside}",
+        f"  thoughts {'opened by the prompt' if chat.opens_thought else 'written by the model' if chat.thought[0] else 'none'}",
+    ]
+
+
+def _tokens(found: Checked) -> list[list[tuple[list[str], bool]]]:
+    """The rows of TALK as texts of tokens, trained or not, by spans."""
+    from itertools import groupby
+
+    from tasks.chat.samples import TOOLS
+    from tasks.chat.tokens import decode
+
+    rows = found.chat.rows(found.tokenizer, [("You help.", TALK, TOOLS[:1])])[0]
+    spans = []
+    for row in rows:
+        texts = decode(found.tokenizer, [[token] for token in row.ids])
+        pairs = list(zip(texts, row.mask, strict=True))
+        spans.append([([text for text, _ in group], bool(own)) for own, group in groupby(pairs, key=lambda pair: pair[1])])
+    return spans
