@@ -57,6 +57,7 @@ def merge_by_recipe(path: Path, out: Path, overrides: Mapping[str, Any], threads
         raise BadInput(f"{out} exists; name a folder that does not")
     module = methods.load(ROOM, recipe.method)
     params = validate(module.Params, recipe.params, f"{path}: params")
+    methods.check(module, params, f"{path}: params")
     store = Store(STATE)
     inputs = module.Inputs(
         base=checkpoint(recipe.base, PROJECT, store),

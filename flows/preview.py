@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.preview_text import Page, blueprint, blueprints, conversation
 from tasks.contract.params import BadInput, validate
+from tasks.engine import methods
 from tasks.engine.job import job_of
 
 if TYPE_CHECKING:
@@ -124,9 +125,9 @@ def _small(job: Any, count: int) -> dict[str, Any]:
             f"`cairn run --only {job.stage}` with small params of its own shows what it does."
         )
     small = {**given, "problems": count}
-    checked = validate(job.module.Params, small, f"{job.stage}.{job.method}, for a preview of {count}")
-    if hasattr(job.module, "check"):
-        job.module.check(checked)
+    where = f"{job.stage}.{job.method}, for a preview of {count}"
+    checked = validate(job.module.Params, small, where)
+    methods.check(job.module, checked, where)
     return checked.model_dump(mode="json")
 
 

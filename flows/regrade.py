@@ -188,7 +188,7 @@ def _world_folders(folder: Path) -> dict[str, Path]:
 
     found = [path.parent for path in (folder / "world.json", *sorted(folder.glob("*/world.json"))) if path.is_file()]
     if not found:
-        raise BadInput(f"{folder}: holds no frozen world. Give one with --world, or run the worlds stage first.")
+        raise BadInput(f"{folder}: holds no frozen world. Give one with --world, or run the step that freezes worlds first.")
     return {str(read_json(path / "world.json").get("name")): path for path in found}
 
 

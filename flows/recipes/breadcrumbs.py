@@ -46,6 +46,7 @@ from flows.recipes.ground.scoring import mean, score
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.params import Params as Base
+from tasks.engine import methods
 from tasks.merge import breadcrumbs, task_arithmetic, ties
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def check(params: Params) -> None:
     if len(params.alphas) * len(params.tails) > 1 and len(set(params.alphas)) == 1:
         raise BadInput(f"recipe breadcrumbs: alphas = {params.alphas}: task arithmetic would get one setting. Allowed: at least two.")
     for keep, top in params.tails:
-        breadcrumbs.check(_validated(breadcrumbs, {"keep": keep, "trim_top": top}))
+        methods.check(breadcrumbs, _validated(breadcrumbs, {"keep": keep, "trim_top": top}), "recipe breadcrumbs: a setting")
     for arm in arms(params):
         for setting in arm.settings:
             _validated(arm.method, setting)

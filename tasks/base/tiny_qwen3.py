@@ -91,12 +91,11 @@ def check(params: Params) -> None:
     """Raise BadInput for shapes that make no model."""
     if params.width % (2 * params.heads):
         raise BadInput(
-            f"base.tiny_qwen3: width {params.width} is not a multiple of twice the heads ({params.heads}); "
-            "rotary positions need heads of even width."
+            f"width {params.width} is not a multiple of twice the heads ({params.heads}); rotary positions need heads of even width."
         )
     if params.longest < params.shortest or params.longest * 2 > params.length:
         raise BadInput(
-            f"base.tiny_qwen3: segments of {params.shortest} to {params.longest} tokens cannot recur in {params.length}; "
+            f"segments of {params.shortest} to {params.longest} tokens cannot recur in {params.length}; "
             "allowed: shortest <= longest <= length / 2."
         )
 

@@ -69,14 +69,14 @@ class Params(base.Params):
 
 def check(params: Params) -> None:
     """Raise BadInput for critics that do not exist or come twice, and for an unsupported unit that costs nothing."""
-    where, known = "critique.multicritique", prompts.PERSONAS
+    known = prompts.PERSONAS
     for name in params.critics:
         if name not in known:
-            raise BadInput(f"{where}.critics: no critic {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
+            raise BadInput(f"critics: no critic {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
     if len(set(params.critics)) < len(params.critics):
-        raise BadInput(f"{where}.critics: a critic is named twice in {list(params.critics)}; name each once.")
+        raise BadInput(f"critics: a critic is named twice in {list(params.critics)}; name each once.")
     if (weight := params.weights[UNSUPPORTED - 1]) >= 0:
-        raise BadInput(f"{where}.weights: class 6 (flaw not present) weighs {weight}; it must be below 0, or inventing pays.")
+        raise BadInput(f"weights: class 6 (flaw not present) weighs {weight}; it must be below 0, or inventing pays.")
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

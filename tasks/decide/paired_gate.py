@@ -78,12 +78,14 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     metrics = _metrics(inputs.evaluate / "metrics.json", inputs.candidate)
     gate = metrics["gate"]
     if not gate:
-        raise BadInput("decide: evaluate played no gate problems (gate_problems: 0), so there is nothing to decide by. Raise it.")
+        raise BadInput(
+            "decide: the evaluation played no gate problems (its gate_problems is 0), so there is nothing to decide by. Raise it."
+        )
     if (inputs.champion is not None) != (gate["reference"] == CHAMPION):
         found = gate["reference"] or "nobody"
         raise BadInput(
             f"decide: {f'the candidate has to meet the champion {inputs.champion}' if inputs.champion else 'there is no champion'}, "
-            f"but the evaluation played the gate against {found}. Run evaluate again."
+            f"but the evaluation played the gate against {found}. Evaluate again."
         )
     gates = [
         _reference_gate(gate, params),
@@ -159,7 +161,9 @@ def _family_gate(metrics: Mapping[str, Any], candidate: str, other: str, alpha: 
     """Compare family by family with the champion on the gate problems, or without one with `other` on the test problems."""
     gate = metrics["gate"]
     if not gate:
-        raise BadInput("decide: evaluate played no gate problems (gate_problems: 0), so there is nothing to decide by. Raise it.")
+        raise BadInput(
+            "decide: the evaluation played no gate problems (its gate_problems is 0), so there is nothing to decide by. Raise it."
+        )
     if gate["reference"] == CHAMPION:
         other, worlds = CHAMPION, {world: block["paired"] for world, block in gate["worlds"].items()}
     elif other in ("", candidate):

@@ -113,6 +113,17 @@ def load(room: str, name: str) -> ModuleType:
     return importlib.import_module(f"tasks.{room}.{check_name(room, name, room)}")
 
 
+def check(module: ModuleType, params: Params, where: str) -> None:
+    """What a room or a method says against its params, if it has a `check(params)`: BadInput whose lines begin with the place where
+    they stand. A module does not know which step's section that is, so its own words name the key alone."""
+    if not hasattr(module, "check"):
+        return
+    try:
+        module.check(params)
+    except BadInput as mistake:
+        raise BadInput("\n".join(f"{where}: {line}" for line in str(mistake).splitlines())) from None
+
+
 def way(chosen: Mapping[str, Any] | None) -> Callable[[Agent], Agent]:
     """How players act in a step, from what `Settings.agents` says: player -> agent. The player itself where nothing is said."""
     if chosen is None:

@@ -112,8 +112,7 @@ class Settings:
                 f"{where}.{key}: a param of the training loop, which all methods of {stage} share. It stands at {stage}.loop.{key}."
             )
         checked: Params = validate(module.Params, values, where)
-        if hasattr(module, "check"):
-            module.check(checked)
+        methods.check(module, checked, where)
         return checked
 
     def loop(self, stage: str) -> Params | None:
@@ -123,9 +122,7 @@ class Settings:
             return None
         where = f"{self.source}: {stage}.loop"
         checked = validate(model, _mapping(self._section(stage).get(methods.LOOP), where), where)
-        room = methods.interface(self.room(stage))
-        if hasattr(room, "check"):
-            room.check(checked)
+        methods.check(methods.interface(self.room(stage)), checked, where)
         return checked
 
     def values(self, stage: str) -> dict[str, Any]:

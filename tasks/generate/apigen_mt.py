@@ -97,9 +97,9 @@ def check(params: Params) -> None:
     for name in params.criteria:
         if name not in CRITERIA:
             known = f"{base.nearest(name, CRITERIA)} Known: {', '.join(CRITERIA)}."
-            raise base.BadInput(f"generate.{SLUG}.criteria: judges know no criterion {name!r}.{known}")
+            raise base.BadInput(f"criteria: judges know no criterion {name!r}.{known}")
     if len(set(params.criteria)) < len(params.criteria):
-        raise base.BadInput(f"generate.{SLUG}.criteria: a criterion is named twice in {list(params.criteria)}; name each once.")
+        raise base.BadInput(f"criteria: a criterion is named twice in {list(params.criteria)}; name each once.")
     if params.feedback is False and params.max_reflections == 0:
         raise base.BadInput("feedback = false compares redraws with feedback, but max_reflections = 0 allows no second draw.")
 

@@ -60,13 +60,13 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse combinations that make no sense: tails that overlap, and masks that remove nothing."""
-    check_merge("breadcrumbs", params)
+    check_merge(params)
     everywhere = variants(params)
     for where, own in everywhere:
-        check_shares("breadcrumbs", where, own.keep, own.trim_top)
+        check_shares(where, own.keep, own.trim_top)
     if all(own.keep == 1 for _, own in everywhere):
         raise BadInput(
-            "breadcrumbs: keep = 1 with trim_top = 0 removes nothing: this is task arithmetic under another name. "
+            "keep = 1 with trim_top = 0 removes nothing: this is task arithmetic under another name. "
             "The paper removes 85 to 90 %: keep 0.1 to 0.15."
         )
 

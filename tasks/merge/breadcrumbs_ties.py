@@ -58,9 +58,9 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse tails that overlap."""
-    check_merge("breadcrumbs_ties", params)
+    check_merge(params)
     for where, own in variants(params):
-        check_shares("breadcrumbs_ties", where, own.keep, own.trim_top)
+        check_shares(where, own.keep, own.trim_top)
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

@@ -50,9 +50,9 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse a mask that drops nothing."""
-    check_merge("dare_linear", params)
+    check_merge(params)
     if params.keep == 1:
-        raise BadInput("dare_linear: keep = 1 drops nothing: this is task arithmetic under another name. Allowed: 0 < keep < 1.")
+        raise BadInput("keep = 1 drops nothing: this is task arithmetic under another name. Allowed: 0 < keep < 1.")
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse weights and overrides that make no sense; every keep and alpha in range does."""
-    check_merge("dare_ties", params)
+    check_merge(params)
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

@@ -63,16 +63,16 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse what repairs nothing, weights, and patterns that are none."""
-    check_merge("intruder_scaling", params)
+    check_merge(params)
     if params.keep == 1:
-        raise BadInput("intruder_scaling: keep = 1 leaves every intruder whole: the result would be the expert. Allowed: below 1.")
+        raise BadInput("keep = 1 leaves every intruder whole: the result would be the expert. Allowed: below 1.")
     if params.weights or any(one.weights for one in params.overrides):
-        raise BadInput("intruder_scaling: weights mean nothing: the one expert is repaired whole. Use task_arithmetic to weaken it.")
+        raise BadInput("weights mean nothing: the one expert is repaired whole. Use task_arithmetic to weaken it.")
     for skip in (params.skip, *(str(one.params["skip"]) for one in params.overrides if "skip" in one.params)):
         try:
             re.compile(skip)
         except re.error as error:
-            raise BadInput(f"intruder_scaling: skip = {skip!r} is no regular expression: {error}") from None
+            raise BadInput(f"skip = {skip!r} is no regular expression: {error}") from None
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

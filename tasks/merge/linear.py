@@ -57,10 +57,10 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse whole models added up because nobody gave weights."""
-    check_merge("linear", params)
+    check_merge(params)
     if not params.normalize and not params.weights:
         raise BadInput(
-            "linear: normalize = false without weights: every expert would count 1, so that whole models are added up. "
+            "normalize = false without weights: every expert would count 1, so that whole models are added up. "
             "Give weights that sum to 1, or leave normalize at true."
         )
 

@@ -56,9 +56,9 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse a mask that removes nothing."""
-    check_merge("magnitude_prune", params)
+    check_merge(params)
     if params.keep == 1:
-        raise BadInput("magnitude_prune: keep = 1 removes nothing: this is task arithmetic under another name. Allowed: 0 < keep < 1.")
+        raise BadInput("keep = 1 removes nothing: this is task arithmetic under another name. Allowed: 0 < keep < 1.")
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

@@ -55,11 +55,11 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse settings of RAM+ without RAM+."""
-    check_merge("ram", params)
+    check_merge(params)
     for key in ("r", "a"):
         given, default = getattr(params, key), Params.model_fields[key].default
         if not params.plus and given != default:
-            raise BadInput(f"ram: {key} = {given} does nothing without plus: true. Set that, or leave {key} at {default}.")
+            raise BadInput(f"{key} = {given} does nothing without plus: true. Set that, or leave {key} at {default}.")
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

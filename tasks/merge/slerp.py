@@ -71,23 +71,23 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse ways that leave 0..1, arcs from the base's own change, which is 0, negative weights, and a result that is the origin."""
-    check_merge("slerp", params)
-    variants = {"slerp:": params}
+    check_merge(params)
+    variants = {"": params}
     for index, one in enumerate(params.overrides):
         if "origin" in one.params:
-            raise BadInput(f"slerp: overrides[{index}].params.origin: this cannot differ from tensor to tensor")
-        variants[f"slerp: overrides[{index}].params:"] = Params.model_validate({**params.model_dump(), **one.params})
+            raise BadInput(f"overrides[{index}].params.origin: this cannot differ from tensor to tensor")
+        variants[f"overrides[{index}].params: "] = Params.model_validate({**params.model_dump(), **one.params})
     for where, own in variants.items():
         if not _anchors(own.t) or not all(0 <= value <= 1 for value in _anchors(own.t)):
-            raise BadInput(f"{where} t = {own.t}: allowed are numbers from 0 (the origin) to 1 (the others), or a list of them")
+            raise BadInput(f"{where}t = {own.t}: allowed are numbers from 0 (the origin) to 1 (the others), or a list of them")
         if own.space == "changes" and not own.origin:
-            raise BadInput(f"{where} space = 'changes' needs `origin`, an expert's name: the base's own change is 0, without direction")
+            raise BadInput(f"{where}space = 'changes' needs `origin`, an expert's name: the base's own change is 0, without direction")
     if not any(any(_anchors(own.t)) for own in variants.values()):
-        raise BadInput("slerp: t = 0 everywhere: the result would be the origin. Allowed: up to 1.")
+        raise BadInput("t = 0 everywhere: the result would be the origin. Allowed: up to 1.")
     for given in (params.weights, *(one.weights for one in params.overrides)):
         for label, curve in given.items():
             if any(value < 0 for value in _anchors(curve)):
-                raise BadInput(f"slerp: weights.{label} = {curve}: shares of an arc are not negative. Allowed: 0 and more.")
+                raise BadInput(f"weights.{label} = {curve}: shares of an arc are not negative. Allowed: 0 and more.")
 
 
 def check_road(step: Planned) -> None:

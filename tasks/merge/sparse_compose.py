@@ -60,19 +60,19 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse patterns that are none, limits that differ from tensor to tensor, and a composition that is plain task arithmetic."""
-    check_merge("sparse_compose", params)
+    check_merge(params)
     for pattern in params.take:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise BadInput(f"sparse_compose: take: {pattern!r} is no regular expression: {error}") from None
+            raise BadInput(f"take: {pattern!r} is no regular expression: {error}") from None
     for index, one in enumerate(params.overrides):
         for key in ("max_support", "take"):
             if key in one.params:
-                raise BadInput(f"sparse_compose: overrides[{index}].params.{key}: this cannot differ from tensor to tensor")
+                raise BadInput(f"overrides[{index}].params.{key}: this cannot differ from tensor to tensor")
     if params.max_support == 1 and params.epsilon == 0 and not params.take:
         raise BadInput(
-            "sparse_compose: epsilon = 0 with max_support = 1 adds every change of every expert: this is task_arithmetic with alpha 1. "
+            "epsilon = 0 with max_support = 1 adds every change of every expert: this is task_arithmetic with alpha 1. "
             "Use that, or lower max_support."
         )
 

@@ -44,7 +44,7 @@ class Params(MergeParams):
 
 def check(params: Params) -> None:
     """Refuse weights and overrides that mean nothing; a negative weight is allowed."""
-    check_merge("task_arithmetic", params)
+    check_merge(params)
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Params(Base):
 def check(params: Params) -> None:
     """Raise BadInput for combinations that make no sense."""
     if params.clip_high < params.clip_low:
-        raise BadInput(f"rl.grpo: clip_high = {params.clip_high} is below clip_low = {params.clip_low}. Allowed: at least clip_low.")
+        raise BadInput(f"clip_high = {params.clip_high} is below clip_low = {params.clip_low}. Allowed: at least clip_low.")
 
 
 @dataclass(frozen=True, kw_only=True)

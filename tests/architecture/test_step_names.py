@@ -2,7 +2,8 @@
 
 Rooms are named freely (`road.entering("sft")`, `job.of("worlds")`, `step.room == "rl"`); so are keys of a figure or of a method's
 inputs that happen to be spelled as a step. What is looked for is a name where only a step's can stand: what a road, the settings or a
-run's folders and artifacts are asked for, a folder of data/, a place in the params, a value that an option may take.
+run's folders and artifacts are asked for, a folder of data/, a place in the params, a value that an option may take, a message's "run the
+worlds stage".
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ KEPT_BY_STEP = {
 """Names of what holds one thing a step."""
 WRITTEN = re.compile(rf"(?<![\w/])(?:(?:data|\.\.)/({'|'.join(ROAD.names)})/|({'|'.join(ROAD.names)})\.(?:loop|method|agents)\.)\w")
 """A file of a step's result, or a param of its section."""
+SAID = re.compile(
+    rf"^(?:{'|'.join(ROAD.names)})\.\w+: |\b(?:the|[Rr]un) (?:{'|'.join(ROAD.names)})(?: and (?:{'|'.join(ROAD.names)}))? stages?\b"
+)
+"""A message that begins with a section of the params, or sends people to a stage, by a name that theirs may not have."""
 EXAMPLES = ("flows/cli", "flows/run.py", "tasks/engine/dotted.py", "tasks/engine/settings.py")
 """Where a param or a file is named to show how one is written."""
 
@@ -60,7 +65,7 @@ def by_hand(tree: ast.AST) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.arguments):
             yield from _names(*node.defaults, *(one for one in node.kw_defaults if one))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
-            yield from ((node.lineno, found[0]) for found in WRITTEN.finditer(node.value))
+            yield from ((node.lineno, found[0]) for how in (WRITTEN, SAID) for found in how.finditer(node.value))
 
 
 def _last(node: ast.AST) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from tasks.contract.params import BadInput, Params
 from tasks.engine import layout, methods
 from tasks.engine.dotted import overlay
 from tasks.engine.settings import Settings, load
+from tasks.road import ROAD, Road
 from tests.conftest import ROOT
 
 
@@ -40,7 +42,7 @@ def test_the_room_says_what_its_loop_takes_and_a_method_only_its_own() -> None:
         ({"sft__sft__epochs": 2}, "`cairn migrate` moves it in the files of params/"),
         ({"sft__loop__epoch": 2}, "sft.loop: unknown key 'epoch'. Did you mean 'epochs'?"),
         ({"sft__loop": [1]}, "sft.loop: expected a mapping of params, got [1]"),
-        ({"sft__loop__save_every": 30}, "sft.loop: save_every 30 is not a multiple of log_every 25"),
+        ({"sft__loop__save_every": 30}, "params/pipeline.yaml: sft.loop: save_every 30 is not a multiple of log_every 25"),
         ({"merge__loop": {"keep": 1}}, "merge.loop: this room has no training loop. Remove the section."),
         ({"sft__epochs": 2}, "sft: unknown key 'epochs'. It belongs to the training loop: sft.loop.epochs."),
     ],
@@ -49,6 +51,30 @@ def test_a_param_of_the_loop_in_a_wrong_place_is_told_the_right_one(changes: dic
     with pytest.raises(BadInput) as refused:
         settings(**changes).check()
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("room", "section", "values", "message"),
+    [
+        ("worlds", "freeze", {"modules": ["nowhere"]}, "world 'nowhere'"),
+        ("base", "tiny_qwen3", {"width": 33}, "width 33 is not a multiple"),
+        ("generate", "apigen_mt", {"criteria": ["taste"]}, "criteria: judges know no criterion 'taste'."),
+        ("critique", "multicritique", {"critics": ["mother"]}, "critics: no critic 'mother'."),
+        ("sft", "loop", {"save_every": 30}, "save_every 30 is not a multiple of log_every 25"),
+        ("rl", "loop", {"slices": 7}, "slices = 7 does not divide"),
+        ("rl", "grpo", {"clip_high": 0.1, "clip_low": 0.2}, "clip_high = 0.1 is below"),
+        ("merge", "breadcrumbs", {"keep": 1.0, "trim_top": 0.0}, "keep = 1 with trim_top = 0 removes nothing"),
+        ("merge", "slerp", {"t": 0.0}, "t = 0 everywhere"),
+        ("merge", "linear", {"overrides": [{"match": "w", "params": {"x": 1}}]}, "overrides[0] ('w'): unknown key 'x'"),
+    ],
+)
+def test_what_a_module_refuses_names_the_steps_own_section_once(room: str, section: str, values: Any, message: str) -> None:
+    """The same room may be entered by steps of any name: a module does not know in which section its params stand."""
+    steps = tuple(replace(step, name=f"own_{step.name}", inputs=tuple(f"own_{name}" for name in step.inputs)) for step in ROAD)
+    tree = {name if name not in ROAD.names else f"own_{name}": value for name, value in load(ROOT, "quickstart").tree.items()}
+    tree = dict(overlay(tree, f"own_{room}.{section}", values))
+    told = list(Settings(ROOT, tree, "params/pipeline.yaml", road=Road(steps, f"own_{ROAD.candidate}")).mistakes())
+    assert len(told) == 1 and told[0].startswith(f"params/pipeline.yaml: own_{room}.{section}: {message}"), told
 
 
 def test_a_loops_param_under_a_method_is_refused_whatever_the_table_of_moves_knows(monkeypatch: pytest.MonkeyPatch) -> None:

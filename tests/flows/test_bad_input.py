@@ -36,7 +36,7 @@ def refused(project: Project, *arguments: str, code: int = 2, **environment: str
         ("merg.method=x", "unknown key 'merg'. Did you mean 'merge'?"),
         ("seed=-1", "seed = -1"),
         ("roles.humen={backend: scripted}", "unknown role 'humen'. Did you mean 'human'?"),
-        ("roles.human.backend=vllm", "Input should be 'scripted', 'local' or 'openai_compatible'"),
+        ("roles.human.backend=vllm", "Input should be 'scripted', 'local', 'openai_compatible' or 'none'"),
         ("roles.agent.errors={skips_everything: 0.1}", "roles.agent.errors: unknown error 'skips_everything'."),
         ("roles.critic.backend=local", "not a checkpoint folder"),
         ("worlds.freeze.modules=[tasks.worlds.retial:Retail]", "tasks.worlds.retial"),

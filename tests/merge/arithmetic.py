@@ -39,7 +39,7 @@ def merged(
 ) -> Report:
     """Merge into the folder `out`; `params` are those that all methods share. The scratch folder stands beside it."""
     chosen = MergeParams(**{"max_relative_delta": 9.0, **params})
-    check_merge("arithmetic", chosen)
+    check_merge(chosen)
     plan = make_plan(base, experts, chosen)
     check_labels("arithmetic", chosen, plan.labels, list(plan.specs))
     return merge(plan, formula, out, chosen, scratch=scratch_of(out), metadata={"k": "v"}, workers=threads, progress=progress)

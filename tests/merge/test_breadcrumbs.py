@@ -158,7 +158,7 @@ def test_names_of_the_other_conventions() -> None:
         (Params(weights={"a": float("inf")}), "weights.a = inf"),
         (
             Params(overrides=[{"match": "norm", "params": {"keep": 0.95, "trim_top": 0.1}}]),
-            r"breadcrumbs: overrides\[0\]: keep = 0.95 and trim_top = 0.1 add up to more than 1",
+            r"^overrides\[0\]: keep = 0.95 and trim_top = 0.1 add up to more than 1",
         ),
         (Params(keep=1.0, trim_top=0.0, overrides=[{"match": "norm", "params": {"alpha": 1.0}}]), "removes nothing"),
     ],

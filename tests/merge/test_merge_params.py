@@ -142,27 +142,27 @@ def test_a_limit_of_infinity_goes_with_overrides() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"weights": {"a": math.nan}}, r"m: weights.a = nan: allowed are finite numbers, or a list of them"),
-        ({"weights": {"a": [1.0, math.inf]}}, r"m: weights.a = \[1.0, inf\]"),
-        ({"weights": {"a": []}}, r"m: weights.a = \[\]"),
-        ({"overrides": [{"match": "w", "weights": {"a": -math.inf}}]}, r"m: overrides\[0\].weights.a = -inf"),
-        ({"overrides": [{"match": "w"}, {"match": "(w"}]}, r"m: overrides\[1\].match = '\(w' is no regular expression: missing \)"),
-        ({"overrides": [{"match": "w", "params": {"tokenizer": "union"}}]}, r"m: overrides\[0\].params.tokenizer: this cannot differ"),
-        ({"overrides": [{"match": "w", "params": {"overrides": []}}]}, r"m: overrides\[0\].params.overrides: this cannot differ"),
-        ({"overrides": [{"match": "w", "params": {"weights": {}}}]}, r"m: overrides\[0\].params.weights: this cannot differ"),
+        ({"weights": {"a": math.nan}}, r"^weights.a = nan: allowed are finite numbers, or a list of them"),
+        ({"weights": {"a": [1.0, math.inf]}}, r"^weights.a = \[1.0, inf\]"),
+        ({"weights": {"a": []}}, r"^weights.a = \[\]"),
+        ({"overrides": [{"match": "w", "weights": {"a": -math.inf}}]}, r"^overrides\[0\].weights.a = -inf"),
+        ({"overrides": [{"match": "w"}, {"match": "(w"}]}, r"^overrides\[1\].match = '\(w' is no regular expression: missing \)"),
+        ({"overrides": [{"match": "w", "params": {"tokenizer": "union"}}]}, r"^overrides\[0\].params.tokenizer: this cannot differ"),
+        ({"overrides": [{"match": "w", "params": {"overrides": []}}]}, r"^overrides\[0\].params.overrides: this cannot differ"),
+        ({"overrides": [{"match": "w", "params": {"weights": {}}}]}, r"^overrides\[0\].params.weights: this cannot differ"),
         (
             {"overrides": [{"match": "w", "params": {"kep": 0.5}}]},
-            r"merge: overrides\[0\] \('w'\): unknown key 'kep'. Did you mean 'keep'",
+            r"^overrides\[0\] \('w'\): unknown key 'kep'. Did you mean 'keep'",
         ),
         (
             {"overrides": [{"match": "w", "params": {"keep": 7}}]},
-            r"merge: overrides\[0\] \('w'\): keep = 7: .* Allowed: float > 0 and <= 1",
+            r"^overrides\[0\] \('w'\): keep = 7: .* Allowed: float > 0 and <= 1",
         ),
     ],
 )
 def test_params_that_make_no_sense_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        check_merge("m", Params(**given))
+        check_merge(Params(**given))
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_users_own_world(tmp_path: Path) -> None:
 
 def test_what_was_altered_is_not_loaded(tmp_path: Path) -> None:
     folder = frozen(tmp_path) / "retail"
-    with pytest.raises(BadInput, match=r"holds no frozen world. Run the worlds stage first"):
+    with pytest.raises(BadInput, match=r"holds no frozen world. Run the step that freezes worlds first"):
         load_all(tmp_path / "nothing")
     with pytest.raises(BadInput, match=r"is not a frozen world"):
         load(tmp_path)

@@ -100,7 +100,7 @@ def check_kept(decided: Decided, counts: Mapping[str, Any], marks: Marks, ease: 
                 f"({ease})."
             )
     if not counts["kept"]:
-        raise StageFailed(f"filter: {counts['rows']} rows came in and none is kept; generate has to make some first.")
+        raise StageFailed(f"filter: {counts['rows']} rows came in and none is kept; conversations have to be made first.")
     kept = [place for place, reason in enumerate(decided.reasons) if not reason]
     if marks.weights and not any(marks.weights[place] for place in kept):
         raise StageFailed(f"filter: all {len(kept)} rows that are kept weigh 0, so nothing would be learned ({ease}).")

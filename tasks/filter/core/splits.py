@@ -46,7 +46,7 @@ def _splits(
         elif entry not in parents:
             raise BadInput(
                 f"trajectory {row['traj_id']}: lineage entry {entry!r} is neither a user of world {row['world']!r} nor a "
-                f"blueprint.{nearest(entry, known)} Its split cannot be told. Run the worlds and generate stages again."
+                f"blueprint.{nearest(entry, known)} Its split cannot be told. Run the steps that froze its world and made it again."
             )
         elif entry not in seen:
             seen.add(entry)

@@ -43,10 +43,10 @@ def middle_mask(tensor: Tensor, expert: int, keep: float, trim_top: float = 0.0,
     return MiddleMask(tensor, expert, trimmed, kept, rows)
 
 
-def check_shares(name: str, where: str, keep: float, trim_top: float) -> None:
-    """Refuse tails that overlap. name: the method. where: the override that says so, in front of a param's name."""
+def check_shares(where: str, keep: float, trim_top: float) -> None:
+    """Refuse tails that overlap. where: the override that says so, in front of a param's name."""
     if share(keep, 1) + share(trim_top, 1) > 1:
-        raise BadInput(f"{name}: {where}keep = {keep} and trim_top = {trim_top} add up to more than 1. Lower one of them.")
+        raise BadInput(f"{where}keep = {keep} and trim_top = {trim_top} add up to more than 1. Lower one of them.")
 
 
 def middle_counts(n: int, keep: float, trim_top: float = 0.0) -> tuple[int, int]:

@@ -90,7 +90,7 @@ def variants(params: Own) -> list[tuple[str, Own]]:
 
 def _with(params: Own, index: int) -> Own:
     found = params.overrides[index]
-    return validate(type(params), {**params.model_dump(), **found.params}, f"merge: overrides[{index}] ({found.match!r})")
+    return validate(type(params), {**params.model_dump(), **found.params}, f"overrides[{index}] ({found.match!r})")
 
 
 def at(curve: Curve, position: float) -> float:
@@ -110,7 +110,7 @@ def layer_positions(names: Sequence[str]) -> dict[str, float]:
     return {name: layers[name] / last if name in layers and last else OUTSIDE for name in names}
 
 
-def check_merge(name: str, params: MergeParams) -> None:
+def check_merge(params: MergeParams) -> None:
     """Refuse what is no number, no pattern or no curve, and overrides that would be refused as params."""
     curves: list[tuple[str, Mapping[str, Curve]]] = [("weights", params.weights)]
     curves += [(f"overrides[{index}].weights", one.weights) for index, one in enumerate(params.overrides)]
@@ -118,15 +118,15 @@ def check_merge(name: str, params: MergeParams) -> None:
         for label, curve in given.items():
             values = curve if isinstance(curve, list) else [curve]
             if not values or not all(math.isfinite(value) for value in values):
-                raise BadInput(f"{name}: {where}.{label} = {curve}: allowed are finite numbers, or a list of them")
+                raise BadInput(f"{where}.{label} = {curve}: allowed are finite numbers, or a list of them")
     for index, one in enumerate(params.overrides):
         try:
             re.compile(one.match)
         except re.error as error:
-            raise BadInput(f"{name}: overrides[{index}].match = {one.match!r} is no regular expression: {error}") from None
+            raise BadInput(f"overrides[{index}].match = {one.match!r} is no regular expression: {error}") from None
         shared = sorted(one.params.keys() & MergeParams.model_fields.keys())
         if shared:
-            raise BadInput(f"{name}: overrides[{index}].params.{shared[0]}: this cannot differ from tensor to tensor")
+            raise BadInput(f"overrides[{index}].params.{shared[0]}: this cannot differ from tensor to tensor")
         if one.params:
             _with(params, index)
 

@@ -77,11 +77,11 @@ def check(params: Loop) -> None:
     """Raise BadInput for combinations that make no sense."""
     if params.groups * params.group_size % params.slices:
         raise BadInput(
-            f"rl.loop: slices = {params.slices} does not divide groups x group_size = {params.groups} x {params.group_size}. "
+            f"slices = {params.slices} does not divide groups x group_size = {params.groups} x {params.group_size}. "
             f"Allowed: divisors of {params.groups * params.group_size}."
         )
     if params.max_turn_tokens >= params.max_episode_tokens:
         raise BadInput(
-            f"rl.loop: max_turn_tokens = {params.max_turn_tokens} leaves no room for a second turn in max_episode_tokens = "
+            f"max_turn_tokens = {params.max_turn_tokens} leaves no room for a second turn in max_episode_tokens = "
             f"{params.max_episode_tokens}. Allowed: less than max_episode_tokens."
         )

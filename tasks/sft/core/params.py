@@ -39,7 +39,7 @@ def check(params: Loop) -> None:
     """Raise BadInput for a resume state that would fall between two points of the curve."""
     if params.save_every % params.log_every:
         raise BadInput(
-            f"sft.loop: save_every {params.save_every} is not a multiple of log_every {params.log_every}; a resumed run could "
+            f"save_every {params.save_every} is not a multiple of log_every {params.log_every}; a resumed run could "
             "not give the same curve."
         )
 

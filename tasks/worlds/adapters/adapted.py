@@ -111,7 +111,7 @@ class Adapter:
         """Raise BadInput when what was frozen is not what is there now: the code behind an adapter is not all in the world's hash."""
         for what, same in (("tools", world.schemas() == schemas), ("start", world.state_hash() == start)):
             if not same:
-                raise BadInput(f"{folder}: the {what} of {self.where} changed since it was frozen. Run the worlds stage again.")
+                raise BadInput(f"{folder}: the {what} of {self.where} changed since it was frozen. Run the step that froze it again.")
 
     def problems(self, world: World, split: str, count: int, seed: int, families: Sequence[str]) -> list[Problem]:
         """Given problems; see `given.draw`."""

@@ -29,6 +29,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; {path.parent} is not a frozen world. Run the worlds stage first.") from None
+        raise BadInput(f"{path}: no such file; {path.parent} is not a frozen world. Run the step that freezes worlds first.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not readable as JSON ({error}). Run the worlds stage again.") from None
+        raise BadInput(f"{path}: not readable as JSON ({error}). Run the step that froze it again.") from None

@@ -59,11 +59,11 @@ def load(folder: Path, allow: Sequence[str] = (), present_code: bool = False) ->
     """
     about = read_json(folder / "world.json")
     if about.get("format") != FORMAT:
-        raise BadInput(f"{folder}: format {about.get('format')!r}, this version reads {FORMAT}. Run the worlds stage again.")
+        raise BadInput(f"{folder}: format {about.get('format')!r}, this version reads {FORMAT}. Run the step that froze it again.")
     cls = world_class(about["address"], (*about.get("allow", ()), *allow))
     changed = code_hash(about["address"]) != about["code"]
     if changed and not present_code:
-        raise BadInput(f"{folder}: the code of {about['address']} has changed since it was frozen. Run the worlds stage again.")
+        raise BadInput(f"{folder}: the code of {about['address']} has changed since it was frozen. Run the step that froze it again.")
     tables, splits = read_json(folder / "tables.json"), read_json(folder / "splits.json")
     rows = {**({name: {} for name in logs_of(cls)} if changed else {}), **_untagged(folder, tables)}
     shared = shared_of(cls, about["address"], about["seed"], about["size"], rows, splits)
@@ -72,7 +72,7 @@ def load(folder: Path, allow: Sequence[str] = (), present_code: bool = False) ->
     if changed:  # what the code then declared is what the recorded hash was made with
         base = Base({name: base.tables[name] for name in tables}, about.get("logs", ()), about.get("optional"))
     if State(base).hash() != about["state"]:
-        raise BadInput(f"{folder}: tables.json was altered after it was frozen. Run the worlds stage again.")
+        raise BadInput(f"{folder}: tables.json was altered after it was frozen. Run the step that froze it again.")
     if world.foreign is not None and not changed:
         world.foreign.compare(world, about.get("start"), read_json(folder / "schemas.json"), folder)
     return world
@@ -82,7 +82,7 @@ def load_all(folder: Path) -> dict[str, World]:
     """Every frozen world of a folder, by name, sorted."""
     found = sorted(path.parent for path in Path(folder).glob("*/world.json"))
     if not found:
-        raise BadInput(f"{folder}: holds no frozen world. Run the worlds stage first.")
+        raise BadInput(f"{folder}: holds no frozen world. Run the step that freezes worlds first.")
     worlds = [load(path) for path in found]
     return {world.name: world for world in sorted(worlds, key=lambda world: world.name)}
 
@@ -95,4 +95,4 @@ def _untagged(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> Mapping[
     try:
         return {name: {key: untagged(row) for key, row in rows.items()} for name, rows in tables.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise BadInput(f"{folder}: tables.json was altered after it was frozen ({error}). Run the worlds stage again.") from None
+        raise BadInput(f"{folder}: tables.json was altered after it was frozen ({error}). Run the step that froze it again.") from None
