@@ -98,8 +98,10 @@ bench-merge: setup ## merging against mergekit and a plain copy (SIZES=125M,500M
 parity-merge: setup ## every merge method that mergekit 0.1.5 has too, over a grid of params (it gets an environment of its own)
 	@$(BIN)/python -m infra.parity_merge
 
-bench-rollout: setup ## episodes per second of the rollout engine
+bench-rollout: setup ## rollouts: episodes per second; tokens per second against transformers; what a slow tool costs the others, and TRL's loop
 	@$(BIN)/python -m infra.bench_rollout
+	@$(BIN)/python -m infra.bench_engine
+	@$(BIN)/python -m infra.bench_slow_tools
 
 bench-worlds: setup ## reset, snapshot, hash and call of a world of 10,000 rows; 100,000 fuzzed calls
 	@$(BIN)/python -m infra.bench_worlds

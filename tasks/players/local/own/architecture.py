@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ class Architecture:
     kv_heads: int
     size: int
     eps: float
-    activation: str
+    activation: Callable[[torch.Tensor], torch.Tensor]
     frequencies: torch.Tensor
     rotary_scale: float
     context: int
@@ -41,6 +42,7 @@ def read(config: Any) -> Architecture:
     """The architecture in a transformers config. BadInput names what the engine cannot run, and what it can."""
     import sys
 
+    from transformers.activations import ACT2FN
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     if wrong := unsupported(config):
@@ -62,7 +64,7 @@ def read(config: Any) -> Architecture:
         kv_heads=config.num_key_value_heads or config.num_attention_heads,
         size=size,
         eps=config.rms_norm_eps,
-        activation=config.hidden_act,
+        activation=ACT2FN[config.hidden_act],
         frequencies=frequencies,
         rotary_scale=float(scale),
         context=int(getattr(config, "max_position_embeddings", 0) or sys.maxsize),

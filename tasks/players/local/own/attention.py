@@ -159,7 +159,7 @@ class Prefilling:
         self._common = _slots(tables[0][:common], size, long) if common else None
         held = np.arange(common * size, seen)
         square = _square(tables)
-        self._slots = long(square[:, np.minimum(held // size, square.shape[1] - 1)] * size + held % size)
+        self._tables, self._width = long(square[:, common : common - (-len(held) // size)]), len(held)
         position = lengths[:, None] + np.arange(new)
         visible = torch.from_numpy(held <= position[:, :, None]).to(device)
         mask = torch.zeros(visible.shape, dtype=pages.keys[0].dtype, device=device)
@@ -180,7 +180,7 @@ class Prefilling:
         stores = self._pages.keys[layer], self._pages.values[layer]
         q = q.reshape(b, k, -1, d)
         mask = self._masks if h == k else self._masks.repeat(1, 1, h // k, 1)
-        keys, values = (store[:, self._slots].transpose(0, 1) for store in stores)
+        keys, values = (self._gathered(store) for store in stores)
         out, total = part(q, keys, values, mask, self._scale)
         if self._common is not None:
             keys, values = (store[None, :, self._common] for store in stores)
@@ -188,6 +188,13 @@ class Prefilling:
             whole, sums = whole.reshape(k, b, -1, d).transpose(0, 1), sums.reshape(k, b, -1).transpose(0, 1)
             out = together(torch.stack((whole, out), 1), torch.stack((sums, total), 1))
         return out.reshape(b, h, n, d)
+
+    def _gathered(self, store: Tensor) -> Tensor:
+        """(b, k, seen, d), without what all rows have in common: block by block, which is several times faster than slot by slot."""
+        paged = store.unflatten(1, (-1, self._pages.tokens))
+        if self._tables.shape[1] == 1:
+            return paged[:, self._tables[:, 0], : self._width].transpose(0, 1)
+        return paged[:, self._tables].flatten(2, 3)[:, :, : self._width].transpose(0, 1)
 
 
 def _square(tables: Sequence[Sequence[int]]) -> np.ndarray:

@@ -14,6 +14,7 @@ that read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,27 @@ READY_SHARE = 16
 """`poll` answers once one in 16 of the speaking rows has finished: fewer, larger prefills (ours, measured with bench-rollout)."""
 FEWEST = 4
 """Rows from which on a CPU's matrix products give a row the same numbers whatever their count (measured: MKL, AVX2)."""
+
+
+@dataclass
+class _Batch:
+    """Rows that decode together until one comes or goes, or their pages change.
+
+    computed: their places, and the first again until enough are computed. room: tokens that their pages hold; lengths: tokens kept;
+    tokens: the last of each; produced: ids of its turn.
+    """
+
+    rows: list[Row]
+    changes: int
+    attend: Decoding
+    worn: Worn
+    computed: np.ndarray
+    room: np.ndarray
+    lengths: np.ndarray
+    tokens: np.ndarray
+    seeds: np.ndarray
+    temperatures: np.ndarray
+    produced: np.ndarray
 
 
 class OwnEngine:
@@ -66,7 +88,7 @@ class OwnEngine:
         self._memory = Memory(self._pages, self._open)
         self._full: list[str] = []
         self._opened = 0
-        self._plan: tuple[list[Row], int, int, Decoding] | None = None
+        self._batch: _Batch | None = None
         self._count = {"decode_steps": 0, "prefills": 0, "read": 0, "shared": 0, "produced": 0}
 
     @property
@@ -172,7 +194,7 @@ class OwnEngine:
         for row in ready:
             row.speaking = True
             self._memory.name_full(row)
-        return self._sample(ready, hidden)
+        return self._sample(ready, hidden, **_noise(ready))[0]
 
     def _pass(self, rows: Sequence[Row], most: int) -> Tensor:
         """One forward pass over at most `most` new ids of each row, padded to the right; the hidden state of each row's last."""
@@ -199,54 +221,64 @@ class OwnEngine:
 
     def _decode(self, speaking: list[Row]) -> list[Row]:
         """One more token for every speaking row."""
+        batch = self._batch
+        if batch is None or batch.rows != speaking or batch.changes != self._memory.changes or (batch.lengths >= batch.room).any():
+            batch = self._batch = self._gather(speaking)
+        if batch is None:
+            return []
+        rows, count = batch.rows, len(batch.rows)
+        batch.attend.at(batch.lengths, self._stack.dtype)
+        ids, places = batch.tokens[batch.computed][:, None], batch.lengths[batch.computed][:, None]
+        hidden = self._stack.hidden(self._tensor(ids), self._tensor(places), batch.attend, batch.worn)[:, 0]
+        for row in rows:
+            row.kept += 1
+        self._count["decode_steps"] += 1
+        finished, batch.tokens = self._sample(rows, hidden[:count], batch.seeds, batch.temperatures, batch.produced)
+        batch.lengths += 1
+        batch.produced += 1
+        return finished
+
+    def _gather(self, speaking: Sequence[Row]) -> _Batch | None:
+        """The rows that have room for one more token, the oldest first to be given it; None when all must wait."""
         for row in sorted(speaking, key=lambda row: row.born):
             if row.speaking and not self._memory.reserve(row, row.kept + 1):
                 row.speaking = False
         rows = [row for row in speaking if row.speaking]
         if not rows:
-            return []
+            return None
         count = max(len(rows), min(FEWEST, rows[-1].number + 1 if self._whole else FEWEST))
-        if self._plan is None or self._plan[:3] != (rows, count, self._memory.changes):
-            made = Decoding(self._pages, [row.pages for row in rows], count, self._scale, self._whole)
-            self._plan = (rows, count, self._memory.changes, made)
-        attend = self._plan[3]
-        lengths = np.array([row.kept for row in rows])
-        attend.at(lengths, self._stack.dtype)
-        fill = [0] * (count - len(rows))
-        ids = np.array([row.ids[-1] for row in rows])
-        computed = [*range(len(rows)), *fill]
-        hidden = self._stack.hidden(
-            self._tensor(ids[computed][:, None]),
-            self._tensor(lengths[computed][:, None]),
-            attend,
-            self._worn([rows[at] for at in computed]),
-        )[:, 0]
-        for row in rows:
-            row.kept += 1
-        self._count["decode_steps"] += 1
-        return self._sample(rows, hidden[: len(rows)])
+        computed = np.array([*range(len(rows)), *[0] * (count - len(rows))])
+        return _Batch(
+            rows=rows,
+            changes=self._memory.changes,
+            attend=Decoding(self._pages, [row.pages for row in rows], count, self._scale, self._whole),
+            worn=self._worn([rows[at] for at in computed]),
+            computed=computed,
+            room=np.array([len(row.pages) * self._pages.tokens for row in rows]),
+            lengths=np.array([row.kept for row in rows]),
+            tokens=np.array([row.ids[-1] for row in rows]),
+            **_noise(rows),
+        )
 
-    def _sample(self, rows: Sequence[Row], hidden: Tensor) -> list[Row]:
-        """Choose the next token of each row from its last hidden state; the rows whose turn is over."""
+    def _sample(
+        self, rows: Sequence[Row], hidden: Tensor, seeds: np.ndarray, temperatures: np.ndarray, produced: np.ndarray
+    ) -> tuple[list[Row], np.ndarray]:
+        """Choose the next token of each row from its last hidden state; the rows whose turn is over, and the tokens."""
         import torch
 
         if not self._whole and len(rows) < FEWEST:
             hidden = torch.cat([hidden, hidden[:1].expand(FEWEST - len(rows), -1)])
-        logits = self._stack.logits(hidden)[: len(rows)]
-        seeds = np.array([row.want.seed for row in rows], dtype=np.uint64)
-        produced = np.array([len(row.ids) - row.start for row in rows], dtype=np.uint64)
-        temperatures = np.array([row.want.temperature for row in rows], dtype=np.float32)
-        ids, logprobs = choose(logits, temperatures, uniforms(seeds, produced))
+        ids, logprobs = choose(self._stack.logits(hidden)[: len(rows)], temperatures, uniforms(seeds, produced))
         self._count["produced"] += len(rows)
         finished = []
         for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):
             row.ids.append(token)
             row.logprobs.append(logprob)
-            if token in row.want.stop or len(row.ids) - row.start >= row.want.max_tokens or len(row.ids) >= self.most:
+            if token in row.want.stop or len(row.logprobs) >= row.want.max_tokens or len(row.ids) >= self.most:
                 row.speaking = row.owing = False
                 self._memory.name_full(row)
                 finished.append(row)
-        return finished
+        return finished, ids
 
     def _worn(self, rows: Sequence[Row]) -> Worn:
         names = {row.want.adapter for row in rows}
@@ -269,6 +301,15 @@ class OwnEngine:
                 return
             self._by_number[free], self._by_number[last.number] = last, None
             last.number = free
+
+
+def _noise(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    """Of each row, what its next token is drawn by."""
+    return {
+        "seeds": np.array([row.want.seed for row in rows], dtype=np.uint64),
+        "temperatures": np.array([row.want.temperature for row in rows], dtype=np.float32),
+        "produced": np.array([len(row.logprobs) for row in rows], dtype=np.uint64),
+    }
 
 
 def _alike(first: Sequence[int], second: Sequence[int], most: int) -> int:

@@ -71,9 +71,7 @@ class Stack:
         return self._linear(out.transpose(1, 2).reshape(*x.shape[:-1], -1), at + "o_proj", worn)
 
     def _mlp(self, at: str, x: Tensor, worn: Worn) -> Tensor:
-        from transformers.activations import ACT2FN
-
-        open_share = ACT2FN[self.architecture.activation](self._linear(x, at + "gate_proj", worn))
+        open_share = self.architecture.activation(self._linear(x, at + "gate_proj", worn))
         return self._linear(open_share * self._linear(x, at + "up_proj", worn), at + "down_proj", worn)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
