@@ -50,9 +50,10 @@ def _named(stage: str, parts: Parts) -> Iterator[tuple[str, Any]]:
     yield f"{stage}.method", parts["method"]
     yield from _leaves(f"{stage}.{parts['method']}", parts["params"])
     yield from _leaves(f"{stage}.loop", parts.get("loop") or {})
-    agents = parts.get("agents") or {}
-    for key, value in agents.items():
-        yield from _leaves(f"{stage}.agents.{agents['method'] if key == 'params' else key}", value)
+    for section in ("agents", "engine"):
+        chosen = parts.get(section) or {}
+        for key, value in chosen.items():
+            yield from _leaves(f"{stage}.{section}.{chosen['method'] if key == 'params' else key}", value)
     for key, value in parts["settings"].items():
         yield from _leaves(key, value)
 

@@ -306,6 +306,7 @@ def _rate(folder: Path, name: str) -> float:
     from tasks.engine.settings import load
     from tasks.evaluate.pass_k import draw
     from tasks.players.checkpoint_agent import CheckpointAgent
+    from tasks.players.local import own
     from tasks.players.scripted import client
     from tasks.worlds.api.frozen import load as load_world
 
@@ -318,7 +319,7 @@ def _rate(folder: Path, name: str) -> float:
     jobs = [(problem, trial) for problem in draw(world, params.problems, 0, params.split) for trial in range(params.trials)]
     rates = []
     for repeat in range(ROUNDS):
-        agent = CheckpointAgent(model, tokenizer, settings.shared.prompt.model_dump(), **sizes)
+        agent = CheckpointAgent(model, tokenizer, settings.shared.prompt.model_dump(), engine=own.opened, **sizes)
         rates.append(_play(agent, world, jobs, client("human", world, {}, 0), repeat)["episodes/s"])
     return statistics.median(rates)
 

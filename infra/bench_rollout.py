@@ -135,7 +135,7 @@ def main() -> int:
     runs: dict[str, list[dict[str, float]]] = {}
     for repeat in range(asked.rounds):
         for rows in asked.rows:
-            kept = CheckpointAgent(model, tokenizer, PROMPT, rows=rows, temperature=asked.temperature)
+            kept = CheckpointAgent(model, tokenizer, PROMPT, rows=rows, temperature=asked.temperature, engine=own.opened)
             again = CheckpointAgent(
                 model,
                 tokenizer,

@@ -68,6 +68,8 @@ def deps(step: Step) -> list[str]:
     chosen = [folder for role in roles for folder in folders(role, f"${{roles.{role}.backend}}")]
     if methods.plays(step.room):
         chosen.append(f"tasks/agents/${{{step.name}.agents.method}}.py")
+    if methods.plays(step.room) == "checkpoints":
+        chosen.append(f"{methods.ENGINES.replace('.', '/')}/${{{step.name}.engine.method}}")
     if not covered(room, whole):
         chosen.append(f"{room}/${{{step.name}.method}}.py")
     return [*(f"data/{name}" for name in step.inputs), *_stated(step, "FILES"), *sorted([*files, *whole]), *chosen]

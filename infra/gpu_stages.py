@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ class Proof:
         """The surroundings that `tasks.engine.running` would give a method, on this proof's device."""
         from tasks.players.acting import acting
         from tasks.players.checkpoint_agent import CheckpointAgent
+        from tasks.players.local import own
         from tasks.players.roles import maker
 
         shared = settings.shared
@@ -109,7 +111,7 @@ class Proof:
             threads=shared.threads,
             log=log,
             role=role,
-            agent=acting(role, prompt, of_checkpoint=CheckpointAgent),
+            agent=acting(role, prompt, of_checkpoint=partial(CheckpointAgent, engine=own.opened)),
             prompt=prompt,
         )
 

@@ -1,15 +1,30 @@
 """Engines: token ids in, sampled token ids and their log-probabilities out. What a conversation looks like as text is none of an
 engine's business.
 
-An engine is a package with a function `opened(checkpoint, adapters, rows=, most=, ...)` that gives an `Engine`:
-`tasks/players/local/own` decodes in this process.
+An engine is a package in tasks/players/local with `Params`, what a step's params may say to it; `WAYS`, those of them on which no
+answer depends, so that no key holds them; `check(params, where)`, which raises BadInput for what cannot be; and `opened(checkpoint,
+adapters, rows=, most=, device=, dtype=, params=, place=)`, which gives an `Engine`. `own` decodes in this process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+
+def _no_secrets(config: Mapping[str, Any]) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an engine may use beside its params. folder: for files that another process is to read; None: one of the engine's own, which
+    goes with this process. secrets: an engine's params -> the key of its server."""
+
+    folder: Path | None = None
+    secrets: Callable[[Mapping[str, Any]], str] = _no_secrets
 
 
 @dataclass(frozen=True)

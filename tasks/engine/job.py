@@ -140,6 +140,7 @@ class Job:
             "params": self.params.model_dump(mode="json"),
             "loop": self.loop.model_dump(mode="json") if self.loop else None,
             "agents": self.plan.settings.agents(self.stage),
+            "engine": self.plan.settings.engine(self.stage),
             "inputs": _jsonable(inputs),
             "unit": unit,
             "seed": seen["seed"],

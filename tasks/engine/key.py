@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from tasks.contract.params import read_yaml
-from tasks.engine import champion, start
+from tasks.engine import champion, methods, start
 from tasks.engine.dotted import dig
 from tasks.engine.dvc_yaml import Listed
 from tasks.engine.hashes import Hashes
@@ -61,14 +61,16 @@ def key_of(settings: Settings, listed: Listed, inputs: Mapping[str, str], hashes
 
 
 def params_of(settings: Settings, listed: Listed) -> dict[str, Any]:
-    """The parts of a stage's key that people write: its method, the params of method, loop and way of acting, shared settings; all as
-    they would be used, defaults filled in."""
-    loop, agents = settings.loop(listed.stage), settings.agents(listed.stage)
+    """The parts of a stage's key that people write: its method, the params of method, loop, way of acting and engine, shared settings;
+    all as they would be used, defaults filled in."""
+    loop, agents, engine = settings.loop(listed.stage), settings.agents(listed.stage), settings.engine(listed.stage)
+    ways = methods.engine_module(engine["method"]).WAYS if engine else ()
     return {
         "method": settings.method(listed.stage),
         "params": settings.params(listed.stage).model_dump(mode="json"),
         **({"loop": loop.model_dump(mode="json")} if loop else {}),
         **({"agents": agents} if agents else {}),
+        **({"engine": {**engine, "params": {k: v for k, v in engine["params"].items() if k not in ways}}} if engine else {}),
         "settings": {key: _used(settings, key, listed.stage) for key in listed.settings if key != listed.stage},
     }
 

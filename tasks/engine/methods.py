@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tasks.contract.agent import Agent
     from tasks.contract.context import Context
+    from tasks.contract.generation import Engine, Place
 
 LOOP = "loop"
 """The section of a stage's params that its room's training loop has; no method may be called so."""
@@ -33,6 +34,10 @@ AGENTS = "agents"
 """The folder of the ways of acting, and the section of a step's params that chooses one."""
 CHECKPOINT_AGENT = "tasks.players.checkpoint_agent"
 """The module of the agent that a checkpoint is."""
+ENGINE = "engine"
+"""The section of a step's params that chooses the engine with which its checkpoints generate."""
+ENGINES = "tasks.players.local"
+"""The package of the engines, each a package of its own (`tasks.contract.generation`)."""
 HERE = Path(__file__).parents[1]
 """The folder of the rooms."""
 _NOT_METHODS = {"__init__", "task"}
@@ -138,11 +143,35 @@ def plays(room: str) -> str:
     return str(getattr(interface(room), "PLAYS", ""))
 
 
-def of_checkpoint(room: str) -> Callable[..., Agent] | None:
-    """What makes an agent of a checkpoint, for a room whose checkpoints act."""
+def of_checkpoint(room: str, opened: Callable[..., Engine]) -> Callable[..., Agent] | None:
+    """What makes an agent of a checkpoint, for a room whose checkpoints act. opened: opens the engine it generates with (`engine`)."""
     if plays(room) != "checkpoints":
         return None
-    return lambda *positional, **named: importlib.import_module(CHECKPOINT_AGENT).CheckpointAgent(*positional, **named)
+    return lambda *positional, **named: importlib.import_module(CHECKPOINT_AGENT).CheckpointAgent(*positional, engine=opened, **named)
+
+
+@cache
+def engines() -> tuple[str, ...]:
+    """The engines, sorted: the packages within the package of engines."""
+    return tuple(sorted(path.parent.name for path in (HERE / "players" / "local").glob("*/__init__.py")))
+
+
+def engine_module(name: str) -> ModuleType:
+    """Import an engine's package (cheap: heavy libraries are imported when it opens)."""
+    return importlib.import_module(f"{ENGINES}.{name}")
+
+
+def engine(chosen: Mapping[str, Any] | None, place: Place) -> Callable[..., Engine]:
+    """What opens the engine of a step, from what `Settings.engine` says; nothing is imported before it is called."""
+
+    def opened(*positional: Any, **named: Any) -> Engine:
+        if chosen is None:
+            raise LookupError("this step's params choose no engine, since no checkpoint plays in it")
+        module = engine_module(chosen["method"])
+        made: Engine = module.opened(*positional, params=module.Params.model_validate(chosen["params"]), place=place, **named)
+        return made
+
+    return opened
 
 
 def interface(room: str) -> ModuleType:

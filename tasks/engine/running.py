@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.contract.client import NearlyAllLost
 from tasks.contract.context import Context, Losses
+from tasks.contract.generation import Place
 from tasks.contract.params import StageFailed
 from tasks.engine import methods
 from tasks.engine import server_keys as keys
@@ -33,6 +34,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
     setting = Setting(state, spec.get("run", ""), spec.get("ledger", ""), spec.get("budget") or {}, losses)
     role = _named(maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"]), spec)
     prompt = spec["prompt"] or {}
+    engine = methods.engine(spec.get("engine"), Place(Path(spec["scratch"]) / "engine", keys.of))
     return Context(
         seed=spec["seed"],
         out=Path(spec["out"]),
@@ -43,7 +45,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         progress=progress,
         shards=shards,
         role=role,
-        agent=acting(role, prompt, methods.way(spec.get("agents")), methods.of_checkpoint(spec["room"])),
+        agent=acting(role, prompt, methods.way(spec.get("agents")), methods.of_checkpoint(spec["room"], engine)),
         prompt=prompt,
         losses=losses,
     )

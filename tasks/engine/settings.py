@@ -79,7 +79,9 @@ class Settings:
         if not isinstance(section, Mapping):
             raise BadInput(f"{self.source}: the section {stage!r} is missing or not a mapping. A profile is one complete file.")
         room, loop = self.room(stage), methods.loop(self.room(stage))
-        extra = [name for name, has in ((methods.LOOP, loop), (methods.AGENTS, methods.plays(room))) if has]
+        plays = methods.plays(room)
+        has = {methods.LOOP: loop, methods.AGENTS: plays, methods.ENGINE: plays == "checkpoints"}
+        extra = [name for name, there in has.items() if there]
         known = {"method", "seed", *methods.names(room), *extra}
         for key in section:
             if key not in known:
@@ -145,23 +147,35 @@ class Settings:
         """The way of acting of a stage that plays agents, {"method": its name, "params": complete}; None for any other stage."""
         if not methods.plays(self.room(stage)):
             return None
-        where, section = f"{self.source}: {stage}.{methods.AGENTS}", self._section(stage).get(methods.AGENTS)
-        known = methods.names(methods.AGENTS)
+        known = {name: methods.load(methods.AGENTS, name) for name in methods.names(methods.AGENTS)}
+        return self._choice(stage, methods.AGENTS, known, "way of acting", "how its agents act. Write agents: {method: react}")
+
+    def engine(self, stage: str) -> dict[str, Any] | None:
+        """The engine of a stage whose checkpoints play, {"method": its name, "params": complete}; None for any other stage."""
+        if methods.plays(self.room(stage)) != "checkpoints":
+            return None
+        known = {name: methods.engine_module(name) for name in methods.engines()}
+        return self._choice(stage, methods.ENGINE, known, "engine", "with what its checkpoints generate. Write engine: {method: own}")
+
+    def _choice(self, stage: str, key: str, known: Mapping[str, ModuleType], kind: str, hint: str) -> dict[str, Any]:
+        """What a section of a stage's params chooses, {"method": its name, "params": complete and checked}; those of what is not chosen
+        are checked as well."""
+        where, section = f"{self.source}: {stage}.{key}", self._section(stage).get(key)
         if not isinstance(section, Mapping) or "method" not in section:
-            ways = f"Known: {', '.join(known)}."
-            raise BadInput(f"{where}.method is missing: how its agents act. Write {methods.AGENTS}: {{method: react}}. {ways}")
-        name = section["method"]
-        if name not in known:
-            raise BadInput(f"{where}.method: no way of acting {brief(name)}.{nearest(str(name), known)} Known: {', '.join(known)}.")
-        checked = {}
-        for key, values in section.items():
-            if key != "method" and key not in known:
-                raise BadInput(f"{where}: unknown key {brief(key)}.{nearest(key, known)} Known: method, {', '.join(known)}.")
-            if key != "method":
-                ours = methods.load(methods.AGENTS, key).Params
-                checked[key] = validate(ours, _mapping(values, f"{where}.{key}"), f"{where}.{key}")
-        params = checked.get(name) or methods.load(methods.AGENTS, name).Params()
-        return {"method": name, "params": params.model_dump(mode="json")}
+            raise BadInput(f"{where}.method is missing: {hint}. Known: {', '.join(known)}.")
+        chosen = section["method"]
+        if chosen not in known:
+            raise BadInput(f"{where}.method: no {kind} {brief(chosen)}.{nearest(str(chosen), known)} Known: {', '.join(known)}.")
+        checked = {chosen: known[chosen].Params()}
+        for name, values in section.items():
+            if name == "method":
+                continue
+            if name not in known:
+                raise BadInput(f"{where}: unknown key {brief(name)}.{nearest(name, known)} Known: method, {', '.join(known)}.")
+            checked[name] = validate(known[name].Params, _mapping(values, f"{where}.{name}"), f"{where}.{name}")
+        if hasattr(known[chosen], "check"):
+            known[chosen].check(checked[chosen], f"{where}.{chosen}")
+        return {"method": chosen, "params": checked[chosen].model_dump(mode="json")}
 
     def check(self, whole: bool = True) -> None:
         """Look at everything once, so that a mistake ends the run before the first stage starts: also at the sections of methods that
@@ -201,7 +215,8 @@ class Settings:
         chosen = self.method(stage)
         self.loop(stage)
         self.agents(stage)
-        apart = {"method", "seed", methods.LOOP, methods.AGENTS, chosen}
+        self.engine(stage)
+        apart = {"method", "seed", methods.LOOP, methods.AGENTS, methods.ENGINE, chosen}
         for name in (chosen, *sorted(self._section(stage).keys() - apart)):
             self._params(stage, name)
 

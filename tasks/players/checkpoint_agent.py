@@ -19,7 +19,6 @@ from tasks.checkpoints.adapters import active_adapter
 from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message
 from tasks.contract.generation import Engine, Generated, Sampling
-from tasks.players.local import own
 from tasks.worlds.api.system_prompt import check_prompt, system_message, tools_of
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class CheckpointAgent:
         temperature: float = 0.0,
         max_turn_tokens: int = 96,
         max_episode_tokens: int = 448,
-        engine: Callable[..., Engine] = own.opened,
+        engine: Callable[..., Engine],
         adapter: str | None = None,
     ) -> None:
         check_prompt(prompt)

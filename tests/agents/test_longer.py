@@ -15,7 +15,6 @@ from tasks.evaluate.pass_k import Params as EvaluateParams
 from tasks.evaluate.pass_k import run as evaluate
 from tasks.generate import Inputs as GenerateInputs
 from tasks.generate import apigen_mt
-from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.client_agent import ClientAgent
 from tasks.players.roles import maker
 from tasks.rl import Inputs as RlInputs
@@ -25,7 +24,7 @@ from tasks.rl.grpo import hooks
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.play import play
 from tests.agents.longer import Longer, Params, agent
-from tests.playing import NO_PROMPT, playing
+from tests.playing import NO_PROMPT, checkpoint_agent, playing
 from tests.rl.micro import LOOP, world
 from tests.rollout import tiny
 from tests.rollout.test_rollout import human, jobs
@@ -71,7 +70,7 @@ def test_the_longer_of_two_answers_is_kept() -> None:
 def test_what_a_checkpoint_said_and_did_not_say_stays_apart_token_by_token() -> None:
     """The ids of a conversation are one sequence in which only kept turns stand: a whole prompt, then what came since, turn by turn; and
     they are those that a try would have read had it said the kept turn itself."""
-    inner = CheckpointAgent(tiny.model(end=12.0), tiny.tokenizer(), NO_PROMPT, rows=8, temperature=1.0, max_turn_tokens=24)
+    inner = checkpoint_agent(tiny.model(end=12.0), tiny.tokenizer(), NO_PROMPT, rows=8, temperature=1.0, max_turn_tokens=24)
     played = play(retail(), jobs(), agent(inner, Params()), human(), seed=2, max_steps=4)
     several = [talk for talk in played if len(talk.turns) > 1]
     assert several and not any(talk.rewritten for talk in played)

@@ -53,9 +53,14 @@ def test_only_rooms_that_play_have_a_way() -> None:
 
 def test_a_checkpoint_acts_only_where_the_room_states_it() -> None:
     """What generate leaves does not depend on the decoder of checkpoints, so it may not use it unseen."""
-    assert [methods.of_checkpoint(room) is None for room in ("generate", "sft", "rl", "evaluate")] == [True, True, False, False]
+    assert [methods.of_checkpoint(room, _nobody) is None for room in ("generate", "sft", "rl", "evaluate")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     with pytest.raises(LookupError, match='the room\'s interface does not say PLAYS = "checkpoints"'):
-        acting(_nobody, {}, of_checkpoint=methods.of_checkpoint("generate"))(checkpoint=(None, None))
+        acting(_nobody, {}, of_checkpoint=methods.of_checkpoint("generate", _nobody))(checkpoint=(None, None))
 
 
 def _nobody(name: str, world: str = "") -> Client:

@@ -88,7 +88,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         tree = {
             **plain.tree,
             "critic_sft": {"method": "sft", "loop": {"max_steps": 3, "control": False}},
-            "preference": {"method": "likes", "agents": {"method": "react"}, "loop": {"steps": 2, "groups": 2, "group_size": 4}},
+            "preference": {
+                "method": "likes",
+                "agents": {"method": "react"},
+                "engine": {"method": "own"},
+                "loop": {"steps": 2, "groups": 2, "group_size": 4},
+            },
         }
         yield replace(plain, tree=tree, road=longer())
     del sys.modules["tasks.rl.likes"]

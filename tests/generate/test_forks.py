@@ -25,7 +25,7 @@ from tasks.worlds.api.play import Game, play
 from tests.generate.conftest import through_json
 from tests.generate.restarts import Params, places, run
 from tests.generate.tree import search
-from tests.playing import NO_PROMPT, playing
+from tests.playing import NO_PROMPT, checkpoint_agent, playing
 from tests.rollout import tiny
 from tests.rollout.test_rollout import human, jobs, problems, teacher, world
 
@@ -81,7 +81,7 @@ def test_played_in_parts_it_is_what_it_is_in_one_go() -> None:
 
 def test_the_noise_of_forks_is_their_own_and_the_same_each_time() -> None:
     def branches() -> list[list[int]]:
-        agent = CheckpointAgent(tiny.model(end=12.0), tiny.tokenizer(), NO_PROMPT, rows=8, temperature=1.0, max_turn_tokens=24)
+        agent = checkpoint_agent(tiny.model(end=12.0), tiny.tokenizer(), NO_PROMPT, rows=8, temperature=1.0, max_turn_tokens=24)
         game = Game(world(), seed=1)
         root = game.open(writing())
         game.play([root], agent, human(), until=1)
@@ -98,7 +98,7 @@ def test_a_checkpoint_goes_on_from_the_tokens_it_has_said() -> None:
     with the source's seeds is the source's, token by token. Another player's tokens are no part of it."""
 
     def agent() -> CheckpointAgent:
-        return CheckpointAgent(tiny.model(end=12.0), tiny.tokenizer(), NO_PROMPT, rows=16, temperature=1.0, max_turn_tokens=24)
+        return checkpoint_agent(tiny.model(end=12.0), tiny.tokenizer(), NO_PROMPT, rows=16, temperature=1.0, max_turn_tokens=24)
 
     game = Game(world(), seed=2, max_steps=4)
     talks = [game.open(problem, trial) for problem, trial in jobs()]

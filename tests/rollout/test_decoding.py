@@ -13,6 +13,7 @@ import pytest
 from tasks.contract.agent import Turn
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local.own.sampling import choose, uniforms
+from tests.playing import checkpoint_agent
 from tests.rollout import tiny
 
 PROMPT = {"tools": "none", "policy": "none"}
@@ -54,7 +55,7 @@ def test_logits_equal_the_plain_forward_for_all_rows_after_refills(temperature: 
     import torch
 
     model = tiny.model()
-    agent = CheckpointAgent(model, tiny.tokenizer(), PROMPT, rows=6, temperature=temperature, max_turn_tokens=7)
+    agent = checkpoint_agent(model, tiny.tokenizer(), PROMPT, rows=6, temperature=temperature, max_turn_tokens=7)
     for turns in talk(agent, 40).values():
         ids: list[int] = []
         places: list[int] = []
@@ -72,8 +73,8 @@ def test_logits_equal_the_plain_forward_for_all_rows_after_refills(temperature: 
 
 
 def test_the_noise_does_not_depend_on_who_finished_first() -> None:
-    few = CheckpointAgent(tiny.model(), tiny.tokenizer(), PROMPT, rows=3, temperature=1.0, max_turn_tokens=9)
-    many = CheckpointAgent(tiny.model(), tiny.tokenizer(), PROMPT, rows=24, temperature=1.0, max_turn_tokens=9)
+    few = checkpoint_agent(tiny.model(), tiny.tokenizer(), PROMPT, rows=3, temperature=1.0, max_turn_tokens=9)
+    many = checkpoint_agent(tiny.model(), tiny.tokenizer(), PROMPT, rows=24, temperature=1.0, max_turn_tokens=9)
     one, other = talk(few, 24), talk(many, 24)
     assert {key: [list(turn.ids) for turn in turns] for key, turns in one.items()} == {
         key: [list(turn.ids) for turn in turns] for key, turns in other.items()
@@ -81,7 +82,7 @@ def test_the_noise_does_not_depend_on_who_finished_first() -> None:
 
 
 def test_caps_end_a_conversation_as_max_tokens() -> None:
-    agent = CheckpointAgent(tiny.model(), tiny.tokenizer(), PROMPT, rows=2, max_turn_tokens=5, max_episode_tokens=64)
+    agent = checkpoint_agent(tiny.model(), tiny.tokenizer(), PROMPT, rows=2, max_turn_tokens=5, max_episode_tokens=64)
     agent.send("long", [{"role": "user", "content": "order " * 200}], WORLD, 1)
     agent.send("short", [{"role": "user", "content": "Hello"}], WORLD, 2)
     turns = dict(agent.poll())

@@ -16,12 +16,12 @@ from tasks.contract.client import Message, Request
 from tasks.contract.problem import Problem
 from tasks.contract.scripts import STOP
 from tasks.players import scripted
-from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.client_agent import ClientAgent
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.play import play
 from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
+from tests.playing import checkpoint_agent
 from tests.rollout import tiny
 
 PROMPT = {"tools": "none", "policy": "none"}
@@ -95,12 +95,12 @@ def test_the_order_of_play_changes_nothing() -> None:
 
 def test_a_babbling_checkpoint_is_played_to_an_end_and_its_tokens_are_kept() -> None:
     """Random weights: every conversation ends as it must, and the ids kept are a prefix-free split of one sequence."""
-    agent = CheckpointAgent(tiny.model(end=6.0), tiny.tokenizer(), PROMPT, rows=5, temperature=1.0, max_turn_tokens=12)
+    agent = checkpoint_agent(tiny.model(end=6.0), tiny.tokenizer(), PROMPT, rows=5, temperature=1.0, max_turn_tokens=12)
     played = play(world(), jobs(), agent, human(), seed=2)
     assert played == play(
         world(),
         jobs(),
-        CheckpointAgent(tiny.model(end=6.0), tiny.tokenizer(), PROMPT, rows=5, temperature=1.0, max_turn_tokens=12),
+        checkpoint_agent(tiny.model(end=6.0), tiny.tokenizer(), PROMPT, rows=5, temperature=1.0, max_turn_tokens=12),
         human(),
         seed=2,
     )

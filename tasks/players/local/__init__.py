@@ -1,7 +1,8 @@
-"""Backend `local`: a checkpoint in this process plays a role. The decoder, and the client over it."""
+"""Backend `local`: a checkpoint in this process plays a role, and the engines with which checkpoints generate, each in its folder."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,14 @@ KNOWS_WORLDS = False
 
 def player(name: str, config: Mapping[str, Any], surroundings: Surroundings) -> Client:
     """The checkpoint's client of a role, from its configuration; it is loaded at the first question."""
-    from tasks.players.local.client import LocalClient
-
+    client = importlib.import_module(*modules(name))
     own = {key: config[key] for key in ("max_tokens", "thinking", "temperature") if key in config}
-    return LocalClient(Path(config["path"]), config["identity"], surroundings.device, config.get("dtype", "float32"), **own)
+    made: Client = client.LocalClient(
+        Path(config["path"]), config["identity"], surroundings.device, config.get("dtype", "float32"), **own
+    )
+    return made
+
+
+def modules(role: str) -> tuple[str, ...]:
+    """The module of the client, which this one imports by its name: a room whose checkpoints play needs an engine alone."""
+    return ("tasks.players.local.client",)

@@ -6,10 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
+from tasks.contract import params as base
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from tasks.contract.generation import Place
     from tasks.players.local.own.engine import OwnEngine
+
+GIB = 1 << 30
+
+
+class Params(base.Params):
+    """Of the engine alone."""
+
+    memory: float | None = Field(None, gt=0, le=4096, description="GiB for keys and values; empty: as many as the tokens need")
+
+
+WAYS = frozenset(("memory",))
+"""Of its params those on which no answer depends."""
 
 
 def opened(
@@ -20,13 +37,14 @@ def opened(
     most: int,
     device: str = "cpu",
     dtype: str | None = None,
-    memory: int | None = None,
+    params: Params | None = None,
+    place: Place | None = None,
 ) -> OwnEngine:
     """An engine over a checkpoint folder, or over a model in memory, whose parameters it reads as they are at each step (those of its
     LoRA adapters too, under their names there).
 
-    adapters: name -> folder of a LoRA adapter of this base. rows, most, memory: see `OwnEngine`. device, dtype (None: the checkpoint's
-    own): of a folder; a model has both. BadInput for what the engine cannot run.
+    adapters: name -> folder of a LoRA adapter of this base. rows, most: see `OwnEngine`. device, dtype (None: the checkpoint's
+    own): of a folder; a model has both. place: not needed. BadInput for what the engine cannot run.
     """
     from tasks.players.local.own import weights
     from tasks.players.local.own.engine import OwnEngine
@@ -36,4 +54,5 @@ def opened(
     else:
         stack, worn = weights.of_model(checkpoint)
     loaded = {name: weights.adapter_of_folder(folder, stack) for name, folder in (adapters or {}).items()}
+    memory = int(params.memory * GIB) if params and params.memory else None
     return OwnEngine(stack, {**(worn or {}), **loaded}, rows=rows, most=most, memory=memory)
