@@ -187,6 +187,18 @@ def test_links_between_readmes_lead_somewhere() -> None:
             assert (ROOT / file.parent / link).exists(), f"{file}: {link}"
 
 
+def test_modules_that_readmes_name_are_there() -> None:
+    """By a path from the top, from tasks/ or from the README's folder, or by the end of one below it. The files of a world of one's own
+    are those of the template."""
+    paths = [path for path in tracked() if path.suffix == ".py"]
+    for file in (path for path in tracked() if path.name == "README.md"):
+        prose = re.sub(r"```.*?```", "", (ROOT / file).read_text(encoding="utf-8"), flags=re.S)
+        near = [path for path in paths if file.parent in path.parents or Path("flows/templates/world") in path.parents]
+        for name in re.findall(r"`([\w./]+\.py)`", prose):
+            known = any(f"/{path}".endswith(f"/{name}") for path in near) or {Path(name), Path("tasks", name)} & {*paths}
+            assert known, f"{file}: {name}"
+
+
 def test_each_law_names_tests_that_exist() -> None:
     text = (ROOT / "tasks/README.md").read_text(encoding="utf-8")
     laws = [line for line in text[text.index("## The laws") :].splitlines() if line.startswith("| ")][1:]
