@@ -172,7 +172,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--median", type=float, default=0.02, help="seconds of a tool's answer")
     parser.add_argument("--seconds", type=float, default=0.05, help="of a turn of the stub model")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     sizes = parser.parse_args()
     plan = waits(sizes)

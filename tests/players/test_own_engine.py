@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tasks.contract.generation import Engine, Generated, Sampling
 from tasks.contract.params import BadInput, StageFailed
 from tasks.players.local import own
-from tasks.players.local.own import weights
+from tasks.players.local.own import attention, weights
 from tasks.players.local.own.engine import OwnEngine
 
 VOCABULARY = 97
@@ -160,6 +161,9 @@ def test_a_turn_does_not_depend_on_who_else_is_served() -> None:
     how = [sampling(100 + at, 1.0, tokens=3 + 5 * (at % 4)) for at in range(12)]
     together = generated(of, given, how)
     alone = [generated(of, [ids], [wish])[0] for ids, wish in zip(given, how, strict=True)]
+    apart = prompts(12, common=0)
+    for one, ids, wish in zip(generated(of, apart, how), apart, how, strict=True):
+        assert one == replace(generated(of, [ids], [wish])[0], conversation=one.conversation)  # to the last bit
     late = engine(of, rows=3)
     made: dict[str, Generated] = {}
     todo = list(range(12))
@@ -303,6 +307,24 @@ def test_weights_are_seen_as_they_are_at_each_step() -> None:
             weight.add_(0.05)
     one.submit("b", [1, 2, 3], sampling())
     assert list(first.ids) != list(turns(one)["b"].ids) == list(generated(of, [[1, 2, 3]], [sampling()])[0].ids)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_of_other_devices_is_that_of_the_cpu(masked: bool) -> None:
+    """The plain operations against the fused kernel, and two halves put together against the whole."""
+    import torch
+
+    torch.manual_seed(0)
+    q, keys, values = torch.randn(3, 2, 5, 8), torch.randn(3, 2, 12, 8), torch.randn(3, 2, 12, 8)
+    mask = torch.randn(3, 1, 5, 12) if masked else None
+    whole, total = attention.part(q, keys, values, mask, 0.3)
+    plain, sums = attention.plain_part(q, keys, values, mask, 0.3)
+    torch.testing.assert_close(plain, whole)
+    torch.testing.assert_close(sums, total)
+    cuts = (slice(0, 7), slice(7, 12))
+    parts = [attention.part(q, keys[:, :, cut], values[:, :, cut], None if mask is None else mask[..., cut], 0.3) for cut in cuts]
+    outs, totals = (torch.stack(found, 1) for found in zip(*parts, strict=True))
+    torch.testing.assert_close(attention.together(outs, totals), whole)
 
 
 def test_turns_end_at_a_stop_id_at_their_most_and_at_the_longest_conversation() -> None:

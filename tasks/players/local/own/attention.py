@@ -29,6 +29,11 @@ def part(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: fl
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, total = fused(q, keys, values, 0.0, False, attn_mask=mask, scale=scale)
         return out, total
+    return plain_part(q, keys, values, mask, scale)
+
+
+def plain_part(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """`part` in plain operations, for devices whose fused kernels give no log-sum-exp with a mask."""
     scores = (q @ keys.transpose(-1, -2)).float() * scale
     if mask is not None:
         scores = scores + mask

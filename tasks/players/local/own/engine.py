@@ -5,8 +5,8 @@ begin alike are computed once, in whole pages. Cost: one forward pass over the s
 that read.
 
 1. On a CPU a row's numbers do not depend on who else is computed: fewer than FEWEST rows, which take other kernels, are filled up, and
-   pages are attended to whole. Where a page holds a whole conversation (a tiny model), attention is as wide as the longest speaker, and
-   sums differ in the last bit.
+   pages are attended to whole. Sums differ in the last bits, and tokens do not, where rows share a prompt, which is attended to at once
+   for all of them, and where a page holds a whole conversation (a tiny model), since attention is as wide there as the longest speaker.
 2. When no page is left, conversations that wait for their next turn give theirs up, then the youngest speaker; what they read is
    computed again later, and the tokens stay the same.
 """
