@@ -40,11 +40,11 @@ class Default:
 
 SFT_LOOP = (
     *("epochs", "control", "optimizer", "learning_rate", "muon_rate", "beta2", "warmup", "batch_tokens", "max_length", "min_trained"),
-    *("weight_decay", "max_norm", "max_steps", "bf16", "log_every", "save_every", "validate_every", "validation_rows"),
+    *("weight_decay", "max_norm", "max_steps", "log_every", "save_every", "validate_every", "validation_rows"),
 )
 """Stood under each method of sft."""
 RL_LOOP = (
-    *("steps", "groups", "group_size", "lr", "schedule", "max_grad_norm", "slices", "temperature", "bf16", "max_turns"),
+    *("steps", "groups", "group_size", "lr", "schedule", "max_grad_norm", "temperature", "max_turns"),
     *("max_turn_tokens", "max_episode_tokens", "rows", "screen_problems", "screen_trials", "pool", "validate_every"),
     *("validation_temperature", "validation_problems", "max_family_fall", "max_lost", "min_trained", "entropy_floor", "entropy_stop"),
 )

@@ -57,7 +57,7 @@ def test_the_packages_are_ours() -> None:
 
 def test_every_folder_under_tasks_is_a_room_or_shared() -> None:
     folders = {path.name for path in (ROOT / "tasks").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == {*ROAD.rooms, "agents", "players", "chat", "checkpoints", "contract", "engine", "environments"}
+    assert folders == {*ROAD.rooms, "agents", "players", "chat", "checkpoints", "contract", "engine", "environments", "training"}
 
 
 @pytest.mark.parametrize("stage", ROAD.rooms)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,6 +128,72 @@ def test_score_equals_the_plain_forward_and_scores_only_trained_tokens() -> None
     assert logp.requires_grad and not entropy.requires_grad
 
 
+@pytest.mark.parametrize("packing", ["rows", "shared_prompt"])
+@pytest.mark.parametrize("tokens", [1, 60, 1000])
+def test_packs_score_every_token_as_padded_rows_do(packing: Any, tokens: int) -> None:
+    """Twelve conversations behind one prompt of 20 tokens, some of whose tokens are not the model's, and one that does not train: the
+    log-probabilities, the critic's values and the gradient agree."""
+    import torch
+
+    from tasks.rl.core.learners import critic_of
+    from tasks.rl.core.scoring import PADDED, Lines, score, values
+
+    rng = random.Random(0)
+    prompt = [rng.randint(5, 300) for _ in range(20)]
+
+    def turn(read: int, own: int) -> dict[str, Any]:
+        return {
+            "prompt_ids": [rng.randint(5, 300) for _ in range(read)],
+            "ids": [rng.randint(5, 300) for _ in range(own)],
+            "logprobs": [0.0] * own,
+        }
+
+    rows = []
+    for index in range(12):
+        first = turn(0, rng.randint(1, 5)) | {"prompt_ids": prompt + [rng.randint(5, 300) for _ in range(index % 3)]}
+        rows.append(Row([first, turn(rng.randint(1, 6), rng.randint(1, 5))], 1.0, trains=index != 5))
+    batch = collate(rows, 0, 0, 1, ())
+    found = []
+    for lines in (PADDED, Lines(packing, tokens)):
+        model = tiny.model(loudness=1.0)
+        critic = critic_of(model)
+        torch.nn.init.normal_(critic.head.weight)
+        critic.head.weight.data = torch.linspace(-1, 1, critic.head.weight.numel())[None]
+        where = (batch.ids, batch.present, batch.mask)
+        logp, entropy = score(model, *where, 1.0, lines=lines)
+        judged = values(critic, *where, lines)
+        (logp.sum() / batch.mask.sum() + judged.sum() / batch.mask.sum()).backward()
+        gradient = torch.cat(
+            [weight.grad.flatten() for module in (model, critic) for weight in module.parameters() if weight.grad is not None]
+        )
+        found.append((logp, entropy, judged, gradient))
+    for padded, packed in zip(*found, strict=True):
+        assert torch.allclose(padded, packed, atol=1e-5)
+
+
+def test_a_pass_holds_as_many_units_as_its_tokens() -> None:
+    """By hand: rows of 6, 6, 6 and 10 tokens, a prompt of 4 among them. Padded, two rows of 6 fill 12 and the longest stands alone; in
+    packs the prompt counts once: 4 + 2 + 2 + 2 = 10. A row that does not train costs nothing."""
+    import torch
+
+    from tasks.rl.core.scoring import Lines, slices
+
+    turns = [[{"prompt_ids": [1, 2, 3, 4, 9], "ids": [5] * own, "logprobs": [0.0] * own}] for own in (1, 1, 1, 5)]
+    batch = collate([Row(turn, 1.0) for turn in turns], 0, 0, 1, ())
+    alone = list(torch.arange(4).split(1))
+    for lines, wanted in (
+        (Lines(), [[0, 1, 2, 3]]),
+        (Lines("none", 12), [[0, 1], [2], [3]]),
+        (Lines("shared_prompt", 10), [[0, 1, 2], [3]]),
+        (Lines("rows", 12), [[0, 1], [2], [3]]),
+        (Lines("none", 1), [[0], [1], [2], [3]]),
+    ):
+        assert [rows.tolist() for rows in slices(alone, batch, lines)] == wanted
+    assert [rows.tolist() for rows in slices(torch.arange(4).split(2), batch, Lines("none", 1))] == [[0, 1], [2, 3]]
+    idle = collate([Row(turn, 1.0, trains=index == 0) for index, turn in enumerate(turns)], 0, 0, 1, ())
+    assert [rows.tolist() for rows in slices(alone, idle, Lines("none", 6))] == [[0, 1, 2, 3]]
+
+
 def test_tokens_of_a_conversation_are_concatenated_never_rendered() -> None:
     """By hand: the model read 1 2, said 3 4, read 5 and said 6: prompt 1 2, completion 3 4 5 6, of which 5 is not the
     model's. A second conversation has no turn: one padding token, which nobody trains; a third does not train."""
@@ -175,8 +243,8 @@ def test_a_state_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_bad_params_say_what_is_allowed() -> None:
-    with pytest.raises(BadInput, match=r"slices = 3 does not divide groups x group_size = 8 x 8"):
-        check(Loop(slices=3))
+    with pytest.raises(BadInput, match=r"packing: rows needs pass_tokens"):
+        check(Loop(packing="rows"))
     with pytest.raises(BadInput, match="max_turn_tokens = 96 leaves no room"):
         check(Loop(max_episode_tokens=96))
     with pytest.raises(BadInput, match=r"group_size = 1.*>= 2"):

@@ -285,16 +285,17 @@ def test_a_divisor_a_row_and_a_constant_by_hand() -> None:
     assert sum(float(part.mean(losses[:1] if index == 0 else losses[1:])) for index, part in enumerate(parts)) == pytest.approx(2.0)
 
 
-def test_slices_of_a_step_add_up_whatever_it_is_divided_by(inputs: Inputs, tmp_path: Path) -> None:
+def test_passes_of_a_step_add_up_whatever_it_is_divided_by(inputs: Inputs, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
     runs = []
-    for slices in (1, 4):
-        root = tmp_path / str(slices)
-        ran(inputs, Rows(params=PLAIN), root, SHORT.model_copy(update={"slices": slices, "steps": 1}))
+    hows = ({}, {"pass_tokens": 128}, {"pass_tokens": 128, "packing": "shared_prompt", "checkpointing": True})
+    for number, how in enumerate(hows):
+        root = tmp_path / str(number)
+        ran(inputs, Rows(params=PLAIN), root, SHORT.model_copy(update={**how, "steps": 1}))
         runs.append(load_file(root / "out" / MODEL))
-    assert all(torch.allclose(runs[0][name], runs[1][name], atol=1e-3) for name in runs[0])
+    assert all(torch.allclose(runs[0][name], other[name], atol=1e-3) for other in runs[1:] for name in runs[0])
 
 
 # Rewards.
@@ -428,9 +429,9 @@ def pairs(count: int = 4) -> list[Row]:
 
 def test_stored_pairs_train_without_any_new_conversation(inputs: Inputs, tmp_path: Path) -> None:
     """By hand: while the policy is the one that produced the rows, each pair's loss is log 2; then it falls. A pair is never torn: in
-    two slices of four pairs each has whole ones. Nothing is screened or played but the validation."""
+    two passes each of four rows has whole ones. Nothing is screened or played but the validation."""
     hooks = Pairs(rows=pairs(), plays=False, whole_groups=True)
-    loop = SHORT.model_copy(update={"slices": 2, "steps": 3})
+    loop = SHORT.model_copy(update={"pass_tokens": 12, "steps": 3})
     run(inputs, loop, hooks, context(tmp_path))
     losses = curve(tmp_path, "loss_dpo")
     assert losses[0] == pytest.approx(math.log(2), abs=1e-4) and losses[2] < losses[1] < losses[0]

@@ -16,6 +16,7 @@ import pytest
 from tasks.contract.client import Message, Request
 from tasks.contract.params import BadInput, StageFailed
 from tasks.rl import Inputs
+from tasks.rl.core import loop as loop_module
 from tasks.rl.core import rollouts
 from tasks.rl.core.loop import run
 from tasks.rl.grpo import Grpo, Params
@@ -166,3 +167,39 @@ def test_a_way_of_acting_that_writes_the_prompt_anew_is_refused(inputs: Inputs, 
 
     with pytest.raises(StageFailed, match="writes the prompt anew within a conversation"):
         run(inputs, LOOP.model_copy(update={"max_lost": 1.0}), Brief(params=Params()), context(tmp_path, way=Anew))
+
+
+class Adapted(Brief):
+    """An adapter goes in by `prepare`."""
+
+    def prepare(self, model: Any) -> Any:
+        from peft import LoraConfig, get_peft_model
+
+        return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+
+
+def test_an_adapter_over_a_base_in_bfloat16_plays_learns_and_is_merged_in_float32(inputs: Inputs, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from tasks.checkpoints import folders
+
+    model, words = folders.load(inputs.sft / "model")
+    folders.save(model.bfloat16().float(), words, tmp_path / "coarse" / "model")
+    coarse = replace(inputs, sft=tmp_path / "coarse")
+    loop = LOOP.model_copy(update={"max_lost": 1.0, "dtype": "bfloat16", "pass_tokens": 300, "packing": "shared_prompt"})
+    figures = run(coarse, loop, Adapted(params=Params()), context(tmp_path))
+    assert figures["tokens_trained"] > 0
+    merged, start = (load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "out", tmp_path / "coarse"))
+    moved = {name for name in start if not start[name].equal(merged[name])}
+    assert {value.dtype for value in merged.values()} == {torch.float32}
+    assert moved and all(name.endswith(("q_proj.weight", "v_proj.weight")) for name in moved)
+
+
+def test_out_of_memory_names_the_params_to_lower(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **more: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(loop_module, "score", full)
+    with pytest.raises(StageFailed, match=r"rl: out of memory. Of rl.loop, .*now 0, so that 8 conversations \(groups x group_size\)"):
+        run(inputs, LOOP.model_copy(update={"max_lost": 1.0}), Brief(params=Params()), context(tmp_path))

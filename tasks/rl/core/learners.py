@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import folders
+from tasks.training.optimizers import adamw
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
 class Learner:
     """A module that trains: AdamW without decay, its learning rate after `schedule` over `updates` optimiser steps."""
 
-    def __init__(self, module: Any, lr: float, schedule: str, updates: int, max_norm: float) -> None:
-        import torch
-
+    def __init__(self, module: Any, lr: float, schedule: str, updates: int, max_norm: float, optimizer: str = "adamw") -> None:
         self.module, self.max_norm = module, max_norm
         self.lr, self.schedule, self.updates, self.done = lr, schedule, updates, 0
-        self.optimizer = torch.optim.AdamW(folders.trainable(module), lr=lr, weight_decay=0.0, fused=True)
+        self.optimizer = adamw(folders.trainable(module), optimizer, lr=lr, weight_decay=0.0)
 
     def clip(self) -> float:
         """Clip the gradients that are there to `max_norm`; returns the norm that they had."""
@@ -65,7 +64,7 @@ def rate(schedule: str, done: int, updates: int) -> float:
 def critic_of(model: PreTrainedModel, frozen: bool = False) -> Module:
     """A critic: a copy of the model's decoder with a linear head that starts at 0; frozen: only the head learns (MARFT).
 
-    ids (b, l), packed to the left -> values (b, l), float32: of the state after each id.
+    ids (b, l), packed to the left -> values (b, l), float32: of the state after each id. more: what the decoder is called with beside.
     """
     import torch
 
@@ -77,8 +76,8 @@ def critic_of(model: PreTrainedModel, frozen: bool = False) -> Module:
             torch.nn.init.zeros_(self.head.weight)
             torch.nn.init.zeros_(self.head.bias)
 
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            hidden = self.decoder(input_ids=ids, use_cache=False).last_hidden_state
+        def forward(self, ids: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+            hidden = self.decoder(input_ids=ids, use_cache=False, **more).last_hidden_state
             return self.head(hidden).float()[..., 0]
 
     return Critic()

@@ -34,7 +34,8 @@ from tasks.rl.core.pool import Screened, choose_pool
 from tasks.rl.core.record import Record
 from tasks.rl.core.reward_model import RewardModel
 from tasks.rl.core.rollouts import Rollouts
-from tasks.rl.core.scoring import score, values
+from tasks.rl.core.scoring import Lines, score, slices, values
+from tasks.training import fitting, packs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,19 +67,28 @@ class Training:
         updates = params.steps * hooks.epochs * hooks.minibatches
 
         def learner(module: Any, lr: float) -> Learner:
-            return Learner(module.train(), lr, params.schedule, updates, params.max_grad_norm)
+            fitting.narrow(module, params.dtype)
+            return Learner(module.train(), lr, params.schedule, updates, params.max_grad_norm, params.optimizer)
 
         self.policies: list[Learner] = []
         for number in range(hooks.policies):
             model, tokenizer = folders.load(inputs.sft / "model", ctx.device)
             set_seed(ctx.seed_for("prepare", *([number] if number else [])) % 2**31)
-            self.policies.append(learner(hooks.prepare(model), params.lr))
+            model = hooks.prepare(model)
+            if params.checkpointing:
+                fitting.checkpoint(model, "rl")
+            if params.packing != "none":
+                packs.check_model(model, params.max_episode_tokens, "rl")
+            self.policies.append(learner(model, params.lr))
         self.critic, self.reference = None, None
         if type(hooks).critic is not Hooks.critic and (critic := hooks.critic(folders.load(inputs.sft / "model", ctx.device)[0])):
             self.critic = learner(*critic)
         if hooks.reference and ("reference" in inputs.others or not adapters.has_adapter(self.policies[0].module)):
             self.reference = folders.load(inputs.others.get("reference", inputs.sft) / "model", ctx.device)[0].requires_grad_(False)
         self.reward_model = RewardModel.load(inputs.others["reward"] / "model", ctx.device) if "reward" in inputs.others else None
+        if self.reference:
+            fitting.narrow(self.reference, params.dtype)
+        self.lines = Lines(params.packing, params.pass_tokens)
         self.tokenizer, self.others = tokenizer, inputs.others
         human = ctx.human(inputs.world)
         self.rollouts = Rollouts(ctx, params, load(inputs.worlds / inputs.world), human, tokenizer)
@@ -107,9 +117,10 @@ class Training:
         number, self.now = self.record.step, Figures()
         set_seed(self.ctx.seed_for("step", number) % 2**31)
         rows = self.rows(number)
-        batch = self.judged(number, rows)
-        for part in self.minibatches(number, batch):
-            self.update(batch, part)
+        with fitting.memory("rl", self.params, f"{self.params.groups * self.params.group_size} conversations (groups x group_size)"):
+            batch = self.judged(number, rows)
+            for part in self.minibatches(number, batch):
+                self.update(batch, part)
         self.close(number + 1)
 
     def rows(self, step: int) -> list[Row]:
@@ -161,7 +172,7 @@ class Training:
                     batch = replace(batch, ref_logp=self.scored(reference, there, None).logp.cpu())
             if self.critic:
                 with self.autocast():
-                    found = values(self.critic.module, there.ids, there.present, there.mask)
+                    found = values(self.critic.module, there.ids, there.present, there.mask, self.lines)
                 batch = replace(batch, values=found.cpu())
         chosen = torch.tensor([index for index, row in enumerate(rows) if row.trains], dtype=torch.long)
         advantages = torch.zeros(len(rows), 1)
@@ -201,8 +212,8 @@ class Training:
             whole = replace(whole, divisor=self.hooks.divisor(whole).clamp(min=1))
             learned = learned or bool(whole.mask.any())
             total = 0.0
-            for rows in parts(list(torch.arange(len(whole.rows)).split([len(unit) for unit in mine])), self.params.slices):
-                loss = self.loss(policy.module, whole.take(torch.cat(rows)))
+            for rows in slices(torch.arange(len(whole.rows)).split([len(unit) for unit in mine]), whole, self.lines):
+                loss = self.loss(policy.module, whole.take(rows))
                 loss.backward()
                 total += float(loss)
             self._step(policy, "policy", total, whole)
@@ -242,8 +253,8 @@ class Training:
         """What a model, and a critic, say of the trained tokens."""
         with self.autocast():
             where = (batch.ids, batch.present, batch.mask)
-            logp, entropy = score(model, *where, self.params.temperature, self.hooks.entropy_gradient)
-            return Scored(logp, entropy, values(critic.module, *where) if critic else None)
+            logp, entropy = score(model, *where, self.params.temperature, self.hooks.entropy_gradient, self.lines)
+            return Scored(logp, entropy, values(critic.module, *where, self.lines) if critic else None)
 
     def close(self, step: int) -> None:
         """Write the step's line; validate and save where it is due; see whether the entropy alarm ends the run."""
@@ -261,11 +272,8 @@ class Training:
     # Its parts.
 
     def autocast(self) -> Any:
-        """bfloat16 for scoring, on a GPU."""
-        import torch
-
-        kind = torch.device(self.ctx.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.params.bf16 and kind != "cpu")
+        """In which scoring computes."""
+        return fitting.autocast(self.ctx.device, self.params.dtype)
 
     def play(self, *names: object, temperature: float | None = None) -> Play:
         """As a method plays: play(policy, jobs)."""
@@ -287,8 +295,10 @@ class Training:
             finishes = type(self.hooks).finish is not Hooks.finish
             with record.staged(self.ctx.scratch / "best" / str(step)) as folder:
                 for number, policy in enumerate(self.policies):
-                    worn = adapters.has_adapter(policy.module)  # training may go on, so what is changed for keeping is a copy
-                    model = self.hooks.finish(copy.deepcopy(policy.module) if finishes or worn else policy.module)
+                    changed = finishes or adapters.has_adapter(policy.module) or self.params.dtype != "float32"
+                    model = copy.deepcopy(policy.module) if changed else policy.module  # training may go on with the policy itself
+                    fitting.widen(model)
+                    model = self.hooks.finish(model)
                     if adapters.has_adapter(model):
                         model = adapters.keep_and_merge(model, folder / (f"adapter_{number}" if number else "adapter"))
                     folders.save(model, self.tokenizer, folder / (f"policy_{number}" if number else "model"))

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from tasks.contract.params import BadInput, Cap, Params
+from tasks.training import optimizers, packs
+from tasks.training.fitting import CHECKPOINTING, DTYPE, Dtype
+from tasks.training.packs import PACKING, Packing
 
 if TYPE_CHECKING:
     from tasks.contract.planned import Planned
@@ -21,14 +24,22 @@ class Loop(Params):
     lr: float = Field(1e-4, gt=0, le=1e-2, description="learning rate of AdamW; measured: 1e-4 to 2e-4, 3e-4 gained nothing")
     schedule: Literal["linear", "constant", "cosine"] = Field("linear", description="learning rate over the steps; TRL's default")
     max_grad_norm: float = Field(1.0, gt=0, description="clip of the gradient's norm; TRL's default")
-    slices: int = Field(1, ge=1, description="backward passes a step; more save memory")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field("adamw", description="adamw_8bit: its states in 8 bits (bitsandbytes)")
+    pass_tokens: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="tokens of one forward and backward pass, which bounds memory; the gradient stays the step's; 0: all",
+    )
+    packing: Packing = Field("none", description=PACKING)
     temperature: float = Field(
         1.0,
         gt=0,
         le=2,
         description="of the sampled conversations and the scored log-probabilities; measured: 1.2 for a policy sure of itself",
     )
-    bf16: bool = Field(True, description="bfloat16 autocast of the loss on a GPU; conversations are sampled in the weights' float32")
+    dtype: Dtype = Field("float32", description=DTYPE)
+    checkpointing: bool = Field(False, description=CHECKPOINTING)
     max_turns: int = Field(30, ge=1, description="assistant turns of a conversation; tau-bench's limit")
     max_turn_tokens: int = Field(96, ge=4, description="produced tokens of one turn")
     max_episode_tokens: int = Field(448, ge=32, description="tokens of a conversation; measured: keeps one babbler from padding all")
@@ -75,11 +86,8 @@ def conversations(params: Loop, step: Planned) -> int:
 
 def check(params: Loop) -> None:
     """Raise BadInput for combinations that make no sense."""
-    if params.groups * params.group_size % params.slices:
-        raise BadInput(
-            f"slices = {params.slices} does not divide groups x group_size = {params.groups} x {params.group_size}. "
-            f"Allowed: divisors of {params.groups * params.group_size}."
-        )
+    if wrong := packs.check(params.packing, params.pass_tokens) or optimizers.check(params.optimizer):
+        raise BadInput(wrong)
     if params.max_turn_tokens >= params.max_episode_tokens:
         raise BadInput(
             f"max_turn_tokens = {params.max_turn_tokens} leaves no room for a second turn in max_episode_tokens = "

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.contract.context import Context
 from tasks.sft.core.data import Row, batches, collate
 from tasks.sft.core.params import Loop
-from tasks.sft.core.scoring import Tokens, scored_of, tokens_of
+from tasks.sft.core.scoring import Tokens, rows_of, tokens_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the optimiser, for `Hooks.step`. batches: what was planned for it, on the device."""
+    """One step of the optimiser, for `Hooks.step`. batches: what was planned for it, on the device. parts: a batch -> the passes in
+    which it fits into memory (`passes.parts`)."""
 
     model: PreTrainedModel
     batches: Sequence[Batch]
@@ -78,10 +79,20 @@ class Step:
     teacher: Teacher | None
     autocast: Callable[[], AbstractContextManager[Any]]
     differentiate: Callable[[Tensor], None]
+    parts: Callable[[Batch], Sequence[Batch]] = lambda batch: [batch]
 
-    def loss(self, batch: Batch, count: Tensor | None = None) -> Tensor:
-        """objective / count + term. count: of all batches whose gradients are to add up to one mean; None: of this one alone."""
-        count, share = (self.hooks.count(batch), 1) if count is None else (count, len(self.batches))
+    def learn(self, batch: Batch, count: Tensor) -> Tensor:
+        """Add the gradient of a batch's part of the step's loss, pass by pass; returns that part. A term counts in each pass by its
+        share of the batch's trained tokens."""
+        trained = len(rows_of(batch))
+        return sum(
+            (self.backward(self.loss(one, count, len(self.batches) * trained / len(rows_of(one)))) for one in self.parts(batch)),
+            batch["row_weights"].new_zeros(()),
+        )
+
+    def loss(self, batch: Batch, count: Tensor | None = None, share: float = 1) -> Tensor:
+        """objective / count + term / share. count: of all batches whose gradients add up to one mean; None: of this one alone."""
+        count = self.hooks.count(batch) if count is None else count
         with self.autocast():
             logits = self.teacher(batch) if self.teacher else None
             total, term = self.hooks.objective(self.model, batch, logits)
@@ -129,7 +140,7 @@ class Hooks:
         """Leave a step's gradient in the parameters' `grad`; returns its loss, for the curve. Default: the mean over all its batches.
         FOMAML (https://arxiv.org/abs/1803.02999; adapt_agent) moves the parameters by one batch, differentiates another, moves back."""
         count = sum(self.count(batch) for batch in step.batches)
-        return sum(step.backward(step.loss(batch, count)) for batch in step.batches)
+        return sum(step.learn(batch, count) for batch in step.batches)
 
     def objective(self, model: PreTrainedModel, batch: Batch, teacher_logits: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(sum of a batch's losses, term of `loss_term`). Default: sum_j r_j w_j l_j over the trained tokens; r: row weight, w: token
@@ -143,7 +154,7 @@ class Hooks:
     def count(self, batch: Batch) -> Tensor:
         """What the sum of a batch's losses is divided by, known before it is scored. Default: sum_j r_j, so that the loss is a mean
         over tokens, weighted by row. RISE (https://arxiv.org/abs/2407.18219) divides by the number of rows."""
-        weights: Tensor = batch["row_weights"][scored_of(batch).nonzero()[:, 0]].sum()
+        weights: Tensor = batch["row_weights"][rows_of(batch)].sum()
         return weights
 
     def token_loss(self, tokens: Tokens) -> Tensor:

@@ -19,6 +19,7 @@ from tasks.sft.core.hooks import Hooks, Phase, Training
 from tasks.sft.core.params import Loop
 from tasks.sft.core.scoring import prepare_scoring
 from tasks.sft.core.trainer import Place, fit
+from tasks.training import fitting, packs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,10 +47,15 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
     check_used(data, loop, longest, inputs.filter)
     training = Training(loop, data.train, tokenizer.pad_token_id, ctx)
     model = hooks.prepare(model, training).train()
+    if loop.checkpointing:
+        fitting.checkpoint(model, "sft")
+    if loop.packing != "none":
+        packs.check_model(model, max(len(row.ids) for row in (*data.train, *data.validation)), "sft")
     teacher = hooks.teacher(model, training)
     prepare_scoring(model)
     phases = check_phases(hooks.phases(training))
     history, shares = train(model, tokenizer, phases, training, data, hooks, teacher)
+    fitting.widen(model)
     model = hooks.finish(model)
     if adapters.has_adapter(model):
         model = adapters.keep_and_merge(model, ctx.out / "adapter")
@@ -92,6 +98,7 @@ def train(
     before, total = 0, sum(len(phase.steps) for phase in phases)
     for number, phase in enumerate(phases):
         hooks.begin(number, model, kept.weights)
+        fitting.narrow(model, (phase.loop or training.loop).dtype)
         shares.append(round(_trained_share(model), 6))
         log = kept.log(number + 1, model)
         if log is None:

@@ -14,6 +14,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints.folders import trainable
+from tasks.training.optimizers import adamw
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +37,6 @@ def build(model: PreTrainedModel, params: Loop) -> Optimizer:
     """The optimiser of a run over the parameters that train, whichever a method left: matrices alone (adapters), vectors alone.
     Embeddings and the output layer are no matrices in Muon's sense. StageFailed when nothing trains.
     """
-    import torch
-
     trained = trainable(model)
     tables = {id(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None}
     matrices = [parameter for parameter in trained if parameter.ndim == 2 and id(parameter) not in tables]
@@ -49,7 +48,7 @@ def build(model: PreTrainedModel, params: Loop) -> Optimizer:
     ]
     parts: list[Optimizer] = []
     if used := [group for group in groups if group["params"]]:
-        parts.append(torch.optim.AdamW(used, lr=params.learning_rate, betas=(0.9, params.beta2), fused=True))
+        parts.append(adamw(used, params.optimizer, lr=params.learning_rate, betas=(0.9, params.beta2)))
     if own:
         parts.append(_muon(matrices, params))
     return parts[0] if len(parts) == 1 else _both(*parts)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.sft.core.data import IGNORED
+from tasks.training import packs
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
     Batch = Mapping[str, Tensor]
-    """As `data.collate` makes it: input_ids (b, t), labels (b, t), row_weights (b,)."""
+    """As `data.collate` makes it: input_ids (b, t), labels (b, t), row_weights (b,); or a pack, as `passes.parts` makes it."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,28 @@ def scored_of(batch: Batch) -> Tensor:
 
 def logits_of(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(n, v) float32: what the model says at each position before a trained token."""
-    logits: Tensor = model(input_ids=batch["input_ids"], scored=scored_of(batch)).float()
+    logits: Tensor = model(input_ids=batch["input_ids"], scored=scored_of(batch), **_within(model, batch)).float()
     return logits
 
 
 def hidden_of(model: PreTrainedModel, batch: Batch, scored: Tensor) -> Tensor:
     """(n, d) float32: the last hidden states at the scored positions (b, t), for an objective over a head of the method's own."""
-    hidden: Tensor = model(input_ids=batch["input_ids"], scored=scored, head=False).float()
+    hidden: Tensor = model(input_ids=batch["input_ids"], scored=scored, head=False, **_within(model, batch)).float()
     return hidden
+
+
+def _within(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+    """What keeps the rows of a pack apart; nothing for other batches."""
+    return packs.attention(model, batch["places"][0], batch["segments"][0]) if "segments" in batch else {}
+
+
+def rows_of(batch: Batch) -> Tensor:
+    """(n,) of which row of the batch each trained token is."""
+    import torch
+
+    if "segments" in batch:
+        return batch["segments"][:, 1:][batch["labels"][:, 1:] != IGNORED] - 1
+    return torch.nonzero(scored_of(batch))[:, 0]
 
 
 def tokens_of(model: PreTrainedModel, batch: Batch, teacher_logits: Tensor | None = None) -> Tokens:
@@ -79,6 +94,6 @@ def tokens_of(model: PreTrainedModel, batch: Batch, teacher_logits: Tensor | Non
     logits = logits_of(model, batch)
     targets = batch["labels"][:, 1:]
     wanted = targets[targets != IGNORED]
-    rows = scored_of(batch).nonzero()[:, 0]
+    rows = rows_of(batch)
     nll = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
     return Tokens(logits, wanted, rows, batch["row_weights"][rows], nll, teacher_logits)

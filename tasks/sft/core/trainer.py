@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from tasks.sft.core import divergence, optimizer
 from tasks.sft.core.data import Row, batches, collate
 from tasks.sft.core.hooks import Hooks, Phase, Step, Training
 from tasks.sft.core.params import Loop
+from tasks.sft.core.passes import parts
+from tasks.training import fitting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -65,7 +68,7 @@ def fit(
         name = f"step {place.before + step + 1} of {place.total}"
         divergence.check_gradient(model, loss, name, rows, training.pad, loop, states)
 
-    trainer = _trainer_class(hooks, teacher, loop, check)(
+    trainer = _trainer_class(hooks, teacher, loop, ctx.device, check)(
         model=model,
         args=_config(loop, ctx, staging),
         train_dataset=Dataset.from_dict({"batches": [[list(batch) for batch in step] for step in phase.steps]}),
@@ -76,23 +79,29 @@ def fit(
         callbacks=[_callback(validation, training.pad, len(phase.steps), loop, ctx, hooks, place)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_last_state(states))
+    with fitting.memory("sft", loop, f"up to {loop.batch_tokens} tokens (batch_tokens)"):
+        trainer.train(resume_from_checkpoint=_last_state(states))
     shutil.rmtree(staging, ignore_errors=True)
     return list(trainer.state.log_history)
 
 
-def _trainer_class(hooks: Hooks, teacher: Teacher | None, loop: Loop, check: Callable[[Any, Any, int], None]) -> type[SFTTrainer]:
+def _trainer_class(
+    hooks: Hooks, teacher: Teacher | None, loop: Loop, device: str, check: Callable[[Any, Any, int], None]
+) -> type[SFTTrainer]:
     """SFTTrainer with the room's step; a class of its own here because trl takes seconds to import.
 
     check: called with the model, the loss and the step's number when a step's gradients are there and before they are used.
     """
     from trl import SFTTrainer
 
+    def autocast() -> AbstractContextManager[Any]:
+        return fitting.autocast(device, loop.dtype)
+
     class Trainer(SFTTrainer):
         def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
             model.train()
             given = self._prepare_inputs(inputs)["batches"]
-            step = Step(model, given, hooks, teacher, self.compute_loss_context_manager, self.accelerator.backward)
+            step = Step(model, given, hooks, teacher, autocast, self.accelerator.backward, lambda batch: parts(batch, loop))
             loss = hooks.step(step)
             hooks.gradients(model)
             check(model, loss, self.state.global_step)
@@ -134,8 +143,8 @@ def _config(loop: Loop, ctx: Context, staging: Path) -> SFTConfig:
         warmup_steps=loop.warmup,
         max_grad_norm=loop.max_norm,
         use_cpu=on_cpu,
-        bf16=loop.bf16 and not on_cpu,
-        activation_checkpointing=not on_cpu,
+        bf16=False,
+        activation_checkpointing=False,
         logging_steps=loop.log_every,
         save_strategy="steps",
         save_steps=loop.save_every,
@@ -159,7 +168,9 @@ def validation_loss(model: PreTrainedModel, rows: Sequence[Row], pad: int, loop:
         for batch in batches(rows, loop.batch_tokens, None):
             chosen = [rows[index] for index in batch]
             inputs = {name: value.to(model.device) for name, value in collate(chosen, pad).items()}
-            some, number = hooks.validation(model, inputs)
+            with fitting.autocast(model.device.type, loop.dtype):
+                found = [hooks.validation(model, part) for part in parts(inputs, loop)]
+            some, number = sum(one for one, _ in found), sum(number for _, number in found)
             divergence.check_validation(some, chosen, loop)
             total, count = total + float(some), count + number
     model.train()

@@ -26,7 +26,8 @@ Attend = Callable[[int, "Tensor", "Tensor", "Tensor"], "Tensor"]
 
 @dataclass(frozen=True)
 class Stack:
-    """weights: by their names in transformers' Llama, Qwen2, Qwen3 and Mistral, on one device; nothing is copied."""
+    """weights: by their names in transformers' Llama, Qwen2, Qwen3 and Mistral, on one device; nothing is copied. It computes in the
+    embedding's dtype; what trains beside frozen weights may be wider and is narrowed when it is used."""
 
     architecture: Architecture
     weights: Mapping[str, Tensor]
@@ -79,16 +80,18 @@ class Stack:
 
         wide = x.to(torch.float32)
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.architecture.eps)
-        return self.weights[name + ".weight"] * wide.to(x.dtype)
+        return self.weights[name + ".weight"].to(x.dtype) * wide.to(x.dtype)
 
     def _linear(self, x: Tensor, name: str, worn: Worn = ()) -> Tensor:
         import torch
 
         linear = torch.nn.functional.linear
-        out = linear(x, self.weights[name + ".weight"], self.weights.get(name + ".bias"))
+        bias = self.weights.get(name + ".bias")
+        out = linear(x, self.weights[name + ".weight"].to(x.dtype), None if bias is None else bias.to(x.dtype))
         for adapter, rows in worn:
             if name in adapter:
                 down, up, scale = adapter[name]
+                down, up = down.to(x.dtype), up.to(x.dtype)
                 if rows is None:
                     out = out + linear(linear(x, down), up) * scale
                 else:
