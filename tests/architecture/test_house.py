@@ -172,6 +172,22 @@ def test_modules_import() -> None:
             importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
 
 
+def test_what_tests_and_tools_import_of_ours_is_there() -> None:
+    """Also inside functions: one test that cannot be imported ends the whole suite before it begins."""
+    ours, missing = ("flows", "tasks", "infra", "tests"), []
+    for path in (path for path in tracked() if path.suffix == ".py" and path.parts[0] in ("tests", "infra")):
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module] if node.module and not node.level else []
+            else:
+                names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                place = ROOT.joinpath(*name.split("."))
+                if name.split(".")[0] in ours and not (place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()):
+                    missing.append(f"{path}: {name}")
+    assert not missing, "\n".join(missing)
+
+
 @pytest.mark.parametrize("file", readme.PARTS)
 def test_the_generated_parts_of_the_readmes_are_current(file: str) -> None:
     assert readme.current(file) == (ROOT / file).read_text(encoding="utf-8"), "run `make docs`"

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from flows.bank import pin
-from flows.export import Wish, export
+from flows.exports.export_rows import Wish, export
 from flows.exports.sources import find
 from flows.model_names import is_step, place
 from flows.regrade import regrade
