@@ -20,7 +20,7 @@ from tasks.rl.grpo import Grpo
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World
-from tests.playing import playing
+from tests.playing import checkpoint_agent, playing
 from tests.rollout import tiny
 
 LOOP = Loop(
@@ -69,7 +69,7 @@ def context(root: Path, **more: Any) -> Context:
     out = root / "out"
     out.mkdir(parents=True, exist_ok=True)
     role = more.pop("role", lambda name, world_name="": scripted.client(name, world(), {}, 0))
-    players = playing(role, more.pop("way", plain))
+    players = playing(role, more.pop("way", plain), more.pop("of_checkpoint", checkpoint_agent))
     return Context(seed=5, out=out, scratch=root / "scratch", **players, **more)
 
 

@@ -74,7 +74,10 @@ class Batch:
     ids, present: (n, p + t) prompts padded left, completions padded right, 1 where a token is.
     mask:         (n, t) 1 where the token is the model's own and trains.
     turns:        (n, t) number of the turn that produced the token, -1 where none did.
-    old_logp:     (n, t) as recorded when the token was sampled.
+    engine_logp:  (n, t) as recorded when the token was sampled.
+    old_logp:     (n, t) from which a ratio starts: engine_logp, or, if it is corrected, the trainer's own before the first update.
+    correction:   (n, t) weight of each token's loss where it is corrected for the engine (`core/mismatch.py`), else 1.
+    played:       (n,) 1 where the row was played in this step, 0 where it was stored.
     groups, policies, episodes: (n,). rewards: (n,). turn_rewards: (n, k), 0 after a row's last turn.
     ref_logp:     (n, t) of the reference, if the method wants one. values: (n, t) the critic's before the first update.
     advantages:   (n, 1) or (n, t). returns: (n, t) what the critic learns.
@@ -89,7 +92,9 @@ class Batch:
     present: Tensor
     mask: Tensor
     turns: Tensor
+    engine_logp: Tensor
     old_logp: Tensor
+    played: Tensor
     groups: Tensor
     policies: Tensor
     episodes: Tensor
@@ -100,6 +105,7 @@ class Batch:
     advantages: Tensor = field(default_factory=lambda: _scalar(0.0))
     returns: Tensor | None = None
     divisor: Tensor = field(default_factory=lambda: _scalar(1.0))
+    correction: Tensor = field(default_factory=lambda: _scalar(1.0))
 
     def take(self, chosen: Tensor) -> Batch:
         """The rows with these numbers (m,)."""
@@ -158,6 +164,7 @@ def collate(rows: Sequence[Row], pad: int, step: int, steps: int, lines: Sequenc
     there = torch.tensor([[0] * (before - len(one)) + [1] * len(one) for one in prompts])
     numbers = right(turns, -1, after)
     trains = torch.tensor([row.trains for row in rows])
+    recorded = right(logps, 0.0, after, torch.float32)
     return Batch(
         step=step,
         steps=steps,
@@ -167,7 +174,9 @@ def collate(rows: Sequence[Row], pad: int, step: int, steps: int, lines: Sequenc
         present=torch.cat([there, right([[1] * len(one) for one in completions], 0, after)], dim=1),
         mask=(numbers >= 0).long() * trains[:, None],
         turns=numbers,
-        old_logp=right(logps, 0.0, after, torch.float32),
+        engine_logp=recorded,
+        old_logp=recorded,
+        played=torch.tensor([int(row.talk is not None) for row in rows]),
         groups=torch.tensor([row.group for row in rows]),
         policies=torch.tensor([row.policy for row in rows]),
         episodes=torch.tensor([row.episode for row in rows]),

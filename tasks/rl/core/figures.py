@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tasks.contract.params import StageFailed
 from tasks.contract.trajectory import PARTIES, Trajectory
 from tasks.rl.core.hooks import Hooks, Played
+from tasks.rl.core.mismatch import Mismatch
 from tasks.rl.core.pool import Group
 
 
@@ -28,7 +29,8 @@ def outcome_of(talk: Trajectory) -> float:
 @dataclass
 class Figures:
     """played: the conversations, in order, with the terms of their rewards. counts: whether each says something about the agent.
-    live: number of a group -> whether it trains. entropy: summed over the trained tokens. losses: by a term's name."""
+    live: number of a group -> whether it trains. entropy: summed over the trained tokens.
+    mismatch: between engine and trainer. losses: by a term's name."""
 
     played: Sequence[Played] = ()
     terms: Sequence[Mapping[str, float]] = ()
@@ -38,6 +40,7 @@ class Figures:
     live: dict[int, bool] = field(default_factory=dict)
     entropy: float = 0.0
     tokens: int = 0
+    mismatch: Mismatch = field(default_factory=Mismatch)
     losses: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @classmethod
@@ -78,6 +81,7 @@ class Figures:
             "left_out": len(self.counts) - len(chosen),
             **{f"lost_by_{party}": blamed[party] for party in PARTIES},
             "tokens": self.tokens,
+            **self.mismatch.line(),
         }
 
 

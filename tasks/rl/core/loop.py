@@ -25,7 +25,7 @@ from tasks.checkpoints import adapters
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, nearest
 from tasks.rl import Inputs, Loop
-from tasks.rl.core import record
+from tasks.rl.core import mismatch, record
 from tasks.rl.core.batch import Batch, Row, Scored, checked, collate, named, parts, units
 from tasks.rl.core.figures import Figures
 from tasks.rl.core.hooks import Hooks, Job, Play
@@ -39,6 +39,9 @@ from tasks.training import fitting, packs
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+IDLE = 16
+"""Conversations that are compared with the trainer's log-probabilities in a step in which none trains."""
 
 
 def run(inputs: Inputs, params: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any]:
@@ -96,6 +99,8 @@ class Training:
         self.pool: list[Screened] = []
         self.record = Record()
         self.now = Figures()
+        self.moved: set[int] = set()
+        """Numbers of the policies that this step has updated: no longer who played its conversations."""
 
     def start(self) -> None:
         """Choose the pool, and go on from the last saved state, or validate the start."""
@@ -119,6 +124,9 @@ class Training:
         rows = self.rows(number)
         with fitting.memory("rl", self.params, f"{self.params.groups * self.params.group_size} conversations (groups x group_size)"):
             batch = self.judged(number, rows)
+            self.moved.clear()
+            if not batch.mask.any():
+                self._compare_idle(rows)
             for part in self.minibatches(number, batch):
                 self.update(batch, part)
         self.close(number + 1)
@@ -170,6 +178,8 @@ class Training:
             if self.hooks.reference:
                 with reference_of(self.policies[0].module, self.reference) as reference:
                     batch = replace(batch, ref_logp=self.scored(reference, there, None).logp.cpu())
+            if self.params.importance_cap:
+                batch = mismatch.corrected(batch, self._of_owners(there).cpu(), self.params.importance_cap)
             if self.critic:
                 with self.autocast():
                     found = values(self.critic.module, there.ids, there.present, there.mask, self.lines)
@@ -211,11 +221,14 @@ class Training:
             whole = batch.take(torch.cat(mine))
             whole = replace(whole, divisor=self.hooks.divisor(whole).clamp(min=1))
             learned = learned or bool(whole.mask.any())
-            total = 0.0
+            total, apart = 0.0, mismatch.Mismatch() if number not in self.moved else None
             for rows in slices(torch.arange(len(whole.rows)).split([len(unit) for unit in mine]), whole, self.lines):
-                loss = self.loss(policy.module, whole.take(rows))
+                loss = self.loss(policy.module, whole.take(rows), apart)
                 loss.backward()
                 total += float(loss)
+            if apart is not None:
+                self._check_mismatch(apart, policy.module, whole)
+            self.moved.add(number)
             self._step(policy, "policy", total, whole)
         if self.critic and learned:
             if all(weight.grad is None for weight in self.critic.module.parameters()):
@@ -234,14 +247,18 @@ class Training:
             )
         learner.update()
 
-    def loss(self, model: Any, batch: Batch) -> Tensor:
-        """A slice's part of an optimiser step's loss: the method's token losses over its divisor, and its own terms."""
+    def loss(self, model: Any, batch: Batch, apart: mismatch.Mismatch | None = None) -> Tensor:
+        """A slice's part of an optimiser step's loss: the method's token losses over its divisor, and its own terms. apart: counts how
+        far the model's log-probabilities are from the engine's, while it is still the model that played the rows."""
         import torch
 
         if not batch.mask.any():  # no group trains: a step of zero gradient
             return sum((weight.sum() for weight in model.parameters() if weight.requires_grad), torch.zeros(())) * 0.0
         now = self.scored(model, batch, self.critic)
-        total = batch.mean(self.hooks.token_loss(now, batch))
+        if apart is not None:
+            played = mismatch.evaluated(model, batch, self.params.temperature) if mismatch.drops(model) else now.logp
+            apart.add(played, batch, mismatch.highest_mean(self.params))
+        total = batch.mean(self.hooks.token_loss(now, batch) * batch.correction)
         for name, term in self.hooks.loss_terms(now, batch).items():
             total = total + term
             self.now.losses[name] += float(term) / (self.hooks.epochs * self.hooks.minibatches)
@@ -302,6 +319,32 @@ class Training:
                     if adapters.has_adapter(model):
                         model = adapters.keep_and_merge(model, folder / (f"adapter_{number}" if number else "adapter"))
                     folders.save(model, self.tokenizer, folder / (f"policy_{number}" if number else "model"))
+
+    def _of_owners(self, batch: Batch) -> Tensor:
+        """Log-probabilities (n, t) of every row's tokens by the policy that played it."""
+        found = batch.engine_logp
+        for number, policy in enumerate(self.policies):
+            found = self.scored(policy.module, batch, None).logp.where((batch.policies == number)[:, None], found)
+        return found
+
+    def _check_mismatch(self, apart: mismatch.Mismatch, model: Any, batch: Batch) -> None:
+        """Stop before an update that would learn from what another model, or another prompt, has played."""
+        self.now.mismatch.join(apart)
+        where = f"rl: step {self.record.step + 1} of {self.params.steps}"
+        bos = self.tokenizer.bos_token_id
+        mismatch.check(apart, mismatch.highest_mean(self.params), model, batch, self.params.temperature, bos, where)
+
+    def _compare_idle(self, rows: Sequence[Row]) -> None:
+        """Of a step in which no group trains some conversations are compared: a wrong adapter may be why all of them failed."""
+        for number, policy in enumerate(self.policies):
+            some = [replace(row, trains=True) for row in rows if row.talk and row.turns and row.policy == number][:IDLE]
+            if some:
+                batch = collate(some, int(self.tokenizer.pad_token_id or 0), 0, 1, ()).to(self.ctx.device)
+                apart = mismatch.Mismatch()
+                with self.autocast():
+                    logp = mismatch.evaluated(policy.module, batch, self.params.temperature)
+                apart.add(logp, batch, mismatch.highest_mean(self.params))
+                self._check_mismatch(apart, policy.module, batch)
 
     def _check_trained(self, step: int, line: Mapping[str, float]) -> None:
         """Stop when too few steps can still have a gradient: the rest of the run would be for nothing."""

@@ -62,6 +62,18 @@ class Loop(Params):
     min_trained: float = Field(
         0.1, ge=0, le=1, description="least share of the steps in which some group trains; stop when out of reach; 0: none need"
     )
+    max_mismatch: float | None = Field(
+        None,
+        gt=0,
+        description="stop when the engine's log-probabilities are further from the trainer's, in nats, mean of a step's tokens; empty: "
+        "0.001 where float32 trains, 0.05 in half precision",
+    )
+    importance_cap: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="truncated importance sampling: a token's loss times trainer's / engine's probability, at most this (2); 0: off",
+    )
     entropy_floor: float = Field(
         0.2, ge=0, le=1, description="alarm when the entropy of the policy falls below this share of its first value"
     )
