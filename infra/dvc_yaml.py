@@ -41,7 +41,7 @@ def stages(road: Road) -> Iterator[str]:
 def stage(step: Step) -> Iterator[str]:
     """The lines of one stage."""
     yield f"  {step.name}:"
-    yield f"    desc: {step.about}"
+    yield f"    desc: {step.summary}"
     yield f"    cmd: python -m flows.stage {step.name}"
     yield from _list("deps", deps(step))
     roles = _stated(step, "ROLES")

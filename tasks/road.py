@@ -18,13 +18,13 @@ class Step:
 
     name: of the step, of its section in the params, of its stage for DVC and of its folder in data/. room: the folder in tasks/ whose
     methods it may use; a room may be entered several times under different names. inputs: names of earlier steps whose results it
-    reads. about: one line for people. model: what the checkpoint that it leaves is called, where that is not its name.
+    reads. summary: one line for people. model: what the checkpoint that it leaves is called, where that is not its name.
     """
 
     name: str
     room: str
     inputs: tuple[str, ...]
-    about: str
+    summary: str
     model: str = ""
 
     def checkpoint(self, unit: str = "") -> str:

@@ -62,7 +62,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class About:
+class Details:
     """What the card is told besides the source and the counts. files: split -> path inside the data set."""
 
     files: Mapping[str, str]
@@ -71,13 +71,13 @@ class About:
     accepted_only: bool
 
 
-def card(source: Source, counts: Counts, details: About) -> str:
+def card(source: Source, counts: Counts, details: Details) -> str:
     """The text of README.md."""
     parts = [_head(counts, details), *_what(source, counts, details), *_funnel(source, counts), *_roles(source, counts), *_made(source)]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _head(counts: Counts, details: About) -> str:
+def _head(counts: Counts, details: Details) -> str:
     total = sum(counts.written.values())
     size = next((name for limit, name in SIZES if total < limit), "10M<n<100M")
     files = [{"split": split, "path": path} for split, path in details.files.items()]
@@ -90,7 +90,7 @@ def _head(counts: Counts, details: About) -> str:
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
 
 
-def _what(source: Source, counts: Counts, details: About) -> Iterator[str]:
+def _what(source: Source, counts: Counts, details: Details) -> Iterator[str]:
     worlds = sorted({world for _, world in counts.written})
     which = {"generate": "won", "filter": "kept"}[source.room] if details.accepted_only else "all"
     yield f"# Conversations of an agent with tools: {', '.join(worlds)}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.console import tracked
-from flows.exports.card import About, Counts, card
+from flows.exports.card import Counts, Details, card
 from flows.exports.formats import dump, to_sharegpt
 from flows.exports.sources import Source, find
 from tasks.contract.params import BadInput
@@ -81,7 +81,7 @@ def export(source: Source, out: Path, wish: Wish) -> Counts:
             which = f" of split {wish.split!r}" if wish.split else ""
             raise BadInput(f"{source.folder}: no {'accepted ' if wish.accepted_only else ''}conversation{which} to export.")
         files = {split: f"data/{split}.{wish.file}" for split in SPLITS if (work / f"data/{split}.{wish.file}").is_file()}
-        text = card(source, counts, About(files, wish.format, wish.license or UNKNOWN, wish.accepted_only))
+        text = card(source, counts, Details(files, wish.format, wish.license or UNKNOWN, wish.accepted_only))
         (work / "README.md").write_text(text, encoding="utf-8")
         if out.is_dir():
             out.rmdir()

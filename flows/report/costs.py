@@ -26,14 +26,14 @@ def stages(summary: Summary, road: Road = ROAD) -> list[dict[str, Any]]:
     lines = []
     for stage, entry in sorted((summary.get("stages") or {}).items(), key=lambda item: road.index(item[0])):
         method = entry.get("method") or ""
-        about = methods.about(road[stage].room, method) if method in methods.names(road[stage].room) else None
+        header = methods.header(road[stage].room, method) if method in methods.names(road[stage].room) else None
         figures = [] if road[stage].room == "evaluate" else list(_flat(entry.get("figures") or {}))
         lines.append(
             {
                 "stage": stage,
                 "method": method,
-                "title": about.title if about else "",
-                "paper": about.paper if about else "",
+                "title": header.title if header else "",
+                "paper": header.paper if header else "",
                 "seconds": entry.get("seconds"),
                 "cached": entry.get("cached"),
                 "artifact": str(entry.get("artifact") or ""),

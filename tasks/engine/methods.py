@@ -44,8 +44,8 @@ _NOT_METHODS = {"__init__", "task"}
 
 
 @dataclass(frozen=True)
-class About:
-    """What a method says of itself, read from its source without importing it."""
+class Header:
+    """What the header of a method says, read from its source without importing it."""
 
     room: str
     name: str
@@ -77,17 +77,17 @@ def _is_method(path: Path) -> bool:
     return {"TITLE", "PAPER", "SLUG"} <= set(_constants(path))
 
 
-def about(room: str, name: str) -> About:
+def header(room: str, name: str) -> Header:
     """A method's title, paper and first sentence."""
     path = HERE / room / f"{name}.py"
     said = _constants(path)
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return About(room, name, said["TITLE"], said["PAPER"], said["SLUG"], doc.split("\n\n")[0].replace("\n", " "))
+    return Header(room, name, said["TITLE"], said["PAPER"], said["SLUG"], doc.split("\n\n")[0].replace("\n", " "))
 
 
-def everything() -> list[About]:
+def everything() -> list[Header]:
     """All methods of all rooms, in the order of the road."""
-    return [about(room, name) for room in ROAD.rooms for name in names(check_room(room))]
+    return [header(room, name) for room in ROAD.rooms for name in names(check_room(room))]
 
 
 def check_room(room: str) -> str:

@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
@@ -58,6 +59,20 @@ def test_the_packages_are_ours() -> None:
 def test_every_folder_under_tasks_is_a_room_or_shared() -> None:
     folders = {path.name for path in (ROOT / "tasks").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders == {*ROAD.rooms, "agents", "players", "chat", "checkpoints", "contract", "engine", "environments", "training"}
+
+
+def test_every_folder_has_a_layer_and_every_room_is_kept_from_the_plumbing() -> None:
+    """import-linter says nothing of a package that its contracts do not name."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layered = {name.strip() for layer in contracts[0]["layers"] for name in layer.split("|")}
+    folders = {path.parent.name for path in (ROOT / "tasks").glob("*/__init__.py")}
+    assert folders == {name.split(".")[1] for name in layered if name.startswith("tasks.")}
+    inside = {path.stem for path in (ROOT / "tasks/worlds").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert inside - {"__init__"} == {name.split(".")[2] for name in layered if name.startswith("tasks.worlds.")}
+    kept = {
+        name for contract in contracts if "tasks.engine" in contract.get("forbidden_modules", ()) for name in contract["source_modules"]
+    }
+    assert kept == {f"tasks.{room}" for room in ROAD.rooms} - {"tasks.worlds"}
 
 
 @pytest.mark.parametrize("stage", ROAD.rooms)

@@ -301,8 +301,8 @@ def test_the_report_shows_the_steps(tmp_path: Path) -> None:
     found = page({"stages": stages}, folders, road)
     assert [one["title"] for one in found["learning"]] == ["base", "sft", "critic_sft", "preference in shop"]
     assert [(one["stage"], one["title"]) for one in found["stages"]] == [
-        ("critic_sft", methods.about("sft", "sft").title),
-        ("preference", methods.about("rl", "grpo").title),
+        ("critic_sft", methods.header("sft", "sft").title),
+        ("preference", methods.header("rl", "grpo").title),
     ]
     models = ["merged", "preference_a", "rl_a", "critic_sft", "sft", "sft_unfiltered", "base"]
     assert sorted(models, key=lambda model: place(model, road)) == [*reversed(models)]

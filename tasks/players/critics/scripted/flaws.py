@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of flaw. about: what a policy rule that covers it says (regular expression, none if empty); conduct: the rule
+    """A kind of flaw. policy_pattern: what a policy rule that covers it says (regular expression, none if empty); conduct: the rule
     of conduct that covers it where no policy rule does."""
 
     severity: int
-    about: str
+    policy_pattern: str
     conduct: str
     description: str
     suggestion: str
@@ -174,7 +174,9 @@ class Talk:
 def flaw_of(kind: str, at: int, what: str, talk: Talk) -> Flaw:
     """A flaw of a kind at a message, put into words."""
     known = KINDS[kind]
-    rules = (name for name, text in talk.criteria["policy"].items() if known.about and re.search(known.about, text.lower()))
+    rules = (
+        name for name, text in talk.criteria["policy"].items() if known.policy_pattern and re.search(known.policy_pattern, text.lower())
+    )
     criterion = next(rules, known.conduct)
     quote = talk.messages[at].get("content", "")[:80]
     return Flaw(kind, at, criterion, known.severity, quote, known.description.format(what=what), known.suggestion)
