@@ -44,12 +44,12 @@ def wrong_masks(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, count: int
 
     Every text of a conversation gets a word of its own, so that it can be looked for.
     """
-    from tasks.chat.samples import TOOLS, samples
+    from tasks.chat.samples import samples
 
     wrong = 0
     for talk in samples(count, seed, (), chat.most_calls, chat.words_beside_calls):
         messages, theirs, own = _with_words(talk.messages)
-        rows = chat.rows(tokenizer, [(talk.system, messages, TOOLS)])[0]
+        rows = chat.rows(tokenizer, [(talk.system, messages, talk.tools)])[0]
         trained = [_text(tokenizer, row, 1) for row in rows]
         read = [_text(tokenizer, row, 0) for row in rows]
         sound = all(word in "".join(trained) for word in own) and not any(word in text for word in theirs for text in trained)

@@ -118,11 +118,11 @@ def prove(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, count: int = COU
 
 
 def _prove_some(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, talks: Sequence[Sample], proof: Proof) -> None:
-    segments = [_named(talk, lambda talk=talk: chat.segments(talk.system, talk.messages, TOOLS)) for talk in talks]
+    segments = [_named(talk, lambda talk=talk: chat.segments(talk.system, talk.messages, talk.tools)) for talk in talks]
     texts = [_named(talk, lambda one=one: chat.joined(one)) for talk, one in zip(talks, segments, strict=True)]
     if chat.by_hand:
         for talk, rows in zip(talks, texts, strict=True):
-            if chat.pieces(talk.system, talk.messages, TOOLS) != rows:
+            if chat.pieces(talk.system, talk.messages, talk.tools) != rows:
                 raise _failed("by hand", talk, f"what is written by hand is not what the template writes: {rows}")
     flat = [text for rows in texts for row in rows for text in row]
     ids = encode(tokenizer, flat)

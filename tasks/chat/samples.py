@@ -77,11 +77,13 @@ TOOLS = [
 
 @dataclass(frozen=True)
 class Sample:
-    """One conversation. system: None for none. messages: without the system's, the last one the assistant's."""
+    """One conversation. system: None for none. messages: without the system's, the last one the assistant's. tools: those that the
+    prompt carries: all or none, as params say (`prompt.tools`); calls are made in both cases."""
 
     name: str
     system: str | None
     messages: list[Message]
+    tools: list[dict[str, Any]]
 
 
 def samples(count: int, seed: int, markers: Sequence[str], most_calls: int, words_beside_calls: bool) -> list[Sample]:
@@ -104,7 +106,7 @@ def _sample(rng: random.Random, name: str, markers: Sequence[str], most_calls: i
         else:
             messages += [{"role": "assistant", "content": _reply(rng)}, {"role": "user", "content": _text(rng, markers)}]
     messages.append({"role": "assistant", "content": _reply(rng)})
-    return Sample(name, rng.choice((None, "You help.", "You help.\n\nBe brief.")), messages)
+    return Sample(name, rng.choice((None, "You help.", "You help.\n\nBe brief.")), messages, rng.choice((TOOLS, [])))
 
 
 def _text(rng: random.Random, markers: Sequence[str]) -> str:
