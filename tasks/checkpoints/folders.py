@@ -82,13 +82,12 @@ def all_finite(model: torch.nn.Module) -> bool:
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a checkpoint folder: safetensors, JSON and the chat template. The bytes depend on the weights alone.
 
-    StageFailed for weights that are no numbers (a training that diverged), and for a model that still wears an adapter: PEFT would
-    save that alone, and no later stage could load it.
+    StageFailed for weights that are no numbers (a training that diverged), and for a model that wears an adapter (`adapters.keep`).
     """
     from transformers.utils import logging
 
     if hasattr(model, "get_base_model"):
-        raise StageFailed("the trained model still wears an adapter. A method that puts one in by `prepare` merges it by `finish`.")
+        raise StageFailed("the trained model still wears an adapter. It is kept by adapters.keep, or merged first.")
     if not all_finite(model):
         raise StageFailed("the training diverged: weights are NaN or infinite, so nothing was kept. Lower the learning rate.")
     logging.disable_progress_bar()  # Cairn reports progress itself

@@ -79,6 +79,7 @@ class Context:
               models play one in turn, "judge/2" is the second; LookupError when there is none. See `panel`.
     agent:    agent(world, name=, role=, checkpoint=, ...) gives whoever acts in a world, in the way that the step's params choose
               (`tasks.players.acting.acting`): the player of a role (by default "agent"), or a checkpoint that the room has at hand.
+    artifacts: identity -> folder of every artifact that the stage read: by these an adapter finds its base, and names it.
     losses:   how much may be lost for one reason before the method stops.
     """
 
@@ -94,6 +95,7 @@ class Context:
     agent: Callable[..., Agent] = _no_agents
     prompt: Mapping[str, str] = field(default_factory=lambda: {"tools": "none", "policy": "none"})
     losses: Losses = Losses()
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
 
     def human(self, world: str) -> Client:
         """Whoever plays the human in a world."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tasks.checkpoints import adapters
+from tasks.checkpoints.adapters import BASE
 from tasks.contract.params import Params, StageFailed
 from tasks.engine import dvc_lock, methods, roles_lock
 from tasks.engine.artifact import Artifact
@@ -106,6 +108,28 @@ class Job:
         units = {step.checkpoint(path.removesuffix("/model")): path for path in found if path.count("/") == 1}
         return {**units, **({step.checkpoint(): "model"} if "model" in found else {})}
 
+    def with_bases(self) -> dict[str, Path]:
+        """identity -> folder of every artifact that this job read, with those of the bases of adapters among them: read as well."""
+        plan, settings = self.plan, self.plan.stages[self.stage].settings
+        players = plan.settings.shared.players()
+        local = [
+            plan.settings.project / one.path for name, _, one in players if one.path and f"roles.{name.partition('/')[0]}" in settings
+        ]
+        for folder in (*self.opened.values(), *local):
+            for about in [file for place in ("", "*/", "*/*/") for file in sorted(folder.glob(f"{place}{BASE}"))]:
+                if (base := adapters.base_of(about.parent)) and base.artifact:
+                    self._read_base(base, about.parent)
+        return dict(self.opened)
+
+    def _read_base(self, base: adapters.Base, folder: Path) -> None:
+        try:
+            self.read(base.artifact)
+        except LookupError:
+            raise StageFailed(
+                f"{folder} is an adapter, and its base ({base}) is not in the store, or was damaged. `dvc pull` may bring it; running "
+                "the step that left it makes it anew."
+            ) from None
+
     def file(self, path: str) -> Path:
         """A listed file that people edit (an input that is no artifact)."""
         if path not in self.plan.stages[self.stage].code:
@@ -151,6 +175,7 @@ class Job:
             "prompt": seen.get("prompt"),
             "state": str(self.plan.store.state),
             "run": self.key.digest,
+            "artifacts": {identity: str(folder) for identity, folder in self.with_bases().items()},
             "ledger": self.plan.ledger,
             "budget": shared.budget.model_dump(),
             "losses": shared.losses.model_dump(),

@@ -32,7 +32,8 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
     state = Path(spec["state"]) if "state" in spec else None  # a spec written by hand may do without a place for paid answers
     losses = Losses(**spec.get("losses") or {})
     setting = Setting(state, spec.get("run", ""), spec.get("ledger", ""), spec.get("budget") or {}, losses)
-    role = _named(maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"]), spec)
+    artifacts = {identity: Path(folder) for identity, folder in (spec.get("artifacts") or {}).items()}
+    role = _named(maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"], artifacts), spec)
     prompt = spec["prompt"] or {}
     engine = methods.engine(spec.get("engine"), Place(Path(spec["scratch"]) / "engine", keys.of))
     return Context(
@@ -48,6 +49,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         agent=acting(role, prompt, methods.way(spec.get("agents")), methods.of_checkpoint(spec["room"], engine)),
         prompt=prompt,
         losses=losses,
+        artifacts=artifacts,
     )
 
 

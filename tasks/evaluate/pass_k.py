@@ -216,13 +216,16 @@ def _baseline(name: str, problems: Sequence[Problem]) -> Agent:
 
 
 def _checkpoint(folder: Path, model: str, world: str, params: Params, ctx: Context) -> Agent:
-    """A checkpoint that plays; loaded anew for each unit, so that units do not depend on each other."""
-    from tasks.checkpoints import folders
+    """A checkpoint that plays, an adapter on its base; loaded anew for each unit, so that units do not depend on each other."""
+    from tasks.checkpoints import adapters
 
+    loaded, tokenizer = adapters.load(folder, ctx.artifacts, ctx.device, params.dtype)
+    base = adapters.base_of(folder)
+    adapters.lend(ctx.human(world), loaded, base.weights if base else "")
     return ctx.agent(
         world,
         name=model,
-        checkpoint=folders.load(folder, ctx.device, params.dtype),
+        checkpoint=(loaded, tokenizer),
         rows=params.rows,
         temperature=params.temperature,
         max_turn_tokens=params.max_turn_tokens,

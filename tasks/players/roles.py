@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -32,13 +32,14 @@ def _no_secrets(config: Mapping[str, Any]) -> str:
 class Surroundings:
     """What a player is given beside its configuration. world: in which it is asked, for a backend that KNOWS_WORLDS. seed: the run's.
     device: where local checkpoints are. secrets: configuration -> key of its server. setting: where calls to servers are kept and
-    counted; None: in memory, without a budget."""
+    counted; None: in memory, without a budget. artifacts: identity -> folder of those at hand, for the base of a local adapter."""
 
     world: World | None
     seed: int
     device: str = "cpu"
     secrets: Callable[[Mapping[str, Any]], str] = _no_secrets
     setting: Setting | None = None
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
 
 
 def backend(name: str) -> ModuleType:
@@ -67,6 +68,7 @@ def maker(
     secrets: Callable[[Mapping[str, Any]], str] = _no_secrets,
     setting: Setting | None = None,
     device: str = "cpu",
+    artifacts: Mapping[str, Path] | None = None,
 ) -> Callable[..., Client]:
     """`Context.role`: role(name, world) gives the client of a role in a world; the same one each time.
 
@@ -94,7 +96,7 @@ def maker(
     @cache
     def made(name: str, world: str) -> Client:
         config = configured(name)
-        surroundings = Surroundings(loaded(world) if world else None, seed, device, secrets, setting)
+        surroundings = Surroundings(loaded(world) if world else None, seed, device, secrets, setting, artifacts or {})
         client: Client = backend(config["backend"]).player(name, config, surroundings)
         return client
 

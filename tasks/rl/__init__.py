@@ -1,8 +1,8 @@
 """Room rl: a method reinforces a checkpoint in one world by playing it.
 
 The room owns the training loop (`core/loop.py`, its params: `Loop`); a method is `hooks(params, ctx) -> Hooks`, what it changes in it
-(`core/hooks.py`). The loop leaves in `ctx.out`: `model/`, `curves.csv`, and `adapter/` where a
-method put one in, and returns figures. One call trains one specialist; the
+(`core/hooks.py`). The loop leaves in `ctx.out`: `model/` (an adapter or a whole checkpoint: `Loop.adapter`), `curves.csv`, and
+`adapter/` where one was merged into `model/`, and returns figures. One call trains one specialist; the
 stage runs one per world, each cached on its own.
 """
 

@@ -1,8 +1,8 @@
 """Room sft: a method fine-tunes a checkpoint on kept rows.
 
 The room owns the training loop (`core/loop.py`; its params: `Loop`); a method is what it changes there: `hooks(params, ctx) -> Hooks`.
-The loop leaves in `ctx.out`: `model/` and `curves.csv`, and returns figures (rows, tokens, final losses). Before a step is taken the
-mask proof must hold for every row.
+The loop leaves in `ctx.out`: `model/` (an adapter or a whole checkpoint: `Loop.adapter`) and `curves.csv`, and returns figures (rows,
+tokens, final losses). Before a step is taken the mask proof must hold for every row.
 """
 
 from __future__ import annotations

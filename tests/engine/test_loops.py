@@ -143,5 +143,5 @@ def test_an_old_profile_of_rl_says_where_its_params_stand_now() -> None:
     with pytest.raises(BadInput, match=r"rl\.grpo\.lr has another place now: rl\.loop\.lr"):
         settings(rl__grpo__lr=0.1).check()
     moved = {move.new.removeprefix("rl.loop.") for move in layout.MOVES if move.new.startswith("rl.loop.")}
-    later = {"optimizer", "pass_tokens", "packing", "dtype", "checkpointing"}
+    later = {"optimizer", "pass_tokens", "packing", "dtype", "checkpointing", "adapter"}
     assert moved == methods.loop("rl").model_fields.keys() - later  # type: ignore[union-attr]

@@ -52,9 +52,9 @@ def test_a_role_is_played_on_the_device_and_in_the_dtype_of_the_params(
     """From params to the loaded weights; every model of a committee has its own dtype."""
     asked: list[tuple[str, str, str]] = []
 
-    def opened(folder: Path, *, device: str, dtype: str, **sizes: int) -> Any:
+    def opened(folder: Path, adapters: Any, *, device: str, dtype: str, **sizes: int) -> Any:
         asked.append((folder.name, device, dtype))
-        return own.opened(folder, device="cpu", dtype=dtype, **sizes)
+        return own.opened(folder, adapters, device="cpu", dtype=dtype, **sizes)
 
     monkeypatch.setattr(local, "own", SimpleNamespace(opened=opened))
     role = {"backend": "local", "path": str(tiny.saved(tmp_path / "model")), "identity": "a", "dtype": dtype}

@@ -245,12 +245,14 @@ def test_too_little_memory_makes_some_wait_and_changes_no_token() -> None:
 
 @pytest.fixture
 def adapted(tmp_path: Path) -> Any:
-    """(base model, model that wears adapters "one" and "two", their folders)."""
+    """(base model, model that wears adapters "one" (LoRA) and "two" (DoRA), their folders)."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     worn = get_peft_model(model("qwen3"), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"), "one")
-    worn.add_adapter("two", LoraConfig(r=2, use_rslora=True, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"))
+    worn.add_adapter(
+        "two", LoraConfig(r=2, use_rslora=True, use_dora=True, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    )
     torch.manual_seed(5)
     with torch.no_grad():
         for name, weight in worn.named_parameters():

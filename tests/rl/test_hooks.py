@@ -220,30 +220,6 @@ def test_another_step_may_be_the_reference(inputs: Inputs, tmp_path: Path) -> No
     assert curve(tmp_path, "loss_kl")[0] > 0.1
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # said by peft
-def test_the_reference_of_an_adapter_is_the_policy_without_it(inputs: Inputs, tmp_path: Path) -> None:
-    """No copy of the weights is made, and what it says stays what the start checkpoint says while the adapter moves."""
-    from peft import LoraConfig, get_peft_model
-
-    seen: list[Tensor] = []
-
-    class Adapted(Anchored):
-        def prepare(self, model: Any) -> Any:
-            return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-
-        def advantages(self, batch: Batch) -> Tensor:
-            start = replace(batch, ref_logp=None)
-            seen.append(training.scored(tiny.model(layers=1, end=6.0), start, None).logp - batch.ref_logp)
-            return super().advantages(batch)
-
-    training = Training(inputs, SHORT, Adapted(params=PLAIN, reference=True, kl=1.0), context(tmp_path))
-    training.start()
-    while len(seen) < 2:  # a step in which no group trains asks for no advantages
-        training.step()
-    assert training.reference is None
-    assert all(float(one.detach().abs().max()) < 1e-4 for one in seen)
-
-
 def test_an_entropy_bonus_has_a_gradient_and_raises_the_entropy(inputs: Inputs, tmp_path: Path) -> None:
     """By hand: the term that is logged is -5 x the step's mean entropy. What it does is seen on tokens that nobody sampled."""
     import torch

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tasks.checkpoints.adapter_params import AdapterParams
 from tasks.contract.client import Message, Request
 from tasks.contract.params import BadInput, StageFailed
 from tasks.rl import Inputs
@@ -116,30 +117,6 @@ def test_a_world_without_training_problems_leaves_no_pool(inputs: Inputs, tmp_pa
         run(inputs, LOOP, Grpo(params=Params()), context(tmp_path))
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # said by peft
-def test_an_adapter_is_trained_kept_merged_and_found_again_after_a_kill(inputs: Inputs, tmp_path: Path) -> None:
-    """A LoRA goes in by `prepare`; what is kept is the adapter, and a whole model with it merged into a copy."""
-    from peft import LoraConfig, get_peft_model
-
-    from tasks.checkpoints import folders
-
-    class Adapted(Brief):
-        def prepare(self, model: Any) -> Any:
-            return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-
-    hooks = Adapted(params=Params())
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    figures = run(inputs, LOOP, hooks, context(whole))
-    assert figures["best_step"] == 4 and figures["tokens_trained"] > 0
-    start, best = (folders.load(folder)[0].state_dict() for folder in (inputs.sft / "model", whole / "out" / "model"))
-    moved = {name for name in start if not start[name].equal(best[name])}
-    assert (whole / "out" / "adapter" / "adapter_model.safetensors").is_file()
-    assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(start) == set(best)
-    with pytest.raises(KeyboardInterrupt):
-        run(inputs, LOOP, hooks, context(cut, log=killed_at(3)))
-    assert run(inputs, LOOP, hooks, context(cut)) == figures and digest(cut / "out") == digest(whole / "out")
-
-
 def test_a_policy_of_which_nothing_trains_is_refused_before_it_plays(inputs: Inputs, tmp_path: Path) -> None:
     class Frozen(Grpo):
         def prepare(self, model: Any) -> Any:
@@ -169,15 +146,6 @@ def test_a_way_of_acting_that_writes_the_prompt_anew_is_refused(inputs: Inputs, 
         run(inputs, LOOP.model_copy(update={"max_lost": 1.0}), Brief(params=Params()), context(tmp_path, way=Anew))
 
 
-class Adapted(Brief):
-    """An adapter goes in by `prepare`."""
-
-    def prepare(self, model: Any) -> Any:
-        from peft import LoraConfig, get_peft_model
-
-        return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-
-
 def test_an_adapter_over_a_base_in_bfloat16_plays_learns_and_is_merged_in_float32(inputs: Inputs, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
@@ -187,8 +155,9 @@ def test_an_adapter_over_a_base_in_bfloat16_plays_learns_and_is_merged_in_float3
     model, words = folders.load(inputs.sft / "model")
     folders.save(model.bfloat16().float(), words, tmp_path / "coarse" / "model")
     coarse = replace(inputs, sft=tmp_path / "coarse")
-    loop = LOOP.model_copy(update={"max_lost": 1.0, "dtype": "bfloat16", "pass_tokens": 300, "packing": "shared_prompt"})
-    figures = run(coarse, loop, Adapted(params=Params()), context(tmp_path))
+    adapter = AdapterParams(kind="lora", r=2, targets=["q_proj", "v_proj"], save="full")
+    more = {"dtype": "bfloat16", "pass_tokens": 300, "packing": "shared_prompt", "checkpointing": True, "adapter": adapter}
+    figures = run(coarse, LOOP.model_copy(update={"max_lost": 1.0, **more}), Brief(params=Params()), context(tmp_path))
     assert figures["tokens_trained"] > 0
     merged, start = (load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "out", tmp_path / "coarse"))
     moved = {name for name in start if not start[name].equal(merged[name])}

@@ -18,8 +18,8 @@ from tasks.sft.core.hooks import Hooks, Step
 from tasks.sft.core.params import Loop, check
 from tasks.sft.core.passes import parts
 from tasks.sft.core.scoring import prepare_scoring, rows_of
-from tests.sft.test_sft import Lora, tune
 from tests.sft.test_sft import inputs as inputs
+from tests.sft.test_sft import tune
 from tests.training.test_packs import model
 
 
@@ -139,9 +139,9 @@ def test_bfloat16_learns_as_float32_does_and_leaves_float32(inputs: Inputs, tmp_
     base, words = folders.load(inputs.base / "model")
     folders.save(base.bfloat16().float(), words, tmp_path / "coarse" / "model")
     coarse = Inputs(inputs.worlds, tmp_path / "coarse", inputs.filter)
-    found = {}
+    found, lora = {}, {"kind": "lora", "r": 2, "targets": ["q_proj", "v_proj"], "save": "full"}
     for dtype in ("float32", "bfloat16"):
-        found[dtype] = tune(coarse, tmp_path / dtype, tmp_path / f"s{dtype}", Lora(), max_steps=8, dtype=dtype)
+        found[dtype] = tune(coarse, tmp_path / dtype, tmp_path / f"s{dtype}", max_steps=8, dtype=dtype, adapter=lora)
     assert found["bfloat16"]["final_loss"] == pytest.approx(found["float32"]["final_loss"], rel=0.01)
     assert found["bfloat16"]["final_loss"] != found["float32"]["final_loss"]
     merged, start = (load_file(folder / "model" / "model.safetensors") for folder in (tmp_path / "bfloat16", tmp_path / "coarse"))

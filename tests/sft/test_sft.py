@@ -115,15 +115,6 @@ class Weightless(Hooks):
         return 0.0
 
 
-class Lora(Hooks):
-    """An adapter, which is matrices alone."""
-
-    def prepare(self, model: Any, training: Training) -> Any:
-        from peft import LoraConfig, get_peft_model
-
-        return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-
-
 def states(folder: Path) -> Any:
     return folders.load(folder / "model")[0].state_dict()
 
@@ -138,28 +129,6 @@ def test_hooks_choose_what_trains(inputs: Inputs, tmp_path: Path) -> None:
     assert figures["trained_share"] == [pytest.approx(wanted / sum(value.numel() for value in tiny().parameters()), abs=1e-6)]
     with pytest.raises(StageFailed, match="every row of the train split weighs 0"):
         tune(inputs, tmp_path / "b", tmp_path / "sb", Weightless(), max_steps=2)
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_an_adapter_is_kept_and_merged(inputs: Inputs, tmp_path: Path, optimizer: str) -> None:
-    """A LoRA goes in by `prepare`; the artifact is an ordinary checkpoint and, beside it, the adapter that makes it of the base. Also
-    after a kill."""
-    from peft import PeftModel
-
-    run = partial(tune, inputs, hooks=Lora(), max_steps=6, optimizer=optimizer)
-    run(tmp_path / "a", tmp_path / "s")
-    base, tuned = states(inputs.base), states(tmp_path / "a")
-    moved = {name for name in base if not base[name].equal(tuned[name])}
-    assert moved and all("q_proj" in name or "v_proj" in name for name in moved) and set(base) == set(tuned)
-    adapter = tmp_path / "a" / "adapter"
-    assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-    assert str(inputs.base) not in (adapter / "adapter_config.json").read_text()
-    worn = PeftModel.from_pretrained(folders.load(inputs.base / "model")[0], str(adapter)).merge_and_unload().state_dict()
-    assert all(tuned[name].equal(worn[name]) for name in tuned)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "b", tmp_path / "sb", stop=6)
-    run(tmp_path / "c", tmp_path / "sb")
-    assert same(tmp_path / "a", tmp_path / "c")
 
 
 class Frozen(Hooks):

@@ -7,7 +7,6 @@ products) and is not offered.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.checkpoints.adapters import CONFIG, WEIGHTS, Base, base_of, weights_of
 from tasks.contract.params import BadInput, brief, is_folder
 from tasks.merge.core.headers import (
     Array,
@@ -34,7 +34,6 @@ from tasks.merge.core.headers import (
 from tasks.merge.core.meaning import is_tied
 from tasks.merge.core.tensors import Full, Source, Stored
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HEAD = "lm_head.weight"
 """the output layer"""
 _PREFIX = "base_model.model."
@@ -111,11 +110,6 @@ class Adapter:
         return self.matrices.get(name) or Unchanged()
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and not a whole checkpoint."""
-    return (folder / CONFIG).is_file()
-
-
 def open_adapter(label: str, folder: Path, base: Checkpoint, called: Collection[str]) -> Adapter:
     """Read an adapter folder and fit it to the base. `called`: the names by which the user says that it may call the base."""
     config = read_json(folder / CONFIG) or {}
@@ -131,7 +125,10 @@ def open_adapter(label: str, folder: Path, base: Checkpoint, called: Collection[
         )
     if not (folder / WEIGHTS).is_file():
         raise BadInput(f"{label}: {folder} has no {WEIGHTS}; only safetensors are read, pickles are not")
-    _check_base(label, folder, str(config.get("base_model_name_or_path") or ""), base, called)
+    if trained := base_of(folder):
+        _check_named(label, trained, base)
+    else:
+        _check_base(label, folder, str(config.get("base_model_name_or_path") or ""), base, called)
     sides: dict[tuple[str, str], Spec] = {}
     embeddings: set[str] = set()
     replaced: dict[str, Spec] = {}
@@ -207,6 +204,14 @@ def _check_frozen(label: str, base: Checkpoint, spec: Spec) -> None:
         raise BadInput(f"{label}: the adapter was trained on another {name!r} than the base's")
 
 
+def _check_named(label: str, trained: Base, base: Checkpoint) -> None:
+    """The base that an adapter of ours names must be the one that is merged into."""
+    if trained.weights != (found := weights_of(base.folder)):
+        raise BadInput(
+            f"{label}: an adapter of another base: it was trained on {trained}, and the base {base.folder} has weights {found}"
+        )
+
+
 def _check_base(label: str, folder: Path, name: str, base: Checkpoint, called: Collection[str]) -> None:
     """An adapter is a change of one base only: the folder it names must hold the same bytes, or the user vouches for the name."""
     if name in called:
@@ -217,14 +222,5 @@ def _check_base(label: str, folder: Path, name: str, base: Checkpoint, called: C
             f"{label}: its adapter was trained on {name!r}, which is no folder here, so nobody can see whether that is the base. "
             f"If it is, say so: adapter_base: {name!r} (or adapter_base: {{{label}: {name!r}}} for this one alone)."
         )
-    if there.resolve() != base.folder.resolve() and _identity(there) != _identity(base.folder):
+    if there.resolve() != base.folder.resolve() and weights_of(there) != weights_of(base.folder):
         raise BadInput(f"{label}: its adapter was trained on {there}, whose weights are not those of the base {base.folder}")
-
-
-def _identity(folder: Path) -> list[str]:
-    """Digests of the weight files, in the order of their names."""
-    digests = []
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "md5").hexdigest())
-    return digests

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.params import BadInput
-from tasks.merge.core.adapters import HEAD, Adapter, is_adapter, open_adapter
+from tasks.merge.core.adapters import HEAD, Adapter, open_adapter
 from tasks.merge.core.agree import Agreement, agree
 from tasks.merge.core.headers import TEMPLATES, Checkpoint, Mapped, Spec, open_checkpoint, read, read_json
 from tasks.merge.core.meaning import is_tied

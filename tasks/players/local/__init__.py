@@ -19,9 +19,8 @@ def player(name: str, config: Mapping[str, Any], surroundings: Surroundings) -> 
     """The checkpoint's client of a role, from its configuration; it is loaded at the first question."""
     client = importlib.import_module(*modules(name))
     own = {key: config[key] for key in ("max_tokens", "thinking", "temperature") if key in config}
-    made: Client = client.LocalClient(
-        Path(config["path"]), config["identity"], surroundings.device, config.get("dtype", "float32"), **own
-    )
+    folder, dtype = Path(config["path"]), config.get("dtype", "float32")
+    made: Client = client.LocalClient(folder, config["identity"], surroundings.device, dtype, artifacts=surroundings.artifacts, **own)
     return made
 
 

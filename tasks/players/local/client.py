@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,14 @@ from tasks.chat.answers import THINK
 from tasks.chat.format import ChatFormat
 from tasks.chat.kept import chat_of
 from tasks.chat.parsing import parse_turn
+from tasks.checkpoints.adapters import ADAPTER, find_base, is_adapter, weights_of
 from tasks.checkpoints.folders import load_tokenizer
 from tasks.contract.client import Message, Request
 from tasks.contract.generation import Engine, Sampling
 from tasks.players.local import own
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ROWS = 64
 """Requests generated together."""
@@ -35,7 +36,8 @@ class LocalClient:
     tokens or at the checkpoint's context with "length". What the checkpoint thought before it spoke is not part of an answer.
 
     identity: names the checkpoint's bytes in rows and cache keys. max_tokens, temperature: of an answer, instead of what a request
-    wants. thinking: tokens on top of the most.
+    wants. thinking: tokens on top of the most. artifacts: identity -> folder of those at hand; where `folder` holds an adapter, it is
+    played on its base, which is one of them.
     """
 
     name = "local"
@@ -49,18 +51,35 @@ class LocalClient:
         max_tokens: int | None = None,
         thinking: int = 0,
         temperature: float | None = None,
+        artifacts: Mapping[str, Path] | None = None,
     ) -> None:
         self.revision, self._most, self._thinking, self._temperature = identity, max_tokens, thinking, temperature
-        self._folder, self._device, self._dtype = folder, device, dtype
+        self._folder, self._device, self._dtype, self._artifacts = folder, device, dtype, artifacts or {}
+        self._adapter = ADAPTER if is_adapter(folder) else ""
         self._loaded: tuple[Engine, PreTrainedTokenizerBase] | None = None
+        self._lent = False
+
+    def play_on(self, model: PreTrainedModel, weights: str) -> None:
+        """Answer with a model in memory from now on, its adapter off, if what is under the adapter is this checkpoint: then one base is
+        in memory and not two. weights: of that base, see `adapters.weights_of`; "" takes a model that was lent before back."""
+        ours = bool(weights) and not self._adapter and (model.device.type, str(model.dtype)) == (self._device, f"torch.{self._dtype}")
+        ours = ours and not any(".modules_to_save." in name for name, _ in model.named_parameters())  # these cannot be switched off
+        if ours and weights_of(self._folder) == weights:
+            self._loaded, self._lent = self._open(model), True
+        elif self._lent:
+            self._loaded, self._lent = None, False
+
+    def _open(self, checkpoint: Path | PreTrainedModel) -> tuple[Engine, PreTrainedTokenizerBase]:
+        own_adapter = {ADAPTER: self._folder} if self._adapter else None
+        opened = own.opened(checkpoint, own_adapter, rows=ROWS, most=sys.maxsize, device=self._device, dtype=self._dtype)
+        return opened, load_tokenizer(self._folder)
 
     def complete(self, requests: Sequence[Request]) -> list[Message]:
         """One assistant message per request, in order."""
         if not requests:
             return []
         if self._loaded is None:
-            opened = own.opened(self._folder, rows=ROWS, most=sys.maxsize, device=self._device, dtype=self._dtype)
-            self._loaded = opened, load_tokenizer(self._folder)
+            self._loaded = self._open(find_base(self._folder, self._artifacts) if self._adapter else self._folder)
         engine, tokenizer = self._loaded
         chat = chat_of(tokenizer)
         stop = tuple(chat.end_ids(tokenizer))
@@ -73,7 +92,7 @@ class LocalClient:
                 ids = tokenizer(texts[index], add_special_tokens=False)["input_ids"]
                 temperature = request.temperature if self._temperature is None else self._temperature
                 most = (self._most or request.max_tokens) + self._thinking
-                engine.submit(str(index), ids, Sampling(request.seed, temperature, most, stop))
+                engine.submit(str(index), ids, Sampling(request.seed, temperature, most, stop, self._adapter))
                 running += 1
             for made in engine.poll():
                 index = int(made.conversation)

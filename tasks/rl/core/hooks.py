@@ -66,13 +66,13 @@ class Hooks:
     # What trains.
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Which parameters train and how they start: a loaded checkpoint -> the model to train (frozen parts, adapters). Called once
-        for each policy."""
+        """Which parameters train and how they start: a loaded checkpoint -> the model to train (frozen parts); the loop's own adapter
+        (`loop.adapter`) is put on afterwards. Called once for each policy."""
         return model
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
-        """A copy of a trained model -> the checkpoint to keep. An adapter that is still on it is kept apart as `adapter/`, and merged
-        into `model/`."""
+        """A copy of a trained model -> the checkpoint to keep. An adapter that it wears is kept as `loop.adapter.save`
+        says."""
         return model
 
     def critic(self, model: PreTrainedModel) -> tuple[Module, float] | None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import folders
+from tasks.checkpoints.adapters import active_adapter
+from tasks.checkpoints.starting import START
 from tasks.training.optimizers import adamw
 
 if TYPE_CHECKING:
@@ -85,9 +87,17 @@ def critic_of(model: PreTrainedModel, frozen: bool = False) -> Module:
 
 @contextmanager
 def reference_of(policy: Any, start: Any) -> Iterator[Any]:
-    """The start checkpoint for scoring: the policy itself with its adapter off, or `start`, a copy, where there is no adapter."""
+    """The start checkpoint for scoring: the policy itself with its adapter off, or with that of the start where it goes on from one;
+    `start`, another model, where there is no adapter. One base in memory."""
     if start is not None:
         yield start
+    elif START in policy.peft_config:
+        trains = active_adapter(policy)
+        policy.set_adapter(START, inference_mode=True)
+        try:
+            yield policy
+        finally:
+            policy.set_adapter(trains)
     else:
         with policy.disable_adapter():
             yield policy

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tasks.checkpoints import adapters
+from tasks.checkpoints import adapters, starting
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, nearest
 from tasks.rl import Inputs, Loop
@@ -51,7 +51,11 @@ def run(inputs: Inputs, params: Loop, hooks: Hooks, ctx: Context) -> dict[str, A
     while training.record.step < params.steps and not training.record.stopped:
         training.step()
     figures = record.publish(training.record, ctx.scratch, ctx.out, training.screened, params.max_family_fall)
-    return {**figures, "screening_lost_by": dict(sorted(training.rollouts.lost.items()))}
+    return {
+        **figures,
+        **starting.trained(training.policies[0].module),
+        "screening_lost_by": dict(sorted(training.rollouts.lost.items())),
+    }
 
 
 class Training:
@@ -60,7 +64,6 @@ class Training:
     def __init__(self, inputs: Inputs, params: Loop, hooks: Hooks, ctx: Context) -> None:
         from transformers import set_seed
 
-        from tasks.checkpoints import folders
         from tasks.worlds.api.frozen import load
 
         known = sorted(path.parent.name for path in inputs.worlds.glob("*/world.json"))
@@ -75,26 +78,32 @@ class Training:
 
         self.policies: list[Learner] = []
         for number in range(hooks.policies):
-            model, tokenizer = folders.load(inputs.sft / "model", ctx.device)
+            self.begun = starting.begin(inputs.sft / "model", params.adapter, ctx.artifacts, ctx.device)
             set_seed(ctx.seed_for("prepare", *([number] if number else [])) % 2**31)
-            model = hooks.prepare(model)
+            model = self.begun.wear(hooks.prepare(self.begun.model))
+            model = self.begun.remember(model) if hooks.reference else model
             if params.checkpointing:
                 fitting.checkpoint(model, "rl")
             if params.packing != "none":
                 packs.check_model(model, params.max_episode_tokens, "rl")
             self.policies.append(learner(model, params.lr))
         self.critic, self.reference = None, None
-        if type(hooks).critic is not Hooks.critic and (critic := hooks.critic(folders.load(inputs.sft / "model", ctx.device)[0])):
+        if type(hooks).critic is not Hooks.critic and (
+            critic := hooks.critic(adapters.load_whole(inputs.sft / "model", ctx.artifacts, ctx.device)[0])
+        ):
             self.critic = learner(*critic)
         if hooks.reference and ("reference" in inputs.others or not adapters.has_adapter(self.policies[0].module)):
-            self.reference = folders.load(inputs.others.get("reference", inputs.sft) / "model", ctx.device)[0].requires_grad_(False)
+            other = inputs.others.get("reference", inputs.sft) / "model"
+            self.reference = adapters.load(other, ctx.artifacts, ctx.device)[0].requires_grad_(False)
         self.reward_model = RewardModel.load(inputs.others["reward"] / "model", ctx.device) if "reward" in inputs.others else None
         if self.reference:
             fitting.narrow(self.reference, params.dtype)
         self.lines = Lines(params.packing, params.pass_tokens)
-        self.tokenizer, self.others = tokenizer, inputs.others
+        self.tokenizer, self.others = self.begun.tokenizer, inputs.others
         human = ctx.human(inputs.world)
-        self.rollouts = Rollouts(ctx, params, load(inputs.worlds / inputs.world), human, tokenizer)
+        base = self.begun.base if adapters.has_adapter(self.policies[0].module) else None
+        adapters.lend(human, self.policies[0].module, base.weights if base else "")
+        self.rollouts = Rollouts(ctx, params, load(inputs.worlds / inputs.world), human, self.tokenizer)
         self.screened: list[Screened] = []
         self.pool: list[Screened] = []
         self.record = Record()
@@ -303,8 +312,6 @@ class Training:
 
     def validate(self, step: int) -> None:
         """Sampled pass^1 on the validation split, by family; a new best checkpoint is written to the scratch folder."""
-        from tasks.checkpoints import folders
-
         play = self.play("validation", temperature=self.params.validation_temperature)
         result = self.rollouts.validate(step, play, self.hooks.examine)
         self.ctx.log("rl/validation", result.rate, step)
@@ -312,13 +319,13 @@ class Training:
             finishes = type(self.hooks).finish is not Hooks.finish
             with record.staged(self.ctx.scratch / "best" / str(step)) as folder:
                 for number, policy in enumerate(self.policies):
-                    changed = finishes or adapters.has_adapter(policy.module) or self.params.dtype != "float32"
+                    wide = self.params.dtype == "float32" or adapters.has_adapter(policy.module)  # an adapter trains in float32
+                    changed = finishes or not wide
                     model = copy.deepcopy(policy.module) if changed else policy.module  # training may go on with the policy itself
-                    fitting.widen(model)
-                    model = self.hooks.finish(model)
-                    if adapters.has_adapter(model):
-                        model = adapters.keep_and_merge(model, folder / (f"adapter_{number}" if number else "adapter"))
-                    folders.save(model, self.tokenizer, folder / (f"policy_{number}" if number else "model"))
+                    if changed:
+                        fitting.widen(model)
+                    names = (f"policy_{number}", f"adapter_{number}") if number else ("model", "adapter")
+                    self.begun.keep(self.hooks.finish(model), folder / names[0], folder / names[1], may_change=changed)
 
     def _of_owners(self, batch: Batch) -> Tensor:
         """Log-probabilities (n, t) of every row's tokens by the policy that played it."""

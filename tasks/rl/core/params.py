@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from tasks.checkpoints.adapter_params import AdapterParams, check_adapter
 from tasks.contract.params import BadInput, Cap, Params
 from tasks.training import optimizers, packs
 from tasks.training.fitting import CHECKPOINTING, DTYPE, Dtype
@@ -78,6 +79,7 @@ class Loop(Params):
         0.2, ge=0, le=1, description="alarm when the entropy of the policy falls below this share of its first value"
     )
     entropy_stop: bool = Field(False, description="stop training at the entropy alarm")
+    adapter: AdapterParams = Field(AdapterParams(), description="what trains in place of the weights (PEFT)")
 
 
 def caps(params: Loop) -> tuple[Cap, ...]:
@@ -98,6 +100,9 @@ def conversations(params: Loop, step: Planned) -> int:
 
 def check(params: Loop) -> None:
     """Raise BadInput for combinations that make no sense."""
+    if params.adapter.kind == "qlora":
+        raise BadInput("adapter.kind: qlora: conversations are sampled from the weights that train, and 4 bits hide them. Write lora.")
+    check_adapter(params.adapter)
     if wrong := packs.check(params.packing, params.pass_tokens) or optimizers.check(params.optimizer):
         raise BadInput(wrong)
     if params.max_turn_tokens >= params.max_episode_tokens:

@@ -111,12 +111,13 @@ class Hooks:
     # --- which parameters train, and how they start and end
 
     def prepare(self, model: PreTrainedModel, training: Training) -> PreTrainedModel:
-        """The loaded base -> the model to train: frozen parts, an adapter (PEFT model), a head as a module of it. EVA's SVD
-        (https://arxiv.org/abs/2410.07170) runs batches of `training` through the base. Default: all parameters train as they are."""
+        """The loaded base -> the model to train: frozen parts, a head as a module of it, an adapter that starts otherwise than
+        `loop.adapter` has it (EVA's SVD, https://arxiv.org/abs/2410.07170, runs batches of `training` through the base). The loop's own
+        adapter is put on afterwards. Default: all parameters train as they are."""
         return model
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The trained model -> the model to keep. An adapter that it still has is written to `adapter/` and merged by the loop."""
+        """The trained model -> the model to keep. An adapter that it wears is kept as `loop.adapter.save` says."""
         return model
 
     # --- rounds and phases

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.checkpoints import adapters, folders
+from tasks.checkpoints import folders, starting
 from tasks.contract.context import Context
 from tasks.contract.params import StageFailed
 from tasks.sft import Inputs
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any]:
-    """Fine-tune base/model on the kept rows; leaves model/, curves.csv, dropped.csv (rows left out, with reasons), and adapter/ where
-    the method put one in.
+    """Fine-tune base/model on the kept rows; leaves model/ (an adapter or a whole checkpoint: `loop.adapter`), curves.csv, dropped.csv
+    (rows left out, with reasons), and adapter/ where one was merged into model/.
 
     Returns counts and losses (nats a token). Raises StageFailed when hardly a row is left to train on (`check_used`). Resumes from
     ctx.scratch.
@@ -40,13 +40,14 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
 
     torch.set_num_threads(ctx.threads)
     set_seed(ctx.seed_for("sft") % 2**32)
-    model, tokenizer = folders.load(inputs.base / "model", device=ctx.device)
+    start = starting.begin(inputs.base / "model", loop.adapter, ctx.artifacts, ctx.device)
+    model, tokenizer = start.model, start.tokenizer
     drawn = ctx.rng("unfiltered") if inputs.unfiltered else None
     longest = min(loop.max_length, folders.context_of(model))
     data = load_data(inputs.filter / "dataset.parquet", inputs.worlds, tokenizer, ctx.prompt, longest, hooks.row_weight, drawn)
     check_used(data, loop, longest, inputs.filter)
     training = Training(loop, data.train, tokenizer.pad_token_id, ctx)
-    model = hooks.prepare(model, training).train()
+    model = start.wear(hooks.prepare(model, training)).train()
     if loop.checkpointing:
         fitting.checkpoint(model, "sft")
     if loop.packing != "none":
@@ -55,11 +56,9 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
     prepare_scoring(model)
     phases = check_phases(hooks.phases(training))
     history, shares = train(model, tokenizer, phases, training, data, hooks, teacher)
+    trained = starting.trained(model)
     fitting.widen(model)
-    model = hooks.finish(model)
-    if adapters.has_adapter(model):
-        model = adapters.keep_and_merge(model, ctx.out / "adapter")
-    folders.save(model, tokenizer, ctx.out / "model")
+    start.keep(hooks.finish(model), ctx.out / "model", ctx.out / "adapter")
     curve = _write_curves(ctx.out / "curves.csv", history)
     _write(ctx.out / "dropped.csv", [("traj_id", "reason"), *data.dropped])
     return {
@@ -73,6 +72,7 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
         "trained_tokens": sum(row.trained for row in data.train),
         "steps": sum(len(phase.steps) for phase in phases),
         "trained_share": shares,
+        **trained,
         "final_loss": next((loss for _, loss, _ in reversed(curve) if loss != ""), None),
         "final_validation_loss": next((loss for _, _, loss in reversed(curve) if loss != ""), None),
     }

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from tasks.checkpoints.adapter_params import AdapterParams, check_adapter
 from tasks.contract.params import BadInput, Cap, Params
 from tasks.training import optimizers, packs
 from tasks.training.fitting import CHECKPOINTING, DTYPE, Dtype
@@ -46,10 +47,13 @@ class Loop(Params):
     save_every: int = Field(200, ge=1, le=1_000_000, description="steps between resume states, a multiple of log_every")
     validate_every: int = Field(400, ge=1, le=1_000_000, description="steps between validation losses; the last step always")
     validation_rows: int = Field(100, ge=0, le=1_000_000, description="rows of the validation split that are scored")
+    adapter: AdapterParams = Field(AdapterParams(), description="what trains in place of the weights (PEFT)")
 
 
 def check(params: Loop) -> None:
-    """Raise BadInput for a resume state that would fall between two points of the curve, and for packs of no size."""
+    """Raise BadInput for a resume state that would fall between two points of the curve, for packs of no size, and for an adapter that
+    cannot be trained."""
+    check_adapter(params.adapter)
     if wrong := packs.check(params.packing, params.pass_tokens) or optimizers.check(params.optimizer):
         raise BadInput(wrong)
     if params.save_every % params.log_every:

@@ -101,6 +101,11 @@ class OwnEngine:
         """Owe a turn after `ids`; what of them the conversation has read or said is not computed again."""
         if sampling.adapter and sampling.adapter not in self._adapters:
             raise LookupError(f"no adapter {sampling.adapter!r} is loaded; there are: {', '.join(sorted(self._adapters)) or 'none'}")
+        if self._stack.only and sampling.adapter != self._stack.only:
+            raise LookupError(
+                f"engine own: modules that were trained whole with the adapter {self._stack.only!r} are in place, so nothing plays "
+                f"without it; asked for was {sampling.adapter!r}. Train without modules_to_save, or load the base a second time."
+            )
         row = self._open.get(conversation) or self._new(conversation)
         if row.owing:
             raise RuntimeError(f"conversation {conversation} still owes a turn")

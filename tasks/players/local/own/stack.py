@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from tasks.players.local.own.architecture import Architecture
 
-Adapter = Mapping[str, "tuple[Tensor, Tensor, float]"]
-"""Name of a linear map -> (A (r, in), B (out, r), scale): scale * x A^T B^T is added to what the base weights give."""
+Adapter = Mapping[str, "tuple[Tensor, Tensor, float, Tensor | None]"]
+"""Name of a linear map -> (A (r, in), B (out, r), scale, gain): scale * x A^T B^T is added to what the base weights give; of DoRA the
+sum, without the bias, is multiplied by gain (out,)."""
 Worn = Sequence[tuple[Adapter, "Tensor | None"]]
 """Adapters of one pass, each with the rows (indices) that wear it; None: all rows."""
 Attend = Callable[[int, "Tensor", "Tensor", "Tensor"], "Tensor"]
@@ -27,10 +28,12 @@ Attend = Callable[[int, "Tensor", "Tensor", "Tensor"], "Tensor"]
 @dataclass(frozen=True)
 class Stack:
     """weights: by their names in transformers' Llama, Qwen2, Qwen3 and Mistral, on one device; nothing is copied. It computes in the
-    embedding's dtype; what trains beside frozen weights may be wider and is narrowed when it is used."""
+    embedding's dtype; what trains beside frozen weights may be wider and is narrowed when it is used. only: the adapter without which
+    it cannot play, since modules that were trained whole with it are among the weights; "" for none."""
 
     architecture: Architecture
     weights: Mapping[str, Tensor]
+    only: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -87,16 +90,25 @@ class Stack:
 
         linear = torch.nn.functional.linear
         bias = self.weights.get(name + ".bias")
-        out = linear(x, self.weights[name + ".weight"].to(x.dtype), None if bias is None else bias.to(x.dtype))
+        bias = None if bias is None else bias.to(x.dtype)
+        out = linear(x, self.weights[name + ".weight"].to(x.dtype), bias)
         for adapter, rows in worn:
             if name in adapter:
-                down, up, scale = adapter[name]
-                down, up = down.to(x.dtype), up.to(x.dtype)
+                down, up, scale, gain = adapter[name]
+                down, up, gain = down.to(x.dtype), up.to(x.dtype), None if gain is None else gain.to(x.dtype)
                 if rows is None:
-                    out = out + linear(linear(x, down), up) * scale
-                else:
+                    out = _gained(out + linear(linear(x, down), up) * scale, gain, bias)
+                elif gain is None:
                     out.index_add_(0, rows, linear(linear(x[rows], down), up) * scale)
+                else:
+                    out[rows] = _gained(out[rows] + linear(linear(x[rows], down), up) * scale, gain, bias)
         return out
+
+
+def _gained(out: Tensor, gain: Tensor | None, bias: Tensor | None) -> Tensor:
+    if gain is None:
+        return out
+    return out * gain if bias is None else (out - bias) * gain + bias
 
 
 def _rotated(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.checkpoints.adapters import active_adapter
 from tasks.contract.params import BadInput
 from tasks.players.local.own.architecture import Architecture, read
 from tasks.players.local.own.stack import Adapter, Stack
@@ -22,28 +23,47 @@ KNOWN = re.compile(
     r"(input|post_attention)_layernorm\.weight|self_attn\.([qkvo]_proj\.(weight|bias)|[qk]_norm\.weight)|"
     r"mlp\.(gate|up|down)_proj\.(weight|bias))"
 )
-LORA = re.compile(r"(?P<linear>.+)\.lora_(?P<side>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
+LORA = re.compile(r"(?P<linear>.+)\.lora_(?P<side>A|B|magnitude_vector)(?:\.(?P<adapter>[^.]+?))?(?:\.weight)?")
+WHOLE = re.compile(r"(?P<module>.+)\.(?P<which>original_module|modules_to_save)\.(?:(?P<adapter>[^.]+)\.)?(?P<kind>weight|bias)")
+"""A module that PEFT trains whole: as it was, and as it is with an adapter."""
 
 
 def of_model(model: PreTrainedModel) -> tuple[Stack, dict[str, Adapter]]:
     """A transformers model, or one that wears PEFT's LoRA adapters: (stack, adapter's name -> adapter). Parameters are not copied: a
-    training step that changes them changes the stack. BadInput names parameters that the engine has no use for."""
+    training step that changes them changes the stack (of DoRA the gains are those of now).
+    BadInput names parameters that the engine has no use for."""
     weights: dict[str, Tensor] = {}
     pairs: dict[str, dict[str, dict[str, Tensor]]] = {}
+    active, whole = active_adapter(model), False
     for name, tensor in model.named_parameters(remove_duplicate=False):
         name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
         if found := LORA.fullmatch(name):
             linears = pairs.setdefault(found["adapter"], {})
             linears.setdefault(found["linear"], {})[found["side"]] = tensor.detach()
+        elif found := WHOLE.fullmatch(name):
+            if found["adapter"] == active:
+                weights[f"{found['module']}.{found['kind']}"], whole = tensor.detach(), True
         else:
             weights[name] = tensor.detach()
     scales = {name: module.scaling for name, module in model.named_modules() if hasattr(module, "lora_A")}
     adapters: dict[str, Adapter] = {}
     for adapter, linears in pairs.items():
         adapters[adapter] = {
-            linear: (sides["A"], sides["B"], float(scales["base_model.model." + linear][adapter])) for linear, sides in linears.items()
+            linear: _change(sides, float(scales["base_model.model." + linear][adapter]), weights.get(linear + ".weight"))
+            for linear, sides in linears.items()
         }
-    return _stack(read(model.config.get_text_config()), weights), adapters
+    return _stack(read(model.config.get_text_config()), weights, active if whole else ""), adapters
+
+
+def _change(sides: Mapping[str, Tensor], scale: float, weight: Tensor | None) -> tuple[Tensor, Tensor, float, Tensor | None]:
+    """An adapter's part of one linear map. weight: (out, in) of the base."""
+    if weight is None or sides.keys() < {"A", "B"}:
+        raise BadInput(f"engine own: an adapter of something else than a linear map: {', '.join(sorted(sides))}")
+    down, up = sides["A"], sides["B"]
+    if (length := sides.get("magnitude_vector")) is None:
+        return down, up, scale, None
+    lengths = (weight.float() + scale * (up.float() @ down.float())).norm(dim=1)  # DoRA, https://arxiv.org/abs/2402.09353, eq. 5
+    return down, up, scale, length.float() / lengths
 
 
 def of_folder(folder: Path, device: str, dtype: str | None = None) -> Stack:
@@ -62,10 +82,10 @@ def of_folder(folder: Path, device: str, dtype: str | None = None) -> Stack:
 def adapter_of_folder(folder: Path, stack: Stack) -> Adapter:
     """A LoRA adapter as PEFT saves it. BadInput for another kind, or one of another base: the linear map that does not fit is named."""
     config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+    if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
         raise BadInput(
-            f"{folder}: engine own adds plain LoRA adapters alone; this one has peft_type {config.get('peft_type')}, use_dora "
-            f"{config.get('use_dora', False)}, modules_to_save {config.get('modules_to_save')}. Merge it into its base first."
+            f"{folder}: engine own adds LoRA adapters alone; this one has peft_type {config.get('peft_type')}, modules_to_save "
+            f"{config.get('modules_to_save')}. Merge it into its base first."
         )
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in _tensors(folder):
@@ -77,7 +97,10 @@ def adapter_of_folder(folder: Path, stack: Stack) -> Adapter:
         wanted = None if weight is None else tuple(weight.shape)
         if (given := (sides["B"].shape[0], sides["A"].shape[1])) != wanted:
             raise BadInput(f"{folder}: an adapter of another base: {linear} is {wanted or 'not in it'} there, and {given} here")
-    return {linear: (sides["A"], sides["B"], _scale(config, linear, sides["A"].shape[0])) for linear, sides in pairs.items()}
+    return {
+        linear: _change(sides, _scale(config, linear, sides["A"].shape[0]), stack.weights[linear + ".weight"])
+        for linear, sides in pairs.items()
+    }
 
 
 def _scale(config: Mapping[str, Any], linear: str, rank: int) -> float:
@@ -99,8 +122,8 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 yield name, kept.get_tensor(name)
 
 
-def _stack(architecture: Architecture, weights: dict[str, torch.Tensor]) -> Stack:
+def _stack(architecture: Architecture, weights: dict[str, torch.Tensor], only: str = "") -> Stack:
     weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
     if unknown := sorted(name for name in weights if not KNOWN.fullmatch(name)):
         raise BadInput(f"engine own: the model has parameters that it has no use for: {', '.join(unknown[:5])} ({len(unknown)} in all)")
-    return Stack(architecture, weights)
+    return Stack(architecture, weights, only)
