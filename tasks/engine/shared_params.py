@@ -26,7 +26,8 @@ class Role(Params):
     """Who plays a model's role."""
 
     backend: Literal["scripted", "local", "openai_compatible", "none"] = Field(
-        "scripted", description="a script, a checkpoint in this process, or a model behind a server; none: there is no contender"
+        "scripted",
+        description="a script, a checkpoint in this process, or a model behind a server; none: nobody, for the contender alone",
     )
     path: str = Field("", description="folder of the checkpoint, for backend local")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the weights, for backend local")
