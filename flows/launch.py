@@ -12,6 +12,7 @@ from flows.champion_file import settle
 from flows.model_checks import Asking, write_down
 from flows.road import check_part
 from flows.run import open_plan, reports_folder
+from flows.source_checks import check_sources
 from flows.summary_text import print_summary
 from flows.survey import Outlook, survey
 from tasks.contract.params import BadInput
@@ -96,6 +97,7 @@ def run_road(wish: Wish) -> int:
         return finish_unchanged(write_down(plan), steps, start)
     plan.check_closures(todo)
     _check_champion(plan, part, steps)
+    check_sources(plan, [stage for stage in todo if stage in part])
     _check_caps(plan, steps, todo)
     plan = _ask_servers(plan, wish)
     _say_surroundings()

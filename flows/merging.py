@@ -20,12 +20,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows import OUTSIDE, PROJECT, STATE
-from flows.checkpoint_names import FORMS, checkpoint
 from flows.console import showing_progress
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, nearest, read_yaml, validate
 from tasks.engine import methods
 from tasks.engine.artifact import Store
+from tasks.engine.checkpoint_names import FORMS, checkpoint
 
 ROOM = "merge"
 

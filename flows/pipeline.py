@@ -15,6 +15,8 @@ from flows.promote import promote_candidate
 from flows.reconcile import reconcile
 from flows.road import Walk, check_part
 from flows.run import Run
+from flows.source_checks import check_sources
+from flows.survey import survey
 from tasks.road import ROAD
 
 
@@ -43,6 +45,7 @@ def pipeline(
         for line in [*reconcile(run.plan.store.state), settle(run.plan)]:
             run.note(line)
         asking = Asking(accept=refresh_models)
+        check_sources(run.plan, [step.stage for step in survey(run.plan) if step.artifact is None])
         run.plan = write_down(asking.ahead(run.plan, first, last))
         walk = Walk(run.plan, first, last, asking=asking)
 

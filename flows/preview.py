@@ -56,7 +56,7 @@ def make(plan: Plan, stage: str, count: int, progress: Any) -> Made:
         raise BadInput(f"-n {count}: a preview shows 1 to {MOST} blueprints; `cairn run --to {stage}` makes them all.")
     with tempfile.TemporaryDirectory(prefix="preview-") as name:
         work = Path(name)
-        worlds = _worlds(plan, stage, work / "frozen")
+        worlds = frozen_worlds(plan, stage, work / "frozen")
         folders = sorted(path.parent for path in worlds.glob("*/world.json"))
         made = Made(count)
         for place, folder in enumerate(folders):
@@ -80,7 +80,7 @@ def _added(one: Mapping[str, float], two: Mapping[str, float]) -> dict[str, floa
     return {name: one.get(name, 0) + two.get(name, 0) for name in COSTS}
 
 
-def _worlds(plan: Plan, stage: str, folder: Path) -> Path:
+def frozen_worlds(plan: Plan, stage: str, folder: Path) -> Path:
     """The frozen worlds that a stage reads: from the store when theirs ran with these params, else frozen now, as it would."""
     from tasks.engine.running import call, context
     from tasks.engine.shards import sharded

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.exit_codes import guarded
 from flows.model_checks import Asking, write_down
+from flows.source_checks import check_sources
 from tasks.contract.params import BadInput
 from tasks.engine import start
 from tasks.engine.explain import remember
@@ -45,6 +46,7 @@ def run_stage(stage: str, refresh: bool = False) -> str:
             plan.watch(stage, "cached", {"identity": artifact.identity, "key": artifact.key})
         else:
             _check_champion(plan, stage)
+            check_sources(plan, _without_result(plan))
             check_caps(plan, stage, job.inputs)
             artifact = _compute(run, stage, job.inputs)
         job.check_unchanged()
@@ -81,6 +83,13 @@ def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
         raise BadInput(
             f"{said}: this would be decided against the wrong one. `cairn champion --settle` writes it anew, then run again."
         )
+
+
+def _without_result(plan: Plan) -> list[str]:
+    """The stages that have no result yet, before this one or after it."""
+    from flows.survey import survey
+
+    return [step.stage for step in survey(plan) if step.artifact is None]
 
 
 def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:

@@ -78,7 +78,7 @@ class Source:
 
 def find(stage: str, text: str, project: Path, store: Store, road: Road = ROAD) -> Source:
     """The source that `text` names: "" for data/<stage>, a folder, or artifact:<identity>. BadInput when its rows are not there."""
-    from flows.checkpoint_names import checkpoint
+    from tasks.engine.checkpoint_names import checkpoint
 
     room, default = road[stage].room, project / DATA / stage
     if not text and not default.is_dir():

@@ -21,9 +21,11 @@ PLOTS = ({"title": "loss", "file": "curves.csv", "x": "step", "y": "loss"},)
 
 @dataclass(frozen=True)
 class Inputs:
-    """worlds: folder of frozen worlds, whose language the tokenizer may learn (train split only)."""
+    """worlds: folder of frozen worlds, whose language the tokenizer may learn (train split only). source: what lies where the params of
+    a method say that it reads something from outside (its `PLACE`), a folder or a file; None for a method that does not."""
 
     worlds: Path
+    source: Path | None = None
 
 
 def leaves(params: Any, worlds: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from tasks.engine.running import own_process
 
 def inputs(job: Job) -> dict[str, Any]:
     """What the room's `Inputs` get."""
-    return {"worlds": job.of("worlds")}
+    return {"worlds": job.of("worlds"), "source": job.source()}
 
 
 @room_task("base")

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tasks.base import Inputs
-from tasks.chat import qwen3_instruct
+from tasks.chat import kept, proof, qwen3_instruct
 from tasks.checkpoints import folders, tiny
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
@@ -107,6 +107,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     torch.set_num_threads(ctx.threads)
     texts, words = corpus(inputs.worlds, params.corpus_dialogues, ctx)
     tokenizer = tiny.build_tokenizer(texts, params.vocab, words)
+    proof.prove(tokenizer, kept.QWEN3_INSTRUCT, proof.FIRST_LOOK)
     torch.manual_seed(ctx.seed_for("weights"))
     model = tiny.tiny_qwen3(tokenizer, params.layers, params.width, params.heads)
     with torch.no_grad():

@@ -64,9 +64,9 @@ def is_adapter(folder: Path) -> bool:
 
 
 def weights_of(folder: Path) -> str:
-    """What a whole checkpoint's weights are told by: a digest of its safetensors, 32 digits."""
+    """What a whole checkpoint's weights are told by: a digest of its safetensors, 32 digits; an adapter beside them does not count."""
     found = hashlib.md5(usedforsecurity=False)
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(file for file in folder.glob("*.safetensors") if file.name != WEIGHTS):
         with file.open("rb") as stream:
             found.update(hashlib.file_digest(stream, "md5").digest())
     return found.hexdigest()

@@ -92,7 +92,12 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
         raise StageFailed("the training diverged: weights are NaN or infinite, so nothing was kept. Lower the learning rate.")
     logging.disable_progress_bar()  # Cairn reports progress itself
     model.config._name_or_path = ""
-    tokenizer.name_or_path = ""
     model.save_pretrained(str(folder))
+    save_tokenizer(tokenizer, folder)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a checkpoint's tokenizer, with its chat template and the chat format that it keeps."""
+    tokenizer.name_or_path = ""
     tokenizer.save_pretrained(str(folder))
     kept.write(kept.chat_of(tokenizer), folder)

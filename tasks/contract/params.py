@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -36,6 +36,10 @@ class Params(BaseModel):
     """Base of every method's params: frozen, complete, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    PLACE: ClassVar[str] = ""
+    """The param that says where something outside of the project lies which the method reads. What lies there is named by its bytes,
+    the param `identity`; the place is no part of a key. "" for a method that reads nothing but its inputs."""
 
     @field_validator("*", mode="before")
     @classmethod

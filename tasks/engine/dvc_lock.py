@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tasks.contract.params import BadInput, parse_yaml, read_yaml
-from tasks.engine import roles_lock
+from tasks.engine import methods, roles_lock
 from tasks.engine.dotted import dig
 from tasks.engine.dvc_yaml import DATA, Listed
 from tasks.engine.key import Key
@@ -95,25 +95,33 @@ def _same_deps(entry: Mapping[str, Any], listed: Listed, key: Key) -> bool:
 
 
 def _same_params(project: Path, entry: Mapping[str, Any], listed: Listed, key: Key, tree: Mapping[str, Any]) -> bool:
-    """Whether an entry's params are these. Of a role, what says how its model is reached may differ: no answer depends on it."""
+    """Whether an entry's params are these. Of a role, what says how its model is reached may differ, and of a method where what it
+    reads from outside lies: no result depends on it."""
     locked = entry.get("params") or {}
     try:
-        wanted = {key: _counts(key, dig(tree, key)) for key in listed.settings}
+        wanted = {key: _counts(listed, key, dig(tree, key)) for key in listed.settings}
     except KeyError:
         return False
-    own = {name: _counts(name, value) for name, value in locked.get(PIPELINE, {}).items() if name in wanted}
+    own = {name: _counts(listed, name, value) for name, value in locked.get(PIPELINE, {}).items() if name in wanted}
     if own != wanted or locked.get(ROLES_LOCK, {}) != key.parts["servers"]:
         return False
     return all(locked.get(file, {}) == (read_yaml(project / file) or {}) for file in listed.files)
 
 
-def _counts(key: str, value: Any) -> Any:
+def _counts(listed: Listed, key: str, value: Any) -> Any:
+    if key == listed.stage and isinstance(value, Mapping):
+        return {name: _without_place(listed.room, name, params) for name, params in value.items()}
     if not key.startswith("roles."):
         return value
     try:
         return answer_params(Role.model_validate(value))
     except ValidationError:
         return value
+
+
+def _without_place(room: str, name: str, params: Any) -> Any:
+    place = methods.load(room, name).Params.PLACE if name in methods.names(room) else ""
+    return {key: value for key, value in params.items() if key != place} if place and isinstance(params, Mapping) else params
 
 
 def up_to_date(project: Path, listed: Listed, key: Key, tree: Mapping[str, Any], identity: str, extra: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from tasks.checkpoints import adapters
 from tasks.checkpoints.adapters import BASE
 from tasks.contract.params import Params, StageFailed
-from tasks.engine import dvc_lock, methods, roles_lock
+from tasks.engine import dvc_lock, methods, roles_lock, sources
 from tasks.engine.artifact import Artifact
 from tasks.engine.closure import WORLDS
 from tasks.engine.key import Key, canonical, changed, key_of
@@ -129,6 +129,11 @@ class Job:
                 f"{folder} is an adapter, and its base ({base}) is not in the store, or was damaged. `dvc pull` may bring it; running "
                 "the step that left it makes it anew."
             ) from None
+
+    def source(self) -> Path | None:
+        """What its method reads from outside of the project, where it lies now; None for a method that reads its inputs alone."""
+        found = sources.of_stage(self.plan.settings, self.stage)
+        return None if found is None else sources.resolve(found, self.plan.settings.project, self.plan.store)
 
     def file(self, path: str) -> Path:
         """A listed file that people edit (an input that is no artifact)."""

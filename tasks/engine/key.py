@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tasks.contract.params import read_yaml
+from tasks.contract.params import Params, read_yaml
 from tasks.engine import champion, methods, start
 from tasks.engine.dotted import dig
 from tasks.engine.dvc_yaml import Listed
@@ -67,12 +67,17 @@ def params_of(settings: Settings, listed: Listed) -> dict[str, Any]:
     ways = methods.engine_module(engine["method"]).WAYS if engine else ()
     return {
         "method": settings.method(listed.stage),
-        "params": settings.params(listed.stage).model_dump(mode="json"),
+        "params": _named_by_bytes(settings.params(listed.stage)),
         **({"loop": loop.model_dump(mode="json")} if loop else {}),
         **({"agents": agents} if agents else {}),
         **({"engine": {**engine, "params": {k: v for k, v in engine["params"].items() if k not in ways}}} if engine else {}),
         "settings": {key: _used(settings, key, listed.stage) for key in listed.settings if key != listed.stage},
     }
+
+
+def _named_by_bytes(params: Params) -> dict[str, Any]:
+    """A method's params as plain values, without the place of what it reads from outside."""
+    return params.model_dump(mode="json", exclude={params.PLACE})
 
 
 def _used(settings: Settings, key: str, stage: str) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contract.params import BadInput
-from tasks.engine import roles_lock, versions
+from tasks.engine import roles_lock, sources, versions
 from tasks.engine import server_keys as keys
 from tasks.engine.artifact import Store
 from tasks.engine.closure import check_closure, players_of
@@ -61,6 +61,7 @@ class Plan:
         plan = cls(settings, store, stages, code, **more)
         settings.check(whole)
         _check_local_roles(settings, store)
+        sources.check_local(settings, store)
         for about in stages.values():
             _check_listed(settings, about)
             for file in about.files:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contract.params import StageFailed
-from tasks.engine import versions
+from tasks.engine import sources, versions
 from tasks.engine.artifact import Artifact
 from tasks.engine.closure import check_closure
 from tasks.engine.job import Changed, Job
@@ -57,15 +57,23 @@ def work_out(job: Job, key: Key, work: Work) -> tuple[dict[str, Any], str]:
         store.clear_workbench(key.digest)
     out, scratch = store.workbench(key.digest, filter(None, job.inputs.values()))
     _check_players(job)
+    _check_source(job, trust=False)
     try:
         figures = dict(work(out, scratch))
     except Exception:
         job.check_unchanged(key.digest)  # it may have failed on bytes that were altered: then that is what has to be said
         raise
     job.check_unchanged(key.digest)
+    _check_source(job, trust=True)
     identity = store.put(out)
     store.clear_workbench(key.digest)
     return figures, identity
+
+
+def _check_source(job: Job, trust: bool) -> None:
+    """What a method reads from outside is read by its place: its bytes must be those that the params name, before and after."""
+    if source := sources.of_stage(job.plan.settings, job.stage):
+        sources.check_read(source, job.plan.settings.project, job.plan.store, trust)
 
 
 def _check_players(job: Job) -> None:

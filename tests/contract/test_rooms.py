@@ -23,6 +23,7 @@ from tasks.engine.hashes import Hashes
 from tasks.engine.job import Job, job_of
 from tasks.engine.plan import Plan
 from tasks.engine.settings import Settings, load
+from tasks.engine.sources import identity_of
 from tasks.road import ROAD
 from tests.conftest import ROOT, Project
 from tests.contract.methods import smoke_params
@@ -76,7 +77,11 @@ class Chain:
         self, stage: str, name: str, turn: str, project: Path = ROOT, instead: Mapping[str, Any] | None = None
     ) -> tuple[Path, dict[str, Any]]:
         """Run a method in a process of its own. project: where its code lies. instead: parts of the process's spec that are others."""
-        own = {} if self.settings.method(stage) == name else {"method": name, name: smoke_params(stage, name)}
+        own = (
+            {}
+            if self.settings.method(stage) == name
+            else {"method": name, name: {**smoke_params(stage, name), **self._outside(stage, name)}}
+        )
         settings = Settings(ROOT, {**self.settings.tree, stage: {**self.settings.tree[stage], **own}})
         plan = Plan.open(settings, self.folder / "state")
         inputs = plan.stages[stage].inputs
@@ -87,6 +92,12 @@ class Chain:
         spec = job.spec(out, scratch, self._inputs(job), "retail" if stage == "rl" else "")
         with WARM.python():
             return out, process.run({**spec, **(instead or {})}, project, lambda *_: None, lambda *_: None)
+
+    def _outside(self, stage: str, name: str) -> dict[str, str]:
+        """For a method that reads a checkpoint from outside: the road's own."""
+        if not (place := methods.load(stage, name).Params.PLACE):
+            return {}
+        return {place: f"artifact:{self.identities['base']}", "identity": identity_of(self.artifact("base") / "model", self.store)}
 
     def _inputs(self, job: Job) -> dict[str, Any]:
         """The room's Inputs, as its task.py fills them; the artifacts are the road's."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -27,6 +27,14 @@ class Params(base.Params):
 
 WAYS = frozenset(("memory",))
 """Of its params those on which no answer depends."""
+
+
+def check_checkpoint(config: Any, tensors: Sequence[str]) -> None:
+    """Raise BadInput for a checkpoint that the engine cannot run, by its transformers config and the names of its tensors, as far as
+    they are known."""
+    from tasks.players.local.own.architecture import check
+
+    check(config, tensors)
 
 
 def opened(

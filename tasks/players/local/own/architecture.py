@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,14 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Values of `model_type` that the engine runs."""
 ROPES = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary positions whose frequencies do not change with the length of a conversation."""
+
+
+KNOWN = re.compile(
+    r"model\.embed_tokens\.weight|model\.norm\.weight|lm_head\.(weight|bias)|model\.layers\.\d+\.("
+    r"(input|post_attention)_layernorm\.weight|self_attn\.([qkvo]_proj\.(weight|bias)|[qk]_norm\.weight)|"
+    r"mlp\.(gate|up|down)_proj\.(weight|bias))"
+)
+"""Names of the parameters that the engine has a use for."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,18 @@ def read(config: Any) -> Architecture:
         rotary_scale=float(scale),
         context=int(getattr(config, "max_position_embeddings", 0) or sys.maxsize),
     )
+
+
+def check(config: Any, tensors: Sequence[str]) -> None:
+    """Raise BadInput for a checkpoint, by its transformers config and the names of its tensors, that the engine cannot run."""
+    read(config)
+    check_names(tensors)
+
+
+def check_names(tensors: Iterable[str]) -> None:
+    """Raise BadInput for a parameter that the engine has no use for."""
+    if unknown := sorted(name for name in tensors if not KNOWN.fullmatch(name)):
+        raise BadInput(f"engine own: the model has parameters that it has no use for: {', '.join(unknown[:5])} ({len(unknown)} in all)")
 
 
 def unsupported(config: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints.adapters import active_adapter
 from tasks.contract.params import BadInput
-from tasks.players.local.own.architecture import Architecture, read
+from tasks.players.local.own.architecture import Architecture, check_names, read
 from tasks.players.local.own.stack import Adapter, Stack
 
 if TYPE_CHECKING:
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-KNOWN = re.compile(
-    r"model\.embed_tokens\.weight|model\.norm\.weight|lm_head\.(weight|bias)|model\.layers\.\d+\.("
-    r"(input|post_attention)_layernorm\.weight|self_attn\.([qkvo]_proj\.(weight|bias)|[qk]_norm\.weight)|"
-    r"mlp\.(gate|up|down)_proj\.(weight|bias))"
-)
 LORA = re.compile(r"(?P<linear>.+)\.lora_(?P<side>A|B|magnitude_vector)(?:\.(?P<adapter>[^.]+?))?(?:\.weight)?")
 WHOLE = re.compile(r"(?P<module>.+)\.(?P<which>original_module|modules_to_save)\.(?:(?P<adapter>[^.]+)\.)?(?P<kind>weight|bias)")
 """A module that PEFT trains whole: as it was, and as it is with an adapter."""
@@ -124,6 +119,5 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _stack(architecture: Architecture, weights: dict[str, torch.Tensor], only: str = "") -> Stack:
     weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
-    if unknown := sorted(name for name in weights if not KNOWN.fullmatch(name)):
-        raise BadInput(f"engine own: the model has parameters that it has no use for: {', '.join(unknown[:5])} ({len(unknown)} in all)")
+    check_names(weights)
     return Stack(architecture, weights, only)

@@ -1,4 +1,5 @@
-"""Checkpoints by name: a folder, an artifact by its identity (from here or from the DVC remote), or a registered model.
+"""Checkpoints by name: a folder, an artifact by its identity (from here or from the DVC remote), a registered model, or one of the
+Hugging Face hub at a commit.
 
 What is named by identity is checked against it when it arrives, so a remote input is the same bytes everywhere or an error.
 """
@@ -9,27 +10,73 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tasks.checkpoints.source import COUNTED
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Store
 
 _ARTIFACT = re.compile(r"^artifact:(?P<identity>[0-9a-f]{32}\.dir)(?:/(?P<inside>.+))?$")
 _REGISTERED = re.compile(r"^models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))$")
-FORMS = "a folder, artifact:<identity>[/folder], models:/<name>/<version> or models:/<name>@<alias>"
+_HUB = re.compile(r"^hub:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?$")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+FORMS = (
+    "a folder, artifact:<identity>[/folder], models:/<name>/<version>, models:/<name>@<alias> or hub:<owner>/<name>@<commit, 40 digits>"
+)
 
 
 def checkpoint(text: str, project: Path, store: Store) -> Path:
     """The folder that a source names; relative folders count from the current one. BadInput when it names nothing."""
+    check_name(text)
     if found := _ARTIFACT.match(text):
         return _inside(_artifact(found["identity"], project, store), found["inside"] or "", text)
     if found := _REGISTERED.match(text):
         identity = _registered(found["name"], found["version"], found["alias"], text)
         return _inside(_artifact(identity, project, store), "", text)
-    if text.startswith(("artifact:", "models:")):
-        raise BadInput(f"{text!r} names no checkpoint. Allowed: {FORMS}.")
+    if found := _HUB.match(text):
+        return _from_hub(found["repo"], found["revision"], text)
     folder = Path(text).expanduser()
     if not folder.is_dir():
         raise BadInput(f"{text!r}: {folder} is not a folder. Allowed: {FORMS}.")
     return folder
+
+
+def check_name(text: str) -> None:
+    """Raise BadInput for a text that cannot name a checkpoint, whatever lies where; a revision of the hub that may move is none."""
+    if found := _HUB.match(text):
+        if not _COMMIT.fullmatch(found["revision"] or ""):
+            said = (
+                f"{found['revision']!r} is a branch or a tag" if found["revision"] else "without a revision it is whatever lies there"
+            )
+            raise BadInput(
+                f"{text!r}: {said}, which moves. Pin the commit, hub:{found['repo']}@<40 digits>: the hub shows it under 'Files and "
+                f"versions', and `git ls-remote https://huggingface.co/{found['repo']}` prints it."
+            )
+    elif text.startswith(("artifact:", "models:", "hub:")) and not _ARTIFACT.match(text) and not _REGISTERED.match(text):
+        raise BadInput(f"{text!r} names no checkpoint. Allowed: {FORMS}.")
+
+
+def is_path(text: str) -> bool:
+    """Whether a source names a place on this machine."""
+    return not text.startswith(("artifact:", "models:", "hub:"))
+
+
+def _from_hub(repo: str, revision: str, text: str) -> Path:
+    """The folder of a hub's repository at a commit: from the local cache, else fetched, where the network is allowed."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    wanted: dict[str, Any] = {"repo_id": repo, "revision": revision, "allow_patterns": [*COUNTED]}
+    try:
+        return Path(snapshot_download(**wanted, local_files_only=True))
+    except (FileNotFoundError, HFValidationError) as error:
+        if isinstance(error, HFValidationError) or constants.is_offline_mode():
+            raise BadInput(
+                f"{text!r} is not in the local cache ({constants.HF_HUB_CACHE}), and Cairn is offline by default. HF_HUB_OFFLINE=0 "
+                "lets this command fetch it; or fetch it elsewhere, and name its folder."
+            ) from None
+    try:
+        return Path(snapshot_download(**wanted))
+    except (OSError, ValueError, RuntimeError) as error:  # no such repository, a licence that was not accepted, no network
+        raise BadInput(f"{text!r} cannot be fetched: {type(error).__name__}: {str(error).splitlines()[0]}") from None
 
 
 def _inside(folder: Path, inside: str, text: str) -> Path:

@@ -1,0 +1,243 @@
+"""Begins with a checkpoint that exists already: a transformers folder, an artifact, a registered model, a GGUF file, or one of a hub.
+
+Its weights are kept as they are, without a copy where the file system can share them; only a GGUF file, an adapter in the folder or
+another `dtype` has them written anew. How it writes conversations is found out from its own tokenizer and proven (`tasks.chat`), and
+kept with it. What could not be trained, or would lose every conversation, is refused before anything is paid.
+
+Departures: No departure; this is no paper's method.
+
+Cost: the proof of the chat format, seconds; and reading the weights once, to know their bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.base import Inputs
+from tasks.chat import kept, proof
+from tasks.chat.format import ChatFormat, ChatRefused
+from tasks.checkpoints import adapters, folders, gguf_file, source
+from tasks.contract.context import Context
+from tasks.contract.params import BadInput, StageFailed
+from tasks.contract.params import Params as Base
+from tasks.worlds.api.frozen import load_all
+from tasks.worlds.api.system_prompt import system_message, tools_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TITLE = "A checkpoint that exists already"
+PAPER = ""
+SLUG = ""
+
+PLAIN = (
+    "{% for message in messages %}{{ message.role + ':\n' + message.content + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+)
+"""The chat template of a checkpoint without one, which chat_format: hermes teaches; ours, with no token but its own end of text."""
+OPENING = "Hello."
+"""A user's first words, with which a prompt is measured; ours: the shortest that people say."""
+
+
+class Params(Base):
+    """Which checkpoint, and how it writes conversations."""
+
+    PLACE: ClassVar[str] = "source"
+
+    source: str = Field(
+        "",
+        description="where it lies: a folder or a GGUF file, artifact:<identity>, models:/<name>@<alias>, models:/<name>/<version>, or "
+        "hub:<owner>/<name>@<commit>",
+    )
+    identity: str = Field("", description="its bytes, which a key holds instead of the place; Cairn says it when it is missing")
+    origin: str = Field("", description="where it comes from, for model cards; empty: its name on the hub, or what its files say")
+    license: str = Field("", description="its licence, for model cards; empty: what its files say")
+    chat_format: Literal["auto", "hermes"] = Field(
+        "auto",
+        description="auto: as its own chat template writes tools; hermes: calls as text, taught by fine-tuning, for a template without "
+        "tools or a checkpoint without a template",
+    )
+    thinking: bool = Field(False, description="whether prompts leave room for a thought, where its template can do with and without")
+    dtype: Literal["source", "float32", "bfloat16", "float16"] = Field(
+        "source", description="of the weights that are kept; source: as they are (of a GGUF file: float32)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _called_as_on_the_hub(cls, values: Any) -> Any:
+        """What comes from the hub is called so on cards, unless the params say otherwise."""
+        if isinstance(values, Mapping) and str(values.get("source", "")).startswith("hub:") and not values.get("origin"):
+            return {**values, "origin": str(values["source"]).removeprefix("hub:")}
+        return values
+
+
+@dataclass(frozen=True)
+class Found:
+    """A source as it was read. shapes: of its tensors by name, {} of a GGUF file. adapter: one lies beside the weights."""
+
+    config: Any
+    tokenizer: Any
+    chat: ChatFormat
+    shapes: Mapping[str, tuple[int, ...]]
+    license: str
+    origin: str
+    adapter: bool
+
+
+def preflight(inputs: Inputs, params: Params, prompt: Mapping[str, str]) -> tuple[Any, Sequence[str]]:
+    """Raise BadInput for a checkpoint that no training could begin with. prompt: what the agent's system prompts carry. Returns its
+    config and the names of its tensors (none of a GGUF file), by which whoever has to run it can say whether it does."""
+    found = _examine(inputs, params, prompt)
+    return found.config.get_text_config(), [*found.shapes]
+
+
+def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
+    """Leave model/, an empty curves.csv and source.json: identity, origin and licence of what was taken, its chat format."""
+    found, place = _examine(inputs, params, ctx.prompt), _source(inputs)
+    folder, linked = ctx.out / "model", params.dtype == "source" and not found.adapter and not gguf_file.is_gguf(place)
+    folder.mkdir()
+    if linked:
+        _link(place, folder)
+        folders.save_tokenizer(found.tokenizer, folder)
+    else:
+        folders.save(_loaded(place, params, found, ctx), found.tokenizer, folder)
+    (ctx.out / "curves.csv").write_text("step,loss\n", encoding="utf-8")
+    about = {
+        "identity": params.identity,
+        "origin": found.origin,
+        "license": found.license,
+        "chat_format": {"name": found.chat.name, "form": found.chat.form, "style": found.chat.style, **found.chat.about},
+    }
+    (ctx.out / "source.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    weights = source.shapes(source.weight_files(folder))
+    return {
+        "parameters": sum(math.prod(shape) for shape in weights.values()),
+        "vocabulary": len(found.tokenizer),
+        "context": _context(found.config),
+        "chat_form": found.chat.form,
+        "chat_cost": found.chat.about["cost"],
+        "license": found.license or "unknown",
+        "origin": found.origin or "unknown",
+    }
+
+
+def _source(inputs: Inputs) -> Path:
+    if inputs.source is None:
+        raise StageFailed("base.checkpoint was run without a source")
+    return inputs.source
+
+
+def _examine(inputs: Inputs, params: Params, prompt: Mapping[str, str]) -> Found:
+    """Read what the source says without loading its weights; BadInput for what cannot be used."""
+    place = _source(inputs)
+    about = gguf_file.about(place) if gguf_file.is_gguf(place) else {}
+    if about:
+        config, tokenizer = gguf_file.config_and_tokenizer(place)
+        shapes: Mapping[str, tuple[int, ...]] = {}
+    else:
+        shapes = _shapes(place)
+        config, tokenizer = source.read_config(place), _tokenizer(place)
+    chat = _chat(tokenizer, params, _rows(config, shapes))
+    _check_context(inputs.worlds, prompt, tokenizer, chat, _context(config))
+    said = about.get("license", "") if about else source.licence(place)
+    named = about.get("name", "") if about else ""
+    adapter = not about and adapters.is_adapter(place)
+    return Found(config, tokenizer, chat, shapes, params.license or said, params.origin or named, adapter)
+
+
+def _shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
+    alone = {path.name for path in folder.glob("*.safetensors")} <= {adapters.WEIGHTS}
+    if adapters.is_adapter(folder) and alone:
+        raise BadInput("an adapter alone. Put it beside its base's files, in one folder: then it is checked and merged.")
+    if not (folder / "config.json").is_file():
+        inside = ", ".join(path.name for path in sorted(folder.glob("*.gguf"))[:3])
+        raise BadInput(f"no config.json in it{f'. It holds {inside}: name the file' if inside else ''}.")
+    found = source.shapes(source.weight_files(folder))
+    if adapters.is_adapter(folder):
+        source.check_adapter(folder, found)
+    return found
+
+
+def _tokenizer(folder: Path) -> Any:
+    try:
+        return folders.load_tokenizer(folder)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise BadInput(f"its tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+
+
+def _rows(config: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Rows of the embedding. BadInput when the configuration says another number."""
+    said, stored = int(config.get_text_config().vocab_size), shapes.get("model.embed_tokens.weight", (0,))[0]
+    if stored and stored != said:
+        raise BadInput(f"config.json says vocab_size {said}, and the embedding has {stored} rows: they are not of one checkpoint.")
+    return said
+
+
+def _context(config: Any) -> int:
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 0)
+
+
+def _chat(tokenizer: Any, params: Params, rows: int) -> ChatFormat:
+    """The proven chat format, which the tokenizer keeps from now on; what pads is a token that it has."""
+    proof.check_vocabulary(tokenizer, rows)
+    if params.chat_format == "hermes" and not tokenizer.chat_template and tokenizer.eos_token:
+        tokenizer.chat_template = PLAIN
+    try:
+        chat = proof.find(tokenizer, params.chat_format, thinking=params.thinking)
+    except ChatRefused as error:
+        hint = " Or base.checkpoint.chat_format: hermes, which teaches one." if error.failed == "no chat template" else ""
+        raise BadInput(f"its chat format cannot be used: {error}{hint}") from None
+    kept.keep(tokenizer, chat)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or chat.ends[0]
+    return chat
+
+
+def _check_context(worlds: Path, prompt: Mapping[str, str], tokenizer: Any, chat: ChatFormat, context: int) -> None:
+    """BadInput when a world's prompt leaves no room for an answer."""
+    for world in load_all(worlds).values():
+        messages = [{"role": "user", "content": OPENING}]
+        length = len(chat.prompt_ids(tokenizer, system_message(world, prompt), messages, tools_of(world, prompt)))
+        if context and length >= context:
+            raise BadInput(
+                f"its context is {context} tokens, and the first prompt of world {world.name} alone has {length}. Shorten the prompt "
+                "(prompt.tools, prompt.policy), or take a checkpoint with a longer context."
+            )
+
+
+def _link(place: Path, folder: Path) -> None:
+    """The weights and the configuration under the names that transformers looks for."""
+    files = source.weight_files(place)
+    for path in files:
+        source.place(path, folder / (path.name if len(files) > 1 else "model.safetensors"))
+    names = ["config.json", "generation_config.json", *(["model.safetensors.index.json"] if len(files) > 1 else [])]
+    for path in (place / name for name in names):
+        if path.is_file():
+            source.place(path, folder / path.name)
+
+
+def _loaded(place: Path, params: Params, found: Found, ctx: Context) -> PreTrainedModel:
+    """The model with weights that are written anew."""
+    if gguf_file.is_gguf(place):
+        return gguf_file.load(place, "float32" if params.dtype == "source" else params.dtype)
+    plain = ctx.scratch / "base"  # transformers would load the adapter's own idea of a base, were it beside the weights
+    plain.mkdir(exist_ok=True)
+    for path in plain.iterdir():
+        path.unlink()
+    _link(place, plain)
+    folders.save_tokenizer(found.tokenizer, plain)
+    dtype = str(found.config.dtype or "float32").removeprefix("torch.") if params.dtype == "source" else params.dtype
+    model, _ = folders.load(plain, dtype=dtype)
+    if found.adapter:
+        from peft import PeftModel
+
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, str(place)).merge_and_unload()
+        return merged
+    return model
