@@ -32,7 +32,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A checkpoint folder as (model in eval mode on `device`, tokenizer). dtype: a torch dtype's name, e.g. "bfloat16".
+    """A checkpoint folder as (model, tokenizer); see `load_model`."""
+    return load_model(folder, device, dtype), load_tokenizer(folder)
+
+
+def load_model(folder: Path, device: str = "cpu", dtype: str | None = "float32") -> PreTrainedModel:
+    """The model of a checkpoint folder in eval mode on `device`. dtype: a torch dtype's name, e.g. "bfloat16"; None: the folder's own.
 
     Only safetensors are read. Raises FileNotFoundError when the folder holds no model.
     """
@@ -43,10 +48,11 @@ def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> tuple[Pre
     logging.disable_progress_bar()  # Cairn reports progress itself
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no checkpoint here (config.json is missing)")
-    model = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True, trust_remote_code=False
+    wanted = getattr(torch, dtype) if dtype else "auto"
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False
     )
-    return model.to(device).eval(), load_tokenizer(folder)
+    return model.to(device).eval()
 
 
 def warm_up(folder: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from tasks.contract.generation import Engine
 from tasks.contract.params import BadInput, Params
 from tasks.engine import methods
 from tasks.engine.closure import closure
@@ -11,6 +15,7 @@ from tasks.engine.dvc_yaml import listed
 from tasks.engine.key import params_of
 from tasks.engine.settings import Settings, load
 from tests.conftest import ROOT
+from tests.players.test_own_engine import logprobs_of, model, prompts, sampling, turns
 
 
 def with_engine(section: object, stage: str = "rl") -> Settings:
@@ -62,3 +67,80 @@ def test_what_changes_no_answer_is_in_no_key() -> None:
     settings = [with_engine(section) for section in (plain, roomy)]
     assert settings[0].engine("rl") != settings[1].engine("rl")
     assert params_of(settings[0], listed(settings[0])["rl"]) == params_of(settings[1], listed(settings[1])["rl"])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base with random weights, `base`, and two adapters of it, `one` and `two`."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    root = tmp_path_factory.mktemp("engines")
+    model("llama").save_pretrained(str(root / "base"))
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        worn = get_peft_model(model("llama"), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+        worn.save_pretrained(str(root / name))
+    return root
+
+
+def in_process(name: str) -> Any:
+    return lambda root: methods.engine_module(name).opened(
+        root / "base", {"one": root / "one", "two": root / "two"}, rows=8, most=300, dtype="float32"
+    )
+
+
+def talk(given: Engine, conversations: int = 6, temperature: float = 0.0) -> dict[str, tuple[list[int], list[float]]]:
+    """Two turns of each conversation, a third of them with each adapter and with none; who finishes first goes on first."""
+    sampled = {str(at): sampling(at, temperature, 3 + 5 * at, (5,), ("", "one", "two")[at % 3]) for at in range(conversations)}
+    said: dict[str, tuple[list[int], list[float]]] = {name: ([], []) for name in sampled}
+    read = {name: list(ids) for name, ids in zip(sampled, prompts(conversations), strict=True)}
+    for name, how in sampled.items():
+        given.submit(name, read[name], how)
+    turn = dict.fromkeys(sampled, 1)
+    while open_ones := [name for name in sampled if turn[name] < 3]:
+        found = given.poll()
+        assert found, open_ones
+        for made in found:
+            ids, logprobs = said[made.conversation]
+            ids += made.ids
+            logprobs += made.logprobs
+            assert made.finish == ("stop" if made.ids[-1] == 5 else "length") and len(made.ids) == len(made.logprobs)
+            turn[made.conversation] += 1
+            if turn[made.conversation] < 3:
+                read[made.conversation] += [*made.ids, 1, 2, 3]
+                given.submit(made.conversation, read[made.conversation], sampled[made.conversation])
+            else:
+                given.close(made.conversation)
+    return said
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_all_engines_say_the_same_tokens(folders: Path, temperature: float) -> None:
+    """Token by token, over two turns, with two adapters and without; at temperature 1 too where the noise is ours."""
+    own = talk(in_process("own")(folders), temperature=temperature)
+    other = in_process("transformers")(folders)
+    for name, (ids, logprobs) in talk(other, temperature=temperature).items():
+        assert ids == own[name][0] and logprobs == pytest.approx(own[name][1], abs=1e-4)
+    read = sum(map(len, prompts(6)))
+    assert other.counts["read"] < read + 6 * 5, "what a conversation has read and said is not computed again"
+    assert len({tuple(ids) for ids, _ in own.values()}) == 6
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("mistral", {"sliding_window": 24}),
+        ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}),
+        ("qwen3_5_text", {"layer_types": ["linear_attention", "full_attention"], "head_dim": 16}),
+    ],
+)
+def test_architectures_that_own_refuses(family: str, more: dict[str, Any]) -> None:
+    """Against one pass of transformers over each whole conversation."""
+    of = model(family, **more)
+    given = methods.engine_module("transformers").opened(of, rows=8, most=200)
+    asked = prompts(4)
+    for at, ids in enumerate(asked):
+        given.submit(str(at), ids, sampling(at, 1.0, 6 + at))
+    for name, made in turns(given).items():
+        assert list(made.logprobs) == pytest.approx(logprobs_of(of, asked[int(name)], made.ids), abs=1e-4)

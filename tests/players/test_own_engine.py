@@ -57,7 +57,7 @@ def model(family: str = "llama", **more: Any) -> Any:
         "num_hidden_layers": 2,
         "max_position_embeddings": 512,
     }
-    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**sizes, **FAMILIES[family], **more})).eval()
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**sizes, **FAMILIES.get(family, {}), **more})).eval()
     with torch.no_grad():
         for weight in made.parameters():
             weight.mul_(4.0) if weight.dim() == 2 else weight.add_(torch.randn_like(weight) * 0.1)

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.contract.agent import Turn
 from tasks.players.checkpoint_agent import CheckpointAgent
-from tasks.players.local.own.sampling import choose, uniforms
+from tasks.players.local.sampling import choose, uniforms
 from tests.playing import checkpoint_agent
 from tests.rollout import tiny
 

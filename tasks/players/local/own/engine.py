@@ -24,8 +24,8 @@ from tasks.contract.params import StageFailed
 from tasks.players.local.own.attention import Decoding, Prefilling
 from tasks.players.local.own.memory import Memory, Row
 from tasks.players.local.own.pages import Pages, page_tokens
-from tasks.players.local.own.sampling import choose, uniforms
 from tasks.players.local.own.stack import Adapter, Stack, Worn
+from tasks.players.local.sampling import choose, uniforms
 
 if TYPE_CHECKING:
     from torch import Tensor
