@@ -8,13 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.alias import PENDING, NoRegistry, asking_registry, finish_pending, move
 from flows.ledger import champion, ledger
 from flows.outcomes import Outcome, carried_out_before, not_carried_out, promoted, refused, stays, waits
+from tasks.checkpoints import adapters
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Artifact
 from tasks.engine.champion import CHAMPION, read
@@ -106,13 +109,15 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
         "cairn.decision": decision.identity,
         "cairn.sha256": sha256(folder),
         "cairn.run": plan.run_key,
+        **({"cairn.base": str(adapters.base_of(folder))} if adapters.is_adapter(folder) else {}),
         **origin_tags(came),
     }
     # A kill between here and the ledger leaves a version that carries the decision: it is found, not registered twice.
     with asking_registry():
-        version = registry.version_with(run.tracker, name, "cairn.decision", decision.identity) or registry.register(
-            run.tracker, name, folder, evidence, verdict["reason"]
-        )
+        version = registry.version_with(run.tracker, name, "cairn.decision", decision.identity)
+        if version is None:
+            with in_form(plan, folder) as registered:
+                version = registry.register(run.tracker, name, registered, evidence, verdict["reason"])
     entry = {
         "event": "promote",
         "model": name,
@@ -128,6 +133,22 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
     }
     move(run, entry)
     return promoted(version, name, verdict["reason"])
+
+
+@contextmanager
+def in_form(plan: Plan, folder: Path) -> Iterator[Path]:
+    """A candidate's checkpoint as `promote.form` has it: an adapter is merged into its base where a whole one is wanted. BadInput when
+    its base is gone."""
+    base = adapters.base_of(folder) if adapters.is_adapter(folder) else None
+    if base is None or plan.settings.shared.promote.form == "adapter":
+        yield folder
+        return
+    try:
+        artifacts = {base.artifact: plan.store.read(base.artifact)}
+    except LookupError:
+        raise BadInput(f"the candidate is an adapter, and its base ({base}) is not in the store; `dvc pull` may bring it.") from None
+    with tempfile.TemporaryDirectory() as place:
+        yield adapters.merged(folder, artifacts, Path(place) / "model")
 
 
 def sha256(folder: Path) -> str:

@@ -5,15 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tasks.checkpoints.adapters import is_adapter
 from tasks.engine.track import Tracker
 
 
 def register(tracker: Tracker, name: str, checkpoint: Path, tags: Mapping[str, str], note: str) -> str:
-    """Log a checkpoint as a transformers model of this pipeline run and register it; returns the new version.
+    """Log a checkpoint as a model of this pipeline run and register it; returns the new version.
 
-    The model carries the tokenizer and the chat template, and loads by `models:/<name>@<alias>` with no code of ours.
+    A whole one is a transformers model, carries the tokenizer and the chat template, and loads by `models:/<name>@<alias>` with no code
+    of ours. Of an adapter the version holds the folder as it is, which PEFT loads onto its base.
     """
     tracker.flush()
+    import mlflow
+
+    mlflow.set_tracking_uri(tracker.mlflow.client.tracking_uri)
+    model = _adapter(tracker, name, checkpoint) if is_adapter(checkpoint) else _whole(tracker, name, checkpoint)
+    client = tracker.mlflow.client
+    if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        client.create_registered_model(name)
+    version = client.create_model_version(
+        name,
+        source=f"models:/{model}",
+        run_id=tracker.mlflow.parent,
+        tags=dict(tags),
+        description=note,
+        model_id=model,
+    )
+    return str(version.version)
+
+
+def _adapter(tracker: Tracker, name: str, folder: Path) -> str:
+    """Log an adapter's folder; returns the logged model's id."""
+    about = tracker.mlflow
+    model = about.client.create_logged_model(about.experiment, name, source_run_id=about.parent, model_type="adapter")
+    about.client.log_model_artifacts(model.model_id, str(folder))
+    about.client.finalize_logged_model(model.model_id, "READY")
+    return str(model.model_id)
+
+
+def _whole(tracker: Tracker, name: str, checkpoint: Path) -> str:
+    """Log a whole checkpoint; returns the logged model's id."""
     import mlflow
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -21,7 +52,6 @@ def register(tracker: Tracker, name: str, checkpoint: Path, tags: Mapping[str, s
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    mlflow.set_tracking_uri(tracker.mlflow.client.tracking_uri)
     mlflow.set_experiment(experiment_id=tracker.mlflow.experiment)
     with mlflow.start_run(run_id=tracker.mlflow.parent):
         logged = mlflow.transformers.log_model(
@@ -30,13 +60,7 @@ def register(tracker: Tracker, name: str, checkpoint: Path, tags: Mapping[str, s
             task="llm/v1/chat",
             pip_requirements=["transformers", "torch"],
         )
-    client = tracker.mlflow.client
-    if not client.search_registered_models(filter_string=f"name = '{name}'"):
-        client.create_registered_model(name)
-    version = client.create_model_version(
-        name, source=logged.model_uri, run_id=tracker.mlflow.parent, tags=dict(tags), description=note, model_id=logged.model_id
-    )
-    return str(version.version)
+    return str(logged.model_id)
 
 
 def version_with(tracker: Tracker, name: str, tag: str, value: str) -> str | None:

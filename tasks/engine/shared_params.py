@@ -107,6 +107,10 @@ class Promote(Params):
 
     model: str = Field("cairn-agent", min_length=1, description="name in the registry")
     approval: Literal["auto", "manual"] = Field("auto", description="move the alias at once, or wait for `cairn promote`")
+    form: Literal["full", "adapter"] = Field(
+        "full",
+        description="what a version holds of an agent that is an adapter: it merged into its base, or it alone, with its base's name",
+    )
 
     @field_validator("model")
     @classmethod

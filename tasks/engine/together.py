@@ -23,6 +23,18 @@ def check_together(settings: Settings, chosen: Mapping[str, Params]) -> None:
         for _, module, _ in settings.parts(name):
             if hasattr(module, "check_road"):
                 module.check_road(step)
+    _check_form(settings)
+
+
+def _check_form(settings: Settings) -> None:
+    """Whether what may be promoted has the form in which it is to be registered."""
+    candidate, form = settings.road.candidate, settings.shared.promote.form
+    adapter = getattr(settings.loop(candidate), "adapter", None)
+    if form == "adapter" and not (adapter and adapter.kind != "none" and adapter.save == form):
+        raise BadInput(
+            f"{settings.source}: promote.form: adapter, but step {candidate!r}, the candidate, leaves a whole checkpoint. "
+            "Write form: full, or let a step that trains an adapter (adapter.save: adapter) be the road's candidate."
+        )
 
 
 def planned(settings: Settings, chosen: Mapping[str, Params]) -> dict[str, Planned]:

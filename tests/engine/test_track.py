@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from flows.reconcile import needs_own_server, reconcile
 from tasks.engine.journal import FOLDER, alive
 from tasks.engine.mlflow_run import EXPERIMENT
 from tasks.engine.track import Tracker
+from tests.rollout import tiny
 
 MEANS = {"sft": 0.25, "merged": 0.75}
 EVALUATE = {"evaluate": {name: {"retail": {"pass_1": {"mean": mean}}} for name, mean in MEANS.items()}}
@@ -199,3 +202,45 @@ def _kill(tracker: Tracker) -> None:
     """As the system does it: the file is closed, and with it goes the lock."""
     assert tracker._journal is not None
     tracker._journal._file.close()
+
+
+def test_a_version_holds_an_adapter_alone_or_the_whole_model(mlflow: Mlflow, tmp_path: Path) -> None:
+    """By `promote.form`; both load with transformers, the adapter with PEFT onto the base that it names, and say the same."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from flows.promote import in_form
+    from tasks.checkpoints.adapter_params import AdapterParams
+    from tasks.checkpoints.adapters import BASE
+    from tasks.checkpoints.starting import begin
+    from tasks.engine.artifact import Store
+    from tasks.engine.registry import register
+
+    store = Store(tmp_path / "state")
+    tiny.saved(tmp_path / "base" / "model")
+    identity = store.put(tmp_path / "base")
+    start = begin(store.view(identity) / "model", AdapterParams(kind="lora", r=2), {identity: store.view(identity)})
+    worn = start.wear(start.model)
+    with torch.no_grad():
+        for name, weight in worn.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    ids = torch.arange(5, 15)[None]
+    said = worn.eval()(ids).logits
+    start.keep(worn, tmp_path / "made" / "model", tmp_path / "made" / "adapter")
+    found = {}
+    for form in ("adapter", "full"):
+        plan = SimpleNamespace(store=store, settings=SimpleNamespace(shared=SimpleNamespace(promote=SimpleNamespace(form=form))))
+        with in_form(plan, tmp_path / "made" / "model") as folder:  # type: ignore[arg-type]
+            version = register(mlflow.tracker(), form, folder, {"cairn.artifact": "x"}, "why")
+        import mlflow as library
+
+        library.set_tracking_uri(mlflow.uri)
+        found[form] = Path(library.artifacts.download_artifacts(f"models:/{form}/{version}", dst_path=str(tmp_path / form)))
+    assert json.loads((found["adapter"] / BASE).read_text())["artifact"] == identity
+    assert not list(found["adapter"].rglob("model.safetensors"))
+    base = AutoModelForCausalLM.from_pretrained(store.view(identity) / "model")
+    assert PeftModel.from_pretrained(base, str(found["adapter"])).eval()(ids).logits.allclose(said, atol=1e-5)
+    whole = library.transformers.load_model(f"models:/full/{version}", return_type="components")["model"]
+    assert whole.eval()(ids).logits.allclose(said, atol=1e-4)

@@ -45,7 +45,7 @@ from tests.conftest import ROOT
         ("promote.model=' '", "a name of at most 200"),
         (
             "promote=5",
-            "promote = 5: Input should be a valid dictionary or instance of Promote. Allowed: a mapping with the keys model, approval",
+            "promote = 5: Input should be a valid dictionary or instance of Promote. Allowed: a mapping with the keys model, approval, form",
         ),
         ("merge.method=../../..", "no method '../../..' in room 'merge'"),
         ("roles.human.errors={2: 1}", "2: a key must be text"),
