@@ -1,4 +1,4 @@
-"""`cairn status`, `methods`, `doctor`, `preview`: they change nothing that counts."""
+"""`cairn status`, `forecast`, `methods`, `doctor`, `preview`: they change nothing that counts."""
 
 from __future__ import annotations
 
@@ -60,6 +60,34 @@ def _print_inherited() -> None:
     print("\ninherited settings:" if found else "\nno setting is inherited from the environment or from files of Prefect")
     for one in found:
         print(f"  {one}")
+
+
+@app.command(cls=group.Command)
+def forecast(
+    profile: values.Profile = "",
+    overrides: values.Overrides = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure how fast this machine trains and produces, up to a minute; kept in .cairn/.")
+    ] = False,
+    as_json: values.AsJson = False,
+) -> int:
+    """GPU and host memory by part, tokens and hours of each stage that computes with checkpoints, from the params and the model's
+    config.json. It ends with 2 when a stage needs more memory than there is, and says what to lower.
+
+    Examples:
+      cairn forecast
+      cairn forecast --profile quickstart --set sft.loop.batch_tokens=8192
+      cairn forecast --calibrate --json
+    """
+    from flows.forecast import forecast as made
+    from flows.forecast.text import as_document, lines, too_large
+
+    found = made(profile, values.parsed(overrides), calibrate)
+    if as_json:
+        print_json(as_document(found))
+    else:
+        print("\n".join(lines(found)))
+    return 2 if too_large(found) else 0
 
 
 @app.command(cls=group.Command)

@@ -100,6 +100,11 @@ def check(params: Params) -> None:
         )
 
 
+def config(params: Params) -> dict[str, Any]:
+    """What config.json will say of the model's shape, at most; for a forecast, before it is built."""
+    return {"model_type": "qwen3", **tiny.sizes(params.vocab, params.layers, params.width, params.heads)}
+
+
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Build the tokenizer, initialise, practise; leaves model/ and curves.csv (step, loss on recurring tokens, nats)."""
     import torch

@@ -100,6 +100,21 @@ CONTEXT = 4096
 """Positions of the tiny model, tokens: enough for schemas, policy and a long conversation."""
 
 
+def sizes(vocabulary: int, layers: int, width: int, heads: int) -> dict[str, Any]:
+    """What the tiny model's config.json says of its shape."""
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": -(-8 * width // 96) * 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": width // heads,
+        "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": True,
+    }
+
+
 def tiny_qwen3(tokenizer: PreTrainedTokenizerBase, layers: int, width: int, heads: int) -> PreTrainedModel:
     """A Qwen3 with random weights: heads of width / heads, MLP of 8/3 width (rounded up to 32), tied embeddings.
 
@@ -108,15 +123,7 @@ def tiny_qwen3(tokenizer: PreTrainedTokenizerBase, layers: int, width: int, head
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
     config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=-(-8 * width // 96) * 32,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        head_dim=width // heads,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
+        **sizes(len(tokenizer), layers, width, heads),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,

@@ -128,6 +128,12 @@ class Shared(Params):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="root of every random stream")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of a training or an evaluation; part of the key")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where tensors live")
+    memory: float = Field(
+        0.0,
+        ge=0,
+        le=65536,
+        description="GiB of a GPU, or on a CPU of the host, that `cairn forecast` compares with; 0: this host's",
+    )
     prompt: Prompt = Prompt()
     roles: dict[str, Role] = Field({}, description="backend of each role; scripted where not named")
     budget: Budget = Budget()

@@ -24,9 +24,13 @@ PAGE_TOKENS = (16, 1024)
 
 
 def page_tokens(stack: Stack, most: int) -> int:
-    """Tokens of a page: a power of two within PAGE_BYTES and PAGE_TOKENS; no more than a whole conversation of `most` tokens needs."""
+    """Tokens of a page of a stack's keys and values."""
     about = stack.architecture
-    token = 2 * about.layers * about.kv_heads * about.size * stack.dtype.itemsize
+    return tokens_of_page(2 * about.layers * about.kv_heads * about.size * stack.dtype.itemsize, most)
+
+
+def tokens_of_page(token: int, most: int) -> int:
+    """A power of two within PAGE_BYTES and PAGE_TOKENS; no more than a whole conversation of `most` tokens needs. token: its bytes."""
     fewest, largest = PAGE_TOKENS
     return min(max(fewest, min(largest, 1 << (max(1, PAGE_BYTES // token).bit_length() - 1))), most + 1)
 

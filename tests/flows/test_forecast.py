@@ -1,0 +1,254 @@
+"""`cairn forecast`: its sums against what torch and the engine really hold, its counts against rows that are there."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows.cli import main
+from flows.forecast import Forecast, of, work
+from flows.forecast.amounts import Counter
+from flows.forecast.checkpoint import at
+from flows.forecast.playing import Playing
+from flows.forecast.shape import Shape, read
+from flows.forecast.speed import FILE, Measured, rates
+from flows.forecast.stages import GIB, Stage
+from flows.forecast.text import as_document, lines, too_large
+from flows.forecast.training import Adapter, Training
+from tasks.contract.params import BadInput
+from tasks.engine.settings import Settings, load
+from tests.conftest import ROOT
+
+WITHIN = 0.15
+"""How far a forecast may be off what is measured."""
+CONFIG = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 176,
+    "vocab_size": 600,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+
+
+def made(kind: str, **more: Any) -> Any:
+    """A random model."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**CONFIG, **more}), dtype=None)
+
+
+def shape_of(model: Any, stored: str = "float32") -> Shape:
+    return read({**model.config.to_dict(), "dtype": stored}, "here")
+
+
+@pytest.mark.parametrize(("kind", "more"), [("llama", {}), ("qwen3", {"head_dim": 32}), ("qwen2", {"tie_word_embeddings": False})])
+def test_parameters_are_those_of_the_model(kind: str, more: dict[str, Any]) -> None:
+    model = made(kind, **more)
+    assert shape_of(model).parameters == model.num_parameters()
+
+
+def most_held(model: Any, ids: Any, scored: int, dtype: str, optimizer: str) -> int:
+    """Bytes of all tensors, weights and states with them, at the most in two steps of training as the rooms do it."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from tasks.sft.core import optimizer as optimizers
+    from tasks.training import fitting
+
+    class Held(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.now = self.most = 0
+            self.seen: set[int] = set()
+
+        def add(self, tensor: Any) -> None:
+            storage = tensor.untyped_storage()
+            name, size = storage._cdata, storage.nbytes()
+            if name not in self.seen:
+                self.seen.add(name)
+                self.now += size
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self.gone, name, size)
+
+        def gone(self, name: int, size: int) -> None:
+            self.seen.discard(name)
+            self.now -= size
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = function(*args, **(kwargs or {}))
+            torch.utils._pytree.tree_map_only(torch.Tensor, self.add, out)
+            return out
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    loop = SimpleNamespace(optimizer=optimizer, weight_decay=0.0, learning_rate=1e-3, beta2=0.9, muon_rate=1e-3)
+    steps = optimizers.build(model, loop)  # type: ignore[arg-type]
+    held = Held()
+    for weight in model.parameters():
+        held.add(weight)
+    with held:
+        for _ in range(2):
+            with fitting.autocast("cpu", "bfloat16" if dtype == "bfloat16" else "float32"):
+                hidden = base.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)[:scored]
+                logits = base.get_output_embeddings()(hidden).float()
+                loss = torch.nn.functional.cross_entropy(logits, torch.zeros(scored, dtype=torch.long))
+            loss.backward()
+            del hidden, logits, loss
+            steps.step()
+            steps.zero_grad()
+    return held.most
+
+
+@pytest.mark.parametrize(
+    ("kind", "rank", "dropout", "dtype", "checkpointing", "optimizer", "tokens", "scored"),
+    [
+        ("llama", 0, 0.0, "float32", False, "adamw", 512, 100),
+        ("qwen3", 0, 0.0, "bfloat16", False, "adamw", 512, 100),
+        ("llama", 0, 0.0, "float32", False, "muon", 16, 8),  # the optimiser's step is the most
+        ("llama", 8, 0.0, "float32", False, "adamw", 512, 400),  # logits are
+        ("qwen3", 8, 0.0, "bfloat16", False, "adamw", 512, 100),
+        ("llama", 8, 0.1, "bfloat16", False, "adamw", 512, 100),
+        ("llama", 8, 0.1, "float32", True, "adamw", 512, 100),
+    ],
+)
+def test_a_trainings_memory_is_what_torch_holds(
+    kind: str, rank: int, dropout: float, dtype: str, checkpointing: bool, optimizer: str, tokens: int, scored: int
+) -> None:
+    import torch
+
+    from tasks.training import fitting
+
+    model = made(kind)
+    if rank:
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(r=rank, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(model, config)
+        for weight in model.parameters():  # of a checkpoint that is stored in bfloat16
+            weight.data = weight.data if weight.requires_grad else weight.data.bfloat16().float()
+    shape = shape_of(model, dtype)
+    fitting.narrow(model, "bfloat16" if dtype == "bfloat16" else "float32")
+    if checkpointing:
+        fitting.checkpoint(model, "sft")
+        model.enable_input_require_grads()
+    ids = torch.randint(0, 500, (max(1, tokens // 256), min(tokens, 256)))
+    training = Training(shape, Adapter(rank, dropout) if rank else None, dtype == "bfloat16", checkpointing, optimizer)
+    measured = most_held(model.train(), ids, scored, dtype, optimizer)
+    assert sum(training.peak(tokens, scored, False).values()) == pytest.approx(measured, rel=WITHIN)
+    assert training.trained == sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+@pytest.mark.parametrize(("rows", "most"), [(3, 64), (70, 64), (3, 4000), (20, 4000)])
+def test_keys_and_values_are_those_of_the_engines_pool(rows: int, most: int) -> None:
+    from tasks.contract.generation import Sampling
+    from tasks.players.local import own
+
+    config = {"num_hidden_layers": 8, "num_key_value_heads": 4, "hidden_size": 128, "max_position_embeddings": 4096}
+    model = made("llama", **(config if most > 1000 else {}))
+    engine = own.opened(model, rows=rows, most=most)
+    start = [*range(3, 23)]
+    for row in range(rows):
+        engine.submit(str(row), [*start, *[row + 5] * 20], Sampling(row, 1.0, 4, ()))
+    while engine.counts["produced"] < 4 * rows:
+        engine.poll()
+    pool = sum(tensor.nbytes for kept in (engine._pages.keys, engine._pages.values) for tensor in kept)
+    assert Playing(shape_of(model), rows, 44, 20, most).keys_and_values() == pytest.approx(pool, rel=WITHIN)
+
+
+def test_tokens_are_counted_as_the_checkpoint_writes_them(tmp_path: Path) -> None:
+    """By a tokenizer's own words, with a few for what frames a message; without one by characters."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({"one": 0, "two": 1, "?": 2}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    messages = [
+        {"role": "user", "content": "one two"},
+        {"role": "assistant", "content": "one two one"},
+        {"role": "user", "content": "never read by the agent"},
+    ]
+    talk = Counter(tmp_path).talk(10, messages)
+    assert (talk.shared, talk.whole, talk.own) == (10, 10 + 2 + 5 + 3 + 5, 3 + 1)
+    assert Counter(None).text("twelve chars") == 3
+
+
+@pytest.fixture(scope="module")
+def quickstart() -> Settings:
+    return load(ROOT, "quickstart")
+
+
+@pytest.fixture(scope="module")
+def forecast(quickstart: Settings) -> Forecast:
+    return of(quickstart, {})
+
+
+def test_rows_of_the_quickstart_are_what_its_run_keeps(forecast: Forecast) -> None:
+    """Measured with seed 0: 5,837 rows of 1,675,965 tokens, and as many for the control, of 1,684,995."""
+    trained = {stage.name: stage.tokens for stage in forecast.stages}["sft"]["trained"]
+    assert trained == pytest.approx(1_675_965 + 1_684_995, rel=WITHIN)
+
+
+def test_the_table_and_the_document_say_the_same(forecast: Forecast) -> None:
+    said = as_document(forecast)
+    text = "\n".join(lines(forecast))
+    assert json.loads(json.dumps(said)) == said
+    assert [one["stage"] for one in said["stages"]] == ["sft", "rl", "evaluate"]
+    for stage in said["stages"]:
+        assert stage["memory"] == pytest.approx(stage["processes"] * sum(stage["parts"].values()), abs=9)
+        assert stage["hours"] > 0 and f"{stage['tokens'].get('trained', 0):>12,.0f}" in text
+    assert said["too_large"] == "" and "does not fit" not in text
+
+
+def test_what_does_not_fit_says_what_to_lower(forecast: Forecast, quickstart: Settings) -> None:
+    settings = Settings(ROOT, {**quickstart.tree, "memory": 8}, "params/profiles/some.yaml")
+    large = Stage("sft", 1, {"weights": 3.0 * GIB, "activations": 20.0 * GIB}, 0.0, {}, 1.0, "")
+    said = too_large(Forecast(settings, forecast.checkpoint, [*forecast.stages, large], "", ""))
+    assert said.startswith("sft needs 23.0 GiB and there are 8 (GiB by part: activations 20.0, weights 3.0)")
+    assert "activations: pass_tokens of the loops, or checkpointing: true; weights:" in said
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"config\.json is missing"):
+        at(tmp_path)
+    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
+    with pytest.raises(BadInput, match="says nothing of num_hidden_layers"):
+        at(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "num_experts": 8}))
+    with pytest.raises(BadInput, match="mixture of experts"):
+        at(tmp_path)
+
+
+def test_rates_are_measured_ones_where_they_are_kept(tmp_path: Path) -> None:
+    what = Measured(read(CONFIG, "here"), "cpu", 1, 0, False, 64)
+    assert rates(what, tmp_path).how.startswith("default")
+    (tmp_path / FILE).write_text(json.dumps({what.key(): {"train": 2.0, "read": 3.0, "produce": 4.0}}))
+    assert rates(what, tmp_path) == work.Rates(2.0, 3.0, 4.0, "measured on this machine")
+
+
+def test_the_command(forecast: Forecast, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options reach the forecast; what does not fit ends it with 2."""
+    got: list[Any] = []
+    monkeypatch.setattr("flows.forecast.forecast", lambda *options: got.append(options) or forecast)
+    assert main(["forecast", "--profile", "quickstart", "--set", "seed=1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == as_document(forecast)
+    monkeypatch.setattr("flows.forecast.text.too_large", lambda found: "sft needs more")
+    assert main(["forecast", "--calibrate"]) == 2
+    assert "does not fit: sft needs more" in capsys.readouterr().out
+    assert got == [("quickstart", {"seed": 1}, False), ("", {}, True)]
+
+
+def test_a_measurement_gives_work_a_second() -> None:
+    import torch
+
+    from flows.forecast import calibrate
+
+    what = Measured(read(CONFIG, "here"), "cpu", 1, 4, False, 16)
+    ids = torch.randint(1, 500, (2, 16))
+    assert min(calibrate.train(what, ids), *calibrate.play(what, ids)) > 1e6
