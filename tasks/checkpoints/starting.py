@@ -136,6 +136,13 @@ def trained(model: PreTrainedModel) -> dict[str, int]:
     return {"trained_parameters": sum(size for size, trains in sizes if trains), "parameters": sum(size for size, _ in sizes)}
 
 
+def trained_text(model: PreTrainedModel) -> str:
+    """How many parameters train, for people."""
+    found = trained(model)
+    share = found["trained_parameters"] / found["parameters"]
+    return f"{found['trained_parameters']:,} of {found['parameters']:,} parameters train ({share:.2%})"
+
+
 def _tables(model: PreTrainedModel) -> list[str]:
     tied = bool(model.config.get_text_config().tie_word_embeddings)
     return [TABLES[0]] if tied else list(TABLES)

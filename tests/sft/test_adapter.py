@@ -36,10 +36,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     return Inputs(worlds(folder / "worlds"), folder, dataset(folder, 40))
 
 
+notes: list[str] = []
+"""What trainings told of their progress."""
+
+
 def tune(inputs: Inputs, out: Path, *, stop: int = 0, hooks: Hooks | None = None, more: Any = None, **changed: Any) -> dict[str, Any]:
     """Train for a few steps; `changed`: of the adapter. Its scratch folder is beside `out`."""
 
     def progress(done: int, total: int, note: str) -> None:
+        notes.append(note)
         if stop and done >= stop:
             raise KeyboardInterrupt
 
@@ -74,6 +79,7 @@ def test_every_kind_trains_its_adapter_alone_with_every_optimizer(inputs: Inputs
     added = sum(2 * sum(value.shape) for name, value in plain.items() if "_proj" in name)
     lengths = sum(value.shape[0] for name, value in plain.items() if "_proj" in name) if kind == "dora" else 0
     assert figures["trained_parameters"] == added + lengths
+    assert f"{added + lengths:,} of {figures['parameters']:,} parameters train" in " ".join(notes)
 
 
 def says(folder: Path, inputs: Inputs, prompt: list[int]) -> tuple[list[int], list[float]]:

@@ -113,6 +113,7 @@ class Training:
 
     def start(self) -> None:
         """Choose the pool, and go on from the last saved state, or validate the start."""
+        self.ctx.progress(0, self.params.steps, starting.trained_text(self.policies[0].module))
         if self.hooks.plays:
             self.screened = self.rollouts.screen(self.policies[0].module)
             self.pool = choose_pool(self.screened, self.params.pool)

@@ -55,6 +55,7 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
     teacher = hooks.teacher(model, training)
     prepare_scoring(model)
     phases = check_phases(hooks.phases(training))
+    ctx.progress(0, sum(len(phase.steps) for phase in phases), starting.trained_text(model))
     history, shares = train(model, tokenizer, phases, training, data, hooks, teacher)
     trained = starting.trained(model)
     fitting.widen(model)
