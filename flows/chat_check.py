@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.chat.call_frames import call
-from tasks.chat.format import BY_TURN, ChatFormat
-from tasks.chat.template_text import DAY, reads_clock
+from tasks.chat.local.format import BY_TURN, ChatFormat
+from tasks.chat.local.template_text import DAY, reads_clock
 from tasks.contract.client import Message
 from tasks.contract.params import BadInput
 
@@ -69,7 +69,7 @@ def _embedding_rows(folder: Path) -> int:
 
 def write_into(found: Checked) -> None:
     """Write the format into the folder, and its template in place of the tokenizer's own when that is another one."""
-    from tasks.chat import kept
+    from tasks.chat.local import kept
 
     if found.tokenizer.chat_template != found.chat.template:
         kept.keep(found.tokenizer, found.chat)
@@ -126,8 +126,8 @@ def _tokens(found: Checked) -> list[list[tuple[list[str], bool]]]:
     """The rows of TALK as texts of tokens, trained or not, by spans."""
     from itertools import groupby
 
+    from tasks.chat.local.tokens import decode
     from tasks.chat.samples import TOOLS
-    from tasks.chat.tokens import decode
 
     rows = found.chat.rows(found.tokenizer, [("You help.", TALK, TOOLS[:1])])[0]
     spans = []

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat import kept
+from tasks.chat.local import kept
 from tasks.checkpoints import folders
 from tasks.contract.context import Context, seed_of
 from tasks.contract.params import BadInput, Cap
@@ -31,7 +31,7 @@ from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.system_prompt import system_message, tools_of
 
 if TYPE_CHECKING:
-    from tasks.chat.calls import Tools
+    from tasks.chat.local.calls import Tools
     from tasks.contract.client import Client, Message, Request
     from tasks.contract.problem import Problem
     from tasks.engine.artifact import Artifact

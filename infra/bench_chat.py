@@ -21,7 +21,7 @@ from infra.chat_tokenizers import originals, small_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tasks.chat.format import ChatFormat
+    from tasks.chat.local.format import ChatFormat
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def measure(name: str, template: str, count: int, seed: int) -> Line:
     """One template through the prober, the proof and the check of masks."""
     from trl.chat_template_utils import supports_tool_calling
 
-    from tasks.chat.format import ChatRefused
+    from tasks.chat.local.format import ChatRefused
     from tasks.chat.proof import find
 
     tokenizer = small_tokenizer(template)

@@ -64,7 +64,7 @@ def _checkpoint(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase,
     """(model, tokenizer, what it is)."""
     import torch
 
-    from tasks.chat import qwen3_instruct
+    from tasks.chat.local import qwen3_instruct
     from tasks.checkpoints import folders, tiny
 
     if (folder / "config.json").is_file():

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tasks.base import Inputs
-from tasks.chat import kept, proof
-from tasks.chat.format import ChatFormat, ChatRefused
+from tasks.chat import proof
+from tasks.chat.local import kept
+from tasks.chat.local.format import ChatFormat, ChatRefused
 from tasks.checkpoints import adapters, folders, gguf_file, source
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tasks.base import Inputs
-from tasks.chat import kept, proof, qwen3_instruct
+from tasks.chat import proof
+from tasks.chat.local import kept, qwen3_instruct
 from tasks.checkpoints import folders, tiny
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed

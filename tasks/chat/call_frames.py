@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tasks.chat.calls import NAME, CallGrammar
+from tasks.chat.local.calls import NAME, CallGrammar
 from tasks.contract.client import Message
 
 FIRST, SECOND, KEY, KEY2, VALUE, VALUE2, NUMBER = "qzfirst", "qzsecond", "qzkey", "qzother", "qzvalue", "qzmore", 90817

@@ -11,12 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.chat import template_text
 from tasks.chat.call_frames import FIRST, KEY, NUMBER, call
+from tasks.chat.local import template_text
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:
-    from tasks.chat.format import ChatFormat
+    from tasks.chat.local.format import ChatFormat
 
 _TALK: list[Message] = [
     {"role": "system", "content": "qzsystem"},

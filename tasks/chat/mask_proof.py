@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.calls import Tools
-from tasks.chat.format import BY_TURN, ChatFormat
-from tasks.chat.parsing import parse_turn
-from tasks.chat.tokens import Rendered, decode, encode
+from tasks.chat.local.calls import Tools
+from tasks.chat.local.format import BY_TURN, ChatFormat
+from tasks.chat.local.parsing import parse_turn
+from tasks.chat.local.tokens import Rendered, decode, encode
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat import hermes, template_text
 from tasks.chat.call_frames import FIRST, KEY, SECOND, VALUE, NoGrammar, call, grammar
-from tasks.chat.format import BY_TURN, ChatFormat, ChatRefused
-from tasks.chat.template_text import TemplateError
+from tasks.chat.local import hermes, template_text
+from tasks.chat.local.format import BY_TURN, ChatFormat, ChatRefused
+from tasks.chat.local.template_text import TemplateError
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.chat import families
-from tasks.chat.format import BY_TURN, WHOLE, ChatFormat, ChatRefused
-from tasks.chat.parsing import read_turn
+from tasks.chat.local.format import BY_TURN, WHOLE, ChatFormat, ChatRefused
+from tasks.chat.local.parsing import read_turn
+from tasks.chat.local.template_text import TemplateError
+from tasks.chat.local.tokens import Rendered, decode, encode
 from tasks.chat.probe import derive, template_of
 from tasks.chat.samples import TOOLS, Sample, samples
-from tasks.chat.template_text import TemplateError
-from tasks.chat.tokens import Rendered, decode, encode
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:

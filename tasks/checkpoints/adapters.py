@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat import kept
+from tasks.chat.local import kept
 from tasks.checkpoints import folders
 from tasks.contract.params import StageFailed
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.chat import kept
+from tasks.chat.local import kept
 from tasks.contract.params import StageFailed
 
 if TYPE_CHECKING:

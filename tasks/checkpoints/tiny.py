@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.calls import Tools
-from tasks.chat.kept import QWEN3_INSTRUCT
-from tasks.chat.qwen3_instruct import CHAT_TEMPLATE, END, SPECIALS, TEXT, turn_texts
+from tasks.chat.local.calls import Tools
+from tasks.chat.local.kept import QWEN3_INSTRUCT
+from tasks.chat.local.qwen3_instruct import CHAT_TEMPLATE, END, SPECIALS, TEXT, turn_texts
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:

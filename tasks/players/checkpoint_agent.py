@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.format import BY_TURN
-from tasks.chat.kept import chat_of
-from tasks.chat.parsing import parse_turn
+from tasks.chat.local.format import BY_TURN
+from tasks.chat.local.kept import chat_of
+from tasks.chat.local.parsing import parse_turn
 from tasks.checkpoints.adapters import active_adapter
 from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message

@@ -51,7 +51,7 @@ def backend(name: str) -> ModuleType:
 def folders(role: str, backend_name: str) -> tuple[str, ...]:
     """Where code lies that only this backend's players of a role need. backend_name: also a name that DVC fills in."""
     kinds = [kind for kind, roles in KINDS.items() if role in roles]
-    return f"tasks/players/{backend_name}", *(f"tasks/players/{kind}/{backend_name}" for kind in kinds)
+    return f"tasks/players/{backend_name}", f"tasks/chat/{backend_name}", *(f"tasks/players/{kind}/{backend_name}" for kind in kinds)
 
 
 def modules(role: str, backend_name: str) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ import yaml
 from flows import source_checks
 from tasks.base import Inputs
 from tasks.base.checkpoint import Params, preflight, run
-from tasks.chat import kept, proof
+from tasks.chat import proof
+from tasks.chat.local import kept
 from tasks.checkpoints import folders, source
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed

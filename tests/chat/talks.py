@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat import qwen3_instruct
-from tasks.chat.kept import QWEN3_INSTRUCT, chat_of
-from tasks.chat.tokens import Rendered
+from tasks.chat.local import qwen3_instruct
+from tasks.chat.local.kept import QWEN3_INSTRUCT, chat_of
+from tasks.chat.local.tokens import Rendered
 from tasks.checkpoints import tiny
 from tasks.contract.client import Message
 from tasks.contract.rows import message_row

@@ -14,14 +14,14 @@ import pytest
 
 from flows.cli import main
 from infra.chat_tokenizers import backend, originals, small_tokenizer
-from tasks.chat import kept
 from tasks.chat.call_frames import call
 from tasks.chat.families import known
-from tasks.chat.format import BY_TURN, WHOLE, ChatFormat, ChatRefused
-from tasks.chat.parsing import parse_turn
+from tasks.chat.local import kept
+from tasks.chat.local.format import BY_TURN, WHOLE, ChatFormat, ChatRefused
+from tasks.chat.local.parsing import parse_turn
+from tasks.chat.local.tokens import decode
 from tasks.chat.proof import check_vocabulary, find, prove
 from tasks.chat.samples import TOOLS, samples
-from tasks.chat.tokens import decode
 from tasks.checkpoints import folders, tiny
 from tasks.contract.params import StageFailed
 from tasks.players.checkpoint_agent import CheckpointAgent

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.chat import mask_proof, parsing, qwen3_instruct
-from tasks.chat.format import ChatRefused
-from tasks.chat.kept import QWEN3_INSTRUCT, chat_of
+from tasks.chat import mask_proof
+from tasks.chat.local import parsing, qwen3_instruct
+from tasks.chat.local.format import ChatRefused
+from tasks.chat.local.kept import QWEN3_INSTRUCT, chat_of
+from tasks.chat.local.tokens import Rendered
 from tasks.chat.proof import find
-from tasks.chat.tokens import Rendered
 from tasks.checkpoints import folders, tiny
 from tasks.contract.params import StageFailed
 from tests.chat.talks import call, render, talk, tokenizer, turn_text

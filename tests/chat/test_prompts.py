@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tasks.chat import hermes
-from tasks.chat.kept import QWEN3_INSTRUCT
+from tasks.chat.local import hermes
+from tasks.chat.local.kept import QWEN3_INSTRUCT
 from tasks.contract.params import BadInput
 from tasks.worlds.api.system_prompt import check_prompt, system_message, tools_of
 from tests.chat.talks import tokenizer

@@ -9,7 +9,7 @@ import pytest
 from infra.bench_chat import wrong_masks
 from infra.chat_tokenizers import originals
 from infra.real_tokenizers import FOLDER
-from tasks.chat.format import BY_TURN, WHOLE, ChatRefused
+from tasks.chat.local.format import BY_TURN, WHOLE, ChatRefused
 from tasks.chat.proof import find
 
 pytestmark = pytest.mark.real

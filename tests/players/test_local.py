@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tasks.chat import parsing, qwen3_instruct
 from tasks.chat.answers import without_thought
-from tasks.chat.kept import QWEN3_INSTRUCT
+from tasks.chat.local import parsing, qwen3_instruct
+from tasks.chat.local.kept import QWEN3_INSTRUCT
 from tasks.contract.client import Request
 from tasks.engine.dotted import overlay
 from tasks.engine.dvc_yaml import listed

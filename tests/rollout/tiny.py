@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.chat import qwen3_instruct
+from tasks.chat.local import qwen3_instruct
 from tasks.checkpoints import folders, tiny
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.chat import qwen3_instruct
+from tasks.chat.local import qwen3_instruct
 from tasks.checkpoints import folders
 from tasks.checkpoints.tiny import tiny_qwen3
 from tasks.contract.context import Context

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.chat.answers import THINK
-from tasks.chat.format import ChatFormat
-from tasks.chat.kept import chat_of
-from tasks.chat.parsing import parse_turn
+from tasks.chat.local.format import ChatFormat
+from tasks.chat.local.kept import chat_of
+from tasks.chat.local.parsing import parse_turn
 from tasks.checkpoints.adapters import ADAPTER, find_base, is_adapter, weights_of
 from tasks.checkpoints.folders import load_tokenizer
 from tasks.contract.client import Message, Request

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.format import BY_TURN
-from tasks.chat.kept import chat_of
+from tasks.chat.local.format import BY_TURN
+from tasks.chat.local.kept import chat_of
 from tasks.contract.client import Client
 from tasks.contract.context import Context
 from tasks.contract.early_ends import counted, lost_by, too_many

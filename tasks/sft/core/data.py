@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.format import BY_TURN, ChatFormat
-from tasks.chat.kept import chat_of
+from tasks.chat.local.format import BY_TURN, ChatFormat
+from tasks.chat.local.kept import chat_of
 from tasks.chat.mask_proof import Example, prove_masks
 from tasks.contract.client import Message
 from tasks.contract.params import StageFailed

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.chat.answers import without_thought
-from tasks.chat.calls import Tools
-from tasks.chat.format import ChatFormat
-from tasks.chat.tokens import decode
+from tasks.chat.local.calls import Tools
+from tasks.chat.local.format import ChatFormat
+from tasks.chat.local.tokens import decode
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.chat import hermes, qwen3_instruct
-from tasks.chat.calls import CallGrammar
-from tasks.chat.format import WHOLE, ChatFormat, ChatRefused
+from tasks.chat.local import hermes, qwen3_instruct
+from tasks.chat.local.calls import CallGrammar
+from tasks.chat.local.format import WHOLE, ChatFormat, ChatRefused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

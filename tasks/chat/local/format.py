@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat import hermes, qwen3_instruct, template_text
 from tasks.chat.answers import THINK
-from tasks.chat.calls import CallGrammar, Tools
-from tasks.chat.tokens import Rendered, encode
+from tasks.chat.local import hermes, qwen3_instruct, template_text
+from tasks.chat.local.calls import CallGrammar, Tools
+from tasks.chat.local.tokens import Rendered, encode
 from tasks.contract.client import Message
 from tasks.contract.params import BadInput
 

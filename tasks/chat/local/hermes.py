@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from tasks.chat.calls import CallGrammar, Tools
+from tasks.chat.local.calls import CallGrammar, Tools
 from tasks.contract.client import Message
 
 CALL, CALL_END, ANSWER, ANSWER_END = "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"
