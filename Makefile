@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke world test test-long test-reliability test-bfcl test-real check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat gpu-proof figures lock clean
+.PHONY: help setup run smoke world test test-long test-reliability test-bfcl test-real check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -48,7 +48,7 @@ world: setup ## prove the worlds of the active params: tools, determinism, state
 test: setup ## all tests but those of the three targets below: some minutes; in a project (`cairn init`), its own
 	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl and not real" -n 2 --dist loadgroup --no-loadscope-reorder
 
-test-long: setup ## DVC's queue, what recipes teach at toy size, that the locked versions work together
+test-long: setup ## DVC's queue, what recipes teach at toy size, a training on two processes, that the locked versions work together
 	@$(BIN)/python -m pytest -m long
 
 test-reliability: setup ## twenty random kills of the smoke road, damage, full disk
@@ -118,6 +118,9 @@ bench-generate: setup $(if $(PEER),.cairn/designer/.ready) ## calls to a model s
 
 bench-chat: setup ## chat templates of TRL's wheel: form, reason, wrong masks, seconds
 	@$(BIN)/python -m infra.bench_chat
+
+bench-real: setup ## LoRA fine-tuning of a 135 M model: tokens a second against a bare PEFT loop, padded and with the prompt computed once
+	@$(BIN)/python -m infra.bench_training
 
 gpu-proof: setup ## SFT and GRPO of a 0.6 B model, and the road with a 50 M one (needs a GPU; LOCK=requirements-cuda.lock)
 	@$(BIN)/python -m infra.gpu_proof

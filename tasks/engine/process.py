@@ -22,6 +22,7 @@ from tasks.contract.client import BudgetSpent, NearlyAllLost
 from tasks.contract.params import BadInput, StageFailed
 from tasks.engine import disk
 from tasks.engine.start import kernels
+from tasks.training.distributed import processes
 
 
 class ProcessFailed(RuntimeError):
@@ -66,7 +67,8 @@ def run(
     (scratch / "spec.json").write_text(json.dumps(spec))
     environment = {**os.environ, **kernels(spec["threads"])}
     environment.pop("PYTHONSAFEPATH", None)  # the project's own modules are found by the folder it starts in
-    environment.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a training is for one GPU: the Trainer would spread batches over all
+    if processes(spec.get("loop")) == 1:
+        environment.setdefault("CUDA_VISIBLE_DEVICES", "0")  # for one GPU: the Trainer would spread batches over all
     with (scratch / "output.txt").open("w") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "tasks.engine.child", str(scratch), str(os.getpid())],

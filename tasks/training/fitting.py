@@ -39,7 +39,7 @@ def narrow(model: Module, dtype: Dtype) -> None:
 def checkpoint(model: Any, where: str) -> None:
     """Let a model compute its activations again in the backward pass. where: the room's name. StageFailed for one that cannot."""
     if not getattr(model, "supports_gradient_checkpointing", False):
-        raise StageFailed(f"{where}: {type(model).__name__} cannot compute activations again. Set {where}.loop.checkpointing: false.")
+        raise StageFailed(f"{where}: {type(model).__name__} cannot compute activations again. Set loop.checkpointing: false.")
     model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
 
@@ -70,12 +70,12 @@ def memory(where: str, loop: Any, largest: str) -> Iterator[None]:
             isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in FULL)
         ):
             raise
-        raise StageFailed(f"{where}: out of memory. {advice(where, loop, largest)} ({str(error).splitlines()[0][:200]})") from error
+        raise StageFailed(f"{where}: out of memory. {advice(loop, largest)} ({str(error).splitlines()[0][:200]})") from error
 
 
-def advice(where: str, loop: Any, largest: str) -> str:
+def advice(loop: Any, largest: str) -> str:
     """Which params of a loop make a training smaller, in the order in which to try them."""
     ways = [f"lower pass_tokens (now {loop.pass_tokens or f'0, so that {largest} are passed at once'})"]
     ways += [] if loop.checkpointing else ["set checkpointing: true"]
     ways += [] if loop.dtype == "bfloat16" else ["set dtype: bfloat16"]
-    return f"Of {where}.loop, in this order: {'; '.join(ways)}."
+    return f"Of the params of its loop, in this order: {'; '.join(ways)}."

@@ -107,7 +107,7 @@ def check_model(model: PreTrainedModel, longest: int, where: str) -> None:
         why = f"it sees {window} tokens back (sliding_window), and the longest row has {longest}"
     elif not (why := _tried(model)):
         return
-    raise StageFailed(f"{where}: {name} cannot train in packs: {why}. Set {where}.loop.packing: none.")
+    raise StageFailed(f"{where}: {name} cannot train in packs: {why}. Set loop.packing: none.")
 
 
 def _tried(model: PreTrainedModel) -> str:

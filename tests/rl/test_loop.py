@@ -170,5 +170,7 @@ def test_out_of_memory_names_the_params_to_lower(inputs: Inputs, tmp_path: Path,
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(loop_module, "score", full)
-    with pytest.raises(StageFailed, match=r"rl: out of memory. Of rl.loop, .*now 0, so that 8 conversations \(groups x group_size\)"):
+    with pytest.raises(
+        StageFailed, match=r"rl: out of memory. Of the params of its loop, .*now 0, so that 8 conversations \(groups x group_size\)"
+    ):
         run(inputs, LOOP.model_copy(update={"max_lost": 1.0}), Brief(params=Params()), context(tmp_path))

@@ -123,7 +123,7 @@ def test_out_of_memory_says_what_to_lower(inputs: Inputs, tmp_path: Path, monkey
         )
 
     monkeypatch.setattr(trainer, "parts", full)
-    message = r"sft: out of memory. Of sft.loop, in this order: lower pass_tokens \(now 64\); set dtype: bfloat16."
+    message = r"sft: out of memory. Of the params of its loop, in this order: lower pass_tokens \(now 64\); set dtype: bfloat16."
     with pytest.raises(StageFailed, match=message):
         tune(inputs, tmp_path / "a", tmp_path / "s", pass_tokens=64, checkpointing=True)
 

@@ -48,9 +48,7 @@ def test_a_model_that_cannot_compute_again_is_refused() -> None:
     subject = model()
     type(subject).supports_gradient_checkpointing, before = False, type(subject).supports_gradient_checkpointing
     try:
-        with pytest.raises(
-            StageFailed, match=r"rl: LlamaForCausalLM cannot compute activations again. Set rl.loop.checkpointing: false"
-        ):
+        with pytest.raises(StageFailed, match=r"rl: LlamaForCausalLM cannot compute activations again. Set loop.checkpointing: false"):
             fitting.checkpoint(subject, "rl")
     finally:
         type(subject).supports_gradient_checkpointing = before
@@ -89,7 +87,7 @@ LOOP = SimpleNamespace(pass_tokens=0, checkpointing=False, dtype="float32")
 )
 def test_out_of_memory_names_every_param_that_helps(error: Exception) -> None:
     message = (
-        r"rl: out of memory. Of rl.loop, in this order: lower pass_tokens \(now 0, so that 64 conversations are passed at once\); "
+        r"rl: out of memory. Of the params of its loop, in this order: lower pass_tokens \(now 0, so that 64 conversations are passed at once\); "
         r"set checkpointing: true; set dtype: bfloat16. \("
     )
     with pytest.raises(StageFailed, match=message), fitting.memory("rl", LOOP, "64 conversations"):

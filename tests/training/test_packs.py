@@ -48,7 +48,7 @@ def test_models_whose_attention_takes_a_mask_are_known_by_trying(family: str, ke
 
 def test_models_that_would_read_past_the_mask_are_refused_by_name() -> None:
     with pytest.raises(
-        StageFailed, match=r"MistralForCausalLM cannot train in packs: it sees 8 tokens back .* longest row has 9. Set sft"
+        StageFailed, match=r"MistralForCausalLM cannot train in packs: it sees 8 tokens back .* longest row has 9. Set loop"
     ):
         packs.check_model(model(family="mistral", sliding_window=8), 9, "sft")
     packs.check_model(model(family="mistral", sliding_window=16), 16, "sft")
@@ -60,7 +60,7 @@ def test_models_that_would_read_past_the_mask_are_refused_by_name() -> None:
     plain = deaf.model.forward
     deaf.model.forward = lambda attention_mask=None, **more: plain(**more)
     with pytest.raises(
-        StageFailed, match=r"differ from the row's alone by .* of their size: it reads past the mask. Set rl.loop.packing: none"
+        StageFailed, match=r"differ from the row's alone by .* of their size: it reads past the mask. Set loop.packing: none"
     ):
         packs.check_model(deaf, 9, "rl")
 

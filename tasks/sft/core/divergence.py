@@ -13,6 +13,7 @@ from tasks.contract.params import StageFailed
 from tasks.sft.core.data import Row, collate
 from tasks.sft.core.params import Loop
 from tasks.sft.core.scoring import tokens_of
+from tasks.training.distributed import full
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ def check_gradient(model: PreTrainedModel, loss: Tensor, step: str, rows: Sequen
     """
     import torch
 
-    norm = torch.nn.utils.get_total_norm([one.grad for one in model.parameters() if one.grad is not None])
+    norm = full(torch.nn.utils.get_total_norm([one.grad for one in model.parameters() if one.grad is not None]))
     if not bool(torch.isfinite(norm) & torch.isfinite(loss)):
         what = f"the gradient's norm is {norm.item():g}" if math.isfinite(loss.item()) else f"the loss is {loss.item():g}"
         raise StageFailed(f"sft: {step}: {what}. {_culprits(model, rows, pad)} {_kept(states)} {_advice(loop)}")

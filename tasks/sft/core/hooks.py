@@ -85,10 +85,11 @@ class Step:
         """Add the gradient of a batch's part of the step's loss, pass by pass; returns that part. A term counts in each pass by its
         share of the batch's trained tokens."""
         trained = len(rows_of(batch))
-        return sum(
-            (self.backward(self.loss(one, count, len(self.batches) * trained / len(rows_of(one)))) for one in self.parts(batch)),
-            batch["row_weights"].new_zeros(()),
-        )
+        found = batch["row_weights"].new_zeros(())
+        for one in self.parts(batch):
+            loss = self.loss(one, count, len(self.batches) * trained / len(rows_of(one)))
+            found = found + self.backward(loss * 0 if "idle" in one else loss)
+        return found
 
     def loss(self, batch: Batch, count: Tensor | None = None, share: float = 1) -> Tensor:
         """objective / count + term / share. count: of all batches whose gradients add up to one mean; None: of this one alone."""

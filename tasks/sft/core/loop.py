@@ -19,7 +19,7 @@ from tasks.sft.core.hooks import Hooks, Phase, Training
 from tasks.sft.core.params import Loop
 from tasks.sft.core.scoring import prepare_scoring
 from tasks.sft.core.trainer import Place, fit
-from tasks.training import fitting, packs
+from tasks.training import distributed, fitting, packs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,7 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
     from transformers import set_seed
 
     torch.set_num_threads(ctx.threads)
+    distributed.join(ctx.device)
     set_seed(ctx.seed_for("sft") % 2**32)
     start = starting.begin(inputs.base / "model", loop.adapter, ctx.artifacts, ctx.device)
     model, tokenizer = start.model, start.tokenizer
@@ -56,7 +57,16 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
     prepare_scoring(model)
     phases = check_phases(hooks.phases(training))
     ctx.progress(0, sum(len(phase.steps) for phase in phases), starting.trained_text(model))
+    whole = model
+    if distributed.size() > 1:
+        check_shared(hooks, phases)
+        fitting.narrow(model, loop.dtype)
+        whole = distributed.shard(model)
     history, shares = train(model, tokenizer, phases, training, data, hooks, teacher)
+    if distributed.size() > 1:
+        model = distributed.gather(model, whole)
+        if model is None:
+            return {}
     trained = starting.trained(model)
     fitting.widen(model)
     start.keep(hooks.finish(model), ctx.out / "model", ctx.out / "adapter")
@@ -77,6 +87,17 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
         "final_loss": next((loss for _, loss, _ in reversed(curve) if loss != ""), None),
         "final_validation_loss": next((loss for _, _, loss in reversed(curve) if loss != ""), None),
     }
+
+
+def check_shared(hooks: Hooks, phases: Sequence[Phase]) -> None:
+    """StageFailed for a method whose steps several processes cannot share."""
+    own = [name for name in ("step", "gradients") if getattr(type(hooks), name) is not getattr(Hooks, name)]
+    own += ["phases"] if len(phases) > 1 else []
+    if own:
+        raise StageFailed(
+            f"sft: the method has {' and '.join(own)} of its own, for which it needs whole weights in one process. Set "
+            "loop.distributed: {kind: none, processes: 1}."
+        )
 
 
 def train(

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from tasks.checkpoints.adapter_params import AdapterParams, check_adapter
 from tasks.contract.params import BadInput, Cap, Params
-from tasks.training import optimizers, packs
+from tasks.training import distributed, optimizers, packs
+from tasks.training.distributed import Distributed
 from tasks.training.fitting import CHECKPOINTING, DTYPE, Dtype
 from tasks.training.packs import PACKING, Packing
 
@@ -43,6 +44,7 @@ class Loop(Params):
     max_steps: int = Field(0, ge=0, le=10_000_000, description="steps at most; 0 = all that the epochs give")
     dtype: Dtype = Field("float32", description=DTYPE)
     checkpointing: bool = Field(False, description=CHECKPOINTING)
+    distributed: Distributed = Field(Distributed(), description="several processes that train together")
     log_every: int = Field(25, ge=1, le=10_000, description="steps between points of the loss curve")
     save_every: int = Field(200, ge=1, le=1_000_000, description="steps between resume states, a multiple of log_every")
     validate_every: int = Field(400, ge=1, le=1_000_000, description="steps between validation losses; the last step always")
@@ -51,10 +53,11 @@ class Loop(Params):
 
 
 def check(params: Loop) -> None:
-    """Raise BadInput for a resume state that would fall between two points of the curve, for packs of no size, and for an adapter that
-    cannot be trained."""
+    """Raise BadInput for a resume state that would fall between two points of the curve, for packs of no size, for an adapter that
+    cannot be trained, and for what several processes cannot share."""
     check_adapter(params.adapter)
-    if wrong := packs.check(params.packing, params.pass_tokens) or optimizers.check(params.optimizer):
+    shared = distributed.check(params.distributed, params.pass_tokens, params.optimizer)
+    if wrong := packs.check(params.packing, params.pass_tokens) or optimizers.check(params.optimizer) or shared:
         raise BadInput(wrong)
     if params.save_every % params.log_every:
         raise BadInput(

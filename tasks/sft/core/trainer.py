@@ -23,7 +23,7 @@ from tasks.sft.core.data import Row, batches, collate
 from tasks.sft.core.hooks import Hooks, Phase, Step, Training
 from tasks.sft.core.params import Loop
 from tasks.sft.core.passes import parts
-from tasks.training import fitting
+from tasks.training import distributed, fitting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -100,9 +100,14 @@ def _trainer_class(
     class Trainer(SFTTrainer):
         def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
             model.train()
+
+            def backward(loss: Any) -> None:
+                """The processes' gradients are averaged, and are to add up."""
+                self.accelerator.backward(loss * distributed.size() if distributed.size() > 1 else loss)
+
             given = self._prepare_inputs(inputs)["batches"]
-            step = Step(model, given, hooks, teacher, autocast, self.accelerator.backward, lambda batch: parts(batch, loop))
-            loss = hooks.step(step)
+            step = Step(model, given, hooks, teacher, autocast, backward, lambda batch: distributed.share(parts(batch, loop)))
+            loss = distributed.total(hooks.step(step))
             hooks.gradients(model)
             check(model, loss, self.state.global_step)
             return loss
@@ -118,7 +123,16 @@ def _trainer_class(
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """Resume states need no card (TRL writes one into each)."""
 
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            """Weights of a resume state; of several processes each writes its slices in `on_save`."""
+            if distributed.size() == 1:
+                super().save_model(output_dir, _internal_call)
+            else:
+                Path(output_dir or "").mkdir(parents=True, exist_ok=True)
+
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            if distributed.size() > 1:
+                return  # `on_train_begin` does it, when there is an optimiser too
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             if (kept := Path(resume_from_checkpoint) / TRAINED).is_file():
                 from safetensors.torch import load_file
@@ -148,6 +162,7 @@ def _config(loop: Loop, ctx: Context, staging: Path) -> SFTConfig:
         logging_steps=loop.log_every,
         save_strategy="steps",
         save_steps=loop.save_every,
+        save_only_model=distributed.size() > 1,
         seed=ctx.seed_for("trainer") % 2**32,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
@@ -184,6 +199,10 @@ def _callback(validation: Sequence[Row], pad: int, steps: int, loop: Loop, ctx: 
     states = place.folder / "states"
 
     class Room(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if distributed.size() > 1 and (found := _last_state(states)):
+                distributed.restore(Path(found), kwargs["model"], kwargs["optimizer"].optimizer, kwargs["lr_scheduler"])
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             step = state.global_step
             if validation and (step % loop.validate_every == 0 or step == steps):
@@ -200,11 +219,14 @@ def _callback(validation: Sequence[Row], pad: int, steps: int, loop: Loop, ctx: 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             name = f"checkpoint-{state.global_step}"
             divergence.check_weights(model := kwargs["model"], place.before + state.global_step, states, loop)
-            if has_adapter(model):
+            if distributed.size() > 1:
+                distributed.keep(Path(args.output_dir) / name, model, kwargs["optimizer"].optimizer, kwargs["lr_scheduler"])
+            elif has_adapter(model):
                 _keep_trained(model, Path(args.output_dir) / name / TRAINED)
             states.mkdir(parents=True, exist_ok=True)
             older = list(states.iterdir())
             os.replace(Path(args.output_dir) / name, states / name)
+            distributed.wait()  # the older one goes when every process has the new one
             for folder in older:
                 shutil.rmtree(folder)
 
@@ -218,6 +240,6 @@ def _keep_trained(model: PreTrainedModel, path: Path) -> None:
 
 
 def _last_state(states: Path) -> str | None:
-    """The newest complete resume state; a kill between a rename and the clearing may leave two."""
-    found = sorted(states.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    return str(found[-1]) if found else None
+    """The newest complete resume state, of several processes that all have; a kill between a rename and the clearing may leave two."""
+    found = distributed.common([int(path.name.split("-")[1]) for path in states.glob("checkpoint-*")])
+    return str(states / f"checkpoint-{max(found)}") if found else None
