@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from flows import OUTSIDE, PROJECT, STATE
 from tasks.contract.params import BadInput
 from tasks.engine import project as project_file
 from tasks.engine.files import write_text
 from tasks.engine.param_files import PIPELINE, profile_path, profiles
-from tasks.engine.settings import load
+from tasks.engine.settings import Settings, load
 
 
 def all_of_them() -> list[tuple[str, bool]]:
@@ -25,16 +26,23 @@ def _texts() -> dict[str, str]:
     return {name: project_file.profile_text(profile_path(PROJECT, name).read_text(encoding="utf-8"), own) for name in profiles(PROJECT)}
 
 
-def switch(profile: str, force: bool = False) -> list[str]:
+def switch(profile: str, force: bool = False, model: str = "") -> list[str]:
     """Make a profile the workspace's params; returns what was done, in lines.
 
-    force: overwrite edits that are in no profile; a copy of them is kept below the state root. Raises BadInput for an unknown profile,
-    one that is wrong, and for edits without `force`.
+    force: overwrite edits that are in no profile; a copy of them is kept below the state root. model: the checkpoint with which the
+    road begins, for a profile that leaves that open; what follows from its config is filled in. Raises BadInput for an unknown profile,
+    one that is wrong, one that needs a model or has no place for one, and for edits without `force`.
     """
     _check_inside()
-    load(PROJECT, profile).check()
-    texts, active, lines = _texts(), PROJECT / PIPELINE, []
+    settings = load(PROJECT, profile)
+    settings.check()
+    changes = _changes(settings, model)
+    texts, active, lines = _texts(), PROJECT / PIPELINE, [f"{key}: {value}" for key, value in changes]
     text, old = texts[profile], active.read_text(encoding="utf-8")
+    if changes:
+        from flows.model_fill import written_into
+
+        text = written_into(text, changes)
     if old not in texts.values():
         if not force:
             raise BadInput(
@@ -46,6 +54,20 @@ def switch(profile: str, force: bool = False) -> list[str]:
     if text != old:
         write_text(active, text)
     return [*lines, f"{PIPELINE} is now profile {profile}"]
+
+
+def _changes(settings: Settings, model: str) -> list[tuple[str, Any]]:
+    from tasks.engine import sources
+
+    open_one = next((source for source in sources.named(settings) if not source.text), None)
+    if not model and open_one:
+        raise BadInput(f"{open_one.param} is open: name the checkpoint, `cairn use {settings.shared.profile} --model CHECKPOINT`.")
+    if not model:
+        return []
+    from flows.model_fill import filled
+    from tasks.engine.artifact import Store
+
+    return filled(settings, model, Store(STATE))
 
 
 def _check_inside() -> None:

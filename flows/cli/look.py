@@ -66,6 +66,9 @@ def _print_inherited() -> None:
 def forecast(
     profile: values.Profile = "",
     overrides: values.Overrides = None,
+    model: Annotated[
+        str, typer.Option(metavar="CHECKPOINT", help="Forecast a profile as `cairn use PROFILE --model CHECKPOINT` would fill it in.")
+    ] = "",
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure how fast this machine trains and produces, up to a minute; kept in .cairn/.")
     ] = False,
@@ -77,12 +80,13 @@ def forecast(
     Examples:
       cairn forecast
       cairn forecast --profile quickstart --set sft.loop.batch_tokens=8192
+      cairn forecast --profile gpu_24g --model CHECKPOINT
       cairn forecast --calibrate --json
     """
     from flows.forecast import forecast as made
     from flows.forecast.text import as_document, lines, too_large
 
-    found = made(profile, values.parsed(overrides), calibrate)
+    found = made(profile, values.parsed(overrides), calibrate, model)
     if as_json:
         print_json(as_document(found))
     else:

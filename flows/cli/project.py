@@ -21,22 +21,31 @@ def use(
             autocompletion=values.completing(values.profiles),
         ),
     ] = "",
+    model: Annotated[
+        str,
+        typer.Option(metavar="CHECKPOINT", help="The checkpoint to begin with: a folder, a GGUF file, hub:OWNER/NAME@COMMIT, ..."),
+    ] = "",
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite edits of params/pipeline.yaml (a copy is kept in .cairn/).")
     ] = False,
 ) -> int:
     """The profile's file becomes params/pipeline.yaml, byte for byte but for the worlds and the model's name that a project of your
-    own says in project.yaml. Edits that are in no profile are not overwritten without --force.
+    own says in project.yaml. Edits that are in no profile are not overwritten without --force. With --model, what follows from the
+    model's config.json is filled in: its place and identity, dtype, tokens of a pass, rows, memory for keys and values, lengths.
 
     Examples:
       cairn use                   which profiles there are
       cairn use smoke             tiny inputs, a minute or two
       cairn use quickstart        back to what Cairn comes with
+      cairn use real_cpu --model SmolLM2-135M-Instruct.gguf
     """
     from flows import profiles
+    from tasks.contract.params import BadInput
 
     if profile:
-        print("\n".join(profiles.switch(profile, force)))
+        print("\n".join(profiles.switch(profile, force, model)))
+    elif model:
+        raise BadInput("--model goes with a profile: cairn use PROFILE --model CHECKPOINT")
     else:
         print("\n".join(f"{'*' if active else ' '} {name}" for name, active in profiles.all_of_them()))
     return 0

@@ -19,6 +19,7 @@ from flows.forecast.amounts import Amounts, Counter, run_small
 from flows.forecast.checkpoint import Checkpoint, find
 from flows.forecast.stages import ROOMS, Case, Stage, training_of
 from tasks.contract.params import BadInput
+from tasks.engine.artifact import Store
 from tasks.engine.check_players import check_device
 from tasks.engine.settings import Settings, load
 from tasks.engine.together import check_together, planned
@@ -35,10 +36,11 @@ class Forecast:
     speed: str
 
 
-def forecast(profile: str = "", overrides: Mapping[str, Any] | None = None, calibrate: bool = False) -> Forecast:
+def forecast(profile: str = "", overrides: Mapping[str, Any] | None = None, calibrate: bool = False, model: str = "") -> Forecast:
     """Of the active params, or of a profile, with overrides; also of a profile for another machine than this.
 
-    calibrate: measure this machine first, which takes up to a minute. BadInput for wrong params and a checkpoint that is not there.
+    calibrate: measure this machine first, which takes up to a minute. model: filled in first, as `cairn use` does. BadInput for wrong
+    params and a checkpoint that is not there.
     """
     if OUTSIDE:
         raise BadInput(OUTSIDE)
@@ -46,12 +48,16 @@ def forecast(profile: str = "", overrides: Mapping[str, Any] | None = None, cali
     if mistake := next(settings.mistakes(), ""):
         raise BadInput(mistake)
     check_together(settings, {name: settings.params(name) for name in settings.road.names})
+    if model:
+        from flows.model_fill import filled, with_changes
+
+        return of(with_changes(settings, filled(settings, model, Store(STATE))), {}, calibrate)
     return of(settings, _Opened(profile, overrides or {}, settings), calibrate)
 
 
 def of(settings: Settings, opened: _Opened | Mapping[str, Path], calibrate: bool = False) -> Forecast:
     """The forecast of checked settings. opened: step -> the folder that it has left, as far as it has."""
-    checkpoint, road = find(settings, opened.get), settings.road
+    checkpoint, road = find(settings, opened.get, Store(STATE)), settings.road
     counter = Counter(checkpoint.folder)
     steps = planned(settings, {name: settings.params(name) for name in road.names})
     measured = _measured(settings, checkpoint, calibrate)

@@ -96,7 +96,8 @@ def sft(case: Case) -> Stage:
     parts = training.peak(at_once_tokens, round(at_once_tokens * share), at_once_tokens < batch)
     if training.loading() > sum(parts.values()):
         parts = {"weights": training.loading()}
-    tokens = min(_computed(rows, loop) * loop.epochs, loop.max_steps * batch or float("inf")) if rows else 0.0
+    tokens = _computed(rows.tokens, rows.shared, rows.count, loop) * loop.epochs if rows else 0.0
+    tokens = min(tokens, loop.max_steps * batch or tokens)
     runs = 1 + loop.control
     mean = rows.tokens / rows.count if rows else 0.0
     flop = work.training(shape, tokens, mean, tokens * share, training.adapter is not None, loop.checkpointing)
@@ -106,12 +107,13 @@ def sft(case: Case) -> Stage:
     return case.stage(parts, {"trained": tokens * runs}, hours, side_by_side, how)
 
 
-def _computed(rows: Any, loop: Any) -> float:
-    """Tokens that are computed in an epoch: system prompts once a pack, where packs share them."""
+def _computed(tokens: float, shared: float, count: float, loop: Any) -> float:
+    """Of `count` rows of `tokens` tokens in all, those that are computed: system prompts (`shared` of them) once a pack, where packs
+    share them."""
     if loop.packing != "shared_prompt":
-        return float(rows.tokens)
-    shared, rest = rows.shared / rows.count, rows.tokens - rows.shared
-    return float(rest + shared * rest / max(1.0, loop.pass_tokens - shared))
+        return tokens
+    start, rest = shared / count, tokens - shared
+    return rest + start * rest / max(1.0, loop.pass_tokens - start)
 
 
 def rl(case: Case) -> Stage:
@@ -131,7 +133,7 @@ def rl(case: Case) -> Stage:
         for parts in (resting, update):
             parts["reference"] = 4.0 * shape.parameters
     parts = max(update, {**resting, **playing.peak(weights=False)}, key=lambda one: sum(one.values()))
-    trained = len(step.worlds) * loop.steps * of_a_step * talk.whole
+    trained = len(step.worlds) * loop.steps * _computed(of_a_step * talk.whole, of_a_step * talk.shared, of_a_step, loop)
     spoken = _spoken(case, played, talk)
     flop = work.training(shape, trained, talk.whole, trained * talk.own / talk.whole, training.adapter is not None, loop.checkpointing)
     side_by_side = 1 if case.gpu else len(step.worlds)

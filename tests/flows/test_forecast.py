@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +13,18 @@ import pytest
 
 from flows.cli import main
 from flows.forecast import Forecast, of, work
+from flows.forecast import forecast as forecast_of
 from flows.forecast.amounts import Counter
 from flows.forecast.checkpoint import at
 from flows.forecast.playing import Playing
 from flows.forecast.shape import Shape, read
 from flows.forecast.speed import FILE, Measured, rates
-from flows.forecast.stages import GIB, Stage
+from flows.forecast.stages import GIB, Stage, training_of
 from flows.forecast.text import as_document, lines, too_large
 from flows.forecast.training import Adapter, Training
-from tasks.contract.params import BadInput
+from flows.model_fill import filled, with_changes, written_into
+from tasks.contract.params import BadInput, parse_yaml
+from tasks.engine.artifact import Store
 from tasks.engine.settings import Settings, load
 from tests.conftest import ROOT
 
@@ -239,9 +243,10 @@ def test_the_command(forecast: Forecast, capsys: pytest.CaptureFixture[str], mon
     assert main(["forecast", "--profile", "quickstart", "--set", "seed=1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == as_document(forecast)
     monkeypatch.setattr("flows.forecast.text.too_large", lambda found: "sft needs more")
-    assert main(["forecast", "--calibrate"]) == 2
+    assert main(["forecast", "--profile", "gpu_24g", "--model", "x"]) == 2
     assert "does not fit: sft needs more" in capsys.readouterr().out
-    assert got == [("quickstart", {"seed": 1}, False), ("", {}, True)]
+    assert main(["forecast", "--calibrate"]) == 2
+    assert got == [("quickstart", {"seed": 1}, False, ""), ("gpu_24g", {}, False, "x"), ("", {}, True, "")]
 
 
 def test_a_measurement_gives_work_a_second() -> None:
@@ -252,3 +257,84 @@ def test_a_measurement_gives_work_a_second() -> None:
     what = Measured(read(CONFIG, "here"), "cpu", 1, 4, False, 16)
     ids = torch.randint(1, 500, (2, 16))
     assert min(calibrate.train(what, ids), *calibrate.play(what, ids)) > 1e6
+
+
+# --- a profile for a model ---
+
+PROFILES = ("real_cpu", "gpu_24g", "endpoint_teacher")
+"""Those that leave their checkpoint open."""
+
+
+def checkpoint(folder: Path, **sizes: Any) -> Path:
+    """A folder with a config.json of a Qwen3 of 0.6 billion parameters, or of other sizes."""
+    sizes = {
+        **{"model_type": "qwen3", "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8},
+        **{"head_dim": 128, "intermediate_size": 3072, "vocab_size": 151936, "tie_word_embeddings": True, "dtype": "bfloat16"},
+        **{"max_position_embeddings": 4096, **sizes},
+    }
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(sizes))
+    return folder
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_is_filled_in_for_a_model(profile: str, tmp_path: Path) -> None:
+    """What is filled in fits the profile's memory, is valid, and leaves the file's comments where they are."""
+    sizes = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64}
+    folder = checkpoint(tmp_path / "model", **(sizes if profile == "real_cpu" else {}))
+    settings = load(ROOT, profile)
+    changes = filled(settings, str(folder), Store(tmp_path))
+    after = with_changes(settings, changes)
+    assert not [*after.mistakes()]
+    text = (ROOT / f"params/profiles/{profile}.yaml").read_text()
+    assert parse_yaml(written_into(text, changes), "here") == after.tree
+    assert text.splitlines()[0] == written_into(text, changes).splitlines()[0]
+    chosen = dict(changes)
+    assert chosen["base.checkpoint.source"] == str(folder) and len(chosen["base.checkpoint.identity"]) > 30
+    loop: Any = after.loop("sft")
+    parts = training_of(loop, at(folder).shape, True).peak(loop.pass_tokens, loop.pass_tokens // 2, True)
+    assert sum(parts.values()) < settings.shared.memory * GIB
+    assert chosen.get("rl.loop.max_episode_tokens", 0) <= 4096
+
+
+def test_use_writes_what_follows_from_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Into params/pipeline.yaml; the same profile without a model, and a model without a profile, are refused and write nothing."""
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    monkeypatch.setattr("flows.profiles.PROJECT", tmp_path)
+    monkeypatch.setattr("flows.profiles.STATE", tmp_path / ".cairn")
+    active, folder = tmp_path / "params/pipeline.yaml", checkpoint(tmp_path / "model", hidden_size=256)
+    before = active.read_text()
+    for wrong, why in ((["real_cpu"], "base.checkpoint.source is open"), (["--model", "x"], "--model goes with a profile")):
+        assert main(["use", *wrong]) == 2
+        assert why in capsys.readouterr().err and active.read_text() == before
+    assert main(["use", "real_cpu", "--model", str(folder)]) == 0
+    said, tree = capsys.readouterr().out, parse_yaml(active.read_text(), "here")
+    assert tree["base"]["checkpoint"]["source"] == str(folder) and f"rl.loop.rows: {tree['rl']['loop']['rows']}" in said
+    monkeypatch.setattr("flows.forecast.of", lambda settings, *_: settings)
+    after: Any = forecast_of("gpu_24g", model=str(folder))
+    assert after.params("base").source == str(folder)  # as `cairn forecast --profile gpu_24g --model CHECKPOINT` has it
+
+
+def test_a_profile_refuses_what_does_not_fit_it(tmp_path: Path) -> None:
+    """A model that is too large, with its parts by number; one that is none; a profile that makes its own checkpoint."""
+    large = checkpoint(tmp_path / "large", hidden_size=4096, num_hidden_layers=64, intermediate_size=12288)
+    with pytest.raises(
+        BadInput, match=r"too large for params/profiles/gpu_24g\.yaml: \w+ needs .* Lower: weights: a smaller checkpoint"
+    ):
+        filled(load(ROOT, "gpu_24g"), str(large), Store(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match=r"config\.json is missing"):
+        filled(load(ROOT, "gpu_24g"), str(tmp_path / "empty"), Store(tmp_path))
+    with pytest.raises(BadInput, match=r"makes its own checkpoint \(base\.tiny_qwen3\)"):
+        filled(load(ROOT, "quickstart"), str(large), Store(tmp_path))
+
+
+def test_the_profile_of_a_cpu_ends_within_90_minutes(tmp_path: Path) -> None:
+    """By the forecast at the default speeds, for SmolLM2-135M-Instruct's sizes."""
+    sizes = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64}
+    folder = checkpoint(tmp_path / "model", model_type="llama", intermediate_size=1536, vocab_size=49152, **sizes)
+    settings = load(ROOT, "real_cpu")
+    found = of(with_changes(settings, filled(settings, str(folder), Store(tmp_path))), {})
+    assert sum(stage.hours for stage in found.stages) < 1.5 and not too_large(found)
