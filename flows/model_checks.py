@@ -31,6 +31,8 @@ ACCEPT = "CAIRN_REFRESH_MODELS"
 
 
 _printed: set[str] = set()
+_met: set[str] = set()
+"""Engines' params with which a server was asked in this process, and answered well."""
 
 
 def _print(player: str, note: str) -> None:
@@ -54,6 +56,7 @@ class Asking:
         perhaps: stages that compute only if one before them has another result; of their servers a fault is only told. Raises
         BadInput when a server would lose everything, or has another model than the one noted.
         """
+        self._meet_engines(plan, stages)
         needed, possible = (self._players(plan, some) for some in (stages, perhaps))
         players = [*needed, *(player for player in possible if player not in needed)]
         if not players:
@@ -74,7 +77,8 @@ class Asking:
         from flows.survey import survey
 
         asked: set[str] = set()
-        while any(role.backend == SERVER for _, _, role in plan.settings.shared.players()):
+        served = any(role.backend == SERVER for _, _, role in plan.settings.shared.players())
+        while served or any(self._meets(plan.settings, stage) for stage in plan.settings.road.part(first, last)):
             part = plan.settings.road.part(first, last)
             todo = [step for step in survey(plan) if step.stage in part and step.artifact is None]
             if asked >= {step.stage for step in todo}:
@@ -84,6 +88,27 @@ class Asking:
             plan = self.before(plan, sure, perhaps)
             asked |= {*sure, *perhaps}  # another model behind a server makes stages run that were cached: look again
         return plan
+
+    def _meet_engines(self, plan: Plan, stages: Iterable[str]) -> None:
+        """Ask the servers with which checkpoints of these stages generate, each once. BadInput for one that cannot."""
+        from tasks.engine import methods, server_keys
+
+        for stage in stages:
+            if (chosen := plan.settings.engine(stage)) and self._meets(plan.settings, stage) and str(chosen) not in _met:
+                module = methods.engine_module(chosen["method"])
+                try:
+                    module.meet(module.Params.model_validate(chosen["params"]), server_keys.of(chosen["params"]))
+                except BadInput as wrong:
+                    raise BadInput(f"{plan.settings.source}: {stage}.engine.{chosen['method']}: {wrong}") from None
+                _met.add(str(chosen))
+
+    @staticmethod
+    def _meets(settings: Settings, stage: str) -> bool:
+        """Whether a stage's checkpoints generate at a server that is to be asked first."""
+        from tasks.engine import methods
+
+        chosen = settings.engine(stage)
+        return chosen is not None and hasattr(methods.engine_module(chosen["method"]), "meet")
 
     def _players(self, plan: Plan, stages: Iterable[str]) -> list[Player]:
         roles = {role for stage in stages for role in plan.stages[stage].roles}

@@ -44,6 +44,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "rollback": ("champion", "make the champion before this one champion again"),
         "merge": ("merge", "merge any checkpoints by a recipe, beside the road"),
         "search": ("merge", "better params for the merge, found on validation problems"),
+        "serve": ("serve", "a checkpoint and its adapters over HTTP, by token ids"),
         "chat": ("chat", "how a checkpoint writes conversations: found, proven, shown"),
     },
     "Conversations": {

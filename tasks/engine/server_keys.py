@@ -19,7 +19,7 @@ def check(role: Mapping[str, Any], where: str) -> None:
     A Prefect block is not looked for: that takes its server, which may start with the run.
     """
     name = role["key_env"]
-    if role["backend"] == "openai_compatible" and name and not os.environ.get(name, "").strip():
+    if role.get("backend", "openai_compatible") == "openai_compatible" and name and not os.environ.get(name, "").strip():
         raise BadInput(f"{where}.key_env: the environment variable {name} is not set. Set it to the key of {role['base_url']}.")
 
 

@@ -15,6 +15,7 @@ from tasks.engine.dvc_yaml import listed
 from tasks.engine.key import params_of
 from tasks.engine.settings import Settings, load
 from tests.conftest import ROOT
+from tests.players.served import serving
 from tests.players.test_own_engine import logprobs_of, model, prompts, sampling, turns
 
 
@@ -36,6 +37,10 @@ def test_an_engine_states_what_it_needs(name: str) -> None:
         (None, r"rl.engine.method is missing: with what its checkpoints generate. Write engine: {method: own}"),
         ({"method": "own", "memory": 2}, "rl.engine: unknown key 'memory'. Known: method, own"),
         ({"method": "own", "own": {"memory": -1}}, "rl.engine.own: .*memory"),
+        ({"method": "server"}, "rl.engine.server.base_url is missing"),
+        ({"method": "server", "server": {"base_url": "http://a:1/v1", "model": "b"}}, "without /v1"),
+        ({"method": "server", "server": {"base_url": "http://u:p@a:1", "model": "b"}}, "without user, password"),
+        ({"method": "server", "server": {"base_url": "http://a:1"}}, "rl.engine.server.model is missing: the base's name"),
     ],
 )
 def test_bad_params_are_named(section: object, message: str) -> None:
@@ -58,7 +63,7 @@ def test_a_key_holds_the_chosen_engines_code_alone(name: str) -> None:
     assert not any(path.startswith(other) for other in others for path in (*about.code, *closure(settings, about)))
 
 
-NEEDED: dict[str, dict[str, object]] = {}
+NEEDED: dict[str, dict[str, object]] = {"server": {"base_url": "http://127.0.0.1:8000", "model": "base"}}
 """Params without which an engine cannot be chosen."""
 
 
@@ -122,6 +127,13 @@ def test_all_engines_say_the_same_tokens(folders: Path, temperature: float) -> N
     other = in_process("transformers")(folders)
     for name, (ids, logprobs) in talk(other, temperature=temperature).items():
         assert ids == own[name][0] and logprobs == pytest.approx(own[name][1], abs=1e-4)
+    with serving(folders / "base") as url:
+        served = methods.engine_module("server")
+        params = served.Params(base_url=url, model="base")
+        adapters = {name: folders / name for name in ("one", "two")}
+        third = served.opened(folders / "base", adapters, rows=8, most=300, params=params)
+        for name, (ids, logprobs) in talk(third, temperature=temperature).items():
+            assert ids == own[name][0] and logprobs == pytest.approx(own[name][1], abs=1e-5)
     read = sum(map(len, prompts(6)))
     assert other.counts["read"] < read + 6 * 5, "what a conversation has read and said is not computed again"
     assert len({tuple(ids) for ids, _ in own.values()}) == 6

@@ -97,6 +97,23 @@ class OwnEngine:
         pages = self._pages
         return {**self._count, "pages": pages.in_use, "most_pages": pages.peak, "page_tokens": pages.tokens}
 
+    @property
+    def stack(self) -> Stack:
+        """What it computes with."""
+        return self._stack
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Serve an adapter too. name: never used before, since pages are found again by it. ValueError when it is there."""
+        if name in self._adapters:
+            raise ValueError(f"the adapter {name} is loaded already")
+        self._adapters[name] = adapter
+
+    def remove_adapter(self, name: str) -> None:
+        """Serve it no longer. LookupError when there is none, RuntimeError while an open conversation plays with it."""
+        if any(row.owing and row.want.adapter == name for row in self._open.values()):
+            raise RuntimeError(f"the adapter {name} is in use")
+        del self._adapters[name]
+
     def submit(self, conversation: str, ids: Sequence[int], sampling: Sampling) -> None:
         """Owe a turn after `ids`; what of them the conversation has read or said is not computed again."""
         if sampling.adapter and sampling.adapter not in self._adapters:

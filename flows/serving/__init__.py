@@ -1,0 +1,1 @@
+"""A checkpoint behind an HTTP API of its own: `cairn serve`."""

@@ -1,0 +1,168 @@
+"""The HTTP API of `cairn serve`: what vLLM answers on the same paths, for token ids.
+
+/v1/completions takes a prompt of token ids and gives token ids with their log-probabilities, always those of the distribution that was
+sampled from; /v1/load_lora_adapter and /v1/unload_lora_adapter add and remove adapters while others are served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows.serving.engine_thread import EngineThread
+from tasks.contract.generation import Generated, Sampling
+from tasks.contract.params import BadInput
+from tasks.players.local.own import weights
+from tasks.players.local.own.engine import OwnEngine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Completion(BaseModel):
+    """A request. What it may say beside these must be what it is anyway: see PLAIN."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    prompt: list[int] = Field(min_length=1)
+    max_tokens: int = Field(16, ge=1)
+    temperature: float = Field(1.0, ge=0, le=2)
+    seed: int = Field(0, ge=0, lt=2**63)
+    stop_token_ids: list[int] = []
+
+
+class Adapter(BaseModel):
+    """lora_path: a folder that this process sees."""
+
+    lora_name: str = Field(min_length=1)
+    lora_path: str = ""
+
+
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "top_p": (1, None),
+    "top_k": (0, -1, None),
+    "min_p": (0, None),
+    "repetition_penalty": (1, None),
+    "frequency_penalty": (0, None),
+    "presence_penalty": (0, None),
+    "logprobs": (0, 1, None),
+    "stream": (False, None),
+    "echo": (False, None),
+    "stop": ([], None),
+    "return_token_ids": (True, False, None),
+    "add_special_tokens": (True, False, None),
+    "ignore_eos": (True,),
+}
+"""Fields of vLLM's requests and the values that they may have here; one that would change what is sampled from is refused, and so is
+one that is not known."""
+
+
+@dataclass
+class Served:
+    """name: of the base. adapters: public name -> its name in the engine, new at each load, so that no cache outlives its weights."""
+
+    name: str
+    thread: EngineThread
+    tokenizer: PreTrainedTokenizerBase | None = None
+    adapters: dict[str, str] = field(default_factory=dict)
+    loads: int = 0
+
+    def load(self, engine: OwnEngine, name: str, folder: Path) -> None:
+        """Called in the engine's thread."""
+        self.loads += 1
+        inside = f"{name}#{self.loads}"
+        engine.add_adapter(inside, weights.adapter_of_folder(folder, engine.stack))
+        self.adapters[name] = inside
+
+    def unload(self, engine: OwnEngine, name: str) -> None:
+        """Called in the engine's thread."""
+        engine.remove_adapter(self.adapters[name])
+        del self.adapters[name]
+
+
+def make(served: Served) -> FastAPI:
+    """The API of a served checkpoint."""
+    app = FastAPI(title="cairn serve")
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        names = [(served.name, None), *((name, served.name) for name in served.adapters)]
+        return {
+            "object": "list",
+            "data": [{"id": name, "object": "model", "owned_by": "cairn", "parent": base} for name, base in names],
+        }
+
+    @app.post("/v1/completions")
+    async def completions(wish: Completion) -> Any:
+        for key, value in (wish.model_extra or {}).items():
+            if key not in PLAIN or value not in PLAIN[key]:
+                allowed = f"allowed: {', '.join(map(str, PLAIN[key]))}" if key in PLAIN else "it is not known here"
+                return refused(400, f"{key} = {value!r}: {allowed}")
+        if wish.model != served.name and wish.model not in served.adapters:
+            return refused(404, f"The model `{wish.model}` does not exist. There are: {', '.join([served.name, *served.adapters])}.")
+        adapter = served.adapters.get(wish.model, "")
+        sampling = Sampling(wish.seed, wish.temperature, wish.max_tokens, tuple(wish.stop_token_ids), adapter)
+        try:
+            made = await asyncio.wrap_future(served.thread.ask(wish.prompt, sampling))
+        except LookupError as error:
+            return refused(404, str(error))
+        if made.finish == "full":
+            return refused(400, f"the prompt's {len(wish.prompt)} tokens fill the context")
+        return _answer(served, wish, made)
+
+    @app.post("/v1/load_lora_adapter")
+    async def load(wish: Adapter) -> Any:
+        if wish.lora_name == served.name or wish.lora_name in served.adapters:
+            return refused(400, f"The lora adapter '{wish.lora_name}' has already been loaded.")
+        folder = Path(wish.lora_path)
+        if not (folder / "adapter_config.json").is_file():
+            return refused(404, f"no adapter in {folder} (adapter_config.json is missing)")
+        try:
+            await asyncio.wrap_future(served.thread.call(lambda engine: served.load(engine, wish.lora_name, folder)))
+        except (BadInput, OSError, ValueError, KeyError) as error:
+            return refused(400, str(error))
+        return {"status": f"adapter {wish.lora_name} loaded"}
+
+    @app.post("/v1/unload_lora_adapter")
+    async def unload(wish: Adapter) -> Any:
+        if wish.lora_name not in served.adapters:
+            return refused(404, f"The lora adapter '{wish.lora_name}' cannot be found.")
+        try:
+            await asyncio.wrap_future(served.thread.call(lambda engine: served.unload(engine, wish.lora_name)))
+        except RuntimeError as error:
+            return refused(409, str(error))
+        return {"status": f"adapter {wish.lora_name} unloaded"}
+
+    return app
+
+
+def refused(status: int, message: str) -> JSONResponse:
+    """An error as OpenAI's API writes it."""
+    return JSONResponse({"error": {"message": message, "code": status}}, status_code=status)
+
+
+def _answer(served: Served, wish: Completion, made: Generated) -> dict[str, Any]:
+    ids = list(made.ids)
+    choice = {
+        "index": 0,
+        "text": served.tokenizer.decode(ids, skip_special_tokens=True) if served.tokenizer else "",
+        "token_ids": ids,
+        "prompt_token_ids": wish.prompt,
+        "logprobs": {"token_logprobs": list(made.logprobs), "tokens": [f"token_id:{one}" for one in ids]},
+        "finish_reason": made.finish,
+    }
+    usage = {"prompt_tokens": len(wish.prompt), "completion_tokens": len(ids), "total_tokens": len(wish.prompt) + len(ids)}
+    return {"id": f"cmpl-{time.time_ns():x}", "object": "text_completion", "model": wish.model, "choices": [choice], "usage": usage}

@@ -1,0 +1,36 @@
+"""Opening a checkpoint folder and serving it, until Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.serving.app import Served
+from flows.serving.engine_thread import EngineThread
+from tasks.checkpoints import folders
+from tasks.contract.params import BadInput
+from tasks.players.local import own
+
+ROWS = 64
+"""Requests decoded together; others wait."""
+
+
+def opened(folder: Path, adapters: Mapping[str, Path], name: str, device: str, dtype: str, most: int) -> Served:
+    """A checkpoint folder with the engine `own`, ready to be asked. BadInput for what cannot be served."""
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"{folder}: not a checkpoint folder (no config.json in it)")
+    engine = own.opened(folder, rows=ROWS, most=most, device=device, dtype=dtype or None)
+    tokenizer = folders.load_tokenizer(folder) if (folder / "tokenizer_config.json").is_file() else None
+    served = Served(name, EngineThread(engine), tokenizer)
+    for one, where in adapters.items():
+        served.thread.call(lambda engine, one=one, where=where: served.load(engine, one, where)).result()  # type: ignore[misc]
+    return served
+
+
+def serve(served: Served, host: str, port: int) -> None:
+    """Answer until the process is told to end."""
+    import uvicorn
+
+    from flows.serving.app import make
+
+    uvicorn.run(make(served), host=host, port=port, log_level="warning")

@@ -1,0 +1,150 @@
+"""The engine `server` against real HTTP servers on loopback: what it refuses by name, what it brings there, and rl through it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tasks.contract.generation import Place, Sampling
+from tasks.contract.params import BadInput, StageFailed
+from tasks.players.checkpoint_agent import CheckpointAgent
+from tasks.players.local import server
+from tasks.rl.core.loop import run
+from tasks.rl.grpo import Params
+from tests.players.served import listening, serving
+from tests.players.test_own_engine import model
+from tests.rl.micro import SHORT, context, frozen
+from tests.rl.test_mismatch import Adapted
+
+
+def app(answer: Any, models: tuple[str, ...] = ("base",), seen: list[Any] | None = None) -> Any:
+    """A server that lists models and answers everything else alike: with a body, or a status and a body."""
+    from fastapi import FastAPI
+    from fastapi.responses import JSONResponse
+
+    made = FastAPI()
+    status, said = answer if isinstance(answer, tuple) else (200, answer)
+
+    @made.get("/v1/models")
+    async def listed() -> Any:
+        return {"data": [{"id": one} for one in models]}
+
+    @made.post("/{path:path}")
+    async def posted(path: str, body: dict[str, Any]) -> Any:
+        if seen is not None:
+            seen.append((path, body))
+        return JSONResponse(said, status_code=status)
+
+    return made
+
+
+def completion(**choice: Any) -> dict[str, Any]:
+    return {"model": "base", "choices": [{"index": 0, "text": "a", "finish_reason": "length", **choice}]}
+
+
+IDS = {"token_ids": [4], "logprobs": {"token_logprobs": [-0.5]}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "models", "message"),
+    [
+        (completion(), ("base",), "a server without token ids: its answer has no token_ids .*it cannot play for rl"),
+        (completion(logprobs=None, token_ids=[4]), ("base",), "a server without token ids"),
+        ((400, {"error": {"message": "Unsupported fields: logprobs"}}), ("base",), "a server without token ids: .*Unsupported fields"),
+        (completion(**IDS), ("bass",), r"serves another model than asked for, 'base'. Did you mean 'bass'\? It has: bass"),
+        ({**completion(**IDS), "model": "other"}, ("base",), "answers as the model 'other', asked for 'base'"),
+        (completion(**IDS, prompt_token_ids=[0, 1]), ("base",), "read other tokens than were sent: 2 for 1.*renders or tokenises"),
+    ],
+)
+def test_a_server_that_cannot_play_is_refused_by_name_before_anything_runs(answer: Any, models: Any, message: str) -> None:
+    with listening(app(answer, models)) as url, pytest.raises(BadInput, match=message):
+        server.meet(server.Params(base_url=url, model="base"), "")
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with pytest.raises(BadInput, match=r"127.0.0.1:9/v1/models gives no answer \(ConnectError.*Is the server running\?"):
+        server.meet(server.Params(base_url="http://127.0.0.1:9", model="base", retries=1), "")
+
+
+def test_sglang_by_its_own_endpoint() -> None:
+    """Ids and log-probabilities as its /generate gives them."""
+    seen: list[Any] = []
+    said = {"text": "a", "meta_info": {"output_token_logprobs": [[-0.25, 7, None], [-1.5, 2, None]]}}
+    with listening(app(said, (), seen)) as url:
+        made = server.opened(Path("nowhere"), rows=2, most=50, params=server.Params(base_url=url, kind="sglang"))
+        made.submit("a", [1, 2, 3], Sampling(5, 0.7, 9, (2,)))
+        (turn,) = made.poll()
+    assert (list(turn.ids), list(turn.logprobs), turn.finish) == ([7, 2], [-0.25, -1.5], "stop")
+    path, body = seen[-1]
+    assert path == "generate" and body["input_ids"] == [1, 2, 3] and body["return_logprob"] is True
+    assert body["sampling_params"]["stop_token_ids"] == [2] and body["sampling_params"]["max_new_tokens"] == 9
+
+
+@pytest.mark.parametrize("kind", ["openai", "sglang"])
+def test_a_whole_model_is_read_anew_from_a_folder(tmp_path: Path, kind: Any) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    seen: list[Any] = []
+    said = {**completion(**IDS), "meta_info": {"output_token_logprobs": [[-0.5, 4, None]]}}
+    of = model()
+    with listening(app(said, ("base",), seen)) as url:
+        params = server.Params(base_url=url, model="base", kind=kind, push="weights")
+        server.opened(of, rows=2, most=50, params=params, place=Place(tmp_path))
+        with pytest.raises(BadInput, match="here the whole model trains or plays"):
+            server.opened(of, rows=2, most=50, params=params.model_copy(update={"push": "adapter"}), place=Place(tmp_path))
+    paths = dict(seen)
+    told = paths["update_weights_from_disk"]["model_path"] if kind == "sglang" else paths["collective_rpc"]["kwargs"]["weights_path"]
+    assert kind == "sglang" or "reset_prefix_cache" in paths
+    kept = AutoModelForCausalLM.from_pretrained(told).state_dict()
+    assert all(torch.equal(weight, kept[name]) for name, weight in of.state_dict().items())
+
+
+def test_rl_plays_at_a_server_that_gets_the_adapter_of_each_step(tmp_path: Path) -> None:
+    """A step's conversations are played with the adapter as it is then, or the comparison with the trainer would stop the run; the
+    adapters of steps before are taken from the server."""
+    inputs = frozen(tmp_path)
+    figures: dict[str, list[float]] = {}
+    with serving(inputs.sft / "model") as url:
+        params = server.Params(base_url=url, model="base")
+        opened = partial(server.opened, params=params, place=Place(tmp_path / "engine"))
+        of_checkpoint = partial(CheckpointAgent, engine=opened)
+        log = lambda name, value, _: figures.setdefault(name, []).append(value)  # noqa: E731
+        run(
+            inputs,
+            SHORT.model_copy(update={"min_trained": 0.0}),
+            Adapted(params=Params()),
+            context(tmp_path, of_checkpoint=of_checkpoint, log=log),
+        )
+        left = [one["id"] for one in httpx.get(f"{url}/v1/models").json()["data"]]
+    assert len(figures["rl/mismatch_mean"]) == 2 and max(figures["rl/mismatch_mean"]) < 1e-5
+    assert len(left) == 2 and left[1].startswith("cairn-")
+
+
+def test_an_adapter_of_another_base_is_refused_by_the_server(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    other = get_peft_model(model("qwen3", hidden_size=36), LoraConfig(target_modules=["q_proj"]))
+    other.save_pretrained(str(tmp_path / "other"))
+    model("qwen3").save_pretrained(str(tmp_path / "base"))
+    with serving(tmp_path / "base") as url, pytest.raises(StageFailed, match=r"was not loaded: .*an adapter of another base"):
+        params = server.Params(base_url=url, model="base")
+        server.opened(tmp_path / "base", {"a": tmp_path / "other"}, rows=2, most=50, params=params)
+
+
+def test_cairn_serve_refuses_what_it_would_not_do(tmp_path: Path) -> None:
+    model("llama").save_pretrained(str(tmp_path / "base"))
+    with serving(tmp_path / "base") as url:
+        for body, status, message in (
+            ({"model": "nobody", "prompt": [1]}, 404, "does not exist"),
+            ({"model": "base", "prompt": [1], "top_p": 0.5}, 400, "top_p = 0.5: allowed"),
+            ({"model": "base", "prompt": [1], "beam": 2}, 400, "not known"),
+            ({"model": "base", "prompt": "text"}, 422, "list"),
+            ({"model": "base", "prompt": [1] * 400}, 400, "fill the context"),
+        ):
+            said = httpx.post(f"{url}/v1/completions", json=body)
+            assert said.status_code == status and message in said.text
