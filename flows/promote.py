@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from flows.alias import PENDING, NoRegistry, asking_registry, finish_pending, move
 from flows.ledger import champion, ledger
 from flows.outcomes import Outcome, carried_out_before, not_carried_out, promoted, refused, stays, waits
-from tasks.checkpoints import adapters
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Artifact
 from tasks.engine.champion import CHAMPION, read
@@ -97,6 +96,7 @@ def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str,
 
 
 def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str) -> Outcome:
+    from tasks.checkpoints import adapters
     from tasks.engine import registry
 
     plan, store, name = run.plan, run.plan.store, run.plan.settings.shared.promote.model
@@ -139,6 +139,8 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
 def in_form(plan: Plan, folder: Path) -> Iterator[Path]:
     """A candidate's checkpoint as `promote.form` has it: an adapter is merged into its base where a whole one is wanted. BadInput when
     its base is gone."""
+    from tasks.checkpoints import adapters
+
     base = adapters.base_of(folder) if adapters.is_adapter(folder) else None
     if base is None or plan.settings.shared.promote.form == "adapter":
         yield folder

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.checkpoints import adapters
-from tasks.checkpoints.adapters import BASE
 from tasks.contract.params import Params, StageFailed
 from tasks.engine import dvc_lock, methods, roles_lock, sources
 from tasks.engine.artifact import Artifact
 from tasks.engine.closure import WORLDS
 from tasks.engine.key import Key, canonical, changed, key_of
 from tasks.engine.plan import Plan
+
+if TYPE_CHECKING:
+    from tasks.checkpoints.adapters import Base
 
 
 class Changed(RuntimeError):
@@ -110,18 +111,20 @@ class Job:
 
     def with_bases(self) -> dict[str, Path]:
         """identity -> folder of every artifact that this job read, with those of the bases of adapters among them: read as well."""
+        from tasks.checkpoints import adapters  # its imports take half a second, and not every run comes here
+
         plan, settings = self.plan, self.plan.stages[self.stage].settings
         players = plan.settings.shared.players()
         local = [
             plan.settings.project / one.path for name, _, one in players if one.path and f"roles.{name.partition('/')[0]}" in settings
         ]
         for folder in (*self.opened.values(), *local):
-            for about in [file for place in ("", "*/", "*/*/") for file in sorted(folder.glob(f"{place}{BASE}"))]:
+            for about in [file for place in ("", "*/", "*/*/") for file in sorted(folder.glob(f"{place}{adapters.BASE}"))]:
                 if (base := adapters.base_of(about.parent)) and base.artifact:
                     self._read_base(base, about.parent)
         return dict(self.opened)
 
-    def _read_base(self, base: adapters.Base, folder: Path) -> None:
+    def _read_base(self, base: Base, folder: Path) -> None:
         try:
             self.read(base.artifact)
         except LookupError:
