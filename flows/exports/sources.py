@@ -86,7 +86,7 @@ def find(stage: str, text: str, project: Path, store: Store, road: Road = ROAD) 
     folder = checkpoint(text, project, store) if text else default
     if not (folder / FILES[room]).is_file():
         raise BadInput(f"{text or default}: no {FILES[room]} here, so it is not what stage {stage!r} leaves.")
-    records = _records(stage, store.hashes.path(folder), store)
+    records = records_of(stage, store.hashes.path(folder), store)
     inputs = records[stage]["parts"]["inputs"] if stage in records else {}
     worlds = _input(road.input(stage, "worlds"), inputs, store, folder)
     player = stage if room == "generate" else road.input(stage, "generate")
@@ -106,7 +106,7 @@ def _input(name: str, inputs: Mapping[str, str], store: Store, folder: Path) -> 
     return beside if beside.is_dir() and (not identity or store.hashes.path(beside) == identity) else None
 
 
-def _records(stage: str, identity: str, store: Store) -> dict[str, Mapping[str, Any]]:
+def records_of(stage: str, identity: str, store: Store) -> dict[str, Mapping[str, Any]]:
     """The record of the artifact and those of its inputs."""
     found: dict[str, Mapping[str, Any]] = {}
     wanted = [(stage, identity)]

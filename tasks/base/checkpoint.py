@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -92,11 +92,10 @@ class Found:
     adapter: bool
 
 
-def preflight(inputs: Inputs, params: Params, prompt: Mapping[str, str]) -> tuple[Any, Sequence[str]]:
-    """Raise BadInput for a checkpoint that no training could begin with. prompt: what the agent's system prompts carry. Returns its
-    config and the names of its tensors (none of a GGUF file), by which whoever has to run it can say whether it does."""
-    found = _examine(inputs, params, prompt)
-    return found.config.get_text_config(), [*found.shapes]
+def preflight(inputs: Inputs, params: Params, prompt: Mapping[str, str]) -> Found:
+    """What was found without loading the weights, by which whoever has to run or train it can say whether it does. BadInput for a
+    checkpoint that no training could begin with. prompt: what the agent's system prompts carry."""
+    return _examine(inputs, params, prompt)
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

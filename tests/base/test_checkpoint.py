@@ -6,14 +6,17 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from flows import source_checks
+from flows.promote import base_tags
 from tasks.base import Inputs
 from tasks.base.checkpoint import Params, preflight, run
 from tasks.chat import proof
@@ -27,6 +30,7 @@ from tasks.engine.dotted import overlay
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.hashes import Hashes
 from tasks.engine.job import job_of
+from tasks.engine.key import Key
 from tasks.engine.plan import Plan
 from tasks.engine.settings import Settings, load
 from tests.base.outside import checkpoint, worlds
@@ -288,6 +292,32 @@ def test_what_the_engine_cannot_run_is_refused_before_anything_starts(
     with pytest.raises(BadInput, match=rf"base.checkpoint.source = '{given}': engine own: it cannot run this checkpoint: .*{said}"):
         source_checks.check_sources(opened, ["worlds", "base"])
     source_checks.check_sources(opened, ["sft"])  # base is cached: nothing to look at
+
+
+def test_another_engine_runs_what_the_engine_own_does_not(tmp_path: Path, plan: Callable[..., Plan]) -> None:
+    opened = plan(checkpoint(tmp_path / "model", family="Mistral", sliding_window=64))
+    tree = opened.settings.tree
+    for stage in ("rl", "evaluate"):
+        tree = overlay(tree, f"{stage}.engine", {"method": "transformers"})
+    source_checks.check_sources(replace(opened, settings=Settings(ROOT, tree)), ["base"])
+
+
+def test_a_registered_version_says_where_its_base_comes_from_and_its_licence(world: Path, copy: Path, tmp_path: Path) -> None:
+    take(world, copy, tmp_path / "base", origin="somebody/llama", license="apache-2.0", identity="abc")
+    store = Store(tmp_path / "state")
+    base, model = store.put(tmp_path / "base/out"), store.put(copy)
+    store.record(Key({"stage": "base", "inputs": {}}), base, {"figures": {}})
+    store.record(Key({"stage": "merge", "inputs": {"base": base}}), model, {"figures": {}})
+    wanted = {"cairn.base_origin": "somebody/llama", "cairn.base_license": "apache-2.0", "cairn.base_identity": "abc"}
+    known: Any = SimpleNamespace(store=store, settings=load(ROOT, "smoke"))
+    assert base_tags(known, model) == wanted
+    assert base_tags(known, base) == {}
+
+
+def test_a_template_that_writes_the_past_anew_is_refused_where_rl_follows(tmp_path: Path, plan: Callable[..., Plan]) -> None:
+    given = checkpoint(tmp_path / "model", "gptoss")
+    with pytest.raises(BadInput, match=r"has the form 'by turn' .*, and step 'rl' trains on whole alone. .*hermes"):
+        source_checks.check_sources(plan(given, chat_format="auto"), ["base"])
 
 
 # Where it lies, and what it is called.

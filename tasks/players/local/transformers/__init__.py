@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.contract import params as base
+from tasks.contract.params import BadInput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,6 +22,15 @@ class Params(base.Params):
 
 WAYS: frozenset[str] = frozenset()
 """Of its params those on which no answer depends."""
+
+
+def check_checkpoint(config: Any, tensors: Sequence[str]) -> None:
+    """Raise BadInput for a checkpoint, by its transformers config, that is no language model which writes from left to right. tensors:
+    their names do not matter to this engine."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise BadInput(f"engine transformers: model_type {config.model_type} is no causal language model of transformers.")
 
 
 def opened(
