@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke world test test-long test-reliability test-bfcl test-real check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures lock clean
+.PHONY: help setup run smoke world test test-long test-reliability test-bfcl test-real test-vllm check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -46,7 +46,7 @@ world: setup ## prove the worlds of the active params: tools, determinism, state
 	@$(CAIRN) world check
 
 test: setup ## all tests but those of the three targets below: some minutes; in a project (`cairn init`), its own
-	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl and not real" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl and not real and not vllm" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-long: setup ## DVC's queue, what recipes teach at toy size, a training on two processes, that the locked versions work together
 	@$(BIN)/python -m pytest -m long
@@ -56,6 +56,17 @@ test-reliability: setup ## twenty random kills of the smoke road, damage, full d
 
 test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plain-object adapter (its package goes into .cairn/bfcl)
 	@CAIRN_BFCL="$$PWD/.cairn/bfcl" $(BIN)/python -m pytest -m bfcl -s tests/bfcl
+
+test-vllm: .cairn/vllm/.ready ## a real vLLM on the CPU, token by token as the own engine (it goes into .cairn/vllm, 2.6 GB)
+	@CAIRN_VLLM="$$PWD/.cairn/vllm" $(BIN)/python -m pytest -m vllm tests/vllm
+
+# Its torchvision, torchaudio and torchcodec are built for another torch than the CPU's, and nothing that is served here needs them.
+.cairn/vllm/.ready: infra/vllm.txt $(VENV)/.ready
+	@rm -rf $(@D)
+	"$(PYTHON)" -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement infra/vllm.txt
+	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	@touch $@
 
 .cairn/bfcl/.ready: infra/bfcl.txt $(VENV)/.ready
 	@rm -rf $(@D)
