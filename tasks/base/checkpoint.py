@@ -192,8 +192,8 @@ def _chat(tokenizer: Any, params: Params, rows: int) -> ChatFormat:
     try:
         chat = proof.find(tokenizer, params.chat_format, thinking=params.thinking)
     except ChatRefused as error:
-        hint = " Or base.checkpoint.chat_format: hermes, which teaches one." if error.failed == "no chat template" else ""
-        raise BadInput(f"its chat format cannot be used: {error}{hint}") from None
+        hint = ". Or base.checkpoint.chat_format: hermes, which teaches calls as text" if params.chat_format == "auto" else ""
+        raise BadInput(f"its chat format cannot be used: {str(error).rstrip('.')}{hint}.") from None
     kept.keep(tokenizer, chat)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or chat.ends[0]
