@@ -20,12 +20,14 @@ class Move:
     """A param that has another place now.
 
     since: the month in which it moved, as 2026-11. old, new: dotted keys; `*` in `old` stands for any one name but the one that `new`
-    has there (`sft.*.epochs` -> `sft.loop.epochs`: of every method, and the loop's own stays).
+    has there (`sft.*.epochs` -> `sft.loop.epochs`: of every method, and the loop's own stays). instead: what to write there, of a param
+    whose value means nothing in the new place, so that it does not move by itself.
     """
 
     since: str
     old: str
     new: str
+    instead: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,18 @@ SFT_LOOP = (
     *("weight_decay", "max_norm", "max_steps", "log_every", "save_every", "validate_every", "validation_rows"),
 )
 """Stood under each method of sft."""
+BF16 = "`bfloat16` where bf16 was true and training ran on a GPU (with `checkpointing: true`, in sft), else `float32`"
+SLICES = "the most tokens of one pass, which bounds memory whatever the batch; 0 for a batch in one pass"
 RL_LOOP = (
     *("steps", "groups", "group_size", "lr", "schedule", "max_grad_norm", "temperature", "max_turns"),
     *("max_turn_tokens", "max_episode_tokens", "rows", "screen_problems", "screen_trials", "pool", "validate_every"),
     *("validation_temperature", "validation_problems", "max_family_fall", "max_lost", "min_trained", "entropy_floor", "entropy_stop"),
 )
 """Stood under each method of rl."""
-MOVES: Sequence[Move] = tuple(
-    Move("2026-11", f"{room}.*.{key}", f"{room}.loop.{key}") for room, keys in (("sft", SFT_LOOP), ("rl", RL_LOOP)) for key in keys
+MOVES: Sequence[Move] = (
+    *(Move("2026-11", f"{room}.*.{key}", f"{room}.loop.{key}") for room, keys in (("sft", SFT_LOOP), ("rl", RL_LOOP)) for key in keys),
+    *(Move("2026-11", f"{room}.{at}.bf16", f"{room}.loop.dtype", BF16) for room in ("sft", "rl") for at in ("*", "loop")),
+    *(Move("2026-11", f"rl.{at}.slices", "rl.loop.pass_tokens", SLICES) for at in ("*", "loop")),
 )
 DEFAULTS: Sequence[Default] = (
     Default("2026-11", "filter.rejection_sampling.min_score", 0.5),  # these stood in files of single methods
@@ -76,6 +82,8 @@ class Outdated:
     why: str = ""
 
     def __str__(self) -> str:
+        if self.move.instead:
+            return f"{self.old} is gone. Write {self.new} instead: {self.move.instead}."
         return f"{self.old} has another place now: {self.new}"
 
 
@@ -94,7 +102,8 @@ def outdated(tree: Any, road: Road = ROAD) -> list[Outdated]:
             value, there = get(tree, old), get(tree, move.new)
             if there is NOTHING:
                 there = taken.setdefault(move.new, value if "*" not in move.old or _chosen(tree, old) else NOTHING)
-            found.append(Outdated(move, old, move.new, value, _hindrance(tree, move.new, value, there)))
+            hindrance = f"write {move.new} instead: {move.instead}" if move.instead else _hindrance(tree, move.new, value, there)
+            found.append(Outdated(move, old, move.new, value, hindrance))
     return found
 
 
@@ -163,4 +172,6 @@ def refusal(tree: Any, source: str, road: Road = ROAD) -> str:
     if not found:
         return ""
     lines = [f"{source}: {one}" for one in found]
+    if all(one.move.instead for one in found):
+        return "\n".join(lines)
     return "\n".join([*lines, "`cairn migrate` moves it in the files of params/ (`cairn migrate --check` says what it would change)."])

@@ -22,6 +22,7 @@ MOVES = (
     *(Move("2026-11", f"rl.*.{key}", f"rl.loop.{key}") for key in ("steps", "lr")),
     Move("2027-02", "decide.paired_gate.margin", "decide.paired_gate.least_gain"),
 )
+TODAYS = layout.MOVES
 DEFAULTS = (Default("2026-11", "filter.rejection_sampling.min_score", 0.5),)
 
 OLD = """\
@@ -123,6 +124,20 @@ def test_params_of_a_step_move_whatever_it_is_called() -> None:
     assert moved(tree, road) == ["sft.sft.epochs -> sft.loop.epochs", "critic_sft.sft.epochs -> critic_sft.loop.epochs"]
     assert [tree[step]["loop"] for step in ("sft", "critic_sft")] == [{"epochs": 2}, {"epochs": 1}]
     assert moved(tree, road) == []
+
+
+def test_a_param_without_a_new_place_is_left_to_people_with_what_to_write_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MOVES", TODAYS)
+    old = "sft:\n  method: sft\n  loop: {bf16: true}\nrl:\n  method: grpo\n  grpo: {slices: 4}\n"
+    text, lines = _moved(old)
+    assert lines == [] and round_trip().load(text) == round_trip().load(old)
+    bf16, slices = left(tmp_path, "params/pipeline.yaml", text)
+    assert bf16.startswith("params/pipeline.yaml: sft.loop.bf16 = True stays: write sft.loop.dtype instead: `bfloat16` where")
+    assert slices.startswith("params/pipeline.yaml: rl.grpo.slices = 4 stays: write rl.loop.pass_tokens instead: the most tokens")
+    refused = layout.refusal(round_trip().load(old), "x")
+    assert refused.startswith("x: sft.loop.bf16 is gone. Write sft.loop.dtype instead: `bfloat16`") and "cairn migrate" not in refused
 
 
 def test_a_key_that_only_has_another_name_keeps_its_line() -> None:
