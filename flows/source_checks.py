@@ -39,7 +39,9 @@ def _check(plan: Plan, source: sources.Source) -> None:
             found = module.preflight(inputs, settings.params(stage), settings.shared.prompt.model_dump())
             later = [name for name in settings.road.names if name in settings.road.after(stage)]
             for engine in sorted({chosen["method"] for name in later if (chosen := settings.engine(name))}):
-                methods.engine_module(engine).check_checkpoint(found.config.get_text_config(), [*found.shapes])
+                package = methods.engine_module(engine)
+                if hasattr(package, "check_checkpoint"):  # what a server runs, the server knows
+                    package.check_checkpoint(found.config.get_text_config(), [*found.shapes])
             for name in later:
                 _check_form(name, found.chat.form, getattr(methods.interface(settings.room(name)), "CHAT_FORMS", ()))
         except BadInput as error:

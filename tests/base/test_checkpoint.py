@@ -294,11 +294,14 @@ def test_what_the_engine_cannot_run_is_refused_before_anything_starts(
     source_checks.check_sources(opened, ["sft"])  # base is cached: nothing to look at
 
 
-def test_another_engine_runs_what_the_engine_own_does_not(tmp_path: Path, plan: Callable[..., Plan]) -> None:
+@pytest.mark.parametrize(
+    "engine", [{"method": "transformers"}, {"method": "server", "server": {"base_url": "http://127.0.0.1:9", "model": "m"}}]
+)
+def test_another_engine_runs_what_the_engine_own_does_not(tmp_path: Path, plan: Callable[..., Plan], engine: dict[str, Any]) -> None:
     opened = plan(checkpoint(tmp_path / "model", family="Mistral", sliding_window=64))
     tree = opened.settings.tree
     for stage in ("rl", "evaluate"):
-        tree = overlay(tree, f"{stage}.engine", {"method": "transformers"})
+        tree = overlay(tree, f"{stage}.engine", engine)
     source_checks.check_sources(replace(opened, settings=Settings(ROOT, tree)), ["base"])
 
 
