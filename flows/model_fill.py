@@ -1,4 +1,4 @@
-"""`cairn use --model`: what of a profile follows from the model's config.json is filled in; the rest stays as it is.
+"""A profile for a model: what follows from the model's config.json is filled in; the rest stays as it is.
 
 Filled in: where the checkpoint lies and its identity, dtype, tokens of a pass, rows at once, memory for keys and values, and lengths
 that are above its context. What fits is found by the sums of `cairn forecast`, at the longest conversations that the params allow.
