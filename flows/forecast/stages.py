@@ -94,6 +94,8 @@ def sft(case: Case) -> Stage:
     at_once_tokens = max(loop.pass_tokens or loop.batch_tokens, longest)
     share = rows.own / rows.tokens if rows else 1.0
     parts = training.peak(at_once_tokens, round(at_once_tokens * share), at_once_tokens < batch)
+    slices = loop.distributed.processes  # FSDP2: https://arxiv.org/abs/1910.02054, stage 3
+    parts = {name: size / slices if name in ("weights", "gradients", "optimizer") else size for name, size in parts.items()}
     if training.loading() > sum(parts.values()):
         parts = {"weights": training.loading()}
     tokens = _computed(rows.tokens, rows.shared, rows.count, loop) * loop.epochs if rows else 0.0
@@ -102,7 +104,7 @@ def sft(case: Case) -> Stage:
     mean = rows.tokens / rows.count if rows else 0.0
     flop = work.training(shape, tokens, mean, tokens * share, training.adapter is not None, loop.checkpointing)
     side_by_side = runs if not case.gpu else 1
-    hours = work.hours(flop * runs / side_by_side, case.rates.train)
+    hours = work.hours(flop * runs / side_by_side / slices, case.rates.train)
     how = rows.how if rows else "rows unknown: a small run with scripts keeps none"
     return case.stage(parts, {"trained": tokens * runs}, hours, side_by_side, how)
 
@@ -132,7 +134,8 @@ def rl(case: Case) -> Stage:
     if getattr(step.params, "beta", 0) and training.adapter is None:
         for parts in (resting, update):
             parts["reference"] = 4.0 * shape.parameters
-    parts = max(update, {**resting, **playing.peak(weights=False)}, key=lambda one: sum(one.values()))
+    held = {} if _served(case) else playing.peak(weights=False)
+    parts = max(update, {**resting, **held}, key=lambda one: sum(one.values()))
     trained = len(step.worlds) * loop.steps * _computed(of_a_step * talk.whole, of_a_step * talk.shared, of_a_step, loop)
     spoken = _spoken(case, played, talk)
     flop = work.training(shape, trained, talk.whole, trained * talk.own / talk.whole, training.adapter is not None, loop.checkpointing)
@@ -151,11 +154,18 @@ def evaluate(case: Case) -> Stage:
     side_by_side = at_once(case.settings.shared.threads, case.settings.shared.device)
     spoken = _spoken(case, played, talk)
     hours = _hours_spoken(case, spoken, talk) / side_by_side
-    return case.stage(playing.peak(), spoken, hours, side_by_side, f"{played:,} conversations as scripts play them")
+    return case.stage(
+        {} if _served(case) else playing.peak(), spoken, hours, side_by_side, f"{played:,} conversations as scripts play them"
+    )
 
 
 ROOMS: Mapping[str, Callable[[Case], Stage]] = {"sft": sft, "rl": rl, "evaluate": evaluate}
 """Rooms that compute with checkpoints -> their forecast."""
+
+
+def _served(case: Case) -> bool:
+    """Whether a server beside this process holds what plays: its memory is its own matter."""
+    return "base_url" in (case.settings.engine(case.step.name) or {"params": {}})["params"]
 
 
 def _limit(case: Case) -> float:

@@ -261,7 +261,7 @@ def test_a_measurement_gives_work_a_second() -> None:
 
 # --- a profile for a model ---
 
-PROFILES = ("real_cpu", "gpu_24g", "endpoint_teacher")
+PROFILES = ("real_cpu", "gpu_24g", "gpu_80g", "gpu_8x", "endpoint_teacher")
 """Those that leave their checkpoint open."""
 
 

@@ -60,6 +60,8 @@ ELSEWHERE = {
     "cairn forecast --profile quickstart --json": ("flows/test_forecast.py", '"forecast", "--profile"'),
     "cairn use real_cpu --model SmolLM2.gguf": ("flows/test_forecast.py", '"use", "real_cpu", "--model"'),
     "cairn use gpu_24g --model CHECKPOINT": ("flows/test_forecast.py", "def test_a_profile_is_filled_in_for_a_model"),
+    "cairn use gpu_80g --model CHECKPOINT": ("flows/test_forecast.py", "def test_a_profile_is_filled_in_for_a_model"),
+    "cairn use gpu_8x --model CHECKPOINT": ("flows/test_forecast.py", "def test_a_profile_is_filled_in_for_a_model"),
     "cairn use endpoint_teacher --model CHECKPOINT": ("flows/test_forecast.py", "def test_a_profile_is_filled_in_for_a_model"),
     "cairn forecast --profile gpu_24g --model CHECKPOINT": ("flows/test_forecast.py", '"gpu_24g", "--model"'),
     "cairn forecast --calibrate": ("flows/test_forecast.py", '"forecast", "--calibrate"'),
