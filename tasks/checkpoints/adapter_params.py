@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +12,8 @@ from tasks.contract.params import BadInput, Params
 
 TABLES = ("embed_tokens", "lm_head")
 """The vocabulary's layers, by the end of their names; they are trained whole or not at all."""
+
+_LASTING = ("kind", "r", "alpha", "targets", "modules_to_save")
 
 
 class AdapterParams(Params):
@@ -53,3 +56,17 @@ def check_adapter(params: AdapterParams) -> None:
         raise BadInput("adapter.save: full with kind: qlora, whose base is held in 4 bits. Write save: adapter.")
     if params.kind == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
         raise BadInput("adapter.kind: qlora needs the package bitsandbytes, which is not installed here. Install it, or write lora.")
+
+
+def lasting(params: AdapterParams) -> dict[str, Any]:
+    """What must not change where a training goes on with an adapter."""
+    return params.model_dump(mode="json", include={*_LASTING})
+
+
+def another(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Why a training cannot go on with an adapter. there, now: what is `lasting` of it ({}: unknown) and of the training."""
+    return (
+        f"the training begins with an adapter ({dict(there) or 'of unknown params'}), and loop.adapter says {dict(now)}: one "
+        "adapter cannot become another. Write the same, or kind: none (it is merged, and all weights train), or adapter.save: full "
+        "in the step before."
+    )

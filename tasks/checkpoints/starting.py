@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import adapters, folders
-from tasks.checkpoints.adapter_params import TABLES, AdapterParams
+from tasks.checkpoints.adapter_params import TABLES, AdapterParams, another, lasting
 from tasks.contract.params import StageFailed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SAME = ("kind", "r", "alpha", "targets", "modules_to_save")
-"""What must not change where a training goes on with an adapter."""
 START = "start"
 """Name of the frozen adapter beside the one that trains, where that goes on from another: what the model was at the start."""
 STARTS = {"kaiming": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
@@ -110,7 +108,7 @@ def begin(folder: Path, params: AdapterParams, artifacts: Mapping[str, Path], de
     An adapter is trained further, on its base, where `params` say the same kind; where they say `none` it is merged, and all weights
     train. StageFailed where they say another, or qlora where it cannot run.
     """
-    said = params.model_dump(mode="json", include={*SAME})
+    said = lasting(params)
     if not adapters.is_adapter(folder):
         base = adapters.named(folder, artifacts, {} if params.kind == "none" else said)
         model, tokenizer = _in_4_bits(folder, device) if params.kind == "qlora" else folders.load(folder, device)
@@ -119,11 +117,7 @@ def begin(folder: Path, params: AdapterParams, artifacts: Mapping[str, Path], de
         return Start(*adapters.load_whole(folder, artifacts, device), params, folder, None)
     there = adapters.base_of(folder)
     if there is None or there.adapter != said:
-        raise StageFailed(
-            f"the training begins with an adapter ({dict(there.adapter) if there and there.adapter else 'of unknown params'}), "
-            f"and loop.adapter says {said}: one adapter cannot become another. Write the same, or kind: none (it is merged, and all "
-            "weights train), or adapter.save: full in the step before."
-        )
+        raise StageFailed(another(dict(there.adapter) if there and there.adapter else {}, said))
     if params.kind == "qlora":
         model, _ = _in_4_bits(adapters.find_base(folder, artifacts), device)
         return Start(model, folders.load_tokenizer(folder), params, folder, there)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tasks.checkpoints.adapter_params import another, lasting
 from tasks.contract.params import BadInput, Params
 from tasks.contract.planned import Planned
 from tasks.engine import methods
@@ -23,7 +24,18 @@ def check_together(settings: Settings, chosen: Mapping[str, Params]) -> None:
         for _, module, _ in settings.parts(name):
             if hasattr(module, "check_road"):
                 module.check_road(step)
+        _check_adapter(settings, step)
     _check_form(settings)
+
+
+def _check_adapter(settings: Settings, step: Planned) -> None:
+    """Whether its training can go on with what the step that it begins with leaves: an adapter becomes no other one."""
+    start = next((one.name for one in step.inputs if one.checkpoints), "")
+    own, there = (getattr(settings.loop(name), "adapter", None) if name else None for name in (step.name, start))
+    if not own or not there or "none" in (own.kind, there.kind) or there.save != "adapter":
+        return
+    if lasting(own) != lasting(there):
+        raise BadInput(f"{settings.source}: {step.name}, behind {start}: {another(lasting(there), lasting(own))}")
 
 
 def _check_form(settings: Settings) -> None:

@@ -83,6 +83,27 @@ def test_a_gpu_that_is_not_there_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sft", "rl", "fits"),
+    [
+        ("{kind: lora}", "{kind: lora}", True),
+        ("{kind: lora}", "{kind: none}", True),  # merged; all weights train
+        ("{kind: none}", "{kind: dora}", True),
+        ("{kind: lora, save: full}", "{kind: dora}", True),
+        ("{kind: lora}", "{kind: lora, init: gaussian, dropout: 0.1}", True),  # how another one would begin
+        ("{kind: lora}", "{kind: dora}", False),
+        ("{kind: lora}", "{kind: lora, r: 8}", False),
+        ("{kind: lora}", "{kind: lora, modules_to_save: [lm_head]}", False),
+    ],
+)
+def test_an_adapter_that_could_not_be_gone_on_with_is_told_before_the_first_is_trained(sft: str, rl: str, fits: bool) -> None:
+    settings = load(ROOT, "quickstart", [parse_override(f"sft.loop.adapter={sft}"), parse_override(f"rl.loop.adapter={rl}")])
+    if fits:
+        return settings.check()
+    with pytest.raises(BadInput, match=r"quickstart\.yaml: rl, behind sft: .*one adapter cannot become another"):
+        settings.check()
+
+
+@pytest.mark.parametrize(
     ("part", "message"),
     [
         (("worlds", "sfft", ()), "last 'sfft': no such stage. Did you mean 'sft'?"),
