@@ -49,8 +49,10 @@ def check_folder(folder: str, named: str, thinking: bool, count: int) -> Checked
     from transformers import AutoTokenizer
 
     from tasks.chat import proof
+    from tasks.checkpoints import source
 
-    tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
+    with source.readable(f"{folder}: its tokenizer cannot be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
     own = str(tokenizer.chat_template)
     started = time.perf_counter()
     if rows := _embedding_rows(place):

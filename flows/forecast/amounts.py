@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import token_caps
 from flows.small_run import PROBLEMS, SmallRun
+from tasks.checkpoints import source
 from tasks.contract.params import StageFailed
 from tasks.engine.settings import Settings
 from tasks.worlds.api.system_prompt import system_message, tools_of
@@ -60,7 +61,8 @@ class Counter:
         if checkpoint is not None and (checkpoint / "tokenizer.json").is_file():
             from tokenizers import Tokenizer
 
-            self._tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+            with source.readable(f"{checkpoint}: its tokenizer cannot be loaded"):
+                self._tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
             self.how = "in the checkpoint's own tokens"
 
     def text(self, text: str) -> int:

@@ -76,8 +76,10 @@ def read(config: Mapping[str, Any], where: str) -> Shape:
     """The shape that a config.json describes. BadInput for one without the numbers that a forecast needs. where: its place, for the
     message."""
     about = {**config, **(config.get("text_config") or {})}
-    if missing := [name for name in NEEDED if not isinstance(about.get(name), int)]:
-        raise BadInput(f"{where} says nothing of {', '.join(missing)}: a forecast knows decoders of the Llama family alone.")
+    if missing := [name for name in NEEDED if not isinstance(about.get(name), int) or about[name] < 1]:
+        raise BadInput(
+            f"{where} says nothing of {', '.join(missing)} that can be: a forecast knows decoders of the Llama family alone."
+        )
     if about.get("num_experts") or about.get("num_local_experts"):
         raise BadInput(f"{where} describes a mixture of experts, of which a forecast knows nothing.")
     kind, heads = str(about.get("model_type", "")), about["num_attention_heads"]

@@ -166,10 +166,8 @@ def _shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
 
 
 def _tokenizer(folder: Path) -> Any:
-    try:
+    with source.readable("its tokenizer cannot be loaded"):
         return folders.load_tokenizer(folder)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise BadInput(f"its tokenizer cannot be loaded: {str(error).strip().splitlines()[0]}") from None
 
 
 def _rows(config: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:

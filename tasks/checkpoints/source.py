@@ -8,13 +8,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tasks.checkpoints import adapters
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
 
 COUNTED = (
     "*.safetensors",
@@ -126,10 +126,21 @@ def read_config(folder: Path) -> Any:
     """The configuration of a checkpoint's folder. BadInput for what transformers does not know, and for code that would have to run."""
     from transformers import AutoConfig
 
-    try:
+    own = "its architecture is code of its own (auto_map in config.json), and remote code is off"
+    with readable("config.json names no model that can be run here", own if "auto_map" in _text(folder / "config.json") else ""):
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, OSError) as error:
-        why = str(error).strip().splitlines()[0]
-        if "auto_map" in (folder / "config.json").read_text("utf-8"):
-            why = "its architecture is code of its own (auto_map in config.json), and remote code is off"
-        raise BadInput(f"config.json names no model that can be run here: {why}") from None
+
+
+def _text(file: Path) -> str:
+    return file.read_text("utf-8", errors="replace") if file.is_file() else ""
+
+
+@contextmanager
+def readable(fault: str, why: str = "") -> Iterator[None]:
+    """BadInput for files that a library cannot make anything of: `fault`, and why; empty: what the library says."""
+    try:
+        yield
+    except (StageFailed, BadInput):
+        raise
+    except Exception as error:  # what is wrong in a file of somebody else's comes as any of them: tokenizers raises Exception itself
+        raise BadInput(f"{fault}: {why or next(iter(str(error).split(chr(10))), '').strip() or type(error).__name__}") from None

@@ -240,6 +240,8 @@ def template(text: str) -> Callable[[Path], None]:
         (adapter_of_other_weights, {}, "another base: it was trained on weights 0+, and beside it lie weights [0-9a-f]{32}"),
         (other_tokenizer, {}, "embedding has only"),
         (partial(edit, vocab_size=5000), {}, "vocab_size 5000, and the embedding has"),
+        (partial(edit, num_hidden_layers="two"), {}, "config.json names no model that can be run here: .*num_hidden_layers"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{") and None, {}, "its tokenizer cannot be loaded: "),
         (no_round_trip, {}, "round trip"),
         (lambda folder: (folder / "chat_template.jinja").unlink(), {"chat_format": "auto"}, "no chat template.*chat_format: hermes"),
         (lambda folder: None, {"chat_format": "auto"}, "drops the tools.*base.checkpoint.chat_format: hermes"),

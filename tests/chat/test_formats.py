@@ -295,7 +295,12 @@ def test_the_command_shows_what_is_trained_and_keeps_the_format(tmp_path: Path, 
 
 def test_the_command_refuses_with_the_property(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_tokenizer(originals()["llama3"]).save_pretrained(str(tmp_path / "llama3"))
+    for name, file, text in (("cut", "tokenizer.json", '{"version": "1.'), ("other", "tokenizer_config.json", "[]")):
+        small_tokenizer(originals()["llama3"]).save_pretrained(str(tmp_path / name))
+        (tmp_path / name / file).write_text(text)
     for arguments, words in (
+        ([str(tmp_path / "cut")], "cut: its tokenizer cannot be loaded: Unterminated string"),
+        ([str(tmp_path / "other")], "other: its tokenizer cannot be loaded"),
         ([str(tmp_path / "llama3")], "drops the tools and tool calls"),
         ([str(tmp_path)], "no tokenizer here"),
         ([str(tmp_path / "llama3"), "-n", "0"], "1 or more"),

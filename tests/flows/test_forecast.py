@@ -224,6 +224,9 @@ def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"hidden_size": 8}')
     with pytest.raises(BadInput, match="says nothing of num_hidden_layers"):
         at(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 0}))
+    with pytest.raises(BadInput, match="says nothing of num_hidden_layers that can be"):
+        at(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "num_experts": 8}))
     with pytest.raises(BadInput, match="mixture of experts"):
         at(tmp_path)
