@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.checkpoints import adapters, folders
 from tasks.checkpoints.adapter_params import TABLES, AdapterParams, another, lasting
@@ -71,7 +71,8 @@ class Start:
             worn: PreTrainedModel = get_peft_model(model, config, adapter_name=adapters.ADAPTER)
         except ValueError as error:  # no such layers
             raise StageFailed(f"loop.adapter.targets = {params.targets}: {error}") from None
-        _check_found(model, whole)
+        _check_found(worn, whole)
+        _check_targets(worn, params.targets)
         return worn
 
     def remember(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -148,6 +149,14 @@ def _check_found(model: PreTrainedModel, names: list[str]) -> None:
     for name in names:
         if not any(f".{one}".endswith(f".{name}") for one in there):
             raise StageFailed(f"loop.adapter.modules_to_save names {name!r}, and no module's name ends so.")
+
+
+def _check_targets(model: PreTrainedModel, names: Literal["all-linear"] | list[str]) -> None:
+    """PEFT passes over names that no layer has, as long as another one has a layer."""
+    changed = [name.removesuffix(".lora_A") for name, _ in model.named_modules() if name.endswith(".lora_A")]
+    for name in names if isinstance(names, list) else ():
+        if not any(f".{one}".endswith(f".{name}") for one in changed):
+            raise StageFailed(f"loop.adapter.targets names {name!r}, and no layer's name ends so.")
 
 
 def _in_4_bits(folder: Path, device: str) -> tuple[Any, PreTrainedTokenizerBase]:

@@ -196,6 +196,7 @@ def test_what_cannot_be_trained_is_refused_at_the_edge(how: dict[str, Any], mess
     ("how", "message"),
     [
         ({"targets": ["z_proj"]}, r"loop.adapter.targets = \['z_proj'\]: .*not found"),
+        ({"targets": ["q_proj", "gate_porj"]}, "targets names 'gate_porj', and no layer's name ends so"),
         ({"modules_to_save": ["embed"]}, "modules_to_save names 'embed', and no module's name ends so"),
         ({"kind": "qlora"}, "qlora needs an NVIDIA GPU, and device is cpu"),
     ],
