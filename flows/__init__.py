@@ -37,4 +37,12 @@ except Exception as _error:  # BadInput, whose module takes its time to load: mo
     OUTSIDE = str(_error)
     PROJECT = Path.cwd()
 
+if not OUTSIDE and str(PROJECT) != CODE and (PROJECT / "flows/__init__.py").is_file():  # keys would name that code, and this would run
+    print(
+        f"cairn: {PROJECT} has code of its own, and this is the `cairn` of {CODE}. "
+        f"There it is {PROJECT}/.venv/bin/cairn, which `make setup` in that folder makes.",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
 STATE = start.state_root(PROJECT) if OUTSIDE else start.fix(PROJECT)

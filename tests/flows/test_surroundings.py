@@ -265,3 +265,22 @@ def test_without_git_dvc_says_what_to_do(outside: Path) -> None:
     assert "`git init` makes one, or `dvc config core.no_scm true`" in busy(project.folder, answer.stderr)
     project.dvc("config", "core.no_scm", "true")
     project.dvc("status")
+
+
+def test_no_project_is_run_by_the_code_of_another(tmp_path: Path) -> None:
+    """As with the PATH of one checkout in the folder of another: what is kept there would be named after code that did not run."""
+    for name in ("dvc.yaml", "params/pipeline.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def version() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "flows.cli", "--version"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=tmp_path / "params", env=environment, capture_output=True, text=True, check=False)
+
+    assert version().returncode == 0, "a project without code of its own"
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows/__init__.py").touch()
+    answer = version()
+    assert answer.returncode == 2 and f"There it is {tmp_path}/.venv/bin/cairn" in answer.stderr, answer
+    assert not (tmp_path / ".cairn/store").exists()
