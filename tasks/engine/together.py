@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tasks.checkpoints.adapter_params import another, lasting
+from tasks.checkpoints.adapter_params import AdapterParams, another, lasting
 from tasks.contract.params import BadInput, Params
 from tasks.contract.planned import Planned
 from tasks.engine import methods
@@ -25,23 +25,46 @@ def check_together(settings: Settings, chosen: Mapping[str, Params]) -> None:
             if hasattr(module, "check_road"):
                 module.check_road(step)
         _check_adapter(settings, step)
+        _check_engine(settings, step)
     _check_form(settings)
 
 
 def _check_adapter(settings: Settings, step: Planned) -> None:
     """Whether its training can go on with what the step that it begins with leaves: an adapter becomes no other one."""
     start = next((one.name for one in step.inputs if one.checkpoints), "")
-    own, there = (getattr(settings.loop(name), "adapter", None) if name else None for name in (step.name, start))
+    own, there = (_adapter(settings, name) if name else None for name in (step.name, start))
     if not own or not there or "none" in (own.kind, there.kind) or there.save != "adapter":
         return
     if lasting(own) != lasting(there):
         raise BadInput(f"{settings.source}: {step.name}, behind {start}: {another(lasting(there), lasting(own))}")
 
 
+def _adapter(settings: Settings, step: str) -> AdapterParams | None:
+    """What a step's loop says of an adapter; None for a step that trains none."""
+    return getattr(settings.loop(step), "adapter", None)
+
+
+def _check_engine(settings: Settings, step: Planned) -> None:
+    """Whether its engine takes what will play. Not known of a training without an adapter: its method may put one in."""
+    chosen = settings.engine(step.name)
+    if chosen is None or not hasattr(module := methods.engine_module(chosen["method"]), "check_forms"):
+        return
+    names = [step.name] if _adapter(settings, step.name) else [one.name for one in step.inputs if one.checkpoints]
+    whole, adapters = [], []
+    for name in names:
+        adapter = _adapter(settings, name)
+        if not adapter or (adapter.kind != "none" and adapter.save == "full" and name != step.name):
+            whole.append(name)
+        elif adapter.kind != "none":
+            adapters.append(name)
+    where = f"{settings.source}: {step.name}.engine.{chosen['method']}"
+    module.check_forms(module.Params.model_validate(chosen["params"]), where, whole, adapters)
+
+
 def _check_form(settings: Settings) -> None:
     """Whether what may be promoted has the form in which it is to be registered."""
     candidate, form = settings.road.candidate, settings.shared.promote.form
-    adapter = getattr(settings.loop(candidate), "adapter", None)
+    adapter = _adapter(settings, candidate)
     if form == "adapter" and not (adapter and adapter.kind != "none" and adapter.save == form):
         raise BadInput(
             f"{settings.source}: promote.form: adapter, but step {candidate!r}, the candidate, leaves a whole checkpoint. "

@@ -48,6 +48,32 @@ def test_bad_params_are_named(section: object, message: str) -> None:
         with_engine(section).engine("rl")
 
 
+@pytest.mark.parametrize(
+    ("stage", "push", "sft", "message"),
+    [
+        ("rl", "weights", {"kind": "none"}, ""),
+        ("rl", "weights", {"kind": "lora"}, r"rl.engine.server.push: weights brings whole models .*of rl an adapter would play"),
+        ("rl", "adapter", {"kind": "lora"}, ""),
+        ("evaluate", "weights", {"kind": "none"}, ""),
+        ("evaluate", "weights", {"kind": "lora"}, r"evaluate.engine.server.push: weights .*of sft, rl an adapter would play"),
+        ("evaluate", "weights", {"kind": "lora", "save": "full"}, ""),
+        ("evaluate", "adapter", {"kind": "lora"}, r"push: adapter .*of base, merge a whole checkpoint would play"),
+    ],
+)
+def test_what_the_server_would_not_take_is_refused_before_it_is_trained(
+    stage: str, push: str, sft: dict[str, str], message: str
+) -> None:
+    section = {"method": "server", "server": {"base_url": "http://a:1", "model": "b", "push": push}}
+    tree: dict[str, Any] = {**with_engine(section, stage).tree}
+    for name in ("sft", "rl"):
+        tree[name] = {**tree[name], "loop": {**tree[name]["loop"], "adapter": sft}}
+    settings = Settings(ROOT, tree)
+    if not message:
+        return settings.check()
+    with pytest.raises(BadInput, match=message):
+        settings.check()
+
+
 def test_only_rooms_whose_checkpoints_play_have_an_engine() -> None:
     assert load(ROOT, "smoke").engine("generate") is None
     with pytest.raises(BadInput, match="generate: unknown key 'engine'"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -34,6 +34,21 @@ def check(params: Params, where: str) -> None:
         raise base.BadInput(f"{where}.model is missing: the base's name at {params.base_url} (vLLM: --served-model-name)")
     if params.key_env and params.key_block:
         raise base.BadInput(f"{where}: key_env and key_block both say where the key is; keep one")
+
+
+def check_forms(params: Params, where: str, whole: Sequence[str], adapters: Sequence[str]) -> None:
+    """Raise BadInput where a checkpoint that will play has another form than `push` brings to the server. whole, adapters: steps that
+    surely leave one or the other. where: the section, for the message."""
+    if params.push == "weights" and adapters:
+        raise base.BadInput(
+            f"{where}.push: weights brings whole models to the server, and of {', '.join(adapters)} an adapter would play. Write "
+            "push: adapter where all are adapters, or let another engine play them."
+        )
+    if params.push == "adapter" and whole:
+        raise base.BadInput(
+            f"{where}.push: adapter brings LoRA adapters to the server, and of {', '.join(whole)} a whole checkpoint would play. Write "
+            "push: weights where none is an adapter, or let another engine play them."
+        )
 
 
 def opened(
