@@ -70,7 +70,7 @@ def filled(settings: Settings, model: str, store: Store) -> list[Change]:
     for fit in (_passes, _rows):
         changes += fit(room)
         room = _Room(with_changes(settings, changes), checkpoint.shape)
-    return changes
+    return list(dict(changes).items())  # two steps may share a section, which is told once
 
 
 def written_into(text: str, changes: Sequence[Change]) -> str:

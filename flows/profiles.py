@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from flows import OUTSIDE, PROJECT, STATE
@@ -17,13 +18,23 @@ def all_of_them() -> list[tuple[str, bool]]:
     """(name, whether the workspace's params are it) of each profile. Raises BadInput outside a project."""
     _check_inside()
     active = (PROJECT / PIPELINE).read_text(encoding="utf-8")
-    return [(name, text == active) for name, text in _texts().items()]
+    return [(name, active in (text, _filled_in(name))) for name, text in _texts().items()]
 
 
 def _texts() -> dict[str, str]:
     """Profile -> what it makes of params/pipeline.yaml: its file, with what project.yaml fills in."""
     own = project_file.read(PROJECT)
     return {name: project_file.profile_text(profile_path(PROJECT, name).read_text(encoding="utf-8"), own) for name in profiles(PROJECT)}
+
+
+def _filled_in(profile: str) -> str:
+    """The profile as it was last filled in for a model; empty when it never was."""
+    kept = _filled_file(profile)
+    return kept.read_text(encoding="utf-8") if kept.is_file() else ""
+
+
+def _filled_file(profile: str) -> Path:
+    return STATE / "filled" / f"{profile}.yaml"
 
 
 def switch(profile: str, force: bool = False, model: str = "") -> list[str]:
@@ -43,7 +54,7 @@ def switch(profile: str, force: bool = False, model: str = "") -> list[str]:
         from flows.model_fill import written_into
 
         text = written_into(text, changes)
-    if old not in texts.values():
+    if old not in (*texts.values(), *map(_filled_in, texts)):
         if not force:
             raise BadInput(
                 f"{PIPELINE} has edits that are in no profile. Save them as a profile, or repeat with --force (a copy is kept)."
@@ -51,6 +62,8 @@ def switch(profile: str, force: bool = False, model: str = "") -> list[str]:
         kept = STATE / "replaced" / f"pipeline-{time.strftime('%Y%m%d-%H%M%S')}.yaml"
         write_text(kept, old)
         lines.append(f"the edited params are kept in {kept}")
+    if changes:
+        write_text(_filled_file(profile), text)
     if text != old:
         write_text(active, text)
     return [*lines, f"{PIPELINE} is now profile {profile}"]

@@ -315,6 +315,13 @@ def test_use_writes_what_follows_from_a_model(
     assert main(["use", "real_cpu", "--model", str(folder)]) == 0
     said, tree = capsys.readouterr().out, parse_yaml(active.read_text(), "here")
     assert tree["base"]["checkpoint"]["source"] == str(folder) and f"rl.loop.rows: {tree['rl']['loop']['rows']}" in said
+    lines = said.splitlines()
+    assert len(lines) == len(set(lines)), "each param once"
+    assert main(["use"]) == 0 and "* real_cpu" in capsys.readouterr().out
+    for back in (["quickstart"], ["real_cpu", "--model", str(folder)]):
+        assert main(["use", *back]) == 0, "what `use` filled in itself is no edit"
+    active.write_text(active.read_text() + "# mine\n")
+    assert main(["use", "quickstart"]) == 2 and "edits that are in no profile" in capsys.readouterr().err
     monkeypatch.setattr("flows.forecast.of", lambda settings, *_: settings)
     after: Any = forecast_of("gpu_24g", model=str(folder))
     assert after.params("base").source == str(folder)  # as `cairn forecast --profile gpu_24g --model CHECKPOINT` has it
