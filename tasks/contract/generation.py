@@ -3,9 +3,9 @@ engine's business.
 
 An engine is a package in tasks/players/local with `Params`, what a step's params may say to it; `WAYS`, those of them on which no
 answer depends, so that no key holds them; `check(params, where)`, which raises BadInput for what cannot be; `check_checkpoint(config,
-tensors)`, which does for a checkpoint that it cannot run; `check_forms(params, where, whole, adapters)`, which does where steps leave
-checkpoints of a form that it does not take; and `opened(checkpoint, adapters, rows=, most=, device=, dtype=, params=,
-place=)`, which gives an `Engine`. `own` decodes in this process.
+tensors)`, which does for a checkpoint that it cannot run; `check_forms(params, where, whole, adapters, at_once)`, which does where
+steps leave checkpoints of a form, or play them in a way, that it does not take; and `opened(checkpoint, adapters, rows=, most=,
+device=, dtype=, params=, place=)`, which gives an `Engine`. `own` decodes in this process.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def _check_engine(settings: Settings, step: Planned) -> None:
         elif adapter.kind != "none":
             adapters.append(name)
     where = f"{settings.source}: {step.name}.engine.{chosen['method']}"
-    module.check_forms(module.Params.model_validate(chosen["params"]), where, whole, adapters)
+    module.check_forms(module.Params.model_validate(chosen["params"]), where, whole, adapters, settings.shared.device == "cpu")
 
 
 def _check_form(settings: Settings) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.contract.generation import Engine
 from tasks.contract.params import BadInput, Params
-from tasks.engine import methods
+from tasks.engine import methods, together
 from tasks.engine.closure import closure
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.key import params_of
@@ -67,11 +67,15 @@ def test_what_the_server_would_not_take_is_refused_before_it_is_trained(
     tree: dict[str, Any] = {**with_engine(section, stage).tree}
     for name in ("sft", "rl"):
         tree[name] = {**tree[name], "loop": {**tree[name]["loop"], "adapter": sft}}
-    settings = Settings(ROOT, tree)
-    if not message:
-        return settings.check()
-    with pytest.raises(BadInput, match=message):
-        settings.check()
+    on_gpu = Settings(ROOT, {**tree, "device": "cuda"})
+    if message:
+        with pytest.raises(BadInput, match=message):
+            together.check_together(on_gpu, {name: on_gpu.params(name) for name in on_gpu.road.names})
+        return
+    together.check_together(on_gpu, {name: on_gpu.params(name) for name in on_gpu.road.names})
+    if push == "weights":
+        with pytest.raises(BadInput, match="the server holds one model, and on device: cpu several play at once"):
+            Settings(ROOT, tree).check()
 
 
 def test_only_rooms_whose_checkpoints_play_have_an_engine() -> None:

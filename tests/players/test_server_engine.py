@@ -97,6 +97,10 @@ def test_a_whole_model_is_read_anew_from_a_folder(tmp_path: Path, kind: Any) -> 
         server.opened(of, rows=2, most=50, params=params, place=Place(tmp_path))
         with pytest.raises(BadInput, match="here the whole model trains or plays"):
             server.opened(of, rows=2, most=50, params=params.model_copy(update={"push": "adapter"}), place=Place(tmp_path))
+        shared = params.model_copy(update={"folder": str(tmp_path / "shared")})
+        for name in ("retail", "airline", "retail"):
+            server.opened(of, rows=2, most=50, params=shared, place=Place(tmp_path / name))
+    assert len([*(tmp_path / "shared").iterdir()]) == 2, "each training writes, and takes away, in a folder of its own"
     paths = dict(seen)
     told = paths["update_weights_from_disk"]["model_path"] if kind == "sglang" else paths["collective_rpc"]["kwargs"]["weights_path"]
     assert kind == "sglang" or "reset_prefix_cache" in paths

@@ -36,9 +36,14 @@ def check(params: Params, where: str) -> None:
         raise base.BadInput(f"{where}: key_env and key_block both say where the key is; keep one")
 
 
-def check_forms(params: Params, where: str, whole: Sequence[str], adapters: Sequence[str]) -> None:
+def check_forms(params: Params, where: str, whole: Sequence[str], adapters: Sequence[str], at_once: bool) -> None:
     """Raise BadInput where a checkpoint that will play has another form than `push` brings to the server. whole, adapters: steps that
-    surely leave one or the other. where: the section, for the message."""
+    surely leave one or the other; at_once: whether several checkpoints may play at once. where: the section, for the message."""
+    if params.push == "weights" and at_once:
+        raise base.BadInput(
+            f"{where}.push: weights: the server holds one model, and on device: cpu several play at once, so that one would answer for "
+            "another. Write device: cuda (one after the other), push: adapter, or let another engine play them."
+        )
     if params.push == "weights" and adapters:
         raise base.BadInput(
             f"{where}.push: weights brings whole models to the server, and of {', '.join(adapters)} an adapter would play. Write "

@@ -30,8 +30,10 @@ START = "vLLM: --enable-lora with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True; SGLang:
 def pushed(api: Api, model: PreTrainedModel, params: Params, folder: Path | None) -> dict[str, str]:
     """Bring a model's adapters, or all of it, to the server; adapter's name here -> its name there.
 
-    folder: for files that the server reads, unless the params name one."""
-    root = Path(params.folder or folder or tempfile.mkdtemp(prefix="cairn-engine-"))
+    folder: for files that the server reads, unless the params name one, in which each training then has a folder of its own."""
+    root = folder or Path(tempfile.mkdtemp(prefix="cairn-engine-"))
+    if params.folder:
+        root = Path(params.folder) / hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     root.mkdir(parents=True, exist_ok=True)
     if params.push == "weights":
         if adapters.has_adapter(model):
