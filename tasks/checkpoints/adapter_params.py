@@ -43,6 +43,11 @@ class AdapterParams(Params):
 
 def check_adapter(params: AdapterParams) -> None:
     """Raise BadInput for what cannot be trained, or could be and not be played."""
+    if params.model_fields_set and "kind" not in params.model_fields_set:
+        beside = ", ".join(sorted(params.model_fields_set))
+        raise BadInput(
+            f"adapter.kind is missing: beside {beside} alone all weights would train. Write adapter.kind: lora; or kind: none."
+        )
     if not params.targets:
         raise BadInput("adapter.targets is empty, so no layer would be changed. Allowed: all-linear, or ends of layers' names.")
     if wrong := [name for name in params.targets if isinstance(params.targets, list) and name.endswith(TABLES)]:
