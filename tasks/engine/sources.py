@@ -6,6 +6,7 @@ params are read, what has to be fetched when it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,7 @@ def resolve(source: Source, project: Path, store: Store) -> Path:
     try:
         return checkpoint(str(path) if is_path(source.text) else source.text, project, store)
     except BadInput as error:
-        hint = f" Of the hub? Write hub:{source.text}@<commit>." if is_path(source.text) and source.text.count("/") == 1 else ""
+        hint = f" Of the hub? Write hub:{source.text}@<commit>." if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source.text) else ""
         raise BadInput(f"{source.param}: {error}{hint}") from None
 
 
@@ -96,6 +97,8 @@ def _place(source: Source, project: Path) -> Path:
 
 
 def _compare(source: Source, path: Path, store: Store) -> None:
+    if not counted(path):
+        raise BadInput(f"{source.param} = {source.text!r}: no file of a checkpoint is in it. Allowed: {FORMS}.")
     if source.identity != (now := identity_of(path, store)):
         raise BadInput(
             f"{source.param.rpartition('.')[0]}.identity = {brief(source.identity)}: the bytes of {source.text} are {now!r}. Write "

@@ -388,6 +388,8 @@ ignored = shutil.ignore_patterns("optimizer.pt", ".cache")
         ("hub:llama", "names no checkpoint. Allowed: a folder, artifact:"),
         ("models:/llama", "names no checkpoint"),
         ("somebody/llama", "is not a folder.* Of the hub. Write hub:somebody/llama@<commit>"),
+        ("/nowhere", r"/nowhere is not a folder.*40 digits>\.$"),
+        ("{empty}", "no file of a checkpoint is in it"),
         ("", "base.checkpoint.source is missing"),
     ],
 )
@@ -397,8 +399,9 @@ def test_a_name_that_names_nothing_or_something_that_moves(
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=said):
-        source_checks.check_sources(plan(text), ["base"])
+        source_checks.check_sources(plan(text.replace("{empty}", str(tmp_path / "empty"))), ["base"])
 
 
 def test_a_commit_of_the_hub_in_the_local_cache(
