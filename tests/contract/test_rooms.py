@@ -89,7 +89,7 @@ class Chain:
         out, scratch = (self.folder / turn / f"{stage}-{name}" / part for part in ("out", "scratch"))
         for place in (out, scratch):
             place.mkdir(parents=True)
-        spec = job.spec(out, scratch, self._inputs(job), "retail" if stage == "rl" else "")
+        spec = job.spec(out, scratch, self._inputs(job, scratch), "retail" if stage == "rl" else "")
         with WARM.python():
             return out, process.run({**spec, **(instead or {})}, project, lambda *_: None, lambda *_: None)
 
@@ -99,10 +99,10 @@ class Chain:
             return {}
         return {place: f"artifact:{self.identities['base']}", "identity": identity_of(self.artifact("base") / "model", self.store)}
 
-    def _inputs(self, job: Job) -> dict[str, Any]:
+    def _inputs(self, job: Job, scratch: Path) -> dict[str, Any]:
         """The room's Inputs, as its task.py fills them; the artifacts are the road's."""
         task = import_module(f"tasks.{job.plan.settings.room(job.stage)}.task")
-        found: dict[str, Any] = task.inputs(job, *(["retail"] if job.stage == "rl" else []))
+        found: dict[str, Any] = task.inputs(job, *{"rl": ["retail"], "merge": [scratch]}.get(job.stage, []))
         if job.stage == "merge" and self.settings.method("merge") != job.method:  # there are methods for one alone
             found["experts"] = {"rl_retail": found["experts"]["rl_retail"]}
         return found
