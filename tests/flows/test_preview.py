@@ -42,7 +42,7 @@ def test_it_shows_the_blueprints_with_which_the_run_begins(tmp_path: Path) -> No
     assert {row["world"] for row in made.blueprints} == {"retail", "airline"}
     assert not (tmp_path / "state" / "keys").exists() and not (tmp_path / "state" / "store").exists()
 
-    worlds = preview._worlds(plan, "generate", tmp_path / "frozen")
+    worlds = preview.frozen_worlds(plan, "generate", tmp_path / "frozen")
     job = job_of(plan, "generate", {"worlds": plan.store.hashes.path(worlds)})
     (tmp_path / "out").mkdir()
     spec = job.spec(tmp_path / "out", tmp_path / "scratch", {"worlds": worlds})
