@@ -20,6 +20,7 @@ from tasks.contract.params import BadInput, StageFailed
 from tasks.engine import registry
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.champion import CHAMPION, Standing, read
+from tasks.road import ROAD
 
 GATES = [{"name": "reference", "passed": True, "figures": {}, "explanation": "On 100 fresh problems: +0.200."}]
 HOLD = "All 5 gates hold. On 100 fresh problems: +0.200."
@@ -72,7 +73,7 @@ class Shop:
         shared = SimpleNamespace(promote=SimpleNamespace(model="cairn-agent", approval=self.promote_as))
         plan = SimpleNamespace(
             store=self.store,
-            settings=SimpleNamespace(project=self.folder, shared=shared),
+            settings=SimpleNamespace(project=self.folder, shared=shared, road=ROAD),
             experiment=self.experiment,
             run_key="0123456789abcdef",
             watch=lambda stage, event, about: self.notes.append(about["note"]),
