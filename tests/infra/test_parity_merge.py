@@ -37,6 +37,7 @@ from infra.parity_known import KNOWN, Known
 from infra.parity_merge import at_cuts, deviation, half_steps, judge, judge_known, judge_random, random_cases, same_cases
 from tasks.merge import breadcrumbs
 from tasks.merge.core.headers import narrow, widen
+from tasks.merge.core.masks import middle_counts
 from tests.conftest import ROOT
 from tests.merge.formulas import blend
 
@@ -138,7 +139,7 @@ def test_floored_shares_give_floored_counts(keep: float, trim_top: float) -> Non
     for (name, shape), one in zip(MODEL.shapes().items(), floors(keep, trim_top), strict=True):
         n = math.prod(shape)
         params = breadcrumbs.Params(keep=one["params"]["keep"], trim_top=one["params"]["trim_top"])
-        assert breadcrumbs.counts(n, params) == (int(trim_top * n), int(keep * n)), name
+        assert middle_counts(n, params.keep, params.trim_top) == (int(trim_top * n), int(keep * n)), name
 
 
 @given(st.integers(2, 10**8), st.data())
@@ -150,11 +151,12 @@ def test_shares_mean_their_counts_for_tensors_of_any_size(n: int, data: st.DataO
         return  # nothing is trimmed and nothing left out: not a Breadcrumbs merge
     params = breadcrumbs.Params(keep=kept_share(kept, n), trim_top=trimmed_share(trimmed, n))
     breadcrumbs.check(params)
-    assert breadcrumbs.counts(n, params) == (trimmed, kept)
+    assert middle_counts(n, params.keep, params.trim_top) == (trimmed, kept)
 
 
 def test_the_share_that_was_misread() -> None:
-    assert breadcrumbs.counts(5184, breadcrumbs.Params(keep=kept_share(15, 5184), trim_top=trimmed_share(15, 5184))) == (15, 15)
+    params = breadcrumbs.Params(keep=kept_share(15, 5184), trim_top=trimmed_share(15, 5184))
+    assert middle_counts(5184, params.keep, params.trim_top) == (15, 15)
 
 
 def test_every_case_is_a_line_of_its_own_and_is_merged_by_ours(home: Path, tmp_path: Path) -> None:
