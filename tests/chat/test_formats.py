@@ -24,10 +24,10 @@ from tasks.chat.proof import check_vocabulary, find, prove
 from tasks.chat.samples import TOOLS, samples
 from tasks.checkpoints import folders, tiny
 from tasks.contract.params import StageFailed
-from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.rl.core.rollouts import Rollouts
 from tasks.sft.core.data import IGNORED, load_data
 from tests.chat.talks import dataset, worlds
+from tests.playing import checkpoint_agent
 
 USER, REPLY = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 TINY = (
@@ -257,7 +257,7 @@ def test_a_checkpoint_reads_the_past_as_its_template_writes_it_now() -> None:
     tokenizer = by_turn()
     torch.manual_seed(0)
     model = tiny.tiny_qwen3(tokenizer, layers=2, width=32, heads=2).eval()
-    agent = CheckpointAgent(model, tokenizer, {"tools": "none", "policy": "none"}, rows=1, max_turn_tokens=4, max_episode_tokens=400)
+    agent = checkpoint_agent(model, tokenizer, {"tools": "none", "policy": "none"}, rows=1, max_turn_tokens=4, max_episode_tokens=400)
     world: Any = SimpleNamespace(name="shop", policy="", tools={}, schemas=list)
     talk = [USER]
     turns = []
