@@ -32,7 +32,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,9 @@ from tasks.evaluate import pass_k
 from tasks.generate import Inputs as GenerateInputs
 from tasks.generate import apigen_mt
 from tasks.players import roles
-from tasks.players.acting import acting
+from tasks.players.acting import acting, plain
+from tasks.players.checkpoint_agent import CheckpointAgent
+from tasks.players.local import own
 from tasks.sft import Inputs as SftInputs
 from tasks.sft.core import loop as sft_loop
 from tasks.sft.core.hooks import Hooks
@@ -204,7 +206,8 @@ class Lab:
         }
         players = {role: {"backend": "scripted", "errors": rates} for role, rates in errors.items()}
         role = roles.maker(players, self.worlds, self.seed)
-        return Context(self.seed, out, scratch, role=role, agent=acting(role, PROMPT), prompt=PROMPT)
+        agent = acting(role, PROMPT, plain, partial(CheckpointAgent, engine=own.opened))
+        return Context(self.seed, out, scratch, role=role, agent=agent, prompt=PROMPT)
 
     def _tell(self, note: str) -> None:
         rates = len(dict.fromkeys((self.params.rate, *self.params.sweep)))
