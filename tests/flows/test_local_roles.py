@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.contract import schemas, tables
-from tasks.engine import process
+from tasks.engine import methods, process
 from tasks.engine.running import call, context
 from tasks.engine.settings import load
 from tasks.engine.shards import sharded
@@ -32,6 +32,12 @@ GENERATE = {
     "min_accepted": 0,
 }
 CRITIQUE: dict[str, Any] = {"critics": ["guard", "auditor"], "max_tokens": 24, "repairs": 1, "min_pairs": 0}
+EVALUATE = {"problems": 2, "gate_problems": 0, "trials": 1, "max_steps": 4, "max_turn_tokens": 8, "resamples": 100, "max_lost": 1.0}
+
+
+def _texts(inputs: dict[str, Any]) -> dict[str, Any]:
+    kinds = {dict: _texts, bool: bool}
+    return {name: kinds.get(type(given), str)(given) for name, given in inputs.items()}
 
 
 def spec(stage: str, folder: Path, inputs: dict[str, Any], params: dict[str, Any], roles: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +46,10 @@ def spec(stage: str, folder: Path, inputs: dict[str, Any], params: dict[str, Any
     for place in (out, scratch):
         place.mkdir(parents=True)
     shared = {"unit": "", "seed": 0, "threads": 1, "device": "cpu", "prompt": {"tools": "none", "policy": "none"}}
-    paths = {name: str(path) for name, path in inputs.items()}
+    scripted = {"backend": "scripted", "errors": {}}
+    asked = dict.fromkeys(getattr(methods.interface(stage), "ROLES", ()), scripted)
+    assert set(roles) <= set(asked), "a role that its room never asks would be swapped for nothing"
+    paths = _texts(inputs)
     return {
         "stage": stage,
         "room": stage,
@@ -50,7 +59,7 @@ def spec(stage: str, folder: Path, inputs: dict[str, Any], params: dict[str, Any
         "inputs": paths,
         "out": str(out),
         "scratch": str(scratch),
-        "roles": roles,
+        "roles": {**asked, **roles},
         **shared,
     }
 
@@ -105,6 +114,16 @@ def test_critique(ground: dict[str, Path], tmp_path: Path, role: str) -> None:
     assert tables.read_table(tmp_path / "out/preferences.parquet", schemas.PREFERENCE).num_rows
 
 
+def test_evaluate(ground: dict[str, Path], tmp_path: Path) -> None:
+    road = {"models": {"base": ground["base"] / "model"}, "candidate": "base", "candidate_id": "tiny", "contender": True}
+    roles = {"contender": local(ground)}
+    what = spec("evaluate", tmp_path, {"worlds": ground["worlds"], **road}, EVALUATE, roles)
+    figures = go({**what, "engine": {"method": "own", "params": {}}})
+    played = [row for row in tables.read_rows(tmp_path / "out/trials.parquet", schemas.TRIAL) if row["model"] == "contender"]
+    assert figures["overall"]["contender"]["pass_1"]["trials"] == 1 and len(played) == 2
+    assert not any(row["reward"] for row in played), "nonsense wins nothing"
+
+
 def test_every_role_is_swapped_here() -> None:
-    here = {"generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent", "critic", "meta_critic", "aggregator"}
-    assert here == set(ROLES)
+    generate = {"generator", "judge", "feedback", "recombiner", "human", "human_critic", "agent"}
+    assert generate | {"critic", "meta_critic", "aggregator"} | {"contender"} == set(ROLES)
