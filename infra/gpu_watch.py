@@ -1,4 +1,4 @@
-"""What a step costs on a GPU: time with its queue empty, memory at most, dtypes of the linear layers."""
+"""What a step costs on a GPU: time with its queue empty, memory at most, dtypes of the linear maps."""
 
 from __future__ import annotations
 
@@ -38,25 +38,28 @@ def gpu_memory(device: str) -> Iterator[dict[str, float]]:
 
 
 class Watch:
-    """A method's log that notes when each step was reported, and in which dtypes linear layers computed until the first was."""
+    """A method's log that notes when each step was reported, and in which dtypes linear maps computed until the first was: those of
+    torch's layers and those of an engine without layers. One at a time."""
 
     def __init__(self, device: str, name: str) -> None:
         """name: of the curve that has one point a step."""
-        from torch.nn.modules.module import register_module_forward_hook
+        from torch.nn import functional
 
         self.ends: dict[int, float] = {}
         self.values: dict[int, float] = {}
         self.dtypes: dict[str, set[str]] = {}
         self._device, self._name = device, name
-        self._listening = register_module_forward_hook(self._hear)
+        self._linear = functional.linear
+        functional.linear = self._hear
 
-    def _hear(self, module: Any, _: Any, output: Any) -> None:
+    def _hear(self, x: Any, weight: Any, bias: Any = None) -> Any:
         import torch
 
-        if isinstance(module, torch.nn.Linear):
-            act = "rollout" if torch.is_inference_mode_enabled() else "training"
-            weights, computed = (str(one).removeprefix("torch.") for one in (module.weight.dtype, output.dtype))
-            self.dtypes.setdefault(act, set()).add(f"{computed} (weights {weights})")
+        output = self._linear(x, weight, bias)
+        act = "rollout" if torch.is_inference_mode_enabled() else "training"
+        weights, computed = (str(one.dtype).removeprefix("torch.") for one in (weight, output))
+        self.dtypes.setdefault(act, set()).add(f"{computed} (weights {weights})")
+        return output
 
     def __call__(self, name: str, value: float, step: int) -> None:
         """`Context.log`."""
@@ -65,9 +68,11 @@ class Watch:
             self.close()
 
     def close(self) -> None:
-        """Stop listening to layers: it would cost time in the steps that count."""
-        self._listening.remove()
+        """Stop listening: it would cost time in the steps that count."""
+        from torch.nn import functional
+
+        functional.linear = self._linear
 
     def summary(self) -> dict[str, str]:
-        """Act -> the dtypes of its linear layers' outputs and weights."""
+        """Act -> the dtypes of its linear maps' outputs, and of weights as they enter them."""
         return {act: " and ".join(sorted(found)) for act, found in sorted(self.dtypes.items())}
