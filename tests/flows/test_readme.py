@@ -71,6 +71,7 @@ ELSEWHERE = {
     "cairn regrade FILE.parquet": ("flows/test_regrade.py", "regrade"),
     "cairn merge recipe.yaml merged/": ("flows/test_merging.py", '"merge"'),
     "cairn chat check FOLDER": ("chat/test_formats.py", '"chat", "check"'),
+    "cairn serve": ("flows/test_serve.py", '"serve", str(tmp_path / "model")'),
     "cairn search": ("flows/test_search.py", '"search"'),
     "cairn calls --forget-answer ID": ("players/test_odd_answers.py", "forget_answer("),
     ".venv/bin/cairn init ../bookshop": ("flows/test_init.py", '"init"'),

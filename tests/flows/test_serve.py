@@ -1,0 +1,49 @@
+"""`cairn serve`, the command: a folder's checkpoint answers by token ids at the port that was asked for; what cannot be served is refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import ROOT
+from tests.rollout import tiny
+
+
+def test_a_checkpoint_folder_answers_at_its_port(tmp_path: Path) -> None:
+    tiny.saved(tmp_path / "model", seed=0)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "flows.cli", "serve", str(tmp_path / "model"), "--port", str(port), "--max-tokens", "64"]
+    with (tmp_path / "said").open("w") as said, subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=said, stderr=said) as server:
+        try:
+            place = _ready(f"http://127.0.0.1:{port}", server, tmp_path / "said")
+            asked = {"model": "model", "prompt": [5, 6, 7], "max_tokens": 4, "temperature": 0, "logprobs": 1, "return_token_ids": True}
+            answer = httpx.post(f"{place}/v1/completions", json=asked, timeout=60)
+            assert answer.status_code == 200, answer.text
+            assert 1 <= len(answer.json()["choices"][0]["token_ids"]) <= 4, answer.text
+        finally:
+            server.kill()
+
+
+def _ready(place: str, server: subprocess.Popen[bytes], said: Path) -> str:
+    for _ in range(480):
+        assert server.poll() is None, said.read_text()
+        try:
+            assert [one["id"] for one in httpx.get(f"{place}/v1/models", timeout=1).json()["data"]] == ["model"]
+            return place
+        except httpx.TransportError:
+            time.sleep(0.25)
+    raise AssertionError("the server did not start")
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "serve", str(tmp_path)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert answer.returncode == 2 and "not a checkpoint folder" in answer.stdout + answer.stderr
