@@ -43,6 +43,8 @@ from tasks.worlds.api.system_prompt import system_message
 from tests.chat.talks import render
 
 PROMPT = {"tools": "none", "policy": "none"}
+JUDGE = [{"role": "user", "content": "Judge."}, {"role": "assistant", "content": "Well done, I would say."}]
+"""A question whose answer is words: transformers 5 ends with status 500 at a call that its limit of tokens cuts."""
 SEED = 3
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("served")]
 
@@ -63,26 +65,32 @@ def taught(world: World) -> Trajectory:
 
 @pytest.fixture(scope="module")
 def checkpoint(world: World, taught: Trajectory, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of two layers, trained on that conversation alone until it says every trained token."""
+    """A model of two layers, trained on that conversation, and to answer `JUDGE` with words, until it says every trained token."""
     import torch
 
     system = system_message(world, PROMPT)
-    words = tiny.language(system, taught.messages, world.schemas())
+    words = [*tiny.language(system, taught.messages, world.schemas()), JUDGE[0]["content"], JUDGE[1]["content"]]
     tokenizer = tiny.build_tokenizer(words * 3, 700)
     rendered = render(tokenizer, system, taught.messages, world.schemas())
+    prompt = tokenizer.apply_chat_template(JUDGE[:1], add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template(JUDGE, tokenize=False)
+    assert whole.startswith(prompt)
+    judged = torch.tensor([tokenizer(whole).input_ids])
+    said = judged.clone()
+    said[:, : len(tokenizer(prompt).input_ids)] = -100
     torch.manual_seed(0)
     model = tiny.tiny_qwen3(tokenizer, layers=2, width=64, heads=2).train()
     ids, trained = torch.tensor([rendered.ids]), torch.tensor([rendered.mask]).bool()
     labels = ids.masked_fill(~trained, -100)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(400):
-        out = model(input_ids=ids, labels=labels)
-        out.loss.backward()
+        loss = model(input_ids=ids, labels=labels).loss + model(input_ids=judged, labels=said).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if out.loss.item() < 0.01:
+        if loss.item() < 0.01:
             break
-    assert out.loss.item() < 0.01, "the conversation was not learnt"
+    assert loss.item() < 0.01, "the conversations were not learnt"
     folder = tmp_path_factory.mktemp("served") / "model"
     folders.save(model.eval(), tokenizer, folder)
     return folder
@@ -165,9 +173,9 @@ def test_our_client_plays_the_whole_conversation(world: World, taught: Trajector
 
 
 def test_a_form_that_the_server_ignores_is_counted(checkpoint: Path, url: str) -> None:
-    """Trap 5: the babble comes back as it is after one second round; nothing is made up."""
+    """Trap 5: the words come back as they are after one second round; nothing is made up."""
     role = EndpointClient("judge", url, Dialect(str(checkpoint)), pace=Pace(4, timeout=60), setting=Setting(run="form"))
     schema = {"type": "object", "properties": {"score": {"type": "integer"}}, "required": ["score"]}
-    answer = role.complete([Request([{"role": "user", "content": "Judge."}], schema=schema, max_tokens=8)])[0]
-    assert isinstance(answer["content"], str)
+    answer = role.complete([Request(JUDGE[:1], schema=schema, max_tokens=8)])[0]
+    assert answer["content"] == JUDGE[1]["content"]
     assert (stats("form")["judge"]["repairs"], stats("form")["judge"]["unreadable"]) == (1, 1)
