@@ -38,10 +38,13 @@ COPIED = ("flows", "tasks", "params", "dvc.yaml", ".dvcignore", ".gitignore", "p
 
 
 def _surroundings() -> None:
-    """Tests must leave nothing outside the project folder; the state of this process goes where a run's would go."""
+    """Tests must leave nothing outside the project folder; the state of this process goes where a run's would go. A `make` that a test
+    starts takes no variables (TESTS=...) of the `make` that runs the tests."""
     from tasks.engine import start
 
     start.fix(ROOT, threads=1)
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"):
+        os.environ.pop(name, None)
 
 
 _surroundings()
