@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows import PROJECT, STATE
 from tasks.chat.call_frames import call
 from tasks.chat.local.format import BY_TURN, ChatFormat
 from tasks.chat.local.template_text import DAY, reads_clock
 from tasks.contract.client import Message
 from tasks.contract.params import BadInput
+from tasks.engine.artifact import Store
+from tasks.engine.checkpoint_names import FORMS, checkpoint, is_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,10 +43,13 @@ class Checked:
 
 
 def check_folder(folder: str, named: str, thinking: bool, count: int) -> Checked:
-    """Find and prove the format of a checkpoint's tokenizer. BadInput (ChatRefused) says which property fails, and where."""
-    place = Path(folder)
+    """Find and prove the format of a checkpoint's tokenizer. folder: a folder, or a name of a checkpoint (`checkpoint_names.FORMS`).
+    BadInput (ChatRefused) says which property fails, and where."""
     if count < 1:
         raise BadInput(f"-n {count}: conversations of the proof, 1 or more.")
+    place = Path(folder).expanduser() if is_path(folder) else checkpoint(folder, PROJECT, Store(STATE))
+    if not place.is_dir():
+        raise BadInput(f"{folder!r} is not a folder. Allowed: {FORMS}.")
     if not (place / "tokenizer_config.json").is_file():
         raise BadInput(f"{folder}: no tokenizer here (tokenizer_config.json is missing). Give the folder of a checkpoint.")
     from transformers import AutoTokenizer
@@ -67,6 +73,12 @@ def _embedding_rows(folder: Path) -> int:
         return 0
     config = json.loads((folder / "config.json").read_text("utf-8"))
     return int(config.get("vocab_size") or config.get("text_config", {}).get("vocab_size") or 0)
+
+
+def check_writable(folder: str) -> None:
+    """Raise BadInput for a checkpoint that is named by what it holds: its files stay as they are."""
+    if not is_path(folder):
+        raise BadInput(f"--write: {folder} is no folder of yours, its files stay as they are. Copy it, and give the copy's folder.")
 
 
 def write_into(found: Checked) -> None:

@@ -16,7 +16,9 @@ app.add_typer(chat, name="chat", help="", callback=lambda: None)
 
 @chat.command(cls=group.Command, short_help="how a checkpoint writes conversations, proven or refused")
 def check(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Of a checkpoint or a tokenizer.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Of a checkpoint or a tokenizer; or artifact:<identity>, models:/<name>@<alias>.")
+    ],
     form: Annotated[
         str,
         typer.Option(
@@ -39,8 +41,10 @@ def check(
       cairn chat check models/smollm2 --format hermes --write
       cairn chat check models/instruct --json | jq .form
     """
-    from flows.chat_check import as_document, check_folder, print_check, write_into
+    from flows.chat_check import as_document, check_folder, check_writable, print_check, write_into
 
+    if write:
+        check_writable(folder)
     found = check_folder(folder, form, thinking, count)
     if write:
         write_into(found)

@@ -303,6 +303,9 @@ def test_the_command_refuses_with_the_property(tmp_path: Path, capsys: pytest.Ca
         ([str(tmp_path / "other")], "other: its tokenizer cannot be loaded"),
         ([str(tmp_path / "llama3")], "drops the tools and tool calls"),
         ([str(tmp_path)], "no tokenizer here"),
+        ([str(tmp_path / "nowhere")], "nowhere' is not a folder. Allowed: a folder, artifact:<identity>"),
+        (["artifact:0123"], "'artifact:0123' names no checkpoint. Allowed: a folder"),
+        (["models:/agent@champion", "--write"], "--write: models:/agent@champion is no folder of yours"),
         ([str(tmp_path / "llama3"), "-n", "0"], "1 or more"),
         ([str(tmp_path / "llama3"), "--format", "herms"], "Did you mean 'hermes'?"),
     ):
