@@ -152,6 +152,22 @@ def test_the_share_that_must_train_is_one_of_rows_and_of_tokens(offered: tuple[i
     check_used(data, Loop(min_trained=0.0), 2048, Path("kept"))
 
 
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("3000 tokens", "Raise max_length"),
+        ("the checkpoint's chat format does not hold several calls in a turn", "`cairn chat check` says what a format holds"),
+        ("its last turn was cut or cannot be read", "have it make other ones"),
+    ],
+)
+def test_what_helps_follows_from_why_rows_were_left_out(reason: str, remedy: str) -> None:
+    kept = [Row("t", [7, 7], [IGNORED, 7], 1.0)]
+    data = Data(train=kept, validation=kept, offered={"train": (9, 9), "validation": (1, 1)}, dropped=[("a", reason), ("b", reason)])
+    with pytest.raises(StageFailed) as stopped:
+        check_used(data, Loop(), 2048, Path("kept"))
+    assert remedy in str(stopped.value)
+
+
 def test_the_control_draws_as_many_rows_from_all(tmp_path: Path) -> None:
     """Row t10, which the filter dropped, is among 9 train rows of which 8 are drawn; validation stays as it is."""
     filtered = load(tmp_path)

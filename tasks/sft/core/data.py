@@ -23,6 +23,8 @@ from tasks.worlds.api.system_prompt import system_message, tools_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TOO_LONG, UNFIT = "too long", "the checkpoint's chat format does not hold"
+"""Reasons for which rows are left out."""
 IGNORED = -100
 """The label of a token that is not trained, torch's own convention."""
 BUCKET = 32
@@ -75,7 +77,7 @@ class Data:
 
     def dropped_by(self) -> dict[str, int]:
         """How many rows were left out for each reason."""
-        kinds = Counter("too long" if reason.endswith(" tokens") else reason for _, reason in self.dropped)
+        kinds = Counter(TOO_LONG if reason.endswith(" tokens") else reason for _, reason in self.dropped)
         return dict(sorted(kinds.items()))
 
 
@@ -144,7 +146,7 @@ def _unusable(row: Mapping[str, Any], talk: Sequence[Message], chat: ChatFormat)
     if not _whole(row):
         return "its last turn was cut or cannot be read"
     if why := next(filter(None, (chat.unfit(message) for message in talk if message["role"] == "assistant")), ""):
-        return f"the checkpoint's chat format does not hold {why}"
+        return f"{UNFIT} {why}"
     return "" if any(message["role"] == "assistant" for message in talk) else "no trained turn"
 
 

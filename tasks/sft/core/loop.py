@@ -14,7 +14,7 @@ from tasks.checkpoints import folders, starting
 from tasks.contract.context import Context
 from tasks.contract.params import StageFailed
 from tasks.sft import Inputs
-from tasks.sft.core.data import Data, load_data
+from tasks.sft.core.data import TOO_LONG, UNFIT, Data, load_data
 from tasks.sft.core.hooks import Hooks, Phase, Training
 from tasks.sft.core.params import Loop
 from tasks.sft.core.scoring import prepare_scoring
@@ -203,7 +203,7 @@ def check_used(data: Data, loop: Loop, longest: int, kept: Path) -> None:
             raise StageFailed(
                 f"sft: {len(used)} of {rows} kept rows of the {split} split, with {trained} of {tokens} trained tokens, fit {said}; "
                 f"at least min_trained = {loop.min_trained:g} of both must. Left out: {_counts_text(data.dropped_by())}. "
-                f"The longest row has {data.longest} tokens. Raise max_length, or shorten the prompt (prompt.tools, prompt.policy)."
+                + _remedy(data)
             )
     if not data.train:
         raise StageFailed(f"sft: no row of the train split is kept and fits {said}: nothing to train on. {counts}")
@@ -214,6 +214,17 @@ def check_used(data: Data, loop: Loop, longest: int, kept: Path) -> None:
             f"sft: no row of the validation split is kept and fits {said}, so nothing would tell how well it learns. {counts} "
             "validation_rows: 0 trains without."
         )
+
+
+def _remedy(data: Data) -> str:
+    """What helps against the reason for which most rows were left out."""
+    counts = data.dropped_by()
+    worst = max(counts, key=lambda reason: counts[reason], default=TOO_LONG)
+    if worst == TOO_LONG:
+        return f"The longest row has {data.longest} tokens. Raise max_length, or shorten the prompt (prompt.tools, prompt.policy)."
+    if worst.startswith(UNFIT):
+        return "A checkpoint whose chat format holds such turns would train on them: `cairn chat check` says what a format holds."
+    return "The step before leaves such rows: have it make other ones, or lower min_trained to train on what is left."
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:
