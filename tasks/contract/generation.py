@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-
-def _no_secrets(config: Mapping[str, Any]) -> str:
-    return ""
+from tasks.contract.servers import no_secrets
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Place:
     goes with this process. secrets: an engine's params -> the key of its server."""
 
     folder: Path | None = None
-    secrets: Callable[[Mapping[str, Any]], str] = _no_secrets
+    secrets: Callable[[Mapping[str, Any]], str] = no_secrets
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tasks.contract.params import BadInput, brief, is_file, nearest
+from tasks.contract.servers import check_address, check_key
 from tasks.engine.shared_params import NOBODY, SERVER, Budget, Role, Shared
 
 
@@ -54,22 +54,14 @@ def _check_nobody(name: str, role: Role, where: str) -> None:
 
 def _check_server(role: Role, budget: Budget, where: str) -> None:
     """What a role behind a server needs. What was given for a key's name is never shown: it may be the key."""
-    url = urlsplit(role.base_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        quoted = f" = {role.base_url!r}" if "@" not in role.base_url else ""
-        raise BadInput(f"{where}.base_url{quoted}: where the API begins, with http:// or https://, often ending in /v1")
-    if url.username or url.password or url.query or url.fragment:
-        raise BadInput(f"{where}.base_url: an address alone, without user, password or anything after ? or #. A key comes by key_env.")
+    quoted = f" = {role.base_url!r}" if "@" not in role.base_url else ""
+    begins = f"{quoted}: where the API begins, with http:// or https://, often ending in /v1"
+    url = check_address(role.base_url, where, begins)
     if role.base_url.rstrip("/").endswith("/chat/completions"):
         raise BadInput(f"{where}.base_url = {role.base_url!r}: without /chat/completions, which is added for each call")
     if not role.model.strip():
         raise BadInput(f"{where}.model is missing: the model's name at {role.base_url}")
-    if role.key_env and role.key_block:
-        raise BadInput(f"{where}: key_env and key_block both say where the key is; keep one")
-    if role.key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", role.key_env):
-        raise BadInput(
-            f"{where}.key_env: the NAME of an environment variable (capitals, digits, _), such as OPENAI_API_KEY; never the key"
-        )
+    check_key(role.key_env, role.key_block, where)
     free = role.price_in or role.price_out or url.hostname in ("127.0.0.1", "localhost", "::1")
     if budget.max_cost and not free:
         raise BadInput(

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract.client import Client
+from tasks.contract.servers import no_secrets
 
 if TYPE_CHECKING:
     from tasks.players.openai_compatible import Setting
@@ -24,10 +25,6 @@ KINDS = {
 """Folders of tasks/players with what a backend needs on top, in a folder or file of the backend's name, to play these roles."""
 
 
-def _no_secrets(config: Mapping[str, Any]) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Surroundings:
     """What a player is given beside its configuration. world: in which it is asked, for a backend that KNOWS_WORLDS. seed: the run's.
@@ -37,7 +34,7 @@ class Surroundings:
     world: World | None
     seed: int
     device: str = "cpu"
-    secrets: Callable[[Mapping[str, Any]], str] = _no_secrets
+    secrets: Callable[[Mapping[str, Any]], str] = no_secrets
     setting: Setting | None = None
     artifacts: Mapping[str, Path] = field(default_factory=dict)
 
@@ -65,7 +62,7 @@ def maker(
     roles: Mapping[str, Mapping[str, Any]],
     worlds: str | Path | None,
     seed: int,
-    secrets: Callable[[Mapping[str, Any]], str] = _no_secrets,
+    secrets: Callable[[Mapping[str, Any]], str] = no_secrets,
     setting: Setting | None = None,
     device: str = "cpu",
     artifacts: Mapping[str, Path] | None = None,

@@ -41,6 +41,10 @@ def test_an_engine_states_what_it_needs(name: str) -> None:
         ({"method": "server", "server": {"base_url": "http://a:1/v1", "model": "b"}}, "without /v1"),
         ({"method": "server", "server": {"base_url": "http://u:p@a:1", "model": "b"}}, "without user, password"),
         ({"method": "server", "server": {"base_url": "http://a:1"}}, "rl.engine.server.model is missing: the base's name"),
+        (
+            {"method": "server", "server": {"base_url": "http://a:1", "model": "b", "key_env": "sk-secret"}},
+            "rl.engine.server.key_env: the NAME of an environment variable",
+        ),
     ],
 )
 def test_bad_params_are_named(section: object, message: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from tasks.contract import params as base
+from tasks.contract.servers import check_address, check_key
 from tasks.players.local.server.params import Params as Params
 
 if TYPE_CHECKING:
@@ -22,18 +22,15 @@ WAYS = frozenset(("base_url", "model", "key_env", "key_block", "timeout_seconds"
 
 
 def check(params: Params, where: str) -> None:
-    """Raise BadInput for an address that is none, a name that is missing, or two keys. where: the section, for the message."""
-    url = urlsplit(params.base_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise base.BadInput(f"{where}.base_url is missing or no address: where the server begins, such as http://127.0.0.1:8000")
-    if url.username or url.password or url.query or url.fragment:
-        raise base.BadInput(f"{where}.base_url: an address alone, without user, password or anything after ? or #")
+    """Raise BadInput for an address that is none, a name that is missing, or a key that is named twice or written down. where: the
+    section, for the message."""
+    begins = " is missing or no address: where the server begins, such as http://127.0.0.1:8000"
+    check_address(params.base_url, where, begins)
     if params.base_url.rstrip("/").endswith("/v1"):
         raise base.BadInput(f"{where}.base_url = {params.base_url!r}: without /v1, which is added for each call")
     if params.kind == "openai" and not params.model.strip():
         raise base.BadInput(f"{where}.model is missing: the base's name at {params.base_url} (vLLM: --served-model-name)")
-    if params.key_env and params.key_block:
-        raise base.BadInput(f"{where}: key_env and key_block both say where the key is; keep one")
+    check_key(params.key_env, params.key_block, where)
 
 
 def check_forms(params: Params, where: str, whole: Sequence[str], adapters: Sequence[str], at_once: bool) -> None:
