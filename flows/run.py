@@ -105,6 +105,7 @@ class Run:
             entry = self.plan.store.entry(artifact.key) or {}
             stages[stage] = {
                 "seconds": entry.get("seconds"),
+                "used": entry.get("used", {}),
                 "cached": stage not in self.computed,
                 "artifact": artifact.identity,
                 "method": self.plan.settings.method(stage),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.engine import disk
+from tasks.engine import disk, usage
 from tasks.engine.forked import Forks, at_once
 from tasks.engine.process import die_with_parent
 from tasks.engine.running import call, calls_reported, context
@@ -19,6 +20,7 @@ from tasks.training import distributed
 
 def main(scratch: Path, parent: int) -> int:
     """Run the spec in `scratch`; what happens is told on stdout, the figures are left in a file."""
+    start = time.monotonic()
     die_with_parent(parent)
     spec = json.loads((scratch / "spec.json").read_text())
     if distributed.processes(spec.get("loop")) > 1 and "RANK" not in os.environ:
@@ -49,6 +51,7 @@ def main(scratch: Path, parent: int) -> int:
     except Exception as error:
         say("error", type(error).__name__, disk.in_words(error) or str(error))
         raise
+    say("used", usage.used(time.monotonic() - start))
     if number:
         return 0
     temporary = scratch / "figures.json.new"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract.client import BudgetSpent
 from tasks.contract.params import BadInput, StageFailed
+from tasks.engine import usage
 from tasks.engine.process import ProcessFailed, die_with_parent, end_of
 
 if TYPE_CHECKING:
@@ -45,8 +47,9 @@ class _Fork:
         self.process.join()
         if not self.answer.exists():
             raise ProcessFailed(f"a shard's process {end_of(self.process.exitcode)} and left no answer")
-        kind, said = json.loads(self.answer.read_text())
+        kind, said, used = json.loads(self.answer.read_text())
         self.answer.unlink()
+        usage.FORKS.append(used)
         if kind == "done":
             return said
         raise _AS_RAISED[kind](said) if kind in _AS_RAISED else ProcessFailed(f"{kind}: {said}")
@@ -76,10 +79,12 @@ class Forks:
 
 def _work_off(work: Callable[[Sequence[Any]], Any], items: Sequence[Any], answer: Path, parent: int) -> None:
     die_with_parent(parent)
+    usage.begin()
+    start = time.monotonic()
     try:
         said = ["done", work(items)]
     except Exception as error:
         said = [type(error).__name__, str(error)]
     temporary = answer.with_suffix(".new")
-    temporary.write_text(json.dumps(said))
+    temporary.write_text(json.dumps([*said, usage.used(time.monotonic() - start)]))
     temporary.replace(answer)

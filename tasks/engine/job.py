@@ -43,6 +43,8 @@ class Job:
     key: Key
     opened: dict[str, Path] = field(default_factory=dict, compare=False)
     """identity -> folder of every artifact that this job read and hashed: what its result is made of"""
+    used: dict[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    """unit -> what its process used of the machine (`tasks.engine.usage.used`); "" for a job that is one process"""
 
     @property
     def method(self) -> str:

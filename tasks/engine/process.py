@@ -46,7 +46,7 @@ def _kill(child: subprocess.Popen[str]) -> None:
 
 
 def _unheard(details: Mapping[str, Any]) -> None:
-    """Calls to servers that nobody watches."""
+    """What nobody listens to."""
 
 
 def run(
@@ -55,8 +55,10 @@ def run(
     log: Callable[..., None],
     progress: Callable[..., None],
     calls: Callable[[Mapping[str, Any]], None] = _unheard,
+    used: Callable[[Mapping[str, Any]], None] = _unheard,
 ) -> dict[str, Any]:
     """Run a spec in a child process; returns its figures. calls: told how calls to servers go (`tasks.engine.call_figures.telling`).
+    used: told what the child used of the machine (`tasks.engine.usage.used`).
 
     Curves of an earlier, killed attempt are passed on again (the child rewrites them), so a resumed run logs whole curves.
     """
@@ -84,7 +86,7 @@ def run(
         if _stopped.is_set():  # the signal came while it started
             _kill(child)
         try:
-            error = _pass_on(child, {"log": log, "progress": progress, "calls": calls})
+            error = _pass_on(child, {"log": log, "progress": progress, "calls": calls, "used": used})
             code = child.wait()
         finally:
             _children.discard(child)

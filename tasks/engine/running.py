@@ -125,4 +125,11 @@ def own_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], u
     spec = job.spec(out, scratch, inputs, unit)
     log, progress = job.ears(unit)
     spec["threads"] = threads or spec["threads"]
-    return process.run(spec, job.plan.settings.project, log, progress, lambda details: job.plan.watch(job.stage, "calls", details))
+
+    def calls(details: Mapping[str, Any]) -> None:
+        job.plan.watch(job.stage, "calls", details)
+
+    def used(details: Mapping[str, Any]) -> None:
+        job.used[unit] = details
+
+    return process.run(spec, job.plan.settings.project, log, progress, calls, used)

@@ -18,6 +18,7 @@ from tasks.chat.local.parsing import parse_turn
 from tasks.checkpoints.adapters import active_adapter
 from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message
+from tasks.contract.computed import TOKENS
 from tasks.contract.generation import Engine, Generated, Sampling
 from tasks.worlds.api.system_prompt import check_prompt, system_message, tools_of
 
@@ -69,6 +70,7 @@ class CheckpointAgent:
         self._adapter = active_adapter(model) if adapter is None else adapter
         self._stop = tuple(self._chat.end_ids(tokenizer))
         self._engine = engine(model, rows=rows, most=max_episode_tokens)
+        self._counted = {"read": 0, "produced": 0}
         self._talks: dict[str, _Talk] = {}
         self._prompts: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = {}
 
@@ -100,7 +102,12 @@ class CheckpointAgent:
 
     def poll(self) -> list[tuple[str, Turn]]:
         """Conversations without room for another turn first, then turns that are finished."""
-        return [(made.conversation, self._turn(made)) for made in self._engine.poll()]
+        turns = [(made.conversation, self._turn(made)) for made in self._engine.poll()]
+        counts = self._engine.counts
+        for kind, before in self._counted.items():
+            TOKENS[kind] += counts[kind] - before
+            self._counted[kind] = counts[kind]
+        return turns
 
     def close(self, conversation: str) -> None:
         """Forget the conversation; its memory is free."""

@@ -52,7 +52,7 @@ def reinforce_world(job: Job, unit: Key) -> dict[str, str]:
             return own_process(job, out, scratch, inputs(job, world), world, unit.parts["threads"])
 
         figures, identity = work_out(job, unit, work)
-        done = store.record(unit, identity, {"figures": figures, "read": sorted(job.opened)})
+        done = store.record(unit, identity, {"figures": figures, "read": sorted(job.opened), "used": job.used.get(world, {})})
     return asdict(done)
 
 
@@ -76,6 +76,8 @@ def run_step(job: Job, out: Path, scratch: Path) -> dict[str, Any]:
     figures = {}
     for unit, specialist in zip(units, specialists, strict=True):
         shutil.copytree(job.read(specialist.identity), out / unit.parts["unit"])
-        figures[unit.parts["unit"]] = (store.entry(unit.digest) or {}).get("figures", {})
+        entry = store.entry(unit.digest) or {}
+        figures[unit.parts["unit"]] = entry.get("figures", {})
+        job.used[unit.parts["unit"]] = entry.get("used", {})
     overview.write(out, worlds)
     return json.loads(json.dumps(figures))

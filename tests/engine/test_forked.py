@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.contract.computed import TOKENS
 from tasks.contract.params import BadInput
+from tasks.engine import usage
 from tasks.engine.forked import Forks, at_once
 from tasks.engine.process import ProcessFailed
 from tasks.engine.shards import sharded
@@ -28,6 +30,24 @@ def test_answers_come_in_order_from_other_processes(tmp_path: Path) -> None:
     assert not list((tmp_path / "forks").iterdir())
     again = list(sharded(tmp_path, Forks(tmp_path / "forks", 2), 4)("squares", slow_square, range(7), 2))
     assert again == found, "finished shards are found again, with the process that made them"
+
+
+def test_what_forks_used_is_their_parents(tmp_path: Path) -> None:
+    """Tokens of all together and the memory of the largest; a fork's own counts begin at nothing."""
+
+    def work(items: Sequence[int]) -> int:
+        TOKENS["read"] += items[0]
+        return len(bytearray(items[0] << 20))
+
+    usage.begin()
+    TOKENS["produced"] += 5
+    before = usage.peak()
+    list(sharded(tmp_path, Forks(tmp_path / "forks", 2), 4)("use", work, [1, 200], 1))
+    found = usage.used(1.5)
+    usage.begin()
+    assert (found["seconds"], found["tokens"]) == (1.5, {"produced": 5, "read": 201})
+    assert found["peak"] > 200 << 20 and before > 20 << 20
+    assert usage.used(0.0)["tokens"] == {}
 
 
 def test_no_more_than_the_limit_at_once(tmp_path: Path) -> None:

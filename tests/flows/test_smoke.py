@@ -33,6 +33,15 @@ def test_the_summary_has_the_promised_shape(road: Project) -> None:
     assert tuple(found["stages"]) == ROAD.names
     for stage in found["stages"].values():
         assert {"seconds", "cached", "artifact"} <= set(stage)
+    used = {name: stage["used"] for name, stage in found["stages"].items()}
+    for name, units, kind in (
+        ("sft", {"", "unfiltered"}, "trained"),
+        ("rl", {"retail", "airline"}, "produced"),
+        ("evaluate", {""}, "read"),
+    ):
+        assert set(used[name]) == units
+        for one in used[name].values():
+            assert one["seconds"] > 0 and one["peak"] > 100 << 20 and one["tokens"][kind] > 0
     models = {"base", "sft_unfiltered", "sft", "rl_retail", "rl_airline", "merged"}
     assert set(found["evaluate"]) == models
     for model in models:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tasks.contract.computed import TOKENS
 from tasks.training import packs
 
 if TYPE_CHECKING:
@@ -127,7 +128,9 @@ def _at_trained(
     live = torch.nonzero(trained.any(dim=1))[:, 0]
     passes = (_padded if lines.packing == "none" else partial(_packed, lines=lines))(ids, present, trained, live)
     rows, columns, found = [], [], []
+    kind = "trained" if torch.is_grad_enabled() else "scored"
     for one, row, column in passes:
+        TOKENS[kind] += one.ids.numel()
         found.append(of_lines(one))
         rows.append(row)
         columns.append(column)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.contract.computed import TOKENS
 from tasks.sft.core.data import IGNORED
 from tasks.training import packs
 
@@ -63,14 +64,22 @@ def scored_of(batch: Batch) -> Tensor:
 
 def logits_of(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(n, v) float32: what the model says at each position before a trained token."""
-    logits: Tensor = model(input_ids=batch["input_ids"], scored=scored_of(batch), **_within(model, batch)).float()
+    logits: Tensor = model(input_ids=_ids(batch), scored=scored_of(batch), **_within(model, batch)).float()
     return logits
 
 
 def hidden_of(model: PreTrainedModel, batch: Batch, scored: Tensor) -> Tensor:
     """(n, d) float32: the last hidden states at the scored positions (b, t), for an objective over a head of the method's own."""
-    hidden: Tensor = model(input_ids=batch["input_ids"], scored=scored, head=False, **_within(model, batch)).float()
+    hidden: Tensor = model(input_ids=_ids(batch), scored=scored, head=False, **_within(model, batch)).float()
     return hidden
+
+
+def _ids(batch: Batch) -> Tensor:
+    """(b, t) of what is passed now, and counted."""
+    import torch
+
+    TOKENS["trained" if torch.is_grad_enabled() else "scored"] += batch["input_ids"].numel()
+    return batch["input_ids"]
 
 
 def _within(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
