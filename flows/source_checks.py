@@ -1,4 +1,5 @@
-"""What methods read from outside of the project, looked at before anything is paid: `preflight` of their modules."""
+"""The checkpoint that a road begins with, looked at before anything is paid: what methods read from outside of the project (`preflight`
+of their modules), and whether it has the layers that adapters name."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.adapter_checks import check_adapters
 from tasks.contract.params import BadInput
 from tasks.engine import methods, sources
 
@@ -19,12 +21,14 @@ _passed: set[str] = set()
 
 
 def check_sources(plan: Plan, stages: Sequence[str]) -> None:
-    """Raise BadInput for a source that one of these stages, which are about to run, or those after it could not use."""
+    """Raise BadInput for a source that one of these stages, which are about to run, or those after it could not use, and for adapters
+    of these stages on layers that the checkpoint has not."""
     for source in sources.named(plan.settings):
         looked = f"{source} {plan.settings.params(source.stage)} {plan.settings.shared.prompt}"
         if source.stage in stages and looked not in _passed:
             _check(plan, source)
             _passed.add(looked)
+    check_adapters(plan, stages)
 
 
 def _check(plan: Plan, source: sources.Source) -> None:

@@ -51,29 +51,7 @@ class Start:
             )
         if self.continues:
             return adapters.put_on(model, self.folder, trains=True, dropout=self.params.dropout)
-        from peft import LoraConfig, get_peft_model
-
-        params = self.params
-        whole = [*params.modules_to_save, *(_tables(model) if self.grown else ())]
-        config = LoraConfig(
-            r=params.r,
-            lora_alpha=params.alpha,
-            lora_dropout=params.dropout,
-            target_modules=params.targets,
-            modules_to_save=whole or None,
-            init_lora_weights=STARTS[params.init],
-            use_dora=params.kind == "dora",
-            use_rslora=params.kind == "rslora",
-            ensure_weight_tying=bool(whole) and bool(model.config.get_text_config().tie_word_embeddings),
-            task_type="CAUSAL_LM",
-        )
-        try:
-            worn: PreTrainedModel = get_peft_model(model, config, adapter_name=adapters.ADAPTER)
-        except ValueError as error:  # no such layers
-            raise StageFailed(f"loop.adapter.targets = {params.targets}: {error}") from None
-        _check_found(worn, whole)
-        _check_targets(worn, params.targets)
-        return worn
+        return put_new(model, self.params, self.grown)
 
     def remember(self, model: PreTrainedModel) -> PreTrainedModel:
         """The same model; where it goes on with an adapter, that adapter as it was stays beside it under the name START, frozen."""
@@ -123,6 +101,35 @@ def begin(folder: Path, params: AdapterParams, artifacts: Mapping[str, Path], de
         model, _ = _in_4_bits(adapters.find_base(folder, artifacts), device)
         return Start(model, folders.load_tokenizer(folder), params, folder, there)
     return Start(*adapters.load_base(folder, artifacts, device), params, folder, there)
+
+
+def put_new(model: PreTrainedModel, params: AdapterParams, grown: bool = False) -> PreTrainedModel:
+    """A plain model with a new adapter. grown: it was given rows for added tokens, so its vocabulary's layers train whole.
+
+    StageFailed for names in `targets` or `modules_to_save` that the model has not.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    whole = [*params.modules_to_save, *(_tables(model) if grown else ())]
+    config = LoraConfig(
+        r=params.r,
+        lora_alpha=params.alpha,
+        lora_dropout=params.dropout,
+        target_modules=params.targets,
+        modules_to_save=whole or None,
+        init_lora_weights=STARTS[params.init],
+        use_dora=params.kind == "dora",
+        use_rslora=params.kind == "rslora",
+        ensure_weight_tying=bool(whole) and bool(model.config.get_text_config().tie_word_embeddings),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        worn: PreTrainedModel = get_peft_model(model, config, adapter_name=adapters.ADAPTER)
+    except ValueError as error:  # no such layers
+        raise StageFailed(f"loop.adapter.targets = {params.targets}: {error}") from None
+    _check_found(worn, whole)
+    _check_targets(worn, params.targets)
+    return worn
 
 
 def trained(model: PreTrainedModel) -> dict[str, int]:

@@ -185,6 +185,14 @@ def loop(room: str) -> type[Params] | None:
     return found
 
 
+def prepares(room: str, name: str) -> bool:
+    """Whether a method of a room with a training loop prepares the model by itself (`Hooks.prepare`), by which it may get layers, or an
+    adapter, of which the params say nothing."""
+    classes = (found for found in vars(load(room, name)).values() if isinstance(found, type))
+    neutral = f"tasks.{room}.core.hooks"
+    return any("prepare" in vars(one) for found in classes for one in found.__mro__ if one.__module__ != neutral)
+
+
 def run(room: str, name: str, inputs: Mapping[str, Any], params: Params, loop: Params | None, ctx: Context) -> dict[str, Any]:
     """Run a method on the inputs of its room; returns its figures. Where the room owns a training loop (`loop`: its params), that is
     what runs, with the method's hooks in it."""

@@ -32,31 +32,33 @@ def check_together(settings: Settings, chosen: Mapping[str, Params]) -> None:
 def _check_adapter(settings: Settings, step: Planned) -> None:
     """Whether its training can go on with what the step that it begins with leaves: an adapter becomes no other one."""
     start = next((one.name for one in step.inputs if one.checkpoints), "")
-    own, there = (_adapter(settings, name) if name else None for name in (step.name, start))
+    own, there = (adapter_of(settings, name) if name else None for name in (step.name, start))
     if not own or not there or "none" in (own.kind, there.kind) or there.save != "adapter":
         return
     if lasting(own) != lasting(there):
         raise BadInput(f"{settings.source}: {step.name}, behind {start}: {another(lasting(there), lasting(own))}")
 
 
-def _adapter(settings: Settings, step: str) -> AdapterParams | None:
+def adapter_of(settings: Settings, step: str) -> AdapterParams | None:
     """What a step's loop says of an adapter; None for a step that trains none."""
     return getattr(settings.loop(step), "adapter", None)
 
 
 def _check_engine(settings: Settings, step: Planned) -> None:
-    """Whether its engine takes what will play. Not known of a training without an adapter: its method may put one in."""
+    """Whether its engine takes what will play. Not known of a training without an adapter whose method prepares the model by itself: it
+    may put one in."""
     chosen = settings.engine(step.name)
     if chosen is None or not hasattr(module := methods.engine_module(chosen["method"]), "check_forms"):
         return
-    names = [step.name] if _adapter(settings, step.name) else [one.name for one in step.inputs if one.checkpoints]
-    whole, adapters = [], []
+    names = [step.name] if adapter_of(settings, step.name) else [one.name for one in step.inputs if one.checkpoints]
+    whole: list[str] = []
+    adapters: list[str] = []
     for name in names:
-        adapter = _adapter(settings, name)
-        if not adapter or (adapter.kind != "none" and adapter.save == "full" and name != step.name):
+        adapter = adapter_of(settings, name)
+        if not adapter or (adapter.kind == "none" and not methods.prepares(settings.room(name), settings.method(name))):
             whole.append(name)
         elif adapter.kind != "none":
-            adapters.append(name)
+            (whole if adapter.save == "full" and name != step.name else adapters).append(name)
     where = f"{settings.source}: {step.name}.engine.{chosen['method']}"
     module.check_forms(module.Params.model_validate(chosen["params"]), where, whole, adapters, settings.shared.device == "cpu")
 
@@ -64,7 +66,7 @@ def _check_engine(settings: Settings, step: Planned) -> None:
 def _check_form(settings: Settings) -> None:
     """Whether what may be promoted has the form in which it is to be registered."""
     candidate, form = settings.road.candidate, settings.shared.promote.form
-    adapter = _adapter(settings, candidate)
+    adapter = adapter_of(settings, candidate)
     if form == "adapter" and not (adapter and adapter.kind != "none" and adapter.save == form):
         raise BadInput(
             f"{settings.source}: promote.form: adapter, but step {candidate!r}, the candidate, leaves a whole checkpoint. "

@@ -307,6 +307,30 @@ def test_another_engine_runs_what_the_engine_own_does_not(tmp_path: Path, plan: 
     source_checks.check_sources(replace(opened, settings=Settings(ROOT, tree)), ["base"])
 
 
+@pytest.mark.parametrize(
+    ("stage", "adapter", "said"),
+    [
+        ("sft", {"targets": ["nolayer"]}, r"sft.loop.adapter.targets = \['nolayer'\]: .*not found"),
+        ("rl", {"targets": ["q_proj", "gate_porj"]}, "rl.loop.adapter.targets names 'gate_porj', and no layer's name ends so"),
+        ("rl", {"modules_to_save": ["embed"]}, "rl.loop.adapter.modules_to_save names 'embed', and no module's name ends so"),
+        ("rl", {"targets": ["o_proj"], "modules_to_save": ["model.norm"]}, ""),
+    ],
+)
+@pytest.mark.parametrize("outside", [True, False])
+def test_layers_that_an_adapter_names_and_the_checkpoint_has_not_are_told_before_anything_starts(
+    llama: Path, plan: Callable[..., Plan], stage: str, adapter: dict[str, Any], said: str, outside: bool
+) -> None:
+    """Also when base is cached, and of a checkpoint that the road builds."""
+    opened = plan(llama)
+    tree = opened.settings.tree if outside else load(ROOT, "smoke").tree
+    tree = overlay(tree, f"{stage}.loop.adapter", {"kind": "lora", "r": 2, **adapter})
+    opened = replace(opened, settings=Settings(ROOT, tree))
+    if not said:
+        return source_checks.check_sources(opened, [stage])
+    with pytest.raises(BadInput, match=said):
+        source_checks.check_sources(opened, [stage])
+
+
 def test_a_registered_version_says_where_its_base_comes_from_and_its_licence(world: Path, copy: Path, tmp_path: Path) -> None:
     take(world, copy, tmp_path / "base", origin="somebody/llama", license="apache-2.0", identity="abc")
     store = Store(tmp_path / "state")

@@ -58,6 +58,13 @@ def test_bad_params_are_named(section: object, message: str) -> None:
         ("rl", "weights", {"kind": "none"}, ""),
         ("rl", "weights", {"kind": "lora"}, r"rl.engine.server.push: weights brings whole models .*of rl an adapter would play"),
         ("rl", "adapter", {"kind": "lora"}, ""),
+        (
+            "rl",
+            "adapter",
+            {"kind": "none"},
+            r"rl.engine.server.push: adapter brings LoRA adapters .*of rl a whole checkpoint would play",
+        ),
+        ("evaluate", "adapter", {"kind": "none"}, "of base, sft, rl, merge a whole checkpoint would play"),
         ("evaluate", "weights", {"kind": "none"}, ""),
         ("evaluate", "weights", {"kind": "lora"}, r"evaluate.engine.server.push: weights .*of sft, rl an adapter would play"),
         ("evaluate", "weights", {"kind": "lora", "save": "full"}, ""),
