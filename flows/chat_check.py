@@ -43,25 +43,27 @@ class Checked:
 
 
 def check_folder(folder: str, named: str, thinking: bool, count: int) -> Checked:
-    """Find and prove the format of a checkpoint's tokenizer. folder: a folder, or a name of a checkpoint (`checkpoint_names.FORMS`).
-    BadInput (ChatRefused) says which property fails, and where."""
+    """Find and prove the format of a checkpoint's tokenizer. folder: a folder, a GGUF file, or a name of a
+    checkpoint (`checkpoint_names.FORMS`). BadInput (ChatRefused) says which property fails, and where."""
     if count < 1:
         raise BadInput(f"-n {count}: conversations of the proof, 1 or more.")
     place = Path(folder).expanduser() if is_path(folder) else checkpoint(folder, PROJECT, Store(STATE))
-    if not place.is_dir():
-        raise BadInput(f"{folder!r} is not a folder. Allowed: {FORMS}.")
-    if not (place / "tokenizer_config.json").is_file():
-        raise BadInput(f"{folder}: no tokenizer here (tokenizer_config.json is missing). Give the folder of a checkpoint.")
-    from transformers import AutoTokenizer
-
     from tasks.chat import proof
-    from tasks.checkpoints import source
+    from tasks.checkpoints import gguf_file, source
 
-    with source.readable(f"{folder}: its tokenizer cannot be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
+    try:
+        if gguf_file.is_gguf(place):
+            config, tokenizer = gguf_file.config_and_tokenizer(place)
+            rows = int(config.get_text_config().vocab_size)
+        elif place.is_dir():
+            tokenizer, rows = source.read_tokenizer(place), _embedding_rows(place)
+        else:
+            raise BadInput(f"not a folder. Allowed: a GGUF file, {FORMS}.")
+    except BadInput as error:
+        raise BadInput(f"{folder}: {error}") from None
     own = str(tokenizer.chat_template)
     started = time.perf_counter()
-    if rows := _embedding_rows(place):
+    if rows:
         proof.check_vocabulary(tokenizer, rows)
     chat = proof.find(tokenizer, named, thinking=thinking, count=count)
     return Checked(place, tokenizer, chat, time.perf_counter() - started, own)
@@ -76,8 +78,8 @@ def _embedding_rows(folder: Path) -> int:
 
 
 def check_writable(folder: str) -> None:
-    """Raise BadInput for a checkpoint that is named by what it holds: its files stay as they are."""
-    if not is_path(folder):
+    """Raise BadInput for a GGUF file, and a checkpoint that is named by what it holds: its files stay as they are."""
+    if not is_path(folder) or Path(folder).expanduser().is_file():
         raise BadInput(f"--write: {folder} is no folder of yours, its files stay as they are. Copy it, and give the copy's folder.")
 
 
@@ -85,7 +87,7 @@ def write_into(found: Checked) -> None:
     """Write the format into the folder, and its template in place of the tokenizer's own when that is another one."""
     from tasks.chat.local import kept
 
-    if found.tokenizer.chat_template != found.chat.template:
+    if found.own_template != found.chat.template:
         kept.keep(found.tokenizer, found.chat)
         found.tokenizer.save_pretrained(str(found.folder))
     kept.write(found.chat, found.folder)

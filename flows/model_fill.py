@@ -17,8 +17,8 @@ from flows.forecast.shape import Shape
 from flows.forecast.stages import CONTEXT, GIB, LIBRARIES, training_of
 from flows.forecast.text import LOWER
 from tasks.contract.params import BadInput
+from tasks.engine import methods, sources
 from tasks.engine import project as project_file
-from tasks.engine import sources
 from tasks.engine.artifact import Store
 from tasks.engine.dotted import overlay
 from tasks.engine.settings import Settings
@@ -60,8 +60,7 @@ def filled(settings: Settings, model: str, store: Store) -> list[Change]:
         raise BadInput(f"--model {model}: profile {settings.shared.profile} makes its own checkpoint ({where}). Choose another.")
     if not settings.shared.memory:
         raise BadInput(f"--model {model}: {settings.source} does not say `memory`, the GiB that the model has to fit into.")
-    text = str(Path(model).expanduser().resolve()) if sources.is_path(model) else model
-    path = sources.resolve(sources.Source(stage, "--model", text, ""), settings.project, store)
+    text, path = _found(settings, model, store)
     checkpoint = of_source(path)
     changes: list[Change] = [(f"{where}.{place}", text), (f"{where}.identity", sources.identity_of(path, store))]
     changes += _lengths(settings, checkpoint.shape)
@@ -71,6 +70,24 @@ def filled(settings: Settings, model: str, store: Store) -> list[Change]:
         changes += fit(room)
         room = _Room(with_changes(settings, changes), checkpoint.shape)
     return list(dict(changes).items())  # two steps may share a section, which is told once
+
+
+def check_files(settings: Settings, model: str, store: Store) -> None:
+    """BadInput for a model from whose files no run could begin: weights or a tokenizer that are not there, or cannot be read."""
+    stage = settings.road.entering("base")[0]
+    method = methods.load(settings.room(stage), settings.method(stage))
+    if hasattr(method, "check_files"):
+        try:
+            method.check_files(_found(settings, model, store)[1])
+        except BadInput as error:
+            raise BadInput(f"--model {model}: {error}") from None
+
+
+def _found(settings: Settings, model: str, store: Store) -> tuple[str, Path]:
+    """A model as the params are to name it, and where it lies."""
+    text = str(Path(model).expanduser().resolve()) if sources.is_path(model) else model
+    source = sources.Source(settings.road.entering("base")[0], "--model", text, "")
+    return text, sources.resolve(source, settings.project, store)
 
 
 def written_into(text: str, changes: Sequence[Change]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from flows import OUTSIDE, PROJECT, STATE
 from tasks.contract.params import BadInput
 from tasks.engine import project as project_file
+from tasks.engine.check_players import check_device
 from tasks.engine.files import write_text
 from tasks.engine.param_files import PIPELINE, profile_path, profiles
 from tasks.engine.settings import Settings, load
@@ -46,7 +47,7 @@ def switch(profile: str, force: bool = False, model: str = "") -> list[str]:
     """
     _check_inside()
     settings = load(PROJECT, profile)
-    settings.check()
+    settings.check(here=False)  # params may be prepared on another machine than the one that runs them
     changes = _changes(settings, model)
     texts, active, lines = _texts(), PROJECT / PIPELINE, [f"{key}: {value}" for key, value in changes]
     text, old = texts[profile], active.read_text(encoding="utf-8")
@@ -66,7 +67,16 @@ def switch(profile: str, force: bool = False, model: str = "") -> list[str]:
         write_text(_filled_file(profile), text)
     if text != old:
         write_text(active, text)
-    return [*lines, f"{PIPELINE} is now profile {profile}"]
+    return [*lines, f"{PIPELINE} is now profile {profile}", *_not_here(settings)]
+
+
+def _not_here(settings: Settings) -> list[str]:
+    """A line that says why this machine could not run it, where it could not."""
+    try:
+        check_device(settings.shared.device, f"{settings.source}: device")
+    except BadInput as error:
+        return [f"warning: a run is refused on this machine. {error}"]
+    return []
 
 
 def _changes(settings: Settings, model: str) -> list[tuple[str, Any]]:
@@ -77,10 +87,12 @@ def _changes(settings: Settings, model: str) -> list[tuple[str, Any]]:
         raise BadInput(f"{open_one.param} is open: name the checkpoint, `cairn use {settings.shared.profile} --model CHECKPOINT`.")
     if not model:
         return []
-    from flows.model_fill import filled
+    from flows.model_fill import check_files, filled
     from tasks.engine.artifact import Store
 
-    return filled(settings, model, Store(STATE))
+    changes = filled(settings, model, store := Store(STATE))
+    check_files(settings, model, store)
+    return changes
 
 
 def _check_inside() -> None:

@@ -38,11 +38,6 @@ TITLE = "A checkpoint that exists already"
 PAPER = ""
 SLUG = ""
 
-PLAIN = (
-    "{% for message in messages %}{{ message.role + ':\n' + message.content + eos_token + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
-)
-"""The chat template of a checkpoint without one, which chat_format: hermes teaches; ours, with no token but its own end of text."""
 OPENING = "Hello."
 """A user's first words, with which a prompt is measured; ours: the shortest that people say."""
 
@@ -134,22 +129,42 @@ def _source(inputs: Inputs) -> Path:
     return inputs.source
 
 
+def check_files(place: Path) -> None:
+    """BadInput for a folder or a GGUF file that lacks weights, configuration or tokenizer, or whose parts are not of one checkpoint."""
+    files = _read(place)
+    proof.check_vocabulary(files.tokenizer, _rows(files.config, files.shapes))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What lies there, read without loading the weights. about: what a GGUF file says of itself, {} of a folder."""
+
+    config: Any
+    tokenizer: Any
+    shapes: Mapping[str, tuple[int, ...]]
+    about: Mapping[str, str]
+
+
+def _read(place: Path) -> _Files:
+    if gguf_file.is_gguf(place):
+        return _Files(*gguf_file.config_and_tokenizer(place), {}, gguf_file.about(place))
+    if place.is_file():
+        raise BadInput("a file that is no GGUF file. Give the folder that it lies in.")
+    shapes = _shapes(place)
+    return _Files(source.read_config(place), source.read_tokenizer(place), shapes, {})
+
+
 def _examine(inputs: Inputs, params: Params, prompt: Mapping[str, str]) -> Found:
     """Read what the source says without loading its weights; BadInput for what cannot be used."""
     place = _source(inputs)
-    about = gguf_file.about(place) if gguf_file.is_gguf(place) else {}
-    if about:
-        config, tokenizer = gguf_file.config_and_tokenizer(place)
-        shapes: Mapping[str, tuple[int, ...]] = {}
-    else:
-        shapes = _shapes(place)
-        config, tokenizer = source.read_config(place), _tokenizer(place)
-    chat = _chat(tokenizer, params, _rows(config, shapes))
+    files = _read(place)
+    config, tokenizer = files.config, files.tokenizer
+    chat = _chat(tokenizer, params, _rows(config, files.shapes))
     _check_context(inputs.worlds, prompt, tokenizer, chat, _context(config))
-    said = about.get("license", "") if about else source.licence(place)
-    named = about.get("name", "") if about else ""
-    adapter = not about and adapters.is_adapter(place)
-    return Found(config, tokenizer, chat, shapes, params.license or said, params.origin or named, adapter)
+    said = files.about.get("license", "") if files.about else source.licence(place)
+    adapter = not files.about and adapters.is_adapter(place)
+    origin = params.origin or files.about.get("name", "")
+    return Found(config, tokenizer, chat, files.shapes, params.license or said, origin, adapter)
 
 
 def _shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
@@ -163,11 +178,6 @@ def _shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
     if adapters.is_adapter(folder):
         source.check_adapter(folder, found)
     return found
-
-
-def _tokenizer(folder: Path) -> Any:
-    with source.readable("its tokenizer cannot be loaded"):
-        return folders.load_tokenizer(folder)
 
 
 def _rows(config: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -185,8 +195,6 @@ def _context(config: Any) -> int:
 def _chat(tokenizer: Any, params: Params, rows: int) -> ChatFormat:
     """The proven chat format, which the tokenizer keeps from now on; what pads is a token that it has."""
     proof.check_vocabulary(tokenizer, rows)
-    if params.chat_format == "hermes" and not tokenizer.chat_template and tokenizer.eos_token:
-        tokenizer.chat_template = PLAIN
     try:
         chat = proof.find(tokenizer, params.chat_format, thinking=params.thinking)
     except ChatRefused as error:

@@ -19,6 +19,11 @@ from tasks.contract.client import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+PLAIN = (
+    "{% for message in messages %}{{ message.role + ':\n' + message.content + eos_token + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+)
+"""The chat template that `hermes` gives a tokenizer without one; ours, with no token but the tokenizer's own end of text."""
 COUNT = 1000
 """Conversations of a proof."""
 FIRST_LOOK = 40
@@ -48,11 +53,14 @@ def find(
 ) -> ChatFormat:
     """The chat format of a tokenizer, proven on `count` conversations.
 
-    named: `auto` (as the template writes tools) or `hermes` (as text, for templates without tools). thinking: prompts leave room for a
+    named: `auto` (as the template writes tools) or `hermes` (as text, for templates without tools, and for a
+    tokenizer without a template, which then gets PLAIN). thinking: prompts leave room for a
     thought where the template can do with and without. Tried in this order: the tokenizer's own template in form WHOLE; TRL's training
     variant of it, which then takes its place; the own template in form BY_TURN. Raises ChatRefused with the first reason of the own
     template.
     """
+    if named == "hermes" and not tokenizer.chat_template and tokenizer.eos_token:
+        tokenizer.chat_template = PLAIN
     reason: ChatRefused | None = None
     for candidate in _candidates(tokenizer, named, thinking):
         if isinstance(candidate, ChatRefused):

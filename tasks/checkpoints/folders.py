@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder, with the chat template that it was trained with and the chat format that it keeps."""
+def load_bare_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder, whatever chat format the folder keeps."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     for how in ("is_local", "local_files_only"):  # how it was read is not part of it, but would be saved with it
         tokenizer.init_kwargs.pop(how, None)
+    return tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder, with the chat template that it was trained with and the chat format that it keeps."""
+    tokenizer = load_bare_tokenizer(folder)
     if chat := kept.read(folder):
         if tokenizer.chat_template != chat.template:
             raise StageFailed(

@@ -11,10 +11,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.checkpoints import adapters
+from tasks.checkpoints import adapters, folders
 from tasks.contract.params import BadInput, StageFailed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 COUNTED = (
     "*.safetensors",
@@ -28,6 +31,8 @@ COUNTED = (
     "LICENSE*",
 )
 """Files of a checkpoint's folder that are read: weights, configuration, tokenizer, templates, and what says under which licence."""
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""Files of which at least one is there where there is a tokenizer."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 """Weights that run code when they are read."""
 _CLONE = 0x40049409
@@ -129,6 +134,15 @@ def read_config(folder: Path) -> Any:
     own = "its architecture is code of its own (auto_map in config.json), and remote code is off"
     with readable("config.json names no model that can be run here", own if "auto_map" in _text(folder / "config.json") else ""):
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint's folder, whatever chat format the folder keeps. BadInput for none, and for one that cannot be
+    loaded."""
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise BadInput(f"no tokenizer in it: none of {', '.join(TOKENIZERS)}. Copy the files of the checkpoint's tokenizer there.")
+    with readable("its tokenizer cannot be loaded"):
+        return folders.load_bare_tokenizer(folder)
 
 
 def _text(file: Path) -> str:

@@ -177,9 +177,9 @@ class Settings:
             known[chosen].check(checked[chosen], f"{where}.{chosen}")
         return {"method": chosen, "params": checked[chosen].model_dump(mode="json")}
 
-    def check(self, whole: bool = True) -> None:
+    def check(self, whole: bool = True, here: bool = True) -> None:
         """Look at everything once, so that a mistake ends the run before the first stage starts: also at the sections of methods that
-        are not chosen now, and (whole) at what params of different stages say together."""
+        are not chosen now, (whole) at what params of different stages say together, and (here) whether this machine has the device."""
         if mistake := next(self.mistakes(), ""):
             raise BadInput(mistake)
         shared = self.shared
@@ -187,7 +187,8 @@ class Settings:
         if whole:
             check_together(self, chosen)
         check_roles(shared, self.project, self.source)
-        check_device(shared.device, f"{self.source}: device")
+        if here:
+            check_device(shared.device, f"{self.source}: device")
 
     def mistakes(self) -> Iterator[str]:
         """What is wrong in a section by itself, on any machine: one message for each section, also of methods that are not chosen."""

@@ -155,6 +155,15 @@ def test_an_adapter_beside_its_base_is_merged(world: Path, copy: Path, tmp_path:
     }
 
 
+def test_a_format_that_was_kept_for_another_template_is_proven_anew(world: Path, copy: Path, tmp_path: Path) -> None:
+    (copy / "chat_format.json").write_bytes(
+        (take(world, copy, tmp_path / "a") and tmp_path / "a/out/model/chat_format.json").read_bytes()
+    )
+    text = (copy / "chat_template.jinja").read_text()
+    (copy / "chat_template.jinja").write_text(text + "{# edited #}")
+    assert take(world, copy, tmp_path / "b")["chat_form"] == "whole"
+
+
 def test_a_checkpoint_without_a_template_is_taught_one(world: Path, tmp_path: Path) -> None:
     figures = take(world, checkpoint(tmp_path / "base", template=None), tmp_path / "run")
     assert figures["chat_form"] == "whole"

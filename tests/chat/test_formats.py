@@ -7,6 +7,7 @@ By hand: a template that writes `<u>text<e>` for users and `<a>text<e>` for the 
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ import pytest
 
 from flows.cli import main
 from infra.chat_tokenizers import backend, originals, small_tokenizer
+from tasks.chat import proof
 from tasks.chat.call_frames import call
 from tasks.chat.families import known
-from tasks.chat.local import kept
+from tasks.chat.local import kept, time_limit
 from tasks.chat.local.format import BY_TURN, WHOLE, ChatFormat, ChatRefused
 from tasks.chat.local.parsing import parse_turn
 from tasks.chat.local.tokens import decode
 from tasks.chat.proof import check_vocabulary, find, prove
 from tasks.chat.samples import TOOLS, samples
 from tasks.checkpoints import folders, tiny
-from tasks.contract.params import StageFailed
+from tasks.contract.params import BadInput, StageFailed
 from tasks.rl.core.rollouts import Rollouts
 from tasks.sft.core.data import IGNORED, load_data
+from tests.base.outside import checkpoint
 from tests.chat.talks import dataset, worlds
 from tests.playing import checkpoint_agent
 
@@ -161,6 +164,16 @@ def test_a_template_that_raises_is_quoted() -> None:
     assert why.failed == "renders" and "System role not supported" in str(why)
 
 
+LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}x{% endfor %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [LOOPS, "{{ lipsum(n=10**9) }}", "{% if tools %}" + LOOPS + "{% endif %}" + TINY])
+def test_a_template_that_does_not_end_is_refused_in_any_thread(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_limit, "SECONDS", 0.3)
+    with ThreadPoolExecutor(1) as other, pytest.raises(BadInput, match=r"its chat template does not come to an end: .* 0\.3 s"):
+        other.submit(find, small_tokenizer(template), count=QUICK).result()
+
+
 @pytest.mark.parametrize(("name", "what"), [("llama3", "tool calls"), ("phi3", "tool calls")])
 def test_dropped_calls_are_refused_and_hermes_is_named(name: str, what: str) -> None:
     tokenizer = small_tokenizer(originals()[name])
@@ -293,6 +306,17 @@ def test_the_command_shows_what_is_trained_and_keeps_the_format(tmp_path: Path, 
     assert json.loads(capsys.readouterr().out)["about"]["turns"] > 20
 
 
+def test_the_command_takes_what_a_road_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder without tokenizer_config.json, and with hermes one without a template, which `--write` then brings."""
+    alone, bare = checkpoint(tmp_path / "alone", TINY), checkpoint(tmp_path / "bare", template=None)
+    (alone / "tokenizer_config.json").unlink()
+    for folder in (alone, bare):
+        assert main(["chat", "check", str(folder), "--format", "hermes", "-n", "20", "--write"]) == 0
+        assert "whole, by text in messages (hermes)" in capsys.readouterr().out
+        assert kept.chat_of(folders.load_tokenizer(folder)).style == "hermes"
+    assert folders.load_tokenizer(bare).chat_template == proof.PLAIN
+
+
 def test_the_command_refuses_with_the_property(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_tokenizer(originals()["llama3"]).save_pretrained(str(tmp_path / "llama3"))
     for name, file, text in (("cut", "tokenizer.json", '{"version": "1.'), ("other", "tokenizer_config.json", "[]")):
@@ -302,8 +326,8 @@ def test_the_command_refuses_with_the_property(tmp_path: Path, capsys: pytest.Ca
         ([str(tmp_path / "cut")], "cut: its tokenizer cannot be loaded: Unterminated string"),
         ([str(tmp_path / "other")], "other: its tokenizer cannot be loaded"),
         ([str(tmp_path / "llama3")], "drops the tools and tool calls"),
-        ([str(tmp_path)], "no tokenizer here"),
-        ([str(tmp_path / "nowhere")], "nowhere' is not a folder. Allowed: a folder, artifact:<identity>"),
+        ([str(tmp_path)], "no tokenizer in it: none of tokenizer.json"),
+        ([str(tmp_path / "nowhere")], "nowhere: not a folder. Allowed: a GGUF file, a folder, artifact:<identity>"),
         (["artifact:0123"], "'artifact:0123' names no checkpoint. Allowed: a folder"),
         (["models:/agent@champion", "--write"], "--write: models:/agent@champion is no folder of yours"),
         ([str(tmp_path / "llama3"), "-n", "0"], "1 or more"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from flows.model_fill import filled, with_changes, written_into
 from tasks.contract.params import BadInput, parse_yaml
 from tasks.engine.artifact import Store
 from tasks.engine.settings import Settings, load
+from tests.base.outside import checkpoint as whole_checkpoint
 from tests.conftest import ROOT
 
 WITHIN = 0.15
@@ -307,7 +309,8 @@ def test_use_writes_what_follows_from_a_model(
     shutil.copytree(ROOT / "params", tmp_path / "params")
     monkeypatch.setattr("flows.profiles.PROJECT", tmp_path)
     monkeypatch.setattr("flows.profiles.STATE", tmp_path / ".cairn")
-    active, folder = tmp_path / "params/pipeline.yaml", checkpoint(tmp_path / "model", hidden_size=256)
+    torch = pytest.importorskip("torch")
+    active, folder = tmp_path / "params/pipeline.yaml", whole_checkpoint(tmp_path / "model")
     before = active.read_text()
     for wrong, why in ((["real_cpu"], "base.checkpoint.source is open"), (["--model", "x"], "--model goes with a profile")):
         assert main(["use", *wrong]) == 2
@@ -318,13 +321,44 @@ def test_use_writes_what_follows_from_a_model(
     lines = said.splitlines()
     assert len(lines) == len(set(lines)), "each param once"
     assert main(["use"]) == 0 and "* real_cpu" in capsys.readouterr().out
-    for back in (["quickstart"], ["real_cpu", "--model", str(folder)]):
-        assert main(["use", *back]) == 0, "what `use` filled in itself is no edit"
+    for back in (["quickstart"], ["gpu_24g", "--model", str(folder)], ["real_cpu", "--model", str(folder)]):
+        assert main(["use", *back]) == 0, "what `use` filled in itself is no edit; a profile may be prepared where there is no GPU"
+        if not torch.cuda.is_available():
+            warned = "warning: a run is refused on this machine. params/profiles/gpu_24g.yaml: device: cuda, but"
+            assert (warned in capsys.readouterr().out) == (back[0] == "gpu_24g")
     active.write_text(active.read_text() + "# mine\n")
     assert main(["use", "quickstart"]) == 2 and "edits that are in no profile" in capsys.readouterr().err
     monkeypatch.setattr("flows.forecast.of", lambda settings, *_: settings)
     after: Any = forecast_of("gpu_24g", model=str(folder))
     assert after.params("base").source == str(folder)  # as `cairn forecast --profile gpu_24g --model CHECKPOINT` has it
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "its weights are pickled"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "its tokenizer cannot be loaded"),
+        (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer in it"),
+        (lambda folder: edit(folder, vocab_size=5), "config.json says vocab_size 5, and the embedding has"),
+    ],
+)
+def test_use_takes_no_folder_from_which_no_run_could_begin(
+    spoil: Callable[[Path], object], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    monkeypatch.setattr("flows.profiles.PROJECT", tmp_path)
+    monkeypatch.setattr("flows.profiles.STATE", tmp_path / ".cairn")
+    folder, active = whole_checkpoint(tmp_path / "model"), tmp_path / "params/pipeline.yaml"
+    before = active.read_text()
+    spoil(folder)
+    assert main(["use", "real_cpu", "--model", str(folder)]) == 2
+    assert f"--model {folder}: {why}" in capsys.readouterr().err and active.read_text() == before
+
+
+def edit(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def test_a_profile_refuses_what_does_not_fit_it(tmp_path: Path) -> None:
