@@ -38,7 +38,7 @@ class ReadAgain:
     """An engine without memory: each turn reads the whole conversation anew."""
 
     def __init__(self, inner: Engine) -> None:
-        self.rows, self.most, self._inner = inner.rows, inner.most, inner
+        self.rows, self.most, self.elsewhere, self._inner = inner.rows, inner.most, inner.elsewhere, inner
 
     @property
     def counts(self) -> Mapping[str, int]:

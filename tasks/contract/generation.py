@@ -60,11 +60,13 @@ class Generated:
 class Engine(Protocol):
     """Generates in many conversations at once; they join and leave at any step, and none waits for another.
 
-    rows: conversations that may be open together. most: ids of the longest conversation, prompt and turn.
+    rows: conversations that may be open together. most: ids of the longest conversation, prompt and turn. elsewhere: another process
+    holds the weights, so that only a comparison shows whose they are.
     """
 
     rows: int
     most: int
+    elsewhere: bool
 
     def submit(self, conversation: str, ids: Sequence[int], sampling: Sampling) -> None:
         """Owe a turn after `ids`, the whole conversation as the model is to see it. What of it is known already (the conversation's own

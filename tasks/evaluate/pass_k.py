@@ -37,6 +37,7 @@ from tasks.contract.params import Params as Base
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.seeds import of_play, of_problems
 from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, model_lines, write_csv
+from tasks.evaluate.core.watch import Watch
 from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:
@@ -73,6 +74,12 @@ class Params(Base):
         0.9, ge=0, le=1, description="stop when a larger share of a model's trials ends before its first answer, or by human or tools"
     )
     dtype: str = Field("float32", pattern="^(float32|bfloat16|float16)$", description="of the weights while they play")
+    max_mismatch: float | None = Field(
+        None,
+        gt=0,
+        description="engine at a server: stop when its log-probabilities are further from the checkpoint's, in nats, mean of its first "
+        "tokens; empty: 0.001 in float32, 0.05 in half precision",
+    )
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap samples of an interval")
 
 
@@ -176,13 +183,16 @@ def _play_all(
         played: list[dict[str, Any]] = []
         for which, model, name in shard:
             problems = drawn[which][name]
+            watch = None
             if which == "baseline":
                 agent, trials = _baseline(model, problems), 1
             elif model == CONTENDER:
                 agent, trials = ctx.agent(name, role_name=CONTENDER, temperature=params.temperature), params.trials
             else:
-                agent, trials = _checkpoint(folders[model], model, name, params, ctx), params.trials
+                (agent, watch), trials = _checkpoint(folders[model], (which, model), name, params, ctx), params.trials
             played += _trials(worlds[name], problems, trials, agent, (which, model), params, ctx)
+            if watch:
+                watch.judge()
         return played
 
     if ctx.device == "cpu":
@@ -215,14 +225,18 @@ def _baseline(name: str, problems: Sequence[Problem]) -> Agent:
     return players[name]()
 
 
-def _checkpoint(folder: Path, model: str, world: str, params: Params, ctx: Context) -> Agent:
-    """A checkpoint that plays, an adapter on its base; loaded anew for each unit, so that units do not depend on each other."""
-    from tasks.checkpoints import adapters
+def _checkpoint(folder: Path, unit: tuple[str, str], world: str, params: Params, ctx: Context) -> tuple[Agent, Watch]:
+    """A checkpoint that plays, an adapter on its base; loaded anew for each unit, so that units do not depend on each other; and who
+    sees whether a server plays it. unit: (set, model)."""
+    from tasks.checkpoints import adapters, agreement
 
+    which, model = unit
     loaded, tokenizer = adapters.load(folder, ctx.artifacts, ctx.device, params.dtype)
     base = adapters.base_of(folder)
     adapters.lend(ctx.human(world), loaded, base.weights if base else "")
-    return ctx.agent(
+    highest = agreement.highest_mean(params.max_mismatch, params.dtype)
+    watch = Watch(loaded, params.temperature, highest, tokenizer.bos_token_id, f"evaluate: {model} in {world} ({which})")
+    agent = ctx.agent(
         world,
         name=model,
         checkpoint=(loaded, tokenizer),
@@ -230,7 +244,9 @@ def _checkpoint(folder: Path, model: str, world: str, params: Params, ctx: Conte
         temperature=params.temperature,
         max_turn_tokens=params.max_turn_tokens,
         max_episode_tokens=params.max_episode_tokens,
+        compare=watch.turn,
     )
+    return agent, watch
 
 
 def _trials(

@@ -46,7 +46,8 @@ class CheckpointAgent:
     then those at temperature 1. max_turn_tokens: produced ids of one turn; max_episode_tokens: ids of a conversation, read and produced
     (448 in our measurements keeps one babbling episode from padding all others), and never more than the model has positions. Reaching
     any ends the conversation with `max_tokens`. engine: opens the engine that generates, over the model. adapter: of the model's,
-    the one that it plays with, "" for none; None: the active one.
+    the one that it plays with, "" for none; None: the active one. compare: is called with all ids before each turn and what the
+    engine made, where another process holds the weights.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class CheckpointAgent:
         max_episode_tokens: int = 448,
         engine: Callable[..., Engine],
         adapter: str | None = None,
+        compare: Callable[[Sequence[int], Generated], None] | None = None,
     ) -> None:
         check_prompt(prompt)
         self.name, self.capacity = name, rows
@@ -71,6 +73,7 @@ class CheckpointAgent:
         self._stop = tuple(self._chat.end_ids(tokenizer))
         self._engine = engine(model, rows=rows, most=max_episode_tokens)
         self._counted = {"read": 0, "produced": 0}
+        self._compare = compare if self._engine.elsewhere else None
         self._talks: dict[str, _Talk] = {}
         self._prompts: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = {}
 
@@ -125,6 +128,8 @@ class CheckpointAgent:
         if made.finish == "full":
             return Turn({"role": "assistant", "content": ""}, error="max_tokens")
         talk = self._talks[made.conversation]
+        if self._compare:
+            self._compare(talk.ids, made)
         talk.ids += made.ids
         message, error = parse_turn(self._chat, self._tokenizer, made.ids, talk.calls, talk.tools, self._chat.opens_thought)
         talk.calls += len(message.get("tool_calls") or ())

@@ -7,11 +7,13 @@ oracle everything.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,22 @@ from infra.stub import running
 from tasks.contract import schemas, tables
 from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
+from tasks.contract.generation import Engine
 from tasks.contract.params import BadInput, StageFailed
 from tasks.engine.shards import sharded
 from tasks.evaluate import Inputs
 from tasks.evaluate.pass_k import BASELINES, Params, draw, run
 from tasks.players.acting import plain
+from tasks.players.checkpoint_agent import CheckpointAgent
+from tasks.players.local import own
 from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 from tasks.players.openai_compatible.cache import Cache
 from tasks.players.roles import maker
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.retail import Retail
-from tests.playing import playing
+from tests.playing import checkpoint_agent, playing
+from tests.rl.test_mismatch import Changed, at_one, other_template
 from tests.rollout import tiny
 
 SMALL = Params(problems=7, gate_problems=7, trials=2, max_steps=15, max_turn_tokens=6, rows=14, resamples=200)
@@ -53,7 +59,7 @@ def context(home: Path, folder: Path, **more: Any) -> Context:
     """A context with roles and an empty out folder."""
     (folder / "out").mkdir(parents=True, exist_ok=True)
     role = maker({}, home / "worlds", 0)
-    players = playing(role, more.pop("way", plain))
+    players = playing(role, more.pop("way", plain), more.pop("of_checkpoint", checkpoint_agent))
     return Context(seed=5, out=folder / "out", scratch=folder / "scratch", **players, **more)
 
 
@@ -105,6 +111,52 @@ def test_it_plays_counts_and_reports(folders: Path, tmp_path: Path) -> None:
         "problems.parquet",
         "trials.parquet",
     ]
+
+
+def as_it_is(model: Any, **sizes: Any) -> Engine:
+    return Changed(own.opened(model, **sizes), lambda ids, sampling: (ids, sampling))  # type: ignore[return-value]
+
+
+def of_others(model: Any, **sizes: Any) -> Engine:
+    """With the weights of another checkpoint."""
+    return as_it_is(tiny.model(seed=7), **sizes)
+
+
+def in_half(model: Any, **sizes: Any) -> Engine:
+    import torch
+
+    return as_it_is(copy.deepcopy(model).to(torch.bfloat16), **sizes)
+
+
+@pytest.mark.parametrize(
+    ("engine", "cause"),
+    [
+        (of_others, "none of the usual causes explains it: the engine has other weights"),
+        (other_template, "reads other tokens .a chat template that is rendered anew"),
+        (in_half, "of the size of bfloat16's rounding"),
+        (at_one, "at temperature 1 and not at 0.7"),
+    ],
+)
+def test_another_model_at_a_server_is_named_after_a_few_turns(folders: Path, tmp_path: Path, engine: Any, cause: str) -> None:
+    ctx = context(folders, tmp_path, of_checkpoint=partial(CheckpointAgent, engine=engine))
+    with pytest.raises(
+        StageFailed, match=rf"evaluate: base in retail \(test\): .*are not the checkpoint's.*{cause}.*raise max_mismatch"
+    ):
+        run(inputs(folders), SMALL, ctx)
+
+
+def test_the_right_model_at_a_server_is_measured_and_few_tokens_are_judged_at_the_end(folders: Path, tmp_path: Path) -> None:
+    """The same rows as in this process; at most 2 x 2 conversations x 2 turns x 6 ids, fewer than are judged on the way."""
+    small = SMALL.model_copy(update={"problems": 2, "gate_problems": 0, "max_steps": 2})
+    made = {}
+    for name, engine in (("here", own.opened), ("there", as_it_is)):
+        ctx = context(folders, tmp_path / name, of_checkpoint=partial(CheckpointAgent, engine=engine))
+        run(inputs(folders), small, ctx)
+        made[name] = digests(ctx.out)
+    assert made["here"] == made["there"]
+    ctx = context(folders, tmp_path / "wrong", of_checkpoint=partial(CheckpointAgent, engine=of_others))
+    with pytest.raises(StageFailed, match=r"evaluate: base in retail \(test\): .*No trial of it was kept"):
+        run(inputs(folders), small, ctx)
 
 
 @pytest.mark.parametrize("cap", [32, 46])

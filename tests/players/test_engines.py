@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,12 @@ def in_process(name: str) -> Any:
     )
 
 
-def talk(given: Engine, conversations: int = 6, temperature: float = 0.0) -> dict[str, tuple[list[int], list[float]]]:
-    """Two turns of each conversation, a third of them with each adapter and with none; who finishes first goes on first."""
-    sampled = {str(at): sampling(at, temperature, 3 + 5 * at, (5,), ("", "one", "two")[at % 3]) for at in range(conversations)}
+def talk(
+    given: Engine, conversations: int = 6, temperature: float = 0.0, adapters: Sequence[str] = ("", "one", "two")
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Two turns of each conversation, the adapters ("" for none) by turns; who finishes first goes on first."""
+    who = [adapters[at % len(adapters)] for at in range(conversations)]
+    sampled = {str(at): sampling(at, temperature, 3 + 5 * at, (5,), who[at]) for at in range(conversations)}
     said: dict[str, tuple[list[int], list[float]]] = {name: ([], []) for name in sampled}
     read = {name: list(ids) for name, ids in zip(sampled, prompts(conversations), strict=True)}
     for name, how in sampled.items():

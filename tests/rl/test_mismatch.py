@@ -38,7 +38,9 @@ class Adapted(Brief):
 
 
 class Changed:
-    """An engine that does something else with what it is given."""
+    """An engine elsewhere that does something else with what it is given."""
+
+    elsewhere = True
 
     def __init__(self, engine: Engine, change: Callable[[Sequence[int], Sampling], tuple[Sequence[int], Sampling]]) -> None:
         self.engine, self.change = engine, change
@@ -76,7 +78,7 @@ def at_one(model: Any, **sizes: Any) -> Engine:
 @pytest.mark.parametrize(
     ("engine", "cause"),
     [
-        (without_adapter, "the engine plays the base without the adapter that trains"),
+        (without_adapter, "the engine plays the base without the adapter"),
         (other_template, "reads other tokens .a chat template that is rendered anew"),
         (half, "of the size of bfloat16's rounding .*: the engine's dtype is a half precision"),
         (at_one, "at temperature 1 and not at 1.3"),

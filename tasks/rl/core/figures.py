@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tasks.checkpoints.agreement import Mismatch
 from tasks.contract.params import StageFailed
 from tasks.contract.trajectory import PARTIES, Trajectory
 from tasks.rl.core.hooks import Hooks, Played
-from tasks.rl.core.mismatch import Mismatch
 from tasks.rl.core.pool import Group
 
 

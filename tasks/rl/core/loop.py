@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import adapters, starting
+from tasks.checkpoints.agreement import Mismatch
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, nearest
 from tasks.rl import Inputs, Loop
@@ -231,7 +232,7 @@ class Training:
             whole = batch.take(torch.cat(mine))
             whole = replace(whole, divisor=self.hooks.divisor(whole).clamp(min=1))
             learned = learned or bool(whole.mask.any())
-            total, apart = 0.0, mismatch.Mismatch() if number not in self.moved else None
+            total, apart = 0.0, Mismatch() if number not in self.moved else None
             for rows in slices(torch.arange(len(whole.rows)).split([len(unit) for unit in mine]), whole, self.lines):
                 loss = self.loss(policy.module, whole.take(rows), apart)
                 loss.backward()
@@ -257,7 +258,7 @@ class Training:
             )
         learner.update()
 
-    def loss(self, model: Any, batch: Batch, apart: mismatch.Mismatch | None = None) -> Tensor:
+    def loss(self, model: Any, batch: Batch, apart: Mismatch | None = None) -> Tensor:
         """A slice's part of an optimiser step's loss: the method's token losses over its divisor, and its own terms. apart: counts how
         far the model's log-probabilities are from the engine's, while it is still the model that played the rows."""
         import torch
@@ -267,7 +268,7 @@ class Training:
         now = self.scored(model, batch, self.critic)
         if apart is not None:
             played = mismatch.evaluated(model, batch, self.params.temperature) if mismatch.drops(model) else now.logp
-            apart.add(played, batch, mismatch.highest_mean(self.params))
+            apart.add(mismatch.apart(played, batch), mismatch.highest_mean(self.params))
         total = batch.mean(self.hooks.token_loss(now, batch) * batch.correction)
         for name, term in self.hooks.loss_terms(now, batch).items():
             total = total + term
@@ -335,7 +336,7 @@ class Training:
             found = self.scored(policy.module, batch, None).logp.where((batch.policies == number)[:, None], found)
         return found
 
-    def _check_mismatch(self, apart: mismatch.Mismatch, model: Any, batch: Batch) -> None:
+    def _check_mismatch(self, apart: Mismatch, model: Any, batch: Batch) -> None:
         """Stop before an update that would learn from what another model, or another prompt, has played."""
         self.now.mismatch.join(apart)
         where = f"rl: step {self.record.step + 1} of {self.params.steps}"
@@ -348,10 +349,10 @@ class Training:
             some = [replace(row, trains=True) for row in rows if row.talk and row.turns and row.policy == number][:IDLE]
             if some:
                 batch = collate(some, int(self.tokenizer.pad_token_id or 0), 0, 1, ()).to(self.ctx.device)
-                apart = mismatch.Mismatch()
+                apart = Mismatch()
                 with self.autocast():
                     logp = mismatch.evaluated(policy.module, batch, self.params.temperature)
-                apart.add(logp, batch, mismatch.highest_mean(self.params))
+                apart.add(mismatch.apart(logp, batch), mismatch.highest_mean(self.params))
                 self._check_mismatch(apart, policy.module, batch)
 
     def _check_trained(self, step: int, line: Mapping[str, float]) -> None:

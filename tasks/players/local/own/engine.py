@@ -70,7 +70,7 @@ class OwnEngine:
     def __init__(
         self, stack: Stack, adapters: Mapping[str, Adapter], *, rows: int, most: int, memory: int | None = None, page: int | None = None
     ) -> None:
-        self.rows, self.most = rows, min(most, stack.architecture.context)
+        self.rows, self.most, self.elsewhere = rows, min(most, stack.architecture.context), False
         self._stack, self._adapters = stack, dict(adapters)
         size = page or page_tokens(stack, self.most)
         self._whole = size > self.most

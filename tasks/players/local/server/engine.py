@@ -19,7 +19,7 @@ class ServerEngine:
     ids produced, calls."""
 
     def __init__(self, params: Params, secret: str, *, rows: int, most: int) -> None:
-        self.rows, self.most = rows, most
+        self.rows, self.most, self.elsewhere = rows, most, True
         self.api, self._params = Api(params, secret, rows), params
         self.names: dict[str, str] = {}
         self._pool = ThreadPoolExecutor(max_workers=rows, thread_name_prefix="engine-server")

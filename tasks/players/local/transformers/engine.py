@@ -72,7 +72,7 @@ class TransformersEngine:
     """`tasks.contract.generation.Engine` over a model in eval mode. counts: forward passes, ids read, ids produced."""
 
     def __init__(self, model: PreTrainedModel, *, rows: int, most: int) -> None:
-        self.rows, self.most = rows, min(most, context_of(model))
+        self.rows, self.most, self.elsewhere = rows, min(most, context_of(model)), False
         self._model = model
         self._takes = inspect.signature(model.get_base_model().forward if has_adapter(model) else model.forward).parameters
         self._open: dict[str, Row] = {}
