@@ -8,6 +8,7 @@ The sides take turns; medians are quoted.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from infra.bench import publish
+from tasks.engine.start import kernels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,7 +84,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--instructions", choices=["avx2", "avx512_bf16"], default="avx2")
     sizes = parser.parse_args()
+    os.environ.update(kernels(sizes.threads, sizes.instructions))  # before torch loads
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 

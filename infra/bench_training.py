@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import random
 import statistics
 import sys
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.bench import publish
 from tasks.contract.context import Context
+from tasks.engine.start import kernels
 from tasks.sft.core.data import IGNORED, Row, collate
 from tasks.sft.core.hooks import Hooks, Phase, Training
 from tasks.sft.core.params import Loop
@@ -112,7 +114,9 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--instructions", choices=["avx2", "avx512_bf16"], default="avx2")
     asked = parser.parse_args()
+    os.environ.update(kernels(asked.threads, asked.instructions))  # before torch loads
     import torch
 
     torch.set_num_threads(asked.threads)

@@ -79,7 +79,8 @@ def _measured(settings: Settings, checkpoint: Checkpoint, calibrate: bool) -> An
     training = training_of(loop, checkpoint.shape, settings.shared.device != "cpu")
     rank = training.adapter.r if training.adapter else 0
     context = min(loop.max_length, 1024)
-    what = speed.Measured(checkpoint.shape, settings.shared.device, settings.shared.threads, rank, training.bfloat16, context)
+    shared = settings.shared
+    what = speed.Measured(checkpoint.shape, shared.device, shared.threads, shared.instructions, rank, training.bfloat16, context)
     if calibrate:
         check_device(what.device, f"{settings.source}: device")
         return speed.measure(what, STATE, settings.project)

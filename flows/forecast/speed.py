@@ -31,11 +31,13 @@ MOST_SECONDS = 300
 
 @dataclass(frozen=True)
 class Measured:
-    """What a measurement computes. threads: of one process. adapter: rank, 0 for all weights. bfloat16: computed in it."""
+    """What a measurement computes. threads, instructions: of one process. adapter: rank, 0 for all weights. bfloat16:
+    computed in it."""
 
     shape: Shape
     device: str
     threads: int
+    instructions: str
     adapter: int
     bfloat16: bool
     context: int
@@ -44,7 +46,7 @@ class Measured:
         """Under which it is kept: the machine, the widths that decide how fast a kernel is, and how it trains."""
         shape = self.shape
         widths = (shape.width, shape.queries, shape.keys, shape.inner)
-        return json.dumps([_machine(), self.device, self.threads, *widths, self.adapter, self.bfloat16])
+        return json.dumps([_machine(), self.device, self.threads, self.instructions, *widths, self.adapter, self.bfloat16])
 
 
 def rates(what: Measured, state: Path) -> Rates:
@@ -61,7 +63,7 @@ def rates(what: Measured, state: Path) -> Rates:
 def measure(what: Measured, state: Path, project: Path) -> Rates:
     """Measure in a process of its own, which imports torch, and keep it. Raises StageFailed when it fails."""
     command = [sys.executable, "-m", "flows.forecast.calibrate", json.dumps(asdict(what))]
-    here = {**os.environ, **kernels(what.threads)}
+    here = {**os.environ, **kernels(what.threads, what.instructions)}
     try:
         done = subprocess.run(
             command,

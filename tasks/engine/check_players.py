@@ -9,6 +9,9 @@ from tasks.contract.params import BadInput, brief, is_file, nearest
 from tasks.contract.servers import check_address, check_key
 from tasks.engine.shared_params import NOBODY, SERVER, Budget, Role, Shared
 
+CPU = Path("/proc/cpuinfo")
+"""What Linux says of the processor; its line `flags` names the instructions."""
+
 
 def check_roles(shared: Shared, project: Path, source: str) -> None:
     """Raise BadInput for a role whose player cannot be there. source: the file that the params stand in, for the message."""
@@ -67,6 +70,19 @@ def _check_server(role: Role, budget: Budget, where: str) -> None:
         raise BadInput(
             f"{where}: budget.max_cost = {budget.max_cost:g} cannot be kept while price_in and price_out are unknown. Write them, or "
             "limit tokens (budget.max_tokens) instead."
+        )
+
+
+def check_instructions(instructions: str, where: str) -> None:
+    """BadInput for instructions that this CPU does not have: bfloat16 would be computed many times slower without a word."""
+    try:
+        told = re.search(r"^flags\b.*", CPU.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        told = None
+    if instructions != "avx2" and instructions not in (told.group().split() if told else ()):
+        raise BadInput(
+            f"{where}: {instructions}, which this CPU does not have (flags in /proc/cpuinfo). Set instructions: avx2, and dtype: "
+            "float32 in loops and evaluation, which is faster there than bfloat16."
         )
 
 

@@ -179,6 +179,7 @@ class Job:
             "unit": unit,
             "seed": seen["seed"],
             "threads": shared.threads,
+            "instructions": seen.get("instructions", "avx2"),
             "device": shared.device,
             "out": str(out),
             "scratch": str(scratch),

@@ -67,7 +67,7 @@ def run(
     scratch = Path(spec["scratch"])
     (scratch / "figures.json").unlink(missing_ok=True)
     (scratch / "spec.json").write_text(json.dumps(spec))
-    environment = {**os.environ, **kernels(spec["threads"])}
+    environment = {**os.environ, **kernels(spec["threads"], spec["instructions"])}
     environment.pop("PYTHONSAFEPATH", None)  # the project's own modules are found by the folder it starts in
     if processes(spec.get("loop")) == 1:
         environment.setdefault("CUDA_VISIBLE_DEVICES", "0")  # for one GPU: the Trainer would spread batches over all

@@ -24,7 +24,7 @@ from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput, Params, brief, check_plain, nearest, read_yaml, validate
 from tasks.engine import layout, methods
 from tasks.engine import project as project_file
-from tasks.engine.check_players import check_device, check_roles
+from tasks.engine.check_players import check_device, check_instructions, check_roles
 from tasks.engine.dotted import overlay
 from tasks.engine.param_files import PIPELINE, profile_path
 from tasks.engine.shared_params import ROLES, Shared
@@ -189,6 +189,7 @@ class Settings:
         check_roles(shared, self.project, self.source)
         if here:
             check_device(shared.device, f"{self.source}: device")
+            check_instructions(shared.instructions, f"{self.source}: instructions")
 
     def mistakes(self) -> Iterator[str]:
         """What is wrong in a section by itself, on any machine: one message for each section, also of methods that are not chosen."""

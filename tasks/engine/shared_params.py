@@ -127,6 +127,11 @@ class Shared(Params):
     profile: str = Field("", description="name of the profile this file was made from")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="root of every random stream")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of a training or an evaluation; part of the key")
+    instructions: Literal["avx2", "avx512_bf16"] = Field(
+        "avx2",
+        description="of the CPU, for matrix products in bfloat16 of a training or an evaluation; avx2: any x86 CPU, five times slower "
+        "than float32; avx512_bf16: twice as fast as float32 (AMD since Zen 4, Intel since Sapphire Rapids); part of the key",
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="where tensors live")
     memory: float = Field(
         0.0,

@@ -115,19 +115,23 @@ def database(driver: str, path: Path) -> str:
     return f"{driver}:///{path}" if "?" not in str(path) else f"{driver}:///file:{quote(str(path))}?uri=true"
 
 
-def kernels(threads: int) -> dict[str, str]:
-    """What makes CPU kernels repeatable: one instruction set for torch, oneDNN and MKL, and a fixed number of threads."""
+def kernels(threads: int, instructions: str = "avx2") -> dict[str, str]:
+    """What makes CPU kernels repeatable: one instruction set for torch, oneDNN and MKL, and a fixed number of threads.
+
+    instructions: the param. oneDNN alone heeds it: it multiplies in bfloat16, MKL in float32, whose bytes are the same with either.
+    """
     return {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
         "ATEN_CPU_CAPABILITY": "avx2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": _ONEDNN[instructions],
         "MKL_CBWR": "AVX2",
         "PYTHONHASHSEED": "0",
     }
 
 
+_ONEDNN = {"avx2": "AVX2", "avx512_bf16": "AVX512_CORE_BF16"}
 _FIXED = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 INPUTS = ("worlds", "models")
 """What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
-READS = ("threads", "device", "prompt")
+READS = ("threads", "instructions", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("human", "contender")
 """Roles whose players it asks; the contender's may be nobody."""

@@ -21,7 +21,7 @@ from tasks.rl.core.params import conversations as conversations
 INPUTS = ("worlds", "models", "others")
 """What a step in this room reads: the result of one step of each room named here; models: those that leave checkpoints, the first of
 which it starts from; others: whatever its method asks for."""
-READS = ("threads", "device", "prompt")
+READS = ("threads", "instructions", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("human",)
 """Roles whose players it asks."""

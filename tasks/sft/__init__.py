@@ -18,7 +18,7 @@ from tasks.sft.core.params import check as check
 
 INPUTS = ("worlds", "model", "filter")
 """What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
-READS = ("threads", "device", "prompt")
+READS = ("threads", "instructions", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 PLOTS = ({"title": "loss", "file": "curves.csv", "x": "step", "y": ("loss", "validation_loss")},)
 """Curves and bars for `dvc plots show`: files of its artifact, and what DVC draws of them."""

@@ -30,7 +30,14 @@ def test_only_a_kill_hints_at_memory(code: int, message: str) -> None:
 def test_a_training_that_we_stopped_was_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not killed for its memory; and none is started after it."""
     monkeypatch.setattr(process, "_stopped", threading.Event())
-    spec: dict[str, Any] = {"stage": "sft", "method": "sft", "scratch": str(tmp_path), "threads": 1, "device": "cpu"}
+    spec: dict[str, Any] = {
+        "stage": "sft",
+        "method": "sft",
+        "scratch": str(tmp_path),
+        "threads": 1,
+        "instructions": "avx2",
+        "device": "cpu",
+    }
     (tmp_path / "figures.json").write_text("{}")
 
     def deaf(*_: Any) -> None:

@@ -8,6 +8,7 @@ import io
 import random
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,16 @@ def test_a_gpu_that_is_not_there_is_told_at_once() -> None:
         return
     with pytest.raises(BadInput, match="device: cuda, but"):
         load(ROOT, "quickstart", [("device", "cuda")]).check()
+
+
+def test_instructions_that_the_processor_lacks_are_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """bfloat16 would be computed many times slower without a word."""
+    for flags, fits in (("fma avx2 avx512_bf16 erms", True), ("fma avx2 avx512_bf160", False)):
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: fpu {flags}\nbugs\t\t: none\n")
+        monkeypatch.setattr("tasks.engine.check_players.CPU", tmp_path / "cpuinfo")
+        settings = load(ROOT, "quickstart", [("instructions", "avx512_bf16")])
+        with nullcontext() if fits else pytest.raises(BadInput, match=r"instructions: avx512_bf16, which this CPU.*instructions: avx2"):
+            settings.check()
 
 
 @pytest.mark.parametrize(

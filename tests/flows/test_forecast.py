@@ -235,7 +235,7 @@ def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
 
 
 def test_rates_are_measured_ones_where_they_are_kept(tmp_path: Path) -> None:
-    what = Measured(read(CONFIG, "here"), "cpu", 1, 0, False, 64)
+    what = Measured(read(CONFIG, "here"), "cpu", 1, "avx2", 0, False, 64)
     assert rates(what, tmp_path).how.startswith("default")
     (tmp_path / FILE).write_text(json.dumps({what.key(): {"train": 2.0, "read": 3.0, "produce": 4.0}}))
     assert rates(what, tmp_path) == work.Rates(2.0, 3.0, 4.0, "measured on this machine")
@@ -259,7 +259,7 @@ def test_a_measurement_gives_work_a_second() -> None:
 
     from flows.forecast import calibrate
 
-    what = Measured(read(CONFIG, "here"), "cpu", 1, 4, False, 16)
+    what = Measured(read(CONFIG, "here"), "cpu", 1, "avx2", 4, False, 16)
     ids = torch.randint(1, 500, (2, 16))
     assert min(calibrate.train(what, ids), *calibrate.play(what, ids)) > 1e6
 

@@ -35,6 +35,7 @@ def trained(inputs: Inputs, folder: Path, stop: int = 0, **more: Any) -> dict[st
             "seed": 5,
             "device": "cpu",
             "threads": 1,
+            "instructions": "avx2",
             "roles": {},
             "run": "",
         },
