@@ -14,6 +14,7 @@ from tasks.engine import champion
 from tasks.engine.artifact import Store
 from tasks.engine.explain import last
 from tasks.engine.files import read_json
+from tasks.engine.job import identities
 from tasks.engine.key import canonical, params_of
 from tasks.engine.plan import Plan
 from tasks.road import ROAD, Road
@@ -87,7 +88,7 @@ def last_parts(plan: Plan) -> dict[str, Parts]:
 
 def made_of(store: Store, identity: str) -> dict[str, Parts]:
     """stage -> parts of the keys behind an artifact: of its own stage, and of all that it was made of, as far as they are recorded."""
-    by_result = {entry["identity"]: entry["parts"] for entry in store.entries()}
+    by_result = {one: entry["parts"] for entry in store.entries() for one in identities(store, entry)}
     found: dict[str, Parts] = {}
     todo = [identity]
     while todo:

@@ -25,6 +25,7 @@ from tasks.contract.rows import outcome_row, trajectory_of
 from tasks.contract.trajectory import GRADING, Outcome
 from tasks.engine.dvc_yaml import DATA
 from tasks.road import ROAD
+from tasks.worlds import UNSEEN
 from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def _world_folders(folder: Path) -> dict[str, Path]:
     """World name -> its frozen folder."""
     from tasks.worlds.api.folder import read_json
 
-    found = [path.parent for path in (folder / "world.json", *sorted(folder.glob("*/world.json"))) if path.is_file()]
+    below = [*sorted(folder.glob("*/world.json")), *sorted((folder / UNSEEN).glob("*/world.json"))]
+    found = [path.parent for path in (folder / "world.json", *below) if path.is_file()]
     if not found:
         raise BadInput(f"{folder}: holds no frozen world. Give one with --world, or run the step that freezes worlds first.")
     return {str(read_json(path / "world.json").get("name")): path for path in found}

@@ -16,7 +16,7 @@ from tasks.engine.artifact import Artifact, Store
 from tasks.engine.dvc_yaml import DATA
 from tasks.engine.explain import remember, why
 from tasks.engine.files import sweep, write_text
-from tasks.engine.job import Job, job_of
+from tasks.engine.job import Job, job_of, key_now
 from tasks.engine.locks import lock
 from tasks.engine.param_files import PIPELINE
 from tasks.engine.plan import Plan
@@ -129,7 +129,8 @@ def behind(plan: Plan, done: Mapping[str, Artifact], jobs: Mapping[str, Job]) ->
         stage
         for stage, artifact in done.items()
         if not dvc_lock.up_to_date(
-            project, plan.stages[stage], jobs[stage].key, tree, artifact.identity, extras(plan.store, plan, artifact)
+            *(project, plan.stages[stage], jobs[stage].key, tree, artifact.identity),
+            *(extras(plan.store, plan, artifact), jobs[stage].inputs),
         )
     ]
 
@@ -180,10 +181,8 @@ def _put_back(path: Path, old: str | None) -> None:
 
 
 def _job_now(plan: Plan, stage: str, done: Mapping[str, Artifact]) -> Job:
-    from tasks.engine.key import key_of
-
     inputs = {name: done[name].identity for name in plan.stages[stage].inputs}
-    return Job(plan, stage, inputs, key_of(plan.settings, plan.stages[stage], inputs, plan.store.hashes))
+    return Job(plan, stage, inputs, key_now(plan, stage, inputs))
 
 
 def workspace_inputs(plan: Plan, stage: str) -> dict[str, str]:

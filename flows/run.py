@@ -25,6 +25,7 @@ from tasks.engine.files import sweep, write_text
 from tasks.engine.plan import Plan
 from tasks.engine.settings import load
 from tasks.engine.start import check_place
+from tasks.worlds import UNSEEN
 
 
 @dataclass
@@ -131,7 +132,12 @@ class Run:
             return {}
         metrics: dict[str, Any] = json.loads((self.plan.store.view(done[judged].identity) / "metrics.json").read_text())
         self.tracker.measured(metrics)
-        return metrics | {"baselines": {world: _with_constant(one) for world, one in metrics["baselines"].items()}}
+        apart = {UNSEEN: _with_constants(metrics[UNSEEN])} if UNSEEN in metrics else {}
+        return {**_with_constants(metrics), **apart}
+
+
+def _with_constants(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {**metrics, "baselines": {world: _with_constant(one) for world, one in metrics["baselines"].items()}}
 
 
 def _with_constant(baselines: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from tasks.engine.running import own_process
 from tasks.engine.settings import Settings
 from tasks.engine.shared_params import NOBODY
 from tasks.road import ROAD
+from tasks.worlds import UNSEEN
 
 MERGE = ROAD.entering("merge")[0]
 """The step whose params are searched."""
@@ -233,7 +234,8 @@ def _scoring(plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifac
     identities = {name: artifact.identity for name, artifact in models.items()}
     own = {name: part for name, part in job.key.parts.items() if name != "opponent"}
     worlds = plan.settings.road.input(SCORE, "worlds")
-    return job, Key({**own, "inputs": {worlds: inputs[worlds], **identities}, "unit": "validation"})
+    seen = plan.store.without(inputs[worlds], UNSEEN)  # a merge is chosen by what training may see
+    return job, Key({**own, "inputs": {worlds: seen, **identities}, "unit": "validation"})
 
 
 def _play(
@@ -262,7 +264,7 @@ def _score(job: Job, unit: Key, candidate: str) -> dict[str, str]:
 
         def work(out: Path, scratch: Path) -> dict[str, Any]:
             inputs = {
-                "worlds": job.of("worlds"),
+                "worlds": job.read(unit.parts["inputs"][worlds]),
                 "models": {name: job.read(identity) / "model" for name, identity in named.items()},
                 "candidate": candidate,
                 "candidate_id": named[candidate],

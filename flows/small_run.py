@@ -111,7 +111,7 @@ class SmallRun:
 
     def _played(self, stage: str) -> tuple[Counts, float | None]:
         """What the human is asked in a few conversations with the scripted agent, and how many times as many the stage plays."""
-        from tasks.worlds.api.frozen import load_all
+        from tasks.worlds.api.frozen import load_all, load_unseen
         from tasks.worlds.api.play import play
 
         counts: Counts = defaultdict(float)
@@ -119,6 +119,8 @@ class SmallRun:
         if not plays:
             return counts, None
         worlds, seed = load_all(self.worlds(stage)), self.settings.shared.seed
+        if methods.reads_unseen(self.settings.room(stage)):
+            worlds |= load_unseen(self.worlds(stage))
         player = self._players(stage, counts)
         act = acting(player, self.settings.shared.prompt.model_dump(), methods.way(self.settings.agents(stage)))
         for name, world in worlds.items():

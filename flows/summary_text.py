@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.model_names import place
+from tasks.worlds import UNSEEN
 
 if TYPE_CHECKING:
     from flows.survey import Outlook
@@ -50,19 +51,19 @@ def summary_lines(summary: Mapping[str, Any], report: Path) -> Iterator[str]:
         seconds = "" if stage["seconds"] is None else f"{stage['seconds']:.1f}"
         yield f"{name:<9} {stage['method']:<20} {seconds:>8}  {stage['artifact'][:12]}{'  cached' if stage['cached'] else ''}"
     if "evaluate" in summary:
-        yield from _models(summary["evaluate"])
+        yield from _models(summary["evaluate"], (summary.get(UNSEEN) or {}).get("evaluate", {}))
     promotion = summary["promotion"]
     if promotion["decision"]:
         yield f"\n{promotion['outcome']}: {promotion['reason']}"
     yield f"report: {report.relative_to(Path.cwd()) if report.is_relative_to(Path.cwd()) else report}"
 
 
-def _models(evaluate: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """pass^1 of each model in each world."""
-    worlds = sorted({world for model in evaluate.values() for world in model})
-    yield f"\n{'pass^1':<15}" + "".join(f"{world:>26}" for world in worlds)
-    for model, figures in sorted(evaluate.items(), key=lambda one: place(one[0])):
-        cells = [_cell(figures.get(world, {}).get("pass_1")) for world in worlds]
+def _models(evaluate: Mapping[str, Mapping[str, Any]], unseen: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """pass^1 of each model in each world, at the right in those that no training saw."""
+    columns = [(part, world) for part in (evaluate, unseen) for world in sorted({world for model in part.values() for world in model})]
+    yield f"\n{'pass^1':<15}" + "".join(f"{f'{world} ({UNSEEN})' if part is unseen else world:>26}" for part, world in columns)
+    for model in sorted(evaluate, key=place):
+        cells = [_cell(part.get(model, {}).get(world, {}).get("pass_1")) for part, world in columns]
         yield f"{model:<15}" + "".join(f"{cell:>26}" for cell in cells)
     yield "(mean, 95 % interval over problems; simulated roles)"
 

@@ -13,7 +13,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,11 +63,12 @@ class Talk:
 
 @dataclass(frozen=True)
 class Typical:
-    """What was measured in a world, and how, in words."""
+    """What was measured in a world, and how, in words. unseen: no training sees the world."""
 
     world: str
     how: str
     talks: tuple[Talk, ...]
+    unseen: bool = False
 
 
 @dataclass
@@ -102,7 +103,12 @@ class Caps:
             return []
         base, context = there[name].identity, context_of(self.plan.store.view(there[name].identity) / "model")
         typical = self._measured(there[settings.road[name].inputs[0]].identity, base)
-        return [line for stage in stages for line in refusals(settings, stage, typical, context)]
+        seen = [one for one in typical if not one.unseen]
+        return [
+            line
+            for stage in stages
+            for line in refusals(settings, stage, typical if methods.reads_unseen(settings.room(stage)) else seen, context)
+        ]
 
     def _measured(self, worlds: str, base: str) -> list[Typical]:
         """`measure`, kept beside the store for the next process: under `dvc repro` every stage is one."""
@@ -114,9 +120,11 @@ class Caps:
         with suppress(OSError, ValueError, LookupError, TypeError):  # whatever is wrong with it, it can be made again
             kept = json.loads(path.read_text())
             if kept["digest"] == digest:
-                return [Typical(world, how, tuple(Talk(*talk) for talk in talks)) for world, how, talks in kept["typical"]]
+                return [
+                    Typical(world, how, tuple(Talk(*talk) for talk in talks), unseen) for world, how, talks, unseen in kept["typical"]
+                ]
         typical = measure(store.view(worlds), store.view(base) / "model", prompt, shared.seed)
-        talks = [(one.world, one.how, [astuple(talk) for talk in one.talks]) for one in typical]
+        talks = [(one.world, one.how, [astuple(talk) for talk in one.talks], one.unseen) for one in typical]
         write_text(path, json.dumps({"digest": digest, "typical": talks}))
         return typical
 
@@ -134,10 +142,11 @@ def context_of(checkpoint: Path) -> int:
 
 def measure(worlds: Path, checkpoint: Path, prompt: Mapping[str, str], seed: int) -> list[Typical]:
     """Typical conversations of every frozen world in the tokens of a checkpoint, with the system prompt that `prompt` asks for."""
-    from tasks.worlds.api.frozen import load_all
+    from tasks.worlds.api.frozen import load_all, load_unseen
 
     tokenizer = _tokenizer(checkpoint)
-    return [_typical(world, tokenizer, prompt, seed) for world in load_all(worlds).values()]
+    found = [(world, False) for world in load_all(worlds).values()] + [(world, True) for world in load_unseen(worlds).values()]
+    return [replace(_typical(world, tokenizer, prompt, seed), unseen=unseen) for world, unseen in found]
 
 
 def _tokenizer(checkpoint: Path) -> Any:

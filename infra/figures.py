@@ -20,11 +20,20 @@ def _line(label: str, figure: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Print the table."""
+    """Print what reports/metrics.json says."""
     path = ROOT / "reports" / "metrics.json"
     if not path.exists():
         raise SystemExit("reports/metrics.json is missing: `make run` makes it")
     metrics = json.loads(path.read_text())
+    print_figures(metrics)
+    if apart := metrics.get("unseen"):
+        print("\nworlds that no training saw")
+        print_figures(apart)
+    return 0
+
+
+def print_figures(metrics: Mapping[str, Any]) -> None:
+    """Print the tables of an evaluation."""
     worlds = sorted(metrics["baselines"])
     print("pass^1 on write problems")
     for model in sorted(metrics["evaluate"], key=place):
@@ -42,7 +51,6 @@ def main() -> int:
     for pair in (pair for pair in steps if pair != whole and ends[pair][2] == models[0]):
         for world in worlds:
             print(_line(f"  {pair}, {world}", metrics["paired"][pair][world]["families"]["write"]["pass_1"]))
-    return 0
 
 
 if __name__ == "__main__":

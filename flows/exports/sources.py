@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract.params import BadInput
 from tasks.engine.dvc_yaml import DATA
+from tasks.engine.job import identities
 from tasks.road import ROAD, Road
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def records_of(stage: str, identity: str, store: Store) -> dict[str, Mapping[str
     everything = [json.loads(path.read_text()) for path in sorted((store.state / "keys").glob("*.json"))]
     while wanted:
         name, one = wanted.pop()
-        record = next((entry for entry in everything if entry["identity"] == one and entry["parts"]["stage"] == name), None)
+        record = next((entry for entry in everything if entry["parts"]["stage"] == name and one in identities(store, entry)), None)
         if record and name not in found:
             found[name] = record
             wanted += list(record["parts"]["inputs"].items())

@@ -14,6 +14,7 @@ from flows import token_caps
 from flows.small_run import PROBLEMS, SmallRun
 from tasks.checkpoints import source
 from tasks.contract.params import StageFailed
+from tasks.engine import methods
 from tasks.engine.settings import Settings
 from tasks.worlds.api.system_prompt import system_message, tools_of
 
@@ -100,12 +101,15 @@ class Amounts:
     opened: Callable[[str], Path | None]
 
     def talks(self, stage: str) -> dict[str, Talk]:
-        """World -> what a conversation in it is like, as scripts play it."""
-        from tasks.worlds.api.frozen import load_all
+        """World -> what a conversation in it is like, as scripts play it; of a step that plays unseen worlds, these among them."""
+        from tasks.worlds.api.frozen import load_all, load_unseen
 
         found: dict[str, Talk] = {}
         prompt = self.settings.shared.prompt.model_dump()
-        for name, world in load_all(self._worlds(stage)).items():
+        worlds = load_all(self._worlds(stage))
+        if methods.reads_unseen(self.settings.room(stage)):
+            worlds |= load_unseen(self._worlds(stage))
+        for name, world in worlds.items():
             _, said, more = token_caps.conversations(world, self.settings.shared.seed)
             shared = self.counter.start(world, prompt)
             talks = [self.counter.talk(shared, messages) for messages in said]

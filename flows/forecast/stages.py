@@ -182,7 +182,7 @@ def _conversations(case: Case) -> int:
 
 def _spoken(case: Case, played: int, talk: Talk) -> dict[str, float]:
     """Tokens read, the shared prompt once a world, and produced."""
-    read = played * max(0.0, talk.whole - talk.own - talk.shared) + len(case.step.worlds) * talk.shared
+    read = played * max(0.0, talk.whole - talk.own - talk.shared) + (len(case.step.worlds) + len(case.step.unseen)) * talk.shared
     return {"read": read, "produced": played * talk.own}
 
 

@@ -16,7 +16,7 @@ from flows.model_names import left_by, place
 from flows.report.costs import cost, roles, stages
 from flows.report.reading import Folders, Summary, colours, duration, read_json, two
 from flows.report.rooms import blueprints, critique, learning, merge_map, waterfall
-from flows.report.scores import families, gains, headline, ladders
+from flows.report.scores import families, gains, headline, ladders, with_unseen
 from flows.report.talks import conversations
 from tasks.engine.files import write_text
 from tasks.road import ROAD, Road, Step
@@ -50,9 +50,9 @@ def page(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any
         "headline": headline(summary, decision, candidate, road),
         "models": models,
         "kinds": kinds,
-        "ladders": ladders(summary, models, kinds),
-        "gains": gains(summary, kinds, road),
-        "families": families(summary, models),
+        "ladders": with_unseen(lambda one: ladders(one, models, kinds), summary),
+        "gains": with_unseen(lambda one: gains(one, kinds, road), summary),
+        "families": with_unseen(lambda one: families(one, models), summary),
         "differs": summary.get("differs") or {"with": "", "params": []},
         "stages": stages(summary, road),
         "learning": learning(folders, road),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flows.model_names import is_step, place
 from flows.report.charts import Interval, intervals
 from flows.report.reading import Summary, certainty, mean_of, two
 from tasks.road import ROAD, Road
+from tasks.worlds import UNSEEN
 
 _DECISIONS = {
     "promote": ("good", "Promoted"),
@@ -52,6 +53,13 @@ def ladders(summary: Summary, models: Sequence[str], kinds: Mapping[str, str]) -
         chart = intervals(marks, (0.0, 1.0), "share of problems solved", lines)
         found.append({"world": world, "chart": chart, "n": first["n"], "trials": first["trials"]})
     return found
+
+
+def with_unseen(cards: Callable[[Summary], list[dict[str, Any]]], summary: Summary) -> list[dict[str, Any]]:
+    """The cards of a summary, then those of the worlds that no training saw, each with `unseen` true."""
+    apart = summary.get(UNSEEN)
+    hidden = cards({**apart, "gate": summary.get("gate")}) if apart else []
+    return [*({**card, UNSEEN: False} for card in cards(summary)), *({**card, UNSEEN: True} for card in hidden)]
 
 
 def _rung(model: str, world: str, block: Mapping[str, Any], kinds: Mapping[str, str]) -> Interval:

@@ -184,12 +184,12 @@ class _Worlds:
         return self.known[name]
 
     def _open(self, name: str) -> World | None:
-        from tasks.worlds.api.frozen import load
+        from tasks.worlds.api.frozen import load, place_of
 
-        if self.folder is None or not (self.folder / name).is_dir():
+        if self.folder is None or not (place := place_of(self.folder, name)).is_dir():
             return None
         try:
-            return load(self.folder / name)
+            return load(place)
         except BadInput:
             return None  # the code moved on since the world was frozen; the report names the hashes instead
 

@@ -1,1 +1,1 @@
-"""What `cairn world new` copies: a small world that works, and its tests. Ordinary modules, checked like all others."""
+"""What `cairn world new` and `cairn init` write beside a world: its tests, a module that is checked like all others, and a page."""

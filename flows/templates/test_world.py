@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from flows.templates.world.world import Library
 from flows.worlds.check import check
 from tasks.worlds.api.runtime import World
+from tasks.worlds.library.library.world import Library
 
 
 def test_the_world_is_sound() -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from flows.worlds.report import Report
 
 ROOM = "worlds"
+NAMING = ("modules", "unseen")
+"""Params that name worlds."""
 
 
 def write_new(name: str, cls: str, place: str) -> list[str]:
@@ -59,13 +61,14 @@ def prove(address: str, size: int, seed: int, problems: int, folder: str) -> Rep
 
 
 def active() -> tuple[str, ...]:
-    """The addresses of the worlds that the active params train on. BadInput outside of a project."""
+    """The addresses of the worlds that the active params train on or only evaluate. BadInput outside of a project."""
     from tasks.engine.settings import load
 
     if OUTSIDE:
         raise BadInput(f"which world? Name one as MODULE:CLASS, such as my_shop.world:Shop. {OUTSIDE}")
     settings = load(PROJECT)
-    named = (getattr(settings.params(stage), "modules", ()) for stage in settings.road.entering(ROOM))
+    chosen = [settings.params(stage) for stage in settings.road.entering(ROOM)]
+    named = (getattr(params, key, ()) for key in NAMING for params in chosen)
     return tuple(dict.fromkeys(address for modules in named for address in modules))
 
 
@@ -100,7 +103,7 @@ def _longest(address: str) -> int:
     from tasks.worlds.freeze import Params
 
     sections = {} if OUTSIDE else _freezing()
-    own = [section for section, values in sections.items() if address in (values.get("modules") or ())]
+    own = [section for section, values in sections.items() if any(address in (values.get(key) or ()) for key in NAMING)]
     section = next(iter([*own, *sections]), "")
     given = {key: value for key, value in sections.get(section, {}).items() if key == "longest_answer"}
     return validate(Params, given, section).longest_answer

@@ -1,7 +1,7 @@
 """`cairn world new`: a small world that works, under the user's names, with its tests.
 
-The template is a package of this project (flows/templates/), so it is checked, typed and played by the tests like all other code;
-what is written is its text with the names replaced.
+It is a copy of the world `library` that lies with Cairn, which is checked, typed and played by the tests like all other code: its text
+with the names replaced.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from pathlib import Path
 
 from flows import templates
 from tasks.contract.params import BadInput
-from tasks.worlds.api.loading import BUILT_IN
+from tasks.worlds import library
+from tasks.worlds.api.loading import BUILT_IN, LIBRARY
 
-HERE = Path(str(templates.__file__)).parent
-PACKAGE, CLASS, NAME = "flows.templates.world", "Library", "library"
-"""What stands in the template for the user's names."""
-
-
-LIBRARY = "tasks.worlds.library"
-"""The package that holds all worlds of a project: stage `worlds` depends on its folder, so a world there needs no word in dvc.yaml."""
+CLASS, NAME = "Library", "library"
+PACKAGE = f"{LIBRARY}.{NAME}"
+"""What stands in the copied world for the user's names."""
+WORLD = Path(str(library.__file__)).with_name(NAME)
+TEST = Path(str(templates.__file__)).with_name("test_world.py")
 
 
 def address(package: str, cls: str, parent: str = LIBRARY) -> str:
@@ -47,8 +46,8 @@ def write(package: str, cls: str, folder: Path, parent: str = "") -> list[Path]:
     check_names(package, cls, parent=parent)
     module = address(package, cls, parent).partition(".world:")[0]
     home = folder / module.replace(".", "/")
-    texts = {home / path.name: _named(path, package, module, cls) for path in sorted((HERE / "world").iterdir()) if path.is_file()}
-    texts[folder / "tests" / f"test_{package}.py"] = _named(HERE / "test_world.py", package, module, cls)
+    texts = {home / path.name: _named(path, package, module, cls) for path in sorted(WORLD.iterdir()) if path.is_file()}
+    texts[folder / "tests" / f"test_{package}.py"] = _named(TEST, package, module, cls)
     for path in (home, *texts):
         if path.exists():
             raise BadInput(f"{path} exists already. Take another name, or another --folder.")

@@ -234,7 +234,9 @@ def value_of(schema: Mapping[str, Any], text: str) -> Any:
 def play_one(world: World, seat: str, split: str, family: str, seed: int, read: Read, write: Write) -> Trajectory:
     """Play one problem of the world and show its grading. seat: agent or user; family: "" for one that the seed draws."""
     if not world.scripts:
-        raise BadInput(f"world {world.name} has no SCRIPTS, so nobody plays the other seat. See flows/templates/world/ for an example.")
+        raise BadInput(
+            f"world {world.name} has no SCRIPTS, so nobody plays the other seat. See tasks/worlds/library/library/ for an example."
+        )
     if not family and world.families:
         family = Random(seed_of("play", seed)).choice(world.families)
     problem = draw_problems(world, split, 1, seed, [family])[0]

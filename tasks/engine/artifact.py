@@ -60,11 +60,7 @@ class Store:
         with self.hashes.own_moves() as moving:
             for path, md5 in files.items():
                 self._keep(folder / path, md5, moving)
-        identity = folder_id(files)
-        if self._listing(identity) is None:
-            with replacing(self._object(identity)) as temporary:
-                temporary.write_bytes(listing_bytes(files))
-        return identity
+        return self._listed(files)
 
     def _keep(self, path: Path, md5: str, moving: Moving) -> None:
         target = self._object(md5)
@@ -94,6 +90,21 @@ class Store:
         if any(Path(path).is_absolute() or ".." in Path(path).parts or not _NAME.fullmatch(md5) for path, md5 in files.items()):
             raise StageFailed(f"{self._object(identity)} lists files outside its folder: it is not used. Delete it, and run again")
         return files
+
+    def without(self, identity: str, folder: str) -> str:
+        """The identity of an artifact without one of its folders, which becomes an artifact of the store as well; its own where it has
+        no such folder, and where its listing is not there."""
+        files = self.files(identity) or {}
+        rest = {path: md5 for path, md5 in files.items() if not path.startswith(f"{folder}/")}
+        return self._listed(rest) if rest and rest != files else identity
+
+    def _listed(self, files: Mapping[str, str]) -> str:
+        """Keep a listing of files that the store has; returns its identity."""
+        identity = folder_id(files)
+        if self._listing(identity) is None:
+            with replacing(self._object(identity)) as temporary:
+                temporary.write_bytes(listing_bytes(files))
+        return identity
 
     def _listing(self, identity: str) -> bytes | None:
         """A listing's bytes if they are there and right."""

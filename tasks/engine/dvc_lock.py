@@ -6,7 +6,7 @@ Reads only. `dvc.lock` is written by DVC itself (`dvc repro`, or the `dvc commit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -68,16 +68,23 @@ def _shaped(entry: Any) -> bool:
     return all(isinstance(one, Mapping) and isinstance(one.get("path"), str) for one in files)
 
 
-def held(project: Path, listed: Listed, key: Key, tree: Mapping[str, Any]) -> str | None:
+def held(
+    project: Path,
+    listed: Listed,
+    key: Key,
+    tree: Mapping[str, Any],
+    as_read: Callable[[Mapping[str, str]], Mapping[str, str]] = dict,
+) -> str | None:
     """Identity that DVC holds for a stage, if its deps and params are those of `key` in all that counts; else None.
 
+    as_read: from the identities of whole inputs, which DVC knows, to those of what the stage reads of them, which the key has.
     Of CPU kernels DVC knows what stands in params/versions.yaml: where this process fixes something else, nothing is taken over.
     """
     kernels = (key.parts["versions"] or {}).get("kernels") or {}
     if any(key.parts["kernels"].get(name) != value for name, value in kernels.items()):
         return None
     entry = stages(project).get(listed.stage)
-    if entry is None or not _same_deps(entry, listed, key) or not _same_params(project, entry, listed, key, tree):
+    if entry is None or not _same_deps(entry, listed, key, as_read) or not _same_params(project, entry, listed, key, tree):
         return None
     return _identity(entry, listed)
 
@@ -89,9 +96,16 @@ def _identity(entry: Mapping[str, Any], listed: Listed) -> str | None:
     return None
 
 
-def _same_deps(entry: Mapping[str, Any], listed: Listed, key: Key) -> bool:
-    wanted = {f"{DATA}{name}": key.parts["inputs"][name] for name in listed.inputs} | dict(key.parts["code"])
-    return {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} == wanted
+def _same_deps(
+    entry: Mapping[str, Any], listed: Listed, key: Key, as_read: Callable[[Mapping[str, str]], Mapping[str, str]] = dict
+) -> bool:
+    deps = _deps(entry)
+    inputs = {name: str(deps.pop(f"{DATA}{name}", "")) for name in listed.inputs}
+    return as_read(inputs) == {name: key.parts["inputs"][name] for name in listed.inputs} and deps == dict(key.parts["code"])
+
+
+def _deps(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()}
 
 
 def _same_params(project: Path, entry: Mapping[str, Any], listed: Listed, key: Key, tree: Mapping[str, Any]) -> bool:
@@ -124,11 +138,24 @@ def _without_place(room: str, name: str, params: Any) -> Any:
     return {key: value for key, value in params.items() if key != place} if place and isinstance(params, Mapping) else params
 
 
-def up_to_date(project: Path, listed: Listed, key: Key, tree: Mapping[str, Any], identity: str, extra: Mapping[str, str]) -> bool:
-    """Whether dvc.lock already says that this key gave this identity (and these extra files), word for word as DVC compares it."""
-    if held(project, listed, key, tree) != identity:
+def up_to_date(
+    project: Path,
+    listed: Listed,
+    key: Key,
+    tree: Mapping[str, Any],
+    identity: str,
+    extra: Mapping[str, str],
+    inputs: Mapping[str, str],
+) -> bool:
+    """Whether dvc.lock already says that this key gave this identity (and these extra files), word for word as DVC compares it.
+
+    inputs: stage -> identity of its artifact, whole."""
+    if held(project, listed, key, tree, lambda _: key.parts["inputs"]) != identity:
         return False
     entry = stages(project)[listed.stage]
+    deps = _deps(entry)
+    if any(deps.get(f"{DATA}{name}") != inputs[name] for name in listed.inputs):
+        return False
     reports = roles_lock.read(project)
     literal = {
         PIPELINE: {key: dig(tree, key) for key in listed.settings},

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract.params import Params, StageFailed
 from tasks.engine import dvc_lock, methods, roles_lock, sources
-from tasks.engine.artifact import Artifact
+from tasks.engine.artifact import Artifact, Store
 from tasks.engine.closure import WORLDS
 from tasks.engine.key import Key, canonical, changed, key_of
 from tasks.engine.plan import Plan
+from tasks.road import ROAD
+from tasks.worlds import UNSEEN
 
 if TYPE_CHECKING:
     from tasks.checkpoints.adapters import Base
@@ -26,16 +28,36 @@ class Changed(RuntimeError):
 
 def job_of(plan: Plan, stage: str, inputs: Mapping[str, str]) -> Job:
     """A stage's job, given the identities of its inputs. `Changed` when the code is no longer what it was at the start."""
-    key = key_of(plan.settings, plan.stages[stage], inputs, plan.store.hashes)
+    key = key_now(plan, stage, inputs)
     moved = [path for path, md5 in key.parts["code"].items() if md5 != plan.code.get(path)]
     if moved:
         raise Changed(f"{', '.join(moved)} changed since this run started; stage {stage!r} was not run with half-old code. Run again.")
     return Job(plan, stage, dict(inputs), key)
 
 
+def key_now(plan: Plan, stage: str, inputs: Mapping[str, str]) -> Key:
+    """The key of a stage's result with all that counts as it is now. inputs: stage -> identity of its artifact, whole."""
+    return key_of(plan.settings, plan.stages[stage], as_read(plan, stage, inputs), plan.store.hashes)
+
+
+def as_read(plan: Plan, stage: str, inputs: Mapping[str, str]) -> dict[str, str]:
+    """The identities of what a stage reads of its inputs: of frozen worlds, unless its room's interface says READS_UNSEEN, those alone
+    that training may see. So a stage neither finds the others nor hangs on them."""
+    settings = plan.settings
+    if methods.reads_unseen(settings.room(stage)):
+        return dict(inputs)
+    return {name: plan.store.without(one, UNSEEN) if settings.room(name) == WORLDS else one for name, one in inputs.items()}
+
+
+def identities(store: Store, entry: Mapping[str, Any]) -> set[str]:
+    """The identities by which the keys of later stages may name the result of a recorded one: its own, and as `as_read` has it."""
+    whole = entry["identity"]
+    return {whole, store.without(whole, UNSEEN)} if entry["parts"]["stage"] in ROAD.entering(WORLDS) else {whole}
+
+
 @dataclass(frozen=True)
 class Job:
-    """One stage to be done. Its key is taken when it is made."""
+    """One stage to be done. Its key is taken when it is made. inputs: stage -> identity of its artifact, whole."""
 
     plan: Plan
     stage: str
@@ -45,6 +67,12 @@ class Job:
     """identity -> folder of every artifact that this job read and hashed: what its result is made of"""
     used: dict[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
     """unit -> what its process used of the machine (`tasks.engine.usage.used`); "" for a job that is one process"""
+
+    @property
+    def read_inputs(self) -> Mapping[str, str]:
+        """Stage -> identity of what this one reads of its artifact (`as_read`)."""
+        found: Mapping[str, str] = self.key.parts["inputs"]
+        return found
 
     @property
     def method(self) -> str:
@@ -74,11 +102,11 @@ class Job:
     def open(self, stage: str) -> Path:
         """Folder with an input's files, each byte read and hashed now. StageFailed when they are gone or damaged."""
         try:
-            return self.read(self.inputs[stage])
+            return self.read(self.read_inputs[stage])
         except LookupError:
             raise StageFailed(
-                f"the input {stage!r} ({self.inputs[stage]}) is not in the store as it should be, and what was damaged was removed; "
-                "run again to make it, or `dvc pull`."
+                f"the input {stage!r} ({self.read_inputs[stage]}) is not in the store as it should be, and what was damaged was "
+                "removed; run again to make it, or `dvc pull`."
             ) from None
 
     def read(self, identity: str) -> Path:
@@ -152,7 +180,14 @@ class Job:
             return None
         if found := self.plan.store.find(self.key):
             return found
-        identity = dvc_lock.held(self.plan.settings.project, self.plan.stages[self.stage], self.key, self.plan.settings.tree)
+        plan = self.plan
+        identity = dvc_lock.held(
+            plan.settings.project,
+            plan.stages[self.stage],
+            self.key,
+            plan.settings.tree,
+            lambda inputs: as_read(plan, self.stage, inputs),
+        )
         if identity and (self.plan.store.has(identity) or self._rescued(identity)):
             self.plan.watch(self.stage, "adopted", {"identity": identity})
             return self.plan.store.record(self.key, identity, {"adopted": True, "figures": {}})
@@ -217,12 +252,12 @@ class Job:
         if altered:
             if workbench:
                 self.plan.store.clear_workbench(workbench)
-            names = {identity: name for name, identity in self.inputs.items()}
+            names = {identity: name for name, identity in self.read_inputs.items()}
             raise Changed(
                 f"stage {self.stage!r}: bytes of {', '.join(names.get(one, one) for one in altered)} were altered on the disk while it "
                 "read them, so its result was not recorded and what was damaged was removed. Run again."
             )
-        now = key_of(self.plan.settings, self.plan.stages[self.stage], self.inputs, self.plan.store.hashes)
+        now = key_now(self.plan, self.stage, self.inputs)
         moved = [*changed(self.key.parts, now.parts), *(f"code: {path}" for path in self.moved_worlds())]
         if moved:
             if workbench:

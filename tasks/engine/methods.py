@@ -143,6 +143,11 @@ def plays(room: str) -> str:
     return str(getattr(interface(room), "PLAYS", ""))
 
 
+def reads_unseen(room: str) -> bool:
+    """Whether a room's steps get the worlds that no training sees, as its interface says (READS_UNSEEN)."""
+    return bool(getattr(interface(room), "READS_UNSEEN", False))
+
+
 def of_checkpoint(room: str, opened: Callable[..., Engine]) -> Callable[..., Agent] | None:
     """What makes an agent of a checkpoint, for a room whose checkpoints act. opened: opens the engine it generates with (`engine`)."""
     if plays(room) != "checkpoints":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tasks.engine.journal import Event, alive
+from tasks.worlds import UNSEEN
 
 EXPERIMENT = "cairn"
 
@@ -128,12 +129,11 @@ class MlflowRun:
     def _measure(self, metrics: Mapping[str, Any], at: int) -> None:
         for model in self._models():
             known = {metric.key for metric in model.metrics or ()}
-            for world, figures in metrics.get("evaluate", {}).get(model.name, {}).items():
-                name = f"{model.name}.{world}.pass_1"
+            for name, mean in _measured(metrics, model.name):
                 if name not in known:
-                    self.client.log_metric(self.parent, name, figures["pass_1"]["mean"], timestamp=at, model_id=model.model_id)
-        for world, figures in metrics.get("evaluate", {}).get("contender", {}).items():  # no checkpoint of any run
-            self.client.log_metric(self.parent, f"contender.{world}.pass_1", figures["pass_1"]["mean"], timestamp=at)
+                    self.client.log_metric(self.parent, name, mean, timestamp=at, model_id=model.model_id)
+        for name, mean in _measured(metrics, "contender"):  # no checkpoint of any run
+            self.client.log_metric(self.parent, name, mean, timestamp=at)
 
     def _on_closed(self, stage: str, details: Mapping[str, Any]) -> None:
         for name, identity in details["linked"].items():
@@ -143,6 +143,13 @@ class MlflowRun:
                 self.client.set_terminated(run, details["status"])
         if alive(self.state, self.facts["run"]) <= details["others"]:  # else another process goes on with the same run
             self.client.set_terminated(self.parent, details["status"])
+
+
+def _measured(metrics: Mapping[str, Any], model: str) -> Iterator[tuple[str, float]]:
+    """(name, pass^1) of a model in each world; of those that no training saw under a name that says so."""
+    for mark, part in (("", metrics), (f"{UNSEEN}.", metrics.get(UNSEEN) or {})):
+        for world, figures in part.get("evaluate", {}).get(model, {}).items():
+            yield f"{model}.{mark}{world}.pass_1", figures["pass_1"]["mean"]
 
 
 def _numbers(figures: Any, prefix: str = "") -> list[tuple[str, float]]:

@@ -55,7 +55,7 @@ def work_out(job: Job, key: Key, work: Work) -> tuple[dict[str, Any], str]:
     store = job.plan.store
     if job.refreshed:
         store.clear_workbench(key.digest)
-    out, scratch = store.workbench(key.digest, filter(None, job.inputs.values()))
+    out, scratch = store.workbench(key.digest, filter(None, job.read_inputs.values()))
     _check_players(job)
     _check_source(job, trust=False)
     try:

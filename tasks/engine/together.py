@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.checkpoints.adapter_params import AdapterParams, another, lasting
@@ -81,10 +81,13 @@ def planned(settings: Settings, chosen: Mapping[str, Params]) -> dict[str, Plann
         params, inputs = chosen[step.name], [found[name] for name in step.inputs]
         (_, interface, shared), (_, method, _) = settings.parts(step.name)
         worlds = method.names(params) if step.room == "worlds" else inputs[0].worlds if inputs else ()
+        unseen: Sequence[str] = method.unseen(params) if step.room == "worlds" else ()
+        if methods.reads_unseen(step.room):
+            unseen = next((one.unseen for one in inputs if one.room == "worlds"), ())
         units = interface.leaves(shared, worlds) if hasattr(interface, "leaves") else ()
         checkpoints = [step.checkpoint(unit) for unit in units]
         contender = settings.shared.contender and "contender" in getattr(interface, "ROLES", ())
-        found[step.name] = Planned(step.name, step.room, params, worlds, inputs, checkpoints, contender)
+        found[step.name] = Planned(step.name, step.room, params, worlds, inputs, checkpoints, contender, unseen)
     return found
 
 

@@ -18,6 +18,7 @@ from tasks.engine.journal import Event, Journal
 from tasks.engine.mlflow_run import MlflowRun
 from tasks.engine.origin import origin, origin_tags
 from tasks.engine.plan import Plan
+from tasks.worlds import UNSEEN
 
 PATIENCE = 30.0
 """Seconds that the end of a run waits for the tracker; ours. What was not told by then is told by the next run."""
@@ -128,7 +129,8 @@ class Tracker:
     def measured(self, metrics: Mapping[str, Any]) -> None:
         """Give each checkpoint of this run its pass^1 by world, as metrics of its logged model; nothing without a run in MLflow."""
         if self._journal is not None or self.mlflow.begun:
-            self._send(("", "measured", {"evaluate": metrics.get("evaluate", {}), "at": int(time.time() * 1000)}))
+            told = {name: metrics[name] for name in ("evaluate", UNSEEN) if name in metrics}
+            self._send(("", "measured", {**told, "at": int(time.time() * 1000)}))
 
     def close(self, error: BaseException | None, prefect_lost: bool = False) -> None:
         """End the run: links to what was cached, and a status. Does nothing when nothing was computed or registered.

@@ -20,6 +20,8 @@ ROLES = ("human", "contender")
 """Roles whose players it asks; the contender's may be nobody."""
 PLAYS = "checkpoints"
 """Who acts in its methods: the players of "roles", or "checkpoints" as well. `<step>.agents` chooses how (`tasks/agents`)."""
+READS_UNSEEN = True
+"""It also plays the worlds that no other room sees (`tasks.worlds.UNSEEN`)."""
 PARAMS = ("params/champion.yaml",)
 """Params files of which every key counts."""
 METRICS = ("metrics.json",)
@@ -30,10 +32,10 @@ PLOTS = ({"title": "pass^1 by model", "file": "models.csv", "template": "bar_hor
 
 @dataclass(frozen=True)
 class Inputs:
-    """worlds: folder of frozen worlds. models: name -> checkpoint folder. candidate: which of them may be promoted.
-    candidate_id: identity of the candidate's artifact; seeds the fresh gate problems. champion: the incumbent's checkpoint
-    folder, or None when there is no champion. contender: whether somebody plays the role `contender`: an agent that is measured on the
-    test problems beside the models, and is never promoted."""
+    """worlds: folder of frozen worlds, those that no training sees among them. models: name -> checkpoint folder. candidate: which of
+    them may be promoted. candidate_id: identity of the candidate's artifact; seeds the fresh gate problems. champion: the incumbent's
+    checkpoint folder, or None when there is no champion. contender: whether somebody plays the role `contender`: an agent that is
+    measured on the test problems beside the models, and is never promoted."""
 
     worlds: Path
     models: Mapping[str, Path]

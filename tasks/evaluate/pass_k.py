@@ -4,20 +4,23 @@ Metric: pass^k of tau-bench (https://arxiv.org/abs/2406.12045), as APIGen-MT rep
 problem counts for k when k fresh trials would all succeed. Success is the world's own grading: final state, outputs,
 required calls.
 
-Three sets of trials:
+Four sets of trials:
 - test: every model, and the contender if somebody plays that role, on the same problems with the same seeds of human and sampling
   noise, so that differences are paired;
 - gate: fresh problems drawn with the candidate's identity as seed, played by the candidate and by the champion (without one,
   by the first model of the road), so that no candidate is promoted for luck on a fixed set;
 - baseline: on the test problems, one trial each, an agent that does nothing, one that always answers the same, and the
-  oracle.
+  oracle;
+- unseen: as test and baseline, in the worlds that no stage before this one got (`worlds.freeze.unseen`). Their figures stand apart
+  (`unseen` in metrics.json, unseen.csv) and decide nothing.
 
 Departures:
 1. Intervals are ours (tau-bench gives none): cluster bootstrap over problems, 95 %.
 2. With fewer than 4 trials pass^4 is null, never an estimate with another k.
 3. A conversation that the simulated human or a tool broke counts as a failure; `lost_by` tells how many are whose failure.
 
-Cost: (models + contender + 2) x worlds x problems x trials conversations; each (set, model, world) is one unit of resuming.
+Cost: (models + contender + 2) x worlds x problems x trials conversations, in unseen worlds without the 2; each (set, model, world)
+is one unit of resuming.
 """
 
 from __future__ import annotations
@@ -36,8 +39,9 @@ from tasks.contract.params import BadInput, Cap, StageFailed
 from tasks.contract.params import Params as Base
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.seeds import of_play, of_problems
-from tasks.evaluate.core.tables import COLUMNS, Maker, family_lines, metrics, model_lines, write_csv
+from tasks.evaluate.core.tables import COLUMNS, Maker, apart, family_lines, metrics, model_lines, write_csv
 from tasks.evaluate.core.watch import Watch
+from tasks.worlds import UNSEEN
 from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:
@@ -96,17 +100,20 @@ def conversations(params: Params, step: Planned) -> int:
     """How many conversations `run` plays at most: the test problems with every checkpoint of the step's inputs and the contender, gate
     and baselines."""
     tested = (sum(map(len, step.models())) + step.contender) * params.problems * params.trials
-    met = 2 * params.gate_problems * params.trials
-    return len(step.worlds) * (tested + met + (len(BASELINES) * params.problems if params.split == "test" else 0))
+    met = len(step.worlds) * 2 * params.gate_problems * params.trials
+    if params.split != "test":
+        return len(step.worlds) * tested + met
+    return (len(step.worlds) + len(step.unseen)) * (tested + len(BASELINES) * params.problems) + met
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """Play, write problems.parquet, trials.parquet, metrics.json, models.csv and families.csv; returns what is in metrics.json.
+    """Play, write problems.parquet, trials.parquet, metrics.json, models.csv, families.csv and, where there are unseen worlds,
+    unseen.csv; returns what is in metrics.json.
 
     Raises BadInput when the candidate is not among the models or a world cannot make enough distinct problems.
     """
     from tasks.contract import schemas, tables
-    from tasks.worlds.api.frozen import load_all
+    from tasks.worlds.api.frozen import load_all, load_unseen
 
     for name in (CHAMPION, CONTENDER, *BASELINES):
         if name in inputs.models:
@@ -114,22 +121,28 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     if inputs.candidate not in inputs.models:
         raise BadInput(f"evaluate: the candidate {inputs.candidate!r} is not among the models: {', '.join(inputs.models)}")
     worlds = load_all(inputs.worlds)
+    unseen = load_unseen(inputs.worlds) if params.split == "test" else {}
     reference = _reference(inputs)
-    drawn = _draw_all(inputs, params, ctx, worlds)
-    problems = (problem for which in ("test", "gate") for world in drawn[which].values() for problem in world)
+    drawn = _draw_all(inputs, params, ctx, worlds, unseen)
+    problems = (problem for which in ("test", "gate", UNSEEN) for world in drawn[which].values() for problem in world)
     tables.write_rows(ctx.out / "problems.parquet", schemas.PROBLEM, map(rows.problem_row, problems))
     found: list[Mapping[str, Any]] = []
-    trials = _noted(_play_all(inputs, params, ctx, worlds, drawn, reference), found)
+    trials = _noted(_play_all(inputs, params, ctx, {**worlds, **unseen}, drawn, reference), found)
     count = tables.write_rows(ctx.out / "trials.parquet", schemas.TRIAL, trials, group=256)
     maker = Maker(ctx.seed_for("evaluate", "bootstrap"), params.resamples)
     writes = {name: tuple(world.write_families) for name, world in worlds.items()}
     models = [*inputs.models, *([CONTENDER] if inputs.contender else [])]
     said = {"trials": count, **metrics(found, models, inputs.candidate, writes, reference, maker)}
+    if unseen:
+        writes = {name: tuple(world.write_families) for name, world in unseen.items()}
+        said[UNSEEN] = apart(found, UNSEEN, models, BASELINES, inputs.candidate, writes, maker)
     text = json.dumps(said, indent=2, sort_keys=True, allow_nan=False)
     (ctx.out / "metrics.json").write_text(text + "\n", encoding="utf-8")
     write_csv(ctx.out / "models.csv", ("model", "n", "trials", "mean", "low", "high"), model_lines(said))
     columns = ("model", "world", "family", "n", "trials", "mean", "low", "high")
     write_csv(ctx.out / "families.csv", columns, family_lines(said))
+    if unseen:
+        write_csv(ctx.out / f"{UNSEEN}.csv", columns, family_lines(said[UNSEEN]))
     return said
 
 
@@ -147,15 +160,20 @@ def _noted(trials: Iterator[dict[str, Any]], found: list[Mapping[str, Any]]) -> 
         yield row
 
 
-def _draw_all(inputs: Inputs, params: Params, ctx: Context, worlds: Mapping[str, World]) -> dict[str, dict[str, list[Problem]]]:
+def _draw_all(
+    inputs: Inputs, params: Params, ctx: Context, worlds: Mapping[str, World], unseen: Mapping[str, World]
+) -> dict[str, dict[str, list[Problem]]]:
     """Set -> world -> its problems. Gate problems follow from the candidate and are none of the test problems."""
     split = params.split
-    test = {name: draw(world, params.problems, of_problems(ctx.seed, split, name), split) for name, world in worlds.items()}
+    test, apart = (
+        {name: draw(world, params.problems, of_problems(ctx.seed, split, name), split) for name, world in some.items()}
+        for some in (worlds, unseen)
+    )
     gate = {
         name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), split, avoid=test[name])
         for name, world in worlds.items()
     }
-    return {"test": test, "gate": gate, "baseline": test}
+    return {"test": test, "gate": gate, "baseline": test, UNSEEN: apart}
 
 
 def _play_all(
@@ -166,17 +184,18 @@ def _play_all(
     drawn: Mapping[str, Mapping[str, Sequence[Problem]]],
     reference: str | None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of TRIAL, one (set, model, world) after the other; finished ones are found again after a kill."""
+    """Rows of TRIAL, one (set, model, world) after the other; finished ones are found again after a kill. worlds: all of them."""
     from tasks.checkpoints.folders import warm_up
 
     folders = {**inputs.models, **({CHAMPION: inputs.champion} if inputs.champion is not None else {})}
     met = (inputs.candidate, reference) if params.gate_problems else ()
     baselines = BASELINES if params.split == "test" else ()
+    models = [*inputs.models, *([CONTENDER] if inputs.contender else [])]
     units = [
-        *(("test", model, world) for model in inputs.models for world in worlds),
-        *(("test", CONTENDER, world) for world in worlds if inputs.contender),
-        *(("gate", model, world) for model in met if model for world in worlds),
-        *(("baseline", name, world) for name in baselines for world in worlds),
+        *(("test", model, world) for model in models for world in drawn["test"]),
+        *(("gate", model, world) for model in met if model for world in drawn["gate"]),
+        *(("baseline", name, world) for name in baselines for world in drawn["baseline"]),
+        *((UNSEEN, name, world) for name in (*models, *baselines) for world in drawn[UNSEEN]),
     ]
 
     def work(shard: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -184,7 +203,7 @@ def _play_all(
         for which, model, name in shard:
             problems = drawn[which][name]
             watch = None
-            if which == "baseline":
+            if model in BASELINES:
                 agent, trials = _baseline(model, problems), 1
             elif model == CONTENDER:
                 agent, trials = ctx.agent(name, role_name=CONTENDER, temperature=params.temperature), params.trials
@@ -265,7 +284,7 @@ def _trials(
         max_steps=params.max_steps,
         progress=lambda done, total, _: ctx.progress(done, total, f"{model} in {world.name} ({which})"),
     )
-    if which != "baseline":
+    if model not in BASELINES:
         served = model == CONTENDER
         lost = counted(broken(one) if served else unheard(one, params.max_turn_tokens) for one in played)
         if wrong := too_many(lost, len(played), params.max_lost, CONTENDER if served else "agent"):

@@ -75,11 +75,11 @@ def maker(
 
     @cache
     def loaded(world: str) -> World:
-        from tasks.worlds.api.frozen import load
+        from tasks.worlds.api.frozen import load, place_of
 
         if worlds is None:
             raise LookupError(f"a role was asked for in world {world!r}, but this stage has no worlds")
-        return load(Path(worlds) / world)
+        return load(place_of(Path(worlds), world))
 
     def configured(name: str) -> Mapping[str, Any]:
         first, _, number = name.partition("/")

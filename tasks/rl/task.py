@@ -28,9 +28,9 @@ def unit_key(job: Job, world: str, threads: int) -> Key:
     Adding, dropping or changing another world leaves it as it is, as long as that leaves it its threads.
     """
     (name,) = (name for name in job.inputs if job.plan.settings.room(name) == "worlds")
-    files = job.plan.store.files(job.inputs[name]) or {}
+    files = job.plan.store.files(job.read_inputs[name]) or {}
     own = {path: md5 for path, md5 in files.items() if path.startswith(f"{world}/")}
-    return Key({**job.key.parts, "inputs": {**job.inputs, name: folder_id(own)}, "unit": world, "threads": threads})
+    return Key({**job.key.parts, "inputs": {**job.read_inputs, name: folder_id(own)}, "unit": world, "threads": threads})
 
 
 def inputs(job: Job, world: str) -> dict[str, Any]:

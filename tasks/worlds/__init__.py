@@ -8,3 +8,6 @@ INPUTS: tuple[str, ...] = ()
 """What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
 CODE = ("tasks/contract", "tasks/worlds")
 """Folders that count whole: any world, wherever it lies, may be built on any part of them."""
+UNSEEN = "unseen"
+"""Folder, in a step's artifact, of the worlds that are evaluated and from which nothing is ever made or learned. Steps of rooms whose
+interface does not say READS_UNSEEN get the artifact without it, in their keys too."""

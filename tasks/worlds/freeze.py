@@ -1,6 +1,7 @@
 """Freeze worlds into one artifact: each world's tools, policy, tables, splits and the hash of its code, wherever that lies.
 
 All later stages read worlds from this artifact, so that a change of a tool, a rule, a row or a phrase is a change of their input.
+Unseen worlds lie apart in it: evaluation alone gets them, so that no other stage can learn from one or runs again for one.
 Cost: linear in the number of rows; a thousand users take about a second.
 """
 
@@ -14,9 +15,11 @@ from pydantic import Field
 from tasks.contract import params as base
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
+from tasks.worlds import UNSEEN
 from tasks.worlds.api.calls import ANSWER
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.loading import BUILT_IN, world_class
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 
 TITLE = "Freeze the worlds"
@@ -35,6 +38,9 @@ class Params(base.Params):
     modules: list[str] = Field(
         list(BUILT_IN), min_length=1, description="worlds as 'package.module:Class'; see tasks/worlds/api/runtime.py for what one has"
     )
+    unseen: list[str] = Field(
+        [], description="worlds, named likewise, that are frozen and evaluated beside them, and from which nothing is made or learned"
+    )
     size: int = Field(200, ge=3, le=20_000, description="users of each world; ours: 140 for training give some 10,000 problems")
     longest_answer: int = Field(
         ANSWER,
@@ -47,24 +53,45 @@ class Params(base.Params):
 
 
 def check(params: Params) -> None:
-    """Raise BadInput for a module that cannot be loaded, or two worlds of one name."""
-    _classes(params)
+    """Raise BadInput for a module that cannot be loaded, two worlds of one name, and an unseen world that is trained on or has no
+    problems."""
+    if both := [address for address in params.unseen if address in params.modules]:
+        raise BadInput(
+            f"world {both[0]!r} stands in modules, which are trained on, and in unseen, which never are. Take one of them out."
+        )
+    classes = _classes(params)
+    for address in params.unseen:
+        if not getattr(classes[address], "FAMILIES", ()):
+            raise BadInput(
+                f"unseen world {address!r}: makes no problems of its own (FAMILIES is empty), so nothing could be evaluated."
+            )
 
 
 def names(params: Params) -> list[str]:
-    """Names of the worlds, in the order of the params."""
-    return [str(getattr(cls, "NAME", "")) for cls in _classes(params).values()]
+    """Names of the worlds that training sees, in the order of the params."""
+    classes = _classes(params)
+    return [_name(classes[address]) for address in params.modules]
+
+
+def unseen(params: Params) -> list[str]:
+    """Names of the worlds that are evaluated alone, in the order of the params."""
+    classes = _classes(params)
+    return [_name(classes[address]) for address in params.unseen]
+
+
+def _name(cls: type) -> str:
+    return str(getattr(cls, "NAME", ""))
 
 
 def _classes(params: Params) -> dict[str, type]:
-    """Address -> class, in the order of the params."""
+    """Address -> class, in the order of the params, the unseen ones last."""
     found: dict[str, type] = {}
     names: dict[str, str] = {}
-    for address in params.modules:
+    for address in (*params.modules, *params.unseen):
         world = world_class(address, params.allow)
-        name = str(getattr(world, "NAME", ""))
-        if not name.isidentifier():
-            raise BadInput(f"world {address!r}: NAME = {name!r} must be a word of letters, digits and underscores.")
+        name = _name(world)
+        if not name.isidentifier() or name == UNSEEN:
+            raise BadInput(f"world {address!r}: NAME = {name!r} must be a word of letters, digits and underscores, and not {UNSEEN!r}.")
         if name in names:
             raise BadInput(f"worlds {names[name]!r} and {address!r} have the same name {name!r}; give one of them another NAME.")
         names[name] = address
@@ -73,13 +100,17 @@ def _classes(params: Params) -> dict[str, type]:
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """Write one folder per world into ctx.out; returns rows, users per split, tools and rules of each."""
+    """Write one folder per world into ctx.out, of an unseen one into `unseen` there; returns rows, users per split, tools and rules of
+    each. Raises BadInput for an unseen world that has no test problem."""
     figures = {}
-    for done, (address, cls) in enumerate(_classes(params).items()):
+    classes = _classes(params)
+    for done, (address, cls) in enumerate(classes.items()):
         seed = ctx.seed_for("world", getattr(cls, "SEED", "") or str(getattr(cls, "NAME", "")))  # not its address: it may move
         world = World.build(cls, params.size, seed, address, params.longest_answer)
-        freeze_world(world, ctx.out / world.name, params.allow)
-        ctx.progress(done + 1, len(params.modules), world.name)
+        if address in params.unseen:
+            draw_problems(world, "test", 1, seed)
+        freeze_world(world, ctx.out / (UNSEEN if address in params.unseen else "") / world.name, params.allow)
+        ctx.progress(done + 1, len(classes), world.name)
         figures[world.name] = {
             "rows": sum(len(rows) for rows in world.shared.base.tables.values()),
             "tools": len(world.tools),

@@ -222,11 +222,11 @@ def test_links_between_readmes_lead_somewhere() -> None:
 
 def test_modules_that_readmes_name_are_there() -> None:
     """By a path from the top, from tasks/ or from the README's folder, or by the end of one below it. The files of a world of one's own
-    are those of the template."""
+    are those of `cairn world new`'s copy."""
     paths = [path for path in tracked() if path.suffix == ".py"]
     for file in (path for path in tracked() if path.name == "README.md"):
         prose = re.sub(r"```.*?```", "", (ROOT / file).read_text(encoding="utf-8"), flags=re.S)
-        near = [path for path in paths if file.parent in path.parents or Path("flows/templates/world") in path.parents]
+        near = [path for path in paths if file.parent in path.parents or Path("tasks/worlds/library/library") in path.parents]
         for name in re.findall(r"`([\w./]+\.py)`", prose):
             known = any(f"/{path}".endswith(f"/{name}") for path in near) or {Path(name), Path("tasks", name)} & {*paths}
             assert known, f"{file}: {name}"

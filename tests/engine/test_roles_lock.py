@@ -142,7 +142,8 @@ def test_dvc_holds_a_result_wherever_its_model_was_reached(tmp_path: Path) -> No
 
     def look() -> tuple[str | None, bool]:
         tree = settings.tree
-        return dvc_lock.held(tmp_path, about, key, tree), dvc_lock.up_to_date(tmp_path, about, key, tree, "g.dir", {})
+        held = dvc_lock.held(tmp_path, about, key, tree)
+        return held, dvc_lock.up_to_date(tmp_path, about, key, tree, "g.dir", {}, {"worlds": "w.dir"})
 
     lock(PLAYER, {"judge": SAID})
     assert look() == ("g.dir", True)

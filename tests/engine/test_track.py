@@ -91,6 +91,16 @@ def test_a_contender_that_is_no_checkpoint_has_its_figures_beside_theirs(mlflow:
     assert tracker.mlflow.client.get_run(tracker.mlflow.parent).data.metrics["contender.retail.pass_1"] == 0.5 and mlflow.told == []
 
 
+def test_figures_of_unseen_worlds_say_so_in_their_names(mlflow: Mlflow) -> None:
+    tracker = mlflow.tracker()
+    stage(tracker, "sft")
+    stage(tracker, "evaluate", {**EVALUATE, "unseen": {"evaluate": {"sft": {"library": {"pass_1": {"mean": 0.125}}}}}})
+    tracker.close(None)
+    found = tracker.mlflow.client.get_run(tracker.mlflow.parent).data.metrics
+    assert {name: value for name, value in found.items() if "library" in name} == {"sft.unseen.library.pass_1": 0.125}
+    assert mlflow.models() == {"sft": [0.25, 0.125]}
+
+
 def test_each_stage_in_a_process_of_its_own_shows_the_same(mlflow: Mlflow) -> None:
     """As under `dvc repro`: the checkpoints were logged by other processes than the one that evaluates them."""
     for name, figures in (("sft", None), ("merge", None), ("evaluate", EVALUATE)):

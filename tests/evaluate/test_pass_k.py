@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -25,9 +26,10 @@ from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
 from tasks.contract.generation import Engine
 from tasks.contract.params import BadInput, StageFailed
+from tasks.contract.planned import Planned
 from tasks.engine.shards import sharded
 from tasks.evaluate import Inputs
-from tasks.evaluate.pass_k import BASELINES, Params, draw, run
+from tasks.evaluate.pass_k import BASELINES, Params, conversations, draw, run
 from tasks.players.acting import plain
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import own
@@ -36,6 +38,7 @@ from tasks.players.openai_compatible.cache import Cache
 from tasks.players.roles import maker
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.runtime import World
+from tasks.worlds.library.library.world import Library
 from tasks.worlds.library.retail import Retail
 from tests.playing import checkpoint_agent, playing
 from tests.rl.test_mismatch import Changed, at_one, other_template
@@ -157,6 +160,38 @@ def test_the_right_model_at_a_server_is_measured_and_few_tokens_are_judged_at_th
     ctx = context(folders, tmp_path / "wrong", of_checkpoint=partial(CheckpointAgent, engine=of_others))
     with pytest.raises(StageFailed, match=r"evaluate: base in retail \(test\): .*No trial of it was kept"):
         run(inputs(folders), small, ctx)
+
+
+def test_an_unseen_world_is_measured_apart(folders: Path, tmp_path: Path) -> None:
+    """2 models x 7 problems x 2 trials and four players without a model: 56 rows more. Every other figure stays what it is without the
+    world, and the decision with them; the validation split plays none."""
+    worlds = tmp_path / "worlds"
+    shutil.copytree(folders / "worlds", worlds)
+    freeze_world(World.build(Library, 30, 0, "tasks.worlds.library.library.world:Library"), worlds / "unseen/library")
+    plain = run(inputs(folders), SMALL, context(folders, tmp_path / "plain"))
+    ctx = context(tmp_path, tmp_path / "more")
+    said = run(inputs(folders, worlds=worlds), SMALL, ctx)
+    found = [row for row in tables.read_rows(ctx.out / "trials.parquet", schemas.TRIAL) if row["world"] == "library"]
+    assert {row["set"] for row in found} == {"unseen"} and {row["split"] for row in found} == {"test"}
+    assert Counter(row["model"] for row in found) == {"base": 14, "sft": 14, **dict.fromkeys(BASELINES, 7)}
+    apart = said.pop("unseen")
+    assert said == {**plain, "trials": plain["trials"] + 56}
+    assert apart["evaluate"]["sft"]["library"]["pass_1"]["n"] == apart["paired"]["sft-base"]["library"]["pass_1"]["n"] == 7
+    assert apart["baselines"]["library"]["oracle"]["pass_1"]["mean"] == 1 and apart["overall"]["do_nothing"]["pass_1"]["mean"] == 0
+    assert "gate" not in apart and "library" not in json.dumps(said)
+    assert "sft,library,all,7,2,0.0" in (ctx.out / "unseen.csv").read_text()
+    for name in ("models.csv", "families.csv"):
+        assert (ctx.out / name).read_bytes() == (tmp_path / "plain/out" / name).read_bytes()
+    validation = SMALL.model_copy(update={"split": "validation", "problems": 2, "gate_problems": 0})
+    assert "unseen" not in run(inputs(folders, worlds=worlds), validation, context(tmp_path, tmp_path / "validation"))
+
+
+def test_conversations_are_counted_with_those_in_unseen_worlds() -> None:
+    """By hand: in each of 2 + 1 worlds 2 models play 7 x 2 and four baselines 7; the gate plays 2 x 7 x 2 in two of them."""
+    before = Planned("base", "base", None, ["a", "b"], [], ["base", "sft"])
+    step = Planned("evaluate", "evaluate", SMALL, ["a", "b"], [before], [], unseen=["c"])
+    assert conversations(SMALL, step) == 3 * (28 + 28) + 2 * 28
+    assert conversations(SMALL.model_copy(update={"split": "validation"}), step) == 2 * 28 + 2 * 28
 
 
 @pytest.mark.parametrize("cap", [32, 46])

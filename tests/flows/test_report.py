@@ -8,6 +8,7 @@ tables. By hand: user 0's problem in it is to cancel W1000, so the state that sh
 from __future__ import annotations
 
 import html.parser
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from flows import model_names as model_names
 from flows.model_names import place
 from flows.report import charts, page, reading, render, rooms, talks
+from flows.summary_text import summary_lines
 from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.merge.core.tally import write_report
@@ -131,6 +133,25 @@ def test_half_a_road(made: Made, tmp_path: Path, last: str) -> None:
         ("talks", "generate"),
     ):
         assert (f'<section id="{section}">' in text) == (stage in there)
+
+
+def test_worlds_that_no_training_saw_stand_apart(made: Made, tmp_path: Path) -> None:
+    """Cards of their own behind the others, marked; the head of the page and its tables are what they are without them."""
+    summary, folders = made
+    part = {key: summary[key] for key in ("evaluate", "baselines", "paired")}
+    apart = json.loads(json.dumps(part).replace('"shop": {', '"library": {').replace('"kiosk": {', '"museum": {'))
+    plain, more = page(summary, folders), page({**summary, "unseen": apart}, folders)
+    for section in ("ladders", "gains", "families"):
+        cards = [(card["world"], card["unseen"]) for card in more[section]]
+        assert cards == [("kiosk", False), ("shop", False), ("library", True), ("museum", True)]
+        assert more[section][:2] == plain[section]
+    assert more["headline"] == plain["headline"]
+    text = shown(tmp_path / "report.html", {**summary, "unseen": apart}, folders)
+    assert text.count("library, unseen: no training saw this world") == 3 and "kiosk, unseen: " not in text
+    stages = {"stages": {}, "promotion": {"decision": None}}
+    lines = list(summary_lines({**stages, "evaluate": summary["evaluate"], "unseen": apart}, tmp_path))
+    assert lines[1].split() == ["pass^1", "kiosk", "shop", "library", "(unseen)", "museum", "(unseen)"]
+    assert list(summary_lines({**stages, "evaluate": summary["evaluate"]}, tmp_path))[1].split() == ["pass^1", "kiosk", "shop"]
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:

@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.templates import test_world as template_tests
-from flows.templates.world.phrases import PHRASES
-from flows.templates.world.world import Library
-from flows.worlds.new import HERE, LIBRARY, address, class_name, write
+from flows.worlds.new import LIBRARY, WORLD, address, class_name, write
 from flows.worlds.play import call_of, play_one, value_of
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
@@ -28,26 +26,28 @@ from tasks.worlds.api.frozen import freeze_world, load
 from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import tools_of
+from tasks.worlds.library.library.phrases import PHRASES
+from tasks.worlds.library.library.world import Library
 from tests.conftest import Project, make_project
 from tests.playing import playing
 
 HOME = LIBRARY.replace(".", "/")
 SHOP = address("my_shop", "Shop")
 
-# --- the template ---
+# --- the world that is copied ---
 
 
-def test_the_templates_own_tests_pass() -> None:
+def test_its_own_tests_pass() -> None:
     """What the user's copy is tested with holds for the original."""
     template_tests.test_a_renewal_by_hand()
     template_tests.test_what_the_api_refuses()
     template_tests.test_the_world_is_sound()
 
 
-def test_the_template_goes_through_the_generate_room(tmp_path: Path) -> None:
+def test_it_goes_through_the_generate_room(tmp_path: Path) -> None:
     """Frozen, loaded again, and taken as retail is: blueprints are proven by every stage, and most conversations are kept."""
     folder, out = tmp_path / "worlds", tmp_path / "out"
-    freeze_world(World.build(Library, 40, 0, "flows.templates.world.world:Library"), folder / "library")
+    freeze_world(World.build(Library, 40, 0, "tasks.worlds.library.library.world:Library"), folder / "library")
     assert load(folder / "library").name == "library"
     out.mkdir()
     ctx = Context(seed=0, out=out, scratch=tmp_path, **playing(roles.maker({}, folder, 0)))
@@ -64,7 +64,7 @@ def test_the_template_goes_through_the_generate_room(tmp_path: Path) -> None:
 
 
 def test_new_replaces_every_name(tmp_path: Path) -> None:
-    """The package, the class and the world's name, in code that is otherwise the template's."""
+    """The package, the class and the world's name, in code that is otherwise the library's."""
     files = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in write("my_shop", "Shop", tmp_path)}
     assert sorted(files) == [
         *(
@@ -74,13 +74,13 @@ def test_new_replaces_every_name(tmp_path: Path) -> None:
         "tests/test_my_shop.py",
     ]
     for name, text in files.items():
-        assert "flows.templates" not in text and "Library" not in text.replace("# Library desk", "")
+        assert "worlds.library.library" not in text and "Library" not in text.replace("# Library desk", "")
         if name.endswith(".py"):
             ast.parse(text)
     assert 'NAME = "my_shop"' in files["my_shop/world.py"] and "class Shop:" in files["my_shop/world.py"]
     assert "from my_shop.world import Shop" in files["tests/test_my_shop.py"]
-    back = files["my_shop/world.py"].replace('"my_shop"', '"library"').replace("my_shop", "flows.templates.world")
-    assert back.replace("class Shop:", "class Library:") == (HERE / "world" / "world.py").read_text()
+    back = files["my_shop/world.py"].replace('"my_shop"', '"library"').replace("my_shop", "tasks.worlds.library.library")
+    assert back.replace("class Shop:", "class Library:") == (WORLD / "world.py").read_text()
 
 
 def test_a_class_is_named_after_the_package() -> None:
@@ -189,7 +189,7 @@ def test_a_module_that_cannot_be_imported(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def library() -> World:
-    return World.build(Library, 30, 0, "flows.templates.world.world:Library")
+    return World.build(Library, 30, 0, "tasks.worlds.library.library.world:Library")
 
 
 def problem_of(world: World, family: str, seed: int) -> Problem:

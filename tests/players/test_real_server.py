@@ -28,7 +28,6 @@ from typing import Any
 
 import pytest
 
-from flows.templates.world.world import Library
 from tasks.checkpoints import folders, tiny
 from tasks.contract.client import Request
 from tasks.contract.problem import Problem
@@ -40,6 +39,7 @@ from tasks.worlds.api.play import play
 from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.system_prompt import system_message
+from tasks.worlds.library.library.world import Library
 from tests.chat.talks import render
 
 PROMPT = {"tools": "none", "policy": "none"}
@@ -51,7 +51,7 @@ pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("served")]
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World.build(Library, 30, 0, "flows.templates.world.world:Library")
+    return World.build(Library, 30, 0, "tasks.worlds.library.library.world:Library")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from flows.templates.world.world import Library
 from flows.worlds import (
     call_checks,
     check,
@@ -30,6 +29,7 @@ from tasks.worlds.api.loading import BUILT_IN
 from tasks.worlds.api.places import location, place
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import Refused, Tool, tools_of
+from tasks.worlds.library.library.world import Library
 from tests.worlds import broken
 
 SOURCE = Path(broken.__file__)

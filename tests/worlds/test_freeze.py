@@ -16,7 +16,7 @@ from tasks.contract.context import Context
 from tasks.contract.params import BadInput, validate
 from tasks.contract.problem import SPLITS
 from tasks.worlds import freeze
-from tasks.worlds.api.frozen import freeze_world, load, load_all
+from tasks.worlds.api.frozen import freeze_world, load, load_all, load_unseen, place_of
 from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World, rules_of, split_users
 from tasks.worlds.api.state import State
@@ -139,6 +139,63 @@ def test_bad_params_are_named(values: dict[str, object], says: str) -> None:
     with pytest.raises(BadInput) as caught:
         validate(freeze.Params, values, "params/pipeline.yaml: worlds.freeze")
     assert says in str(caught.value) and "params/pipeline.yaml: worlds.freeze" in str(caught.value)
+
+
+LIBRARY = "tasks.worlds.library.library.world:Library"
+
+
+def test_an_unseen_world_lies_apart(tmp_path: Path) -> None:
+    """Whoever asks for the worlds does not get it, and the others are what they are without it."""
+    with_it = tmp_path / "with"
+    with_it.mkdir()
+    params = freeze.Params(size=10, unseen=[LIBRARY])
+    freeze.check(params)
+    assert (freeze.names(params), freeze.unseen(params)) == (["retail", "airline"], ["library"])
+    figures = freeze.run(freeze.Inputs(), params, Context(0, with_it, with_it))
+    assert list(figures["worlds"]) == ["retail", "airline", "library"] and figures["worlds"]["library"]["test"] == 2
+    plain = contents(frozen(tmp_path / "without"))
+    assert {name: text for name, text in contents(with_it).items() if not name.startswith("unseen/library/")} == plain
+    assert list(load_all(with_it)) == ["airline", "retail"] and list(load_unseen(with_it)) == ["library"]
+    assert place_of(with_it, "library") == with_it / "unseen/library" and place_of(with_it, "retail") == with_it / "retail"
+    assert load_unseen(tmp_path / "without") == {}
+
+
+class Unseen(Talker):
+    NAME = "unseen"
+
+
+class Barren(Talker):
+    """It says that it makes problems, and makes none."""
+
+    NAME, FAMILIES, PERSONAS = "barren", ("any",), ("plain",)
+
+    @staticmethod
+    def context(db: State, user: str, others: list[str], rng: Any) -> dict[str, Any]:
+        return {}
+
+    @staticmethod
+    def propose(*_: Any) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("unseen", "says"),
+    [
+        ("tasks.worlds.library.retail:Retail", r"Retail' stands in modules, which are trained on, and in unseen, which never are"),
+        ("tasks.worlds.library.library.world:Libary", r"has no class 'Libary'. Did you mean 'Library'"),
+        ("library", r"world 'library': not of the form 'package.module:Class'"),
+        ("tests.flows.shop:Shop", r"unseen world 'tests.flows.shop:Shop': makes no problems of its own"),
+        (f"{__name__}:Unseen", r"NAME = 'unseen' must be .* not 'unseen'"),
+    ],
+)
+def test_an_unseen_world_that_cannot_be_one_is_refused(unseen: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        freeze.check(freeze.Params(unseen=[unseen]))
+
+
+def test_an_unseen_world_without_test_problems_is_refused_as_it_is_frozen(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"world barren: no further problem of family 'any' in split 'test'"):
+        frozen(tmp_path, unseen=[f"{__name__}:Barren"])
 
 
 def test_worlds_that_cannot_be_told_apart_are_refused() -> None:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import pytest
 
 from flows.exports import trl_environment as to_trl
-from flows.templates.world.world import Library
 from tasks.contract.client import Message, Request
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Problem
@@ -29,6 +28,7 @@ from tasks.worlds.api.play import play
 from tasks.worlds.api.problem_making import draw_problems, problem_of
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import end, read, write
+from tasks.worlds.library.library.world import Library
 from tests.rollout import tiny
 from tests.worlds.players import world
 

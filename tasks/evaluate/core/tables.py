@@ -166,25 +166,56 @@ def metrics(
     the rows), or None.
     """
     found = tables(rows)
-    worlds = sorted(writes)
-    order = [name for name in models if name != candidate] + [candidate]
-    test = {(model, world): found["test", model, world] for model in models for world in worlds}
     baselines = sorted({model for which, model, _ in found if which == "baseline"})
     return {
-        "evaluate": {model: {world: maker.block(test[model, world], writes[world]) for world in worlds} for model in models},
-        "overall": {
-            **{model: _overall(maker, [test[model, world] for world in worlds]) for model in models},
-            **{name: _overall(maker, [found["baseline", name, world] for world in worlds]) for name in baselines},
-        },
-        "baselines": {
-            world: {name: maker.block(found["baseline", name, world], writes[world]) for name in baselines} for world in worlds
-        },
+        **_compared(_by_world(found, ("test", "baseline")), models, baselines, candidate, writes, maker),
+        "gate": _gate(found, sorted(writes), candidate, writes, reference, maker),
+    }
+
+
+def apart(
+    rows: Iterable[Row],
+    which: str,
+    models: Sequence[str],
+    baselines: Sequence[str],
+    candidate: str,
+    writes: Mapping[str, Collection[str]],
+    maker: Maker,
+) -> dict[str, Any]:
+    """What stands in metrics.json of a set that all players, baselines too, played in worlds of its own: as `metrics`, without a gate.
+
+    which: the set. baselines: players among the rows that are no models.
+    """
+    played = tables(row for row in rows if row["set"] == which)
+    return _compared(_by_world(played, (which,)), models, sorted(baselines), candidate, writes, maker)
+
+
+def _by_world(found: Mapping[tuple[str, str, str], Played], sets: Collection[str]) -> dict[tuple[str, str], Played]:
+    """(player, world) -> what it played there in these sets, of which each player is in one."""
+    return {(player, world): played for (which, player, world), played in found.items() if which in sets}
+
+
+def _compared(
+    played: Mapping[tuple[str, str], Played],
+    models: Sequence[str],
+    baselines: Sequence[str],
+    candidate: str,
+    writes: Mapping[str, Collection[str]],
+    maker: Maker,
+) -> dict[str, Any]:
+    """Models, baselines and the differences between models, by world and over the worlds that `writes` names. played: (player, world)
+    -> its problems."""
+    worlds = sorted(writes)
+    order = [name for name in models if name != candidate] + [candidate]
+    return {
+        "evaluate": {model: {world: maker.block(played[model, world], writes[world]) for world in worlds} for model in models},
+        "overall": {name: _overall(maker, [played[name, world] for world in worlds]) for name in (*models, *baselines)},
+        "baselines": {world: {name: maker.block(played[name, world], writes[world]) for name in baselines} for world in worlds},
         "paired": {
-            f"{later}-{earlier}": {world: maker.paired(test[later, world], test[earlier, world], writes[world]) for world in worlds}
+            f"{later}-{earlier}": {world: maker.paired(played[later, world], played[earlier, world], writes[world]) for world in worlds}
             for index, later in enumerate(order)
             for earlier in order[:index]
         },
-        "gate": _gate(found, worlds, candidate, writes, reference, maker),
     }
 
 

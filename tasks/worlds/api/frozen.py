@@ -13,6 +13,7 @@ from typing import Any
 from tasks.contract.params import BadInput
 from tasks.contract.trajectory import GRADING
 from tasks.contract.values import TAGS, tagged, untagged
+from tasks.worlds import UNSEEN
 from tasks.worlds.api import calls
 from tasks.worlds.api.folder import pretty, read_json, table_lines
 from tasks.worlds.api.loading import code_hash, world_class
@@ -79,11 +80,25 @@ def load(folder: Path, allow: Sequence[str] = (), present_code: bool = False) ->
 
 
 def load_all(folder: Path) -> dict[str, World]:
-    """Every frozen world of a folder, by name, sorted."""
-    found = sorted(path.parent for path in Path(folder).glob("*/world.json"))
-    if not found:
+    """Every frozen world of a folder, by name, sorted; without those that no training sees (`load_unseen`). BadInput: there is none."""
+    if not (found := _load_below(folder)):
         raise BadInput(f"{folder}: holds no frozen world. Run the step that freezes worlds first.")
-    worlds = [load(path) for path in found]
+    return found
+
+
+def load_unseen(folder: Path) -> dict[str, World]:
+    """The frozen worlds of a folder that no training sees, by name, sorted; there may be none."""
+    return _load_below(Path(folder) / UNSEEN)
+
+
+def place_of(folder: Path, world: str) -> Path:
+    """Where the frozen world of this name lies in a folder of frozen worlds, whether training sees it or not."""
+    hidden = folder / UNSEEN / world
+    return hidden if hidden.is_dir() else folder / world
+
+
+def _load_below(folder: Path) -> dict[str, World]:
+    worlds = [load(path.parent) for path in sorted(Path(folder).glob("*/world.json"))]
     return {world.name: world for world in sorted(worlds, key=lambda world: world.name)}
 
 

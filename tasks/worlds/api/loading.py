@@ -20,7 +20,8 @@ PROJECT = Path(str(tasks.__file__)).resolve().parents[1]
 API = "tasks/worlds/api"
 """Folder of what plays every world."""
 LIBRARY = "tasks.worlds.library"
-"""Package of the worlds that lie with Cairn; each is a package in it."""
+"""Package of the worlds that lie with Cairn, each a package in it, and of a project's own: stage `worlds` depends on its folder, so
+that a world there needs no word in dvc.yaml."""
 BUILT_IN = ("tasks.worlds.library.retail:Retail", "tasks.worlds.library.airline:Airline")
 _ADDRESS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _SKIPPED = {"__pycache__", ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}

@@ -16,13 +16,13 @@ from random import Random
 from time import time as now
 from typing import Any
 
-from flows.templates.world import problems
-from flows.templates.world.rules import BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES
-from flows.templates.world.world import Library
 from tasks.worlds.adapters import from_object
 from tasks.worlds.api import conduct
 from tasks.worlds.api.state import State
 from tasks.worlds.api.tools import Refused, read, write
+from tasks.worlds.library.library import problems
+from tasks.worlds.library.library.rules import BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES
+from tasks.worlds.library.library.world import Library
 
 SEEN: list[str] = []
 LOG = logging.getLogger(__name__)

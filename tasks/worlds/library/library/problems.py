@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from flows.templates.world.phrases import PHRASES
-from flows.templates.world.rules import HELD_OUT, HELD_OUT_RULES, MOST_RENEWALS, MOST_WEEKS
 from tasks.worlds.api.scripts.drafting import Case, Fits, Maker, Single, Step, call, forbidden, foreign, look_ups, proposer
 from tasks.worlds.api.state import State
+from tasks.worlds.library.library.phrases import PHRASES
+from tasks.worlds.library.library.rules import HELD_OUT, HELD_OUT_RULES, MOST_RENEWALS, MOST_WEEKS
 
 FAMILIES = ("one_write", "two_writes", "forbidden", "information", "hand_over")
 WRITE_FAMILIES = ("one_write", "two_writes")

@@ -11,9 +11,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-from flows.templates.world import problems, rules
-from flows.templates.world.phrases import PHRASES, TITLES
-from flows.templates.world.teacher import AGENT, ERRORS, VISIBLE
 from tasks.contract.context import seed_of
 from tasks.contract.scripts import Scripts
 from tasks.worlds.api import conduct
@@ -21,6 +18,9 @@ from tasks.worlds.api.scripts.human import human
 from tasks.worlds.api.scripts.names import numbers, people
 from tasks.worlds.api.state import Row, State, Tables
 from tasks.worlds.api.tools import Refused, end, read, write
+from tasks.worlds.library.library import problems, rules
+from tasks.worlds.library.library.phrases import PHRASES, TITLES
+from tasks.worlds.library.library.teacher import AGENT, ERRORS, VISIBLE
 
 Branch = Literal["north", "south"]
 """An enumeration: the schema lists the values, and any other is refused before the tool runs."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flows.templates.world.phrases import PHRASES
-from flows.templates.world.rules import MOST_RENEWALS, MOST_WEEKS
 from tasks.contract.scripts import COMMON_ERRORS
 from tasks.worlds.api.scripts.agent import VISIBLE as COMMON_VISIBLE
 from tasks.worlds.api.scripts.agent import AgentScript, Plan, agent
+from tasks.worlds.library.library.phrases import PHRASES
+from tasks.worlds.library.library.rules import MOST_RENEWALS, MOST_WEEKS
 
 WRITES = ("renew_loan", "pay_fee", "reserve_title")
 Slots = dict[str, str]
