@@ -152,10 +152,12 @@ def _passes(room: _Room) -> list[Change]:
 
 
 def _rows(room: _Room) -> list[Change]:
-    """The most rows that fit, and on the own engine what is left for keys and values."""
+    """The most rows that fit, and on the own engine what is left for keys and values. Where a server holds them, it is asked for as
+    many as the profile says."""
     changes: list[Change] = []
     for step, where, params in _parts(room.settings):
-        if not hasattr(params, "rows"):
+        engine = room.settings.engine(step)
+        if not hasattr(params, "rows") or "base_url" in (engine or {"params": {}})["params"]:
             continue
         training = training_of(params, room.shape, room.gpu) if hasattr(params, "pass_tokens") else None
         number = 2 if getattr(params, "dtype", "") == "bfloat16" and room.shape.stored == 2 else 4
@@ -168,7 +170,6 @@ def _rows(room: _Room) -> list[Change]:
         most = [rows for rows in ROWS if rows <= params.rows] or [params.rows]
         rows = _largest(room, step, most, needs)
         changes.append((f"{where}.rows", rows))
-        engine = room.settings.engine(step)
         if engine and "memory" in engine["params"]:
             parts = needs(rows)
             left = room.bytes(room.settings.room(step)) - sum(size for name, size in parts.items() if name != "keys and values")

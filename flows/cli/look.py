@@ -70,7 +70,10 @@ def forecast(
         str, typer.Option(metavar="CHECKPOINT", help="Forecast a profile as `cairn use PROFILE --model CHECKPOINT` would fill it in.")
     ] = "",
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure how fast this machine trains and produces, up to a minute; kept in .cairn/.")
+        bool, typer.Option("--calibrate", help="Measure how fast this machine trains and produces, some minutes; kept in .cairn/.")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Beside the forecast as it was before: what each stage took when it last ran here.")
     ] = False,
     as_json: values.AsJson = False,
 ) -> int:
@@ -82,11 +85,12 @@ def forecast(
       cairn forecast --profile quickstart --set sft.loop.batch_tokens=8192
       cairn forecast --profile gpu_24g --model CHECKPOINT
       cairn forecast --calibrate --json
+      cairn forecast --compare
     """
     from flows.forecast import forecast as made
     from flows.forecast.text import as_document, lines, too_large
 
-    found = made(profile, values.parsed(overrides), calibrate, model)
+    found = made(profile, values.parsed(overrides), calibrate, model, compare)
     if as_json:
         print_json(as_document(found))
     else:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from flows import OUTSIDE, PROJECT, STATE
-from flows.forecast import speed
 from flows.forecast.amounts import Amounts, Counter, run_small
 from flows.forecast.checkpoint import Checkpoint, find
-from flows.forecast.stages import ROOMS, Case, Stage, training_of
+from flows.forecast.compare import Taken, taken
+from flows.forecast.speed import Speeds
+from flows.forecast.stages import ROOMS, Case, Stage
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Store
 from tasks.engine.check_players import check_device
@@ -27,20 +28,26 @@ from tasks.engine.together import check_together, planned
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of a road. counted: how tokens were counted, in words. speed: where the rates are from, in words."""
+    """Of a road. counted: how tokens were counted, in words. speed: where the rates are from, in words. compared: whether what the
+    stages took when they last ran is wanted; taken: that, of those that have run here."""
 
     settings: Settings
     checkpoint: Checkpoint
     stages: Sequence[Stage]
     counted: str
     speed: str
+    compared: bool = False
+    taken: Mapping[str, Taken] = field(default_factory=dict)
 
 
-def forecast(profile: str = "", overrides: Mapping[str, Any] | None = None, calibrate: bool = False, model: str = "") -> Forecast:
+def forecast(
+    profile: str = "", overrides: Mapping[str, Any] | None = None, calibrate: bool = False, model: str = "", compare: bool = False
+) -> Forecast:
     """Of the active params, or of a profile, with overrides; also of a profile for another machine than this.
 
-    calibrate: measure this machine first, which takes up to a minute. model: filled in first, as `cairn use` does. BadInput for wrong
-    params and a checkpoint that is not there.
+    calibrate: measure this machine first, which takes some minutes. model: filled in first, as `cairn use` does. compare: forecast what
+    would be forecast before anything but the base is there, and say what the stages took when they last ran. BadInput for wrong params,
+    a checkpoint that is not there, and `compare` with a model, which no run has had yet.
     """
     if OUTSIDE:
         raise BadInput(OUTSIDE)
@@ -48,11 +55,22 @@ def forecast(profile: str = "", overrides: Mapping[str, Any] | None = None, cali
     if mistake := next(settings.mistakes(), ""):
         raise BadInput(mistake)
     check_together(settings, {name: settings.params(name) for name in settings.road.names})
+    if model and compare:
+        raise BadInput("--compare is about a run of these params, and --model changes them. Allowed: one of the two.")
     if model:
         from flows.model_fill import filled, with_changes
 
         return of(with_changes(settings, filled(settings, model, Store(STATE))), {}, calibrate)
-    return of(settings, _Opened(profile, overrides or {}, settings), calibrate)
+    opened = _Opened(profile, overrides or {}, settings)
+    if not compare:
+        return of(settings, opened, calibrate)
+    base = settings.road.entering("base")[0]
+    there = opened.get(base)
+    found = of(settings, {base: there} if there else {}, calibrate)
+    from flows.run import open_plan
+
+    was = taken(open_plan(profile, overrides or {}), [stage.name for stage in found.stages])
+    return replace(found, compared=True, taken=was)
 
 
 def of(settings: Settings, opened: _Opened | Mapping[str, Path], calibrate: bool = False) -> Forecast:
@@ -60,31 +78,19 @@ def of(settings: Settings, opened: _Opened | Mapping[str, Path], calibrate: bool
     checkpoint, road = find(settings, opened.get, Store(STATE)), settings.road
     counter = Counter(checkpoint.folder)
     steps = planned(settings, {name: settings.params(name) for name in road.names})
-    measured = _measured(settings, checkpoint, calibrate)
+    if calibrate:
+        check_device(settings.shared.device, f"{settings.source}: device")
+    speeds = Speeds(STATE, settings.project, checkpoint.folder, calibrate)
     with tempfile.TemporaryDirectory() as folder:
         if wanted := [name for name in road.entering("filter") if not opened.get(name)]:
             run_small(settings, Path(folder), wanted)
         amounts = Amounts(settings, Path(folder), counter, opened.get)
         stages = [
-            ROOMS[step.room](Case(settings, checkpoint.shape, amounts, measured, step, settings.loop(name)))
+            ROOMS[step.room](Case(settings, checkpoint.shape, amounts, speeds, step, settings.loop(name)))
             for name, step in steps.items()
             if step.room in ROOMS
         ]
-    return Forecast(settings, checkpoint, stages, counter.how, measured.how)
-
-
-def _measured(settings: Settings, checkpoint: Checkpoint, calibrate: bool) -> Any:
-    """Rates of this machine for the first training of the road."""
-    loop: Any = settings.loop(settings.road.entering("sft")[0])
-    training = training_of(loop, checkpoint.shape, settings.shared.device != "cpu")
-    rank = training.adapter.r if training.adapter else 0
-    context = min(loop.max_length, 1024)
-    shared = settings.shared
-    what = speed.Measured(checkpoint.shape, shared.device, shared.threads, shared.instructions, rank, training.bfloat16, context)
-    if calibrate:
-        check_device(what.device, f"{settings.source}: device")
-        return speed.measure(what, STATE, settings.project)
-    return speed.rates(what, STATE)
+    return Forecast(settings, checkpoint, stages, counter.how, "; ".join(speeds.how))
 
 
 class _Opened:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -33,24 +33,41 @@ FRAME = 5
 @dataclass(frozen=True)
 class Talk:
     """Means of one world's conversations, in tokens. shared: the system prompt, with which all begin. whole: all of it. own: what
-    the agent says, its ends with it."""
+    the agent says, its ends with it, in so many turns."""
 
     shared: float
     whole: float
     own: float
+    turns: float
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to train on. count: of the train split. tokens, own, shared: of all of them, whole, trained, and of their system prompts.
-    longest: tokens of one. how: in words, where the numbers are from."""
+    """Rows to train on. sample: of the train split, each with its world. times: as many of each are wanted. how: in words, where the
+    numbers are from."""
 
-    count: float
-    tokens: float
-    own: float
-    shared: float
-    longest: int
+    sample: Sequence[tuple[str, Talk]]
+    times: float
     how: str
+
+    def sum(self, name: str) -> float:
+        """Of a field of all rows."""
+        return self.times * sum(getattr(talk, name) for _, talk in self.sample)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest."""
+        return round(max(talk.whole for _, talk in self.sample))
+
+    @property
+    def mean(self) -> Talk:
+        """The mean row."""
+        return mean([talk for _, talk in self.sample])
+
+
+def mean(talks: Sequence[Talk]) -> Talk:
+    """The mean of some conversations."""
+    return Talk(*(fmean(getattr(talk, one.name) for talk in talks) for one in fields(Talk)))
 
 
 class Counter:
@@ -83,7 +100,7 @@ class Counter:
         last = max((at for at, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
         sizes = [(message["role"] == "assistant", self.text(_words(message))) for message in messages[: last + 1]]
         own = [size + END for spoken, size in sizes if spoken]
-        return Talk(shared, shared + sum(size + FRAME for _, size in sizes), sum(own))
+        return Talk(shared, shared + sum(size + FRAME for _, size in sizes), sum(own), len(own))
 
 
 def _words(message: Message) -> str:
@@ -112,9 +129,8 @@ class Amounts:
         for name, world in worlds.items():
             _, said, more = token_caps.conversations(world, self.settings.shared.seed)
             shared = self.counter.start(world, prompt)
-            talks = [self.counter.talk(shared, messages) for messages in said]
-            whole = fmean(talk.whole for talk in talks) + more
-            found[name] = Talk(shared, whole, fmean(talk.own for talk in talks))
+            talk = mean([self.counter.talk(shared, messages) for messages in said])
+            found[name] = replace(talk, whole=talk.whole + more)
         return found
 
     def _worlds(self, stage: str) -> Path:
@@ -147,13 +163,9 @@ class Amounts:
         starts = {name: self.counter.start(world, prompt) for name, world in load_all(self._worlds(stage)).items()}
         wanted = some(DATASET, "world", "keep", "split", "messages")
         kept = [row for row in read_rows(folder / "dataset.parquet", wanted) if row["keep"] and row["split"] == "train"]
-        talks = [self.counter.talk(starts[row["world"]], [message_of(message) for message in row["messages"]]) for row in kept]
-        if not talks:
-            return None
+        talks = [(row["world"], self.counter.talk(starts[row["world"]], [*map(message_of, row["messages"])])) for row in kept]
         how = "of the rows that the filter has kept" if scale == 1 else f"of a small run with scripts, times {scale:g}"
-        whole, own = sum(talk.whole for talk in talks), sum(talk.own for talk in talks)
-        shared = sum(talk.shared for talk in talks)
-        return Rows(len(talks) * scale, whole * scale, own * scale, shared * scale, round(max(talk.whole for talk in talks)), how)
+        return Rows(talks, scale, how) if talks else None
 
 
 def run_small(settings: Settings, folder: Path, stages: Sequence[str]) -> SmallRun:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.forecast import work
-from flows.forecast.amounts import Amounts, Talk
+from flows.forecast.amounts import Amounts, Rows, Talk, mean
 from flows.forecast.playing import Playing
 from flows.forecast.shape import BYTES, Shape
+from flows.forecast.speed import Lengths, Plays, Speeds, Trains, Way
 from flows.forecast.training import Adapter, Training
 from tasks.contract.planned import Planned
 from tasks.engine.forked import at_once
@@ -25,12 +26,15 @@ PADDING = 1.15
 """Padded tokens to tokens, where rows of about one length are passed together; ours."""
 TOGETHER = 64
 """Conversations of a training's screening or validation that play at once, at least: a shard of 32 problems, played twice."""
+TAIL = 0.5
+"""Rounds of conversations that a batch of them lasts longer, as the last ones end one by one; ours."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """processes: side by side. parts: bytes by part of one of them, where the model lies (a GPU, or the host). host: bytes of
-    the host's memory of one. tokens: trained, read, produced, of all. hours: until all are done. how: where the numbers are from."""
+    """processes: side by side. parts: bytes by part of one of them, where the model lies (a GPU, or the host). host: bytes of one in
+    the host's memory. tokens: trained, read, produced, of all. hours: until all are done. how: where the numbers are from. where:
+    on which GPUs it computes and at which server, in words."""
 
     name: str
     processes: int
@@ -39,6 +43,7 @@ class Stage:
     tokens: Mapping[str, float]
     hours: float
     how: str
+    where: str = ""
 
     @property
     def memory(self) -> float:
@@ -53,7 +58,7 @@ class Case:
     settings: Settings
     shape: Shape
     amounts: Amounts
-    rates: work.Rates
+    speeds: Speeds
     step: Planned
     loop: Any
 
@@ -62,18 +67,46 @@ class Case:
         """Whether models lie on a GPU."""
         return self.settings.shared.device != "cpu"
 
+    @property
+    def engine(self) -> Mapping[str, Any]:
+        """The params of the step's engine."""
+        found: Mapping[str, Any] = (self.settings.engine(self.step.name) or {"params": {}})["params"]
+        return found
+
+    @property
+    def server(self) -> str:
+        """The address of a server that holds what plays, whose memory is its own matter; empty where this process does."""
+        return str(self.engine.get("base_url") or "")
+
     def talk(self, most: int) -> Talk:
         """The mean conversation over the step's worlds, of at most `most` tokens."""
-        talks = list(self.amounts.talks(self.step.name).values())
-        shared, whole, own = (sum(getattr(talk, name) for talk in talks) / len(talks) for name in ("shared", "whole", "own"))
-        return Talk(shared, min(whole, most), own * min(1.0, most / whole))
+        talk = mean(list(self.amounts.talks(self.step.name).values()))
+        share = min(1.0, most / talk.whole)
+        return Talk(talk.shared, min(talk.whole, most), talk.own * share, talk.turns * share)
+
+    def way(self, what: Trains | Plays, talk: Talk, processes: int, threads: int, adapter: int, dtype: str) -> Way:
+        """How it computes, for `speed.Speeds`."""
+        turns, shared = max(1, round(talk.turns)), self.settings.shared
+        read = max(1, round((talk.whole - talk.shared - talk.own) / turns))
+        lengths = Lengths(round(talk.shared), turns, read, max(1, round(talk.own / turns)))
+        return Way(what, self.shape, shared.device, threads, shared.instructions, processes, adapter, dtype, lengths)
 
     def stage(self, parts: Mapping[str, float], tokens: Mapping[str, float], hours: float, processes: int, how: str) -> Stage:
         """The forecast, with what libraries take."""
         libraries = float(LIBRARIES[self.step.room])
-        own, loading = (CONTEXT, 4.0 * self.shape.parameters) if self.gpu else (libraries, 0.0)
-        host = libraries + loading if self.gpu else libraries + sum(parts.values())
-        return Stage(self.step.name, processes, {**parts, "libraries": own}, host, tokens, hours, how)
+        slices = self.loop.distributed.processes if hasattr(self.loop, "distributed") else 1
+        own = CONTEXT if self.gpu else libraries
+        held = sum(parts.values()) if not self.gpu else (4 + self.shape.stored) * self.shape.parameters
+        return Stage(
+            self.step.name, processes, {**parts, "libraries": own}, slices * (libraries + held), tokens, hours, how, self._where(slices)
+        )
+
+    def _where(self, slices: int) -> str:
+        served = f"conversations at the server {self.server}, whose memory is not counted here" if self.server else ""
+        if not self.gpu:
+            return served
+        gpus = f"on {slices} GPUs, on each" if slices > 1 else "on one GPU (the first)"
+        return f"{gpus}; {served}" if served else gpus
 
 
 def training_of(loop: Any, shape: Shape, gpu: bool) -> Training:
@@ -82,111 +115,168 @@ def training_of(loop: Any, shape: Shape, gpu: bool) -> Training:
     if about.kind != "none":
         targets = () if about.targets == "all-linear" else tuple(about.targets)
         adapter = Adapter(about.r, about.dropout, targets, about.kind == "qlora", len(about.modules_to_save))
-    return Training(shape, adapter, loop.dtype == "bfloat16", loop.checkpointing, loop.optimizer, 1 if gpu else 4)
+    return Training(
+        shape, adapter, loop.dtype == "bfloat16", loop.checkpointing, loop.optimizer, 1 if gpu else 4, loop.packing != "none"
+    )
 
 
 def sft(case: Case) -> Stage:
     """Fine-tuning; with the control beside it, which trains on as many rows."""
     loop, shape, rows = case.loop, case.shape, case.amounts.rows(case.step.name)
     training = training_of(loop, shape, case.gpu)
-    longest = min(loop.max_length, rows.longest if rows else loop.max_length)
-    batch = loop.batch_tokens * loop.accumulate
-    at_once_tokens = max(loop.pass_tokens or loop.batch_tokens, longest)
-    share = rows.own / rows.tokens if rows else 1.0
-    parts = training.peak(at_once_tokens, round(at_once_tokens * share), at_once_tokens < batch)
+    passed = _passed(rows, loop)
+    share = rows.sum("own") / rows.sum("whole") if rows else 1.0
+    parts = training.peak(passed, round(passed * share), passed < loop.batch_tokens * loop.accumulate)
     slices = loop.distributed.processes  # FSDP2: https://arxiv.org/abs/1910.02054, stage 3
     parts = {name: size / slices if name in ("weights", "gradients", "optimizer") else size for name, size in parts.items()}
-    if training.loading() > sum(parts.values()):
-        parts = {"weights": training.loading()}
-    tokens = _computed(rows.tokens, rows.shared, rows.count, loop) * loop.epochs if rows else 0.0
-    tokens = min(tokens, loop.max_steps * batch or tokens)
+    parts = _or_loading(parts, training, case.gpu)
     runs = 1 + loop.control
-    mean = rows.tokens / rows.count if rows else 0.0
-    flop = work.training(shape, tokens, mean, tokens * share, training.adapter is not None, loop.checkpointing)
     side_by_side = runs if not case.gpu else 1
-    hours = work.hours(flop * runs / side_by_side / slices, case.rates.train)
-    how = rows.how if rows else "rows unknown: a small run with scripts keeps none"
-    return case.stage(parts, {"trained": tokens * runs}, hours, side_by_side, how)
+    if rows is None:
+        return case.stage(parts, {"trained": 0.0}, 0.0, side_by_side, "rows unknown: a small run with scripts keeps none")
+    tokens = _computed(rows, loop) * loop.epochs
+    tokens = min(tokens, loop.max_steps * loop.batch_tokens * loop.accumulate or tokens)
+    threads = max(1, case.settings.shared.threads // (2 if loop.control else 1))
+    rate = case.speeds(_training_way(case, training, loop, rows.mean, side_by_side, threads))["train"]
+    seen = work.seen(rows.mean.whole, passed, loop.packing)
+    flop = work.training(shape, tokens, seen, rows.sum("own") * loop.epochs, training.adapter is not None, loop.checkpointing)
+    hours = work.hours(flop * runs / side_by_side / slices, rate)
+    return case.stage(parts, {"trained": tokens * runs}, hours, side_by_side, rows.how)
 
 
-def _computed(tokens: float, shared: float, count: float, loop: Any) -> float:
-    """Of `count` rows of `tokens` tokens in all, those that are computed: system prompts (`shared` of them) once a pack, where packs
-    share them."""
+def _training_way(case: Case, training: Training, loop: Any, talk: Talk, processes: int, threads: int) -> Way:
+    passed = loop.pass_tokens or getattr(loop, "batch_tokens", 16 * round(talk.whole))
+    what = Trains(passed, loop.packing, loop.checkpointing, loop.adapter.dropout if training.adapter else 0.0)
+    return case.way(what, talk, processes, threads, training.adapter.r if training.adapter else 0, loop.dtype)
+
+
+def _or_loading(parts: dict[str, float], training: Training, gpu: bool) -> dict[str, float]:
+    """The parts, or what is held while the checkpoint is read, where that is more."""
+    loading = training.loading(gpu)
+    return {"weights": loading} if loading > sum(parts.values()) else parts
+
+
+def _together(talk: Talk, loop: Any) -> int:
+    """Rows like this one in a batch of sft, whose tokens are counted with padding."""
+    return max(1, int(loop.batch_tokens // talk.whole))
+
+
+def _passed(rows: Rows | None, loop: Any) -> int:
+    """Tokens of the largest pass of sft: a batch, or as much of it as `pass_tokens` allows; a longer row alone."""
+    if rows is None:
+        return int(max(loop.pass_tokens or loop.batch_tokens, loop.max_length))
+    longest = min(loop.max_length, rows.longest)
+    if not loop.pass_tokens:
+        return int(max(loop.batch_tokens, longest))
+    batches = [_together(talk, loop) * talk.whole for _, talk in rows.sample]
+    if loop.packing == "shared_prompt":
+        batches = [talk.shared + _together(talk, loop) * (talk.whole - talk.shared) for _, talk in rows.sample]
+    return round(max(longest, min(loop.pass_tokens, max(batches))))
+
+
+def _computed(rows: Rows, loop: Any) -> float:
+    """Tokens that an epoch of sft computes: where packs share them, system prompts once a pack, in which the rows of a batch lie that
+    are of one world."""
     if loop.packing != "shared_prompt":
-        return tokens
-    start, rest = shared / count, tokens - shared
-    return rest + start * rest / max(1.0, loop.pass_tokens - start)
+        return rows.sum("whole")
+    worlds = [world for world, _ in rows.sample]
+    found = 0.0
+    for world, talk in rows.sample:
+        rest = max(1.0, talk.whole - talk.shared)
+        alike = max(1.0, _together(talk, loop) * worlds.count(world) / len(worlds))
+        found += rest + talk.shared / min(alike, max(1.0, (loop.pass_tokens - talk.shared) / rest))
+    return rows.times * found
 
 
 def rl(case: Case) -> Stage:
     """Reinforcement in every world: conversations, and an update on those of each step."""
     loop, shape, step = case.loop, case.shape, case.step
     training, talk = training_of(loop, shape, case.gpu), case.talk(loop.max_episode_tokens)
-    played = _conversations(case)
-    of_a_step = loop.groups * loop.group_size
-    rows = min(loop.rows, max(of_a_step, TOGETHER))
-    number = 4 if training.weights() >= 4 * shape.parameters else 2
-    playing = Playing(shape, rows, round(talk.whole), round(talk.shared), loop.max_episode_tokens, number, _limit(case))
-    tokens = of_a_step * talk.whole * PADDING
-    passed = min(tokens, loop.pass_tokens or tokens)
-    update = training.peak(round(passed), round(passed * talk.own / talk.whole), passed < tokens)
+    (played, opened), of_a_step = _played(case), loop.groups * loop.group_size
+    rest, shared = max(1.0, talk.whole - talk.shared), talk.shared if loop.packing == "shared_prompt" else 0.0
+    alike = min(of_a_step, max(1.0, (loop.pass_tokens - shared) // (talk.whole - shared)) if loop.pass_tokens else of_a_step)
+    computed = of_a_step * (shared / alike + talk.whole - shared)
+    passed = min(computed * (PADDING if loop.packing == "none" else 1), loop.pass_tokens or computed * PADDING)
+    update = training.peak(round(passed), round(alike * talk.own), alike < of_a_step)
     resting = {name: update[name] for name in ("weights", "optimizer")}
     if getattr(step.params, "beta", 0) and training.adapter is None:
         for parts in (resting, update):
             parts["reference"] = 4.0 * shape.parameters
-    held = {} if _served(case) else playing.peak(weights=False)
-    parts = max(update, {**resting, **held}, key=lambda one: sum(one.values()))
-    trained = len(step.worlds) * loop.steps * _computed(of_a_step * talk.whole, of_a_step * talk.shared, of_a_step, loop)
-    spoken = _spoken(case, played, talk)
-    flop = work.training(shape, trained, talk.whole, trained * talk.own / talk.whole, training.adapter is not None, loop.checkpointing)
+    number = 4 if training.weights() >= 4 * shape.parameters else 2
+    rows = min(loop.rows, max(of_a_step, TOGETHER))
+    playing = Playing(shape, rows, round(talk.whole), round(talk.shared), loop.max_episode_tokens, number, _limit(case))
+    held = {} if case.server else playing.peak(weights=False)
+    parts = _or_loading(max(update, {**resting, **held}, key=lambda one: sum(one.values())), training, case.gpu)
     side_by_side = 1 if case.gpu else len(step.worlds)
-    hours = work.hours(flop / side_by_side, case.rates.train) + _hours_spoken(case, spoken, talk) / side_by_side
-    return case.stage(parts, {"trained": trained, **spoken}, hours, side_by_side, f"{played:,} conversations as scripts play them")
+    threads = max(1, case.settings.shared.threads // len(step.worlds))
+    steps = len(step.worlds) * loop.steps
+    rate = case.speeds(_training_way(case, training, loop, talk, side_by_side, threads))["train"]
+    seen = work.seen(talk.whole, min(computed, shared + alike * rest), loop.packing)
+    adapter = training.adapter is not None
+    flop = steps * work.training(shape, computed, seen, of_a_step * talk.own, adapter, loop.checkpointing)
+    again = bool(getattr(step.params, "beta", 0)) + bool(loop.importance_cap)  # the reference's, and the trainer's own before it learns
+    flop += again * steps * work.forward(shape, computed, seen, of_a_step * talk.own)
+    spoken = _spoken(played, opened, talk)
+    rank = training.adapter.r if training.adapter else 0
+    hours = work.hours(flop / side_by_side, rate)
+    hours += _hours_spoken(case, spoken, talk, min(loop.rows, of_a_step), of_a_step, side_by_side, threads, rank, loop.dtype)
+    return case.stage(
+        parts, {"trained": steps * computed, **spoken}, hours, side_by_side, f"{played:,} conversations as scripts play them"
+    )
 
 
 def evaluate(case: Case) -> Stage:
     """Every model of the road plays test problems, and two of them the gate's."""
     params, shape = case.step.params, case.shape
-    talk, played = case.talk(params.max_episode_tokens), _conversations(case)
+    talk, (played, opened) = case.talk(params.max_episode_tokens), _played(case)
     rows = min(params.rows, params.problems * params.trials)
     most, number = params.max_episode_tokens, BYTES[params.dtype]
     playing = Playing(shape, rows, round(talk.whole), round(talk.shared), most, number, _limit(case))
-    side_by_side = at_once(case.settings.shared.threads, case.settings.shared.device)
-    spoken = _spoken(case, played, talk)
-    hours = _hours_spoken(case, spoken, talk) / side_by_side
-    return case.stage(
-        {} if _served(case) else playing.peak(), spoken, hours, side_by_side, f"{played:,} conversations as scripts play them"
-    )
+    threads = case.settings.shared.threads
+    side_by_side = at_once(threads, case.settings.shared.device)
+    spoken = _spoken(played, opened, talk)
+    rank = max((loop.adapter.r for loop in _loops(case) if loop.adapter.kind != "none"), default=0)
+    hours = _hours_spoken(case, spoken, talk, rows, params.problems * params.trials, side_by_side, threads, rank, params.dtype)
+    parts = {} if case.server else playing.peak()
+    return case.stage(parts, spoken, hours, side_by_side, f"{played:,} conversations as scripts play them")
 
 
 ROOMS: Mapping[str, Callable[[Case], Stage]] = {"sft": sft, "rl": rl, "evaluate": evaluate}
 """Rooms that compute with checkpoints -> their forecast."""
 
 
-def _served(case: Case) -> bool:
-    """Whether a server beside this process holds what plays: its memory is its own matter."""
-    return "base_url" in (case.settings.engine(case.step.name) or {"params": {}})["params"]
+def _loops(case: Case) -> list[Any]:
+    """Of the steps before this one that train."""
+    names = [one.name for one in case.step.inputs if one.checkpoints]
+    return [loop for name in names if hasattr(loop := case.settings.loop(name), "adapter")]
 
 
 def _limit(case: Case) -> float:
     """Bytes that the step's engine may take for keys and values; 0 for no limit."""
-    engine = case.settings.engine(case.step.name) or {"params": {}}
-    return float(engine["params"].get("memory") or 0) * GIB
+    return float(case.engine.get("memory") or 0) * GIB
 
 
-def _conversations(case: Case) -> int:
-    """As the room's or the method's `conversations` says."""
+def _played(case: Case) -> tuple[int, int]:
+    """(conversations that checkpoints play, engines that are opened for them), as `by_checkpoints` of the room or the method says."""
     parts = case.settings.parts(case.step.name)
-    return sum(module.conversations(params, case.step) for _, module, params in parts if hasattr(module, "conversations"))
+    said = [module.by_checkpoints(params, case.step) for _, module, params in parts if hasattr(module, "by_checkpoints")]
+    return sum(played for played, _ in said), sum(opened for _, opened in said)
 
 
-def _spoken(case: Case, played: int, talk: Talk) -> dict[str, float]:
-    """Tokens read, the shared prompt once a world, and produced."""
-    read = played * max(0.0, talk.whole - talk.own - talk.shared) + (len(case.step.worlds) + len(case.step.unseen)) * talk.shared
+def _spoken(played: int, opened: int, talk: Talk) -> dict[str, float]:
+    """Tokens read, the shared prompt once an engine, and produced."""
+    read = played * max(0.0, talk.whole - talk.own - talk.shared) + opened * talk.shared
     return {"read": read, "produced": played * talk.own}
 
 
-def _hours_spoken(case: Case, spoken: Mapping[str, float], talk: Talk) -> float:
-    read = work.forward(case.shape, spoken["read"], talk.whole, 0)
+def _hours_spoken(
+    case: Case, spoken: Mapping[str, float], talk: Talk, rows: int, count: int, processes: int, threads: int, rank: int, dtype: str
+) -> float:
+    """Of conversations in as many processes. count: of a batch of them, of which `rows` are under way at once."""
+    active = max(1, round(count / (count / min(rows, count) + TAIL)))
+    engine = (case.settings.engine(case.step.name) or {"method": "own"})["method"]
+    what = Plays(rows, active, engine)
+    rates = case.speeds(case.way(what, talk, processes, threads, rank, dtype))
+    read = work.forward(case.shape, spoken["read"], 2 * talk.whole, 0)
     produced = work.producing(case.shape, spoken["produced"], talk.whole)
-    return work.hours(read, case.rates.read) + work.hours(produced, case.rates.produce)
+    return (work.hours(read, rates["read"]) + work.hours(produced, rates["produce"])) / processes

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.forecast import Forecast
+from flows.forecast.compare import ratios
 from flows.forecast.stages import GIB, Stage
 
 LOWER = {
@@ -21,6 +22,9 @@ LOWER = {
     "libraries": "threads, so that fewer processes run side by side",
 }
 """Part of memory -> which params make it smaller."""
+
+MOST_DIFFERENCES = 5
+"""Params that are named where a stage last ran with others."""
 
 
 def too_large(found: Forecast) -> str:
@@ -64,6 +68,8 @@ def as_document(found: Forecast) -> dict[str, Any]:
                 "tokens": {name: round(count) for name, count in stage.tokens.items()},
                 "hours": round(stage.hours, 4),
                 "from": stage.how,
+                "where": stage.where,
+                **_measured(stage, found),
             }
             for stage in found.stages
         ],
@@ -85,15 +91,43 @@ def lines(found: Forecast) -> Iterator[str]:
         tokens = " ".join(f"{stage.tokens.get(kind, 0):>12,.0f}" for kind in ("trained", "read", "produced"))
         yield f"{stage.name:<10} {stage.memory / GIB:>11.2f} {stage.processes * stage.host / GIB:>9.2f} {tokens} {stage.hours:>8.2f}"
         yield f"{'':<10} {_parts(stage)}"
+        yield from _comparison(stage, found)
     yield ""
     yield f"about {sum(stage.hours for stage in found.stages):.2f} hours for these stages."
     yield f"Tokens: {'; '.join(dict.fromkeys(stage.how for stage in found.stages))}; counted {found.counted}."
-    hint = "" if found.speed.startswith("measured") else " `cairn forecast --calibrate` measures this machine."
+    if found.compared and not found.taken:
+        yield "Nothing to compare: none of these stages has run here."
+    hint = "" if "default" not in found.speed else " `cairn forecast --calibrate` measures this machine."
     yield f"Speed: {found.speed}.{hint}"
     if wrong := too_large(found):
         yield f"It does not fit: {wrong}"
 
 
+def _measured(stage: Stage, found: Forecast) -> dict[str, Any]:
+    was = found.taken.get(stage.name)
+    if was is None:
+        return {}
+    about = {"hours": round(was.seconds / 3600, 4), "memory": was.memory, "tokens": dict(was.tokens), "differs": list(was.differs)}
+    return {"measured": {**about, "ratio": {name: round(value, 3) for name, value in ratios(stage, was).items()}}}
+
+
+def _comparison(stage: Stage, found: Forecast) -> Iterator[str]:
+    """What was measured, each with forecast / measured in brackets."""
+    was = found.taken.get(stage.name)
+    if was is None:
+        if found.taken:
+            yield f"{'':<10} has not run here"
+        return
+    shares = {name: f" ({value:.2f})" for name, value in ratios(stage, was).items()}
+    parts = [f"{was.seconds / 3600:.2f} hours{shares['hours']}"]
+    parts += [f"{was.memory / GIB:.2f} GiB a process{shares['memory']}"] if was.memory else []
+    parts += [f"{kind} {count:,}{shares.get(kind, '')}" for kind, count in was.tokens.items()]
+    yield f"{'':<10} measured (forecast / measured): {', '.join(parts)}"
+    if was.differs:
+        yield f"{'':<10} with other params then: {'; '.join(was.differs[:MOST_DIFFERENCES])}"
+
+
 def _parts(stage: Stage) -> str:
-    many = f"{stage.processes} processes, each " if stage.processes > 1 else ""
+    many = f"{stage.where}: " if stage.where else ""
+    many += f"{stage.processes} processes, each " if stage.processes > 1 else ""
     return many + ", ".join(f"{name} {size / GIB:.2f}" for name, size in stage.parts.items() if size >= GIB / 200)

@@ -44,7 +44,7 @@ class Adapter:
 @dataclass(frozen=True)
 class Training:
     """adapter: None when all weights train. bfloat16: computed in it (autocast); what trains stays float32. mask: bytes a number of a
-    dropout's mask (float on a CPU, bool on a GPU)."""
+    dropout's mask (float on a CPU, bool on a GPU). packed: several rows lie in one sequence, kept apart by an attention mask."""
 
     shape: Shape
     adapter: Adapter | None = None
@@ -52,6 +52,7 @@ class Training:
     checkpointing: bool = False
     optimizer: str = "adamw"
     mask: int = 4
+    packed: bool = False
 
     @property
     def trained(self) -> int:
@@ -76,9 +77,12 @@ class Training:
     def _frozen(self) -> int:
         return 2 if self.bfloat16 and self.shape.stored == 2 else 4
 
-    def loading(self) -> float:
-        """While the checkpoint is read: in float32, beside what the file holds of it."""
-        return (4 + self.shape.stored) * self.shape.parameters
+    def loading(self, gpu: bool) -> float:
+        """While the checkpoint is read in float32: in the host's memory beside what the file holds of it; a GPU gets it from there as
+        it is, or in four bits."""
+        if gpu and self.adapter and self.adapter.four_bits:
+            return self.weights()
+        return (4 + (0 if gpu else self.shape.stored)) * self.shape.parameters
 
     def states(self) -> float:
         """Of the optimiser."""
@@ -126,10 +130,15 @@ class Training:
         shape = self.shape
         casts = 2 * (shape.matrices + shape.table if self.adapter is None else self.trained) if self.bfloat16 else 0
         ends = (12 if self.adapter is None else 4) * shape.width
+        alone = tokens * self.layer() + (self._apart(tokens) if self.packed else 0.0)
         if not self.checkpointing:
-            return tokens * (shape.layers * self.layer() + ends) + casts
+            return shape.layers * alone + tokens * ends + casts
         stream = self._number if self.adapter and self._frozen() == 2 else 4
-        return tokens * (shape.layers * stream * shape.width + ends + self.layer()) + casts / shape.layers
+        return tokens * (shape.layers * stream * shape.width + ends) + alone + casts / shape.layers
+
+    def _apart(self, tokens: int) -> float:
+        """Kept in one layer of a pack's attention: its mask in the numbers of the scores, and keys and values once for each head."""
+        return self._number * (tokens**2 + 2.0 * tokens * (self.shape.queries - self.shape.keys))
 
     def passing(self, tokens: int) -> float:
         """Gradients of activations while the last layer goes backward: of the MLP's two halves and of the stream."""

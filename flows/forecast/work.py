@@ -4,25 +4,18 @@ Kaplan and others, https://arxiv.org/abs/2001.08361, section 2.1. Attention of a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flows.forecast.shape import Shape
-
-
-@dataclass(frozen=True)
-class Rates:
-    """FLOP a second of one process: training, reading prompts, producing tokens. how: measured, or the default, in words."""
-
-    train: float
-    read: float
-    produce: float
-    how: str
 
 
 def forward(shape: Shape, tokens: float, context: float, scored: float) -> float:
     """FLOP of reading `tokens` tokens of conversations of `context` tokens, with logits for `scored`."""
     attention = 4 * shape.layers * shape.queries * context / 2
     return tokens * (2 * shape.matrices + attention) + 2 * scored * shape.table
+
+
+def seen(whole: float, length: float, packing: str) -> float:
+    """`context` of rows of `whole` tokens: in a pack of `length` tokens, which attends under a mask, a token is held against all."""
+    return whole if packing == "none" else 2 * length
 
 
 def training(shape: Shape, tokens: float, context: float, scored: float, adapter: bool, checkpointing: bool) -> float:

@@ -3,7 +3,8 @@
 It leaves in `ctx.out`: `trials.parquet` (`schemas.TRIAL`, one row per model, problem and trial) and `metrics.json` (estimates with
 their intervals, computed from those rows alone; no times, no ids). It returns nothing that is not in metrics.json.
 For `cairn run --estimate` it may tell how many conversations it plays: `conversations(params, step) -> int`, of a
-`tasks.contract.planned.Planned`.
+`tasks.contract.planned.Planned`; for `cairn forecast`, how many of them checkpoints play, and with how many engines (each reads the
+system prompts anew): `by_checkpoints(params, step) -> tuple[int, int]`.
 """
 
 from __future__ import annotations

@@ -99,11 +99,20 @@ def caps(params: Params) -> tuple[Cap, ...]:
 def conversations(params: Params, step: Planned) -> int:
     """How many conversations `run` plays at most: the test problems with every checkpoint of the step's inputs and the contender, gate
     and baselines."""
-    tested = (sum(map(len, step.models())) + step.contender) * params.problems * params.trials
-    met = len(step.worlds) * 2 * params.gate_problems * params.trials
-    if params.split != "test":
-        return len(step.worlds) * tested + met
-    return (len(step.worlds) + len(step.unseen)) * (tested + len(BASELINES) * params.problems) + met
+    tested, on_test = _tested_worlds(params, step), params.split == "test"
+    more = step.contender * params.trials + on_test * len(BASELINES)
+    return by_checkpoints(params, step)[0] + tested * more * params.problems
+
+
+def by_checkpoints(params: Params, step: Planned) -> tuple[int, int]:
+    """(conversations that checkpoints play at most, engines that are opened for them): every model's, and the two's of the gate."""
+    tested = _tested_worlds(params, step) * sum(map(len, step.models()))
+    met = len(step.worlds) * 2 * (params.gate_problems > 0)
+    return (tested * params.problems + met * params.gate_problems) * params.trials, tested + met
+
+
+def _tested_worlds(params: Params, step: Planned) -> int:
+    return len(step.worlds) + (len(step.unseen) if params.split == "test" else 0)
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:

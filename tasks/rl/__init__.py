@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.rl.core.params import Loop as Loop
+from tasks.rl.core.params import by_checkpoints as by_checkpoints
 from tasks.rl.core.params import caps as caps
 from tasks.rl.core.params import check as check
 from tasks.rl.core.params import conversations as conversations

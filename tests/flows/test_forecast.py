@@ -6,6 +6,7 @@ import json
 import shutil
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,18 +14,19 @@ from typing import Any
 import pytest
 
 from flows.cli import main
-from flows.forecast import Forecast, of, work
+from flows.forecast import Forecast, of
 from flows.forecast import forecast as forecast_of
-from flows.forecast.amounts import Counter
+from flows.forecast.amounts import Counter, Rows, Talk
 from flows.forecast.checkpoint import at
+from flows.forecast.compare import Taken
 from flows.forecast.playing import Playing
 from flows.forecast.shape import Shape, read
-from flows.forecast.speed import FILE, Measured, rates
-from flows.forecast.stages import GIB, Stage, training_of
+from flows.forecast.speed import DEFAULT, FILE, Lengths, Plays, Speeds, Trains, Way
+from flows.forecast.stages import GIB, Stage, _computed, training_of
 from flows.forecast.text import as_document, lines, too_large
 from flows.forecast.training import Adapter, Training
 from flows.model_fill import filled, with_changes, written_into
-from tasks.contract.params import BadInput, parse_yaml
+from tasks.contract.params import BadInput, StageFailed, parse_yaml
 from tasks.engine.artifact import Store
 from tasks.engine.settings import Settings, load
 from tests.base.outside import checkpoint as whole_checkpoint
@@ -55,19 +57,37 @@ def shape_of(model: Any, stored: str = "float32") -> Shape:
     return read({**model.config.to_dict(), "dtype": stored}, "here")
 
 
+@pytest.mark.parametrize("rank", [0, 8])
+def test_a_packs_memory_is_what_torch_holds(rank: int) -> None:
+    """The mask is kept in each layer."""
+    import torch
+
+    model = made("llama", attn_implementation="sdpa")
+    if rank:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    ids = torch.randint(0, 500, (1, 512))
+    training = Training(shape_of(model), Adapter(rank) if rank else None, packed=True)
+    measured = most_held(model.train(), ids, 100, "float32", "adamw", packed=True)
+    assert sum(training.peak(512, 100, False).values()) == pytest.approx(measured, rel=WITHIN)
+    plain = replace(training, packed=False)
+    assert sum(plain.peak(512, 100, False).values()) < (1 - WITHIN) * measured, "the mask is worth counting"
+
+
 @pytest.mark.parametrize(("kind", "more"), [("llama", {}), ("qwen3", {"head_dim": 32}), ("qwen2", {"tie_word_embeddings": False})])
 def test_parameters_are_those_of_the_model(kind: str, more: dict[str, Any]) -> None:
     model = made(kind, **more)
     assert shape_of(model).parameters == model.num_parameters()
 
 
-def most_held(model: Any, ids: Any, scored: int, dtype: str, optimizer: str) -> int:
+def most_held(model: Any, ids: Any, scored: int, dtype: str, optimizer: str, packed: bool = False) -> int:
     """Bytes of all tensors, weights and states with them, at the most in two steps of training as the rooms do it."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from tasks.sft.core import optimizer as optimizers
-    from tasks.training import fitting
+    from tasks.training import fitting, packs
 
     class Held(TorchDispatchMode):
         def __init__(self) -> None:
@@ -96,13 +116,16 @@ def most_held(model: Any, ids: Any, scored: int, dtype: str, optimizer: str) -> 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     loop = SimpleNamespace(optimizer=optimizer, weight_decay=0.0, learning_rate=1e-3, beta2=0.9, muon_rate=1e-3)
     steps = optimizers.build(model, loop)  # type: ignore[arg-type]
-    held = Held()
+    held, within = Held(), {}
+    if packed:  # two rows behind what they share
+        places = torch.arange(ids.shape[1])
+        within = packs.attention(base, places, (places * 3) // ids.shape[1])
     for weight in model.parameters():
         held.add(weight)
     with held:
         for _ in range(2):
             with fitting.autocast("cpu", "bfloat16" if dtype == "bfloat16" else "float32"):
-                hidden = base.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)[:scored]
+                hidden = base.base_model(input_ids=ids, use_cache=False, **within).last_hidden_state.flatten(0, 1)[:scored]
                 logits = base.get_output_embeddings()(hidden).float()
                 loss = torch.nn.functional.cross_entropy(logits, torch.zeros(scored, dtype=torch.long))
             loss.backward()
@@ -181,7 +204,7 @@ def test_tokens_are_counted_as_the_checkpoint_writes_them(tmp_path: Path) -> Non
         {"role": "user", "content": "never read by the agent"},
     ]
     talk = Counter(tmp_path).talk(10, messages)
-    assert (talk.shared, talk.whole, talk.own) == (10, 10 + 2 + 5 + 3 + 5, 3 + 1)
+    assert talk == Talk(10, 10 + 2 + 5 + 3 + 5, 3 + 1, turns=1)
     assert Counter(None).text("twelve chars") == 3
 
 
@@ -234,11 +257,18 @@ def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
         at(tmp_path)
 
 
+def way_of(what: Trains | Plays, adapter: int = 0) -> Way:
+    """A small one."""
+    return Way(what, read(CONFIG, "here"), "cpu", 1, "avx2", 1, adapter, "float32", Lengths(32, 2, 5, 6))
+
+
 def test_rates_are_measured_ones_where_they_are_kept(tmp_path: Path) -> None:
-    what = Measured(read(CONFIG, "here"), "cpu", 1, "avx2", 0, False, 64)
-    assert rates(what, tmp_path).how.startswith("default")
-    (tmp_path / FILE).write_text(json.dumps({what.key(): {"train": 2.0, "read": 3.0, "produce": 4.0}}))
-    assert rates(what, tmp_path) == work.Rates(2.0, 3.0, 4.0, "measured on this machine")
+    speeds, way = Speeds(tmp_path, ROOT), way_of(Plays(8, 6, "own"))
+    assert speeds(way) == DEFAULT["cpu"] and speeds.how[0].startswith("default")
+    (tmp_path / FILE).write_text(json.dumps({way.key(): {"rates": {"read": 3.0, "produce": 4.0}, "how": "slowly"}}))
+    longer = replace(way, talk=Lengths(900, 2, 9, 9), work=Plays(8, 2, "own"))
+    assert speeds(longer) == {"read": 3.0, "produce": 4.0} and speeds.how[1] == "measured on this machine (slowly)"
+    assert speeds(replace(way, processes=2)) == DEFAULT["cpu"], "what computes side by side is measured side by side"
 
 
 def test_the_command(forecast: Forecast, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,17 +281,63 @@ def test_the_command(forecast: Forecast, capsys: pytest.CaptureFixture[str], mon
     assert main(["forecast", "--profile", "gpu_24g", "--model", "x"]) == 2
     assert "does not fit: sft needs more" in capsys.readouterr().out
     assert main(["forecast", "--calibrate"]) == 2
-    assert got == [("quickstart", {"seed": 1}, False, ""), ("gpu_24g", {}, False, "x"), ("", {}, True, "")]
+    assert main(["forecast", "--compare"]) == 2
+    assert got == [
+        ("quickstart", {"seed": 1}, False, "", False),
+        ("gpu_24g", {}, False, "x", False),
+        ("", {}, True, "", False),
+        ("", {}, False, "", True),
+    ]
 
 
-def test_a_measurement_gives_work_a_second() -> None:
-    import torch
+def test_a_forecast_beside_what_was_measured(forecast: Forecast) -> None:
+    stage = replace(forecast.stages[0], hours=0.5, parts={"weights": 2.0 * GIB}, processes=2, tokens={"trained": 900.0})
+    was = Taken(3600.0, 4 * GIB, {"trained": 1000, "scored": 50}, ["sft.loop.epochs: 1 -> 2"])
+    found = replace(forecast, stages=[stage, *forecast.stages[1:]], compared=True, taken={"sft": was})
+    text = "\n".join(lines(found))
+    assert "measured (forecast / measured): 1.00 hours (0.50), 4.00 GiB a process (0.50), trained 1,000 (0.90), scored 50" in text
+    assert "with other params then: sft.loop.epochs: 1 -> 2" in text and "has not run here" in text
+    assert as_document(found)["stages"][0]["measured"]["ratio"] == {"hours": 0.5, "memory": 0.5, "trained": 0.9}
+    assert "Nothing to compare" in "\n".join(lines(replace(forecast, compared=True)))
+    with pytest.raises(BadInput, match="--compare is about a run of these params"):
+        forecast_of("gpu_24g", model="x", compare=True)
 
+
+@pytest.mark.parametrize("adapter", [0, 4])
+def test_a_measurement_gives_work_and_tokens_a_second(adapter: int) -> None:
     from flows.forecast import calibrate
 
-    what = Measured(read(CONFIG, "here"), "cpu", 1, "avx2", 4, False, 16)
-    ids = torch.randint(1, 500, (2, 16))
-    assert min(calibrate.train(what, ids), *calibrate.play(what, ids)) > 1e6
+    trains, plays = Trains(120, "shared_prompt", False, 0.0), Plays(4, 3, "own")
+    found = calibrate.train(way_of(trains, adapter), trains) | calibrate.play(way_of(plays, adapter), plays)
+    assert {*found} == {"train", "read", "produce"}
+    for flop, tokens in found.values():
+        assert flop > 1e6 and tokens > 10
+
+
+def test_a_measurement_is_kept_and_its_failure_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of as many processes as compute side by side; once for each way, however many stages ask."""
+    answers = iter([{"train": [4.0, 40.0]}, {"train": [2.0, 20.0]}])
+    monkeypatch.setattr("flows.forecast.speed.subprocess.Popen", lambda *_, **__: SimpleNamespace(kill=lambda: None))
+    monkeypatch.setattr("flows.forecast.speed._answer", lambda _: next(answers))
+    way = replace(way_of(Trains(120, "none", False, 0.0)), processes=2)
+    speeds = Speeds(tmp_path, ROOT, calibrate=True)
+    assert speeds(way) == {"train": 3.0} == speeds(way) == Speeds(tmp_path, ROOT)(way)
+    assert speeds.how == ["measured on this machine (each of 2 processes, 1 thread, float32: trains 30 tokens a second)"]
+    monkeypatch.undo()
+    broken = replace(way_of(Plays(8, 6, "own")), device="nowhere")
+    with pytest.raises(StageFailed, match=r"the measurement failed: .*nowhere"):
+        Speeds(tmp_path, ROOT, calibrate=True)(broken)
+
+
+def test_packs_share_the_prompts_of_a_batchs_rows_alone() -> None:
+    """A batch of 4,096 tokens, padding counted, has one row of 2,200: there is nothing to share it with."""
+    rows = Rows([("retail", Talk(1700, 2200, 200, 5))] * 4, 10.0, "")
+    loop: Any = SimpleNamespace(packing="shared_prompt", pass_tokens=4096, batch_tokens=4096)
+    assert _computed(rows, loop) == rows.sum("whole") == 40 * 2200
+    loop.batch_tokens = 8800  # four rows, which fit into one pass
+    assert _computed(rows, loop) == 40 * (500 + 1700 / 4)
+    both = Rows([("retail", Talk(1700, 2200, 200, 5)), ("airline", Talk(1700, 2200, 200, 5))], 20.0, "")
+    assert _computed(both, loop) == 40 * (500 + 1700 / 2), "those of another world have another prompt"
 
 
 # --- a profile for a model ---

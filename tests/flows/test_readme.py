@@ -64,6 +64,7 @@ ELSEWHERE = {
     "cairn use gpu_8x --model CHECKPOINT": ("flows/test_forecast.py", "def test_a_profile_is_filled_in_for_a_model"),
     "cairn use endpoint_teacher --model CHECKPOINT": ("flows/test_forecast.py", "def test_a_profile_is_filled_in_for_a_model"),
     "cairn forecast --profile gpu_24g --model CHECKPOINT": ("flows/test_forecast.py", '"gpu_24g", "--model"'),
+    "cairn forecast --compare": ("flows/test_forecast.py", '"forecast", "--compare"'),
     "cairn forecast --calibrate": ("flows/test_forecast.py", '"forecast", "--calibrate"'),
     "cairn preview generate -n 5": ("flows/test_preview.py", '"preview", "generate", "-n"'),
     "cairn preview generate": ("flows/test_preview.py", '"preview", "generate", "-n"'),

@@ -15,6 +15,9 @@ from tasks.training.packs import PACKING, Packing
 if TYPE_CHECKING:
     from tasks.contract.planned import Planned
 
+SCREEN_SHARD = 32
+"""Problems of one screening shard: found again after a kill."""
+
 
 class Loop(Params):
     """Params of the training loop. "measured" means: on the two built-in worlds with the 0.66 M model."""
@@ -93,9 +96,18 @@ def caps(params: Loop) -> tuple[Cap, ...]:
 
 def conversations(params: Loop, step: Planned) -> int:
     """How many conversations are played at most in the step's worlds: screening, steps, validations before, between and after."""
-    validations = 1 + params.steps // params.validate_every + (params.steps % params.validate_every > 0)
     screened, trained = params.screen_problems * params.screen_trials, params.steps * params.groups * params.group_size
-    return len(step.worlds) * (screened + trained + validations * params.validation_problems)
+    return len(step.worlds) * (screened + trained + _validations(params) * params.validation_problems)
+
+
+def by_checkpoints(params: Loop, step: Planned) -> tuple[int, int]:
+    """(conversations that checkpoints play, engines that are opened for them): all, anew for each shard, step and validation."""
+    opened = -(-params.screen_problems // SCREEN_SHARD) + params.steps + _validations(params)
+    return conversations(params, step), len(step.worlds) * opened
+
+
+def _validations(params: Loop) -> int:
+    return 1 + params.steps // params.validate_every + (params.steps % params.validate_every > 0)
 
 
 def check(params: Loop) -> None:

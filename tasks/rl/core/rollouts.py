@@ -15,7 +15,7 @@ from tasks.contract.params import StageFailed
 from tasks.contract.trajectory import Trajectory
 from tasks.rl.core.figures import about_agent, outcome_of
 from tasks.rl.core.hooks import Job, Play
-from tasks.rl.core.params import Loop
+from tasks.rl.core.params import SCREEN_SHARD, Loop
 from tasks.rl.core.pool import Screened
 from tasks.rl.core.record import Validation
 from tasks.worlds.api.play import play
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tasks.worlds.api.runtime import World
-
-SCREEN_SHARD = 32
-"""Problems of one screening shard: found again after a kill."""
 
 
 class Rollouts:
