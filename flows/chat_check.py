@@ -125,12 +125,13 @@ def _lines(found: Checked) -> list[str]:
     chat, about = found.chat, found.chat.about
     way = "each turn is a row of its own behind its whole prompt" if chat.form == BY_TURN else "a conversation is one row"
     calls = f"written as {chat.calls.kind}, {'any number' if not chat.most_calls else chat.most_calls} a turn" if chat.calls else "none"
+    rows = f"{about['turns'] / about['conversations']:.1f} rows" if chat.form == BY_TURN else "1 row"
     beside = "with words" if chat.words_beside_calls else "never with words (such rows are left out)"
     return [
         f"{found.folder}: {chat.form}, by {'text in messages (hermes)' if chat.style == 'hermes' else chat.name}: {way}",
         f"  proven   {about['conversations']} conversations, {about['turns']} turns, {about['trained_tokens']} trained tokens, "
         f"{found.seconds:.1f} s",
-        f"  cost     {about['cost']:g} tokens of rows for each of a conversation's",
+        f"  cost     {rows} a conversation, {about['cost']:g} tokens of rows for each of a conversation's: what sft and rl pass",
         f"  served   the last prompt rendered anew has the same ids in {about['same_ids']:.1%} of the conversations",
         f"  ends     {' '.join(chat.ends)}{f'; the date in prompts is fixed at {DAY}' if reads_clock(found.own_template) else ''}",
         f"  calls    {calls}, {beside}",

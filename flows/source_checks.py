@@ -46,16 +46,5 @@ def _check(plan: Plan, source: sources.Source) -> None:
                 package = methods.engine_module(engine)
                 if hasattr(package, "check_checkpoint"):  # what a server runs, the server knows
                     package.check_checkpoint(found.config.get_text_config(), [*found.shapes])
-            for name in later:
-                _check_form(name, found.chat.form, getattr(methods.interface(settings.room(name)), "CHAT_FORMS", ()))
         except BadInput as error:
             raise BadInput(f"{source.param} = {source.text!r}: {error}") from None
-
-
-def _check_form(stage: str, form: str, trained: Sequence[str]) -> None:
-    """trained: forms of chat formats that a room can train on; empty where it trains on any, or on none."""
-    if trained and form not in trained:
-        raise BadInput(
-            f"its chat format has the form {form!r} (the template writes the past anew before each turn), and step {stage!r} trains on "
-            f"{', '.join(trained)} alone. base.checkpoint.chat_format: hermes may find one; or take another checkpoint."
-        )

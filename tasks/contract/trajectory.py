@@ -60,12 +60,11 @@ class Trajectory:
 
     messages:  OpenAI-shaped chat messages (system prompt first when there is one); tool calls carry arguments as a dict.
     calls:     every tool call with its answer, in order: (Action, ToolResult).
-    turns:     for a checkpoint agent, one entry per assistant turn: ids the model saw (prompt suffix) and produced, with the
-               log-probability of each produced id. Empty for scripted agents. Tokens are never re-rendered.
+    turns:     for a checkpoint agent, one entry per assistant turn: ids the model saw (prompt_ids: what came since its last turn or,
+               where `first` is true, a whole prompt, as in every turn of a chat format by turn) and produced (ids), with the
+               log-probability of each produced id (logprobs). Empty for scripted agents. Tokens are never re-rendered.
     branch:    "" or, for one that was forked off another conversation, where: before which of the agent's turns, and the fork's number
                there ("3.0"; of a fork of it "3.0/5.1").
-    rewritten: whether the agent read a whole new prompt after its first turn (a memory, a fork that another player went on with): then
-               `turns` are no one sequence of tokens.
     stop:      user_stop, hand_over, max_steps, max_tokens, parse_error, or why a server gave no turn (`tasks.contract.losses.GONE`);
                human_error, human_ and such a reason, and tool_error, which are not the agent's doing.
     """
@@ -81,4 +80,3 @@ class Trajectory:
     human: str = ""
     seed: int = 0
     branch: str = ""
-    rewritten: bool = False

@@ -28,8 +28,6 @@ ROLES = ("human",)
 """Roles whose players it asks."""
 PLOTS = ({"title": "reward, mean of the worlds", "file": "rewards.csv", "x": "step", "y": "mean"},)
 """Curves and bars for `dvc plots show`: files of its artifact, and what DVC draws of them."""
-CHAT_FORMS = ("whole",)
-"""Forms of a checkpoint's chat format that its loop trains on: a conversation must be one sequence of tokens."""
 PLAYS = "checkpoints"
 """Who acts in its methods: the players of "roles", or "checkpoints" as well. `<step>.agents` chooses how (`tasks/agents`)."""
 

@@ -352,12 +352,6 @@ def test_a_registered_version_says_where_its_base_comes_from_and_its_licence(wor
     assert base_tags(known, base) == {}
 
 
-def test_a_template_that_writes_the_past_anew_is_refused_where_rl_follows(tmp_path: Path, plan: Callable[..., Plan]) -> None:
-    given = checkpoint(tmp_path / "model", "gptoss")
-    with pytest.raises(BadInput, match=r"has the form 'by turn' .*, and step 'rl' trains on whole alone. .*hermes"):
-        source_checks.check_sources(plan(given, chat_format="auto"), ["base"])
-
-
 # Where it lies, and what it is called.
 
 

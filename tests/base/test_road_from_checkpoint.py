@@ -90,9 +90,6 @@ def test_every_room_works_from_it(
     assert (figures["rows"], figures["dropped_rows"]) == ((8, 0) if form == "whole" else (24, 0))
     assert figures["proven_turns"] == 30
 
-    if form == "by turn":  # refused before anything is paid where rl follows: tests/base/test_checkpoint.py
-        evaluate(tmp_path, start.worlds, base.out / "model", tuned.out / "model")
-        return
     paid = micro.SHORT.model_copy(update={"max_episode_tokens": 512, "steps": 1})
     expert = micro.context(tmp_path / "rl")
     played = reinforce(RlInputs(start.worlds, tuned.out, "retail"), paid, Odd(params=Params()), expert)

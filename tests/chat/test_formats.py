@@ -25,8 +25,7 @@ from tasks.chat.local.tokens import decode
 from tasks.chat.proof import check_vocabulary, find, prove
 from tasks.chat.samples import TOOLS, samples
 from tasks.checkpoints import folders, tiny
-from tasks.contract.params import BadInput, StageFailed
-from tasks.rl.core.rollouts import Rollouts
+from tasks.contract.params import BadInput
 from tasks.sft.core.data import IGNORED, load_data
 from tests.base.outside import checkpoint
 from tests.chat.talks import dataset, worlds
@@ -287,11 +286,6 @@ def test_a_checkpoint_reads_the_past_as_its_template_writes_it_now() -> None:
     assert all(len(turn.ids) == len(turn.logprobs) == 4 for turn in turns)
 
 
-def test_reinforcement_needs_one_sequence_a_conversation() -> None:
-    with pytest.raises(StageFailed, match="rl: the checkpoint's chat format writes the past anew"):
-        Rollouts(*[None] * 4, by_turn())  # type: ignore[arg-type]
-
-
 # The command.
 
 
@@ -299,7 +293,12 @@ def test_the_command_shows_what_is_trained_and_keeps_the_format(tmp_path: Path, 
     small_tokenizer(originals()["qwen3"]).save_pretrained(str(tmp_path / "qwen3"))
     assert main(["chat", "check", str(tmp_path / "qwen3"), "-n", "20", "--write"]) == 0
     said = capsys.readouterr().out
-    assert "whole, by TRL's qwen3_training" in said and "[[It was sent.<|im_end|>]]" in said and "\x1b" not in said
+    assert (
+        "1 row a conversation, 1 tokens of rows" in said
+        and "whole, by TRL's qwen3_training" in said
+        and "[[It was sent.<|im_end|>]]" in said
+        and "\x1b" not in said
+    )
     tokenizer = folders.load_tokenizer(tmp_path / "qwen3")
     assert kept.chat_of(tokenizer).form == WHOLE and tokenizer.chat_template == known()["qwen3"][1]
     assert main(["chat", "check", str(tmp_path / "qwen3"), "-n", "20", "--json"]) == 0
@@ -315,6 +314,15 @@ def test_the_command_takes_what_a_road_takes(tmp_path: Path, capsys: pytest.Capt
         assert "whole, by text in messages (hermes)" in capsys.readouterr().out
         assert kept.chat_of(folders.load_tokenizer(folder)).style == "hermes"
     assert folders.load_tokenizer(bare).chat_template == proof.PLAIN
+
+
+def test_the_command_says_what_a_format_by_turn_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_tokenizer(FORGETS).save_pretrained(str(tmp_path / "forgets"))
+    assert main(["chat", "check", str(tmp_path / "forgets"), "-n", "20", "--format", "hermes", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)["about"]
+    rows = f"{about['turns'] / about['conversations']:.1f} rows a conversation"
+    assert main(["chat", "check", str(tmp_path / "forgets"), "-n", "20", "--format", "hermes"]) == 0
+    assert f"cost     {rows}, {about['cost']:g} tokens of rows" in capsys.readouterr().out and about["cost"] > 1.2
 
 
 def test_the_command_refuses_with_the_property(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

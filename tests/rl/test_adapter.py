@@ -104,7 +104,7 @@ def test_the_reference_is_the_start_on_the_same_base(
 
     class Looking(Anchored):
         def advantages(self, batch: Batch) -> Tensor:
-            seen.append(training.scored(start, replace(batch, ref_logp=None), None).logp - batch.ref_logp)
+            seen.append(training.models.scored(start, replace(batch, ref_logp=None), None).logp - batch.ref_logp)
             return super().advantages(batch)
 
     hooks = Looking(params=PLAIN, reference=True, kl=1.0)
@@ -114,9 +114,9 @@ def test_the_reference_is_the_start_on_the_same_base(
     while len(seen) < 2:  # a step in which no group trains asks for no advantages
         assert training.record.step < 10
         training.step()
-    assert training.reference is None
+    assert training.models.reference is None
     assert all(float(one.detach().abs().max()) < 1e-4 for one in seen)
-    policy = training.policies[0].module
+    policy = training.models.policies[0].module
     assert adapters.active_adapter(policy) == adapters.ADAPTER
     trains = {name for name, value in policy.named_parameters() if value.requires_grad}
     assert trains and all(f".{adapters.ADAPTER}." in name for name in trains)

@@ -159,7 +159,7 @@ def test_packs_score_every_token_as_padded_rows_do(packing: Any, tokens: int) ->
         critic = critic_of(model)
         torch.nn.init.normal_(critic.head.weight)
         critic.head.weight.data = torch.linspace(-1, 1, critic.head.weight.numel())[None]
-        where = (batch.ids, batch.present, batch.mask)
+        where = (batch.ids, batch.sequences, batch.mask)
         logp, entropy = score(model, *where, 1.0, lines=lines)
         judged = values(critic, *where, lines)
         (logp.sum() / batch.mask.sum() + judged.sum() / batch.mask.sum()).backward()
@@ -179,7 +179,11 @@ def test_a_pass_holds_as_many_units_as_its_tokens() -> None:
     from tasks.rl.core.scoring import Lines, slices
 
     turns = [[{"prompt_ids": [1, 2, 3, 4, 9], "ids": [5] * own, "logprobs": [0.0] * own}] for own in (1, 1, 1, 5)]
-    batch = collate([Row(turn, 1.0) for turn in turns], 0, 0, 1, ())
+    batch = collate([Row(turn, 1.0, episode=number) for number, turn in enumerate(turns)], 0, 0, 1, ())
+
+    def numbers(part: Any) -> list[int]:
+        return [row.episode for row in part.rows]
+
     alone = list(torch.arange(4).split(1))
     for lines, wanted in (
         (Lines(), [[0, 1, 2, 3]]),
@@ -188,10 +192,10 @@ def test_a_pass_holds_as_many_units_as_its_tokens() -> None:
         (Lines("rows", 12), [[0, 1], [2], [3]]),
         (Lines("none", 1), [[0], [1], [2], [3]]),
     ):
-        assert [rows.tolist() for rows in slices(alone, batch, lines)] == wanted
-    assert [rows.tolist() for rows in slices(torch.arange(4).split(2), batch, Lines("none", 1))] == [[0, 1], [2, 3]]
-    idle = collate([Row(turn, 1.0, trains=index == 0) for index, turn in enumerate(turns)], 0, 0, 1, ())
-    assert [rows.tolist() for rows in slices(alone, idle, Lines("none", 6))] == [[0, 1, 2, 3]]
+        assert [numbers(part) for part in slices(alone, batch, lines)] == wanted
+    assert [numbers(part) for part in slices(torch.arange(4).split(2), batch, Lines("none", 1))] == [[0, 1], [2, 3]]
+    idle = collate([Row(turn, 1.0, episode=index, trains=index == 0) for index, turn in enumerate(turns)], 0, 0, 1, ())
+    assert [numbers(part) for part in slices(alone, idle, Lines("none", 6))] == [[0, 1, 2, 3]]
 
 
 def test_tokens_of_a_conversation_are_concatenated_never_rendered() -> None:
@@ -204,7 +208,7 @@ def test_tokens_of_a_conversation_are_concatenated_never_rendered() -> None:
     rows = [Row(turns, 1.0, (0.0, 1.0)), Row((), 0.0), Row(turns[:1], 0.5, (0.5,), trains=False)]
     batch = collate(rows, pad=9, step=0, steps=1, lines=())
     assert batch.ids.tolist() == [[1, 2, 3, 4, 5, 6], [9, 9, 9, 9, 9, 9], [1, 2, 3, 4, 9, 9]]
-    assert batch.present.tolist() == [[1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
+    assert batch.sequences.tolist() == [[1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
     assert batch.turns.tolist() == [[0, 0, -1, 1], [-1] * 4, [0, 0, -1, -1]]
     assert batch.mask.tolist() == [[1, 1, 0, 1], [0] * 4, [0] * 4]
     assert batch.old_logp.tolist() == [[-0.5, -0.25, 0.0, -1.0], [0.0] * 4, [-0.5, -0.25, 0.0, 0.0]]

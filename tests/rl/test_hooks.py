@@ -19,6 +19,7 @@ from tasks.rl import Inputs, Loop
 from tasks.rl.core.batch import Batch, Row, Scored, per_row
 from tasks.rl.core.hooks import Hooks, Job, Play, Played
 from tasks.rl.core.learners import critic_of
+from tasks.rl.core.learning import Learning
 from tasks.rl.core.loop import Training, run
 from tasks.rl.core.pool import Group, Screened
 from tasks.rl.core.reward_model import RewardModel
@@ -97,7 +98,7 @@ class Discounted(Brief):
 def test_each_turn_has_the_reward_that_the_method_gives_it(inputs: Inputs, tmp_path: Path) -> None:
     training = Training(inputs, SHORT, Discounted(params=PLAIN), context(tmp_path))
     training.start()
-    found = training.judged(0, training.rows(0))
+    found = Learning(training.models, training.record, training.now).judged(training.rows(0))
     assert found.rewards.all() and (found.turn_rewards.sum(dim=1) - 0.5 * found.rewards).abs().max() < 1e-6
 
 
@@ -115,7 +116,7 @@ class Halved(Brief):
 def test_what_is_kept_is_finished_and_training_goes_on_without_it(inputs: Inputs, tmp_path: Path) -> None:
     training = Training(inputs, SHORT, Halved(params=PLAIN), context(tmp_path))
     training.start()
-    now = training.policies[0].module.model.norm.weight
+    now = training.models.policies[0].module.model.norm.weight
     kept = folders.load(tmp_path / "scratch/best/0/model")[0].model.norm.weight
     start = folders.load(inputs.sft / "model")[0].model.norm.weight
     assert now.equal(start) and kept.equal(0.5 * start)
@@ -168,7 +169,7 @@ def test_the_ratio_is_1_before_the_first_of_several_updates(inputs: Inputs, tmp_
     training.step()
     assert hooks.ratios[0] == pytest.approx(1, abs=1e-4) and min(hooks.ratios[1:]) > 1.001
     training.step()
-    assert training.policies[0].done == 8 and training.critic is not None and 0 < training.critic.done <= 8
+    assert training.models.policies[0].done == 8 and training.models.critic is not None and 0 < training.models.critic.done <= 8
 
 
 def test_a_critic_without_a_loss_is_refused(inputs: Inputs, tmp_path: Path) -> None:
@@ -474,7 +475,7 @@ def test_roles_swap_and_each_policy_keeps_its_optimiser(inputs: Inputs, tmp_path
     assert first == [0] * 8 + [1] * 8 and [one.policy for one in training.now.played] == [1] * 8 + [0] * 8
     rewards = dict(zip([(one.policy, one.episode) for one in training.now.played], training.now.rewards, strict=True))
     assert all(rewards[0, pair] == pytest.approx(rewards[1, pair]) for pair in range(8))
-    for policy in training.policies:
+    for policy in training.models.policies:
         assert {int(state["step"]) for state in policy.optimizer.state.values()} == {2} and policy.done == 2
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     loop = SHORT.model_copy(update={"steps": 4})

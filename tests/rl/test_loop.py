@@ -17,8 +17,7 @@ from tasks.checkpoints.adapter_params import AdapterParams
 from tasks.contract.client import Message, Request
 from tasks.contract.params import BadInput, StageFailed
 from tasks.rl import Inputs
-from tasks.rl.core import loop as loop_module
-from tasks.rl.core import rollouts
+from tasks.rl.core import models, rollouts
 from tasks.rl.core.loop import run
 from tasks.rl.grpo import Grpo, Params
 from tasks.worlds.api.problem_making import draw_problems
@@ -131,21 +130,6 @@ def test_an_unknown_world_is_named(inputs: Inputs, tmp_path: Path) -> None:
         run(Inputs(inputs.worlds, inputs.sft, "retial"), LOOP, Grpo(params=Params()), context(tmp_path))
 
 
-def test_a_way_of_acting_that_writes_the_prompt_anew_is_refused(inputs: Inputs, tmp_path: Path) -> None:
-    """An agent that reads a whole new prompt in every turn has no conversation that is one sequence of tokens."""
-
-    class Anew:
-        def __init__(self, player: Any) -> None:
-            self.player, self.name, self.capacity = player, player.name, player.capacity
-            self.send, self.close = player.send, player.close
-
-        def poll(self) -> list[tuple[str, Any]]:
-            return [(name, replace(turn, first=True)) for name, turn in self.player.poll()]
-
-    with pytest.raises(StageFailed, match="writes the prompt anew within a conversation"):
-        run(inputs, LOOP.model_copy(update={"max_lost": 1.0}), Brief(params=Params()), context(tmp_path, way=Anew))
-
-
 def test_an_adapter_over_a_base_in_bfloat16_plays_learns_and_is_merged_in_float32(inputs: Inputs, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
@@ -169,7 +153,7 @@ def test_out_of_memory_names_the_params_to_lower(inputs: Inputs, tmp_path: Path,
     def full(*args: Any, **more: Any) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(loop_module, "score", full)
+    monkeypatch.setattr(models, "score", full)
     with pytest.raises(
         StageFailed, match=r"rl: out of memory. Of the params of its loop, .*now 0, so that 8 conversations \(groups x group_size\)"
     ):

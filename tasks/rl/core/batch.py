@@ -1,7 +1,9 @@
 """The rows of a step as tensors: what the hooks read.
 
 Legend: n rows, p prompt tokens, t completion tokens, k turns, each of the longest row. The completion of a row is everything after its
-first prompt: the model's tokens and what it read between them.
+first prompt: the model's tokens and what it read between them. A row is a conversation, whatever its chat format: where each turn
+read a whole prompt (`by turn`), the completion holds these prompts too, and each turn is a sequence of its own when it is scored
+(`core/scoring.py`). So a conversation has one reward, one advantage and one share in the loss, however its tokens are passed.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ class Row:
     """One conversation as training sees it.
 
     turns: of each turn the ids that the model read since the last one (prompt_ids), those that it produced (ids) and their
-    log-probabilities when they were (logprobs); never rendered again. turn_rewards: one a turn. trains: False leaves its tokens out.
-    group, policy, episode: as in `hooks.Played`. talk: None for a stored row.
+    log-probabilities when they were (logprobs); never rendered again. A turn with `first` true read a whole prompt, and nothing of the
+    turns before it. turn_rewards: one a turn. trains: False leaves its tokens out. group, policy, episode: as in `hooks.Played`. talk:
+    None for a stored row.
     """
 
     turns: Sequence[Mapping[str, Sequence[Any]]]
@@ -36,22 +39,35 @@ class Row:
     trains: bool = True
     talk: Trajectory | None = None
 
-    def columns(self, pad: int) -> tuple[list[int], list[int], list[float], list[int]]:
-        """(prompt ids, completion ids, log-probabilities, turns): the number of the turn that produced a token, -1 for what was read.
+    def columns(self, pad: int) -> tuple[list[int], list[int], list[float], list[int], list[int]]:
+        """(prompt ids, completion ids, log-probabilities, turns, sequences): the number of the turn that produced a token, -1 for what
+        was read, and that of the sequence in which it stands, from 1.
 
         A conversation without any turn becomes one padding token that nobody trains.
         """
         if not self.turns:
-            return [pad], [pad], [0.0], [-1]
+            return [pad], [pad], [0.0], [-1], [1]
         ids: list[int] = []
         logps: list[float] = []
         turns: list[int] = []
+        sequences: list[int] = []
+        sequence = 1
         for number, turn in enumerate(self.turns):
             read = list(turn["prompt_ids"]) if number else []
+            sequence += bool(number and turn.get("first"))
             ids += [*read, *turn["ids"]]
             logps += [0.0] * len(read) + list(turn["logprobs"])
             turns += [-1] * len(read) + [number] * len(turn["ids"])
-        return list(self.turns[0]["prompt_ids"]), ids or [pad], logps or [0.0], turns or [-1]
+            sequences += [sequence] * (len(read) + len(turn["ids"]))
+        return list(self.turns[0]["prompt_ids"]), ids or [pad], logps or [0.0], turns or [-1], sequences or [1]
+
+    def after(self, token: int) -> Row:
+        """The same with a token before every whole prompt."""
+        begun = [
+            {**turn, "prompt_ids": [token, *turn["prompt_ids"]]} if not number or turn.get("first") else turn
+            for number, turn in enumerate(self.turns)
+        ]
+        return replace(self, turns=begun)
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,9 @@ class Batch:
 
     step, steps: this one, from 0, and how many there will be. lines: figures of the steps before it (`curves.csv`).
     rows:         what the tensors were made of.
-    ids, present: (n, p + t) prompts padded left, completions padded right, 1 where a token is.
+    ids:          (n, p + t) prompts padded left, completions padded right.
+    sequences:    (n, p + t) 0 where no token is, else the number, from 1, of the sequence of its row in which it stands: a token sees
+                  those before it in its own.
     mask:         (n, t) 1 where the token is the model's own and trains.
     turns:        (n, t) number of the turn that produced the token, -1 where none did.
     engine_logp:  (n, t) as recorded when the token was sampled.
@@ -81,6 +99,7 @@ class Batch:
     groups, policies, episodes: (n,). rewards: (n,). turn_rewards: (n, k), 0 after a row's last turn.
     ref_logp:     (n, t) of the reference, if the method wants one. values: (n, t) the critic's before the first update.
     advantages:   (n, 1) or (n, t). returns: (n, t) what the critic learns.
+    whole:        False for a slice that holds some of a conversation's turns.
     divisor:      by what `mean` divides: of the whole optimiser step, so that slices add up.
     """
 
@@ -89,7 +108,7 @@ class Batch:
     lines: Sequence[Mapping[str, float]]
     rows: Sequence[Row]
     ids: Tensor
-    present: Tensor
+    sequences: Tensor
     mask: Tensor
     turns: Tensor
     engine_logp: Tensor
@@ -106,6 +125,7 @@ class Batch:
     returns: Tensor | None = None
     divisor: Tensor = field(default_factory=lambda: _scalar(1.0))
     correction: Tensor = field(default_factory=lambda: _scalar(1.0))
+    whole: bool = True
 
     def take(self, chosen: Tensor) -> Batch:
         """The rows with these numbers (m,)."""
@@ -128,7 +148,13 @@ class Batch:
         return (tokens * self.mask).sum() / self.divisor
 
     def per_row(self, tokens: Tensor) -> Tensor:
-        """The sum of `tokens` (b, t) over each row's trained tokens (b,): log-probabilities of whole conversations."""
+        """The sum of `tokens` (b, t) over each row's trained tokens (b,): log-probabilities of whole conversations. StageFailed for a
+        slice in which they are not whole."""
+        if not self.whole:
+            raise StageFailed(
+                "rl: the method sums over whole conversations, and this slice holds some of the turns of one (pass_tokens). A method "
+                "that does so says whole_rows (or whole_groups) in its `Hooks`."
+            )
         return (tokens * self.mask).sum(dim=1)
 
     def at_turns(self, values: Tensor) -> Tensor:
@@ -153,7 +179,7 @@ def collate(rows: Sequence[Row], pad: int, step: int, steps: int, lines: Sequenc
     """Rows as tensors on the CPU; all but the tokens of rows that train are masked."""
     import torch
 
-    prompts, completions, logps, turns = zip(*(row.columns(pad) for row in rows), strict=True)
+    prompts, completions, logps, turns, sequences = zip(*(row.columns(pad) for row in rows), strict=True)
     before, after = max(map(len, prompts)), max(map(len, completions))
     deepest = max(1, *(len(row.turns) for row in rows))
 
@@ -171,7 +197,7 @@ def collate(rows: Sequence[Row], pad: int, step: int, steps: int, lines: Sequenc
         lines=lines,
         rows=rows,
         ids=torch.cat([left, right(completions, pad, after)], dim=1),
-        present=torch.cat([there, right([[1] * len(one) for one in completions], 0, after)], dim=1),
+        sequences=torch.cat([there, right(sequences, 0, after)], dim=1),
         mask=(numbers >= 0).long() * trains[:, None],
         turns=numbers,
         engine_logp=recorded,

@@ -47,6 +47,8 @@ class Hooks:
 
     epochs, minibatches: passes over a step's rows, and optimiser steps of each pass (PPO; MARFT: 5 and 4).
     whole_groups:        the rows of a group stay in one minibatch and slice (pairs of Agent Q's step DPO, of ORPO).
+    whole_rows:          so do the turns of a conversation where each is a sequence of its own and all are more than a pass holds
+                         (GSPO's ratio of whole conversations).
     policies:            copies of the start checkpoint that learn, each with an optimiser of its own that lasts (CORY, MARFT). The
                          first is validated and is the artifact's `model/`; the others lie beside it as `policy_1/`, ...
     plays:               whether a step plays new conversations; without, nothing is screened and all its rows are stored (Agent Q).
@@ -58,6 +60,7 @@ class Hooks:
     epochs: int = 1
     minibatches: int = 1
     whole_groups: bool = False
+    whole_rows: bool = False
     policies: int = 1
     plays: bool = True
     reference: bool = False
@@ -98,7 +101,8 @@ class Hooks:
     def stored_rows(self, step: int, others: Mapping[str, Path], tokenizer: PreTrainedTokenizerBase) -> Sequence[Row]:
         """Rows that were not played in this step, with the log-probabilities of whoever produced them, added to its own (Agent Q's
         step DPO; `rl.kto`, `rl.orpo`). others: folders of further steps (`Inputs.others`), such as preference pairs. The rows' group
-        numbers are theirs alone; their rewards are what `advantages` and `loss_terms` see."""
+        numbers are theirs alone; their rewards are what `advantages` and `loss_terms` see. In a chat format by turn each of their
+        turns says that its prompt is whole (`first`)."""
         return ()
 
     def reward_terms(self, played: Sequence[Played], model: RewardModel | None) -> list[Mapping[str, float]]:

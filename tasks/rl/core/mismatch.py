@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import agreement
-from tasks.rl.core.batch import Batch
+from tasks.rl.core.batch import Batch, collate
 from tasks.rl.core.scoring import score
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ def highest_mean(params: Loop) -> float:
 def apart(trainer: Tensor, batch: Batch) -> Tensor:
     """(n,) differences at the tokens that were played in this step and train. trainer: (b, t) log-probabilities."""
     return (trainer.detach() - batch.engine_logp)[_own(batch)]
+
+
+def turns(batch: Batch) -> Tensor:
+    """(n,) in which turn of its conversation each of these tokens stands."""
+    return batch.turns[_own(batch)]
 
 
 def drops(model: Any) -> bool:
@@ -63,7 +68,10 @@ def check(found: agreement.Mismatch, highest: float, model: Any, batch: Batch, t
     """StageFailed when the mean is above the highest. batch: the rows that were compared."""
 
     def scored(temperature: float, first: int | None) -> Tensor:
-        return _scored(model, batch if first is None else _after(batch, first), temperature)[_own(batch)]
+        read = batch
+        if first is not None:
+            read = collate([row.after(first) for row in batch.rows], 0, batch.step, batch.steps, ()).to(str(batch.ids.device))
+        return _scored(model, read, temperature)[_own(read)]
 
     played = batch.engine_logp[_own(batch)]
     agreement.check(found, highest, model, scored, played, temperature, bos, where, "trainer", ADVICE)
@@ -75,15 +83,4 @@ def _own(batch: Batch) -> Tensor:
 
 
 def _scored(model: Any, batch: Batch, temperature: float) -> Tensor:
-    return score(model, batch.ids, batch.present, batch.mask, temperature)[0]
-
-
-def _after(batch: Batch, first: int) -> Batch:
-    """The rows with a token before their prompt."""
-    import torch
-
-    start = (batch.present.cumsum(dim=1) == 1) & (batch.present == 1)
-    ids = torch.cat([batch.ids[:, :1], batch.ids], dim=1)
-    present = torch.cat([batch.present[:, :1] * 0, batch.present], dim=1)
-    before = torch.cat([start, start[:, :1] & False], dim=1)  # the place left of the first token
-    return replace(batch, ids=ids.masked_fill(before, first), present=present.masked_fill(before, 1))
+    return score(model, batch.ids, batch.sequences, batch.mask, temperature)[0]

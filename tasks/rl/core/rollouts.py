@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.local.format import BY_TURN
-from tasks.chat.local.kept import chat_of
 from tasks.contract.client import Client
 from tasks.contract.context import Context
 from tasks.contract.early_ends import counted, lost_by, too_many
@@ -32,12 +30,6 @@ class Rollouts:
 
     def __init__(self, ctx: Context, params: Loop, world: World, human: Client, tokenizer: PreTrainedTokenizerBase) -> None:
         self.ctx, self.params, self.world, self.human, self.tokenizer = ctx, params, world, human, tokenizer
-        if chat_of(tokenizer).form == BY_TURN:
-            raise StageFailed(
-                "rl: the checkpoint's chat format writes the past anew before each turn (by turn), so that a conversation is no one "
-                "sequence to train on. Allowed: a checkpoint whose format is whole; `cairn chat check FOLDER --format hermes` may find "
-                "one."
-            )
         self.lost: Counter[str] = Counter()
         """Of the screening's conversations: technical reason -> how many were lost by it."""
 
@@ -56,11 +48,6 @@ class Rollouts:
         seed = self.ctx.seed_for(*names)
         played = play(self.world, jobs, agent, self.human, seed=seed, max_steps=params.max_turns)
         model.train(training)
-        if any(talk.rewritten for talk in played):
-            raise StageFailed(
-                "rl: agents.method names a way of acting that writes the prompt anew within a conversation, whose tokens are then no "
-                "one sequence to train on. Allowed: ways that go on from what was said (react)."
-            )
         return played
 
     def screen(self, model: PreTrainedModel) -> list[Screened]:

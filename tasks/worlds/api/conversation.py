@@ -55,7 +55,7 @@ class Conversation:
     def hand_to(self, agent: str, human: str) -> None:
         """Who plays from here on. Tokens of another agent are dropped: they are no part of what the new one reads and says."""
         if self.played.agent != agent:
-            self.played.turns, self.with_ids, self.played.rewritten = [], [False] * self.steps, False
+            self.played.turns, self.with_ids = [], [False] * self.steps
         self.played.agent, self.played.human = agent, human
 
 

@@ -224,8 +224,7 @@ def _take_turn(table: _Table, talk: Conversation, turn: Turn) -> None:
     talk.with_ids.append(bool(turn.ids))
     talk.played.messages.append(dict(turn.message))
     if turn.ids:
-        talk.played.rewritten |= turn.first and bool(talk.played.turns)
-        talk.played.turns.append({"prompt_ids": turn.prompt_ids, "ids": turn.ids, "logprobs": turn.logprobs})
+        talk.played.turns.append({"prompt_ids": turn.prompt_ids, "ids": turn.ids, "logprobs": turn.logprobs, "first": turn.first})
     if turn.error:
         table.close(talk, turn.error)
     elif turn.message.get("tool_calls"):
