@@ -7,7 +7,8 @@ from pathlib import Path
 
 from flows.serving.app import Served
 from flows.serving.engine_thread import EngineThread
-from tasks.checkpoints import folders
+from tasks.checkpoints import folders, source
+from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.params import BadInput
 from tasks.players.local import own
 
@@ -17,10 +18,11 @@ ROWS = 64
 
 def opened(folder: Path, adapters: Mapping[str, Path], name: str, device: str, dtype: str, most: int) -> Served:
     """A checkpoint folder with the engine `own`, ready to be asked. BadInput for what cannot be served."""
-    if not (folder / "config.json").is_file():
-        raise BadInput(f"{folder}: not a checkpoint folder (no config.json in it)")
+    source.check_folder(folder, str(folder))
+    if is_adapter(folder):
+        raise BadInput(f"{folder}: an adapter alone. Serve its base, with --adapter NAME={folder}.")
     engine = own.opened(folder, rows=ROWS, most=most, device=device, dtype=dtype or None)
-    tokenizer = folders.load_tokenizer(folder) if (folder / "tokenizer_config.json").is_file() else None
+    tokenizer = folders.load_tokenizer(folder) if source.has_tokenizer(folder) else None
     served = Served(name, EngineThread(engine), tokenizer)
     for one, where in adapters.items():
         served.thread.call(lambda engine, one=one, where=where: served.load(engine, one, where)).result()  # type: ignore[misc]

@@ -48,6 +48,11 @@ def check_adapter(params: AdapterParams) -> None:
         raise BadInput(
             f"adapter.kind is missing: beside {beside} alone all weights would train. Write adapter.kind: lora; or kind: none."
         )
+    if params.kind == "none" and (idle := sorted(params.model_fields_set - {"kind", "save"})):
+        raise BadInput(
+            f"adapter.kind: none beside {', '.join(idle)}: all weights train, and nothing reads that. Leave it out (adapter: "
+            "{kind: none}), or write adapter.kind: lora."
+        )
     if not params.targets:
         raise BadInput("adapter.targets is empty, so no layer would be changed. Allowed: all-linear, or ends of layers' names.")
     if wrong := [name for name in params.targets if isinstance(params.targets, list) and name.endswith(TABLES)]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.chat.local import kept
+from tasks.checkpoints import memory
 from tasks.contract.params import StageFailed
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> tuple[Pre
 def load_model(folder: Path, device: str = "cpu", dtype: str | None = "float32") -> PreTrainedModel:
     """The model of a checkpoint folder in eval mode on `device`. dtype: a torch dtype's name, e.g. "bfloat16"; None: the folder's own.
 
-    Only safetensors are read. Raises FileNotFoundError when the folder holds no model.
+    Only safetensors are read. Raises FileNotFoundError when the folder holds no model, StageFailed when memory does not hold it.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -55,10 +56,12 @@ def load_model(folder: Path, device: str = "cpu", dtype: str | None = "float32")
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no checkpoint here (config.json is missing)")
     wanted = getattr(torch, dtype) if dtype else "auto"
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False
-    )
-    return model.to(device).eval()
+    advice = "Its weights alone do not fit: take a smaller checkpoint, or dtype: bfloat16 where the step has it."
+    with memory.advised(f"{folder} is loaded to {device}", advice):
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+        return model.to(device).eval()
 
 
 def warm_up(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import adapters, folders
-from tasks.contract.params import BadInput, StageFailed
+from tasks.contract.params import BadInput, StageFailed, is_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +65,23 @@ def weight_files(folder: Path) -> list[Path]:
             raise BadInput(f"{index.name} names {', '.join(missing[:3])}, which is not there: the checkpoint was not fetched whole.")
         return [folder / name for name in sorted(wanted)]
     return found
+
+
+def check_folder(folder: Path, where: str) -> None:
+    """BadInput for a folder without a checkpoint's configuration, or without weights that can be read and run nothing; those of an
+    adapter count. where: begins the message."""
+    if not is_file(folder / "config.json"):
+        raise BadInput(f"{where}: not a checkpoint folder (no config.json in it)")
+    if not adapters.is_adapter(folder):
+        try:
+            weight_files(folder)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer's files lie in a folder."""
+    return any((folder / name).is_file() for name in TOKENIZERS)
 
 
 def shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
@@ -139,7 +156,7 @@ def read_config(folder: Path) -> Any:
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint's folder, whatever chat format the folder keeps. BadInput for none, and for one that cannot be
     loaded."""
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    if not has_tokenizer(folder):
         raise BadInput(f"no tokenizer in it: none of {', '.join(TOKENIZERS)}. Copy the files of the checkpoint's tokenizer there.")
     with readable("its tokenizer cannot be loaded"):
         return folders.load_bare_tokenizer(folder)

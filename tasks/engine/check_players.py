@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tasks.contract.params import BadInput, brief, is_file, nearest
+from tasks.checkpoints.source import check_folder
+from tasks.contract.params import BadInput, brief, nearest
 from tasks.contract.servers import check_address, check_key
 from tasks.engine.shared_params import NOBODY, SERVER, Budget, Role, Shared
 
@@ -29,8 +30,8 @@ def check_roles(shared: Shared, project: Path, source: str) -> None:
             _check_nobody(name, role, where)
         if role.others and name != "judge":
             raise BadInput(f"{where}.others: several models in turn are for the judge's role alone, and one list deep.")
-        if role.backend == "local" and not is_file(project / role.path / "config.json"):
-            raise BadInput(f"{where}.path = {brief(role.path)}: not a checkpoint folder (no config.json in it)")
+        if role.backend == "local":
+            check_folder(project / role.path, f"{where}.path = {brief(role.path)}")
         if role.backend == SERVER:
             _check_server(role, shared.budget, where)
         known = scripted.errors_of(name.partition("/")[0])

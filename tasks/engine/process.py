@@ -134,7 +134,8 @@ def end_of(code: int | None) -> str:
     if code is None or code >= 0:
         return f"ended with code {code}"
     name = {one.value: one.name for one in signal.Signals}.get(-code, f"signal {-code}")
-    return f"was ended by {name}{' (out of memory?)' if -code == signal.SIGKILL else ''}"
+    hint = " (out of memory? `cairn forecast` says which number to lower)" if -code == signal.SIGKILL else ""
+    return f"was ended by {name}{hint}"
 
 
 def _name(spec: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.chat.local.format import BY_TURN
 from tasks.chat.local.kept import chat_of
 from tasks.chat.local.parsing import parse_turn
+from tasks.checkpoints import memory
 from tasks.checkpoints.adapters import active_adapter
 from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message
@@ -67,11 +68,17 @@ class CheckpointAgent:
     ) -> None:
         check_prompt(prompt)
         self.name, self.capacity = name, rows
+        self._where = f"the checkpoint {name} plays"
         self._tokenizer, self._prompt, self._chat = tokenizer, prompt, chat_of(tokenizer)
         self._temperature, self._max_turn = temperature, max_turn_tokens
         self._adapter = active_adapter(model) if adapter is None else adapter
         self._stop = tuple(self._chat.end_ids(tokenizer))
-        self._engine = engine(model, rows=rows, most=max_episode_tokens)
+        self._lower = (
+            f"Of the step's params lower rows (now {rows} conversations at once), max_episode_tokens (now {max_episode_tokens}) or, "
+            "where its engine has it, memory."
+        )
+        with memory.advised(self._where, self._lower):
+            self._engine = engine(model, rows=rows, most=max_episode_tokens)
         self._counted = {"read": 0, "produced": 0}
         self._compare = compare if self._engine.elsewhere else None
         self._talks: dict[str, _Talk] = {}
@@ -105,7 +112,9 @@ class CheckpointAgent:
 
     def poll(self) -> list[tuple[str, Turn]]:
         """Conversations without room for another turn first, then turns that are finished."""
-        turns = [(made.conversation, self._turn(made)) for made in self._engine.poll()]
+        with memory.advised(self._where, self._lower):
+            finished = self._engine.poll()
+        turns = [(made.conversation, self._turn(made)) for made in finished]
         counts = self._engine.counts
         for kind, before in self._counted.items():
             TOKENS[kind] += counts[kind] - before

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.contract.params import StageFailed
@@ -19,8 +18,6 @@ DTYPE = (
 """What `dtype` means, for the help of the rooms' params."""
 CHECKPOINTING = "keep each layer's input alone and compute the rest again in the backward pass: less memory, a third more time"
 """What `checkpointing` means."""
-FULL = ("can't allocate memory", "out of memory", "cannot allocate memory")
-"""What libraries say when memory ran out and they have no error of its own for it."""
 
 
 def narrow(model: Module, dtype: Dtype) -> None:
@@ -55,26 +52,11 @@ def autocast(device: str, dtype: Dtype) -> AbstractContextManager[Any]:
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
-@contextmanager
-def memory(where: str, loop: Any, largest: str) -> Iterator[None]:
-    """StageFailed, with the params to lower, when memory runs out in the block.
+def advice(loop: Any, largest: str) -> str:
+    """Which params of a loop make a training smaller, in the order in which to try them.
 
     loop: the room's params. largest: of what it passes at once when pass_tokens does not bound it, in words.
     """
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not (
-            isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in FULL)
-        ):
-            raise
-        raise StageFailed(f"{where}: out of memory. {advice(loop, largest)} ({str(error).splitlines()[0][:200]})") from error
-
-
-def advice(loop: Any, largest: str) -> str:
-    """Which params of a loop make a training smaller, in the order in which to try them."""
     ways = [f"lower pass_tokens (now {loop.pass_tokens or f'0, so that {largest} are passed at once'})"]
     ways += [] if loop.checkpointing else ["set checkpointing: true"]
     ways += [] if loop.dtype == "bfloat16" else ["set dtype: bfloat16"]

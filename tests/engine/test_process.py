@@ -17,7 +17,7 @@ from tests.conftest import ROOT
     ("code", "message"),
     [
         (3, "ended with code 3"),
-        (-signal.SIGKILL, "was ended by SIGKILL (out of memory?)"),
+        (-signal.SIGKILL, "was ended by SIGKILL (out of memory? `cairn forecast` says which number to lower)"),
         (-signal.SIGTERM, "was ended by SIGTERM"),
         (-signal.SIGSEGV, "was ended by SIGSEGV"),
         (-60, "was ended by signal 60"),

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
+from flows.cli import main
 from tests.conftest import ROOT
 from tests.rollout import tiny
 
@@ -43,7 +45,13 @@ def _ready(place: str, server: subprocess.Popen[bytes], said: Path) -> str:
     raise AssertionError("the server did not start")
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flows.cli", "serve", str(tmp_path)]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert answer.returncode == 2 and "not a checkpoint folder" in answer.stdout + answer.stderr
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor are weights that are pickled, nor an adapter without its base."""
+    for file, said in (
+        ("a.bin", "not a checkpoint folder"),
+        ("config.json", "pickled (a.bin)"),
+        ("adapter_config.json", "adapter alone"),
+    ):
+        (tmp_path / file).write_text("{}")
+        assert main(["serve", str(tmp_path)]) == 2
+        assert said in capsys.readouterr().err

@@ -169,6 +169,7 @@ def test_each_player_is_told_what_its_own_server_said(tmp_path: Path) -> None:
         ),
         ("contender", {"backend": "none", "model": "big"}, r"roles\.contender\.backend = none beside model: nobody would play\."),
         ("contender", {"backend": "local", "path": "nowhere"}, r"roles\.contender\.path = 'nowhere': not a checkpoint folder"),
+        ("contender", {"backend": "local", "path": "PICKLED"}, r"roles\.contender\.path = '.*': its weights are pickled \(a\.bin\)"),
         (
             "contender",
             {"backend": "scripted", "errors": {"skips_confirmaton": 1}},
@@ -178,7 +179,10 @@ def test_each_player_is_told_what_its_own_server_said(tmp_path: Path) -> None:
         ("policy", GOOD, r"roles: unknown role 'policy'"),
     ],
 )
-def test_who_may_be_nobody_and_what_a_contender_needs(role: str, player: dict[str, Any], said: str) -> None:
+def test_who_may_be_nobody_and_what_a_contender_needs(role: str, player: dict[str, Any], said: str, tmp_path: Path) -> None:
+    for name in ("config.json", "a.bin"):
+        (tmp_path / name).write_text("{}")
+    player = {key: str(tmp_path) if value == "PICKLED" else value for key, value in player.items()}
     with pytest.raises(BadInput, match=said):
         Settings(ROOT, overlay(load(ROOT, "smoke").tree, f"roles.{role}", player)).check()
 

@@ -183,6 +183,7 @@ def test_a_methods_own_adapter_is_kept_like_any_and_stands_alone(inputs: Inputs,
     [
         ({"kind": "qlora"}, "adapter.kind: qlora needs the package bitsandbytes, which is not installed here"),
         ({"r": 8, "alpha": 16.0}, "adapter.kind is missing: beside alpha, r alone all weights would train"),
+        ({"kind": "none", "r": 8, "save": "full"}, r"kind: none beside r: all weights train, and nothing reads that\. Leave it out"),
         ({"kind": "lora", "targets": []}, "adapter.targets is empty"),
         ({"kind": "lora", "targets": ["q_proj", "lm_head"]}, r"targets names lm_head: .*adapter.modules_to_save: \[lm_head\]"),
         ({"kind": "lora", "init": "orthogonal", "r": 3}, "r = 3 with init: orthogonal"),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tasks.checkpoints import folders, memory
 from tasks.contract.params import BadInput, StageFailed
 from tasks.rl.core.params import Loop as RlLoop
 from tasks.rl.core.params import check as check_rl
 from tasks.sft.core.params import Loop as SftLoop
 from tasks.sft.core.params import check as check_sft
 from tasks.training import fitting, optimizers
+from tests.playing import checkpoint_agent
+from tests.rollout import tiny
 from tests.training.test_packs import model
 
 
@@ -90,12 +94,33 @@ def test_out_of_memory_names_every_param_that_helps(error: Exception) -> None:
         r"rl: out of memory. Of the params of its loop, in this order: lower pass_tokens \(now 0, so that 64 conversations are passed at once\); "
         r"set checkpointing: true; set dtype: bfloat16. \("
     )
-    with pytest.raises(StageFailed, match=message), fitting.memory("rl", LOOP, "64 conversations"):
+    with pytest.raises(StageFailed, match=message), memory.advised("rl", fitting.advice(LOOP, "64 conversations")):
         raise error
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), fitting.memory("rl", LOOP, ""):
+    with pytest.raises(RuntimeError, match="shapes"), memory.advised("rl", fitting.advice(LOOP, "")):
         raise RuntimeError("shapes do not match")
-    with pytest.raises(StageFailed, match=r"^why$"), fitting.memory("rl", LOOP, ""):
+    with pytest.raises(StageFailed, match=r"^why$"), memory.advised("rl", fitting.advice(LOOP, "")):
         raise StageFailed("why")
+
+
+def test_out_of_memory_while_a_checkpoint_plays_or_is_loaded_names_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def full(*args: Any, **more: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    folders.save(made := tiny.model(), tiny.tokenizer(), tmp_path / "model")
+    agent = checkpoint_agent(made, tiny.tokenizer(), {"tools": "none", "policy": "none"}, rows=3, max_episode_tokens=50)
+    monkeypatch.setattr(agent._engine, "poll", full)
+    said = (
+        r"the checkpoint checkpoint plays: out of memory. .* lower rows \(now 3 conversations at once\), max_episode_tokens \(now 50\)"
+    )
+    with pytest.raises(StageFailed, match=said):
+        agent.poll()
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(StageFailed, match=r"model is loaded to cpu: out of memory. Its weights alone do not fit: take a smaller"):
+        folders.load_model(tmp_path / "model")

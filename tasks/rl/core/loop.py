@@ -21,7 +21,7 @@ from typing import Any
 
 from tasks.chat.local.format import BY_TURN
 from tasks.chat.local.kept import chat_of
-from tasks.checkpoints import adapters, starting
+from tasks.checkpoints import adapters, memory, starting
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, nearest
 from tasks.rl import Inputs, Loop
@@ -98,7 +98,8 @@ class Training:
         number, self.now = self.record.step, Figures()
         set_seed(self.ctx.seed_for("step", number) % 2**31)
         rows = self.rows(number)
-        with fitting.memory("rl", self.params, f"{self.params.groups * self.params.group_size} conversations (groups x group_size)"):
+        largest = f"{self.params.groups * self.params.group_size} conversations (groups x group_size)"
+        with memory.advised("rl", fitting.advice(self.params, largest)):
             Learning(self.models, self.record, self.now).learn(rows)
         self.close(number + 1)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.checkpoints import memory
 from tasks.checkpoints.adapters import has_adapter
 from tasks.contract.context import Context
 from tasks.sft.core import divergence, optimizer
@@ -79,7 +80,7 @@ def fit(
         callbacks=[_callback(validation, training.pad, len(phase.steps), loop, ctx, hooks, place)],
     )
     trainer.remove_callback(PrinterCallback)
-    with fitting.memory("sft", loop, f"up to {loop.batch_tokens} tokens (batch_tokens)"):
+    with memory.advised("sft", fitting.advice(loop, f"up to {loop.batch_tokens} tokens (batch_tokens)")):
         trainer.train(resume_from_checkpoint=_last_state(states))
     shutil.rmtree(staging, ignore_errors=True)
     return list(trainer.state.log_history)
