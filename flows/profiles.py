@@ -9,7 +9,6 @@ from typing import Any
 from flows import OUTSIDE, PROJECT, STATE
 from tasks.contract.params import BadInput
 from tasks.engine import project as project_file
-from tasks.engine.check_players import check_device
 from tasks.engine.files import write_text
 from tasks.engine.param_files import PIPELINE, profile_path, profiles
 from tasks.engine.settings import Settings, load
@@ -73,7 +72,7 @@ def switch(profile: str, force: bool = False, model: str = "") -> list[str]:
 def _not_here(settings: Settings) -> list[str]:
     """A line that says why this machine could not run it, where it could not."""
     try:
-        check_device(settings.shared.device, f"{settings.source}: device")
+        settings.check_machine()
     except BadInput as error:
         return [f"warning: a run is refused on this machine. {error}"]
     return []

@@ -179,7 +179,7 @@ class Settings:
 
     def check(self, whole: bool = True, here: bool = True) -> None:
         """Look at everything once, so that a mistake ends the run before the first stage starts: also at the sections of methods that
-        are not chosen now, (whole) at what params of different stages say together, and (here) whether this machine has the device."""
+        are not chosen now, (whole) at what params of different stages say together, and (here) at this machine."""
         if mistake := next(self.mistakes(), ""):
             raise BadInput(mistake)
         shared = self.shared
@@ -188,8 +188,12 @@ class Settings:
             check_together(self, chosen)
         check_roles(shared, self.project, self.source)
         if here:
-            check_device(shared.device, f"{self.source}: device")
-            check_instructions(shared.instructions, f"{self.source}: instructions")
+            self.check_machine()
+
+    def check_machine(self) -> None:
+        """Raise BadInput where this machine has not the device, or not the instructions."""
+        check_device(self.shared.device, f"{self.source}: device")
+        check_instructions(self.shared.instructions, f"{self.source}: instructions")
 
     def mistakes(self) -> Iterator[str]:
         """What is wrong in a section by itself, on any machine: one message for each section, also of methods that are not chosen."""
