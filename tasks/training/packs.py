@@ -2,18 +2,19 @@
 
 A pack is `shared` tokens and behind them each row's own rest. A token sees the shared ones and those of its own row before it, at the
 positions that it has in its row; so every row is computed as it would be alone, and the shared tokens' gradients add up by themselves.
-Cost: attention over one sequence of the pack's length.
+Cost: attention of each row over itself and what is shared; where a model takes a mask alone, over the pack's whole length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.contract.params import StageFailed
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -23,6 +24,8 @@ PACKING = (
     "several rows in one sequence that do not see each other; shared_prompt: what they begin with is computed once (needs pass_tokens)"
 )
 """What `packing` means, for the help of the rooms' params."""
+BLOCKS = "sdpa_by_blocks"
+"""Name of the packs' own attention in transformers' registry."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +77,24 @@ def lay_out(pack: Pack, lengths: Sequence[int]) -> tuple[list[int], list[int], l
     return taken, places, segments
 
 
-def attention(model: PreTrainedModel, places: Tensor, segments: Tensor) -> dict[str, Tensor]:
-    """What a model's forward is called with beside the ids (1, l) of a pack: position_ids (1, l) and attention_mask (1, 1, l, l).
+def attention(model: PreTrainedModel, places: Tensor, segments: Tensor) -> dict[str, Any]:
+    """What a model's forward is called with beside the ids (1, l) of a pack: position_ids (1, l) and attention_mask (1, 1, l, l); of a
+    prepared model that takes them also the pack's lengths, with which it computes no score that the mask would throw away.
 
     places, segments: (l,), as `lay_out` says.
     """
     import torch
 
     length = len(segments)
+    kernel = model.config.get_text_config()._attn_implementation
+    if kernel == BLOCKS:
+        lengths = torch.unique_consecutive(segments, return_counts=True)[1].tolist()
+        lengths = lengths if segments[0] == 0 else [0, *lengths]
+        unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=segments.device).expand(1, 1, length, length)
+        return {"position_ids": places[None], "attention_mask": unread, "pack_lengths": lengths}
     seen = (segments[None, :] == segments[:, None]) | (segments == 0)[None, :]
     seen &= torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    if model.config.get_text_config()._attn_implementation == "eager":  # adds the mask to its scores
+    if kernel == "eager":  # adds the mask to its scores
         far = torch.finfo(torch.float32).min
         return {
             "position_ids": places[None],
@@ -93,8 +103,43 @@ def attention(model: PreTrainedModel, places: Tensor, segments: Tensor) -> dict[
     return {"position_ids": places[None], "attention_mask": seen[None, None]}
 
 
-def check_model(model: PreTrainedModel, longest: int, where: str) -> None:
-    """StageFailed for a model that would not compute the rows of a pack as it computes them alone: by name, or since it is tried.
+def _attend_by_blocks(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    pack_lengths: Sequence[int] = (),
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a pack, row by row: what is shared by itself, then each row's own tokens over the shared ones and themselves.
+
+    query: (1, heads, l, d), key and value: (1, key heads, l, d), l the sum of pack_lengths: of the shared tokens and of each row's
+    own. Without pack_lengths (another batch) it is transformers' sdpa.
+    """
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if not pack_lengths:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    shared, *rows = pack_lengths
+    kwargs.pop("is_causal", None)
+    found = []
+    if shared:
+        begin = (part[:, :, :shared] for part in (query, key, value))
+        found.append(sdpa_attention_forward(module, *begin, None, is_causal=True, **kwargs)[0])
+    at = shared
+    for length in rows:
+        keys, values = (torch.cat([part[:, :, :shared], part[:, :, at : at + length]], dim=2) for part in (key, value))
+        seen = torch.ones(length, shared + length, dtype=torch.bool, device=query.device).tril(shared)[None, None]
+        found.append(sdpa_attention_forward(module, query[:, :, at : at + length], keys, values, seen, is_causal=False, **kwargs)[0])
+        at += length
+    return torch.cat(found, dim=1), None
+
+
+def prepare_model(model: PreTrainedModel, longest: int, where: str) -> None:
+    """Let a model compute packs by blocks where it can. StageFailed for a model that would not compute the rows of a pack as it
+    computes them alone: by name, or since it is tried.
 
     longest: tokens of the longest row. where: the room's name, for the message.
     """
@@ -106,8 +151,25 @@ def check_model(model: PreTrainedModel, longest: int, where: str) -> None:
     elif window and window < longest:
         why = f"it sees {window} tokens back (sliding_window), and the longest row has {longest}"
     elif not (why := _tried(model)):
+        if kernel == "sdpa":
+            _take_blocks(model)
         return
     raise StageFailed(f"{where}: {name} cannot train in packs: {why}. Set loop.packing: none.")
+
+
+def _take_blocks(model: PreTrainedModel) -> None:
+    """Set `_attend_by_blocks` for a model; one that does not compute a pack rightly with it keeps its attention and the mask."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not base._supports_attention_backend:
+        return
+    AttentionInterface.register(BLOCKS, _attend_by_blocks)
+    AttentionMaskInterface.register(BLOCKS, sdpa_mask)
+    base.set_attn_implementation(BLOCKS)
+    if _tried(model):
+        base.set_attn_implementation("sdpa")
 
 
 def _tried(model: PreTrainedModel) -> str:

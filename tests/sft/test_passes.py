@@ -18,6 +18,7 @@ from tasks.sft.core.hooks import Hooks, Step
 from tasks.sft.core.params import Loop, check
 from tasks.sft.core.passes import parts
 from tasks.sft.core.scoring import prepare_scoring, rows_of
+from tasks.training import packs
 from tests.sft.test_sft import inputs as inputs
 from tests.sft.test_sft import tune
 from tests.training.test_packs import model
@@ -48,7 +49,10 @@ def step_of(loop: Loop, batches: list[list[Row]], hooks: Hooks, kernel: str = "s
     """Loss, gradients and number of passes of a step."""
     import torch
 
-    subject = prepare_scoring(model(kernel).train())
+    subject = model(kernel).train()
+    if loop.packing != "none":
+        packs.prepare_model(subject, 60, "sft")
+    prepare_scoring(subject)
     if loop.checkpointing:
         subject.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     passed = [0]

@@ -43,26 +43,28 @@ def model(kernel: str = "sdpa", **more: Any) -> Any:
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "gemma"])
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_models_whose_attention_takes_a_mask_are_known_by_trying(family: str, kernel: str) -> None:
-    packs.check_model(model(kernel, family=family), 64, "sft")
+    subject = model(kernel, family=family)
+    packs.prepare_model(subject, 64, "sft")
+    assert subject.config._attn_implementation == (packs.BLOCKS if kernel == "sdpa" else kernel)
 
 
 def test_models_that_would_read_past_the_mask_are_refused_by_name() -> None:
     with pytest.raises(
         StageFailed, match=r"MistralForCausalLM cannot train in packs: it sees 8 tokens back .* longest row has 9. Set loop"
     ):
-        packs.check_model(model(family="mistral", sliding_window=8), 9, "sft")
-    packs.check_model(model(family="mistral", sliding_window=16), 16, "sft")
+        packs.prepare_model(model(family="mistral", sliding_window=8), 9, "sft")
+    packs.prepare_model(model(family="mistral", sliding_window=16), 16, "sft")
     other = model()
     other.config._attn_implementation = "flash_attention_2"
     with pytest.raises(StageFailed, match=r"LlamaForCausalLM cannot .* its attention is flash_attention_2"):
-        packs.check_model(other, 9, "sft")
+        packs.prepare_model(other, 9, "sft")
     deaf = model()
     plain = deaf.model.forward
     deaf.model.forward = lambda attention_mask=None, **more: plain(**more)
     with pytest.raises(
         StageFailed, match=r"differ from the row's alone by .* of their size: it reads past the mask. Set loop.packing: none"
     ):
-        packs.check_model(deaf, 9, "rl")
+        packs.prepare_model(deaf, 9, "rl")
 
 
 def test_a_model_without_attention_is_refused() -> None:
@@ -72,4 +74,4 @@ def test_a_model_without_attention_is_refused() -> None:
     torch.manual_seed(0)
     mamba = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4)).eval()
     with pytest.raises(StageFailed, match="MambaForCausalLM cannot train in packs"):
-        packs.check_model(mamba, 64, "sft")
+        packs.prepare_model(mamba, 64, "sft")

@@ -48,7 +48,7 @@ class Models:
             if params.checkpointing:
                 fitting.checkpoint(model, "rl")
             if params.packing != "none":
-                packs.check_model(model, params.max_episode_tokens, "rl")
+                packs.prepare_model(model, params.max_episode_tokens, "rl")
             self.policies.append(learner(model, params.lr))
         self.critic, self.reference = None, None
         if type(hooks).critic is not Hooks.critic and (

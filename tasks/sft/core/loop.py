@@ -52,7 +52,7 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
     if loop.checkpointing:
         fitting.checkpoint(model, "sft")
     if loop.packing != "none":
-        packs.check_model(model, max(len(row.ids) for row in (*data.train, *data.validation)), "sft")
+        packs.prepare_model(model, max(len(row.ids) for row in (*data.train, *data.validation)), "sft")
     teacher = hooks.teacher(model, training)
     prepare_scoring(model)
     phases = check_phases(hooks.phases(training))
