@@ -36,13 +36,16 @@ class Pack:
     shared: int
 
 
-def split(rows: Sequence[Sequence[int]], free: Sequence[int], tokens: int, packing: Packing) -> list[Pack]:
+def split(rows: Sequence[Sequence[int]], free: Sequence[int], tokens: int, packing: Packing, sort: bool = True) -> list[Pack]:
     """Rows in packs of at most `tokens` tokens; a longer row is a pack of its own.
 
     rows: token ids. free: of each row how many first tokens may be shared: fewer than come before the first token that is scored, as
-    that one is scored by the token before it. With shared_prompt, rows that begin alike come together.
+    that one is scored by the token before it. With shared_prompt, rows that begin alike come together; sort: False leaves them in
+    their order.
     """
-    order = sorted(range(len(rows)), key=lambda index: list(rows[index])) if packing == "shared_prompt" else range(len(rows))
+    order: Sequence[int] = range(len(rows))
+    if sort and packing == "shared_prompt":
+        order = sorted(order, key=lambda index: list(rows[index]))
     packs: list[Pack] = []
     cost = 0
     for index in order:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,21 @@ def test_every_row_is_in_one_batch_and_batches_are_small(rng: random.Random | No
     padded = [len(batch) * max(len(made[index].ids) for index in batch) for batch in plan]
     assert max(padded) <= 128
     assert sum(padded) < 1.15 * sum(len(row.ids) for row in made)
+
+
+def test_batches_that_share_a_prompt_are_of_one_world_and_count_it_once() -> None:
+    prompts = {"shop": [1] * 50, "hotel": [2] * 50}
+    made = [
+        replace(row, ids=prompts[world] + row.ids, labels=[IGNORED] * 50 + row.labels, about={"world": world})
+        for row in rows(100)
+        for world in prompts
+    ]
+    plan = batches(made, 200, random.Random(1), "shared_prompt")
+    assert sorted(index for batch in plan for index in batch) == list(range(200))
+    assert all(len({made[index].about["world"] for index in batch}) == 1 for batch in plan)
+    packed = [50 + sum(len(made[index].ids) - 50 for index in batch) for batch in plan]
+    assert max(packed) <= 200 and sum(packed) / len(packed) > 150
+    assert plan != batches(made, 200, random.Random(2), "shared_prompt")
 
 
 def test_a_long_row_is_a_batch_of_its_own() -> None:

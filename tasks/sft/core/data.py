@@ -17,6 +17,7 @@ from tasks.contract.client import Message
 from tasks.contract.params import StageFailed
 from tasks.contract.rows import message_of
 from tasks.contract.trajectory import ENDED
+from tasks.training import packs
 from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.system_prompt import system_message, tools_of
 
@@ -185,11 +186,14 @@ def _whole(row: Mapping[str, Any]) -> bool:
     return row["stop"] in WHOLE or row["stop"].startswith("human_")
 
 
-def batches(rows: Sequence[Row], tokens: int, rng: random.Random | None) -> list[list[int]]:
+def batches(rows: Sequence[Row], tokens: int, rng: random.Random | None, packing: packs.Packing = "none") -> list[list[int]]:
     """Indices of `rows` in batches of at most `tokens` tokens, padding included; a longer row is a batch of its own.
 
-    rng shuffles rows, then batches, with rows of like length together; None keeps them sorted by length (for validation).
+    rng shuffles rows, then batches, with rows of like length together; None keeps them sorted by length (for validation). With
+    packing: shared_prompt a batch is of one world, and its tokens are those of its pack.
     """
+    if packing == "shared_prompt":
+        return _packed_batches(rows, tokens, rng)
     order = list(range(len(rows)))
     if rng is not None:
         rng.shuffle(order)
@@ -206,6 +210,23 @@ def batches(rows: Sequence[Row], tokens: int, rng: random.Random | None) -> list
         made.append(batch)
     if rng is not None:
         rng.shuffle(made)
+    return made
+
+
+def _packed_batches(rows: Sequence[Row], tokens: int, rng: random.Random | None) -> list[list[int]]:
+    """Indices of `rows` in shuffled batches whose packs have at most `tokens` tokens: rows of one world, whose system prompt counts
+    once. A longer row is a batch of its own."""
+    rng, order = rng or random.Random(0), list(range(len(rows)))
+    rng.shuffle(order)
+    worlds: dict[str, list[int]] = {}
+    for index in order:
+        worlds.setdefault(str(rows[index].about.get("world")), []).append(index)
+    made: list[list[int]] = []
+    for some in worlds.values():
+        free = [next(at for at, label in enumerate(rows[index].labels) if label != IGNORED) - 1 for index in some]
+        packs_of_world = packs.split([rows[index].ids for index in some], free, tokens, "shared_prompt", sort=False)
+        made += [[some[at] for at in pack.rows] for pack in packs_of_world]
+    rng.shuffle(made)
     return made
 
 

@@ -50,7 +50,8 @@ class Training:
         order."""
         loop, rows = loop or self.loop, range(len(self.rows)) if only is None else only
         used = [self.rows[index] for index in rows]
-        plan = [batch for n in range(loop.epochs) for batch in batches(used, loop.batch_tokens, self.ctx.rng(name, n))]
+        epochs = [batches(used, loop.batch_tokens, self.ctx.rng(name, n), loop.packing) for n in range(loop.epochs)]
+        plan = [batch for epoch in epochs for batch in epoch]
         found = [[[rows[i] for i in batch] for batch in plan[at : at + loop.accumulate]] for at in range(0, len(plan), loop.accumulate)]
         return found[: loop.max_steps or None]
 

@@ -26,7 +26,12 @@ class Loop(Params):
     muon_rate: float = Field(2e-3, gt=0, le=0.1, description="Muon's peak rate in AdamW's units; 5e-3 was worse, ours")
     beta2: float = Field(0.97, gt=0, lt=1, description="AdamW's second decay: 0.97 learns faster in 1,400 steps than 0.999; ours")
     warmup: int = Field(20, ge=0, le=100_000, description="steps of linear warm-up; ours")
-    batch_tokens: int = Field(1024, ge=16, le=10_000_000, description="tokens a batch, padding included; ours: steps are scarce")
+    batch_tokens: int = Field(
+        1024,
+        ge=16,
+        le=10_000_000,
+        description="tokens a batch, padding included, or with packing: shared_prompt as packed; ours: steps are scarce",
+    )
     pass_tokens: int = Field(
         0,
         ge=0,

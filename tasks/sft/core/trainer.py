@@ -181,7 +181,7 @@ def validation_loss(model: PreTrainedModel, rows: Sequence[Row], pad: int, loop:
     total, count = 0.0, 0
     model.eval()
     with torch.no_grad():
-        for batch in batches(rows, loop.batch_tokens, None):
+        for batch in batches(rows, loop.batch_tokens, None, loop.packing):
             chosen = [rows[index] for index in batch]
             inputs = {name: value.to(model.device) for name, value in collate(chosen, pad).items()}
             with fitting.autocast(model.device.type, loop.dtype):
