@@ -77,13 +77,15 @@ def train(way: Way, how: Trains, checkpoint: Path | None = None) -> dict[str, Sp
     from tasks.sft.core.params import Loop
     from tasks.sft.core.passes import parts
     from tasks.sft.core.scoring import prepare_scoring, tokens_of
-    from tasks.training import fitting
+    from tasks.training import fitting, packs
 
     model = prepare_scoring(model_of(way, checkpoint)).train()
     loop = Loop(dtype=way.dtype, pass_tokens=how.tokens, packing=how.packing, batch_tokens=max(16, how.tokens))
     fitting.narrow(model, loop.dtype)
     if how.checkpointing:
         fitting.checkpoint(model, "sft")
+    if how.packing != "none":
+        packs.prepare_model(model, way.talk.whole, "sft")
     rng, talk, rest = random.Random(0), way.talk, way.talk.whole - way.talk.shared
     shared = talk.shared if how.packing == "shared_prompt" else 0
     prompt = [rng.randrange(1, way.shape.vocabulary) for _ in range(talk.shared)]
@@ -106,7 +108,7 @@ def train(way: Way, how: Trains, checkpoint: Path | None = None) -> dict[str, Sp
     once()
     seconds = timed(once)
     tokens = TOKENS["trained"]
-    seen = work.seen(talk.whole, tokens / len(passes), how.packing)
+    seen = work.seen(talk.whole, talk.shared, how.packing)
     scored = len(rows) * LEARNED * rest
     return {"train": (work.training(way.shape, tokens, seen, scored, bool(way.adapter), how.checkpointing) / seconds, tokens / seconds)}
 

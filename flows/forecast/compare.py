@@ -27,13 +27,14 @@ class Taken:
 
 
 def taken(plan: Plan, stages: Sequence[str]) -> dict[str, Taken]:
-    """Of those of the stages that have run here: by this plan's kind of run (the workspace's or an experiment's), else by the other."""
-    found = {}
+    """Of those of the stages that last ran with this profile: by this plan's kind of run (the workspace's or an experiment's), else by
+    the other."""
+    profile, found = plan.settings.shared.profile, {}
     for stage in stages:
         for experiment in (plan.experiment, not plan.experiment):
             noted = read_json(last(plan, stage, experiment)) or {}
             entry = plan.store.entry(str(noted.get("key"))) if noted.get("key") else None
-            if entry and entry.get("used"):
+            if entry and entry.get("used") and entry.get("profile", profile) == profile:
                 differs = [str(one) for one in differences(stage, entry["parts"], params_of(plan.settings, plan.stages[stage]))]
                 found[stage] = _of_entry(entry, plan.settings.shared.device != "cpu", differs)
                 break

@@ -31,6 +31,8 @@ ABOUT = {
 }
 BFLOAT16 = {"avx2": 0.22, "avx512_bf16": 2.0}
 """Instructions -> times as fast as float32 of matrix products of many rows in bfloat16, of the default on a CPU (measured)."""
+THREAD = 0.7
+"""What each further thread of a process adds to the default on a CPU; ours."""
 MOST_SECONDS = 600
 """Until a measurement that does not end is given up."""
 
@@ -115,7 +117,8 @@ class Speeds:
         if kept:
             return dict(kept["rates"])
         factor = BFLOAT16[way.instructions] if way.device == "cpu" and way.dtype == "bfloat16" else 1.0
-        return {name: rate * (factor if name != "produce" else 1.0) for name, rate in DEFAULT[way.device].items()}
+        threads = 1 + THREAD * (way.threads - 1) if way.device == "cpu" else 1.0
+        return {name: rate * threads * (factor if name != "produce" else 1.0) for name, rate in DEFAULT[way.device].items()}
 
     def _say(self, how: str) -> None:
         if how not in self.how:

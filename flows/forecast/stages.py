@@ -109,21 +109,21 @@ class Case:
         return f"{gpus}; {served}" if served else gpus
 
 
-def training_of(loop: Any, shape: Shape, gpu: bool) -> Training:
-    """How a room's loop trains."""
+def training_of(loop: Any, shape: Shape, gpu: bool, talk: Talk | None = None) -> Training:
+    """How a room's loop trains. talk: its mean row; None: packs are counted as one row of the greatest length."""
+    longest = getattr(loop, "max_length", 0) or loop.max_episode_tokens
+    packed = None if loop.packing == "none" else (round(talk.shared), round(talk.whole)) if talk else (0, longest)
     about, adapter = loop.adapter, None
     if about.kind != "none":
         targets = () if about.targets == "all-linear" else tuple(about.targets)
         adapter = Adapter(about.r, about.dropout, targets, about.kind == "qlora", len(about.modules_to_save))
-    return Training(
-        shape, adapter, loop.dtype == "bfloat16", loop.checkpointing, loop.optimizer, 1 if gpu else 4, loop.packing != "none"
-    )
+    return Training(shape, adapter, loop.dtype == "bfloat16", loop.checkpointing, loop.optimizer, 1 if gpu else 4, packed)
 
 
 def sft(case: Case) -> Stage:
     """Fine-tuning; with the control beside it, which trains on as many rows."""
     loop, shape, rows = case.loop, case.shape, case.amounts.rows(case.step.name)
-    training = training_of(loop, shape, case.gpu)
+    training = training_of(loop, shape, case.gpu, rows.mean if rows else None)
     passed = _passed(rows, loop)
     share = rows.sum("own") / rows.sum("whole") if rows else 1.0
     parts = training.peak(passed, round(passed * share), passed < loop.batch_tokens * loop.accumulate)
@@ -138,7 +138,7 @@ def sft(case: Case) -> Stage:
     tokens = min(tokens, loop.max_steps * loop.batch_tokens * loop.accumulate or tokens)
     threads = max(1, case.settings.shared.threads // (2 if loop.control else 1))
     rate = case.speeds(_training_way(case, training, loop, rows.mean, side_by_side, threads))["train"]
-    seen = work.seen(rows.mean.whole, passed, loop.packing)
+    seen = work.seen(rows.mean.whole, rows.mean.shared, loop.packing)
     flop = work.training(shape, tokens, seen, rows.sum("own") * loop.epochs, training.adapter is not None, loop.checkpointing)
     hours = work.hours(flop * runs / side_by_side / slices, rate)
     return case.stage(parts, {"trained": tokens * runs}, hours, side_by_side, rows.how)
@@ -156,44 +156,35 @@ def _or_loading(parts: dict[str, float], training: Training, gpu: bool) -> dict[
     return {"weights": loading} if loading > sum(parts.values()) else parts
 
 
-def _together(talk: Talk, loop: Any) -> int:
-    """Rows like this one in a batch of sft, whose tokens are counted with padding."""
-    return max(1, int(loop.batch_tokens // talk.whole))
+def _together(talk: Talk, loop: Any, tokens: int) -> float:
+    """Rows like this one in a batch or a pass of sft of so many tokens, where packs have what all begin with once."""
+    once = talk.shared if loop.packing == "shared_prompt" else 0.0
+    return max(1.0, (tokens - once) // max(1.0, talk.whole - once))
 
 
 def _passed(rows: Rows | None, loop: Any) -> int:
     """Tokens of the largest pass of sft: a batch, or as much of it as `pass_tokens` allows; a longer row alone."""
     if rows is None:
         return int(max(loop.pass_tokens or loop.batch_tokens, loop.max_length))
-    longest = min(loop.max_length, rows.longest)
-    if not loop.pass_tokens:
-        return int(max(loop.batch_tokens, longest))
-    batches = [_together(talk, loop) * talk.whole for _, talk in rows.sample]
-    if loop.packing == "shared_prompt":
-        batches = [talk.shared + _together(talk, loop) * (talk.whole - talk.shared) for _, talk in rows.sample]
-    return round(max(longest, min(loop.pass_tokens, max(batches))))
+    most = min(loop.pass_tokens or loop.batch_tokens, loop.batch_tokens)
+    return int(max(most, min(loop.max_length, rows.longest)))
 
 
 def _computed(rows: Rows, loop: Any) -> float:
-    """Tokens that an epoch of sft computes: where packs share them, system prompts once a pack, in which the rows of a batch lie that
-    are of one world."""
+    """Tokens that an epoch of sft computes: where packs share them, system prompts once a pass. A batch is of one world then."""
     if loop.packing != "shared_prompt":
         return rows.sum("whole")
-    worlds = [world for world, _ in rows.sample]
-    found = 0.0
-    for world, talk in rows.sample:
-        rest = max(1.0, talk.whole - talk.shared)
-        alike = max(1.0, _together(talk, loop) * worlds.count(world) / len(worlds))
-        found += rest + talk.shared / min(alike, max(1.0, (loop.pass_tokens - talk.shared) / rest))
-    return rows.times * found
+    most = min(loop.pass_tokens, loop.batch_tokens)
+    return rows.times * sum(talk.whole - talk.shared + talk.shared / _together(talk, loop, most) for _, talk in rows.sample)
 
 
 def rl(case: Case) -> Stage:
     """Reinforcement in every world: conversations, and an update on those of each step."""
     loop, shape, step = case.loop, case.shape, case.step
-    training, talk = training_of(loop, shape, case.gpu), case.talk(loop.max_episode_tokens)
+    talk = case.talk(loop.max_episode_tokens)
+    training = training_of(loop, shape, case.gpu, talk)
     (played, opened), of_a_step = _played(case), loop.groups * loop.group_size
-    rest, shared = max(1.0, talk.whole - talk.shared), talk.shared if loop.packing == "shared_prompt" else 0.0
+    shared = talk.shared if loop.packing == "shared_prompt" else 0.0
     alike = min(of_a_step, max(1.0, (loop.pass_tokens - shared) // (talk.whole - shared)) if loop.pass_tokens else of_a_step)
     computed = of_a_step * (shared / alike + talk.whole - shared)
     passed = min(computed * (PADDING if loop.packing == "none" else 1), loop.pass_tokens or computed * PADDING)
@@ -211,7 +202,7 @@ def rl(case: Case) -> Stage:
     threads = max(1, case.settings.shared.threads // len(step.worlds))
     steps = len(step.worlds) * loop.steps
     rate = case.speeds(_training_way(case, training, loop, talk, side_by_side, threads))["train"]
-    seen = work.seen(talk.whole, min(computed, shared + alike * rest), loop.packing)
+    seen = work.seen(talk.whole, talk.shared, loop.packing)
     adapter = training.adapter is not None
     flop = steps * work.training(shape, computed, seen, of_a_step * talk.own, adapter, loop.checkpointing)
     again = bool(getattr(step.params, "beta", 0)) + bool(loop.importance_cap)  # the reference's, and the trainer's own before it learns

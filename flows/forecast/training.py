@@ -44,7 +44,8 @@ class Adapter:
 @dataclass(frozen=True)
 class Training:
     """adapter: None when all weights train. bfloat16: computed in it (autocast); what trains stays float32. mask: bytes a number of a
-    dropout's mask (float on a CPU, bool on a GPU). packed: several rows lie in one sequence, kept apart by an attention mask."""
+    dropout's mask (float on a CPU, bool on a GPU). packed: where several rows lie in one sequence, the tokens that they
+    share and those of a whole row."""
 
     shape: Shape
     adapter: Adapter | None = None
@@ -52,7 +53,7 @@ class Training:
     checkpointing: bool = False
     optimizer: str = "adamw"
     mask: int = 4
-    packed: bool = False
+    packed: tuple[int, int] | None = None
 
     @property
     def trained(self) -> int:
@@ -137,8 +138,11 @@ class Training:
         return tokens * (shape.layers * stream * shape.width + ends) + alone + casts / shape.layers
 
     def _apart(self, tokens: int) -> float:
-        """Kept in one layer of a pack's attention: its mask in the numbers of the scores, and keys and values once for each head."""
-        return self._number * (tokens**2 + 2.0 * tokens * (self.shape.queries - self.shape.keys))
+        """Kept in one layer of a pack's attention, row by row: its mask in the numbers of the scores, and for each head the keys and
+        values of what it sees (`tasks.training.packs`)."""
+        shared, whole = self.packed or (0, 1)
+        rows = max(1.0, (tokens - shared) / max(1, whole - shared))
+        return self._number * rows * whole * (whole - shared + 2 * self.shape.queries)
 
     def passing(self, tokens: int) -> float:
         """Gradients of activations while the last layer goes backward: of the MLP's two halves and of the stream."""

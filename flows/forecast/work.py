@@ -13,9 +13,9 @@ def forward(shape: Shape, tokens: float, context: float, scored: float) -> float
     return tokens * (2 * shape.matrices + attention) + 2 * scored * shape.table
 
 
-def seen(whole: float, length: float, packing: str) -> float:
-    """`context` of rows of `whole` tokens: in a pack of `length` tokens, which attends under a mask, a token is held against all."""
-    return whole if packing == "none" else 2 * length
+def seen(whole: float, shared: float, packing: str) -> float:
+    """`context` of rows of `whole` tokens, of which a pack computes the `shared` first ones once: the others see all of those."""
+    return whole + shared if packing == "shared_prompt" else whole
 
 
 def training(shape: Shape, tokens: float, context: float, scored: float, adapter: bool, checkpointing: bool) -> float:

@@ -42,7 +42,9 @@ def produce(job: Job, work: Work) -> Artifact:
         start = time.monotonic()
         figures, identity = work_out(job, key, work)
         about = {"figures": figures, "seconds": round(time.monotonic() - start, 3), "method": job.method}
-        done = plan.store.record(key, identity, {**about, "read": sorted(job.opened), "used": job.used})
+        done = plan.store.record(
+            key, identity, {**about, "read": sorted(job.opened), "used": job.used, "profile": plan.settings.shared.profile}
+        )
     plan.watch(job.stage, "done", {"identity": identity, "checkpoints": list(job.left(identity)), **about})
     return done
 

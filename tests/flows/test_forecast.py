@@ -59,8 +59,10 @@ def shape_of(model: Any, stored: str = "float32") -> Shape:
 
 @pytest.mark.parametrize("rank", [0, 8])
 def test_a_packs_memory_is_what_torch_holds(rank: int) -> None:
-    """The mask is kept in each layer."""
+    """Two rows behind what they share; masks and keys are kept in each layer."""
     import torch
+
+    from tasks.training import packs
 
     model = made("llama", attn_implementation="sdpa")
     if rank:
@@ -68,11 +70,10 @@ def test_a_packs_memory_is_what_torch_holds(rank: int) -> None:
 
         model = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
     ids = torch.randint(0, 500, (1, 512))
-    training = Training(shape_of(model), Adapter(rank) if rank else None, packed=True)
+    packs.prepare_model(model, 512, "sft")
+    training = Training(shape_of(model), Adapter(rank) if rank else None, packed=(171, 341))
     measured = most_held(model.train(), ids, 100, "float32", "adamw", packed=True)
     assert sum(training.peak(512, 100, False).values()) == pytest.approx(measured, rel=WITHIN)
-    plain = replace(training, packed=False)
-    assert sum(plain.peak(512, 100, False).values()) < (1 - WITHIN) * measured, "the mask is worth counting"
 
 
 @pytest.mark.parametrize(("kind", "more"), [("llama", {}), ("qwen3", {"head_dim": 32}), ("qwen2", {"tie_word_embeddings": False})])
@@ -329,15 +330,15 @@ def test_a_measurement_is_kept_and_its_failure_told(tmp_path: Path, monkeypatch:
         Speeds(tmp_path, ROOT, calibrate=True)(broken)
 
 
-def test_packs_share_the_prompts_of_a_batchs_rows_alone() -> None:
-    """A batch of 4,096 tokens, padding counted, has one row of 2,200: there is nothing to share it with."""
-    rows = Rows([("retail", Talk(1700, 2200, 200, 5))] * 4, 10.0, "")
+def test_packs_have_the_system_prompt_once() -> None:
+    """A batch of 4,096 tokens has four rows of 500 behind a prompt of 1,700; without packs each has its own."""
+    rows = Rows([("retail", Talk(1700, 2200, 200, 5)), ("airline", Talk(1700, 2200, 200, 5))], 20.0, "")
     loop: Any = SimpleNamespace(packing="shared_prompt", pass_tokens=4096, batch_tokens=4096)
-    assert _computed(rows, loop) == rows.sum("whole") == 40 * 2200
-    loop.batch_tokens = 8800  # four rows, which fit into one pass
     assert _computed(rows, loop) == 40 * (500 + 1700 / 4)
-    both = Rows([("retail", Talk(1700, 2200, 200, 5)), ("airline", Talk(1700, 2200, 200, 5))], 20.0, "")
-    assert _computed(both, loop) == 40 * (500 + 1700 / 2), "those of another world have another prompt"
+    loop.batch_tokens = 2700
+    assert _computed(rows, loop) == 40 * (500 + 1700 / 2)
+    loop.packing = "none"
+    assert _computed(rows, loop) == rows.sum("whole") == 40 * 2200
 
 
 # --- a profile for a model ---
