@@ -53,9 +53,13 @@ def of_source(place: Path) -> Checkpoint:
 
 def _of_gguf(file: Path) -> Checkpoint:
     """By the head of a GGUF file, whose keys its `general.architecture` begins."""
-    from gguf import GGUFReader
-
-    fields, tensors = (reader := GGUFReader(str(file))).fields, {tensor.name for tensor in reader.tensors}
+    try:
+        reader = gguf_file.reader(file)
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
+    fields, tensors = reader.fields, {tensor.name for tensor in reader.tensors}
+    if missing := [key for key in ("general.architecture", "tokenizer.ggml.tokens") if key not in fields]:
+        raise BadInput(f"{file} holds no {' and no '.join(missing)}: it is no model with its tokenizer.")
     kind = str(fields["general.architecture"].contents())
 
     def number(key: str) -> int | None:

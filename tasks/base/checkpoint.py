@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -99,10 +100,14 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     folder, linked = ctx.out / "model", params.dtype == "source" and not found.adapter and not gguf_file.is_gguf(place)
     folder.mkdir()
     if linked:
+        _check_numbers(source.weight_files(place))
         _link(place, folder)
         folders.save_tokenizer(found.tokenizer, folder)
     else:
-        folders.save(_loaded(place, params, found, ctx), found.tokenizer, folder)
+        model = _loaded(place, params, found, ctx)
+        if not folders.all_finite(model):
+            raise StageFailed(f"weights are NaN or infinite as {model.dtype}: the checkpoint is broken, or dtype too narrow for it.")
+        folders.save(model, found.tokenizer, folder)
     (ctx.out / "curves.csv").write_text("step,loss\n", encoding="utf-8")
     about = {
         "identity": params.identity,
@@ -133,6 +138,7 @@ def check_files(place: Path) -> None:
     """BadInput for a folder or a GGUF file that lacks weights, configuration or tokenizer, or whose parts are not of one checkpoint."""
     files = _read(place)
     proof.check_vocabulary(files.tokenizer, _rows(files.config, files.shapes))
+    _check_weights(place, files)
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,9 @@ def _examine(inputs: Inputs, params: Params, prompt: Mapping[str, str]) -> Found
     place = _source(inputs)
     files = _read(place)
     config, tokenizer = files.config, files.tokenizer
-    chat = _chat(tokenizer, params, _rows(config, files.shapes))
+    rows = _rows(config, files.shapes)
+    _check_weights(place, files)
+    chat = _chat(tokenizer, params, rows)
     _check_context(inputs.worlds, prompt, tokenizer, chat, _context(config))
     said = files.about.get("license", "") if files.about else source.licence(place)
     adapter = not files.about and adapters.is_adapter(place)
@@ -186,6 +194,19 @@ def _rows(config: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
     if stored and stored != said:
         raise BadInput(f"config.json says vocab_size {said}, and the embedding has {stored} rows: they are not of one checkpoint.")
     return said
+
+
+def _check_weights(place: Path, files: _Files) -> None:
+    """BadInput for a folder whose weights are not those of the model that its configuration names, or that cannot be loaded here."""
+    if not files.shapes:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for path, name in _named_files(place):
+            (Path(folder) / name).symlink_to(path.resolve())
+        with source.readable("transformers cannot load it"):
+            wrong = folders.misfit(Path(folder))
+    if wrong:
+        raise BadInput(f"{wrong}. Was it fetched whole, and is the config.json its own?")
 
 
 def _context(config: Any) -> int:
@@ -220,13 +241,29 @@ def _check_context(worlds: Path, prompt: Mapping[str, str], tokenizer: Any, chat
 
 def _link(place: Path, folder: Path) -> None:
     """The weights and the configuration under the names that transformers looks for."""
+    for path, name in _named_files(place):
+        source.place(path, folder / name)
+
+
+def _named_files(place: Path) -> Iterator[tuple[Path, str]]:
+    """(file, name that transformers looks for) of the weights and the configuration."""
     files = source.weight_files(place)
-    for path in files:
-        source.place(path, folder / (path.name if len(files) > 1 else "model.safetensors"))
+    yield from ((path, path.name if len(files) > 1 else "model.safetensors") for path in files)
     names = ["config.json", "generation_config.json", *(["model.safetensors.index.json"] if len(files) > 1 else [])]
-    for path in (place / name for name in names):
-        if path.is_file():
-            source.place(path, folder / path.name)
+    yield from ((place / name, name) for name in names if (place / name).is_file())
+
+
+def _check_numbers(files: list[Path]) -> None:
+    """StageFailed for a weight that is NaN or infinite: every stage to come would be paid for nothing."""
+    import torch
+    from safetensors import safe_open
+
+    for path in files:
+        with safe_open(str(path), framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                weights = tensors.get_tensor(name)
+                if weights.is_floating_point() and weights.element_size() > 1 and not bool(torch.isfinite(weights).all()):
+                    raise StageFailed(f"{path.name} holds a weight that is NaN or infinite, in {name}: the checkpoint is broken.")
 
 
 def _loaded(place: Path, params: Params, found: Found, ctx: Context) -> PreTrainedModel:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.chat.local import kept
 from tasks.checkpoints import memory
@@ -46,22 +47,60 @@ def load(folder: Path, device: str = "cpu", dtype: str = "float32") -> tuple[Pre
 def load_model(folder: Path, device: str = "cpu", dtype: str | None = "float32") -> PreTrainedModel:
     """The model of a checkpoint folder in eval mode on `device`. dtype: a torch dtype's name, e.g. "bfloat16"; None: the folder's own.
 
-    Only safetensors are read. Raises FileNotFoundError when the folder holds no model, StageFailed when memory does not hold it.
+    Only safetensors are read. Raises FileNotFoundError when the folder holds no model, StageFailed when memory does not hold it, and
+    for weights that are not those of the model that its config.json names.
     """
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # Cairn reports progress itself
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}: no checkpoint here (config.json is missing)")
     wanted = getattr(torch, dtype) if dtype else "auto"
     advice = "Its weights alone do not fit: take a smaller checkpoint, or dtype: bfloat16 where the step has it."
     with memory.advised(f"{folder} is loaded to {device}", advice):
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
+        model, wrong = _read(folder, dtype=wanted)
+        if wrong:
+            raise StageFailed(f"{folder}: {wrong}")
         return model.to(device).eval()
+
+
+def misfit(folder: Path) -> str:
+    """In what the weights of a folder are not those of the model that its config.json names, found without reading them; "" for a
+    folder that loads whole."""
+    return _read(folder, device_map="meta")[1]
+
+
+def _read(folder: Path, **how: Any) -> tuple[PreTrainedModel, str]:
+    """The model, and what is wrong with its weights: transformers fills what is missing, or has another shape, with random numbers,
+    says so in a warning, and leaves out what the model has no place for."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # Cairn reports progress itself
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of the same, as a table
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **how,
+        )
+    finally:
+        logging.set_verbosity(loud)
+    stacks = {name[: at.start()] for name in model.state_dict() if (at := re.search(r"\.\d+\.", name))}
+    unread = [
+        name for name in found["unexpected_keys"] if name.endswith((".weight", ".bias")) and re.split(r"\.\d+\.", name)[0] in stacks
+    ]
+    parts = (
+        ("not there", found["missing_keys"]),
+        ("of another shape", [str(one if isinstance(one, str) else one[0]) for one in found["mismatched_keys"]]),
+        ("of no layer that it says", unread),
+    )
+    told = [f"{len(names)} {fault} ({', '.join(sorted(names)[:3])})" for fault, names in parts if names]
+    return model, f"the weights are not those of the model that config.json names: {'; '.join(told)}" if told else ""
 
 
 def warm_up(folder: Path) -> None:

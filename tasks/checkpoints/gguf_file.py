@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.contract.params import BadInput
+from tasks.checkpoints.source import readable
 
 if TYPE_CHECKING:
+    from gguf import GGUFReader
     from transformers import PreTrainedModel
 
 
@@ -24,17 +25,21 @@ def config_and_tokenizer(source: Path) -> tuple[Any, Any]:
     """The transformers config and tokenizer in a GGUF file. BadInput for a file that transformers cannot read."""
     from transformers import AutoConfig, AutoTokenizer
 
-    try:
+    with readable("transformers cannot read this GGUF file (was it fetched whole?)"):
         return (_of(AutoConfig, source), _of(AutoTokenizer, source))
-    except (ValueError, KeyError, OSError, NotImplementedError) as error:
-        raise BadInput(f"transformers cannot read this GGUF file: {str(error).strip().splitlines()[0]}") from None
+
+
+def reader(source: Path) -> GGUFReader:
+    """The keys and the tensors of a GGUF file. BadInput for one that is cut off or damaged."""
+    from gguf import GGUFReader
+
+    with readable("this GGUF file cannot be read (was it fetched whole?)"):
+        return GGUFReader(str(source))
 
 
 def about(source: Path) -> Mapping[str, str]:
     """What a GGUF file says of itself, as text: license, name, organization and such (the keys of `general.`)."""
-    from gguf import GGUFReader
-
-    fields = GGUFReader(str(source)).fields
+    fields = reader(source).fields
     return {name.removeprefix("general."): str(field.contents()) for name, field in fields.items() if name.startswith("general.")}
 
 

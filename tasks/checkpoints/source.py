@@ -60,11 +60,26 @@ def weight_files(folder: Path) -> list[Path]:
         raise BadInput("no weights: no *.safetensors in it.")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        wanted = {*json.loads(index.read_text("utf-8"))["weight_map"].values()}
+        wanted = _parts(index)
         if missing := sorted(wanted - {path.name for path in found}):
             raise BadInput(f"{index.name} names {', '.join(missing[:3])}, which is not there: the checkpoint was not fetched whole.")
         return [folder / name for name in sorted(wanted)]
+    if len(found) > 1:  # Mistral's own form of the same weights lies beside them in its folders
+        if whole := [path for path in found if path.name == "model.safetensors"]:
+            return whole
+        raise BadInput(
+            f"{len(found)} files of weights ({', '.join(path.name for path in found[:3])}), and no {index.name} that says what is in "
+            "which. Was the checkpoint fetched whole?"
+        )
     return found
+
+
+def _parts(index: Path) -> set[str]:
+    """Names of the files that an index names."""
+    try:
+        return {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadInput(f"{index.name} is no index of weights ({type(error).__name__}: {error}). Was it fetched whole?") from None
 
 
 def check_folder(folder: Path, where: str) -> None:

@@ -179,7 +179,7 @@ def _tried(model: PreTrainedModel) -> str:
     """What is wrong when two small rows are passed in a pack; empty when nothing is."""
     try:
         apart = _difference(model)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         return f"it cannot be called with the mask of a pack ({str(error).splitlines()[0][:200]})"
     if apart > (1e-4 if next(model.parameters()).dtype.itemsize >= 4 else 0.05):
         return f"a row's last states in a pack differ from the row's alone by {apart:.2g} of their size: it reads past the mask"

@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from flows import source_checks
+from flows.forecast.checkpoint import of_source
 from flows.promote import base_tags
 from tasks.base import Inputs
-from tasks.base.checkpoint import Params, preflight, run
+from tasks.base.checkpoint import Params, check_files, preflight, run
 from tasks.chat import proof
 from tasks.chat.local import kept
 from tasks.checkpoints import folders, source
@@ -197,6 +198,25 @@ def cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
 
 
+def tensors(folder: Path, kept: Callable[[str], bool] = lambda name: True, **changed: Any) -> None:
+    """The weights of a folder, some left out, some changed."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "model.safetensors"
+    states = {name: value for name, value in load_file(path).items() if kept(name)}
+    save_file({**states, **changed}, path, {"format": "pt"})
+
+
+def index(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "model.safetensors.index.json").write_text(text) and None
+
+
+def two_parts(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    shutil.copy(path, folder / "model-00002-of-00002.safetensors")
+    path.rename(folder / "model-00001-of-00002.safetensors")
+
+
 def own_code(folder: Path) -> None:
     edit(folder, model_type="mine", auto_map={"AutoConfig": "mine.Config"})
 
@@ -243,6 +263,19 @@ def template(text: str) -> Callable[[Path], None]:
         (pickled, {}, r"pickled \(pytorch_model.bin\).*save_pretrained"),
         (part_missing, {}, "model.safetensors.index.json names model-2.safetensors, which is not there"),
         (cut, {}, "model.safetensors cannot be read.*fetched whole"),
+        (partial(tensors, kept=lambda name: "layers.1.mlp" not in name), {}, "names: 3 not there .model.layers.1.mlp.down_proj"),
+        (
+            partial(edit, tie_word_embeddings=False),
+            {},
+            r"names: 1 not there \(lm_head.weight\). Was it fetched whole, and is the config",
+        ),
+        (partial(edit, attention_bias=True), {}, "not there .model.layers.0.self_attn.k_proj.bias"),
+        (partial(edit, num_hidden_layers=1), {}, "9 of no layer that it says .model.layers.1.input_layernorm.weight"),
+        (partial(edit, num_key_value_heads=4), {}, "4 of another shape .model.layers.0.self_attn.k_proj.weight"),
+        (partial(edit, quantization_config={"bits": 4}), {}, "transformers cannot load it: .*quantization config"),
+        (index("{"), {}, "model.safetensors.index.json is no index of weights .JSONDecodeError"),
+        (index("[]"), {}, "model.safetensors.index.json is no index of weights .TypeError"),
+        (two_parts, {}, "2 files of weights .model-00001-of-00002.* no model.safetensors.index.json that says what is in which"),
         (own_code, {}, "code of its own .auto_map in config.json., and remote code is off"),
         (adapter_alone, {}, "an adapter alone. Put it beside its base's files"),
         (adapter_of_another, {}, r"an adapter of another base: model.layers.0.self_attn.q_proj is \(32, 32\), and .* for \(2, 2\)"),
@@ -262,6 +295,49 @@ def test_refused_with_the_reason(world: Path, copy: Path, spoil: Callable[[Path]
     spoil(copy)
 
     assert re.search(said, message := refused(world, copy, **params), re.DOTALL), message
+
+
+def test_weights_that_are_no_numbers_are_told_before_any_stage_is_paid_for_them(world: Path, copy: Path, tmp_path: Path) -> None:
+    import torch
+
+    broken = torch.ones(32)
+    broken[3] = float("nan")
+    tensors(copy, **{"model.norm.weight": broken})
+    with pytest.raises(StageFailed, match=r"model.safetensors holds a weight that is NaN or infinite, in model.norm.weight"):
+        take(world, copy, tmp_path / "linked")
+    with pytest.raises(StageFailed, match=r"weights are NaN or infinite as torch.bfloat16: the checkpoint is broken"):
+        take(world, copy, tmp_path / "written", dtype="bfloat16")
+
+
+def test_the_same_weights_in_anothers_form_lie_beside_them(world: Path, copy: Path, tmp_path: Path) -> None:
+    """As Mistral's folders have them."""
+    shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
+    take(world, copy, tmp_path / "a")
+    assert not (tmp_path / "a/out/model/consolidated.safetensors").exists()
+
+
+def test_a_role_or_a_candidate_with_layers_of_chance_is_never_loaded(copy: Path) -> None:
+    edit(copy, num_hidden_layers=3)
+    with pytest.raises(StageFailed, match=r"copy: the weights are not those of the model that config.json names: 9 not there"):
+        folders.load_model(copy)
+
+
+@pytest.mark.parametrize("size", [4, 30, 80])
+def test_a_gguf_file_that_is_cut_off_is_told_as_one(tmp_path: Path, size: int) -> None:
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "whole.gguf", "llama")
+    writer.add_context_length(64)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes((tmp_path / "whole.gguf").read_bytes()[:size])
+    for look in (check_files, of_source):
+        with pytest.raises(BadInput, match=r"GGUF file .*\(was it fetched whole\?\): \w+"):
+            look(cut)
+    with pytest.raises(BadInput, match=r"holds no tokenizer.ggml.tokens: it is no model with its tokenizer"):
+        of_source(tmp_path / "whole.gguf")
 
 
 def test_a_context_shorter_than_a_worlds_prompt_is_refused_with_the_numbers(world: Path, copy: Path) -> None:

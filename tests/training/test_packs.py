@@ -75,3 +75,10 @@ def test_a_model_without_attention_is_refused() -> None:
     mamba = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, state_size=4)).eval()
     with pytest.raises(StageFailed, match="MambaForCausalLM cannot train in packs"):
         packs.prepare_model(mamba, 64, "sft")
+
+
+def test_a_model_whose_decoder_does_not_say_its_states_is_refused_by_name() -> None:
+    odd = model()
+    odd.get_decoder = lambda: odd  # as Llama 4 is built: logits, no last_hidden_state
+    with pytest.raises(StageFailed, match=r"cannot be called with the mask of a pack \(.*last_hidden_state.*packing: none"):
+        packs.prepare_model(odd, 9, "sft")
