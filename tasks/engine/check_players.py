@@ -87,22 +87,40 @@ def check_instructions(instructions: str, where: str) -> None:
         )
 
 
-def check_device(device: str, where: str) -> None:
-    """A GPU that is not there is told now, not by the first training; without importing torch, which takes seconds."""
+def check_device(device: str, where: str, processes: int = 1) -> None:
+    """GPUs that are not there are told now, not by the first training; without importing torch, which takes seconds. processes: of the
+    training that takes most, each with a GPU of its own."""
     if device != "cuda":
         return
-    import ctypes
+    if not _has_cuda():
+        raise BadInput(f"{where}: cuda, but this torch is built without CUDA. One with: `make setup LOCK=requirements-cuda.lock`.")
+    if not (found := _gpus()):
+        raise BadInput(f"{where}: cuda, but the driver shows no GPU here (see nvidia-smi, CUDA_VISIBLE_DEVICES). Or: device: cpu.")
+    if found < processes:
+        allowed = f"up to {found}" if found > 1 else "kind: none, processes: 1"
+        raise BadInput(
+            f"{where}: cuda, but distributed.processes = {processes} take a GPU each, and the driver shows {found} here (see "
+            f"nvidia-smi, CUDA_VISIBLE_DEVICES). Allowed: {allowed}."
+        )
+
+
+def _has_cuda() -> bool:
+    """Whether torch is built with CUDA, by its file of versions."""
     import importlib.util
 
     spec = importlib.util.find_spec("torch")
     build = Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
-    if re.search(r"^cuda.*= None$", build, re.MULTILINE):
-        raise BadInput(f"{where}: cuda, but this torch is built without CUDA. One with: `make setup LOCK=requirements-cuda.lock`.")
+    return not re.search(r"^cuda.*= None$", build, re.MULTILINE)
+
+
+def _gpus() -> int:
+    """How many GPUs the driver shows to this process; 0 without a driver."""
+    import ctypes
+
     count = ctypes.c_int(0)
     try:
         driver = ctypes.CDLL("libcuda.so.1")
         found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
     except OSError:
-        found = False
-    if not found or not count.value:
-        raise BadInput(f"{where}: cuda, but the driver shows no GPU here (see nvidia-smi, CUDA_VISIBLE_DEVICES). Or: device: cpu.")
+        return 0
+    return count.value if found else 0

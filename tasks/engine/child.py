@@ -30,7 +30,7 @@ def main(scratch: Path, parent: int) -> int:
         for name in ("out", "scratch"):
             Path(spec[name]).mkdir(parents=True, exist_ok=True)
     if "RANK" in os.environ and spec["device"] != "cpu":
-        spec["device"] = f"cuda:{os.environ['LOCAL_RANK']}"
+        distributed.take_gpu(os.environ)
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print goes to the output file, not between our lines
 

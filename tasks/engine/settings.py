@@ -30,6 +30,7 @@ from tasks.engine.param_files import PIPELINE, profile_path
 from tasks.engine.shared_params import ROLES, Shared
 from tasks.engine.together import check_together
 from tasks.road import ROAD, Road
+from tasks.training.distributed import processes
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,9 @@ class Settings:
             self.check_machine()
 
     def check_machine(self) -> None:
-        """Raise BadInput where this machine has not the device, or not the instructions."""
-        check_device(self.shared.device, f"{self.source}: device")
+        """Raise BadInput where this machine has not the device, not enough of them, or not the instructions."""
+        loops = [loop.model_dump() for step in self.road.names if (loop := self.loop(step))]
+        check_device(self.shared.device, f"{self.source}: device", max(map(processes, loops), default=1))
         check_instructions(self.shared.instructions, f"{self.source}: instructions")
 
     def mistakes(self) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -64,6 +64,13 @@ def size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def take_gpu(environment: MutableMapping[str, str]) -> None:
+    """Let a process of torchrun see the GPU that is its own alone, as `cuda`, before torch looks for any: a library that sees several
+    (the Trainer) takes the first, and spreads its batches over all. environment: the process's."""
+    number, seen = int(environment["LOCAL_RANK"]), environment.get("CUDA_VISIBLE_DEVICES")
+    environment["CUDA_VISIBLE_DEVICES"] = seen.split(",")[number].strip() if seen else str(number)
+
+
 def join(device: str) -> None:
     """Meet the other processes; nothing for a process that is alone."""
     import torch.distributed as dist
@@ -78,12 +85,14 @@ def join(device: str) -> None:
 def shard(model: Any) -> Any:
     """Slice a model's weights over the processes, layer by layer, in place; returns a whole copy of it for `gather` on process 0, None
     on the others."""
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     whole = copy.deepcopy(model).cpu() if rank() == 0 else None
+    mesh = init_device_mesh(model.device.type, (size(),))
     for layer in model.get_decoder().layers:
-        fully_shard(layer)
-    fully_shard(model)
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
     return whole
 
 

@@ -21,6 +21,9 @@ from typing import Any
 import pytest
 
 from infra.stub import running
+from tasks.checkpoints import adapters
+from tasks.checkpoints.adapter_params import AdapterParams
+from tasks.checkpoints.starting import begin
 from tasks.contract import schemas, tables
 from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
@@ -114,6 +117,30 @@ def test_it_plays_counts_and_reports(folders: Path, tmp_path: Path) -> None:
         "problems.parquet",
         "trials.parquet",
     ]
+
+
+def test_an_adapter_is_measured_as_the_model_that_it_is_merged_into(folders: Path, tmp_path: Path) -> None:
+    """On its base, of which no other copy is written; the base beside it is measured as if it were alone."""
+    import torch
+
+    artifacts = {"b" * 32 + ".dir": folders / "base"}
+    torch.manual_seed(3)
+    start = begin(folders / "base", AdapterParams(kind="lora", r=4, save="adapter"), artifacts)
+    worn = start.wear(start.model)
+    with torch.no_grad():
+        for name, weight in worn.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    start.keep(worn, tmp_path / "adapter", tmp_path / "beside")
+    merged = adapters.merged(tmp_path / "adapter", artifacts, tmp_path / "merged")
+    small, said = SMALL.model_copy(update={"problems": 3, "gate_problems": 0}), []
+    for name, model in (("on its base", tmp_path / "adapter"), ("merged", merged)):
+        ctx = context(folders, tmp_path / name, artifacts=artifacts)
+        run(inputs(folders, models={"base": folders / "base", "sft": model}), small, ctx)
+        said.append([(row["model"], row["messages"]) for row in tables.read_rows(ctx.out / "trials.parquet", schemas.TRIAL)])
+    assert said[0] == said[1]
+    talks = {model: [messages for name, messages in said[0] if name == model] for model in ("base", "sft")}
+    assert talks["base"] != talks["sft"] and not list((tmp_path / "adapter").glob("model*.safetensors"))
 
 
 def as_it_is(model: Any, **sizes: Any) -> Engine:

@@ -83,6 +83,15 @@ def test_a_gpu_that_is_not_there_is_told_at_once() -> None:
         load(ROOT, "quickstart", [("device", "cuda")]).check()
 
 
+@pytest.mark.parametrize(("gpus", "message"), [(0, "shows no GPU"), (4, "6 take a GPU each, and the driver shows 4.*up to 4"), (6, "")])
+def test_a_training_on_more_processes_than_gpus_is_told_at_once(monkeypatch: pytest.MonkeyPatch, gpus: int, message: str) -> None:
+    monkeypatch.setattr("tasks.engine.check_players._has_cuda", lambda: True)
+    monkeypatch.setattr("tasks.engine.check_players._gpus", lambda: gpus)
+    settings = load(ROOT, "gpu_8x")
+    with pytest.raises(BadInput, match=message) if message else nullcontext():
+        settings.check_machine()
+
+
 def test_instructions_that_the_processor_lacks_are_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """bfloat16 would be computed many times slower without a word."""
     for flags, fits in (("fma avx2 avx512_bf16 erms", True), ("fma avx2 avx512_bf160", False)):

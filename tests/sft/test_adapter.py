@@ -14,6 +14,7 @@ import pytest
 
 from tasks.checkpoints import adapters, folders, starting
 from tasks.checkpoints.adapter_params import AdapterParams
+from tasks.checkpoints.starting import put_new
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
 from tasks.sft import Inputs, sft
@@ -80,6 +81,20 @@ def test_every_kind_trains_its_adapter_alone_with_every_optimizer(inputs: Inputs
     lengths = sum(value.shape[0] for name, value in plain.items() if "_proj" in name) if kind == "dora" else 0
     assert figures["trained_parameters"] == added + lengths
     assert f"{added + lengths:,} of {figures['parameters']:,} parameters train" in " ".join(notes)
+
+
+@pytest.mark.parametrize("init", ["kaiming", "gaussian", "orthogonal"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_starts_without_a_change_and_each_in_its_way(init: str, kind: str) -> None:
+    """Also orthogonal, whose two sides are there from the start and cancel."""
+    import torch
+
+    ids = torch.arange(10)[None]
+    plain, worn = tiny().eval(), put_new(tiny(), AdapterParams(kind=kind, init=init, r=4, alpha=8.0)).eval()
+    assert float((worn(input_ids=ids).logits - plain(input_ids=ids).logits).detach().abs().max()) < 1e-4
+    sides = {side: [value for name, value in worn.named_parameters() if f"lora_{side}" in name] for side in "AB"}
+    assert all(bool(value.any()) for value in sides["A"])
+    assert all(bool(value.any()) == (init == "orthogonal") for value in sides["B"])
 
 
 def says(folder: Path, inputs: Inputs, prompt: list[int]) -> tuple[list[int], list[float]]:

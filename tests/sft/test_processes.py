@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tasks.sft import Inputs
 from tasks.sft.core.hooks import Hooks, Phase
 from tasks.sft.core.loop import check_shared
 from tasks.sft.core.params import Loop, check
+from tasks.training.distributed import take_gpu
 from tests.conftest import ROOT
 from tests.sft.test_hooks import Fomaml
 from tests.sft.test_sft import SMALL
@@ -73,6 +76,33 @@ def test_two_processes_give_the_curve_of_one_and_go_on_after_a_kill(inputs: Inpu
     assert (tmp_path / "cut/scratch/process-1/scratch/phase-0/states/checkpoint-4").is_dir()
     assert trained(inputs, tmp_path / "cut", **TWO) == both
     assert (tmp_path / "cut/out/model/model.safetensors").read_bytes() == (tmp_path / "two/out/model/model.safetensors").read_bytes()
+
+
+@pytest.mark.long
+def test_two_processes_train_the_adapter_of_one(inputs: Inputs, tmp_path: Path) -> None:
+    """As profile gpu_8x does: LoRA on a base held in bfloat16, activations computed again, packs that share a prompt."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(inputs.base, tmp_path / "base")
+    coarse = tmp_path / "base/model/model.safetensors"
+    save_file({name: value.bfloat16() for name, value in load_file(coarse).items()}, coarse, {"format": "pt"})
+    given = replace(inputs, base=tmp_path / "base")
+    how = {"max_steps": 3, "log_every": 1, "dtype": "bfloat16", "checkpointing": True, "packing": "shared_prompt"}
+    found = []
+    for name, more in (("one", {}), ("two", TWO)):
+        trained(given, tmp_path / name, adapter={"kind": "lora", "r": 4}, **how, **more)
+        found.append(load_file(tmp_path / name / "out/model/adapter_model.safetensors"))
+    assert curve(tmp_path / "two") == pytest.approx(curve(tmp_path / "one"), abs=1e-3)
+    assert all(float((value - found[1][name]).abs().max()) < 2e-3 for name, value in found[0].items())
+    assert any(bool(value.any()) for name, value in found[1].items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize(("seen", "wanted"), [(None, "2"), ("", "2"), ("4,5,7", "7"), ("GPU-a, GPU-b, GPU-c", "GPU-c")])
+def test_each_process_sees_its_own_gpu_alone(seen: str | None, wanted: str) -> None:
+    """Else the Trainer of each would take the first and spread its batches over all."""
+    environment = {"LOCAL_RANK": "2", **({} if seen is None else {"CUDA_VISIBLE_DEVICES": seen})}
+    take_gpu(environment)
+    assert environment["CUDA_VISIBLE_DEVICES"] == wanted
 
 
 @pytest.mark.parametrize(
