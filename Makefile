@@ -138,8 +138,9 @@ bench-chat: setup ## chat templates of TRL's wheel: form, reason, wrong masks, s
 bench-real: setup ## LoRA fine-tuning of a 135 M model: tokens a second against a bare PEFT loop, padded and with the prompt computed once
 	@$(BIN)/python -m infra.bench_training
 
-gpu-proof: setup ## SFT and GRPO of a 0.6 B model, and the road with a 50 M one (needs a GPU; LOCK=requirements-cuda.lock)
+gpu-proof: setup ## SFT and GRPO of a 0.6 B and a 4 B model with LoRA, and the road with a 50 M one (needs a GPU; LOCK=requirements-cuda.lock)
 	@$(BIN)/python -m infra.gpu_proof
+	@$(BIN)/python -m infra.gpu_proof --part throughput --shape 4b --out reports/gpu_proof_4b.json
 
 lock: ## resolve pyproject.toml anew into requirements.lock, requirements-cuda.lock and params/versions.yaml
 	@"$(PYTHON)" infra/lock.py

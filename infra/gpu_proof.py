@@ -1,9 +1,10 @@
-"""The GPU proof: SFT and GRPO of a 0.6 B Qwen3, and the quickstart's road with a 50 M model trained from nothing.
+"""The GPU proof: SFT and GRPO of a 0.6 B or 4 B Qwen3 with LoRA, and the quickstart's road with a 50 M model trained from nothing.
 
 It calls the rooms' own functions, one after the other in this process, without Prefect, DVC and the store, on data that the
 scripted roles make. `--device cuda --tiny` takes the same path in a minute: run that first on a new machine.
 
-1. throughput (`gpu_throughput.py`): Qwen3-0.6B's published shape with random weights, stored in bfloat16.
+1. throughput (`gpu_throughput.py`): Qwen3-0.6B's or -4B's published shape with random weights, stored in bfloat16, and LoRA. All
+   weights train with `--set "sft.loop.adapter={kind: none}" --set "rl.loop.adapter={kind: none}"`.
 2. road (`gpu_road.py`): base, SFT, one specialist a world, merge; pass^1 of each against the minutes until then.
 
 Precision is the rooms' choice and is observed, not assumed: rows say in which dtypes the linear layers computed.
@@ -25,7 +26,7 @@ from typing import Any
 from infra.bench import ROOT
 from infra.gpu_road import road
 from infra.gpu_stages import SIZES, Proof, Spent, make_data
-from infra.gpu_throughput import throughput
+from infra.gpu_throughput import SHAPES, throughput
 from infra.gpu_watch import GIB
 from tasks.contract.params import BadInput
 from tasks.engine import start
@@ -54,7 +55,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="the same path in a minute: two layers, a few steps, the smoke profile")
     parser.add_argument("--minutes", type=float, default=60.0, help="no further stage starts after this many (default 60)")
-    parser.add_argument("--vocab", type=int, default=0, help="entries of the 0.6 B model's embedding (default: the tokenizer's)")
+    parser.add_argument("--shape", choices=list(SHAPES), default="0.6b", help="of throughput's model: Qwen3's of that size")
+    parser.add_argument("--vocab", type=int, default=0, help="entries of its embedding (default: the tokenizer's)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a param, as in `cairn run --set`")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "gpu_proof.json", help="JSON file, or a folder for it")
     return parser.parse_args(argv)
@@ -67,13 +69,14 @@ def prove(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     overrides = [parse_override(text) for text in options.set]
     proof = Proof(folder, options.device, options.tiny, overrides, report, begin + 60 * options.minutes)
     proof.record = {"machine": machine(options.device), "device": options.device, "tiny": options.tiny, "part": options.part}
+    proof.record |= {"shape": "tiny" if options.tiny else options.shape}
     proof.record |= {"overrides": options.set, "left_out": "", "rows": []}
     for part in SIZES:
         proof.settings(part).check()  # a mistake ends the proof now, not after minutes
     try:
         data, minutes = make_data(proof)
         if options.part in ("throughput", "all"):
-            throughput(proof, data, options.vocab)
+            throughput(proof, data, options.vocab, options.shape)
         if options.part in ("road", "all"):
             road(proof, data, minutes)
     except Spent as spent:

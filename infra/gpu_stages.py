@@ -21,14 +21,16 @@ Sizes = Mapping[str, Mapping[str, Any]]
 """A section (stage.method, stage.loop) -> params, laid over the profile's."""
 _TOKENIZER = {"base.tiny_qwen3": {"layers": 2, "width": 32, "heads": 2, "steps": 1, "batch": 1}}
 """For throughput the base room is asked for its tokenizer alone."""
+LORA = {"kind": "lora", "r": 16, "alpha": 32.0}
+"""As in the profiles for GPUs. What sft leaves is merged: GRPO begins on a whole checkpoint with an adapter of its own."""
 SIZES: Mapping[str, Sizes] = {
     "throughput": {
         **_TOKENIZER,
         "sft.loop": {"epochs": 1, "max_steps": 60, "batch_tokens": 16384, "learning_rate": 2e-4, "warmup": 10}
-        | {"optimizer": "adamw", "dtype": "bfloat16", "checkpointing": True}
+        | {"optimizer": "adamw", "dtype": "bfloat16", "checkpointing": True, "adapter": {**LORA, "save": "full"}}
         | {"log_every": 1, "save_every": 1_000_000, "validation_rows": 0},
         "rl.loop": {"steps": 8, "lr": 1e-6, "groups": 8, "group_size": 8, "rows": 64, "max_episode_tokens": 640}
-        | {"dtype": "bfloat16", "pass_tokens": 10240}
+        | {"dtype": "bfloat16", "pass_tokens": 10240, "checkpointing": True, "adapter": LORA}
         | {"screen_problems": 8, "screen_trials": 1, "pool": 8, "validation_problems": 8, "validate_every": 1_000_000, "max_lost": 1.0},
     },
     "road": {
@@ -43,9 +45,10 @@ road: about 50 M parameters, rates lowered for the width; nothing is decided, so
 TINY: Mapping[str, Sizes] = {
     "throughput": {
         **_TOKENIZER,
-        "sft.loop": {"max_steps": 5, "batch_tokens": 512, "log_every": 1, "save_every": 1_000_000, "validation_rows": 0},
+        "sft.loop": {"max_steps": 5, "batch_tokens": 512, "log_every": 1, "save_every": 1_000_000, "validation_rows": 0}
+        | {"optimizer": "adamw", "adapter": {**LORA, "save": "full"}},
         "rl.loop": {"steps": 3, "groups": 2, "group_size": 2, "pass_tokens": 512, "screen_problems": 2, "screen_trials": 1, "pool": 2}
-        | {"validation_problems": 2, "validate_every": 3, "max_lost": 1.0},
+        | {"validation_problems": 2, "validate_every": 3, "max_lost": 1.0, "adapter": LORA},
     },
     "road": {
         "base.tiny_qwen3": {"steps": 4},

@@ -1,4 +1,4 @@
-"""The GPU proof's throughput: SFT and GRPO of a Qwen3 with Qwen3-0.6B's shape and random weights.
+"""The GPU proof's throughput: SFT and GRPO with LoRA of a Qwen3 with Qwen3-0.6B's or Qwen3-4B's shape and random weights.
 
 A step is what lies between two of the room's reports, the GPU waited for; medians over the steps after the warm-up. Random weights
 solve nothing, so plain GRPO would drop every group and never train: here every group trains, on outcome plus the share of tokens said.
@@ -27,15 +27,26 @@ if TYPE_CHECKING:
     from tasks.rl.core.pool import Group, Screened
 
 
-QWEN3_06B = {
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
+SHAPES = {
+    "0.6b": {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+    "4b": {
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
 }
-"""The shape in https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/config.json (embeddings tied); its vocabulary has 151,936 entries."""
+"""Those in https://huggingface.co/Qwen/Qwen3-0.6B/blob/main/config.json and Qwen3-4B's (embeddings tied); their vocabulary has 151,936
+entries."""
 TINY_SHAPE = {
     "hidden_size": 64,
     "intermediate_size": 192,
@@ -49,11 +60,11 @@ WARM_UP = {"sft": 3, "rl": 1}
 """Steps that are not counted: kernels are chosen and memory is taken in them."""
 
 
-def throughput(proof: Proof, data: Mapping[str, Path], vocab: int) -> None:
-    """SFT of the random model, then GRPO of what SFT left; adds the rows of both."""
+def throughput(proof: Proof, data: Mapping[str, Path], vocab: int, size: str) -> None:
+    """SFT of the random model, then GRPO of what SFT left; adds the rows of both. size: one of SHAPES."""
     settings = proof.settings("throughput")
     tokenizer = proof.run(settings, "base", {"worlds": data["worlds"]}, "tokenizer")
-    shape = TINY_SHAPE if proof.tiny else QWEN3_06B
+    shape = TINY_SHAPE if proof.tiny else SHAPES[size]
     base = proof.folder / "random"
     sizes = random_qwen3(shape, tokenizer.folder / "model", vocab, proof.device, base / "model")
     params = {stage: settings.values(stage) for stage in ("sft", "rl")}

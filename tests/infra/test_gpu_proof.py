@@ -56,6 +56,24 @@ def test_the_roads_model_has_about_50_million_parameters(tmp_path: Path) -> None
     assert 45e6 < weights < 55e6
 
 
+@pytest.mark.parametrize(("size", "billions"), [("0.6b", 0.6), ("4b", 4.02)])
+def test_the_shapes_are_of_their_names_sizes(size: str, billions: float) -> None:
+    """With the published vocabulary, tied; built without numbers."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    with torch.device("meta"):
+        made = Qwen3ForCausalLM(Qwen3Config(vocab_size=151_936, tie_word_embeddings=True, **gpu_throughput.SHAPES[size]))
+    assert made.num_parameters() / 1e9 == pytest.approx(billions, rel=0.01)
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+def test_throughput_trains_adapters(tiny: bool, tmp_path: Path) -> None:
+    settings = proof(tmp_path, tiny).settings("throughput")
+    loops: list[Any] = [settings.loop(stage) for stage in ("sft", "rl")]
+    assert [(one.adapter.kind, one.adapter.save) for one in loops] == [("lora", "full"), ("lora", "adapter")]
+
+
 def test_a_spent_budget_starts_no_stage(tmp_path: Path) -> None:
     spent = proof(tmp_path, tiny=True)
     with pytest.raises(gpu_stages.Spent, match="before worlds"):
