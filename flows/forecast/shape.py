@@ -10,6 +10,7 @@ from tasks.contract.params import BadInput
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Of one number."""
+OPTIONAL = ("num_key_value_heads", "head_dim", "max_position_embeddings")
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 
 
@@ -75,8 +76,10 @@ class Shape:
 def read(config: Mapping[str, Any], where: str) -> Shape:
     """The shape that a config.json describes. BadInput for one without the numbers that a forecast needs. where: its place, for the
     message."""
-    about = {**config, **(config.get("text_config") or {})}
-    if missing := [name for name in NEEDED if not isinstance(about.get(name), int) or about[name] < 1]:
+    text = config.get("text_config")
+    about = {**config, **(text if isinstance(text, Mapping) else {})}
+    needed = (*NEEDED, *(name for name in OPTIONAL if about.get(name)))
+    if missing := [name for name in needed if not isinstance(about.get(name), int) or about[name] < 1]:
         raise BadInput(
             f"{where} says nothing of {', '.join(missing)} that can be: a forecast knows decoders of the Llama family alone."
         )

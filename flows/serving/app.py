@@ -113,12 +113,16 @@ def make(served: Served) -> FastAPI:
                 return refused(400, f"{key} = {value!r}: {allowed}")
         if wish.model != served.name and wish.model not in served.adapters:
             return refused(404, f"The model `{wish.model}` does not exist. There are: {', '.join([served.name, *served.adapters])}.")
+        if unknown := next((one for one in wish.prompt if not 0 <= one < served.thread.vocabulary), None):
+            return refused(400, f"the prompt holds token {unknown}, and the model has {served.thread.vocabulary}")
         adapter = served.adapters.get(wish.model, "")
         sampling = Sampling(wish.seed, wish.temperature, wish.max_tokens, tuple(wish.stop_token_ids), adapter)
         try:
             made = await asyncio.wrap_future(served.thread.ask(wish.prompt, sampling))
         except LookupError as error:
             return refused(404, str(error))
+        except Exception as error:  # of the engine, in its thread
+            return refused(500, f"{type(error).__name__}: {error}")
         if made.finish == "full":
             return refused(400, f"the prompt's {len(wish.prompt)} tokens fill the context")
         return _answer(served, wish, made)
@@ -132,7 +136,7 @@ def make(served: Served) -> FastAPI:
             return refused(404, f"no adapter in {folder} (adapter_config.json is missing)")
         try:
             await asyncio.wrap_future(served.thread.call(lambda engine: served.load(engine, wish.lora_name, folder)))
-        except (BadInput, OSError, ValueError, KeyError) as error:
+        except (BadInput, OSError) as error:
             return refused(400, str(error))
         return {"status": f"adapter {wish.lora_name} loaded"}
 

@@ -39,6 +39,11 @@ class EngineThread:
         self._inbox.put(take)
         return answer
 
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below it."""
+        return int(self._engine.stack.weights["model.embed_tokens.weight"].shape[0])
+
     def call(self, work: Callable[[OwnEngine], Any]) -> Future[Any]:
         """Something that is done with the engine between two steps."""
         answer: Future[Any] = Future()
@@ -60,10 +65,22 @@ class EngineThread:
                 idle = False
             while self._waiting and len(self._running) < self._engine.rows:
                 self._begin(*self._waiting.popleft())
-            for made in self._engine.poll() if self._running else ():
+            try:
+                finished = self._engine.poll() if self._running else ()
+            except Exception as error:  # whoever was waiting is told, and the next ones are served
+                self._give_up(error)
+                continue
+            for made in finished:
                 self._running.discard(made.conversation)
                 self._engine.close(made.conversation)
                 self._answers.pop(made.conversation).set_result(made)
+
+    def _give_up(self, error: Exception) -> None:
+        """Answer every turn that is under way with an error."""
+        for name in [*self._running]:
+            self._running.discard(name)
+            self._engine.close(name)
+            self._answers.pop(name).set_exception(error)
 
     def _begin(self, name: str, ids: Sequence[int], sampling: Sampling) -> None:
         try:

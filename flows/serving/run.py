@@ -25,6 +25,8 @@ def opened(folder: Path, adapters: Mapping[str, Path], name: str, device: str, d
     tokenizer = folders.load_tokenizer(folder) if source.has_tokenizer(folder) else None
     served = Served(name, EngineThread(engine), tokenizer)
     for one, where in adapters.items():
+        if one == name or not is_adapter(where):
+            raise BadInput(f"--adapter {one}={where}: {'the name of the base' if one == name else 'no adapter_config.json in it'}")
         served.thread.call(lambda engine, one=one, where=where: served.load(engine, one, where)).result()  # type: ignore[misc]
     return served
 

@@ -253,6 +253,13 @@ def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 0}))
     with pytest.raises(BadInput, match="says nothing of num_hidden_layers that can be"):
         at(tmp_path)
+    for name, value in {"num_key_value_heads": "two", "head_dim": -8, "max_position_embeddings": "8k"}.items():
+        (tmp_path / "config.json").write_text(json.dumps({**CONFIG, name: value}))
+        with pytest.raises(BadInput, match=f"says nothing of {name} that can be"):
+            at(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": [1]}))
+    with pytest.raises(BadInput, match="says nothing of hidden_size"):
+        at(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "num_experts": 8}))
     with pytest.raises(BadInput, match="mixture of experts"):
         at(tmp_path)

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from flows.serving.app import make
+from flows.serving.run import opened
 from tasks.contract.generation import Place, Sampling
 from tasks.contract.params import BadInput, StageFailed
 from tasks.players.checkpoint_agent import CheckpointAgent
@@ -55,6 +57,8 @@ IDS = {"token_ids": [4], "logprobs": {"token_logprobs": [-0.5]}}
         (completion(), ("base",), "a server without token ids: its answer has no token_ids .*it cannot play for rl"),
         (completion(logprobs=None, token_ids=[4]), ("base",), "a server without token ids"),
         ((400, {"error": {"message": "Unsupported fields: logprobs"}}), ("base",), "a server without token ids: .*Unsupported fields"),
+        (completion(token_ids=[4, 5], logprobs={"token_logprobs": [-0.5]}), ("base",), "a server without token ids"),
+        (completion(token_ids=[4], logprobs={"token_logprobs": ["nan"]}), ("base",), "no token_ids with a log-probability each"),
         (completion(**IDS), ("bass",), r"serves another model than asked for, 'base'. Did you mean 'bass'\? It has: bass"),
         ({**completion(**IDS), "model": "other"}, ("base",), "answers as the model 'other', asked for 'base'"),
         (completion(**IDS, prompt_token_ids=[0, 1]), ("base",), "read other tokens than were sent: 2 for 1.*renders or tokenises"),
@@ -149,6 +153,64 @@ def test_cairn_serve_refuses_what_it_would_not_do(tmp_path: Path) -> None:
             ({"model": "base", "prompt": [1], "beam": 2}, 400, "not known"),
             ({"model": "base", "prompt": "text"}, 422, "list"),
             ({"model": "base", "prompt": [1] * 400}, 400, "fill the context"),
+            ({"model": "base", "prompt": [1, 10**6]}, 400, "the prompt holds token 1000000, and the model has"),
+            ({"model": "base", "prompt": [-1]}, 400, "the prompt holds token -1"),
         ):
             said = httpx.post(f"{url}/v1/completions", json=body)
             assert said.status_code == status and message in said.text
+
+
+def test_a_step_that_fails_is_told_to_whoever_waited_and_the_next_are_served(tmp_path: Path) -> None:
+    """Unless it is, the server answers nobody any more, and everybody waits."""
+    model("llama").save_pretrained(str(tmp_path / "base"))
+    served = run_of(tmp_path / "base")
+    norm = served.thread._engine.stack.weights["model.norm.weight"]
+    whole = norm.clone()
+    with listening(make(served)) as url:
+        ask = partial(httpx.post, f"{url}/v1/completions", json={"model": "base", "prompt": [1, 2], "max_tokens": 2}, timeout=20)
+        served.thread.call(lambda engine: norm.fill_(float("nan"))).result()
+        said = ask()
+        assert said.status_code == 500 and "computes no numbers (NaN or infinite logits)" in said.text
+        served.thread.call(lambda engine: norm.copy_(whole)).result()
+        assert ask().status_code == 200
+    served.thread.end()
+
+
+def run_of(folder: Path, **adapters: Path) -> Any:
+    return opened(folder, adapters, "base", "cpu", "float32", 300)
+
+
+def spoilt(folder: Path, change: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "adapter_model.safetensors"
+    states = load_file(path)
+    save_file(change(states), path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: spoilt(folder, lambda states: {}), "an adapter without weights: it would play as its base does"),
+        (
+            lambda folder: spoilt(folder, lambda states: {name: value for name, value in states.items() if "lora_B" not in name}),
+            "q_proj has no lora_B",
+        ),
+        (
+            lambda folder: spoilt(folder, lambda states: {name: value / 0 for name, value in states.items()}),
+            "lora_A.weight holds a weight that is NaN or infinite",
+        ),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"cut"), "this adapter cannot be read: .*header"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{"), "this adapter cannot be read: Expecting"),
+        (lambda folder: (folder / "adapter_config.json").unlink(), "no adapter_config.json in it"),
+    ],
+)
+def test_a_broken_adapter_is_not_served(tmp_path: Path, spoil: Any, message: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model("llama").save_pretrained(str(tmp_path / "base"))
+    worn = get_peft_model(model("llama"), LoraConfig(target_modules=["q_proj"]))
+    worn.save_pretrained(str(tmp_path / "adapter"))
+    spoil(tmp_path / "adapter")
+    with pytest.raises(BadInput, match=message):
+        run_of(tmp_path / "base", a=tmp_path / "adapter")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks.contract.params import StageFailed
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,7 +28,8 @@ def choose(logits: torch.Tensor, temperatures: np.ndarray, uniform: np.ndarray) 
     """Token ids (rows,) and their log-probabilities (rows,) from logits (rows, vocabulary).
 
     Temperature 0 takes the largest logit, with its log-probability at temperature 1; otherwise the first token whose
-    cumulated probability exceeds `uniform` (rows,). `last` keeps rounding from choosing a token of probability zero.
+    cumulated probability exceeds `uniform` (rows,). `last` keeps rounding from choosing a token of probability zero. StageFailed where
+    logits are no numbers.
     """
     import torch
 
@@ -36,7 +39,13 @@ def choose(logits: torch.Tensor, temperatures: np.ndarray, uniform: np.ndarray) 
     if temperatures.any():
         cdf = shares.cumsum(dim=-1)
         point = torch.from_numpy(uniform.astype(np.float32))[:, None].to(logits.device) * cdf[:, -1:]
-        last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
+        last = torch.searchsorted(cdf, cdf[:, -1:].contiguous()).clamp(max=cdf.shape[1] - 1)  # of NaN it is one beyond
         drawn = torch.minimum(torch.searchsorted(cdf, point, right=True), last)
         ids = torch.where(torch.from_numpy(temperatures > 0)[:, None].to(logits.device), drawn, ids)
-    return ids[:, 0].cpu().numpy(), shares.gather(1, ids)[:, 0].log().cpu().numpy()
+    logprobs = shares.gather(1, ids)[:, 0].log().cpu().numpy()
+    if not np.isfinite(logprobs).all():
+        raise StageFailed(
+            "a model that speaks computes no numbers (NaN or infinite logits): its weights are broken, or `dtype` is too narrow for "
+            "it. Take dtype: float32 or bfloat16 where it is float16; else look at the training that left it."
+        )
+    return ids[:, 0].cpu().numpy(), logprobs

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints.adapters import active_adapter
+from tasks.checkpoints.source import readable
 from tasks.contract.params import BadInput
 from tasks.players.local.own.architecture import Architecture, check_names, read
 from tasks.players.local.own.stack import Adapter, Stack
@@ -75,7 +76,13 @@ def of_folder(folder: Path, device: str, dtype: str | None = None) -> Stack:
 
 
 def adapter_of_folder(folder: Path, stack: Stack) -> Adapter:
-    """A LoRA adapter as PEFT saves it. BadInput for another kind, or one of another base: the linear map that does not fit is named."""
+    """A LoRA adapter as PEFT saves it. BadInput for another kind, for one that is broken, or of another base: the linear map that does
+    not fit is named."""
+    with readable(f"{folder}: this adapter cannot be read"):
+        return _adapter(folder, stack)
+
+
+def _adapter(folder: Path, stack: Stack) -> Adapter:
     config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
     if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
         raise BadInput(
@@ -87,7 +94,13 @@ def adapter_of_folder(folder: Path, stack: Stack) -> Adapter:
         if (found := LORA.fullmatch(name.removeprefix("base_model.model."))) is None:
             raise BadInput(f"{folder}: {name} is no part of a LoRA adapter")
         pairs.setdefault(found["linear"], {})[found["side"]] = tensor.to(device=stack.device, dtype=stack.dtype)
+        if not bool(tensor.isfinite().all()):
+            raise BadInput(f"{folder}: {name} holds a weight that is NaN or infinite: whoever plays with it would say nothing")
+    if not pairs:
+        raise BadInput(f"{folder}: an adapter without weights: it would play as its base does")
     for linear, sides in pairs.items():
+        if missing := {"A", "B"} - sides.keys():
+            raise BadInput(f"{folder}: {linear} has no lora_{' and no lora_'.join(sorted(missing))}")
         weight = stack.weights.get(linear + ".weight")
         wanted = None if weight is None else tuple(weight.shape)
         if (given := (sides["B"].shape[0], sides["A"].shape[1])) != wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,10 @@ class Api:
             raise BadInput(f"engine server: {self.url} refuses the key: {words(answer)}")
         if answer.status_code != 200:
             return None
-        return [str(one.get("id")) for one in answer.json().get("data", [])]
+        try:
+            return [str(one["id"]) for one in answer.json()["data"]]
+        except (ValueError, LookupError, TypeError):  # a page of a proxy's, say
+            return None
 
     def turn(self, ids: Sequence[int], sampling: Sampling, model: str) -> tuple[list[int], list[float]]:
         """Token ids of a turn and their log-probabilities. model: the base's or an adapter's name at the server. BadInput for a server
@@ -170,8 +174,8 @@ def _of_sglang(body: Mapping[str, Any]) -> tuple[list[int], list[float]]:
 
 
 def _paired(ids: list[int], logprobs: list[float]) -> tuple[list[int], list[float]]:
-    if not ids or len(ids) != len(logprobs):
-        raise ValueError(f"{len(ids)} ids and {len(logprobs)} log-probabilities")
+    if not ids or len(ids) != len(logprobs) or not all(map(math.isfinite, logprobs)):
+        raise ValueError(f"{len(ids)} ids and {len(logprobs)} log-probabilities, or one that is no number")
     return ids, logprobs
 
 
