@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import PROJECT, STATE
 from tasks.chat.call_frames import call
-from tasks.chat.local.format import BY_TURN, ChatFormat
+from tasks.chat.local.format import BY_TURN, ChatFormat, ChatRefused
 from tasks.chat.local.template_text import DAY, reads_clock
 from tasks.contract.client import Message
 from tasks.contract.params import BadInput
@@ -65,7 +65,12 @@ def check_folder(folder: str, named: str, thinking: bool, count: int) -> Checked
     started = time.perf_counter()
     if rows:
         proof.check_vocabulary(tokenizer, rows)
-    chat = proof.find(tokenizer, named, thinking=thinking, count=count)
+    try:
+        chat = proof.find(tokenizer, named, thinking=thinking, count=count)
+    except ChatRefused as error:
+        if error.failed != "no chat template":
+            raise
+        raise BadInput(f"{folder}: {error} Or --format hermes: it gets a plain one, which fine-tuning teaches.") from None
     return Checked(place, tokenizer, chat, time.perf_counter() - started, own)
 
 
@@ -131,8 +136,8 @@ def _lines(found: Checked) -> list[str]:
         f"{found.folder}: {chat.form}, by {'text in messages (hermes)' if chat.style == 'hermes' else chat.name}: {way}",
         f"  proven   {about['conversations']} conversations, {about['turns']} turns, {about['trained_tokens']} trained tokens, "
         f"{found.seconds:.1f} s",
-        f"  cost     {rows} a conversation, {about['cost']:g} tokens of rows for each of a conversation's: what sft and rl pass",
-        f"  served   the last prompt rendered anew has the same ids in {about['same_ids']:.1%} of the conversations",
+        f"  cost     {rows} a conversation; sft and rl compute {about['cost']:g} times its tokens",
+        f"  as text  a server that encodes a whole prompt from text reads the same ids in {about['same_ids']:.1%} of conversations",
         f"  ends     {' '.join(chat.ends)}{f'; the date in prompts is fixed at {DAY}' if reads_clock(found.own_template) else ''}",
         f"  calls    {calls}, {beside}",
         f"  thoughts {'opened by the prompt' if chat.opens_thought else 'written by the model' if chat.thought[0] else 'none'}",

@@ -1,12 +1,14 @@
-"""A profile for a model: what follows from the model's config.json is filled in; the rest stays as it is.
+"""A profile for a model: what follows from the model's files is filled in; the rest stays as it is.
 
-Filled in: where the checkpoint lies and its identity, dtype, tokens of a pass, rows at once, memory for keys and values, and lengths
-that are above its context. What fits is found by the sums of `cairn forecast`, at the longest conversations that the params allow.
+Filled in: where the checkpoint lies and its identity, how it writes tools, dtype, tokens of a pass, rows at once, memory for keys and
+values, and lengths that are above its context. What fits is found by the sums of `cairn forecast`, at the longest conversations that
+the params allow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,24 @@ def check_files(settings: Settings, model: str, store: Store) -> None:
             method.check_files(_found(settings, model, store)[1])
         except BadInput as error:
             raise BadInput(f"--model {model}: {error}") from None
+
+
+def chat_format(settings: Settings, model: str, store: Store) -> list[Change]:
+    """How the model writes tools, tried on some conversations: `auto` when its own template does, else `hermes` when its tokenizer
+    can; no change when neither holds, which a run refuses with its reason."""
+    stage = settings.road.entering("base")[0]
+    params: Any = settings.params(stage)
+    if not hasattr(params, "chat_format"):
+        return []
+    from flows.chat_check import check_folder
+    from tasks.chat.proof import FIRST_LOOK
+
+    _, path = _found(settings, model, store)
+    for named in ("auto", "hermes"):
+        with suppress(BadInput):
+            check_folder(str(path), named, params.thinking, FIRST_LOOK)
+            return [(f"{stage}.{settings.method(stage)}.chat_format", named)]
+    return []
 
 
 def _found(settings: Settings, model: str, store: Store) -> tuple[str, Path]:

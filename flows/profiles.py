@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,13 @@ def all_of_them() -> list[tuple[str, bool]]:
     _check_inside()
     active = (PROJECT / PIPELINE).read_text(encoding="utf-8")
     return [(name, active in (text, _filled_in(name))) for name, text in _texts().items()]
+
+
+def about(profile: str) -> str:
+    """What a profile is for: the first sentence of the comment that its file begins with."""
+    text = profile_path(PROJECT, profile).read_text(encoding="utf-8")
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return re.split(r"\.(?:\s|$)", " ".join(line.lstrip("# ") for line in lines))[0]
 
 
 def _texts() -> dict[str, str]:
@@ -86,12 +95,12 @@ def _changes(settings: Settings, model: str) -> list[tuple[str, Any]]:
         raise BadInput(f"{open_one.param} is open: name the checkpoint, `cairn use {settings.shared.profile} --model CHECKPOINT`.")
     if not model:
         return []
-    from flows.model_fill import check_files, filled
+    from flows.model_fill import chat_format, check_files, filled
     from tasks.engine.artifact import Store
 
     changes = filled(settings, model, store := Store(STATE))
     check_files(settings, model, store)
-    return changes
+    return [*changes, *chat_format(settings, model, store)]
 
 
 def _check_inside() -> None:

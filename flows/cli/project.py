@@ -31,7 +31,7 @@ def use(
 ) -> int:
     """The profile's file becomes params/pipeline.yaml, byte for byte but for the worlds and the model's name that a project of your
     own says in project.yaml. Edits that are in no profile are not overwritten without --force. With --model, what follows from the
-    model's config.json is filled in: its place and identity, dtype, tokens of a pass, rows, memory for keys and values, lengths.
+    model's files is filled in: its place and identity, chat format, dtype, tokens of a pass, rows, memory for keys and values, lengths.
 
     Examples:
       cairn use                   which profiles there are
@@ -47,7 +47,8 @@ def use(
     elif model:
         raise BadInput("--model goes with a profile: cairn use PROFILE --model CHECKPOINT")
     else:
-        print("\n".join(f"{'*' if active else ' '} {name}" for name, active in profiles.all_of_them()))
+        for name, active in profiles.all_of_them():
+            print(f"{'*' if active else ' '} {name:<17} {profiles.about(name)}".rstrip())
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from flows.serving.engine_thread import EngineThread
 from tasks.contract.generation import Generated, Sampling
@@ -37,6 +37,13 @@ class Completion(BaseModel):
     temperature: float = Field(1.0, ge=0, le=2)
     seed: int = Field(0, ge=0, lt=2**63)
     stop_token_ids: list[int] = []
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _no_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError("token ids, a list of integers: this server encodes no text and has no chat endpoint")
+        return value
 
 
 class Adapter(BaseModel):

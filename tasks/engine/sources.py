@@ -55,7 +55,7 @@ def check_local(settings: Settings, store: Store) -> None:
     """Raise BadInput when what lies on this machine is not what the params name. What is gone matters when it is needed."""
     for source in named(settings):
         if not source.text:
-            raise BadInput(f"{source.param} is missing: {FORMS}.")
+            raise BadInput(f"{source.param} is missing: a GGUF file, {FORMS}.")
         try:
             check_name(source.text)
         except BadInput as error:
@@ -72,11 +72,13 @@ def resolve(source: Source, project: Path, store: Store) -> Path:
     path = _place(source, project)
     if is_path(source.text) and path.is_file():
         return path
+    hint = f" Of the hub? Write hub:{source.text}@<commit>." if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source.text) else ""
+    if is_path(source.text) and not path.exists():
+        raise BadInput(f"{source.param}: {source.text!r}: nothing lies at {path}. Allowed: a GGUF file, {FORMS}.{hint}")
     try:
         return checkpoint(str(path) if is_path(source.text) else source.text, project, store)
     except BadInput as error:
-        hint = f" Of the hub? Write hub:{source.text}@<commit>." if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source.text) else ""
-        raise BadInput(f"{source.param}: {error}{hint}") from None
+        raise BadInput(f"{source.param}: {error}") from None
 
 
 def found(source: Source, project: Path, store: Store) -> Path:

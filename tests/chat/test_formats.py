@@ -294,7 +294,7 @@ def test_the_command_shows_what_is_trained_and_keeps_the_format(tmp_path: Path, 
     assert main(["chat", "check", str(tmp_path / "qwen3"), "-n", "20", "--write"]) == 0
     said = capsys.readouterr().out
     assert (
-        "1 row a conversation, 1 tokens of rows" in said
+        "1 row a conversation; sft and rl compute 1 times its tokens" in said
         and "whole, by TRL's qwen3_training" in said
         and "[[It was sent.<|im_end|>]]" in said
         and "\x1b" not in said
@@ -322,7 +322,7 @@ def test_the_command_says_what_a_format_by_turn_costs(tmp_path: Path, capsys: py
     about = json.loads(capsys.readouterr().out)["about"]
     rows = f"{about['turns'] / about['conversations']:.1f} rows a conversation"
     assert main(["chat", "check", str(tmp_path / "forgets"), "-n", "20", "--format", "hermes"]) == 0
-    assert f"cost     {rows}, {about['cost']:g} tokens of rows" in capsys.readouterr().out and about["cost"] > 1.2
+    assert f"cost     {rows}; sft and rl compute {about['cost']:g} times its tokens" in capsys.readouterr().out and about["cost"] > 1.2
 
 
 def test_the_command_refuses_with_the_property(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,7 +330,10 @@ def test_the_command_refuses_with_the_property(tmp_path: Path, capsys: pytest.Ca
     for name, file, text in (("cut", "tokenizer.json", '{"version": "1.'), ("other", "tokenizer_config.json", "[]")):
         small_tokenizer(originals()["llama3"]).save_pretrained(str(tmp_path / name))
         (tmp_path / name / file).write_text(text)
+    small_tokenizer(None).save_pretrained(str(tmp_path / "bare"))
     for arguments, words in (
+        ([str(tmp_path / "bare")], "bare: the tokenizer has no chat template"),
+        ([str(tmp_path / "bare")], "Or --format hermes"),
         ([str(tmp_path / "cut")], "cut: its tokenizer cannot be loaded: Unterminated string"),
         ([str(tmp_path / "other")], "other: its tokenizer cannot be loaded"),
         ([str(tmp_path / "llama3")], "drops the tools and tool calls"),

@@ -404,7 +404,16 @@ def test_use_writes_what_follows_from_a_model(
     assert tree["base"]["checkpoint"]["source"] == str(folder) and f"rl.loop.rows: {tree['rl']['loop']['rows']}" in said
     lines = said.splitlines()
     assert len(lines) == len(set(lines)), "each param once"
-    assert main(["use"]) == 0 and "* real_cpu" in capsys.readouterr().out
+    assert main(["use"]) == 0
+    listed = capsys.readouterr().out
+    assert "* real_cpu          A real model on two CPU cores" in listed and "  gpu_8x            Eight GPUs of 80 GiB" in listed
+    for template, profile, form in (("qwen2_5", "real_cpu", "auto"), ("llama3", "gpu_24g", "hermes")):  # both unlike the profile's
+        another = whole_checkpoint(tmp_path / template, template)
+        assert main(["use", profile, "--model", str(another)]) == 0
+        assert f"base.checkpoint.chat_format: {form}\n" in capsys.readouterr().out, "auto where the template writes tools itself"
+    missing = str(tmp_path / "small.gguf")
+    assert main(["use", "real_cpu", "--model", missing]) == 2
+    assert f"nothing lies at {missing}. Allowed: a GGUF file, a folder" in capsys.readouterr().err
     for back in (["quickstart"], ["gpu_24g", "--model", str(folder)], ["real_cpu", "--model", str(folder)]):
         assert main(["use", *back]) == 0, "what `use` filled in itself is no edit; a profile may be prepared where there is no GPU"
         if not torch.cuda.is_available():

@@ -29,6 +29,8 @@ def test_a_checkpoint_folder_answers_at_its_port(tmp_path: Path) -> None:
             asked = {"model": "model", "prompt": [5, 6, 7], "max_tokens": 4, "temperature": 0, "logprobs": 1, "return_token_ids": True}
             answer = httpx.post(f"{place}/v1/completions", json=asked, timeout=60)
             assert answer.status_code == 200, answer.text
+            refused = httpx.post(f"{place}/v1/completions", json={"model": "model", "prompt": "hello"}, timeout=60)
+            assert refused.status_code == 422 and "this server encodes no text" in refused.text
             assert 1 <= len(answer.json()["choices"][0]["token_ids"]) <= 4, answer.text
         finally:
             server.kill()
