@@ -165,9 +165,14 @@ def _tools(found: ChatFormat, added: Sequence[str]) -> ChatFormat:
             why = why or f"the template raises on a tool call and its result: {error}"
     else:
         raise ChatRefused(why, "renders")
-    kept = {"the tools": "qzdescription", "tool calls": FIRST, "the arguments of tool calls": VALUE, "the results of tools": RESULT}
+    anywhere = {
+        "the tools": "qzdescription",
+        "tools behind the first": SECOND if "qzdescription" in text else "",
+        "the system message beside tools": SYSTEM,
+    }
+    kept = {**anywhere, "tool calls": FIRST, "the arguments of tool calls": VALUE, "the results of tools": RESULT}
     body = text[text.rfind(USER) :] if text.rfind(FIRST, text.find(USER)) > 0 else text
-    if lost := [what for what, sign in kept.items() if sign not in (text if what == "the tools" else body)]:
+    if lost := [what for what, sign in kept.items() if sign not in (text if what in anywhere else body)]:
         raise ChatRefused(
             f"the template drops {' and '.join(lost)}; the format hermes (`--format hermes`) teaches them as text by fine-tuning",
             "drops tool calls",

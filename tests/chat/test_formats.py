@@ -173,6 +173,20 @@ def test_a_template_that_does_not_end_is_refused_in_any_thread(template: str, mo
         other.submit(find, small_tokenizer(template), count=QUICK).result()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        ("{{- messages[0]['content'] }}", "", "the system message beside tools"),
+        ("for tool in tools", "for tool in tools[:1]", "tools behind the first"),
+    ],
+)
+def test_a_template_that_drops_the_policy_or_tools_beside_tools_is_refused(one: str, other: str, what: str) -> None:
+    whole = originals()["qwen2_5"]
+    assert one in whole  # the part with tools comes first
+    why = refused(small_tokenizer(whole.replace(one, other, 1)))
+    assert f"the template drops {what};" in str(why)
+
+
 @pytest.mark.parametrize(("name", "what"), [("llama3", "tool calls"), ("phi3", "tool calls")])
 def test_dropped_calls_are_refused_and_hermes_is_named(name: str, what: str) -> None:
     tokenizer = small_tokenizer(originals()[name])
