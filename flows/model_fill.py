@@ -16,7 +16,7 @@ from typing import Any
 from flows.forecast.checkpoint import of_source
 from flows.forecast.playing import Playing
 from flows.forecast.shape import Shape
-from flows.forecast.stages import CONTEXT, GIB, LIBRARIES, training_of
+from flows.forecast.stages import CONTEXT, GIB, LIBRARIES, sliced, training_of
 from flows.forecast.text import LOWER
 from tasks.contract.params import BadInput
 from tasks.engine import methods, sources
@@ -155,7 +155,7 @@ def _widths(settings: Settings, shape: Shape) -> Iterator[Change]:
 
 
 def _passes(room: _Room) -> list[Change]:
-    """The most tokens of a pass that fit."""
+    """The most tokens of a pass that fit; where several processes share passes, no more than the profile says: each has some."""
     changes: list[Change] = []
     for step, where, params in _parts(room.settings):
         if not hasattr(params, "pass_tokens"):
@@ -163,10 +163,12 @@ def _passes(room: _Room) -> list[Change]:
         training = training_of(params, room.shape, room.gpu)
         least = PASSES[-1] if room.settings.room(step) == "rl" else min(params.max_length, params.batch_tokens * params.accumulate)
 
-        def needs(tokens: int, training: Any = training) -> Mapping[str, float]:
-            return dict(training.peak(tokens, tokens // 2, True))
+        def needs(tokens: int, training: Any = training, params: Any = params) -> Mapping[str, float]:
+            return sliced(training.peak(tokens, tokens // 2, True), training, params)
 
-        found = _largest(room, step, [size for size in PASSES if size >= min(least, PASSES[-1])], needs)
+        most = params.pass_tokens if params.distributed.processes > 1 else PASSES[0]
+        sizes = [size for size in PASSES if min(least, PASSES[-1]) <= size <= most] or [most]
+        found = _largest(room, step, sizes, needs)
         changes.append((f"{where}.pass_tokens", found))
     return changes
 
@@ -185,6 +187,7 @@ def _rows(room: _Room) -> list[Change]:
         def needs(rows: int, training: Any = training, number: int = number, params: Any = params) -> Mapping[str, float]:
             playing = Playing(room.shape, rows, params.max_episode_tokens, 0, params.max_episode_tokens, number)
             resting = {"weights": training.weights(), "optimizer": training.states()} if training else {}
+            resting = sliced(resting, training, params) if training else resting
             return {**resting, **playing.peak(weights=training is None)}
 
         most = [rows for rows in ROWS if rows <= params.rows] or [params.rows]

@@ -26,6 +26,8 @@ PADDING = 1.15
 """Padded tokens to tokens, where rows of about one length are passed together; ours."""
 TOGETHER = 64
 """Conversations of a training's screening or validation that play at once, at least: a shard of 32 problems, played twice."""
+SLICED = ("weights", "gradients", "optimizer", "reference")
+"""Parts of memory of which several processes hold a slice each."""
 TAIL = 0.5
 """Rounds of conversations that a batch of them lasts longer, as the last ones end one by one; ours."""
 
@@ -105,7 +107,7 @@ class Case:
         served = f"conversations at the server {self.server}, whose memory is not counted here" if self.server else ""
         if not self.gpu:
             return served
-        gpus = f"on {slices} GPUs, on each" if slices > 1 else "on one GPU (the first)"
+        gpus = f"on {slices} GPUs, on the fullest" if slices > 1 else "on one GPU (the first)"
         return f"{gpus}; {served}" if served else gpus
 
 
@@ -120,6 +122,19 @@ def training_of(loop: Any, shape: Shape, gpu: bool, talk: Talk | None = None) ->
     return Training(shape, adapter, loop.dtype == "bfloat16", loop.checkpointing, loop.optimizer, 1 if gpu else 4, packed)
 
 
+def sliced(parts: Mapping[str, float], training: Training, loop: Any) -> dict[str, float]:
+    """The parts on the first of the processes that share a training (FSDP2: https://arxiv.org/abs/1910.02054, stage 3); in rl it holds
+    the policy whole too, to play with and to keep."""
+    slices = loop.distributed.processes
+    found = {name: size / slices if name in SLICED else size for name, size in parts.items()}
+    return {**found, "whole copy": training.weights()} if slices > 1 and hasattr(loop, "groups") else found
+
+
+def _busy(loop: Any, passes: float) -> float:
+    """How many processes have something to do. passes: that they share in one step."""
+    return float(min(loop.distributed.processes, max(1.0, passes)))
+
+
 def sft(case: Case) -> Stage:
     """Fine-tuning; with the control beside it, which trains on as many rows."""
     loop, shape, rows = case.loop, case.shape, case.amounts.rows(case.step.name)
@@ -127,9 +142,7 @@ def sft(case: Case) -> Stage:
     passed = _passed(rows, loop)
     share = rows.sum("own") / rows.sum("whole") if rows else 1.0
     parts = training.peak(passed, round(passed * share), passed < loop.batch_tokens * loop.accumulate)
-    slices = loop.distributed.processes  # FSDP2: https://arxiv.org/abs/1910.02054, stage 3
-    parts = {name: size / slices if name in ("weights", "gradients", "optimizer") else size for name, size in parts.items()}
-    parts = _or_loading(parts, training, case.gpu)
+    parts = _or_loading(sliced(parts, training, loop), training, case.gpu)
     runs = 1 + loop.control
     side_by_side = runs if not case.gpu else 1
     if rows is None:
@@ -140,7 +153,7 @@ def sft(case: Case) -> Stage:
     rate = case.speeds(_training_way(case, training, loop, rows.mean, side_by_side, threads))["train"]
     seen = work.seen(rows.mean.whole, rows.mean.shared, loop.packing)
     flop = work.training(shape, tokens, seen, rows.sum("own") * loop.epochs, training.adapter is not None, loop.checkpointing)
-    hours = work.hours(flop * runs / side_by_side / slices, rate)
+    hours = work.hours(flop * runs / side_by_side / _busy(loop, loop.batch_tokens / passed), rate)
     return case.stage(parts, {"trained": tokens * runs}, hours, side_by_side, rows.how)
 
 
@@ -197,6 +210,7 @@ def rl(case: Case) -> Stage:
     rows = min(loop.rows, max(of_a_step, TOGETHER))
     playing = Playing(shape, rows, round(talk.whole), round(talk.shared), loop.max_episode_tokens, number, _limit(case))
     held = {} if case.server else playing.peak(weights=False)
+    update, resting = sliced(update, training, loop), sliced(resting, training, loop)
     parts = _or_loading(max(update, {**resting, **held}, key=lambda one: sum(one.values())), training, case.gpu)
     side_by_side = 1 if case.gpu else len(step.worlds)
     threads = max(1, case.settings.shared.threads // len(step.worlds))
@@ -209,7 +223,7 @@ def rl(case: Case) -> Stage:
     flop += again * steps * work.forward(shape, computed, seen, of_a_step * talk.own)
     spoken = _spoken(played, opened, talk)
     rank = training.adapter.r if training.adapter else 0
-    hours = work.hours(flop / side_by_side, rate)
+    hours = work.hours(flop / side_by_side / _busy(loop, of_a_step / alike), rate)
     hours += _hours_spoken(case, spoken, talk, min(loop.rows, of_a_step), of_a_step, side_by_side, threads, rank, loop.dtype)
     return case.stage(
         parts, {"trained": steps * computed, **spoken}, hours, side_by_side, f"{played:,} conversations as scripts play them"

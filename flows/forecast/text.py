@@ -18,6 +18,7 @@ LOWER = {
     "logits": "pass_tokens of the loops",
     "keys and values": "rows (of rl's loop, of evaluate's method), or engine.own.memory",
     "passing": "rows (of rl's loop, of evaluate's method)",
+    "whole copy": "a smaller checkpoint, or rl's loop.distributed.processes: 1, which holds no second one",
     "reference": "rl's adapter.kind: lora, whose base is the reference",
     "libraries": "threads, so that fewer processes run side by side",
 }

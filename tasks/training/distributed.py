@@ -1,16 +1,20 @@
 """One training on several processes (torch's FSDP2): each holds a slice of every weight and passes its share of a step's rows.
 
-The processes are started by torchrun (`launched`), all run the same code, and process 0 alone leaves a result. Libraries beside torch
-are not told (`join` hides torchrun's variables), so that the Trainer of each does what it does for one process.
+The processes are started by torchrun (`tasks.engine.child`), all run the same code, and process 0 alone leaves a result. Libraries
+beside torch are not told (`join` hides torchrun's variables), so that the Trainer of each does what it does for one process.
+
+A pass needs every process, as each holds slices that the others compute with: all pass equally often, in the same order. What one
+process alone does (in rl: conversations, judging, the record) is brought to the others by `of_first`.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, MutableMapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+import types
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -20,9 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+Made = TypeVar("Made")
+Part = TypeVar("Part")
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE")
-SHARD = "shard.pt"
-"""In a resume state: this process's slices of weights and optimiser."""
+_LONGEST = timedelta(days=30)
+"""How long a process waits for another, which may play conversations meanwhile; one that died is seen by torchrun, which ends all."""
 
 
 class Distributed(Params):
@@ -77,31 +83,43 @@ def join(device: str) -> None:
 
     if "RANK" not in os.environ or dist.is_initialized():
         return
-    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
+    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=_LONGEST)
     for name in _VARIABLES:
         os.environ.pop(name, None)
 
 
-def shard(model: Any) -> Any:
-    """Slice a model's weights over the processes, layer by layer, in place; returns a whole copy of it for `gather` on process 0, None
-    on the others."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+def whole_of(model: Any, device: str) -> Any:
+    """Before `shard`: a whole copy of a model on a device of process 0, for `gather`; None on the others."""
+    return copy.deepcopy(model).to(device) if rank() == 0 else None
 
-    whole = copy.deepcopy(model).cpu() if rank() == 0 else None
+
+def shard(model: Any) -> None:
+    """Slice a model's weights over the processes, layer by layer, in place. Between two passes each process holds slices alone."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
     mesh = init_device_mesh(model.device.type, (size(),))
     for layer in model.get_decoder().layers:
         fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    return whole
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    model.through = types.MethodType(lambda self, compute: compute(), model)
+    register_fsdp_forward_method(model, "through")
+
+
+def through(model: Any, compute: Callable[[], Made]) -> Made:
+    """What `compute` makes of tensors with parts of a model (its decoder, its head) that it calls by themselves. Of a sliced model the
+    weights outside its layers are whole meanwhile."""
+    found: Made = model.through(compute) if hasattr(model, "through") else compute()
+    return found
 
 
 def gather(model: Any, whole: Any) -> Any:
-    """The trained weights put into the whole copy; None where there is none."""
+    """The weights that train put into the whole copy; None where there is none."""
     for name, weight in model.named_parameters():
-        value = full(weight.detach()).cpu()
-        if whole is not None:
-            whole.get_parameter(name).data = value
+        if weight.requires_grad:
+            value = full(weight.detach())
+            if whole is not None:
+                whole.get_parameter(name).data.copy_(value)
     return whole
 
 
@@ -121,59 +139,70 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def share(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of a step's passes those of this process. All pass equally often, as each needs the others' slices: who has none left passes
-    one again that is marked `idle` and counts nothing."""
+def largest(number: int) -> int:
+    """The largest of the processes' numbers."""
+    return max(gathered(number))
+
+
+def gathered(value: Made) -> list[Made]:
+    """What each process has, in their order."""
+    import torch.distributed as dist
+
+    if size() == 1:
+        return [value]
+    found: list[Any] = [None] * size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def of_first(make: Callable[[], Made]) -> Made:
+    """What process 0 makes, brought to all; the others wait for it."""
+    import torch.distributed as dist
+
+    if size() == 1:
+        return make()
+    found: list[Any] = [make() if rank() == 0 else None]
+    dist.broadcast_object_list(found)
+    made: Made = found[0]
+    return made
+
+
+def share(parts: Sequence[Part], idle: Callable[[Part], Part]) -> list[Part]:
+    """Of a step's passes those of this process. All pass equally often: who has none left passes what `idle` makes of the first one,
+    which is to count nothing."""
     mine = list(parts[rank() :: size()])
-    return mine if len(mine) * size() >= len(parts) else [*mine, {**parts[0], "idle": parts[0]["row_weights"]}]
+    return mine if len(mine) * size() >= len(parts) else [*mine, idle(parts[0])]
 
 
-def keep(folder: Path, model: Any, optimizer: Optimizer, schedule: Any) -> None:
-    """Write this process's slices and what else a resumed run needs."""
-    import torch
-
-    states = {
+def slices(model: Any, optimizer: Optimizer) -> dict[str, Any]:
+    """This process's slices of what trains and of the optimiser's states, for a resume state."""
+    return {
         "weights": {name: _local(weight.detach()) for name, weight in model.named_parameters() if weight.requires_grad},
         "optimizer": [{name: _local(value) for name, value in optimizer.state[weight].items()} for weight in _weights(optimizer)],
-        "schedule": schedule.state_dict(),
-        "noise": torch.get_rng_state(),
     }
-    torch.save(states, folder / SHARD)
 
 
-def restore(folder: Path, model: Any, optimizer: Optimizer, schedule: Any) -> None:
-    """Go on from what `keep` wrote."""
-    import torch
+def restore(model: Any, optimizer: Optimizer, found: Mapping[str, Any]) -> None:
+    """Go on from what `slices` gave."""
     from torch.distributed.tensor import DTensor
 
-    found = torch.load(folder / SHARD, weights_only=True, map_location="cpu")
     for name, weight in model.named_parameters():
         if name in found["weights"]:
             _local(weight.data).copy_(found["weights"][name])
     for weight, state in zip(_weights(optimizer), found["optimizer"], strict=True):
         for name, value in state.items():
-            local = value.to(_local(weight).device) if value.dim() else value
+            local = value.to(_local(weight).device)
             sliced = value.dim() and isinstance(weight, DTensor)
             optimizer.state[weight][name] = (
                 DTensor.from_local(local, weight.device_mesh, weight.placements, shape=weight.shape, stride=weight.stride())
                 if sliced
                 else local
             )
-    schedule.load_state_dict(found["schedule"])
-    for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
-        group["lr"] = rate
-    torch.set_rng_state(found["noise"])
 
 
 def common(steps: Sequence[int]) -> list[int]:
     """The numbers that every process has."""
-    import torch.distributed as dist
-
-    if size() == 1:
-        return list(steps)
-    found: list[Any] = [None] * size()
-    dist.all_gather_object(found, list(steps))
-    return sorted(set.intersection(*map(set, found)))
+    return sorted(set.intersection(*map(set, gathered(list(steps)))))
 
 
 def wait() -> None:

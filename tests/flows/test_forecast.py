@@ -22,7 +22,7 @@ from flows.forecast.compare import Taken
 from flows.forecast.playing import Playing
 from flows.forecast.shape import Shape, read
 from flows.forecast.speed import DEFAULT, FILE, Lengths, Plays, Speeds, Trains, Way
-from flows.forecast.stages import GIB, Stage, _computed, training_of
+from flows.forecast.stages import GIB, Stage, _busy, _computed, sliced, training_of
 from flows.forecast.text import as_document, lines, too_large
 from flows.forecast.training import Adapter, Training
 from flows.model_fill import filled, with_changes, written_into
@@ -346,6 +346,19 @@ def test_packs_have_the_system_prompt_once() -> None:
     assert _computed(rows, loop) == 40 * (500 + 1700 / 2)
     loop.packing = "none"
     assert _computed(rows, loop) == rows.sum("whole") == 40 * 2200
+
+
+def test_processes_that_share_a_training_hold_slices_and_in_rl_the_first_a_whole_copy() -> None:
+    """Six of them; a step of few passes keeps few of them busy."""
+    settings, shape = load(ROOT, "gpu_8x"), shape_of(made("qwen3"), "bfloat16")
+    for step, more in (("sft", set()), ("rl", {"whole copy"})):
+        loop: Any = settings.loop(step)
+        training = training_of(loop, shape, True)
+        whole = training.peak(512, 256, True)
+        parts = sliced(whole, training, loop)
+        assert parts["weights"] * 6 == whole["weights"] and parts["activations"] == whole["activations"]
+        assert {*parts} - {*whole} == more and parts.get("whole copy", training.weights()) == training.weights()
+        assert [_busy(loop, passes) for passes in (0.5, 2.0, 60.0)] == [1.0, 2.0, 6.0]
 
 
 # --- a profile for a model ---

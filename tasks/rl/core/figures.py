@@ -12,6 +12,7 @@ from tasks.contract.params import StageFailed
 from tasks.contract.trajectory import PARTIES, Trajectory
 from tasks.rl.core.hooks import Hooks, Played
 from tasks.rl.core.pool import Group
+from tasks.training import distributed
 
 
 def about_agent(talk: Trajectory) -> bool:
@@ -58,6 +59,13 @@ class Figures:
             found.groups.append(group)
             found.live[number] = len(members) > 1 and hooks.keep(group)
         return found
+
+    def join_processes(self) -> None:
+        """Add up what every process has trained on; each has all of it then."""
+        found = distributed.gathered((self.entropy, self.tokens, dict(self.losses)))
+        self.entropy, self.tokens = sum(entropy for entropy, _, _ in found), sum(tokens for _, tokens, _ in found)
+        names = {name for _, _, losses in found for name in losses}
+        self.losses.update({name: sum(losses.get(name, 0.0) for _, _, losses in found) for name in names})
 
     def line(self) -> dict[str, float]:
         """Its line in `curves.csv`; means are over the conversations that count."""

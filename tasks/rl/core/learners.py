@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.checkpoints import folders
 from tasks.checkpoints.adapters import active_adapter
 from tasks.checkpoints.starting import START
+from tasks.training import distributed
 from tasks.training.optimizers import adamw
 
 if TYPE_CHECKING:
@@ -30,7 +31,14 @@ class Learner:
         """Clip the gradients that are there to `max_norm`; returns the norm that they had."""
         import torch
 
-        return float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.max_norm))
+        return float(distributed.full(torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.max_norm)))
+
+    def rest(self) -> None:
+        """Gradients of zero, for a step in which nothing trains."""
+        import torch
+
+        for weight in folders.trainable(self.module):
+            weight.grad = torch.zeros_like(weight)
 
     def update(self) -> None:
         """One optimiser step with the gradients that are there; they are gone afterwards."""
@@ -41,14 +49,19 @@ class Learner:
         self.done += 1
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs. Parameters that do not train are as `prepare` makes them."""
+        """What a resumed run needs, of several processes this one's slices. What does not train is as `prepare` makes it."""
+        if distributed.size() > 1:
+            return {**distributed.slices(self.module, self.optimizer), "done": self.done}
         moved = {name: value.detach() for name, value in self.module.named_parameters() if value.requires_grad}
         return {"weights": moved, "optimizer": self.optimizer.state_dict(), "done": self.done}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self.module.load_state_dict(state["weights"], strict=False)
-        self.optimizer.load_state_dict(state["optimizer"])
+        if distributed.size() > 1:
+            distributed.restore(self.module, self.optimizer, state)
+        else:
+            self.module.load_state_dict(state["weights"], strict=False)
+            self.optimizer.load_state_dict(state["optimizer"])
         self.done = state["done"]
 
 

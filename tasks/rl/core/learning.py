@@ -16,6 +16,7 @@ from tasks.rl.core.learners import Learner
 from tasks.rl.core.models import Models
 from tasks.rl.core.record import Record
 from tasks.rl.core.scoring import slices
+from tasks.training import distributed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +40,8 @@ class Learning:
             self._compare_idle(rows)
         for part in self.minibatches(batch):
             self.update(batch, part)
+        self.now.join_processes()
+        self.models.gather()
 
     def judged(self, rows: Sequence[Row]) -> Batch:
         """The rows as tensors, with what critic and reference say of them, and the method's advantages for those that train."""
@@ -84,30 +87,32 @@ class Learning:
             learned = learned or bool(whole.mask.any())
             total, apart = 0.0, Mismatch() if number not in self.moved else None
             together = torch.arange(len(whole.rows)).split([len(unit) for unit in mine])
-            for at_once in slices(together, whole, self.models.lines, self.hooks.whole_rows or self.hooks.whole_groups):
+            found = slices(together, whole, self.models.lines, self.hooks.whole_rows or self.hooks.whole_groups)
+            passes = [one for one in found if one.mask.any()]
+            for at_once in distributed.share(passes, _idle):
                 loss = self.loss(policy.module, at_once, apart)
-                loss.backward()
-                total += float(loss)
+                (loss * distributed.size() if self.models.several else loss).backward()  # the processes' gradients are averaged
+                total += float(loss.detach())
+            if not passes:
+                policy.rest()
             if apart is not None:
-                self._check_mismatch(apart, policy.module, whole)
+                self._check_mismatch(Mismatch.of(distributed.gathered(apart)), policy.module, whole)
             self.moved.add(number)
-            self._step(policy, "policy", total, whole)
+            self._step(policy, "policy", sum(distributed.gathered(total)), whole)
         if (critic := self.models.critic) and learned:
             if all(weight.grad is None for weight in critic.module.parameters()):
                 raise StageFailed("rl: the method has a critic, but its `loss_terms` give it no gradient, so it would learn nothing.")
             self._step(critic, "critic", 0.0, batch)
 
     def loss(self, model: Any, batch: Batch, apart: Mismatch | None = None) -> Tensor:
-        """A slice's part of an optimiser step's loss: the method's token losses over its divisor, and its own terms. apart: counts how
-        far the model's log-probabilities are from the engine's, while it is still the model that played the rows."""
-        import torch
-
-        if not batch.mask.any():  # no group trains: a step of zero gradient
-            return sum((weight.sum() for weight in model.parameters() if weight.requires_grad), torch.zeros(())) * 0.0
+        """A slice's part of an optimiser step's loss: the method's token losses over its divisor, and its own terms; 0 if none trains.
+        apart: counts how far the model's log-probabilities are from the engine's, while it is still the model that played the rows."""
         now = self.models.scored(model, batch, self.models.critic)
         if apart is not None:
             played = mismatch.evaluated(model, batch, self.params.temperature) if mismatch.drops(model) else now.logp
             self._compare(apart, played, batch)
+        if not batch.mask.any():
+            return now.logp.sum()
         total = batch.mean(self.hooks.token_loss(now, batch) * batch.correction)
         for name, term in self.hooks.loss_terms(now, batch).items():
             total = total + term
@@ -151,3 +156,8 @@ class Learning:
                     logp = mismatch.evaluated(policy.module, batch, self.params.temperature)
                 self._compare(apart, logp, batch)
                 self._check_mismatch(apart, policy.module, batch)
+
+
+def _idle(batch: Batch) -> Batch:
+    """A pass in which nothing trains."""
+    return replace(batch, mask=batch.mask * 0)

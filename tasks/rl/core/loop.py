@@ -10,6 +10,9 @@ and the best checkpoint is the one with the highest sampled pass^1 on the valida
 2. Conversations that failed by the human's or a tool's fault are left out, groups whose raw outcomes agree are dropped;
    both are counted.
 
+Of several processes (`loop.distributed`) the first alone plays, judges and keeps the record, and brings rows and record to the others;
+all of them learn from the rows, each from its share. Which parts need every process is said where they are.
+
 Cost a step: groups x group_size conversations, one forward and backward pass over the tokens of the groups that are kept.
 """
 
@@ -35,15 +38,19 @@ from tasks.rl.core.pool import Screened, choose_pool
 from tasks.rl.core.record import Record
 from tasks.rl.core.reward_model import RewardModel
 from tasks.rl.core.rollouts import Rollouts
-from tasks.training import fitting
+from tasks.training import distributed, fitting
 
 
 def run(inputs: Inputs, params: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any]:
-    """Reinforce `inputs.sft` in `inputs.world`; leaves model/ and curves.csv in `ctx.out` and returns figures."""
+    """Reinforce `inputs.sft` in `inputs.world`; leaves model/ and curves.csv in `ctx.out` and returns figures; of several processes the
+    first one alone does."""
+    distributed.join(ctx.device)
     training = Training(inputs, params, hooks, ctx)
     training.start()
     while training.record.step < params.steps and not training.record.stopped:
         training.step()
+    if distributed.rank():
+        return {}
     figures = record.publish(training.record, ctx.scratch, ctx.out, training.screened, params.max_family_fall)
     return {
         **figures,
@@ -63,9 +70,10 @@ class Training:
             raise BadInput(f"rl: no world {inputs.world!r}.{nearest(inputs.world, known)} Frozen worlds: {', '.join(known)}.")
         self.ctx, self.params, self.hooks = ctx, params, hooks
         self.models = Models(inputs, params, hooks, ctx)
-        self.reward_model = RewardModel.load(inputs.others["reward"] / "model", ctx.device) if "reward" in inputs.others else None
-        self.others, human = inputs.others, ctx.human(inputs.world)
-        adapters.lend(human, self.policy, self.models.under_adapter)
+        self.others, human, first = inputs.others, ctx.human(inputs.world), not distributed.rank()
+        self.reward_model = RewardModel.load(self.others["reward"] / "model", ctx.device) if first and "reward" in self.others else None
+        if first:
+            adapters.lend(human, self.models.player(0), self.models.under_adapter)
         self.rollouts = Rollouts(ctx, params, load(inputs.worlds / inputs.world), human, self.models.tokenizer)
         self.screened: list[Screened] = []
         self.pool: list[Screened] = []
@@ -80,8 +88,8 @@ class Training:
     def start(self) -> None:
         """Choose the pool, and go on from the last saved state, or validate the start."""
         self.ctx.progress(0, self.params.steps, starting.trained_text(self.policy))
-        if self.hooks.plays:
-            self.screened = self.rollouts.screen(self.policy)
+        if self.hooks.plays and not distributed.rank():
+            self.screened = self.rollouts.screen(self.models.player(0))
             self.pool = choose_pool(self.screened, self.params.pool)
         if state := record.newest(self.ctx.scratch):
             self.record = record.read(state)
@@ -97,7 +105,7 @@ class Training:
 
         number, self.now = self.record.step, Figures()
         set_seed(self.ctx.seed_for("step", number) % 2**31)
-        rows = self.rows(number)
+        rows = distributed.of_first(lambda: self.rows(number))
         largest = f"{self.params.groups * self.params.group_size} conversations (groups x group_size)"
         with memory.advised("rl", fitting.advice(self.params, largest)):
             Learning(self.models, self.record, self.now).learn(rows)
@@ -149,6 +157,15 @@ class Training:
 
     def close(self, step: int) -> None:
         """Write the step's line; validate and save where it is due; see whether the entropy alarm ends the run."""
+        self.record = distributed.of_first(lambda: self._written(step))
+        if self.record.stopped or step % self.params.validate_every == 0 or step == self.params.steps:
+            self.validate(step)
+            self._save(step)
+
+    # Its parts.
+
+    def _written(self, step: int) -> Record:
+        """The record with the step's line."""
         line = self.now.line()
         self._check_trained(step, line)
         alarm = self.record.add(line, self.now.groups, self.params.entropy_floor)
@@ -156,29 +173,30 @@ class Training:
             self.ctx.log(f"rl/{name}", value, step)
         self.ctx.progress(step, self.params.steps, f"steps, reward {line['reward']:.2f}" if self.now.played else "steps")
         self.record.stopped = alarm and self.params.entropy_stop
-        if self.record.stopped or step % self.params.validate_every == 0 or step == self.params.steps:
-            self.validate(step)
-            self._save(step)
-
-    # Its parts.
+        return self.record
 
     def play(self, *names: object, temperature: float | None = None) -> Play:
         """As a method plays: play(policy, jobs)."""
 
         def with_policy(number: int, jobs: Sequence[Job]) -> list[Any]:
             key = (*names, number) if number else names
-            return self.rollouts.play(self.models.policies[number].module, jobs, *key, temperature=temperature)
+            return self.rollouts.play(self.models.player(number), jobs, *key, temperature=temperature)
 
         return with_policy
 
     def validate(self, step: int) -> None:
         """Sampled pass^1 on the validation split, by family; a new best checkpoint is written to the scratch folder."""
+        self.record = distributed.of_first(lambda: self._validated(step))
+
+    def _validated(self, step: int) -> Record:
+        """The record with a validation."""
         play = self.play("validation", temperature=self.params.validation_temperature)
         result = self.rollouts.validate(step, play, self.hooks.examine)
         self.ctx.log("rl/validation", result.rate, step)
         if self.record.validated(result, self.params.max_family_fall):
             with record.staged(self.ctx.scratch / "best" / str(step)) as folder:
                 self.models.keep(folder)
+        return self.record
 
     def _check_trained(self, step: int, line: Mapping[str, float]) -> None:
         """Stop when too few steps can still have a gradient: the rest of the run would be for nothing."""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import adapters, starting
 from tasks.contract.context import Context
+from tasks.contract.params import StageFailed
 from tasks.rl import Inputs, Loop
 from tasks.rl.core.batch import Batch, Scored
 from tasks.rl.core.hooks import Hooks
 from tasks.rl.core.learners import Learner, reference_of
 from tasks.rl.core.mismatch import corrected
 from tasks.rl.core.scoring import Lines, score, values
-from tasks.training import fitting, packs
+from tasks.training import distributed, fitting, packs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,16 +28,24 @@ STATE = "learners.pt"
 
 class Models:
     """policies: in the order of their numbers. critic, reference: None without one; the reference too where it is the policy without
-    its adapter."""
+    its adapter. Of several processes each holds slices of all of them, and the first a whole copy of each policy beside it, which plays
+    and is kept."""
 
     def __init__(self, inputs: Inputs, params: Loop, hooks: Hooks, ctx: Context) -> None:
         from transformers import set_seed
 
         self.params, self.hooks, self.ctx = params, hooks, ctx
+        self.several = distributed.size() > 1
+        if self.several:
+            check_shared(hooks)
+        self.wholes: list[Any] = []
         updates = params.steps * hooks.epochs * hooks.minibatches
 
         def learner(module: Any, lr: float) -> Learner:
             fitting.narrow(module, params.dtype)
+            if self.several:
+                self.wholes.append(distributed.whole_of(module, ctx.device))
+                distributed.shard(module)
             return Learner(module.train(), lr, params.schedule, updates, params.max_grad_norm, params.optimizer)
 
         self.policies: list[Learner] = []
@@ -59,6 +68,8 @@ class Models:
             other = inputs.others.get("reference", inputs.sft) / "model"
             self.reference = adapters.load(other, ctx.artifacts, ctx.device)[0].requires_grad_(False)
             fitting.narrow(self.reference, params.dtype)
+            if self.several:
+                distributed.shard(self.reference)
         self.tokenizer = self.begun.tokenizer
         self.pad = int(self.tokenizer.pad_token_id or 0)
         self.lines = Lines(params.packing, params.pass_tokens)
@@ -68,6 +79,15 @@ class Models:
         """The weights (`adapters.weights_of`) on which the first policy wears an adapter; "" when it wears none."""
         base = self.begun.base if adapters.has_adapter(self.policies[0].module) else None
         return base.weights if base else ""
+
+    def player(self, number: int) -> Any:
+        """The policy to play with and to keep, whole: of several processes a copy on the first, None on the others."""
+        return self.wholes[number] if self.several else self.policies[number].module
+
+    def gather(self) -> None:
+        """Bring what the policies have learned to the whole copies. Needs every process."""
+        for policy, whole in zip(self.policies, self.wholes, strict=False):
+            distributed.gather(policy.module, whole)
 
     # What they say of tokens.
 
@@ -91,7 +111,7 @@ class Models:
             there = batch.to(self.ctx.device)
             if self.hooks.reference:
                 with reference_of(self.policies[0].module, self.reference) as reference:
-                    batch = replace(batch, ref_logp=self.scored(reference, there, None).logp.cpu())
+                    batch = replace(batch, ref_logp=self._logp(reference, there).cpu())
             if self.params.importance_cap:
                 batch = corrected(batch, self._of_owners(there).cpu(), self.params.importance_cap)
             if self.critic:
@@ -104,18 +124,30 @@ class Models:
         """Log-probabilities (n, t) of every row's tokens by the policy that played it."""
         found = batch.engine_logp
         for number, policy in enumerate(self.policies):
-            found = self.scored(policy.module, batch, None).logp.where((batch.policies == number)[:, None], found)
+            found = self._logp(policy.module, batch).where((batch.policies == number)[:, None], found)
         return found
+
+    def _logp(self, model: Any, batch: Batch) -> Tensor:
+        """A model's log-probabilities (n, t) of a batch's tokens; of several processes each scores its share of the rows."""
+        import torch
+
+        if not self.several:
+            return self.scored(model, batch, None).logp
+        mine = torch.arange(len(batch.rows))[distributed.rank() :: distributed.size()]
+        found = torch.zeros_like(batch.engine_logp)
+        found[mine.to(found.device)] = self.scored(model, batch.take(mine), None).logp
+        return distributed.total(found)
 
     # How they are kept.
 
     def keep(self, folder: Path) -> None:
         """Every policy as a checkpoint, as the method finishes it; training may go on with the policies themselves."""
         finishes = type(self.hooks).finish is not Hooks.finish
-        for number, policy in enumerate(self.policies):
-            wide = self.params.dtype == "float32" or adapters.has_adapter(policy.module)  # an adapter trains in float32
+        for number in range(len(self.policies)):
+            whole = self.player(number)
+            wide = self.params.dtype == "float32" or adapters.has_adapter(whole)  # an adapter trains in float32
             changed = finishes or not wide
-            model = copy.deepcopy(policy.module) if changed else policy.module
+            model = copy.deepcopy(whole) if changed else whole
             if changed:
                 fitting.widen(model)
             names = (f"policy_{number}", f"adapter_{number}") if number else ("model", "adapter")
@@ -134,6 +166,16 @@ class Models:
         found = torch.load(folder / STATE, map_location=self.ctx.device, weights_only=True)
         for learner, one in zip(self._learners(), found, strict=True):
             learner.resume(one)
+        self.gather()
 
     def _learners(self) -> list[Learner]:
         return [*self.policies, *([self.critic] if self.critic else [])]
+
+
+def check_shared(hooks: Hooks) -> None:
+    """StageFailed for a method that several processes cannot share."""
+    if type(hooks).critic is not Hooks.critic:
+        raise StageFailed(
+            "rl: the method has a critic, a module of its own kind, for which it needs whole weights in one process. Set "
+            "loop.distributed: {kind: none, processes: 1}."
+        )

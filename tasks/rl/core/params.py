@@ -8,7 +8,8 @@ from pydantic import Field
 
 from tasks.checkpoints.adapter_params import AdapterParams, check_adapter
 from tasks.contract.params import BadInput, Cap, Params
-from tasks.training import optimizers, packs
+from tasks.training import distributed, optimizers, packs
+from tasks.training.distributed import Distributed
 from tasks.training.fitting import CHECKPOINTING, DTYPE, Dtype
 from tasks.training.packs import PACKING, Packing
 
@@ -44,6 +45,9 @@ class Loop(Params):
     )
     dtype: Dtype = Field("float32", description=DTYPE)
     checkpointing: bool = Field(False, description=CHECKPOINTING)
+    distributed: Distributed = Field(
+        Distributed(), description="several processes that train together; the first alone plays, or asks the engine's server"
+    )
     max_turns: int = Field(30, ge=1, description="assistant turns of a conversation; tau-bench's limit")
     max_turn_tokens: int = Field(96, ge=4, description="produced tokens of one turn")
     max_episode_tokens: int = Field(448, ge=32, description="tokens of a conversation; measured: keeps one babbler from padding all")
@@ -115,7 +119,8 @@ def check(params: Loop) -> None:
     if params.adapter.kind == "qlora":
         raise BadInput("adapter.kind: qlora: conversations are sampled from the weights that train, and 4 bits hide them. Write lora.")
     check_adapter(params.adapter)
-    if wrong := packs.check(params.packing, params.pass_tokens) or optimizers.check(params.optimizer):
+    shared = distributed.check(params.distributed, params.pass_tokens, params.optimizer)
+    if wrong := packs.check(params.packing, params.pass_tokens) or optimizers.check(params.optimizer) or shared:
         raise BadInput(wrong)
     if params.max_turn_tokens >= params.max_episode_tokens:
         raise BadInput(

@@ -15,6 +15,7 @@ from typing import Any
 
 from tasks.contract.trajectory import PARTIES
 from tasks.rl.core.pool import Group, Screened, difficulty
+from tasks.training import distributed
 
 
 @dataclass(frozen=True)
@@ -114,21 +115,22 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def keep(record: Record, folder: Path, scratch: Path, step: int) -> None:
-    """Move a complete state, with the record, to where `newest` finds it; older states go."""
+    """Move a complete state, with the record, to where `newest` finds it; older states go when every process has the new one."""
     (folder / "record.json").write_text(json.dumps(asdict(record)))
     target = scratch / "steps" / str(step)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     folder.rename(target)
+    distributed.wait()
     for older in target.parent.iterdir():
         if int(older.name) < step:
             shutil.rmtree(older)
 
 
 def newest(scratch: Path) -> Path | None:
-    """The newest state to resume from. Only complete states are ever here."""
-    states = sorted((scratch / "steps").glob("*"), key=lambda path: int(path.name))
-    return states[-1] if states else None
+    """The newest state to resume from, of several processes that all have. Only complete states are ever here."""
+    found = distributed.common([int(path.name) for path in (scratch / "steps").glob("*")])
+    return scratch / "steps" / str(found[-1]) if found else None
 
 
 def read(state: Path) -> Record:

@@ -5,7 +5,8 @@ others: 8.5 s a step where this takes 0.4 s (64 conversations, 0.66 M parameters
 by length and passed in chunks; attention is causal without a mask; logits exist only where a token is trained. A row whose turns
 read whole prompts is several sequences (`Batch.sequences`), each passed as a row of its own.
 
-Limit: decoder and head are called directly, so wrappers that act on the whole model's forward (FSDP) do not see the call.
+Of several processes that share a model (`tasks/training/distributed.py`) all score at once, each its own rows: who needs fewer passes
+than another passes two padding tokens for the rest, as each pass needs every process.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract.computed import TOKENS
-from tasks.training import packs
+from tasks.training import distributed, packs
 
 if TYPE_CHECKING:
     import torch
@@ -74,8 +75,7 @@ def score(
     import torch
 
     def of_lines(one: _Lines) -> tuple[Tensor, Tensor]:
-        hidden = model.get_decoder()(input_ids=one.ids, use_cache=False, **one.within(model)).last_hidden_state
-        logits = model.get_output_embeddings()(hidden[one.lines, one.places]).float() / temperature
+        logits = distributed.through(model, lambda: _logits(model, one)).float() / temperature
         full = torch.log_softmax(logits, dim=-1)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = -(full.exp() * full).sum(dim=-1)
@@ -83,6 +83,13 @@ def score(
 
     logp, entropy = _at_trained(of_lines, 2, ids, sequences, trained, lines)
     return logp, entropy
+
+
+def _logits(model: PreTrainedModel, one: _Lines) -> Tensor:
+    """(n, v) before a pass's trained tokens."""
+    hidden = model.get_decoder()(input_ids=one.ids, use_cache=False, **one.within(model)).last_hidden_state
+    found: Tensor = model.get_output_embeddings()(hidden[one.lines, one.places])
+    return found
 
 
 def values(critic: torch.nn.Module, ids: Tensor, sequences: Tensor, trained: Tensor, lines: Lines = PADDED) -> Tensor:
@@ -173,7 +180,8 @@ def _at_trained(
     """`count` results (b, t) of of_lines at each trained token."""
     import torch
 
-    passes = (_padded if lines.packing == "none" else partial(_packed, lines=lines))(ids, trained, _live(sequences, trained))
+    passes = list((_padded if lines.packing == "none" else partial(_packed, lines=lines))(ids, trained, _live(sequences, trained)))
+    idle = distributed.largest(len(passes)) - len(passes)  # of this process, before any computes
     rows, columns, found = [], [], []
     kind = "trained" if torch.is_grad_enabled() else "scored"
     for one, row, column in passes:
@@ -182,6 +190,8 @@ def _at_trained(
         rows.append(row)
         columns.append(column)
     empty = torch.zeros(trained.shape, dtype=torch.float32, device=ids.device)
+    for _ in range(idle):
+        empty = empty + 0.0 * of_lines(_Lines(ids.new_zeros(1, 2), *ids.new_tensor([[0], [0], [0]])))[0].sum()
     if not rows:
         return [empty] * count
     where = (torch.cat(rows), torch.cat(columns))

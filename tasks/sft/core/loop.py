@@ -61,7 +61,8 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
     if distributed.size() > 1:
         check_shared(hooks, phases)
         fitting.narrow(model, loop.dtype)
-        whole = distributed.shard(model)
+        whole = distributed.whole_of(model, "cpu")
+        distributed.shard(model)
     history, shares = train(model, tokenizer, phases, training, data, hooks, teacher)
     if distributed.size() > 1:
         model = distributed.gather(model, whole)

@@ -27,13 +27,17 @@ from tasks.sft.core.passes import parts
 from tasks.training import distributed, fitting
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     from tasks.sft.core.hooks import Teacher
+    from tasks.sft.core.scoring import Batch
 
 TRAINED = "trained.safetensors"
 """In a resume state of a PEFT model: all that trains, since the Trainer writes an adapter alone and a method may train more."""
+SHARD = "shard.pt"
+"""In a resume state of one of several processes: its slices, the schedule and its noise."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def _trainer_class(
                 self.accelerator.backward(loss * distributed.size() if distributed.size() > 1 else loss)
 
             given = self._prepare_inputs(inputs)["batches"]
-            step = Step(model, given, hooks, teacher, autocast, backward, lambda batch: distributed.share(parts(batch, loop)))
+            step = Step(model, given, hooks, teacher, autocast, backward, lambda batch: distributed.share(parts(batch, loop), _idle))
             loss = distributed.total(hooks.step(step))
             hooks.gradients(model)
             check(model, loss, self.state.global_step)
@@ -202,7 +206,7 @@ def _callback(validation: Sequence[Row], pad: int, steps: int, loop: Loop, ctx: 
     class Room(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if distributed.size() > 1 and (found := _last_state(states)):
-                distributed.restore(Path(found), kwargs["model"], kwargs["optimizer"].optimizer, kwargs["lr_scheduler"])
+                _resume(Path(found) / SHARD, kwargs["model"], kwargs["optimizer"].optimizer, kwargs["lr_scheduler"])
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             step = state.global_step
@@ -221,7 +225,7 @@ def _callback(validation: Sequence[Row], pad: int, steps: int, loop: Loop, ctx: 
             name = f"checkpoint-{state.global_step}"
             divergence.check_weights(model := kwargs["model"], place.before + state.global_step, states, loop)
             if distributed.size() > 1:
-                distributed.keep(Path(args.output_dir) / name, model, kwargs["optimizer"].optimizer, kwargs["lr_scheduler"])
+                _keep_slices(Path(args.output_dir) / name / SHARD, model, kwargs["optimizer"].optimizer, kwargs["lr_scheduler"])
             elif has_adapter(model):
                 _keep_trained(model, Path(args.output_dir) / name / TRAINED)
             states.mkdir(parents=True, exist_ok=True)
@@ -238,6 +242,28 @@ def _keep_trained(model: PreTrainedModel, path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({name: value.detach().contiguous() for name, value in model.named_parameters() if value.requires_grad}, str(path))
+
+
+def _idle(batch: Batch) -> Batch:
+    """A pass that counts nothing (`Step.learn`)."""
+    return {**batch, "idle": batch["row_weights"]}
+
+
+def _keep_slices(path: Path, model: PreTrainedModel, optimizer: Optimizer, schedule: Any) -> None:
+    import torch
+
+    torch.save({**distributed.slices(model, optimizer), "schedule": schedule.state_dict(), "noise": torch.get_rng_state()}, path)
+
+
+def _resume(path: Path, model: PreTrainedModel, optimizer: Optimizer, schedule: Any) -> None:
+    import torch
+
+    found = torch.load(path, weights_only=True, map_location="cpu")
+    distributed.restore(model, optimizer, found)
+    schedule.load_state_dict(found["schedule"])
+    for group, rate in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
+        group["lr"] = rate
+    torch.set_rng_state(found["noise"])
 
 
 def _last_state(states: Path) -> str | None:
