@@ -20,6 +20,7 @@ CODE = 130
 MESSAGE = "interrupted; what was finished is kept, and the next run goes on from there"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_message = MESSAGE
 _at_work = False
 _happened = False
 _cursor_hidden = False
@@ -29,6 +30,12 @@ def cursor_is_hidden(hidden: bool) -> None:
     """Whether the terminal's cursor is hidden now: a signal brings it back."""
     global _cursor_hidden
     _cursor_hidden = hidden
+
+
+def ends_with(message: str) -> None:
+    """What a command says when a signal ends it, where MESSAGE is not true of it."""
+    global _message
+    _message = message
 
 
 def happened() -> bool:
@@ -43,8 +50,8 @@ def while_loading() -> None:
 
 def at_work() -> None:
     """From here on a signal stops what the command started. A second one ends at once."""
-    global _at_work, _happened
-    _at_work, _happened = True, False
+    global _at_work, _happened, _message
+    _at_work, _happened, _message = True, False, MESSAGE
     _handle(_interrupted)
 
 
@@ -122,7 +129,7 @@ def _say() -> None:
         start = "\n" if os.isatty(2) else ""  # a bar, or the terminal's ^C, stands there
         if _cursor_hidden:
             start = f"\x1b[?25h{start}"
-        os.write(2, f"{start}cairn: {MESSAGE}\n".encode())  # not print: the signal may have come in the middle of one
+        os.write(2, f"{start}cairn: {_message}\n".encode())  # not print: the signal may have come in the middle of one
     if not os.environ.get("CAIRN_DEBUG"):
         with suppress(OSError, ValueError, RuntimeError):
             sys.stdout.flush()

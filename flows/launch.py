@@ -66,14 +66,22 @@ class Wish:
                 raise BadInput(f"{self.first_option} {self.first}: stage {step.stage!r} before it is not cached ({why}).")
 
 
-def foresee(wish: Wish) -> list[Outlook]:
-    """What a run would do at each stage, and in which params it differs from its last result, without running anything."""
+def foresee(wish: Wish) -> tuple[list[Outlook], str]:
+    """(what a run would do at each stage, and in which params it differs from its last result; what the run would refuse to start for,
+    "" for nothing), without running anything and without asking a server."""
     from flows.differences import last_parts, of_plan
 
     wish.part  # noqa: B018  # checked before anything is opened
     plan = wish.plan()
     differs = of_plan(plan, last_parts(plan))
-    return [replace(step, differs=differs.get(step.stage, ())) for step in wish.steps(plan)]
+    steps = wish.steps(plan)
+    try:
+        wish.check_ready(steps)
+        _check(plan, wish.part, steps)
+        refused = ""
+    except BadInput as error:
+        refused = str(error)
+    return [replace(step, differs=differs.get(step.stage, ())) for step in steps], refused
 
 
 def estimated(wish: Wish) -> tuple[Plan, list[str]]:
@@ -90,15 +98,11 @@ def run_road(wish: Wish) -> int:
         print(settled)
     steps = wish.steps(plan)
     wish.check_ready(steps)
-    todo = [step.stage for step in steps if step.artifact is None]
-    if not todo:
+    if all(step.artifact for step in steps):
         from flows.unchanged import finish_unchanged
 
         return finish_unchanged(write_down(plan), steps, start)
-    plan.check_closures(todo)
-    _check_champion(plan, part, steps)
-    check_sources(plan, [stage for stage in todo if stage in part])
-    _check_caps(plan, steps, todo)
+    _check(plan, part, steps)
     plan = _ask_servers(plan, wish)
     _say_surroundings()
     _compute(wish)
@@ -106,9 +110,16 @@ def run_road(wish: Wish) -> int:
     return 0
 
 
-def _check_caps(plan: Plan, steps: Sequence[Outlook], todo: Sequence[str]) -> None:
+def _check(plan: Plan, part: Sequence[str], steps: Sequence[Outlook]) -> None:
+    """Raise BadInput for what would be found out only after hours: looked at where something is to run."""
+    todo = [step.stage for step in steps if step.artifact is None]
+    if not todo:
+        return
     from flows.token_caps import Caps
 
+    plan.check_closures(todo)
+    _check_champion(plan, part, steps)
+    check_sources(plan, [stage for stage in todo if stage in part])
     Caps(plan).check(todo, {step.stage: step.artifact for step in steps if step.artifact})
 
 
@@ -129,11 +140,9 @@ def _compute(wish: Wish) -> None:
         return all(step.artifact for step in wish.steps(open_plan(wish.profile, wish.overrides)))
 
     with prefect_api(), without(done):
-        from flows.form import WORKSPACE
         from flows.pipeline import pipeline
 
-        profile, overrides = wish.profile or WORKSPACE, dict(wish.overrides)
-        pipeline(profile, wish.first, wish.last, overrides, "", wish.refreshed, wish.refresh_models)
+        pipeline(wish.profile, dict(wish.overrides), wish.first, wish.last, wish.refreshed, wish.refresh_models)
 
 
 def _say_surroundings() -> None:

@@ -1,8 +1,8 @@
 """A profile for a model: what follows from the model's files is filled in; the rest stays as it is.
 
-Filled in: where the checkpoint lies and its identity, how it writes tools, dtype, tokens of a pass, rows at once, memory for keys and
-values, and lengths that are above its context. What fits is found by the sums of `cairn forecast`, at the longest conversations that
-the params allow.
+Filled in: where the checkpoint lies and its identity, how it writes tools, dtype (and instructions, where this CPU lacks those of the
+profile), tokens of a pass, rows at once, memory for keys and values, and lengths that are above its context. What fits is found by the
+sums of `cairn forecast`, at the longest conversations that the params allow.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tasks.contract.params import BadInput
 from tasks.engine import methods, sources
 from tasks.engine import project as project_file
 from tasks.engine.artifact import Store
+from tasks.engine.check_players import has_instructions
 from tasks.engine.dotted import overlay
 from tasks.engine.settings import Settings
 
@@ -146,12 +147,16 @@ def _lengths(settings: Settings, shape: Shape) -> Iterator[Change]:
 
 
 def _widths(settings: Settings, shape: Shape) -> Iterator[Change]:
-    """bfloat16 on a GPU for a checkpoint that is stored as coarsely, float32 for one that is not."""
-    if settings.shared.device == "cpu":
+    """bfloat16 on a GPU for a checkpoint that is stored as coarsely, float32 for one that is not; on a CPU as the profile has it, and
+    float32 where this one has no instructions for bfloat16."""
+    if settings.shared.device == "cpu" and has_instructions(settings.shared.instructions):
         return
+    if settings.shared.device == "cpu":
+        yield "instructions", "avx2"
+    coarse = settings.shared.device != "cpu" and shape.stored == 2
     for _, where, params in _parts(settings):
         if hasattr(params, "dtype"):
-            yield f"{where}.dtype", "bfloat16" if shape.stored == 2 else "float32"
+            yield f"{where}.dtype", "bfloat16" if coarse else "float32"
 
 
 def _passes(room: _Room) -> list[Change]:

@@ -16,23 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from infra.bench import publish
+from infra.checkpoints import SMOLLM2
 from tasks.engine.start import kernels
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-SMOLLM2 = {
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 8192,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
-    "tie_word_embeddings": True,
-}
-"""config.json of HuggingFaceTB/SmolLM2-135M-Instruct."""
 
 
 def own_engine(model: PreTrainedModel, turns: Sequence[Sequence[list[int]]], tokens: int) -> dict[str, float]:

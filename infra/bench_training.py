@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.bench import publish
+from infra.checkpoints import SMOLLM2
 from tasks.contract.context import Context
 from tasks.engine.start import kernels
 from tasks.sft.core.data import IGNORED, Row, collate
@@ -30,18 +31,6 @@ from tasks.training import fitting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-SMOLLM2 = {
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "tie_word_embeddings": True,
-    "max_position_embeddings": 8192,
-}
-"""https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct/blob/main/config.json"""
 
 
 def model(shape: dict[str, Any], dtype: fitting.Dtype) -> PreTrainedModel:

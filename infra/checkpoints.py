@@ -1,4 +1,7 @@
-"""Random checkpoints of a Llama-like model for the merge room's oracle and benchmark, written tensor by tensor with numpy alone."""
+"""Random checkpoints of a Llama-like model for the merge room's oracle and benchmark, written tensor by tensor with numpy alone.
+
+And the shape of a real one.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,19 @@ STEP = 0.001
 """Standard deviation of an expert's changes: 5 % of the base's norm, well below what the merge room refuses."""
 HEAD = 64
 """Width of an attention head, as in models of this size."""
+
+SMOLLM2 = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+    "tie_word_embeddings": True,
+}
+"""https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct/blob/main/config.json, what gives the model its shape."""
 
 Draw = Callable[[str, tuple[int, ...]], Array]
 """draw(name, shape): a tensor's values, float32."""

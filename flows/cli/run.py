@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,7 +68,9 @@ def run(
     refresh_models: Annotated[
         bool, typer.Option("--refresh-models", help="Take another model behind a server than params/roles.lock has noted.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why.", rich_help_panel=LOOK)] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run and why, and what a run would refuse.", rich_help_panel=LOOK)
+    ] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Say what its calls to model servers may cost.", rich_help_panel=LOOK)
     ] = False,
@@ -110,12 +113,14 @@ def _foresee(wish: Wish, as_json: bool) -> int:
     from flows.launch import foresee
     from flows.summary_text import step_lines, step_records
 
-    steps = foresee(wish)
+    steps, refused = foresee(wish)
     if as_json:
-        print_json({"stages": step_records(steps)})
+        print_json({"stages": step_records(steps), "refused": refused})
     else:
         print("\n".join(step_lines(steps)))
-    return 0
+        if refused:
+            print(f"cairn: a run would be refused: {refused}", file=sys.stderr)
+    return 2 if refused else 0
 
 
 def _estimate(wish: Wish, as_json: bool) -> int:

@@ -10,6 +10,8 @@ from flows.cli import group
 
 app = group.app()
 
+STOPPED = "stopped; nothing is served any more"
+
 
 @app.command(cls=group.Command)
 def serve(
@@ -34,6 +36,7 @@ def serve(
     """
     from pathlib import Path
 
+    from flows import interrupt
     from flows.serving.run import opened
     from flows.serving.run import serve as answer
     from tasks.contract.params import BadInput
@@ -43,6 +46,7 @@ def serve(
     pairs = [one.partition("=") for one in adapters or ()]
     if wrong := next((one for one, (key, _, folder) in zip(adapters or (), pairs, strict=True) if not key or not folder), ""):
         raise BadInput(f"--adapter {wrong}: expected NAME=FOLDER")
+    interrupt.ends_with(STOPPED)
     folder = Path(checkpoint)
     served = opened(folder, {key: Path(value) for key, _, value in pairs}, name or folder.resolve().name, device, dtype, most)
     print(f"{served.name} at http://{host}:{port}/v1, with the adapters: {', '.join(served.adapters) or 'none'}. Ctrl-C ends it.")

@@ -59,6 +59,19 @@ class Rows:
         """Tokens of the longest."""
         return round(max(talk.whole for _, talk in self.sample))
 
+    def within(self, most: int, name: str) -> Rows | None:
+        """Those of at most `most` tokens, as training leaves out the others: how says so. None when none is. name: of the limit."""
+        fit = [(world, talk) for world, talk in self.sample if talk.whole <= most]
+        if len(fit) == len(self.sample):
+            return self
+        return Rows(fit, self.times, f"{self.how}, {self.too_long(most, name)}") if fit else None
+
+    def too_long(self, most: int, name: str) -> str:
+        """How many are longer, in words."""
+        long = [talk.whole for _, talk in self.sample if talk.whole > most]
+        count = f"{len(long):,} of {len(self.sample):,} rows"
+        return f"but {count} are left out: they have {min(long):,.0f} tokens or more, {name} is {most:,}"
+
     @property
     def mean(self) -> Talk:
         """The mean row."""

@@ -80,11 +80,16 @@ class Case:
         """The address of a server that holds what plays, whose memory is its own matter; empty where this process does."""
         return str(self.engine.get("base_url") or "")
 
-    def talk(self, most: int) -> Talk:
-        """The mean conversation over the step's worlds, of at most `most` tokens."""
-        talk = mean(list(self.amounts.talks(self.step.name).values()))
-        share = min(1.0, most / talk.whole)
-        return Talk(talk.shared, min(talk.whole, most), talk.own * share, talk.turns * share)
+    def talk(self, most: int) -> tuple[Talk, float, str]:
+        """(the mean conversation, of at most `most` tokens, over worlds whose prompt is shorter; their share; in words,
+        in which worlds there is none)."""
+        found = self.amounts.talks(self.step.name)
+        fit = [talk for talk in found.values() if talk.shared < most]
+        lost = [f"{world} ({talk.shared:,.0f})" for world, talk in sorted(found.items()) if talk.shared >= most]
+        note = f", but none in {', '.join(lost)}: the prompt alone has as many tokens, max_episode_tokens is {most:,}" if lost else ""
+        talk = mean(fit or [*found.values()])
+        share = min(1.0, most / talk.whole) if fit else 1.0
+        return Talk(talk.shared, talk.whole * share, talk.own * share, talk.turns * share), len(fit) / len(found), note
 
     def way(self, what: Trains | Plays, talk: Talk, processes: int, threads: int, adapter: int, dtype: str) -> Way:
         """How it computes, for `speed.Speeds`."""
@@ -137,7 +142,10 @@ def _busy(loop: Any, passes: float) -> float:
 
 def sft(case: Case) -> Stage:
     """Fine-tuning; with the control beside it, which trains on as many rows."""
-    loop, shape, rows = case.loop, case.shape, case.amounts.rows(case.step.name)
+    loop, shape, made = case.loop, case.shape, case.amounts.rows(case.step.name)
+    most = min(loop.max_length, shape.context or loop.max_length)
+    name = "max_length" if most == loop.max_length else "the model's context"
+    rows = made.within(most, name) if made else None
     training = training_of(loop, shape, case.gpu, rows.mean if rows else None)
     passed = _passed(rows, loop)
     share = rows.sum("own") / rows.sum("whole") if rows else 1.0
@@ -146,7 +154,8 @@ def sft(case: Case) -> Stage:
     runs = 1 + loop.control
     side_by_side = runs if not case.gpu else 1
     if rows is None:
-        return case.stage(parts, {"trained": 0.0}, 0.0, side_by_side, "rows unknown: a small run with scripts keeps none")
+        how = f"{made.how}, {made.too_long(most, name)}" if made else "rows unknown: a small run with scripts keeps none"
+        return case.stage(parts, {"trained": 0.0}, 0.0, side_by_side, how)
     tokens = _computed(rows, loop) * loop.epochs
     tokens = min(tokens, loop.max_steps * loop.batch_tokens * loop.accumulate or tokens)
     threads = max(1, case.settings.shared.threads // (2 if loop.control else 1))
@@ -194,9 +203,9 @@ def _computed(rows: Rows, loop: Any) -> float:
 def rl(case: Case) -> Stage:
     """Reinforcement in every world: conversations, and an update on those of each step."""
     loop, shape, step = case.loop, case.shape, case.step
-    talk = case.talk(loop.max_episode_tokens)
+    talk, share, lost = case.talk(loop.max_episode_tokens)
     training = training_of(loop, shape, case.gpu, talk)
-    (played, opened), of_a_step = _played(case), loop.groups * loop.group_size
+    (played, opened), of_a_step = _played(case, share), loop.groups * loop.group_size
     shared = talk.shared if loop.packing == "shared_prompt" else 0.0
     alike = min(of_a_step, max(1.0, (loop.pass_tokens - shared) // (talk.whole - shared)) if loop.pass_tokens else of_a_step)
     computed = of_a_step * (shared / alike + talk.whole - shared)
@@ -214,7 +223,7 @@ def rl(case: Case) -> Stage:
     parts = _or_loading(max(update, {**resting, **held}, key=lambda one: sum(one.values())), training, case.gpu)
     side_by_side = 1 if case.gpu else len(step.worlds)
     threads = max(1, case.settings.shared.threads // len(step.worlds))
-    steps = len(step.worlds) * loop.steps
+    steps = len(step.worlds) * loop.steps * share
     rate = case.speeds(_training_way(case, training, loop, talk, side_by_side, threads))["train"]
     seen = work.seen(talk.whole, talk.shared, loop.packing)
     adapter = training.adapter is not None
@@ -226,14 +235,15 @@ def rl(case: Case) -> Stage:
     hours = work.hours(flop / side_by_side / _busy(loop, of_a_step / alike), rate)
     hours += _hours_spoken(case, spoken, talk, min(loop.rows, of_a_step), of_a_step, side_by_side, threads, rank, loop.dtype)
     return case.stage(
-        parts, {"trained": steps * computed, **spoken}, hours, side_by_side, f"{played:,} conversations as scripts play them"
+        parts, {"trained": steps * computed, **spoken}, hours, side_by_side, f"{played:,} conversations as scripts play them{lost}"
     )
 
 
 def evaluate(case: Case) -> Stage:
     """Every model of the road plays test problems, and two of them the gate's."""
     params, shape = case.step.params, case.shape
-    talk, (played, opened) = case.talk(params.max_episode_tokens), _played(case)
+    talk, share, lost = case.talk(params.max_episode_tokens)
+    played, opened = _played(case, share)
     rows = min(params.rows, params.problems * params.trials)
     most, number = params.max_episode_tokens, BYTES[params.dtype]
     playing = Playing(shape, rows, round(talk.whole), round(talk.shared), most, number, _limit(case))
@@ -243,7 +253,7 @@ def evaluate(case: Case) -> Stage:
     rank = max((loop.adapter.r for loop in _loops(case) if loop.adapter.kind != "none"), default=0)
     hours = _hours_spoken(case, spoken, talk, rows, params.problems * params.trials, side_by_side, threads, rank, params.dtype)
     parts = {} if case.server else playing.peak()
-    return case.stage(parts, spoken, hours, side_by_side, f"{played:,} conversations as scripts play them")
+    return case.stage(parts, spoken, hours, side_by_side, f"{played:,} conversations as scripts play them{lost}")
 
 
 ROOMS: Mapping[str, Callable[[Case], Stage]] = {"sft": sft, "rl": rl, "evaluate": evaluate}
@@ -261,11 +271,12 @@ def _limit(case: Case) -> float:
     return float(case.engine.get("memory") or 0) * GIB
 
 
-def _played(case: Case) -> tuple[int, int]:
-    """(conversations that checkpoints play, engines that are opened for them), as `by_checkpoints` of the room or the method says."""
+def _played(case: Case, share: float) -> tuple[int, int]:
+    """(conversations that checkpoints play, engines that are opened for them), as `by_checkpoints` of the room or the method says.
+    share: of the worlds, in which there are any."""
     parts = case.settings.parts(case.step.name)
     said = [module.by_checkpoints(params, case.step) for _, module, params in parts if hasattr(module, "by_checkpoints")]
-    return sum(played for played, _ in said), sum(opened for _, opened in said)
+    return round(share * sum(played for played, _ in said)), round(share * sum(opened for _, opened in said))
 
 
 def _spoken(played: int, opened: int, talk: Talk) -> dict[str, float]:

@@ -157,6 +157,7 @@ def _read(place: Path) -> _Files:
     if place.is_file():
         raise BadInput("a file that is no GGUF file. Give the folder that it lies in.")
     shapes = _shapes(place)
+    _check_json(place)
     return _Files(source.read_config(place), source.read_tokenizer(place), shapes, {})
 
 
@@ -186,6 +187,24 @@ def _shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
     if adapters.is_adapter(folder):
         source.check_adapter(folder, found)
     return found
+
+
+def _check_json(folder: Path) -> None:
+    """BadInput for a file of those that are kept as they are that is no JSON object, or that transformers could not generate with."""
+    from transformers import GenerationConfig
+
+    for path, name in _named_files(folder):
+        if path.suffix != ".json":
+            continue
+        try:
+            said = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise BadInput(f"{name} is no JSON: {error}. Was it fetched whole?") from None
+        if not isinstance(said, dict):
+            raise BadInput(f"{name} holds no JSON object, but {str(said)[:40]!r}. Take the file of the model's own publisher.")
+        if name == "generation_config.json":
+            with source.readable(f"{name} cannot be used"):
+                GenerationConfig.from_dict(said)
 
 
 def _rows(config: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.chat import families
+from tasks.chat.cut_proof import prove_all_written
 from tasks.chat.local.format import BY_TURN, WHOLE, ChatFormat, ChatRefused
 from tasks.chat.local.parsing import read_turn
 from tasks.chat.local.template_text import TemplateError
 from tasks.chat.local.tokens import Rendered, decode, encode
 from tasks.chat.probe import derive, template_of
-from tasks.chat.samples import TOOLS, Sample, samples
+from tasks.chat.samples import TOOLS, Sample, long_sample, samples
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:
@@ -67,10 +68,13 @@ def find(
             reason = reason or candidate
             continue
         try:
-            prove(tokenizer, candidate, FIRST_LOOK, seed + 1)
+            prove_all_written(candidate)
+            prove(tokenizer, candidate, FIRST_LOOK, seed + 1, [long_sample()])
             proof = prove(tokenizer, candidate, count, seed)
             return candidate.with_form(candidate.form, **_about(proof))
         except ChatRefused as error:
+            if error.failed == "cut":
+                raise  # no other form of the template, and no variant of it, is what its author wrote
             if candidate.form == BY_TURN or reason is None:
                 reason = error if reason is None or reason.failed == "prefix" else reason
     raise reason or ChatRefused("no chat format was found", "")
@@ -110,18 +114,20 @@ def _candidates(tokenizer: PreTrainedTokenizerBase, named: str, thinking: bool) 
     yield from own
 
 
-def prove(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, count: int = COUNT, seed: int = 0) -> Proof:
-    """Prove `chat` on `count` random conversations.
+def prove(
+    tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, count: int = COUNT, seed: int = 0, more: Sequence[Sample] = ()
+) -> Proof:
+    """Prove `chat` on `count` random conversations and on `more`.
 
     Raises ChatRefused naming the property that fails and the conversation: renders, prompt (what is trained stands behind what a server
     sends), end, prefix (form WHOLE: the past stays as it is), round trip (ids read as the text), mask (the trained ids read as what the
     template writes for the assistant, and hold one end, their last), parse (the turn reads back as the message).
     """
     proof = Proof()
-    talks = samples(count, seed, chat.markers, chat.most_calls, chat.words_beside_calls)
+    talks = [*samples(count, seed, chat.markers, chat.most_calls, chat.words_beside_calls), *more]
     for start in range(0, len(talks), 250):
         _prove_some(tokenizer, chat, talks[start : start + 250], proof)
-    proof.same_ids /= max(1, count)
+    proof.same_ids /= max(1, len(talks))
     return proof
 
 

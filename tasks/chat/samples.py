@@ -61,7 +61,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "list_orders": {},
 }
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
         "function": {
@@ -84,6 +84,24 @@ class Sample:
     system: str | None
     messages: list[Message]
     tools: list[dict[str, Any]]
+
+
+LONG = 20
+"""Rounds of the long conversation: words of a user, a call, its result, a reply; so twice as many turns of the assistant."""
+
+
+def long_sample() -> Sample:
+    """A conversation of 2 * LONG turns of the assistant, as long as those that agents have, of short texts that are all different."""
+    messages: list[Message] = []
+    for number in range(LONG):
+        call = {"id": f"call_{number}", "type": "function", "function": {"name": "get_order", "arguments": {"order_id": f"W{number}x"}}}
+        messages += [
+            {"role": "user", "content": f"Where is parcel{number}x?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "name": "get_order", "content": f"status{number}x"},
+            {"role": "assistant", "content": f"It is at place{number}x."},
+        ]
+    return Sample(f"a conversation of {len(messages)} messages", "You help.", messages, TOOLS)
 
 
 def samples(count: int, seed: int, markers: Sequence[str], most_calls: int, words_beside_calls: bool) -> list[Sample]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.checkpoints import adapters, folders
+from tasks.checkpoints import adapters, folders, lora_config
 from tasks.contract.params import BadInput, StageFailed, is_file
 
 if TYPE_CHECKING:
@@ -140,6 +140,9 @@ def check_adapter(folder: Path, base: Mapping[str, tuple[int, ...]]) -> None:
         wanted, given = base.get(f"{linear}.weight"), (pair.get("B", (0,))[0], pair.get("A", (0, 0))[-1])
         if given != wanted:
             raise BadInput(f"an adapter of another base: {linear} is {wanted or 'not in this base'}, and the adapter is for {given}.")
+    with readable(f"{adapters.CONFIG} cannot be read"):
+        config = lora_config.read(folder)
+    lora_config.check(config, {linear: pair["A"][0] for linear, pair in sides.items()})
 
 
 def place(source: Path, target: Path) -> None:

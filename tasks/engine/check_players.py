@@ -74,13 +74,18 @@ def _check_server(role: Role, budget: Budget, where: str) -> None:
         )
 
 
-def check_instructions(instructions: str, where: str) -> None:
-    """BadInput for instructions that this CPU does not have: bfloat16 would be computed many times slower without a word."""
+def has_instructions(instructions: str) -> bool:
+    """Whether this CPU computes in bfloat16 by them; AVX2, which is float32's, is taken for granted."""
     try:
         told = re.search(r"^flags\b.*", CPU.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         told = None
-    if instructions != "avx2" and instructions not in (told.group().split() if told else ()):
+    return instructions == "avx2" or instructions in (told.group().split() if told else ())
+
+
+def check_instructions(instructions: str, where: str) -> None:
+    """BadInput for instructions that this CPU does not have: bfloat16 would be computed many times slower without a word."""
+    if not has_instructions(instructions):
         raise BadInput(
             f"{where}: {instructions}, which this CPU does not have (flags in /proc/cpuinfo). Set instructions: avx2, and dtype: "
             "float32 in loops and evaluation, which is faster there than bfloat16."

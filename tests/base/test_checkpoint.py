@@ -235,6 +235,25 @@ def adapter_of_another(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
 
 
+def adapter_that_says(folder: Path, **said: Any) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    sides = {"A": torch.zeros(2, 32), "B": torch.zeros(32, 2)}
+    save_file({f"base_model.model.model.layers.0.self_attn.q_proj.lora_{side}.weight": sides[side] for side in sides},
+              folder / "adapter_model.safetensors")  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, **said}))
+
+
+def adapter_cut_off(folder: Path) -> None:
+    adapter_that_says(folder)
+    (folder / "adapter_config.json").write_text("{")
+
+
+def written(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(text) and None
+
+
 def adapter_of_other_weights(folder: Path) -> None:
     adapter_of_another(folder)
     (folder / "base.json").write_text(json.dumps({"weights": "0" * 32}))
@@ -280,6 +299,18 @@ def template(text: str) -> Callable[[Path], None]:
         (adapter_alone, {}, "an adapter alone. Put it beside its base's files"),
         (adapter_of_another, {}, r"an adapter of another base: model.layers.0.self_attn.q_proj is \(32, 32\), and .* for \(2, 2\)"),
         (adapter_of_other_weights, {}, "another base: it was trained on weights 0+, and beside it lie weights [0-9a-f]{32}"),
+        *(
+            (partial(adapter_that_says, **said), {}, f"adapter_config.json: {why}")
+            for said, why in (
+                ({"r": 0}, "r = 0: allowed are numbers above 0"),
+                ({"r": 4}, "r = 4, and model.layers.0.self_attn.q_proj has rank 2"),
+                ({"rank_pattern": {"q_proj": 3}}, r"rank_pattern\['q_proj'\] = 3, and"),
+            )
+        ),
+        (adapter_cut_off, {}, "adapter_config.json cannot be read: Expecting"),
+        (written("generation_config.json", "{"), {}, "generation_config.json is no JSON: .*fetched whole"),
+        (written("generation_config.json", "[]"), {}, "generation_config.json holds no JSON object"),
+        (written("config.json", "{"), {}, "config.json is no JSON"),
         (other_tokenizer, {}, "embedding has only"),
         (partial(edit, vocab_size=5000), {}, "vocab_size 5000, and the embedding has"),
         (partial(edit, num_hidden_layers="two"), {}, "config.json names no model that can be run here: .*num_hidden_layers"),

@@ -7,6 +7,7 @@ By hand: a template that writes `<u>text<e>` for users and `<a>text<e>` for the 
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,41 @@ def test_a_template_that_loses_what_it_rendered_is_refused_on_the_conversation()
     tokenizer = small_tokenizer(cut)
     why = refused(tokenizer, "hermes")
     assert why.failed == "parse" and "Gone." in str(why) and "conversation" in str(why)
+
+
+RESULT = "{{ m.content[:200] if '<tool_response>' in m.content else m.content }}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        ("{{ m.content }}", RESULT, r"long texts .* result of a tool \(message 4 of 7\): of its 1,200 words \d+ are"),
+        (
+            "{{ m.content }}",
+            "{{ m.content | truncate(20) }}",
+            r"long texts .* system message \(message 1 of 7\): of its 1,200 words 1 are",
+        ),
+        ("{{ m.content }}", "{{ m.content[-9000:] }}", "long texts .* system message .*: of its 1,200 words 0 are"),
+        (
+            "in messages",
+            "in (messages if messages|length < 12 else messages[:1] + messages[-11:])",
+            r"80 messages .* user's words \(message 2 of 81\)",
+        ),
+    ],
+)
+def test_a_template_that_cuts_texts_or_forgets_messages_is_refused(one: str, other: str, what: str) -> None:
+    """Short conversations do not show it."""
+    assert one in TINY
+    why = refused(small_tokenizer(TINY.replace(one, other)), "hermes")
+    assert why.failed == "cut" and re.search(what, str(why))
+
+
+def test_a_template_with_tools_that_cuts_is_refused() -> None:
+    """Its own, not taken for the one of a family that TRL has a variant of."""
+    for one, other in (("message.content }}", "message.content[:500] }}"), ("tool | tojson", "tool | tojson | truncate(900)")):
+        whole = originals()["qwen2_5"]
+        assert one in whole
+        assert refused(small_tokenizer(whole.replace(one, other))).failed == "cut"
 
 
 def test_a_template_that_writes_the_past_anew_is_proven_by_turn() -> None:

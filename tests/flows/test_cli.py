@@ -22,6 +22,9 @@ from flows import run
 from flows.cli import group, main
 from flows.cli.catalogue import COMMANDS
 from flows.console import Console, tracked
+from tasks.engine import sources
+from tasks.engine.artifact import Store
+from tests.base.outside import checkpoint
 from tests.conftest import ROOT, Project, make_project
 
 Captured = pytest.CaptureFixture[str]
@@ -179,6 +182,20 @@ def test_documents_of_a_project(inside: Project, capsys: Captured) -> None:
     assert set(doctor) == {"faults", "notes", "inherited"} and {"part", "text", "damage"} == set(doctor["notes"][0])
     methods = document(capsys, "methods", "merge", "--json")
     assert {one["room"] for one in methods} == {"merge"} and {"name", "title", "paper", "slug", "summary"} <= set(methods[0])
+
+
+def test_a_dry_run_says_what_a_run_would_refuse(inside: Project, capsys: Captured, tmp_path: Path) -> None:
+    """The checkpoint is looked at, where a stage that reads it would run."""
+    given = checkpoint(tmp_path / "model")
+    about = f"{{source: '{given}', identity: {sources.identity_of(given, Store(tmp_path))}}}"
+    changed = ("--set", "base.method=checkpoint", "--set", f"base.checkpoint={about}")
+    wanted = ("run", "--dry-run", "--to", "base", *changed)
+    found = document(capsys, *wanted, "--json", code=2)
+    assert "drops the tools" in found["refused"] and [one["stage"] for one in found["stages"]] == ["worlds", "base"]
+    assert main(wanted) == 2
+    said = capsys.readouterr()
+    assert "base      would run" in said.out and f"a run would be refused: base.checkpoint.source = '{given}': its chat" in said.err
+    assert document(capsys, "run", "--dry-run", "--only", "worlds", *changed, "--json")["refused"] == ""
 
 
 def test_a_preview_as_a_document(inside: Project, capsys: Captured) -> None:

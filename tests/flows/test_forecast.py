@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,13 +22,15 @@ from flows.forecast.compare import Taken
 from flows.forecast.playing import Playing
 from flows.forecast.shape import Shape, read
 from flows.forecast.speed import DEFAULT, FILE, Lengths, Plays, Speeds, Trains, Way
-from flows.forecast.stages import GIB, Stage, _busy, _computed, sliced, training_of
+from flows.forecast.stages import GIB, ROOMS, Case, Stage, _busy, _computed, sliced, training_of
 from flows.forecast.text import as_document, lines, too_large
 from flows.forecast.training import Adapter, Training
 from flows.model_fill import filled, with_changes, written_into
 from tasks.contract.params import BadInput, StageFailed, parse_yaml
+from tasks.engine import check_players
 from tasks.engine.artifact import Store
 from tasks.engine.settings import Settings, load
+from tasks.engine.together import planned
 from tests.base.outside import checkpoint as whole_checkpoint
 from tests.conftest import ROOT
 
@@ -337,6 +339,35 @@ def test_a_measurement_is_kept_and_its_failure_told(tmp_path: Path, monkeypatch:
         Speeds(tmp_path, ROOT, calibrate=True)(broken)
 
 
+def test_rows_and_worlds_that_do_not_fit_are_said_and_not_counted(quickstart: Settings, tmp_path: Path) -> None:
+    """By max_length of sft, and by max_episode_tokens where a world's prompt alone is longer."""
+    short, long = Talk(100, 300, 50, 5), Talk(2502, 3000, 50, 5)
+    amounts: Any = SimpleNamespace(
+        rows=lambda _: Rows([("retail", short), ("airline", long), ("airline", long)], 2.0, "counted"),
+        talks=lambda _: {"retail": short, "airline": long},
+    )
+    steps = planned(quickstart, {name: quickstart.params(name) for name in quickstart.road.names})
+    shape, speeds = replace(read(CONFIG, "here"), context=8192), Speeds(tmp_path, ROOT)
+
+    def stage(name: str, **changed: int) -> Stage:
+        loop, params = (one and one.model_copy(update=changed) for one in (quickstart.loop(name), steps[name].params))
+        return ROOMS[name](Case(quickstart, shape, amounts, speeds, replace(steps[name], params=params), loop))
+
+    epochs = cast(Any, quickstart.loop("sft")).epochs
+    for most, trained, said in (
+        (8192, 2 * 6300, "counted"),
+        (512, 2 * 300, "but 2 of 3 rows are left out: they have 3,000 tokens or more, max_length is 512"),
+        (200, 0, "but 3 of 3 rows are left out: they have 300 tokens or more, max_length is 200"),
+    ):
+        found = stage("sft", max_length=most, control=0)
+        assert found.tokens["trained"] == pytest.approx(trained * epochs) and found.how.endswith(said)
+    for name in ("rl", "evaluate"):
+        whole, half, none = (stage(name, max_episode_tokens=most) for most in (8192, 512, 64))
+        assert whole.hours > half.hours > none.hours == 0 and none.tokens["produced"] == 0
+        assert half.how.endswith("but none in airline (2,502): the prompt alone has as many tokens, max_episode_tokens is 512")
+        assert "none in airline (2,502), retail (100)" in none.how and "none in" not in whole.how
+
+
 def test_packs_have_the_system_prompt_once() -> None:
     """A batch of 4,096 tokens has four rows of 500 behind a prompt of 1,700; without packs each has its own."""
     rows = Rows([("retail", Talk(1700, 2200, 200, 5)), ("airline", Talk(1700, 2200, 200, 5))], 20.0, "")
@@ -397,6 +428,19 @@ def test_a_profile_is_filled_in_for_a_model(profile: str, tmp_path: Path) -> Non
     parts = training_of(loop, at(folder).shape, True).peak(loop.pass_tokens, loop.pass_tokens // 2, True)
     assert sum(parts.values()) < settings.shared.memory * GIB
     assert chosen.get("rl.loop.max_episode_tokens", 0) <= 4096
+
+
+def test_a_cpu_without_bfloat16_gets_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one with it what the profile says."""
+    sizes = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64}
+    folder, settings = checkpoint(tmp_path / "model", **sizes), load(ROOT, "real_cpu")
+    for flags, instructions, dtype in (("avx2", "avx2", "float32"), ("avx2 avx512_bf16", "avx512_bf16", "bfloat16")):
+        (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flags}\n")
+        monkeypatch.setattr(check_players, "CPU", tmp_path / "cpuinfo")
+        after = with_changes(settings, filled(settings, str(folder), Store(tmp_path)))
+        loops: list[Any] = [after.loop("sft"), after.loop("rl"), after.params("evaluate")]
+        assert (after.shared.instructions, {loop.dtype for loop in loops}) == (instructions, {dtype})
+        after.check_machine()
 
 
 def test_use_writes_what_follows_from_a_model(
@@ -481,8 +525,9 @@ def test_a_profile_refuses_what_does_not_fit_it(tmp_path: Path) -> None:
         filled(load(ROOT, "quickstart"), str(large), Store(tmp_path))
 
 
-def test_the_profile_of_a_cpu_ends_within_90_minutes(tmp_path: Path) -> None:
-    """By the forecast at the default speeds, for SmolLM2-135M-Instruct's sizes."""
+def test_the_profile_of_a_cpu_ends_within_90_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the forecast at the default speeds, for SmolLM2-135M-Instruct's sizes, on a CPU with the profile's instructions."""
+    monkeypatch.setattr("flows.model_fill.has_instructions", lambda _: True)
     sizes = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64}
     folder = checkpoint(tmp_path / "model", model_type="llama", intermediate_size=1536, vocab_size=49152, **sizes)
     settings = load(ROOT, "real_cpu")

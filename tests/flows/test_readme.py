@@ -83,8 +83,6 @@ ELSEWHERE = {
     "cairn migrate": ("flows/test_migrate.py", "report(project"),
     "cairn world new another_shop": ("flows/test_world_commands.py", '"world", "new"'),
     "dvc repro -f": ("flows/test_two_drivers.py", '"repro", "-f"'),
-    "dvc exp save": ("flows/test_deployed.py", "def test_a_night_is_saved_and_pushed_by_dvc"),
-    "dvc push": ("flows/test_deployed.py", "def test_a_night_is_saved_and_pushed_by_dvc"),
     "dvc pull": ("flows/test_two_drivers.py", '"pull"'),
     "dvc commit": ("flows/test_two_drivers.py", '"commit"'),
     "dvc config --local cache.dir $CAIRN_HOME/store": ("flows/test_dvc_command.py", "cache.dir"),
@@ -95,8 +93,6 @@ ELSEWHERE = {
     "mlflow ui --backend-store-uri sqlite:///.cairn/mlflow.db": ("flows/test_readme.py", "def test_the_registry_can_be_looked_at"),
     "prefect server start": ("conftest.py", '"server", "start"'),
     "prefect work-pool create cairn --type process": ("flows/test_readme.py", "def test_the_deployments_are_taken"),
-    "prefect work-queue create gpu --pool cairn --limit 1": ("services/test_schedule.py", '"work-queue", "create"'),
-    "prefect automation create --from-file infra/automations.yaml": ("services/test_schedule.py", '"automation", "create"'),
     "prefect deploy --prefect-file infra/prefect.yaml --all": ("flows/test_readme.py", "def test_the_deployments_are_taken"),
     "prefect worker start --pool cairn": ("flows/test_readme.py", "def test_the_deployments_are_taken"),
 }

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from flows import interrupt
 from flows.cli import main
+from flows.serving import run
 from tests.conftest import ROOT
 from tests.rollout import tiny
 
@@ -45,6 +48,18 @@ def _ready(place: str, server: subprocess.Popen[bytes], said: Path) -> str:
         except httpx.TransportError:
             time.sleep(0.25)
     raise AssertionError("the server did not start")
+
+
+def test_ctrl_c_says_that_the_server_has_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing of a next run, which is another command's."""
+    monkeypatch.setenv("CAIRN_DEBUG", "1")  # the streams stay open for the next test
+    monkeypatch.setattr(interrupt, "_message", interrupt.MESSAGE)
+    monkeypatch.setattr(run, "opened", lambda *_: SimpleNamespace(name="model", adapters={}))
+    monkeypatch.setattr(run, "serve", lambda *_: interrupt._say())
+    assert main(["serve", str(tmp_path)]) == 0
+    assert capfd.readouterr().err.strip() == "cairn: stopped; nothing is served any more"
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

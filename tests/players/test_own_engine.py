@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -294,6 +295,33 @@ def test_an_adapter_that_is_not_there_or_of_another_base_is_refused(tmp_path: Pa
     other = model("qwen3", hidden_size=64)
     with pytest.raises(BadInput, match=r"an adapter of another base: model\.layers\.0"):
         weights.adapter_of_folder(folders["one"], weights.of_model(other)[0])
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"r": 0}, "r = 0: allowed are numbers above 0"),
+        ({"r": -1}, "r = -1: allowed"),
+        ({"lora_alpha": 0}, "lora_alpha = 0: allowed"),
+        ({"lora_alpha": None}, "lora_alpha = None: allowed"),
+        ({"r": 8}, r"r = 8, and model\.layers\.0\.mlp\.down_proj has rank 4"),
+        ({"rank_pattern": {"q_proj": 2}}, r"rank_pattern\['q_proj'\] = 2, and model\.layers\.0\.self_attn\.q_proj has rank 4"),
+        ({"rank_pattern": [2]}, r"rank_pattern = \[2\]: allowed is an object"),
+        ({"alpha_pattern": {"q_proj": 0}}, r"alpha_pattern\['q_proj'\] = 0: allowed"),
+        ({"target_modules": ["nothing"]}, r'target_modules = \["nothing"\] does not name model\.layers\.0\.mlp\.down_proj'),
+        ({"target_modules": ".*q_proj"}, r"does not name model\.layers\.0\.mlp\.down_proj"),
+        ({"target_modules": "("}, r"target_modules = '\(' is no regular expression"),
+        (None, "holds no JSON object"),
+    ],
+)
+def test_an_adapter_whose_config_contradicts_its_weights_is_refused(adapted: Any, said: dict[str, Any] | None, why: str) -> None:
+    """`cairn serve` and every road that plays it say so; what the weights' shapes say does not count alone."""
+    _, folders = adapted
+    stack, file = weights.of_model(model("qwen3"))[0], folders["one"] / "adapter_config.json"
+    assert weights.adapter_of_folder(folders["one"], stack)
+    file.write_text("[]" if said is None else json.dumps({**json.loads(file.read_text()), **said}))
+    with pytest.raises(BadInput, match=f"one: .*{why}"):
+        weights.adapter_of_folder(folders["one"], stack)
 
 
 def test_weights_are_seen_as_they_are_at_each_step() -> None:

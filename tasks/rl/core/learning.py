@@ -116,7 +116,7 @@ class Learning:
         total = batch.mean(self.hooks.token_loss(now, batch) * batch.correction)
         for name, term in self.hooks.loss_terms(now, batch).items():
             total = total + term
-            self.now.losses[name] += float(term) / (self.hooks.epochs * self.hooks.minibatches)
+            self.now.losses[name] += float(term.detach()) / (self.hooks.epochs * self.hooks.minibatches)
         self.now.entropy += float(now.entropy.sum())
         self.now.tokens += int(batch.mask.sum())
         return total

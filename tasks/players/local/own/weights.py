@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.checkpoints import lora_config
 from tasks.checkpoints.adapters import active_adapter
 from tasks.checkpoints.source import readable
 from tasks.contract.params import BadInput
@@ -83,7 +83,7 @@ def adapter_of_folder(folder: Path, stack: Stack) -> Adapter:
 
 
 def _adapter(folder: Path, stack: Stack) -> Adapter:
-    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
+    config = lora_config.read(folder)
     if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
         raise BadInput(
             f"{folder}: engine own adds LoRA adapters alone; this one has peft_type {config.get('peft_type')}, modules_to_save "
@@ -105,6 +105,10 @@ def _adapter(folder: Path, stack: Stack) -> Adapter:
         wanted = None if weight is None else tuple(weight.shape)
         if (given := (sides["B"].shape[0], sides["A"].shape[1])) != wanted:
             raise BadInput(f"{folder}: an adapter of another base: {linear} is {wanted or 'not in it'} there, and {given} here")
+    try:
+        lora_config.check(config, {linear: sides["A"].shape[0] for linear, sides in pairs.items()})
+    except BadInput as error:
+        raise BadInput(f"{folder}: {error}") from None
     return {
         linear: _change(sides, _scale(config, linear, sides["A"].shape[0]), stack.weights[linear + ".weight"])
         for linear, sides in pairs.items()
@@ -114,7 +118,7 @@ def _adapter(folder: Path, stack: Stack) -> Adapter:
 def _scale(config: Mapping[str, Any], linear: str, rank: int) -> float:
     alpha = next(
         (value for key, value in (config.get("alpha_pattern") or {}).items() if re.fullmatch(rf"(.*\.)?({key})", linear)),
-        config["lora_alpha"],
+        config.get("lora_alpha", lora_config.DEFAULT),
     )
     return float(alpha / (rank**0.5 if config.get("use_rslora") else rank))
 
