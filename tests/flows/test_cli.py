@@ -194,7 +194,7 @@ def test_a_dry_run_says_what_a_run_would_refuse(inside: Project, capsys: Capture
     assert "drops the tools" in found["refused"] and [one["stage"] for one in found["stages"]] == ["worlds", "base"]
     assert main(wanted) == 2
     said = capsys.readouterr()
-    assert "base      would run" in said.out and f"a run would be refused: base.checkpoint.source = '{given}': its chat" in said.err
+    assert "base      would run" in said.out and f"base.checkpoint.source = '{given}': its chat" in said.err
     assert document(capsys, "run", "--dry-run", "--only", "worlds", *changed, "--json")["refused"] == ""
 
 
