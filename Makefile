@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-real test-vllm check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures lock clean
+.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-real test-vllm check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures plots-page lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -144,6 +144,9 @@ bench-real: setup ## LoRA fine-tuning of a 135 M model: tokens a second against 
 gpu-proof: setup ## SFT and GRPO of a 0.6 B and a 4 B model with LoRA, and the road with a 50 M one (needs a GPU; LOCK=requirements-cuda.lock)
 	@$(BIN)/python -m infra.gpu_proof
 	@$(BIN)/python -m infra.gpu_proof --part throughput --shape 4b --out reports/gpu_proof_4b.json
+
+plots-page: setup ## the page of `dvc plots show` with its chart libraries inside, which npm fetches
+	@$(BIN)/python -m infra.plots_page
 
 lock: ## resolve pyproject.toml anew into requirements.lock, requirements-cuda.lock and params/versions.yaml
 	@"$(PYTHON)" infra/lock.py

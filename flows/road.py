@@ -101,9 +101,9 @@ class Walk:
 
 
 def extras(store: Store, plan: Plan, artifact: Artifact) -> dict[str, str]:
-    """path -> md5 of the files of an artifact that also stand elsewhere in the workspace (metrics)."""
-    files = store.files(artifact.identity) or {}
-    return {path: files[Path(path).name] for path in plan.stages[artifact.stage].extra if Path(path).name in files}
+    """path -> identity of the files and folders of an artifact that also stand elsewhere in the workspace (metrics)."""
+    found = {path: store.part(artifact.identity, Path(path).name) for path in plan.stages[artifact.stage].extra}
+    return {path: identity for path, identity in found.items() if identity}
 
 
 def lay_out(plan: Plan, artifacts: Iterable[Artifact]) -> list[str]:
@@ -116,7 +116,7 @@ def _lay_out(plan: Plan, artifacts: Iterable[Artifact]) -> list[str]:
     store, project, touched = plan.store, plan.settings.project, []
     for artifact in artifacts:
         moved = store.lay_out(artifact.identity, project / plan.stages[artifact.stage].out)
-        moved |= any([store.lay_out_file(md5, project / path) for path, md5 in extras(store, plan, artifact).items()])
+        moved |= any([store.lay_out_part(part, project / path) for path, part in extras(store, plan, artifact).items()])
         if moved:
             touched.append(artifact.stage)
     return touched

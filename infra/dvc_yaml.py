@@ -76,7 +76,7 @@ def deps(step: Step) -> list[str]:
 
 
 def metrics_path(step: Step, name: str) -> str:
-    """Where a metrics file of a step stands for DVC: in reports/, of a step with a name of its own in a folder of that name."""
+    """Where metrics of a step stand for DVC: in reports/, those of a step with a name of its own in a folder of that name."""
     return f"reports/{name}" if step.name == step.room else f"reports/{step.name}/{name}"
 
 

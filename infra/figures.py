@@ -1,4 +1,4 @@
-"""What the last run says of its models, from reports/metrics.json: pass^1 on write problems and the paired steps of the road.
+"""What the last run says of its models, from data/evaluate/metrics.json: pass^1 on write problems and the paired steps of the road.
 
 Every difference is paired on the same problems; the interval (95 %) resamples problems, with the trials of a problem kept together.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 from flows.model_names import is_step, place
 from infra.bench import ROOT
+from tasks.road import ROAD
 
 
 def _line(label: str, figure: Mapping[str, Any]) -> str:
@@ -20,10 +21,10 @@ def _line(label: str, figure: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Print what reports/metrics.json says."""
-    path = ROOT / "reports" / "metrics.json"
+    """Print what data/evaluate/metrics.json says."""
+    path = ROOT / "data" / ROAD.judged / "metrics.json"
     if not path.exists():
-        raise SystemExit("reports/metrics.json is missing: `make run` makes it")
+        raise SystemExit(f"{path.relative_to(ROOT)} is missing: `make run` makes it")
     metrics = json.loads(path.read_text())
     print_figures(metrics)
     if apart := metrics.get("unseen"):

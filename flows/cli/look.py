@@ -1,4 +1,4 @@
-"""`cairn status`, `forecast`, `methods`, `doctor`, `preview`: they change nothing that counts."""
+"""`cairn status`, `forecast`, `experiments`, `methods`, `doctor`, `preview`: they change nothing that counts."""
 
 from __future__ import annotations
 
@@ -96,6 +96,36 @@ def forecast(
     else:
         print("\n".join(lines(found)))
     return 2 if too_large(found) else 0
+
+
+@app.command(cls=group.Command)
+def experiments(
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", "-c", help="What to show, once for each: a figure or a param by its name, such as sft.loop.epochs."),
+    ] = None,
+    all_commits: Annotated[bool, typer.Option("--all-commits", help="Those of all commits, not of the present one alone.")] = False,
+    as_json: values.AsJson = False,
+) -> int:
+    """DVC's experiments (`dvc exp run`, `dvc exp save`) as a table and as a chart in reports/experiments.html.
+
+    Without --column: the figures of reports/headline.yaml, and the params in which the experiments differ.
+
+    Examples:
+      cairn experiments
+      cairn experiments -c passed -c merged.pass_4 -c sft.loop.epochs
+    """
+    from flows import PROJECT
+    from flows.experiments import choose, draw, lines, read
+
+    found = read(PROJECT, all_commits)
+    columns = choose(found, column or ())
+    if as_json:
+        print_json([{"experiment": one.name, "created": one.created, **{name: one.value(name) for name in columns}} for one in found])
+        return 0
+    print("\n".join(lines(found, columns)))
+    print(draw(PROJECT, found, columns))
+    return 0
 
 
 @app.command(cls=group.Command)

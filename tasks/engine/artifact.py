@@ -98,6 +98,12 @@ class Store:
         rest = {path: md5 for path, md5 in files.items() if not path.startswith(f"{folder}/")}
         return self._listed(rest) if rest and rest != files else identity
 
+    def part(self, identity: str, name: str) -> str | None:
+        """The identity of a file or folder inside an artifact, or None. A folder becomes an artifact of the store as well."""
+        files = self.files(identity) or {}
+        inside = {path.removeprefix(f"{name}/"): md5 for path, md5 in files.items() if path.startswith(f"{name}/")}
+        return self._listed(inside) if inside else files.get(name)
+
     def _listed(self, files: Mapping[str, str]) -> str:
         """Keep a listing of files that the store has; returns its identity."""
         identity = folder_id(files)
@@ -209,12 +215,14 @@ class Store:
         prune(folder)
         return True
 
-    def lay_out_file(self, md5: str, target: Path) -> bool:
-        """Make `target` one stored file; returns whether anything had to be done."""
-        if target.is_file() and self.hashes.file(target) == md5:
+    def lay_out_part(self, identity: str, target: Path) -> bool:
+        """Make `target` one stored file, or a folder of them; returns whether anything had to be done."""
+        if identity.endswith(".dir"):
+            return self.lay_out(identity, target)
+        if target.is_file() and self.hashes.file(target) == identity:
             return False
         with self.hashes.own_moves() as moving:
-            place(self._object(md5), target, moving)
+            place(self._object(identity), target, moving)
         return True
 
     # keys ------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Listed:
     out: str
     """its artifact folder"""
     extra: tuple[str, ...]
-    """files of the artifact that also stand elsewhere (metrics)"""
+    """files and folders of the artifact that also stand elsewhere (metrics)"""
 
 
 def listed(settings: Settings) -> dict[str, Listed]:

@@ -1,7 +1,8 @@
 """Room evaluate: a method plays test problems and estimates how good each model is.
 
 It leaves in `ctx.out`: `trials.parquet` (`schemas.TRIAL`, one row per model, problem and trial) and `metrics.json` (estimates with
-their intervals, computed from those rows alone; no times, no ids). It returns nothing that is not in metrics.json.
+their intervals, computed from those rows alone; no times, no ids). It returns nothing that is not in metrics.json. What DVC shows is
+made of them (`core/figure_files.py`): `metrics/<model>.yaml`, `headline.yaml`, `models.csv`, `families.csv`.
 For `cairn run --estimate` it may tell how many conversations it plays: `conversations(params, step) -> int`, of a
 `tasks.contract.planned.Planned`; for `cairn forecast`, how many of them checkpoints play, and with how many engines (each reads the
 system prompts anew): `by_checkpoints(params, step) -> tuple[int, int]`.
@@ -25,9 +26,12 @@ READS_UNSEEN = True
 """It also plays the worlds that no other room sees (`tasks.worlds.UNSEEN`)."""
 PARAMS = ("params/champion.yaml",)
 """Params files of which every key counts."""
-METRICS = ("metrics.json",)
-"""Files of its artifact that also stand in reports/."""
-PLOTS = ({"title": "pass^1 by model", "file": "models.csv", "template": "bar_horizontal", "x": "mean", "y": "model"},)
+METRICS = ("metrics", "headline.yaml")
+"""Files and folders of its artifact that also stand in reports/: what `dvc metrics show` prints and `dvc exp show` gives columns to."""
+PLOTS = (
+    {"title": "pass^1 by model", "file": "models.csv", "template": "intervals", "x": "mean", "y": "model"},
+    {"title": "pass^1 by family", "file": "families.csv", "template": "families", "x": "mean", "y": "model"},
+)
 """Curves and bars for `dvc plots show`: files of its artifact, and what DVC draws of them."""
 
 

@@ -25,7 +25,6 @@ is one unit of resuming.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,8 +37,9 @@ from tasks.contract.early_ends import broken, counted, too_many, unheard
 from tasks.contract.params import BadInput, Cap, StageFailed
 from tasks.contract.params import Params as Base
 from tasks.evaluate import Inputs
+from tasks.evaluate.core.figure_files import write_figures
 from tasks.evaluate.core.seeds import of_play, of_problems
-from tasks.evaluate.core.tables import COLUMNS, Maker, apart, family_lines, metrics, model_lines, write_csv
+from tasks.evaluate.core.tables import COLUMNS, Maker, apart, metrics
 from tasks.evaluate.core.watch import Watch
 from tasks.worlds import UNSEEN
 from tasks.worlds.api.problem_making import draw_problems
@@ -116,8 +116,7 @@ def _tested_worlds(params: Params, step: Planned) -> int:
 
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
-    """Play, write problems.parquet, trials.parquet, metrics.json, models.csv, families.csv and, where there are unseen worlds,
-    unseen.csv; returns what is in metrics.json.
+    """Play, write problems.parquet, trials.parquet and the files of figures; returns what is in metrics.json.
 
     Raises BadInput when the candidate is not among the models or a world cannot make enough distinct problems.
     """
@@ -145,13 +144,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     if unseen:
         writes = {name: tuple(world.write_families) for name, world in unseen.items()}
         said[UNSEEN] = apart(found, UNSEEN, models, BASELINES, inputs.candidate, writes, maker)
-    text = json.dumps(said, indent=2, sort_keys=True, allow_nan=False)
-    (ctx.out / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    write_csv(ctx.out / "models.csv", ("model", "n", "trials", "mean", "low", "high"), model_lines(said))
-    columns = ("model", "world", "family", "n", "trials", "mean", "low", "high")
-    write_csv(ctx.out / "families.csv", columns, family_lines(said))
-    if unseen:
-        write_csv(ctx.out / f"{UNSEEN}.csv", columns, family_lines(said[UNSEEN]))
+    write_figures(ctx.out, said, inputs.candidate)
     return said
 
 

@@ -84,7 +84,7 @@ def inputs(home: Path, **changed: Any) -> Inputs:
 
 def digests(folder: Path) -> dict[str, str]:
     """File name -> sha256."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_it_plays_counts_and_reports(folders: Path, tmp_path: Path) -> None:
@@ -112,6 +112,8 @@ def test_it_plays_counts_and_reports(folders: Path, tmp_path: Path) -> None:
     assert said["gate"]["reference"] == "base" and said["paired"]["sft-base"]["retail"]["pass_1"]["n"] == 7
     assert sorted(path.name for path in ctx.out.iterdir()) == [
         "families.csv",
+        "headline.yaml",
+        "metrics",
         "metrics.json",
         "models.csv",
         "problems.parquet",

@@ -7,11 +7,14 @@ Worked example, one world, two problems, 4 trials each: model "sft" wins 4 and 2
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.evaluate.core.tables import Maker, family_lines, metrics, model_lines, tables
+from tasks.contract.params import parse_yaml
+from tasks.evaluate.core.figure_files import family_lines, headline, model_figures, model_lines, write_figures
+from tasks.evaluate.core.tables import Maker, metrics, tables
 
 WINS = {
     "base": {"p1": 0, "p2": 2},
@@ -94,6 +97,29 @@ def test_lines_for_plots() -> None:
     assert models == {"base": 0.25, "sft": 0.75, "oracle": 1.0, "do_nothing": 0.0}
     families = {(line["model"], line["family"]): line["mean"] for line in family_lines(said)}
     assert families["sft", "all"] == 0.75 and families["oracle", "one_write"] == 1.0 and families["base", "write"] == 0.0
+
+
+def test_a_small_file_a_model_and_a_headline(tmp_path: Path) -> None:
+    """By hand: sft 0.75 against base 0.25, its worst family is information with 2 of 4; the gate's problems are played alike, so that
+    the difference is 0.5 there as well, of the two problems 1 and 0."""
+    said = everything()
+    write_figures(tmp_path, said, "sft")
+    assert json.loads((tmp_path / "metrics.json").read_text()) == said
+    assert model_figures(said["overall"]["sft"]) == {"pass_1": 0.75, "interval": "0.50-1.00", "pass_4": 0.5, "n": "2x4"}
+    assert (tmp_path / "metrics/base.yaml").read_text().splitlines()[0] == "pass_1: 0.25"
+    found = headline(said, "sft")
+    assert found == {"passed": 0.75, "gain": 0.5, "worst": 0.5, "gate": said["gate"]["overall"]["paired"]["pass_1"]["low"]}
+    assert parse_yaml((tmp_path / "headline.yaml").read_text(), "headline.yaml") == found
+    assert not (tmp_path / "unseen.csv").exists()
+
+
+def test_what_was_not_measured_is_not_in_the_headline() -> None:
+    alone = metrics(rows("test", "sft", 2), ["sft"], "sft", {"retail": ()}, None, MAKER)
+    assert set(headline(alone, "sft")) == {"passed", "worst"} and set(model_figures(alone["overall"]["sft"])) == {
+        "pass_1",
+        "interval",
+        "n",
+    }
 
 
 @pytest.mark.parametrize("change", [lambda found: found[1:], lambda found: found + found[:4]])

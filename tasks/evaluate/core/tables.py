@@ -6,12 +6,10 @@ made of such tables, for all problems, by family, over the families with writes,
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -252,30 +250,3 @@ def _gate(
     masks = [np.ones(len(one.problems), dtype=bool) for one in ours]
     said["overall"]["paired"] = maker.gaps(ours, theirs, masks)
     return said
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A small table for plots."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({column: row[column] for column in columns} for row in rows)
-
-
-def model_lines(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """models.csv: pass^1 of every model and baseline over all worlds."""
-    return [{"model": model, **block["pass_1"]} for model, block in figures["overall"].items()]
-
-
-def family_lines(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """families.csv: pass^1 of every model and baseline, by world and family; family "all" is the world as a whole."""
-    sources = {model: dict(worlds) for model, worlds in figures["evaluate"].items()}
-    for world, baselines in figures["baselines"].items():
-        for name, block in baselines.items():
-            sources.setdefault(name, {})[world] = block
-    return [
-        {"model": model, "world": world, "family": family, **part["pass_1"]}
-        for model, worlds in sources.items()
-        for world, block in worlds.items()
-        for family, part in {"all": block, **block["families"]}.items()
-    ]
