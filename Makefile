@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-real test-vllm check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures plots-page lock clean
+.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-real test-vllm test-services check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures plots-page lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -45,8 +45,8 @@ smoke: setup ## every stage on tiny inputs, in a minute or two; the workspace st
 world: setup ## prove the worlds of the active params: tools, determinism, state, policy, problems
 	@$(CAIRN) world check
 
-test: setup ## all tests but those of the three targets below: some minutes; in a project (`cairn init`), its own
-	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl and not real and not vllm" -n 2 --dist loadgroup --no-loadscope-reorder
+test: setup ## all tests but those of the targets below that begin with test-: some minutes; in a project (`cairn init`), its own
+	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl and not real and not vllm and not services" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-long: setup ## DVC's queue, what recipes teach at toy size, a training on two processes, that the locked versions work together
 	@$(BIN)/python -m pytest -m long
@@ -56,6 +56,9 @@ test-reliability: setup ## twenty random kills of the smoke road, damage, full d
 
 test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plain-object adapter (its package goes into .cairn/bfcl)
 	@CAIRN_BFCL="$$PWD/.cairn/bfcl" $(BIN)/python -m pytest -m bfcl -s tests/bfcl
+
+test-services: setup ## a real Prefect server and worker: a schedule starts a run by itself, on SQLite and on Postgres (apt-get install postgresql)
+	@$(BIN)/python -m pytest -m services -s tests/services
 
 test-vllm: .cairn/vllm/.ready ## a real vLLM on the CPU, token by token as the own engine (it goes into .cairn/vllm, 2.6 GB)
 	@CAIRN_VLLM="$$PWD/.cairn/vllm" $(BIN)/python -m pytest -m vllm tests/vllm

@@ -140,9 +140,11 @@ def _compute(wish: Wish) -> None:
         return all(step.artifact for step in wish.steps(open_plan(wish.profile, wish.overrides)))
 
     with prefect_api(), without(done):
+        from flows.form import WORKSPACE
         from flows.pipeline import pipeline
 
-        pipeline(wish.profile, dict(wish.overrides), wish.first, wish.last, wish.refreshed, wish.refresh_models)
+        profile, overrides = wish.profile or WORKSPACE, dict(wish.overrides)
+        pipeline(profile, wish.first, wish.last, overrides, "", wish.refreshed, wish.refresh_models)
 
 
 def _say_surroundings() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.runtime import flow_run
 
+from flows import form
 from flows.champion_file import settle
+from flows.flow_ends import in_words
 from flows.interrupt import stopping
 from flows.model_checks import Asking, write_down
 from flows.promote import promote_candidate
@@ -21,27 +22,31 @@ from tasks.road import ROAD
 
 
 def _run_name() -> str:
-    return f"cairn {flow_run.parameters.get('profile') or 'workspace'}"
+    return f"cairn {flow_run.parameters.get('profile') or form.WORKSPACE}"
 
 
 @flow(name="cairn", flow_run_name=_run_name, validate_parameters=False)
+@in_words
 def pipeline(
-    profile: str = "",
-    overrides: Mapping[str, Any] | None = None,
-    first: str = ROAD.names[0],
-    last: str = ROAD.names[-1],
-    refresh: Sequence[str] = (),
+    profile: form.Profile = form.WORKSPACE,
+    first: form.First = ROAD.names[0],
+    last: form.Last = ROAD.names[-1],
+    overrides: form.Overrides = {},  # noqa: B006  # never written to; a form shows it
+    more_overrides: form.Lines = "",
+    refresh: form.Refresh = (),
     refresh_models: bool = False,
-) -> dict[str, str]:
-    """Run the road.
+) -> dict[str, str] | State[Any]:
+    """Run the road from worlds to a decision, and carry the decision out.
 
-    profile: a complete profile by name; empty means params/pipeline.yaml, the workspace's own.
-    overrides: dotted key -> value, for an experiment that leaves the workspace as it is. first, last: the part of the road to
-    run. refresh: stages to compute again even if cached. refresh_models: take another model behind a server than the one that
-    params/roles.lock has noted. Returns the identity of each stage's artifact.
+    Every stage is cached by all that it depends on: what has a result is not computed again. Returns the identity of each stage's
+    artifact.
+
+    Args:
+        refresh_models: Take another model behind a server than the one that params/roles.lock has noted.
     """
+    chosen = form.all_overrides(overrides, more_overrides)
     check_part(first, last, refresh)
-    with stopping(), Run.open(profile, overrides or {}, refresh) as run:
+    with stopping(), Run.open(form.profile_of(profile), chosen, refresh) as run:
         for line in [*reconcile(run.plan.store.state), settle(run.plan)]:
             run.note(line)
         asking = Asking(accept=refresh_models)

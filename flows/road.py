@@ -37,6 +37,8 @@ def check_part(first: str, last: str, refresh: Sequence[str], names: Sequence[st
     part = ROAD.part(first, last)
     if not part:
         raise BadInput(f"{names[0]} {first} lies after {names[1]} {last}")
+    if outside := [one for one in refresh if one not in part]:
+        raise BadInput(f"{names[2]} {outside[0]}: it does not run, the part from {first} to {last} does. Leave it out or widen that.")
     return part
 
 
@@ -84,7 +86,7 @@ class Walk:
         job = job_of(self.plan, stage, known)
         found = job.find()
         if found is None and self.road.index(stage) < self.road.index(self.first):
-            raise BadInput(f"--from {self.first}: stage {stage!r} before it is not cached ({'; '.join(why(self.plan, job))}).")
+            raise BadInput(f"first {self.first}: stage {stage!r} before it is not cached ({'; '.join(why(self.plan, job))}).")
         if found is None and self.plan.stages[stage].roles:  # who will be asked is part of the key
             self.plan = write_down(self.asking.before(self.plan, [stage]))
             job = job_of(self.plan, stage, known)

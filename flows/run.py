@@ -18,7 +18,7 @@ from flows.dvc_command import check_cache
 from flows.road import bring_up_to_date, everyone
 from flows.run_display import Artifacts
 from flows.server import of_server
-from tasks.contract.params import BadInput, brief
+from tasks.contract.params import BadInput
 from tasks.engine import dvc_lock
 from tasks.engine.artifact import Artifact, check_writable
 from tasks.engine.files import sweep, write_text
@@ -150,8 +150,6 @@ def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, ref
     """The checked plan of a run; BadInput for whatever a user can get wrong."""
     if OUTSIDE:
         raise BadInput(OUTSIDE)
-    if not isinstance(overrides, Mapping | None):  # of a flow run, whose parameters Prefect does not check
-        raise BadInput(f"overrides = {brief(overrides)}: expected a mapping of dotted keys to values, such as sft.loop.epochs: 2")
     check_place(STATE)
     check_writable(STATE)
     check_cache(PROJECT, STATE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ def champion(
       cairn champion --settle     after a merge conflict in params/champion.yaml
     """
     from flows import OUTSIDE, PROJECT, STATE, champion_file
+    from flows.approval import told_to_dvc
     from flows.ledger import champion as present_champion
     from flows.rollback import forget
     from flows.run import open_plan
@@ -46,8 +47,8 @@ def champion(
         print(f"whom decisions meet ({CHAMPION}): {standing.champion or 'nobody'}")
         if differs:
             print(f"{differs}; the next `cairn run` or `cairn champion --settle` writes it anew")
-    if none or settle:
-        _tell_dvc(open_plan())
+    for line in told_to_dvc(open_plan()) if none or settle else ():
+        print(line)
     return 0
 
 
@@ -58,17 +59,13 @@ def promote(why: Annotated[str, typer.Option(metavar="TEXT", help="For the ledge
     Examples:
       cairn promote --why "reviewed with the team"
     """
-    from flows import server_checks
-    from flows.promote import promote_candidate
-    from flows.run import Run
+    from flows.approval import approve
 
-    server_checks.mlflow()
-    with Run.open() as run:
-        decision, candidate = _decided(run.plan)
-        promote_candidate(run, decision, candidate, approved=why)
-        print(f"{run.promotion['outcome']}: {run.promotion['reason']}")
-        _tell_dvc(run.plan)
-        return 0 if run.promotion["alias"] else 1
+    promotion, lines = approve(why)
+    print(f"{promotion['outcome']}: {promotion['reason']}")
+    for line in lines:
+        print(line)
+    return 0 if promotion["alias"] else 1
 
 
 @app.command(cls=group.Command)
@@ -83,32 +80,13 @@ def rollback(
       cairn rollback --to 3 --why "the last one without the fault"
     """
     from flows import server_checks
+    from flows.approval import told_to_dvc
     from flows.rollback import rollback as roll_back
     from flows.run import Run
 
     server_checks.mlflow()
     with Run.open() as run:
         print(f"champion is version {roll_back(run, why, to)}")
-        _tell_dvc(run.plan)
+        for line in told_to_dvc(run.plan):
+            print(line)
     return 0
-
-
-def _decided(plan: Any) -> tuple[Any, Any]:
-    """The decision for the present params and code, and its candidate."""
-    from flows.survey import survey
-    from tasks.contract.params import BadInput
-
-    there = {step.stage: step.artifact for step in survey(plan)}
-    decision, candidate = there.get(plan.settings.road.decision), there.get(plan.settings.road.candidate)
-    if not decision:
-        raise BadInput("there is no decision for the present params and code; `cairn run` makes one")
-    return decision, candidate
-
-
-def _tell_dvc(plan: Any) -> None:
-    """After another champion: evaluate and decide read who it is, and what they found stays right; DVC is told so."""
-    from flows.road import bring_up_to_date
-    from flows.survey import survey
-
-    for line in bring_up_to_date(plan, {step.stage: step.artifact for step in survey(plan) if step.artifact}):
-        print(line)

@@ -10,19 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from prefect import State, Task, task
+from prefect.client.schemas.objects import TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.utilities.annotations import quote
 
+from tasks.contract.client import CallFailed, NearlyAllLost
 from tasks.engine.artifact import Artifact
 from tasks.engine.job import Job
 from tasks.engine.produce import produce
+
+
+def may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether a stage that failed is worth another try, where Prefect's settings allow some: a model's server that gave no answer may
+    be back in minutes. Whatever else fails would fail again, and so would a run that nearly everything was lost of."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, CallFailed) and not isinstance(error, NearlyAllLost)
+
 
 STAGE: dict[str, Any] = {
     "persist_result": True,
     "result_serializer": "json",
     "cache_result_in_memory": False,
+    "retry_condition_fn": may_pass,
 }
-"""What every stage task has in common: a persisted, readable handle instead of pickled data."""
+"""What every stage task has in common: a persisted, readable handle instead of pickled data, and when it is tried again."""
 
 
 def key(context: TaskRunContext, inputs: dict[str, Any]) -> str:
@@ -64,7 +75,7 @@ def take(job: Job, after: Sequence[State[Any]] = ()) -> tuple[Artifact, State[An
     return job.plan.store.find(job.key) or answer, state  # `cairn accept` may have bound the key anew since Prefect kept its handle
 
 
-@task(name="shard", persist_result=False)
+@task(name="shard", persist_result=False, retries=0)
 def _shard(work: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
     return work(items)
 

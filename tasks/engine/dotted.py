@@ -25,9 +25,9 @@ def overlay(tree: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:
     return {**tree, head: overlay(below, rest, value) if rest else value}
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """'sft.loop.epochs=2' as (key, value); the value is read as YAML."""
+def parse_override(text: str, where: str = "--set ") -> tuple[str, Any]:
+    """'sft.loop.epochs=2' as (key, value); the value is read as YAML. where: what stands before such a text, for messages."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise BadInput(f"--set {brief(text)}: expected key=value, for example --set sft.loop.epochs=2")
-    return key.strip(), parse_yaml(value, f"--set {brief(text)}", lenient=True)
+        raise BadInput(f"{where}{brief(text)}: expected key=value, for example {where}sft.loop.epochs=2")
+    return key.strip(), parse_yaml(value, f"{where}{brief(text)}", lenient=True)

@@ -129,9 +129,11 @@ def test_a_method_never_imports_a_method(stage: str) -> None:
 
 def test_every_profile_has_a_deployment_that_runs_it() -> None:
     listed_there = read_yaml(ROOT / "infra/prefect.yaml")["deployments"]
-    found = {one["name"]: one["parameters"] for one in listed_there}
+    found = {one["name"]: one["parameters"] for one in listed_there if one["entrypoint"] == "flows.pipeline:pipeline"}
     assert found == {"workspace": {}, **{name: {"profile": name} for name in profiles(ROOT)}}
-    assert {one["entrypoint"] for one in listed_there} == {"flows.pipeline:pipeline"}
+    for one in listed_there:
+        assert one["tags"][0] == "cairn" and one["concurrency_limit"]["limit"] == 1 and "**" in one["description"], one["name"]
+        assert not any(schedule["active"] for schedule in one.get("schedules", ())), "a person switches a schedule on"
 
 
 @pytest.mark.parametrize("profile", profiles(ROOT))

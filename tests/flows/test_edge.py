@@ -131,16 +131,21 @@ def test_an_adapter_that_could_not_be_gone_on_with_is_told_before_the_first_is_t
         (("worlds", "sft", ("rll",)), "refresh 'rll': no such stage. Did you mean 'rl'?"),
         (("merge", "sft", ()), "first merge lies after last sft"),
         (("worlds", "decide", "sft"), "refresh = 'sft': expected a list of stages"),
+        (("worlds", "decide", ["banana"]), "refresh 'banana': no such stage."),
+        (("base", "filter", ["sft"]), "refresh sft: it does not run, the part from base to filter does."),
     ],
 )
 def test_the_flow_refuses_a_part_of_the_road_that_is_none(part: tuple[Any, ...], message: str) -> None:
+    from prefect import State
+
+    from flows.flow_ends import INVALID
     from flows.pipeline import pipeline
 
     first, last, refresh = part
-    with pytest.raises(BadInput) as refused:
-        pipeline.fn(first=first, last=last, refresh=refresh)
-    assert message in str(refused.value)
-    assert check_part("base", "filter", ["sft"]) == ("base", "generate", "critique", "filter")
+    ended = pipeline.fn(first=first, last=last, refresh=refresh)
+    assert isinstance(ended, State) and ended.is_failed() and ended.name == INVALID
+    assert message in str(ended.message)
+    assert check_part("base", "filter", ["filter"]) == ("base", "generate", "critique", "filter")
 
 
 # --- files of any shape ----------------------------------------------------------------------------------------------

@@ -1,0 +1,167 @@
+"""What a scheduler runs beside the road: the night, the champion's evaluation, a promotion by hand; and what is refused before hours."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect import State
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Failed
+
+from flows import deployed
+from tasks.contract.client import CallFailed, NearlyAllLost
+from tasks.contract.params import BadInput, StageFailed
+from tasks.engine.artifact import Store
+from tasks.engine.cached import may_pass
+from tasks.engine.settings import load
+from tests.conftest import ROOT, make_project
+
+
+def test_the_day_is_that_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is late, or tried again after midnight, is still that night's."""
+    paris = datetime.timezone(datetime.timedelta(hours=2))
+    monkeypatch.setattr(
+        deployed, "flow_run", SimpleNamespace(scheduled_start_time=datetime.datetime(2026, 11, 30, 1, tzinfo=paris), parameters={})
+    )
+    assert deployed.day_of_run() == 20261129 and deployed._night_name() == "night 20261129"
+
+
+def test_a_night_makes_new_conversations_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "params").mkdir()
+    file = tmp_path / "params/pipeline.yaml"
+    shutil.copy2(ROOT / "params/profiles/quickstart.yaml", file)
+    before = file.read_text()
+    deployed.set_seed(file, 20261129)
+    changed = [line for line in file.read_text().splitlines() if line not in before.splitlines()]
+    assert changed == ["  seed: 20261129"], "one line more, all comments kept"
+    settings = load(ROOT, "quickstart", [("generate.seed", 20261129)])
+    assert (settings.seed("generate"), settings.seed("sft")) == (20261129, settings.shared.seed)
+
+
+def test_a_night_that_could_not_be_kept_is_refused_before_it(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is no git repository with a commit"):
+        deployed.check_night(tmp_path, push=False)
+    project = make_project(tmp_path / "project").folder
+    deployed.check_night(project, push=False)
+    (project / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    with pytest.raises(BadInput, match="DVC has no default remote to push to"):
+        deployed.check_night(project, push=True)
+
+
+def test_a_night_is_saved_and_pushed_by_dvc(tmp_path: Path) -> None:
+    """With DVC itself: an experiment on top of the commit, and the bytes at the remote; no branch has moved."""
+    project = make_project(tmp_path / "project")
+    (project.folder / "dvc.yaml").write_text("stages:\n  copy: {cmd: cp in out, deps: [in], outs: [out]}\n")
+    for name in ("in", "out"):
+        (project.folder / name).write_text("1")
+    project.dvc("commit", "--force")
+    project.dvc("remote", "add", "--default", "there", str(tmp_path / "remote"))
+    project.git("add", "-A")
+    project.git("commit", "-q", "-m", "one stage")
+    before = project.git("rev-parse", "HEAD").stdout
+    deployed.check_night(project.folder, push=True)
+    (project.folder / "in").write_text("2")
+    (project.folder / "out").write_text("2")
+    project.dvc("commit", "--force")
+    deployed.save(project.folder, "night-20261129", push=True)
+    assert "night-20261129" in project.git("for-each-ref", "refs/exps", "--format=%(refname:lstrip=-1)").stdout.split()
+    assert project.git("rev-parse", "HEAD").stdout == before
+    assert [path.read_text() for path in (tmp_path / "remote").rglob("*") if path.is_file()] == ["2"]
+
+
+def test_a_night_that_dvc_cannot_keep_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, ...]] = []
+
+    def dvc(project: Path, *call: str) -> subprocess.CompletedProcess[str]:
+        calls.append(call)
+        return subprocess.CompletedProcess(call, int(call == ("push",) and broken), "", "ERROR: the remote is full")
+
+    monkeypatch.setattr(deployed, "dvc", dvc)
+    broken = False
+    assert deployed.save(ROOT, "night-1", push=True) == ["saved as DVC's experiment night-1", "pushed to DVC's default remote"]
+    assert calls == [("exp", "save", "--force", "--name", "night-1"), ("push",)]
+    broken = True
+    assert len(deployed.save(ROOT, "night-1", push=False)) == 1
+    with pytest.raises(StageFailed, match=r"results are kept, but `dvc push` fails: ERROR: the remote is full"):
+        deployed.save(ROOT, "night-1", push=True)
+
+
+def test_a_refused_night_saves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployed, "check_night", lambda project, push: None)
+    monkeypatch.setattr(deployed, "set_seed", lambda path, seed: None)
+    monkeypatch.setattr(deployed, "save", lambda *given: pytest.fail("it was saved"))
+    monkeypatch.setattr(deployed.pipeline, "fn", lambda: Failed(name="Invalid", message="no"))
+    ended = deployed.nightly.fn(day=1)
+    assert isinstance(ended, State) and ended.message == "no"
+    ended = deployed.nightly.fn(day="today")  # type: ignore[arg-type]
+    assert isinstance(ended, State) and "day = 'today': a whole number" in str(ended.message)
+
+
+@pytest.fixture
+def standing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, Path]:
+    """A store, and a project whose file of the champion can be written."""
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/champion.yaml").write_text("champion: none\n")
+    store = Store(tmp_path / "state")
+    monkeypatch.setattr(deployed, "PROJECT", tmp_path)
+    monkeypatch.setattr(deployed, "open_plan", lambda: SimpleNamespace(store=store))
+    return store, tmp_path
+
+
+def test_the_champion_is_evaluated_as_the_contender(standing: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    store, project = standing
+    ended = deployed.evaluate_champion.fn()
+    assert isinstance(ended, State) and "there is no champion yet" in str(ended.message)
+    (project / "params/champion.yaml").write_text(f"champion: {{identity: {'0' * 32}.dir}}\n")
+    ended = deployed.evaluate_champion.fn()
+    assert isinstance(ended, State) and "are not in the store; `dvc pull` may bring them" in str(ended.message)
+
+    (project / "made/model").mkdir(parents=True)
+    (project / "made/model/config.json").write_text("{}")
+    identity = store.put(project / "made")
+    (project / "params/champion.yaml").write_text(f"champion: {{identity: {identity}}}\n")
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(deployed.pipeline, "fn", lambda **given: seen.update(given) or {})
+    deployed.evaluate_champion.fn(seed=7)
+    assert (seen["first"], seen["last"]) == ("evaluate", "evaluate")
+    settings = load(ROOT, "quickstart", tuple(seen["overrides"].items()))
+    assert settings.shared.contender and settings.seed("evaluate") == 7 and settings.seed("generate") == settings.shared.seed
+    player = settings.shared.roles["contender"]
+    assert Path(player.path, "config.json").is_file() and player.identity == store.hashes.path(Path(player.path))
+
+
+def test_a_promotion_by_hand_says_who_and_why_and_is_named_by_its_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    approved: list[str] = []
+
+    def approve(why: str) -> tuple[dict[str, Any], list[str]]:
+        approved.append(why)
+        return {"outcome": "not promoted", "reason": "a gate says no"}, []
+
+    monkeypatch.setattr(deployed, "approve", approve)
+    for given, message in [({"by": " ", "why": "x"}, "by is empty"), ({"by": "Ada", "why": 3}, "why is empty")]:
+        ended = deployed.promote.fn(**given)  # type: ignore[arg-type]
+        assert ended.is_failed() and message in str(ended.message) and not approved
+    ended = deployed.promote.fn(by="Ada", why=" reviewed ")
+    assert approved == ["reviewed (Ada)"]
+    assert ended.is_completed() and (ended.name, ended.message) == ("Not promoted", "a gate says no")
+
+
+def test_a_deployment_without_its_project_is_refused_when_it_is_deployed(tmp_path: Path) -> None:
+    deployed.check_project(str(ROOT))
+    for given in ("", "{{ $CAIRN_PROJECT }}", str(tmp_path)):
+        with pytest.raises(BadInput, match=r"no project of Cairn's .* Set it to the checkout"):
+            deployed.check_project(given)
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [(CallFailed("no answer"), True), (NearlyAllLost("all"), False), (StageFailed("mine"), False), (OSError(), False)],
+)
+def test_only_a_server_that_gave_no_answer_is_worth_another_try(error: Exception, again: bool) -> None:
+    assert may_pass(None, TaskRun(task_key="k", dynamic_key="0"), Failed(data=error)) is again  # type: ignore[arg-type]

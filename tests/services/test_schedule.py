@@ -1,0 +1,106 @@
+"""`make test-services`: with a real Prefect server and worker a schedule starts a run by itself, on SQLite and on Postgres."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, Project, make_project
+from tests.services.servers import postgres, postgres_programs, prefect_server, running
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+
+SOON = 70.0
+"""Seconds within which the worker has taken the first run of a schedule of every minute, on a machine that has nothing else to do."""
+PATIENCE = 300.0
+"""Seconds that a short run may take to its end on a busy machine."""
+
+
+@dataclass
+class Services:
+    """A project that is deployed on a Prefect server, with a worker that waits for runs."""
+
+    project: Project
+    url: str
+
+    def told(self) -> str:
+        """The end of what the worker and the runs in it said."""
+        return (self.project.folder.parent / "worker.log").read_text(errors="replace")[-3000:]
+
+    def end_of(self, api: Any, run: Any) -> Any:
+        """A run, once it has ended."""
+        begun = time.monotonic()
+        while not (found := api.read_flow_run(run)).state.is_final():
+            assert time.monotonic() - begun < PATIENCE, f"it does not end: {found.state}: {self.told()}"
+            time.sleep(0.5)
+        return found
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def services(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    folder = tmp_path_factory.mktemp("services")
+    project = make_project(folder / "project")
+    shutil.copytree(ROOT / "infra", project.folder / "infra", ignore=shutil.ignore_patterns("__pycache__"))
+    project.environment |= {"PREFECT_HOME": str(folder / "home"), "CAIRN_PROJECT": str(project.folder)}
+    with ExitStack() as until_the_end:
+        database = ""
+        if request.param == "postgres":
+            programs = postgres_programs()
+            if programs is None:
+                pytest.skip(
+                    "NOT TESTED ON POSTGRES: it is not installed (apt-get install postgresql); neither PATH nor "
+                    "/usr/lib/postgresql has initdb and postgres"
+                )
+            database = f"postgresql+asyncpg://{until_the_end.enter_context(postgres(programs))}"
+        url = until_the_end.enter_context(prefect_server(folder / "home", project.environment, database))
+        project.environment["PREFECT_API_URL"] = url
+        prefect = (sys.executable, "-m", "prefect")
+        project.run(*prefect, "work-pool", "create", "cairn", "--type", "process")
+        project.run(*prefect, "work-queue", "create", "gpu", "--pool", "cairn", "--limit", "1")
+        project.run(*prefect, "--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--all")
+        project.run(*prefect, "automation", "create", "--from-file", "infra/automations.yaml")
+        worker = [*prefect, "worker", "start", "--pool", "cairn"]
+        until_the_end.enter_context(running(worker, folder / "worker.log", signal.SIGTERM, cwd=project.folder, env=project.environment))
+        yield Services(project, url)
+
+
+def client(services: Services) -> Any:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    return SyncPrefectClient(services.url)
+
+
+def test_a_schedule_starts_a_run_by_itself(services: Services) -> None:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
+
+    with client(services) as api:
+        assert not [one for deployment in api.read_deployments() for one in deployment.schedules if one.active], "paused as they come"
+        deployment, begun = api.read_deployment_by_name("cairn/smoke"), time.monotonic()
+        every_minute = DeploymentScheduleCreate(
+            schedule=CronSchedule(cron="* * * * *"), parameters={"last": "worlds"}, max_scheduled_runs=1
+        )
+        (made,) = api.create_deployment_schedules(deployment.id, [every_minute])
+        taken = None
+        while taken is None:
+            assert time.monotonic() - begun < PATIENCE, f"the worker took no run by itself within {PATIENCE:.0f} s: {services.told()}"
+            taken = next((run for run in api.read_flow_runs() if run.auto_scheduled and not run.state.is_scheduled()), None)
+            time.sleep(0.5)
+        after = time.monotonic() - begun
+        busy = os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
+        assert after <= SOON or busy, f"the worker took the first run after {after:.0f} s, more than {SOON:.0f}, on a machine at rest"
+        api.update_deployment_schedule(deployment.id, made.id, active=False)
+        ended = services.end_of(api, taken.id)
+        assert ended.state.name == "Completed", services.told()
+        late = (ended.start_time - ended.expected_start_time).total_seconds()
+        print(f"taken by itself {after:.0f} s after its schedule was made; it began {late:.1f} s after its time")
+        assert ended.parameters["last"] == "worlds" and ended.parameters["profile"] == "smoke"
