@@ -57,8 +57,8 @@ test-reliability: setup ## twenty random kills of the smoke road, damage, full d
 test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plain-object adapter (its package goes into .cairn/bfcl)
 	@CAIRN_BFCL="$$PWD/.cairn/bfcl" $(BIN)/python -m pytest -m bfcl -s tests/bfcl
 
-test-services: setup ## a real Prefect server and worker: a schedule starts a run by itself, on SQLite and on Postgres (apt-get install postgresql)
-	@$(BIN)/python -m pytest -m services -s tests/services
+test-services: setup ## real servers on loopback: a schedule of Prefect starts a run by itself, on SQLite and on Postgres (apt-get install postgresql); MLflow's gives a registered version back
+	@$(BIN)/python -m pytest -m services -s
 
 test-vllm: .cairn/vllm/.ready ## a real vLLM on the CPU, token by token as the own engine (it goes into .cairn/vllm, 2.6 GB)
 	@CAIRN_VLLM="$$PWD/.cairn/vllm" $(BIN)/python -m pytest -m vllm tests/vllm

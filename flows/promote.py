@@ -95,21 +95,8 @@ def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str,
     return None
 
 
-def base_tags(plan: Plan, candidate: str) -> dict[str, str]:
-    """Where the checkpoint that a candidate began with comes from, and under which licence, as tags of a version; none for a base that
-    was made here. candidate: identity."""
-    from flows.exports.sources import records_of
-
-    found = records_of(plan.settings.road.candidate, candidate, plan.store)
-    for step in plan.settings.road.entering("base"):
-        if step in found and plan.store.has(found[step]["identity"]):
-            file = plan.store.view(found[step]["identity"]) / "source.json"
-            about = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-            return {f"cairn.base_{name}": about[name] or "unknown" for name in ("origin", "license", "identity") if name in about}
-    return {}
-
-
 def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str) -> Outcome:
+    from flows import model_card
     from tasks.checkpoints import adapters
     from tasks.engine import registry
 
@@ -125,14 +112,14 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
         "cairn.run": plan.run_key,
         **({"cairn.base": str(adapters.base_of(folder))} if adapters.is_adapter(folder) else {}),
         **origin_tags(came),
-        **base_tags(plan, candidate.identity),
     }
     # A kill between here and the ledger leaves a version that carries the decision: it is found, not registered twice.
     with asking_registry():
         version = registry.version_with(run.tracker, name, "cairn.decision", decision.identity)
         if version is None:
             with in_form(plan, folder) as registered:
-                version = registry.register(run.tracker, name, registered, evidence, verdict["reason"])
+                about = model_card.about_version(plan, decision, candidate, verdict, evidence)
+                version = registry.register(run.tracker, name, registered, about)
     entry = {
         "event": "promote",
         "model": name,

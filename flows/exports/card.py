@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from flows.exports.sources import PARTS, Source
+from flows.markdown_text import cell, heading, table
 from tasks.engine import roles_lock
 
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
@@ -112,7 +113,7 @@ def _what(source: Source, counts: Counts, details: Details) -> Iterator[str]:
 
 
 def _funnel(source: Source, counts: Counts) -> Iterator[str]:
-    yield from _heading("Yield of each stage")
+    yield from heading("Yield of each stage")
     lines: list[list[str]] = []
     if source.generate is not None:
         lines += _blueprints(source)
@@ -126,7 +127,7 @@ def _funnel(source: Source, counts: Counts) -> Iterator[str]:
         dropped = ", ".join(f"{name} {n}" for name, n in sorted(counts.dropped.items()))
         lines.append(["conversations kept by the filter", _share(kept, played), f"dropped: {dropped or 'none'}"])
     lines.append(["conversations in this data set", _share(sum(counts.written.values()), played), ""])
-    yield from _rows(["", "count", "detail"], lines)
+    yield from table(["", "count", "detail"], lines)
     if source.generate is None:
         yield ""
         yield "The blueprints behind these conversations are not at hand; their yield is unknown."
@@ -156,9 +157,9 @@ def _blueprints(source: Source) -> list[list[str]]:
 
 
 def _roles(source: Source, counts: Counts) -> Iterator[str]:
-    yield from _heading("Who played which role")
+    yield from heading("Who played which role")
     for role, names in counts.players.items():
-        yield f"- {role} of these conversations: {', '.join(sorted(map(_cell, names)))}"
+        yield f"- {role} of these conversations: {', '.join(sorted(map(cell, names)))}"
     record = source.made
     if record is None:
         yield "- the record of the run that made them is not at hand: backends, revisions and error rates are unknown"
@@ -173,7 +174,7 @@ def _roles(source: Source, counts: Counts) -> Iterator[str]:
             errors = ", ".join(f"{name} {rate:g}" for name, rate in sorted(told.get("errors", {}).items()))
             lines.append([role, told["backend"], told.get("model") or "", revision, errors or "none"])
     yield ""
-    yield from _rows(["role", "backend", "model", "revision", "planted errors and their rates"], lines)
+    yield from table(["role", "backend", "model", "revision", "planted errors and their rates"], lines)
     if any(line[1] == "scripted" for line in lines):
         yield ""
         yield "Scripted roles are *simulated*: programs that make exactly the listed errors at the listed rates."
@@ -183,13 +184,13 @@ def _roles(source: Source, counts: Counts) -> Iterator[str]:
 def _price(spent: Mapping[str, Mapping[str, Any]], backends: Sequence[str]) -> Iterator[str]:
     """spent: role -> calls, tokens_in, tokens_out, money, and by (what the server says answered -> answers), as the generate stage
     records it where a role is an endpoint."""
-    yield from _heading("Price")
+    yield from heading("Price")
     if spent:
         names = ("calls", "tokens_in", "tokens_out", "money")
         lines = [[role, *(f"{figures.get(name, 0):g}" for name in names)] for role, figures in spent.items()]
-        yield from _rows(["role", *names], lines)
+        yield from table(["role", *names], lines)
         for role, figures in spent.items():
-            served = ", ".join(f"{_cell(name)} ({n})" for name, n in sorted(figures.get("by", {}).items()))
+            served = ", ".join(f"{cell(name)} ({n})" for name, n in sorted(figures.get("by", {}).items()))
             yield from ("", f"{role} was answered by {served}.") if served else ()
     elif set(backends) <= OWN:
         yield "Nothing: no role was played by an endpoint."
@@ -198,7 +199,7 @@ def _price(spent: Mapping[str, Mapping[str, Any]], backends: Sequence[str]) -> I
 
 
 def _made(source: Source) -> Iterator[str]:
-    yield from _heading("How it was made")
+    yield from heading("How it was made")
     for stage, record in source.records.items():
         parts = record["parts"]
         yield f"**{stage}**: method `{parts['method']}`, artifact `{record['identity']}`, seed {parts['settings'].get('seed')}"
@@ -213,22 +214,6 @@ def _share(count: int, total: int) -> str:
     return f"{count} ({100 * count / total:.1f} %)" if total else str(count)
 
 
-def _heading(text: str) -> Iterator[str]:
-    yield from ("", f"## {text}", "")
-
-
 def _table(heads: Sequence[str], lines: Iterable[Sequence[str]], title: str) -> Iterator[str]:
-    yield from _heading(title)
-    yield from _rows(heads, lines)
-
-
-def _rows(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(heads)} |"
-    yield "|" + " --- |" * len(heads)
-    for line in lines:
-        yield f"| {' | '.join(_cell(one) for one in line)} |"
-
-
-def _cell(text: str) -> str:
-    """Names come from params, worlds and models: they must not end a cell or open a tag."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    yield from heading(title)
+    yield from table(heads, lines)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tasks.engine.figures import families, handful, measured, metric_name, numbers, results
 from tasks.engine.journal import Event, alive
-from tasks.worlds import UNSEEN
 
 EXPERIMENT = "cairn"
+DATASETS = {"worlds": "environment", "generate": "generated", "filter": "training"}
+"""Rooms that leave data, and what MLflow calls its context."""
+NOTE = 7500
+"""Characters of a description that every store of MLflow takes."""
+LIVE = 2000
+"""Milliseconds between two sendings of a curve's points, so that a training that logs often does not wait in line; ours."""
 
 
 class MlflowRun:
     """A pipeline run in MLflow, brought up to date event by event. Runs are found again by their key, so several processes and
     attempts share them. Everything raises what MLflow's client raises.
 
-    state: the state root. facts: whose run it is (see `tasks.engine.track.facts`); `prefect` may be filled in until the first event.
+    state: the state root. facts: whose run it is (`facts` and `details_of` of `tasks.engine.track`); what the latter gives, and
+    `prefect`, may be filled in until the first event.
     """
 
     def __init__(self, state: Path, facts: Mapping[str, Any]) -> None:
@@ -26,6 +34,7 @@ class MlflowRun:
         self.begun = False
         self._runs: dict[str, str] = {}
         self._curves: dict[str, list[tuple[str, float, int, int]]] = {}
+        self._sent: dict[str, int] = {}
 
     def handles(self, event: str) -> bool:
         """Whether MLflow is told of events of this name."""
@@ -38,7 +47,7 @@ class MlflowRun:
 
     @cached_property
     def client(self) -> Any:
-        """The MLflow client, with the experiment's artifacts under the state root."""
+        """The MLflow client."""
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         from mlflow import MlflowClient
@@ -47,19 +56,35 @@ class MlflowRun:
 
     @cached_property
     def experiment(self) -> str:
-        """Id of the experiment that holds all runs of this project."""
+        """Id of the experiment that holds all runs of this project, created when there is none."""
         found = self.client.get_experiment_by_name(EXPERIMENT)
         if found:
             return str(found.experiment_id)
-        return str(self.client.create_experiment(EXPERIMENT, artifact_location=str(self.state / "mlartifacts")))
+        return str(
+            self.client.create_experiment(EXPERIMENT, artifact_location=None if self.remote else str(self.state / "mlartifacts"))
+        )
+
+    @property
+    def remote(self) -> bool:
+        """Whether a tracking server is asked, which says where files go; a database alone does not, so the state root has them."""
+        return str(self.facts["uri"]).startswith(("http://", "https://"))
+
+    def kept_apart(self) -> str:
+        """Where the experiment's files go when that is a folder although a server is asked: who loads them must see it. Else ""."""
+        place = str(self.client.get_experiment(self.experiment).artifact_location)
+        return place if self.remote and place.partition(":")[0] in ("file", place) else ""
 
     @cached_property
     def parent(self) -> str:
         """Id of this pipeline run's MLflow run, found again by the run's key or created."""
         tags = {"cairn.run": self.facts["run"], "cairn.profile": self.facts["profile"], **self.facts["tags"]}
         tags |= {"prefect.flow_run": self.facts["prefect"]["flow_run"]} if self.facts["prefect"] else {}
+        tags |= {"mlflow.note.content": self.facts["description"][:NOTE]} if "description" in self.facts else {}
         self.begun = True
-        return self._find_or_create(f"tags.`cairn.run` = '{self.facts['run']}'", f"cairn {tags['cairn.profile']}", tags)
+        name = self.facts.get("name") or self.facts["profile"]
+        run = self._find_or_create(f"tags.`cairn.run` = '{self.facts['run']}'", name, tags)
+        self._log_params(run, self.facts.get("params", {}))
+        return run
 
     def _find_or_create(self, query: str, name: str, tags: Mapping[str, str]) -> str:
         found = self.client.search_runs([self.experiment], filter_string=query, max_results=1)
@@ -75,22 +100,34 @@ class MlflowRun:
         query = f"tags.`cairn.key` = '{key}' and tags.`mlflow.parentRunId` = '{self.parent}'"
         tags = {"mlflow.parentRunId": self.parent, "cairn.key": key, "cairn.stage": stage, "cairn.method": details["method"]}
         run = self._runs[stage] = self._find_or_create(query, f"{stage}: {details['method']}", tags)
-        known = self.client.get_run(run).data.params
+        self._log_params(run, details["params"])
+
+    def _log_params(self, run: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        fresh = [Param(name, str(value)[:6000]) for name, value in details["params"].items() if name not in known]
-        self.client.log_batch(run, params=fresh)
+        known = self.client.get_run(run).data.params
+        self.client.log_batch(run, params=[Param(name, str(value)[:6000]) for name, value in params.items() if name not in known])
 
     def _on_log(self, stage: str, details: Mapping[str, Any]) -> None:
+        """A point of a curve, with the time at which it was computed; sent while the stage goes on."""
         self._curves.setdefault(stage, []).append((details["name"], details["value"], details["step"], details["at"]))
+        if details["at"] - self._sent.get(stage, 0) >= LIVE:
+            self._sent[stage] = details["at"]
+            self._send_curves(stage)
+
+    def _send_curves(self, stage: str) -> None:
+        from mlflow.entities import Metric
+
+        points = self._curves.pop(stage, [])
+        self._log(self._runs[stage], [Metric(metric_name(name), value, at, step) for name, value, step, at in points])
 
     def _on_calls(self, stage: str, details: Mapping[str, Any]) -> None:
         """At once, for who looks at a run that goes on. The step is the second."""
         from mlflow.entities import Metric
 
         step = int(details["seconds"])
-        figures = [(f"calls/{role}/{name}", value) for role, found in details["roles"].items() for name, value in _numbers(found)]
-        self._log(self._runs[stage], [Metric(_name(name), value, details["at"], step) for name, value in figures])
+        figures = [(f"calls/{role}/{name}", value) for role, found in details["roles"].items() for name, value in numbers(found)]
+        self._log(self._runs[stage], [Metric(metric_name(name), value, details["at"], step) for name, value in figures])
 
     def _log(self, run: str, metrics: list[Any]) -> None:
         for start in range(0, len(metrics), 1000):
@@ -99,23 +136,47 @@ class MlflowRun:
     def _on_done(self, stage: str, details: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric, RunTag
 
-        run, now = self._runs[stage], details["at"]
-        metrics = [Metric(_name(name), value, at, step) for name, value, step, at in self._curves.pop(stage, [])]
-        metrics += [Metric(_name(name), value, now, 0) for name, value in _numbers(details["figures"])]
-        self._log(run, [*metrics, Metric("seconds", details["seconds"], now, 0)])
+        run, now, figures = self._runs[stage], details["at"], details["figures"]
+        self._send_curves(stage)
+        self._log(
+            run, [Metric(metric_name(name), value, now, 0) for name, value in [*handful(figures), ("seconds", details["seconds"])]]
+        )
+        self._log_files(run, figures)
         self.client.log_batch(run, tags=[RunTag("cairn.artifact", details["identity"])])
+        self._log_data(stage, details["identity"], figures)
         self._log_models(run, details)
-        if "evaluate" in details["figures"]:
-            self._measure(details["figures"], now)
+        self.client.log_metric(self.parent, f"seconds.{stage}", details["seconds"], timestamp=now, step=0)
+        if "evaluate" in figures:
+            self._measure(figures, now)
         self.client.set_terminated(run)
         self.client.set_tag(self.parent, f"cairn.artifact.{stage}", details["identity"])
 
+    def _log_files(self, run: str, figures: Mapping[str, Any]) -> None:
+        """All figures of a stage as a file, and those by family as a table that MLflow shows."""
+        if figures:
+            self.client.log_dict(run, dict(figures), "figures.json")
+        if table := families(figures):
+            self.client.log_dict(run, table, "families.json")
+            self.client.set_tag(run, "mlflow.loggedArtifacts", json.dumps([{"path": "families.json", "type": "table"}]))
+
+    def _log_data(self, stage: str, identity: str, figures: Mapping[str, Any]) -> None:
+        """Name what a stage made as a dataset of the run, where it made data."""
+        if stage not in self.facts.get("datasets", {}):
+            return
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"uri": f"data/{stage}", "artifact": identity})
+        data = Dataset(stage, identity, "local", source, profile=json.dumps(dict(handful(figures))))
+        context = InputTag("mlflow.data.context", DATASETS[self.facts["datasets"][stage]])
+        self.client.log_inputs(self.parent, [DatasetInput(data, [context])])
+
     def _log_models(self, run: str, details: Mapping[str, Any]) -> None:
         there = {(model.name, model.tags.get("cairn.artifact")) for model in self._models()}
-        for name in details.get("checkpoints", ()):
+        for name, path in details.get("checkpoints", {}).items():
             if (name, details["identity"]) not in there:  # an event that is told again after a kill
                 tags = {"cairn.artifact": details["identity"], "cairn.checkpoint": name, "cairn.key": self.facts["run"]}
-                model = self.client.create_logged_model(self.experiment, name=name, source_run_id=run, tags=tags)
+                where = {"checkpoint": f"artifact:{details['identity']}/{path}"}  # as `base.path` and `cairn serve` take it
+                model = self.client.create_logged_model(self.experiment, name=name, source_run_id=run, tags=tags, params=where)
                 self.client.finalize_logged_model(model.model_id, "READY")
 
     def _models(self) -> list[Any]:
@@ -129,38 +190,20 @@ class MlflowRun:
     def _measure(self, metrics: Mapping[str, Any], at: int) -> None:
         for model in self._models():
             known = {metric.key for metric in model.metrics or ()}
-            for name, mean in _measured(metrics, model.name):
+            for name, mean in measured(metrics, model.name):
                 if name not in known:
                     self.client.log_metric(self.parent, name, mean, timestamp=at, model_id=model.model_id)
-        for name, mean in _measured(metrics, "contender"):  # no checkpoint of any run
+        for name, mean in measured(metrics, "contender"):  # no checkpoint of any run
             self.client.log_metric(self.parent, name, mean, timestamp=at)
+        if table := results(metrics):
+            self.client.set_tag(self.parent, "mlflow.note.content", f"{self.facts.get('description', '')}\n\n{table}".strip()[:NOTE])
 
     def _on_closed(self, stage: str, details: Mapping[str, Any]) -> None:
         for name, identity in details["linked"].items():
             self.client.set_tag(self.parent, f"cairn.cached.{name}", identity)
+            self._log_data(name, identity, {})
         for run in self._runs.values():
             if self.client.get_run(run).info.status == "RUNNING":
                 self.client.set_terminated(run, details["status"])
         if alive(self.state, self.facts["run"]) <= details["others"]:  # else another process goes on with the same run
             self.client.set_terminated(self.parent, details["status"])
-
-
-def _measured(metrics: Mapping[str, Any], model: str) -> Iterator[tuple[str, float]]:
-    """(name, pass^1) of a model in each world; of those that no training saw under a name that says so."""
-    for mark, part in (("", metrics), (f"{UNSEEN}.", metrics.get(UNSEEN) or {})):
-        for world, figures in part.get("evaluate", {}).get(model, {}).items():
-            yield f"{model}.{mark}{world}.pass_1", figures["pass_1"]["mean"]
-
-
-def _numbers(figures: Any, prefix: str = "") -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            found += _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found.append((f"{prefix}{name}", float(value)))
-    return found
-
-
-def _name(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "_-./ " else "_" for letter in text)

@@ -40,6 +40,11 @@ def stop_all() -> None:
         _kill(child)
 
 
+def stopped() -> bool:
+    """Whether `stop_all` was called: whatever fails from then on was cancelled."""
+    return _stopped.is_set()
+
+
 def _kill(child: subprocess.Popen[str]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)  # with its forks: the group is the child's own

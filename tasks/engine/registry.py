@@ -2,65 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.checkpoints.adapters import is_adapter
+from tasks.engine.mlflow_run import EXPERIMENT
+from tasks.engine.registered.card import Behaviour, agent_card
 from tasks.engine.track import Tracker
 
+ADDRESS = "<address of this version>"
+DESCRIPTION = 4900
+"""Characters of a description that every store of MLflow takes."""
 
-def register(tracker: Tracker, name: str, checkpoint: Path, tags: Mapping[str, str], note: str) -> str:
+
+@dataclass(frozen=True)
+class About:
+    """What a version says of itself. behaviour: how the agent is to act. model_card: its sections in Markdown; ADDRESS in them is
+    the address by which MLflow loads it. tags: name -> value, for people and for Cairn. model: a sentence on the registered model, all
+    versions of it."""
+
+    behaviour: Behaviour
+    model_card: Sequence[str]
+    tags: Mapping[str, str]
+    model: str
+
+
+def register(tracker: Tracker, name: str, checkpoint: Path, about: About) -> str:
     """Log a checkpoint as a model of this pipeline run and register it; returns the new version.
 
-    A whole one is a transformers model, carries the tokenizer and the chat template, and loads by `models:/<name>@<alias>` with no code
-    of ours. Of an adapter the version holds the folder as it is, which PEFT loads onto its base.
+    A whole one has the transformers flavor (model, tokenizer, chat template) and a pyfunc that acts by the agent's card, and needs no
+    Cairn where it is loaded. Of an adapter the version holds the folder as it is, which PEFT loads onto its base, and the card. The
+    files go where the tracking server keeps artifacts.
     """
     tracker.flush()
-    import mlflow
+    from mlflow import set_tracking_uri
 
-    mlflow.set_tracking_uri(tracker.mlflow.client.tracking_uri)
-    model = _adapter(tracker, name, checkpoint) if is_adapter(checkpoint) else _whole(tracker, name, checkpoint)
-    client = tracker.mlflow.client
+    mlflow, client = tracker.mlflow, tracker.mlflow.client
+    set_tracking_uri(client.tracking_uri)  # the registry asks it, of all addresses, for the logged model
+    if place := mlflow.kept_apart():
+        tracker.tell(
+            f"the experiment {EXPERIMENT!r} of the tracking server keeps files in the folder {place}: where that is not seen, the "
+            "version cannot be loaded. A new experiment takes the server's own store: delete or rename the old one there."
+        )
+    kind = "adapter" if is_adapter(checkpoint) else "agent"
+    model = client.create_logged_model(mlflow.experiment, name, source_run_id=mlflow.parent, model_type=kind, tags=dict(about.tags))
+    uri = f"models:/{model.model_id}"
+    with tempfile.TemporaryDirectory() as place:
+        folder = _folder(Path(place) / "version", name, checkpoint, about, model.model_id)
+        (folder / "README.md").write_text("\n\n".join(about.model_card).replace(ADDRESS, uri) + "\n", "utf-8")
+        client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name)
+    client.update_registered_model(name, about.model)
+    description = short(about.model_card, DESCRIPTION - len(uri)).replace(ADDRESS, uri)
     version = client.create_model_version(
-        name,
-        source=f"models:/{model}",
-        run_id=tracker.mlflow.parent,
-        tags=dict(tags),
-        description=note,
-        model_id=model,
+        name, source=uri, run_id=mlflow.parent, tags=dict(about.tags), description=description, model_id=model.model_id
     )
     return str(version.version)
 
 
-def _adapter(tracker: Tracker, name: str, folder: Path) -> str:
-    """Log an adapter's folder; returns the logged model's id."""
-    about = tracker.mlflow
-    model = about.client.create_logged_model(about.experiment, name, source_run_id=about.parent, model_type="adapter")
-    about.client.log_model_artifacts(model.model_id, str(folder))
-    about.client.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id)
+def _folder(folder: Path, name: str, checkpoint: Path, about: About, model_id: str) -> Path:
+    from tasks.engine.registered import version_folder
+
+    card = agent_card(name, checkpoint, about.behaviour)
+    if is_adapter(checkpoint):
+        shutil.copytree(checkpoint, folder)
+        version_folder.write_beside(folder, card)
+    else:
+        version_folder.write(folder, checkpoint, card, model_id)
+    return folder
 
 
-def _whole(tracker: Tracker, name: str, checkpoint: Path) -> str:
-    """Log a whole checkpoint; returns the logged model's id."""
-    import mlflow
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    mlflow.set_experiment(experiment_id=tracker.mlflow.experiment)
-    with mlflow.start_run(run_id=tracker.mlflow.parent):
-        logged = mlflow.transformers.log_model(
-            transformers_model={"model": model, "tokenizer": tokenizer},
-            name=name,
-            task="llm/v1/chat",
-            pip_requirements=["transformers", "torch"],
-        )
-    return str(logged.model_id)
+def short(sections: Sequence[str], most: int) -> str:
+    """The first sections of a model card, as many as `most` characters hold."""
+    more = "\n\n(The rest of this card is README.md beside the weights.)"
+    text = "\n\n".join(sections)
+    kept = list(sections)
+    while len(text) > most and len(kept) > 1:
+        kept.pop()
+        text = "\n\n".join(kept) + more
+    return text[:most]
 
 
 def version_with(tracker: Tracker, name: str, tag: str, value: str) -> str | None:

@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.engine import process
 from tasks.engine.journal import Event, Journal
-from tasks.engine.mlflow_run import MlflowRun
+from tasks.engine.mlflow_run import DATASETS, MlflowRun
 from tasks.engine.origin import origin, origin_tags
 from tasks.engine.plan import Plan
+from tasks.engine.run_name import description, leaves, run_name
 from tasks.worlds import UNSEEN
 
 PATIENCE = 30.0
@@ -43,7 +45,7 @@ class Tracker:
         self.state, self.facts = state, dict(facts)
         self.mlflow = MlflowRun(state, self.facts)
         self.lost = ""
-        self._tell, self._server = tell, server
+        self.tell, self._server = tell, server
         self._lock = threading.RLock()
         self._waiting: deque[Event] = deque()
         self._changed = threading.Condition()
@@ -63,6 +65,8 @@ class Tracker:
         def note(stage: str, event: str, details: Mapping[str, Any]) -> None:
             if event == "started":
                 details = {**details, "params": plan.settings.values(stage)}
+                if "name" not in self.facts:
+                    self.facts.update(details_of(plan))
                 if not self.facts["prefect"] and (flow := _flow_run()):
                     self.facts["prefect"] = {**flow, **self._server()}
             self(stage, event, details)
@@ -114,7 +118,7 @@ class Tracker:
     def _lose(self, error: Exception) -> None:
         message = (str(error).splitlines() or [""])[0][:200]
         self.lost = f"MLflow at {printable_uri(self.facts['uri'])} failed ({type(error).__name__}: {message})"
-        self._tell(f"{self.lost}; the run goes on, and the next one (or `cairn doctor`) logs there what is missing")
+        self.tell(f"{self.lost}; the run goes on, and the next one (or `cairn doctor`) logs there what is missing")
 
     def handle(self, event: Event) -> None:
         """Tell MLflow of an event now. Raises what its client raises."""
@@ -129,7 +133,7 @@ class Tracker:
     def measured(self, metrics: Mapping[str, Any]) -> None:
         """Give each checkpoint of this run its pass^1 by world, as metrics of its logged model; nothing without a run in MLflow."""
         if self._journal is not None or self.mlflow.begun:
-            told = {name: metrics[name] for name in ("evaluate", UNSEEN) if name in metrics}
+            told = {name: metrics[name] for name in ("evaluate", "overall", UNSEEN) if name in metrics}
             self._send(("", "measured", {**told, "at": int(time.time() * 1000)}))
 
     def close(self, error: BaseException | None, prefect_lost: bool = False) -> None:
@@ -139,13 +143,18 @@ class Tracker:
         """
         if self._journal is None and not self.mlflow.begun:
             return
-        status = "FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        status = "FINISHED" if error is None else "KILLED" if cancelled(error) else "FAILED"
         self._send(("", "closed", {"status": status, "linked": self._linked, "others": 1}))
         delivered = self.flush()
         if not delivered and not self.lost:
             self._lose(TimeoutError(f"no answer within {PATIENCE:.0f} s"))
         if self._journal:
             self._journal.close(delivered and not (prefect_lost and self.facts["prefect"]))
+
+
+def cancelled(error: BaseException) -> bool:
+    """Whether what ended a run came from outside: Ctrl-C, a signal, a cancelled flow; or is what a stopped training said first."""
+    return not isinstance(error, Exception) or process.stopped()
 
 
 def facts(plan: Plan) -> dict[str, Any]:
@@ -157,6 +166,18 @@ def facts(plan: Plan) -> dict[str, Any]:
         "tags": origin_tags(origin(plan.settings.project)),
         "uri": os.environ["MLFLOW_TRACKING_URI"],
         "prefect": {},
+    }
+
+
+def details_of(plan: Plan) -> dict[str, Any]:
+    """What is said of a run beside `facts`, once something is computed: name, description, params (dotted key -> text), and datasets
+    (step -> room, of the steps that leave data)."""
+    settings, came = plan.settings, origin(plan.settings.project)
+    return {
+        "name": run_name(settings),
+        "description": description(settings, came["commit"], came["dirty"]),
+        "params": dict(leaves(settings.tree)),
+        "datasets": {step.name: step.room for step in settings.road if step.room in DATASETS},
     }
 
 

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from flows import source_checks
+from flows.exports.sources import records_of
 from flows.forecast.checkpoint import of_source
-from flows.promote import base_tags
+from flows.model_card import base_of
 from tasks.base import Inputs
 from tasks.base.checkpoint import Params, check_files, preflight, run
 from tasks.chat import proof
@@ -453,10 +454,10 @@ def test_a_registered_version_says_where_its_base_comes_from_and_its_licence(wor
     base, model = store.put(tmp_path / "base/out"), store.put(copy)
     store.record(Key({"stage": "base", "inputs": {}}), base, {"figures": {}})
     store.record(Key({"stage": "merge", "inputs": {"base": base}}), model, {"figures": {}})
-    wanted = {"cairn.base_origin": "somebody/llama", "cairn.base_license": "apache-2.0", "cairn.base_identity": "abc"}
     known: Any = SimpleNamespace(store=store, settings=load(ROOT, "smoke"))
-    assert base_tags(known, model) == wanted
-    assert base_tags(known, base) == {}
+    wanted = {"origin": "somebody/llama", "license": "apache-2.0", "identity": "abc"}
+    assert base_of(known, records_of("merge", model, store)) == wanted
+    assert base_of(known, records_of("merge", base, store)) == {}
 
 
 # Where it lies, and what it is called.

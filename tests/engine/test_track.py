@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 
 from flows.reconcile import needs_own_server, reconcile
+from tasks.contract.params import StageFailed
 from tasks.engine.journal import FOLDER, alive
 from tasks.engine.mlflow_run import EXPERIMENT
+from tasks.engine.run_name import description, differences, run_name
+from tasks.engine.settings import load
 from tasks.engine.track import Tracker
+from tests.conftest import ROOT
+from tests.engine.test_registered import about, frozen
 from tests.rollout import tiny
 
 MEANS = {"sft": 0.25, "merged": 0.75}
@@ -60,8 +65,8 @@ def mlflow(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> M
     return Mlflow(tmp_path, monkeypatch)
 
 
-LEFT = {"sft": ["sft"], "merge": ["merged"]}
-"""Names of the checkpoints that stages leave."""
+LEFT = {"sft": {"sft": "model"}, "merge": {"merged": "model"}}
+"""Stage -> name of a checkpoint that it leaves -> its folder in the artifact."""
 
 
 def stage(tracker: Tracker, name: str, figures: Any = None, done: bool = True) -> None:
@@ -69,7 +74,7 @@ def stage(tracker: Tracker, name: str, figures: Any = None, done: bool = True) -
     tracker(name, "log", {"name": "loss", "value": 0.5, "step": 1})
     if done:
         about = {"identity": f"{name}.dir", "figures": figures or {"rows": 3}, "seconds": 1.5}
-        tracker(name, "done", {**about, "checkpoints": LEFT.get(name, [])})
+        tracker(name, "done", {**about, "checkpoints": LEFT.get(name, {})})
 
 
 def test_a_run_that_ends_leaves_no_journal(mlflow: Mlflow) -> None:
@@ -79,9 +84,68 @@ def test_a_run_that_ends_leaves_no_journal(mlflow: Mlflow) -> None:
         stage(tracker, name, figures)
     assert alive(mlflow.state, "a" * 64) == 1 and len(mlflow.journals()) == 1
     tracker.close(None)
-    assert mlflow.runs() == {"cairn smoke": "FINISHED", "sft: m": "FINISHED", "merge: m": "FINISHED", "evaluate: m": "FINISHED"}
+    assert mlflow.runs() == {"smoke": "FINISHED", "sft: m": "FINISHED", "merge: m": "FINISHED", "evaluate: m": "FINISHED"}
     assert mlflow.models() == {"sft": [0.25], "merged": [0.75]}
     assert mlflow.journals() == [] and reconcile(mlflow.state) == [] and mlflow.told == []
+
+
+def test_the_runs_page_says_what_it_was_and_the_curves_are_there_while_it_trains(mlflow: Mlflow) -> None:
+    """Params, description and datasets on the run itself; points with the time of each, sent before the stage ends; numbers by family
+    in a table and not among the metrics; checkpoints that say where they lie."""
+    about = {"name": "smoke: seed=1", "description": "What it is.", "params": {"seed": "1"}, "datasets": {"filter": "filter"}}
+    tracker = mlflow.tracker(**about)
+    stage(tracker, "filter", {"kept": 66, "dropped": {"lineage": 2, "by": {"deep": 1}}})
+    tracker("sft", "started", {"key": "key of sft", "method": "m", "params": {"rate": 0.1}})
+    tracker.flush()
+    for step, at in ((1, 10_000), (2, 10_500), (3, 13_000), (4, 13_100)):
+        tracker.handle(("sft", "log", {"name": "loss", "value": 1 / step, "step": step, "at": at}))
+    client = tracker.mlflow.client
+    points = client.get_metric_history(tracker.mlflow._runs["sft"], "loss")
+    assert {(one.step, one.timestamp) for one in points} == {(1, 10_000), (2, 10_500), (3, 13_000)}, "while it trains"
+    tracker("sft", "done", {"identity": "sft.dir", "figures": {}, "seconds": 1.0, "checkpoints": LEFT["sft"]})
+    block = {"pass_1": {"mean": 0.25, "low": 0.1, "high": 0.5, "n": 8, "trials": 2}}
+    stage(tracker, "evaluate", {"evaluate": {"sft": {"retail": {**block, "families": {"lookup": block}}}}, "overall": {"sft": block}})
+    tracker.close(None)
+    assert mlflow.told == []
+    run = client.get_run(tracker.mlflow.parent)
+    assert run.info.run_name == "smoke: seed=1" and run.data.params == {"seed": "1"}
+    assert (
+        "What it is." in run.data.tags["mlflow.note.content"]
+        and "| sft | 0.250 | 0.100 to 0.500 | 8 | 2 |" in run.data.tags["mlflow.note.content"]
+    )
+    ((data,),) = [run.inputs.dataset_inputs]
+    assert (data.dataset.name, data.dataset.digest, data.tags[0].value) == ("filter", "filter.dir", "training")
+    assert json.loads(data.dataset.profile) == {"kept": 66.0, "dropped.lineage": 2.0}
+    assert run.data.metrics.keys() == {"sft.retail.pass_1", "seconds.filter", "seconds.sft", "seconds.evaluate"}
+    evaluated = client.get_run(tracker.mlflow._runs["evaluate"])
+    assert evaluated.data.metrics.keys() == {"loss", "sft.retail.pass_1", "seconds"}
+    table = json.loads(Path(client.download_artifacts(evaluated.info.run_id, "families.json")).read_text())
+    assert table["data"] == [["sft", "retail", "lookup", 0.25, 0.1, 0.5, 8, 2]] and len(table["columns"]) == 8
+    (model,) = tracker.mlflow._models()
+    assert model.params == {"checkpoint": "artifact:sft.dir/model"}
+
+
+def test_a_run_that_was_cancelled_is_killed_and_one_that_failed_is_not(mlflow: Mlflow) -> None:
+    """What cancels a run from outside is no Exception: Ctrl-C, and what Prefect raises for a cancelled flow."""
+    from prefect.exceptions import TerminationSignal
+
+    for error, status in ((TerminationSignal(15), "KILLED"), (KeyboardInterrupt(), "KILLED"), (StageFailed("it is full"), "FAILED")):
+        tracker = mlflow.tracker(run=type(error).__name__ * 4)
+        stage(tracker, "sft", done=False)
+        tracker.close(error)
+        assert tracker.mlflow.client.get_run(tracker.mlflow.parent).info.status == status
+
+
+def test_a_runs_name_says_what_differs_from_its_profile() -> None:
+    same = load(ROOT, "smoke")
+    assert run_name(same) == "smoke" and differences(same) == {}
+    other = load(ROOT, "smoke", (("seed", 1), ("sft.loop.epochs", 2)))
+    assert run_name(other) == "smoke: seed=1, sft.loop.epochs=2"
+    changed = {"seed": 1, "sft.loop.epochs": 2, "evaluate.pass_k.trials": 3, "evaluate.pass_k.temperature": 0.5, "rl.loop.steps": 3}
+    many = load(ROOT, "smoke", tuple(changed.items()))
+    assert run_name(many).endswith(" and 1 more") and len(run_name(many)) <= 100
+    told = description(other, "c0ffee", ["README.md"])
+    assert "- `sft.loop.epochs`: 2" in told and "merge (`breadcrumbs`)" in told and "commit `c0ffee`, with changes in README.md" in told
 
 
 def test_a_contender_that_is_no_checkpoint_has_its_figures_beside_theirs(mlflow: Mlflow) -> None:
@@ -107,7 +171,7 @@ def test_each_stage_in_a_process_of_its_own_shows_the_same(mlflow: Mlflow) -> No
         tracker = mlflow.tracker()
         stage(tracker, name, figures)
         tracker.close(None)
-    assert mlflow.runs()["cairn smoke"] == "FINISHED" and len(mlflow.runs()) == 4
+    assert mlflow.runs()["smoke"] == "FINISHED" and len(mlflow.runs()) == 4
     assert mlflow.models() == {"sft": [0.25], "merged": [0.75]}
 
 
@@ -121,12 +185,12 @@ def test_after_a_kill_the_next_one_tells_the_rest(mlflow: Mlflow, monkeypatch: p
             break
     tracker.flush()
     assert reconcile(mlflow.state) == [], "it is alive"
-    assert mlflow.runs()["cairn smoke"] == "RUNNING"
+    assert mlflow.runs()["smoke"] == "RUNNING"
     _kill(tracker)
     (line,) = reconcile(mlflow.state)
     assert line == f"run aaaaaaaaaa is over: MLflow has its figures, and shows it as {parent}"
     runs = mlflow.runs()
-    assert runs["cairn smoke"] == parent and runs["sft: m"] == "FINISHED" and runs["evaluate: m"] == parent
+    assert runs["smoke"] == parent and runs["sft: m"] == "FINISHED" and runs["evaluate: m"] == parent
     assert mlflow.models() == {"sft": [0.25] if after == "decide" else []}
     assert reconcile(mlflow.state) == [] and mlflow.journals() == []
 
@@ -139,7 +203,7 @@ def test_another_process_that_goes_on_with_the_run_is_left_running(mlflow: Mlflo
     stage(second, "merge", done=False)
     second.flush()
     reconcile(mlflow.state)
-    assert mlflow.runs() == {"cairn smoke": "RUNNING", "sft: m": "KILLED", "merge: m": "RUNNING"}
+    assert mlflow.runs() == {"smoke": "RUNNING", "sft: m": "KILLED", "merge: m": "RUNNING"}
     second.close(None)
 
 
@@ -194,7 +258,7 @@ def test_a_journal_that_was_cut_anywhere_is_read_as_far_as_it_goes(mlflow: Mlflo
         path.write_bytes(whole[:size])
         reconcile(mlflow.state)
         assert mlflow.journals() == []
-    assert mlflow.runs() == {"cairn smoke": "KILLED", "sft: m": "FINISHED"}
+    assert mlflow.runs() == {"smoke": "KILLED", "sft: m": "FINISHED"}
 
 
 def test_a_flow_on_a_server_of_the_users_that_is_down_is_kept_for_later(mlflow: Mlflow) -> None:
@@ -243,7 +307,7 @@ def test_a_version_holds_an_adapter_alone_or_the_whole_model(mlflow: Mlflow, tmp
     for form in ("adapter", "full"):
         plan = SimpleNamespace(store=store, settings=SimpleNamespace(shared=SimpleNamespace(promote=SimpleNamespace(form=form))))
         with in_form(plan, tmp_path / "made" / "model") as folder:  # type: ignore[arg-type]
-            version = register(mlflow.tracker(), form, folder, {"cairn.artifact": "x"}, "why")
+            version = register(mlflow.tracker(), form, folder, about(frozen(tmp_path / f"worlds of {form}", "retail")))
         import mlflow as library
 
         library.set_tracking_uri(mlflow.uri)

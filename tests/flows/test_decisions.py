@@ -42,6 +42,7 @@ class Shop:
         self.notes: list[str] = []
         monkeypatch.setattr(registry, "version_with", lambda tracker, name, tag, value: self.versions.get(value))
         monkeypatch.setattr(registry, "register", self._register)
+        monkeypatch.setattr("flows.model_card.about_version", lambda plan, decision, candidate, verdict, tags: tags)
         monkeypatch.setattr(registry, "move_alias", self._move)
         for name in ("DVC_ROOT", "DVC_EXP_NAME"):
             monkeypatch.delenv(name, raising=False)
@@ -49,9 +50,9 @@ class Shop:
         self.experiment = False
         self.store = Store(folder / ".cairn")
 
-    def _register(self, tracker: Any, name: str, folder: Path, tags: Mapping[str, str], note: str) -> str:
-        self.tags = dict(tags)
-        version = self.versions[tags["cairn.decision"]] = str(len(self.versions) + 1)
+    def _register(self, tracker: Any, name: str, folder: Path, about: Mapping[str, str]) -> str:
+        self.tags = dict(about)
+        version = self.versions[about["cairn.decision"]] = str(len(self.versions) + 1)
         self._killed("register")
         return version
 

@@ -38,12 +38,16 @@ sys.exit(guarded(main))
 LOAD = """
 import json, mlflow
 mlflow.set_tracking_uri("sqlite:///.cairn/mlflow.db")
+card = open(mlflow.artifacts.download_artifacts("models:/cairn-agent@champion") + "/README.md").read()
+for block in card.split("```python")[1:]:
+    exec(block.partition("```")[0])
 parts = mlflow.transformers.load_model("models:/cairn-agent@champion", return_type="components")
 ids = parts["tokenizer"].apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True, return_tensors="pt")
 ids = ids if hasattr(ids, "shape") else ids["input_ids"]
 out = parts["model"].generate(ids, max_new_tokens=3, do_sample=False)
-chat = mlflow.pyfunc.load_model("models:/cairn-agent@champion").predict({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3})
-print(json.dumps({"new": int(out.shape[1] - ids.shape[1]), "object": chat[0]["object"]}))
+chat = mlflow.pyfunc.load_model("models:/cairn-agent@champion")
+chat = chat.predict({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3, "custom_inputs": {"world": "retail"}})
+print(json.dumps({"new": int(out.shape[1] - ids.shape[1]), "object": chat["object"], "card": card}))
 """
 
 
@@ -91,6 +95,8 @@ def test_promote_once_then_again_then_another_then_back(shop: Project) -> None:
 
     loaded = json.loads(shop.run(sys.executable, "-c", LOAD).stdout.strip().splitlines()[-1])
     assert loaded["new"] >= 1 and loaded["object"] == "chat.completion"
+    heads = ("Results", "Gates", "Use", "Licence", "Merge map", "Data", "Recipe")
+    assert [line[3:] for line in loaded["card"].splitlines() if line.startswith("## ")] == [*heads]
 
     assert "decided against no champion" in promote(shop, sft, "it met nobody")["reason"], "it never met the present champion"
     assert promote(shop, sft, "better still", met=merged)["version"] == "2"

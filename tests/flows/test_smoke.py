@@ -99,6 +99,11 @@ def test_mlflow_has_one_parent_and_a_run_per_stage(road: Project) -> None:
     assert statuses == {"FINISHED"}
     curves = {key for (key,) in base.execute("SELECT DISTINCT key FROM metrics WHERE run_uuid = ?", (nested["sft"],))}
     assert any("loss" in key for key in curves)
+    (most,) = base.execute("SELECT max(n) FROM (SELECT count(DISTINCT key) AS n FROM metrics GROUP BY run_uuid)").fetchone()
+    assert most < 120, "a person can read a run's metrics"
+    (params,) = base.execute("SELECT count(*) FROM params WHERE run_uuid = ?", (parents[0],)).fetchone()
+    assert params > 50 and tags[parents[0]]["mlflow.note.content"].startswith("Cairn's road with the profile **smoke**")
+    assert {name for (name,) in base.execute("SELECT name FROM datasets")} == {"worlds", "generate", "filter"}
     models = {name for (name,) in base.execute("SELECT name FROM logged_models")}
     assert {"base", "sft", "rl_retail", "rl_airline", "merged"} <= models
 

@@ -1,0 +1,64 @@
+"""The agent's card, `agent_card.json`: what an agent must be told to act as it was evaluated. It lies beside the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.chat.local import kept
+from tasks.checkpoints import folders
+from tasks.worlds import UNSEEN
+from tasks.worlds.api.folder import read_json
+from tasks.worlds.api.system_prompt import system_message
+
+FILE = "agent_card.json"
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How a candidate was evaluated, which is how it is to act. worlds: folder of frozen worlds. prompt: what the system message
+    carries. temperature: 0 is greedy. max_turn_tokens: of one turn. identity: of the checkpoint's artifact."""
+
+    worlds: Path
+    prompt: Mapping[str, str]
+    temperature: float
+    max_turn_tokens: int
+    identity: str
+
+
+@dataclass(frozen=True)
+class _FrozenWorld:
+    """What a system message is made of, from a frozen world's files: no code of the world is loaded."""
+
+    name: str
+    policy: str
+    tools: Mapping[str, Mapping[str, Any]]
+
+    def schemas(self) -> list[dict[str, Any]]:
+        """OpenAI's shape."""
+        return [dict(one) for one in self.tools.values()]
+
+
+def agent_card(name: str, checkpoint: Path, behaviour: Behaviour) -> dict[str, Any]:
+    """The card of a checkpoint folder that is registered under a name. Worlds that training never saw are in it too: the agent was
+    evaluated in them."""
+    frozen = [
+        _frozen(place.parent) for pattern in ("*", f"{UNSEEN}/*") for place in sorted(behaviour.worlds.glob(f"{pattern}/world.json"))
+    ]
+    return {
+        "name": name,
+        "checkpoint": behaviour.identity,
+        "worlds": {one.name: {"system": system_message(one, behaviour.prompt), "tools": one.schemas()} for one in frozen},  # type: ignore[arg-type]
+        "tools_in_prompt": behaviour.prompt["tools"] == "full",
+        "chat_format": json.loads(kept.to_json(kept.chat_of(folders.load_tokenizer(checkpoint)))),
+        "generation": {"temperature": behaviour.temperature, "max_new_tokens": behaviour.max_turn_tokens},
+    }
+
+
+def _frozen(folder: Path) -> _FrozenWorld:
+    schemas = read_json(folder / "schemas.json")
+    tools = {one["function"]["name"]: one for one in schemas}
+    return _FrozenWorld(read_json(folder / "world.json")["name"], (folder / "policy.md").read_text("utf-8"), tools)
