@@ -104,3 +104,20 @@ def test_a_schedule_starts_a_run_by_itself(services: Services) -> None:
         late = (ended.start_time - ended.expected_start_time).total_seconds()
         print(f"taken by itself {after:.0f} s after its schedule was made; it began {late:.1f} s after its time")
         assert ended.parameters["last"] == "worlds" and ended.parameters["profile"] == "smoke"
+
+
+def test_a_mistake_is_refused_with_its_message_alone(services: Services) -> None:
+    """What Prefect can compare, when the run is created; the rest in the flow's first second, in a state of its own, without a traceback."""
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with client(services) as api:
+        deployment = api.read_deployment_by_name("cairn/smoke")
+        with pytest.raises(PrefectHTTPStatusError, match="'banana' is not one of"):
+            api.create_flow_run_from_deployment(deployment.id, parameters={"refresh": ["banana"]})
+        wrong = api.create_flow_run_from_deployment(deployment.id, parameters={"first": "rl", "last": "sft"})
+        ended = services.end_of(api, wrong.id)
+        assert (ended.state.name, ended.state.message) == ("Invalid", "first rl lies after last sft") and ended.state.is_failed()
+        told = [log.message for log in api.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[wrong.id])))]
+        assert not [line for line in told if "Traceback" in line], told
+        assert ended.total_run_time.total_seconds() < 10, "it was not in its first seconds"
