@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import token_caps
 from flows.small_run import PROBLEMS, SmallRun
-from tasks.checkpoints import source
+from tasks.checkpoints.reading import readable
 from tasks.contract.params import StageFailed
 from tasks.engine import methods
 from tasks.engine.settings import Settings
@@ -92,7 +92,7 @@ class Counter:
         if checkpoint is not None and (checkpoint / "tokenizer.json").is_file():
             from tokenizers import Tokenizer
 
-            with source.readable(f"{checkpoint}: its tokenizer cannot be loaded"):
+            with readable(f"{checkpoint}: its tokenizer cannot be loaded"):
                 self._tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
             self.how = "in the checkpoint's own tokens"
 

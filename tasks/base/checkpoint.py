@@ -26,6 +26,7 @@ from tasks.chat import proof
 from tasks.chat.local import kept
 from tasks.chat.local.format import ChatFormat, ChatRefused
 from tasks.checkpoints import adapters, folders, gguf_file, source
+from tasks.checkpoints.reading import readable
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.params import Params as Base
@@ -203,7 +204,7 @@ def _check_json(folder: Path) -> None:
         if not isinstance(said, dict):
             raise BadInput(f"{name} holds no JSON object, but {str(said)[:40]!r}. Take the file of the model's own publisher.")
         if name == "generation_config.json":
-            with source.readable(f"{name} cannot be used"):
+            with readable(f"{name} cannot be used"):
                 GenerationConfig.from_dict(said)
 
 
@@ -222,7 +223,7 @@ def _check_weights(place: Path, files: _Files) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for path, name in _named_files(place):
             (Path(folder) / name).symlink_to(path.resolve())
-        with source.readable("transformers cannot load it"):
+        with readable("transformers cannot load it"):
             wrong = folders.misfit(Path(folder))
     if wrong:
         raise BadInput(f"{wrong}. Was it fetched whole, and is the config.json its own?")

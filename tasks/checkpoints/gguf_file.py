@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.checkpoints.source import readable
+from tasks.checkpoints.reading import readable
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

@@ -8,13 +8,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import adapters, folders, lora_config
-from tasks.contract.params import BadInput, StageFailed, is_file
+from tasks.checkpoints.reading import readable
+from tasks.contract.params import BadInput, is_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -182,14 +183,3 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def _text(file: Path) -> str:
     return file.read_text("utf-8", errors="replace") if file.is_file() else ""
-
-
-@contextmanager
-def readable(fault: str, why: str = "") -> Iterator[None]:
-    """BadInput for files that a library cannot make anything of: `fault`, and why; empty: what the library says."""
-    try:
-        yield
-    except (StageFailed, BadInput):
-        raise
-    except Exception as error:  # what is wrong in a file of somebody else's comes as any of them: tokenizers raises Exception itself
-        raise BadInput(f"{fault}: {why or next(iter(str(error).split(chr(10))), '').strip() or type(error).__name__}") from None

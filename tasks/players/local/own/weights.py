@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import lora_config
 from tasks.checkpoints.adapters import active_adapter
-from tasks.checkpoints.source import readable
+from tasks.checkpoints.reading import readable
 from tasks.contract.params import BadInput
 from tasks.players.local.own.architecture import Architecture, check_names, read
 from tasks.players.local.own.stack import Adapter, Stack
