@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import State
 
-from tasks.contract.params import BadInput
 from tests.conftest import Project, make_project
 
 
@@ -104,7 +105,7 @@ def test_help_needs_no_project_and_no_library(fresh: Project) -> None:
 @pytest.mark.parametrize("overrides", ["sft.loop.epochs=2", [["sft.loop.epochs", 2]], 5, {1: 2}])
 def test_overrides_of_a_flow_run(overrides: Any) -> None:
     """Prefect passes on whatever a form or a deployment gives."""
-    from flows.run import open_plan
+    from flows.pipeline import pipeline
 
-    with pytest.raises(BadInput, match=r"override.*dotted key"):
-        open_plan("", overrides)
+    ended = pipeline.fn(overrides=overrides)
+    assert isinstance(ended, State) and re.search(r"override.*dotted key", str(ended.message))
