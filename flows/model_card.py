@@ -94,14 +94,16 @@ def _behaviour(plan: Plan, records: Mapping[str, Mapping[str, Any]], identity: s
         )
     played: Any = plan.settings.params(plan.settings.road.judged)
     worlds = plan.store.view(records[steps[0]]["identity"])
-    return Behaviour(worlds, plan.settings.shared.prompt.model_dump(), played.temperature, played.max_turn_tokens, identity)
+    limits = {name: getattr(played, name) for name in ("temperature", "max_turn_tokens") if hasattr(played, name)}
+    return Behaviour(worlds, plan.settings.shared.prompt.model_dump(), identity, **limits)
 
 
 def _first_words(plan: Plan, judged: Mapping[str, Any] | None, model: str) -> tuple[str, str] | None:
     """(world, what the user says first) of a test conversation that the model won and in which it called tools; None without one."""
-    if judged:
+    file = plan.store.view(judged["identity"]) / "trials.parquet" if judged else None
+    if file and file.is_file():
         schema = schemas.some(schemas.TRIAL, "model", "set", "world", "messages", "n_tool_calls", "reward")
-        for row in tables.read_rows(plan.store.view(judged["identity"]) / "trials.parquet", schema):
+        for row in tables.read_rows(file, schema):
             if row["model"] == model and row["set"] == "test" and row["reward"] and row["n_tool_calls"]:
                 return row["world"], next(one["content"] for one in row["messages"] if one["role"] == "user")
     return None

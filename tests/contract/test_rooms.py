@@ -142,6 +142,6 @@ def check_files(stage: str, folder: Path) -> None:
         if schema is not None:
             tables.read_table(folder / file, schema)
     suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
-    assert suffixes <= {".parquet", ".json", ".csv", ".safetensors", ".jinja", ".md"}, "no pickle, nothing unknown"
+    assert suffixes <= {".parquet", ".json", ".csv", ".safetensors", ".jinja", ".md", ".yaml"}, "no pickle, nothing unknown"
     for path in folder.rglob("*.json"):
         json.loads(path.read_text())

@@ -83,7 +83,7 @@ def test_a_killed_fork_is_named_and_costs_its_shard_alone(tmp_path: Path) -> Non
             os.kill(os.getpid(), 9)
         return items[0]
 
-    with pytest.raises(ProcessFailed, match=r"was ended by SIGKILL \(out of memory\?\)"):
+    with pytest.raises(ProcessFailed, match=r"was ended by SIGKILL \(out of memory\? `cairn forecast` says which number to lower\)"):
         list(sharded(tmp_path, Forks(tmp_path / "forks", 1), 2)("kill", work, range(3), 1))
     assert (tmp_path / "shards/kill/000000.json").exists()
     assert list(sharded(tmp_path, Forks(tmp_path / "forks", 1), 2)("kill", work, range(3), 1)) == [0, 1, 2]

@@ -56,7 +56,7 @@ def frozen(folder: Path, *names: str) -> Path:
 
 
 def behaviour(worlds: Path, **prompt: str) -> Behaviour:
-    return Behaviour(worlds, {"tools": "none", "policy": "none", **prompt}, 0.0, 48, "a" * 32 + ".dir")
+    return Behaviour(worlds, {"tools": "none", "policy": "none", **prompt}, "a" * 32 + ".dir", 0.0, 48)
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,7 @@ def test_a_night_makes_new_conversations_and_nothing_else(tmp_path: Path) -> Non
 
 
 def test_a_night_that_could_not_be_kept_is_refused_before_it(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     with pytest.raises(BadInput, match="is no git repository with a commit"):
         deployed.check_night(tmp_path, push=False)
     project = make_project(tmp_path / "project").folder

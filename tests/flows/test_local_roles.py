@@ -45,7 +45,14 @@ def spec(stage: str, folder: Path, inputs: dict[str, Any], params: dict[str, Any
     out, scratch = folder / "out", folder / "scratch"
     for place in (out, scratch):
         place.mkdir(parents=True)
-    shared = {"unit": "", "seed": 0, "threads": 1, "device": "cpu", "prompt": {"tools": "none", "policy": "none"}}
+    shared = {
+        "unit": "",
+        "seed": 0,
+        "threads": 1,
+        "instructions": "avx2",
+        "device": "cpu",
+        "prompt": {"tools": "none", "policy": "none"},
+    }
     scripted = {"backend": "scripted", "errors": {}}
     asked = dict.fromkeys(getattr(methods.interface(stage), "ROLES", ()), scripted)
     assert set(roles) <= set(asked), "a role that its room never asks would be swapped for nothing"

@@ -39,8 +39,9 @@ LOAD = """
 import json, mlflow
 mlflow.set_tracking_uri("sqlite:///.cairn/mlflow.db")
 card = open(mlflow.artifacts.download_artifacts("models:/cairn-agent@champion") + "/README.md").read()
+space = {}
 for block in card.split("```python")[1:]:
-    exec(block.partition("```")[0])
+    exec(block.partition("```")[0], space)
 parts = mlflow.transformers.load_model("models:/cairn-agent@champion", return_type="components")
 ids = parts["tokenizer"].apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True, return_tensors="pt")
 ids = ids if hasattr(ids, "shape") else ids["input_ids"]

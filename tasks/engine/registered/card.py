@@ -20,13 +20,14 @@ FILE = "agent_card.json"
 @dataclass(frozen=True)
 class Behaviour:
     """How a candidate was evaluated, which is how it is to act. worlds: folder of frozen worlds. prompt: what the system message
-    carries. temperature: 0 is greedy. max_turn_tokens: of one turn. identity: of the checkpoint's artifact."""
+    carries. identity: of the checkpoint's artifact. temperature: 0 is greedy; max_turn_tokens: of one turn; both as a checkpoint plays
+    where its evaluate method has no such params."""
 
     worlds: Path
     prompt: Mapping[str, str]
-    temperature: float
-    max_turn_tokens: int
     identity: str
+    temperature: float = 0.0
+    max_turn_tokens: int = 96
 
 
 @dataclass(frozen=True)
