@@ -12,6 +12,7 @@ from typing import Any
 
 from tasks.engine import champion
 from tasks.engine.artifact import Store
+from tasks.engine.dotted import leaves
 from tasks.engine.explain import last
 from tasks.engine.files import read_json
 from tasks.engine.job import identities
@@ -49,22 +50,12 @@ def differences(stage: str, old: Parts, new: Parts) -> list[Difference]:
 def _named(stage: str, parts: Parts) -> Iterator[tuple[str, Any]]:
     """(dotted key in params/pipeline.yaml, value) of every param of a stage."""
     yield f"{stage}.method", parts["method"]
-    yield from _leaves(f"{stage}.{parts['method']}", parts["params"])
-    yield from _leaves(f"{stage}.loop", parts.get("loop") or {})
+    yield from leaves(parts["params"], f"{stage}.{parts['method']}")
+    yield from leaves(parts.get("loop") or {}, f"{stage}.loop")
     for section in ("agents", "engine"):
         chosen = parts.get(section) or {}
-        for key, value in chosen.items():
-            yield from _leaves(f"{stage}.{section}.{chosen['method'] if key == 'params' else key}", value)
-    for key, value in parts["settings"].items():
-        yield from _leaves(key, value)
-
-
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(f"{name}.{key}", item)
-    else:
-        yield name, value
+        yield from leaves({chosen["method"] if key == "params" else key: value for key, value in chosen.items()}, f"{stage}.{section}")
+    yield from leaves(parts["settings"])
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:

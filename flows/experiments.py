@@ -7,13 +7,14 @@ params in which the experiments differ, or what the person names. The chart has 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows.dvc_command import busy, dvc
 from tasks.contract.params import BadInput, StageFailed, nearest
+from tasks.engine.dotted import leaves
 from tasks.engine.files import write_text
 from tasks.engine.param_files import PIPELINE
 
@@ -56,18 +57,10 @@ def _experiment(state: Mapping[str, Any]) -> Experiment:
     figures: dict[str, Any] = {}
     for path, about in data["metrics"].items():
         name = PurePosixPath(path).stem
-        into, before = (headline, "") if name == HEADLINE else (figures, f"{name}.")
-        into.update(_leaves(about.get("data") or {}, before))
-    params = _leaves((data["params"].get(PIPELINE) or {}).get("data") or {})
+        into, before = (headline, "") if name == HEADLINE else (figures, name)
+        into.update(leaves(about.get("data") or {}, before))
+    params = leaves((data["params"].get(PIPELINE) or {}).get("data") or {})
     return Experiment(state.get("name") or state["rev"][:9], str(data.get("timestamp") or "")[:16], headline, figures, dict(params))
-
-
-def _leaves(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value
 
 
 def choose(found: Sequence[Experiment], named: Sequence[str]) -> list[str]:

@@ -26,6 +26,7 @@ from tasks.contract.params import BadInput, nearest, read_yaml, validate
 from tasks.engine import methods
 from tasks.engine.artifact import Store
 from tasks.engine.checkpoint_names import FORMS, checkpoint
+from tasks.engine.dotted import leaves
 
 ROOM = "merge"
 
@@ -90,7 +91,7 @@ def figure_lines(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name:<{width}}  {one['relative_delta']:>8.2%}  {one['kept_frac']:>12.1%}  {norm:>9.1%}{note}"
     yield "(moved: norm of the difference to the base, in percent of the base's norm)"
     more = {name: value for name, value in figures.items() if name not in ("tensors", "copied", "parameters", "experts", "notes")}
-    rows = list(_flat(more))
+    rows = [(name, _text(value)) for name, value in leaves(more)]
     if rows:
         width = max(len(name) for name, _ in rows)
         yield ""
@@ -99,12 +100,7 @@ def figure_lines(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"note: {note}"
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested figures as (dotted name, value) rows."""
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            yield from _flat(below, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, float):
-        yield name, f"{value:.6g}"
-    else:
-        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

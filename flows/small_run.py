@@ -111,16 +111,15 @@ class SmallRun:
 
     def _played(self, stage: str) -> tuple[Counts, float | None]:
         """What the human is asked in a few conversations with the scripted agent, and how many times as many the stage plays."""
-        from tasks.worlds.api.frozen import load_all, load_unseen
+        from tasks.worlds.api.frozen import load_all
         from tasks.worlds.api.play import play
 
         counts: Counts = defaultdict(float)
         plays = [(module, params) for _, module, params in self.settings.parts(stage) if hasattr(module, "conversations")]
         if not plays:
             return counts, None
-        worlds, seed = load_all(self.worlds(stage)), self.settings.shared.seed
-        if methods.reads_unseen(self.settings.room(stage)):
-            worlds |= load_unseen(self.worlds(stage))
+        worlds = load_all(self.worlds(stage), methods.reads_unseen(self.settings.room(stage)))
+        seed = self.settings.shared.seed
         player = self._players(stage, counts)
         act = acting(player, self.settings.shared.prompt.model_dump(), methods.way(self.settings.agents(stage)))
         for name, world in worlds.items():

@@ -132,13 +132,11 @@ class Amounts:
 
     def talks(self, stage: str) -> dict[str, Talk]:
         """World -> what a conversation in it is like, as scripts play it; of a step that plays unseen worlds, these among them."""
-        from tasks.worlds.api.frozen import load_all, load_unseen
+        from tasks.worlds.api.frozen import load_all
 
         found: dict[str, Talk] = {}
         prompt = self.settings.shared.prompt.model_dump()
-        worlds = load_all(self._worlds(stage))
-        if methods.reads_unseen(self.settings.room(stage)):
-            worlds |= load_unseen(self._worlds(stage))
+        worlds = load_all(self._worlds(stage), methods.reads_unseen(self.settings.room(stage)))
         for name, world in worlds.items():
             _, said, more = token_caps.conversations(world, self.settings.shared.seed)
             shared = self.counter.start(world, prompt)

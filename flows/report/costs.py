@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from flows.report.reading import Folders, Summary, duration, read_columns
 from flows.report.talks import clean
 from tasks.contract import schemas
 from tasks.engine import methods
+from tasks.engine.dotted import leaves
 from tasks.road import ROAD, Road
 
 MOST_FIGURES = 40
@@ -27,7 +28,7 @@ def stages(summary: Summary, road: Road = ROAD) -> list[dict[str, Any]]:
     for stage, entry in sorted((summary.get("stages") or {}).items(), key=lambda item: road.index(item[0])):
         method = entry.get("method") or ""
         header = methods.header(road[stage].room, method) if method in methods.names(road[stage].room) else None
-        figures = [] if road[stage].room == "evaluate" else list(_flat(entry.get("figures") or {}))
+        figures = [] if road[stage].room == "evaluate" else [(name, _text(value)) for name, value in leaves(entry.get("figures") or {})]
         lines.append(
             {
                 "stage": stage,
@@ -44,15 +45,10 @@ def stages(summary: Summary, road: Road = ROAD) -> list[dict[str, Any]]:
     return lines
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested figures as (dotted name, text)."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(item, f"{name}.{key}" if name else str(key))
-    elif value is None or value == [] or value == "":
-        yield name, "\u2013"
-    else:
-        yield name, f"{value:.6g}" if isinstance(value, float) else clean(str(value))[:200]
+def _text(value: Any) -> str:
+    if value is None or value == [] or value == "":
+        return "\u2013"
+    return f"{value:.6g}" if isinstance(value, float) else clean(str(value))[:200]
 
 
 def cost(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any]:

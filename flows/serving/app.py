@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from flows.serving.engine_thread import EngineThread
+from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
 from tasks.players.local.own import weights
@@ -139,7 +140,7 @@ def make(served: Served) -> FastAPI:
         if wish.lora_name == served.name or wish.lora_name in served.adapters:
             return refused(400, f"The lora adapter '{wish.lora_name}' has already been loaded.")
         folder = Path(wish.lora_path)
-        if not (folder / "adapter_config.json").is_file():
+        if not is_adapter(folder):
             return refused(404, f"no adapter in {folder} (adapter_config.json is missing)")
         try:
             await asyncio.wrap_future(served.thread.call(lambda engine: served.load(engine, wish.lora_name, folder)))

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.checkpoints.adapters import CONFIG
 from tasks.contract.params import BadInput
 
-CONFIG = "adapter_config.json"
 DEFAULT = 8
 """PEFT's rank and alpha where none is written."""
 ALL = "all-linear"
@@ -38,10 +38,8 @@ def check(config: Mapping[str, Any], ranks: Mapping[str, int]) -> None:
             _check_positive(f"{name}[{key!r}]", value)
         patterns[name] = pattern
     for linear, rank in sorted(ranks.items()):
-        name, said = next(
-            ((f"rank_pattern[{key!r}]", value) for key, value in patterns["rank_pattern"].items() if _named(key, linear)),
-            ("r", config.get("r", DEFAULT)),
-        )
+        key, said = of_pattern(patterns["rank_pattern"], linear, config.get("r", DEFAULT))
+        name = f"rank_pattern[{key!r}]" if key else "r"
         if said != rank:
             raise BadInput(f"{CONFIG}: {name} = {said}, and {linear} has rank {rank}: the file is not that of these weights.")
         if not _is_target(config.get("target_modules"), linear):
@@ -51,17 +49,21 @@ def check(config: Mapping[str, Any], ranks: Mapping[str, int]) -> None:
             )
 
 
+def of_pattern(pattern: Mapping[str, Any], linear: str, otherwise: Any) -> tuple[str, Any]:
+    """As PEFT looks up a map's rank or alpha: the first key that names it, and its value; ("", otherwise) where none does. A key is a
+    regular expression for the end of a name; BadInput for one that is none."""
+    for key, value in pattern.items():
+        try:
+            if re.fullmatch(rf"(.*\.)?({key})", linear):
+                return key, value
+        except re.error as error:
+            raise BadInput(f"{CONFIG}: {key!r} is no regular expression: {error}") from None
+    return "", otherwise
+
+
 def _check_positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise BadInput(f"{CONFIG}: {name} = {value!r}: allowed are numbers above 0; with any other the adapter changes nothing.")
-
-
-def _named(pattern: str, linear: str) -> bool:
-    """As PEFT looks a rank up: a regular expression for the end of a name."""
-    try:
-        return re.fullmatch(rf"(.*\.)?({pattern})", linear) is not None
-    except re.error as error:
-        raise BadInput(f"{CONFIG}: {pattern!r} is no regular expression: {error}") from None
 
 
 def _is_target(targets: Any, linear: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.contract.params import BadInput, brief, parse_yaml
@@ -15,6 +15,17 @@ def dig(tree: Any, dotted: str) -> Any:
             raise KeyError(dotted)
         tree = tree[part]
     return tree
+
+
+def leaves(tree: Mapping[str, Any], before: str = "", empty: bool = False) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything in a tree that is no section; a list is one value. before: a key that all of them get in front.
+    empty: a section without anything in it is a value too."""
+    for key, value in tree.items():
+        name = f"{before}.{key}" if before else str(key)
+        if isinstance(value, Mapping) and (value or not empty):
+            yield from leaves(value, name, empty)
+        else:
+            yield name, value
 
 
 def overlay(tree: Mapping[str, Any], dotted: str, value: Any) -> dict[str, Any]:

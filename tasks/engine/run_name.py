@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.contract.params import parse_yaml
 from tasks.engine import project as project_file
+from tasks.engine.dotted import leaves
 from tasks.engine.param_files import profile_path, profiles
 from tasks.engine.settings import Settings
 
@@ -15,14 +16,11 @@ LONGEST = 100
 """Characters of a name: what a list shows."""
 
 
-def leaves(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, value as text) of every param of a tree; a list is one value."""
-    for key, value in tree.items():
-        name = f"{before}.{key}" if before else str(key)
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, name)
-        else:
-            yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def params_text(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted key -> value as text of every param of a tree; a list is one value."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in leaves(tree, empty=True)
+    }
 
 
 def differences(settings: Settings) -> dict[str, str]:
@@ -32,7 +30,7 @@ def differences(settings: Settings) -> dict[str, str]:
         return {}
     own = project_file.read(settings.project)
     text = project_file.profile_text(profile_path(settings.project, profile).read_text("utf-8"), own)
-    there, here = dict(leaves(parse_yaml(text, profile))), dict(leaves(settings.tree))
+    there, here = params_text(parse_yaml(text, profile)), params_text(settings.tree)
     return {name: here.get(name, "not set") for name in dict.fromkeys([*here, *there]) if here.get(name) != there.get(name)}
 
 

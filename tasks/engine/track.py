@@ -19,7 +19,7 @@ from tasks.engine.journal import Event, Journal
 from tasks.engine.mlflow_run import DATASETS, MlflowRun
 from tasks.engine.origin import origin, origin_tags
 from tasks.engine.plan import Plan
-from tasks.engine.run_name import description, leaves, run_name
+from tasks.engine.run_name import description, params_text, run_name
 from tasks.worlds import UNSEEN
 
 PATIENCE = 30.0
@@ -176,7 +176,7 @@ def details_of(plan: Plan) -> dict[str, Any]:
     return {
         "name": run_name(settings),
         "description": description(settings, came["commit"], came["dirty"]),
-        "params": dict(leaves(settings.tree)),
+        "params": params_text(settings.tree),
         "datasets": {step.name: step.room for step in settings.road if step.room in DATASETS},
     }
 

@@ -143,7 +143,7 @@ class ChatFormat:
         if self.parts:
             messages = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
         if self.text_arguments:
-            messages = [_with_text_arguments(message) for message in messages]
+            messages = [with_text_arguments(message) for message in messages]
         return messages, tools
 
     def turn(self, messages: Sequence[Message], tools: Tools, served: str) -> str:
@@ -261,7 +261,8 @@ class ChatFormat:
         return replace(self, form=form, about={**self.about, **about})
 
 
-def _with_text_arguments(message: Message) -> Message:
+def with_text_arguments(message: Message) -> Message:
+    """A message whose calls have their arguments as JSON text, as OpenAI's have them."""
     if not message.get("tool_calls"):
         return message
     calls = [

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.chat.local import kept
+from tasks.chat.local.format import with_text_arguments
 from tasks.chat.local.parsing import parse_turn
 from tasks.contract.client import Message
 
@@ -68,7 +69,7 @@ class Agent:
         read_by = known if self._chat.types_by_schema else []
         message, error = parse_turn(self._chat, self._tokenizer, new, calls, read_by, self._chat.opens_thought)
         finish = "length" if error == "max_tokens" else "tool_calls" if message.get("tool_calls") else "stop"
-        return Reply(_with_written_arguments(message), finish, error if error != "max_tokens" else "", len(ids), len(new))
+        return Reply(with_text_arguments(message), finish, error if error != "max_tokens" else "", len(ids), len(new))
 
     def _or(self, name: str, value: float | None) -> float:
         return float(self.card["generation"][name] if value is None else value)
@@ -143,13 +144,3 @@ def _with_read_arguments(message: Mapping[str, Any]) -> Message:
         read = json.loads(arguments) if isinstance(arguments, str) else arguments
         calls.append({"id": call.get("id", ""), "type": "function", "function": {"name": call["function"]["name"], "arguments": read}})
     return {**found, "tool_calls": calls}
-
-
-def _with_written_arguments(message: Message) -> Message:
-    if not message.get("tool_calls"):
-        return message
-    calls = [
-        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}}
-        for call in message["tool_calls"]
-    ]
-    return {**message, "tool_calls": calls}

@@ -213,6 +213,11 @@ def batches(rows: Sequence[Row], tokens: int, rng: random.Random | None, packing
     return made
 
 
+def shareable(labels: Sequence[int]) -> int:
+    """How many first tokens of a row a pack may have once for several: fewer than come before the first trained one (`packs.split`)."""
+    return max(0, next(at for at, label in enumerate(labels) if label != IGNORED) - 1)
+
+
 def _packed_batches(rows: Sequence[Row], tokens: int, rng: random.Random | None) -> list[list[int]]:
     """Indices of `rows` in shuffled batches whose packs have at most `tokens` tokens: rows of one world, whose system prompt counts
     once. A longer row is a batch of its own."""
@@ -223,7 +228,7 @@ def _packed_batches(rows: Sequence[Row], tokens: int, rng: random.Random | None)
         worlds.setdefault(str(rows[index].about.get("world")), []).append(index)
     made: list[list[int]] = []
     for some in worlds.values():
-        free = [next(at for at, label in enumerate(rows[index].labels) if label != IGNORED) - 1 for index in some]
+        free = [shareable(rows[index].labels) for index in some]
         packs_of_world = packs.split([rows[index].ids for index in some], free, tokens, "shared_prompt", sort=False)
         made += [[some[at] for at in pack.rows] for pack in packs_of_world]
     rng.shuffle(made)

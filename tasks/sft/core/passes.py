@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tasks.sft.core.data import IGNORED
+from tasks.sft.core.data import IGNORED, shareable
 from tasks.sft.core.params import Loop
 from tasks.training import packs
 
@@ -27,7 +27,7 @@ def parts(batch: Batch, loop: Loop) -> list[Batch]:
     if loop.packing == "none":
         return [_lines(batch, chosen, max(lengths[row] for row in chosen)) for chosen in _chosen(lengths, loop.pass_tokens)]
     ids = [row[:length] for row, length in zip(batch["input_ids"].tolist(), lengths, strict=True)]
-    free = [max(0, int(row.nonzero()[0]) - 1) for row in batch["labels"] != IGNORED]
+    free = [shareable(row) for row in batch["labels"].tolist()]
     return [_packed(batch, pack, lengths) for pack in packs.split(ids, free, loop.pass_tokens, loop.packing)]
 
 

@@ -79,11 +79,12 @@ def load(folder: Path, allow: Sequence[str] = (), present_code: bool = False) ->
     return world
 
 
-def load_all(folder: Path) -> dict[str, World]:
-    """Every frozen world of a folder, by name, sorted; without those that no training sees (`load_unseen`). BadInput: there is none."""
+def load_all(folder: Path, unseen: bool = False) -> dict[str, World]:
+    """Every frozen world of a folder, by name, sorted. unseen: then those that no training sees (`load_unseen`), which are left out
+    else. BadInput: there is none."""
     if not (found := _load_below(folder)):
         raise BadInput(f"{folder}: holds no frozen world. Run the step that freezes worlds first.")
-    return found
+    return found | load_unseen(folder) if unseen else found
 
 
 def load_unseen(folder: Path) -> dict[str, World]:

@@ -116,10 +116,7 @@ def _adapter(folder: Path, stack: Stack) -> Adapter:
 
 
 def _scale(config: Mapping[str, Any], linear: str, rank: int) -> float:
-    alpha = next(
-        (value for key, value in (config.get("alpha_pattern") or {}).items() if re.fullmatch(rf"(.*\.)?({key})", linear)),
-        config.get("lora_alpha", lora_config.DEFAULT),
-    )
+    _, alpha = lora_config.of_pattern(config.get("alpha_pattern") or {}, linear, config.get("lora_alpha", lora_config.DEFAULT))
     return float(alpha / (rank**0.5 if config.get("use_rslora") else rank))
 
 

@@ -86,7 +86,7 @@ def _load(api: Api, folder: Path) -> str:
 def _unload_others(api: Api, root: Path, kept: set[Path]) -> None:
     """Take from the server what this training had there before; one that is gone already is no fault."""
     path = "/unload_lora_adapter" if api.params.kind == "sglang" else "/v1/unload_lora_adapter"
-    for folder in sorted(folder for folder in root.iterdir() if (folder / "adapter_config.json").is_file() and folder not in kept):
+    for folder in sorted(folder for folder in root.iterdir() if adapters.is_adapter(folder) and folder not in kept):
         api.send("POST", path, {"lora_name": NAME + folder.name}, tries=1)
         shutil.rmtree(folder)
 
@@ -108,6 +108,6 @@ def _push_weights(api: Api, model: PreTrainedModel, root: Path) -> None:
 def _digest(folder: Path) -> str:
     """Of an adapter's bytes: its weights and what scales them."""
     found: Any = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in (adapters.CONFIG, adapters.WEIGHTS):
         found.update((folder / name).read_bytes())
     return str(found.hexdigest()[:16])
