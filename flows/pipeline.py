@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 
 from flows import form
 from flows.champion_file import settle
-from flows.flow_ends import in_words
+from flows.flow_ends import decided, in_words
 from flows.interrupt import stopping
 from flows.model_checks import Asking, write_down
 from flows.promote import promote_candidate
@@ -39,7 +39,7 @@ def pipeline(
     """Run the road from worlds to a decision, and carry the decision out.
 
     Every stage is cached by all that it depends on: what has a result is not computed again. Returns the identity of each stage's
-    artifact.
+    artifact. A run whose candidate a gate refuses ends in the state Refused, with the reason.
 
     Args:
         refresh_models: Take another model behind a server than the one that params/roles.lock has noted.
@@ -63,4 +63,4 @@ def pipeline(
         finally:
             run.finish(done)
         run.report(done)
-        return {stage: artifact.identity for stage, artifact in done.items()}
+        return decided(run.promotion, {stage: artifact.identity for stage, artifact in done.items()})

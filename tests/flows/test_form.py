@@ -12,7 +12,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
 from flows import form
-from flows.flow_ends import INVALID, in_words
+from flows.flow_ends import INVALID, REFUSED, decided, in_words
 from flows.pipeline import pipeline
 from tasks.contract.params import BadInput, read_yaml
 from tasks.engine import methods
@@ -122,6 +122,15 @@ def test_the_caller_gets_the_mistake_as_it_was() -> None:
     assert isinstance(ended, State)
     with pytest.raises(BadInput, match=r"^seed = x: expected a number$"):
         ended.result()
+
+
+def test_a_refusal_is_a_run_that_did_its_work_in_a_state_of_its_own() -> None:
+    """Visible in the list of runs, with the reason; whoever called the flow gets its result."""
+    refused = decided({"outcome": "refused", "reason": "gain: 0.01, at least 0.02 is wanted"}, {"decide": "x"})
+    assert refused.is_completed() and (refused.name, refused.message) == (REFUSED, "gain: 0.01, at least 0.02 is wanted")
+    other = decided({"outcome": "promoted", "reason": "version 1 is champion now."}, {"decide": "x"})
+    assert (other.name, other.message) == ("Completed", "promoted: version 1 is champion now.")
+    assert decided({}, {}).message is None
 
 
 def test_a_wrong_param_and_a_wrong_profile_are_told_likewise() -> None:
