@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tasks.engine.artifact import Store
 from tasks.engine.figures import families, handful, measured, metric_name, numbers, results
 from tasks.engine.journal import Event, alive
 
@@ -17,6 +18,8 @@ DATASETS = {"worlds": "environment", "generate": "generated", "filter": "trainin
 """Rooms that leave data, and what MLflow calls its context."""
 NOTE = 7500
 """Characters of a description that every store of MLflow takes."""
+TRACES = "cairn.traces"
+"""Tag of an evaluation's run: how many of its conversations are traces; with `.of`, of which artifact."""
 LIVE = 2000
 """Milliseconds between two sendings of a curve's points, so that a training that logs often does not wait in line; ours."""
 
@@ -150,6 +153,23 @@ class MlflowRun:
             self._measure(figures, now)
         self.client.set_terminated(run)
         self.client.set_tag(self.parent, f"cairn.artifact.{stage}", details["identity"])
+        if "evaluate" in figures:
+            self._trace(run, details)
+
+    def _trace(self, run: str, details: Mapping[str, Any]) -> None:
+        """The conversations of an evaluation as traces, unless a run has them: its tag says so when all of them are there."""
+        identity, most = details["identity"], self.facts.get("traces", 0)
+        store = Store(self.state)
+        if not most or not store.has(identity):
+            return
+        if self.client.search_runs([self.experiment], filter_string=f"tags.`{TRACES}.of` = '{identity}'", max_results=1):
+            return
+        from tasks.engine import traces
+
+        models = traces.models_of(self._models())
+        written = traces.write(self.facts["uri"], self.experiment, run, identity, store.view(identity), models, details["at"], most)
+        self.client.set_tag(run, TRACES, written)
+        self.client.set_tag(run, f"{TRACES}.of", identity)
 
     def _log_files(self, run: str, figures: Mapping[str, Any]) -> None:
         """All figures of a stage as a file, and those by family as a table that MLflow shows."""

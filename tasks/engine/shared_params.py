@@ -121,6 +121,18 @@ class Promote(Params):
         return name
 
 
+class Tracking(Params):
+    """What MLflow is given beside params, figures and models. It changes no result."""
+
+    traces: int = Field(
+        500,
+        ge=0,
+        le=100_000,
+        description="conversations of an evaluation that become traces when it is computed, spread over models and worlds; 0: none. "
+        "10 to 30 ms each, after the stage",
+    )
+
+
 class Shared(Params):
     """The params that belong to no single stage."""
 
@@ -144,6 +156,7 @@ class Shared(Params):
     budget: Budget = Budget()
     losses: Losing = Losing()
     promote: Promote = Promote()
+    tracking: Tracking = Tracking()
 
     @property
     def contender(self) -> bool:

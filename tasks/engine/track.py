@@ -170,14 +170,15 @@ def facts(plan: Plan) -> dict[str, Any]:
 
 
 def details_of(plan: Plan) -> dict[str, Any]:
-    """What is said of a run beside `facts`, once something is computed: name, description, params (dotted key -> text), and datasets
-    (step -> room, of the steps that leave data)."""
+    """What is said of a run beside `facts`, once something is computed: name, description, params (dotted key -> text), datasets
+    (step -> room, of the steps that leave data), and traces (how many conversations of an evaluation become some)."""
     settings, came = plan.settings, origin(plan.settings.project)
     return {
         "name": run_name(settings),
         "description": description(settings, came["commit"], came["dirty"]),
         "params": params_text(settings.tree),
         "datasets": {step.name: step.room for step in settings.road if step.room in DATASETS},
+        "traces": settings.shared.tracking.traces,
     }
 
 

@@ -1,0 +1,130 @@
+"""Conversations of an evaluation in MLflow: one trace each, which holds all that grading it again takes."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.contract import rows, schemas, tables
+from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.trajectory import Outcome, Trajectory
+from tasks.engine import traces
+from tasks.engine.artifact import Store
+from tasks.engine.track import Tracker
+
+PROBLEM = Problem(
+    problem_id="p1",
+    world="shop",
+    split="test",
+    family="cancel",
+    lineage=("u1",),
+    persona="Ada",
+    instruction="Cancel order 7.",
+    intent={"order": 7},
+    actions=(Action("cancel", {"order": "7"}, "write"),),
+    outputs=("25",),
+    required=(),
+    tags=(),
+)
+CALL = {"id": "c0", "type": "function", "function": {"name": "cancel", "arguments": {"order": "7"}}}
+MESSAGES: list[dict[str, Any]] = [
+    {"role": "system", "content": "You are the shop's agent."},
+    {"role": "user", "content": "Cancel order 7, bitte schön."},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "content": "no such order", "tool_call_id": "c0", "name": "cancel"},
+    {"role": "assistant", "content": "It is not there."},
+]
+
+
+def played(trial: int, agent: str = "sft") -> Trajectory:
+    outcome = Outcome(0, 0, 1, 0.5, ("asks_first",), "a", "b", "agent", "it gave up")
+    call = (Action("cancel", {"order": "7"}, "write"), ToolResult(False, "no such order"))
+    return Trajectory(PROBLEM, trial, MESSAGES, [call], [], "user_stop", outcome, agent, "scripted", 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An evaluation's artifact, as far as traces are made of it."""
+    who = [("test", "sft", 0), ("test", "sft", 1), ("test", "merged", 0), ("baseline", "oracle", 0)]
+    trials = [{"model": model, "set": which, **rows.trajectory_row(played(trial, model))} for which, model, trial in who]
+    tables.write_rows(tmp_path / "trials.parquet", schemas.TRIAL, trials)
+    tables.write_rows(tmp_path / "problems.parquet", schemas.PROBLEM, [rows.problem_row(PROBLEM)])
+    return tmp_path
+
+
+def test_the_stores_methods_are_as_they_were() -> None:
+    """Not public: when this fails after an upgrade of MLflow, look in its store for what takes a whole TraceInfo (assessments and all)
+    and what takes a list of spans, change `tasks.engine.traces.write` to it, and compare with `python -m infra.bench_traces`."""
+    from mlflow.store.tracking.rest_store import RestStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for store in (SqlAlchemyStore, RestStore):
+        assert list(inspect.signature(store.start_trace).parameters) == ["self", "trace_info"], inspect.getdoc(
+            test_the_stores_methods_are_as_they_were
+        )
+        assert list(inspect.signature(store.log_spans).parameters) == ["self", "location", "spans", "tracking_uri"], inspect.getdoc(
+            test_the_stores_methods_are_as_they_were
+        )
+
+
+def test_what_is_left_out_is_even_and_said(folder: Path) -> None:
+    found, total = traces.chosen(folder / "trials.parquet", 2)
+    assert total == 4 and [(row["model"], row["trial"]) for row in found] == [("sft", 0), ("merged", 0)]
+    assert len(traces.chosen(folder / "trials.parquet", 9)[0]) == 4
+
+
+def test_a_trace_holds_the_conversation_and_is_written_once(folder: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{folder}/mlflow.db"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("cairn", artifact_location=str(folder / "files"))
+    run = client.create_run(experiment).info.run_id
+    model = client.create_logged_model(experiment, name="sft", source_run_id=run).model_id
+    for most in (2, 3):  # the first was cut short
+        said = traces.write(uri, experiment, run, "e.dir", folder, {"sft": model}, 1_700_000_000_000, most)
+    assert said == "3 of 4 conversations; tracking.traces = 3 allows no more"
+    found = client.search_traces([experiment])
+    assert len(found) == 3
+    mine = [trace for trace in found if trace.info.trace_metadata.get("mlflow.modelId") == model]
+    assert {trace.info.trace_metadata["cairn.trial"] for trace in mine} == {"0", "1"}
+    assert len(client.search_traces([experiment], model_id=model)) == 2
+    for trace in mine:
+        given = {one.name: one.feedback.value for one in trace.info.assessments if one.feedback}
+        assert given == {"state": 0, "outputs": 0, "required": 1, "policy": 0.5, "reward": 0}
+        assert trace.info.trace_metadata["mlflow.trace.session"] == "p1" and trace.info.request_preview == "Cancel order 7."
+        kinds = [(span.name, span.span_type, str(span.status.status_code.value)) for span in trace.data.spans]
+        assert sorted(kinds) == [
+            ("agent", "AGENT", "OK"),
+            ("agent", "AGENT", "OK"),
+            ("cancel", "TOOL", "ERROR"),
+            ("human", "HUMAN", "OK"),
+            ("shop", "CHAIN", "OK"),
+            ("system", "SYSTEM", "OK"),
+        ]
+        again, was = traces.conversation_of(trace), played(int(trace.info.trace_metadata["cairn.trial"]))
+        was.outcome = None
+        assert again == was
+        own = {name: value for name, value in trace.info.tags.items() if name != "mlflow.artifactLocation"}
+        assert str(folder) not in f"{own}{trace.info.trace_metadata}{[span.to_dict() for span in trace.data.spans]}"
+
+
+def test_a_run_writes_the_traces_of_an_evaluation_once(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Another run that computes the same evaluation adds none; its run says how many there are."""
+    state = tmp_path_factory.mktemp("project") / ".cairn"
+    identity = Store(state).put(folder)
+    facts = {"profile": "smoke", "tags": {}, "uri": f"sqlite:///{folder}/mlflow.db", "prefect": {}, "traces": 3}
+    for run in ("a" * 64, "b" * 64):
+        mlflow = Tracker(state, {"run": run, **facts}).mlflow
+        mlflow.handle(("sft", "started", {"key": f"sft {run}", "method": "sft", "params": {}}))
+        about = {"identity": "s.dir", "figures": {}, "seconds": 1.0, "checkpoints": {"sft": "model"}, "at": 1_700_000_000_000}
+        mlflow.handle(("sft", "done", about))
+        mlflow.handle(("evaluate", "started", {"key": f"e {run}", "method": "pass_k", "params": {}}))
+        mlflow.handle(("evaluate", "done", {**about, "identity": identity, "figures": {"evaluate": {}}, "checkpoints": {}}))
+    (first,) = mlflow.client.search_runs([mlflow.experiment], filter_string="tags.`cairn.traces` LIKE '3 of 4%'")
+    found = mlflow.client.search_traces([mlflow.experiment])
+    assert len(found) == 3 and {trace.info.trace_metadata["mlflow.sourceRun"] for trace in found} == {first.info.run_id}
+    assert sum("mlflow.modelId" in trace.info.trace_metadata for trace in found) == 2
