@@ -22,7 +22,7 @@ from flows.console import tracked
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem
 from tasks.contract.rows import outcome_row, trajectory_of
-from tasks.contract.trajectory import GRADING, Outcome
+from tasks.contract.trajectory import GRADING, Outcome, Trajectory
 from tasks.engine.dvc_yaml import DATA
 from tasks.road import ROAD
 from tasks.worlds import UNSEEN
@@ -99,7 +99,7 @@ def regrade(
     if out is not None and out.resolve() == path.resolve():
         raise BadInput(f"--out {out}: this is the file itself, which stays as it is. Name another one.")
     difference = Difference(notes=[_versions(path)])
-    home = _Worlds(_world_folders(worlds or _beside(path)), difference.notes)
+    home = Worlds(world_folders(worlds or _beside(path)), difference.notes)
     known = _problems(path, problems, home, seeds)
     done = _again(path, schema, home, known, difference)
     whole = pa.schema(
@@ -183,8 +183,8 @@ def _results(path: Path, room: str) -> list[Path]:
     return [here.parent / name for name in names if name]
 
 
-def _world_folders(folder: Path) -> dict[str, Path]:
-    """World name -> its frozen folder."""
+def world_folders(folder: Path) -> dict[str, Path]:
+    """World name -> its frozen folder, of a frozen world or a folder of them; BadInput when it is neither."""
     from tasks.worlds.api.folder import read_json
 
     below = [*sorted(folder.glob("*/world.json")), *sorted((folder / UNSEEN).glob("*/world.json"))]
@@ -194,7 +194,7 @@ def _world_folders(folder: Path) -> dict[str, Path]:
     return {str(read_json(path / "world.json").get("name")): path for path in found}
 
 
-class _Worlds:
+class Worlds:
     """Frozen worlds with the code as it is now, opened when first asked for."""
 
     def __init__(self, folders: Mapping[str, Path], notes: list[str]) -> None:
@@ -217,7 +217,7 @@ class _Worlds:
 # --- problems ------------------------------------------------------------------------------------------------------------------
 
 
-def _problems(path: Path, named: Sequence[Path], worlds: _Worlds, seeds: Collection[int]) -> dict[Name, Problem]:
+def _problems(path: Path, named: Sequence[Path], worlds: Worlds, seeds: Collection[int]) -> dict[Name, Problem]:
     """The problems of a file's conversations, as far as they are known."""
     found: dict[Name, Problem] = {}
     folders = [path.parent, *_results(path, "generate")]
@@ -237,7 +237,7 @@ def _read_problems(path: Path) -> Iterator[tuple[Name, Problem]]:
             yield (row["world"], row["problem_id"]), rows.problem_of(row)
 
 
-def _drawn(path: Path, known: Mapping[Name, Problem], worlds: _Worlds, seed: int) -> dict[Name, Problem]:
+def _drawn(path: Path, known: Mapping[Name, Problem], worlds: Worlds, seed: int) -> dict[Name, Problem]:
     """The test set of an evaluation, drawn again as `tasks.evaluate.pass_k` did it; empty when the seed is not that of the file."""
     import pyarrow.parquet as pq
 
@@ -263,7 +263,7 @@ def _drawn(path: Path, known: Mapping[Name, Problem], worlds: _Worlds, seed: int
 # --- grading -------------------------------------------------------------------------------------------------------------------
 
 
-def _again(path: Path, schema: pa.Schema, worlds: _Worlds, problems: Mapping[Name, Problem], difference: Difference) -> Iterator[Row]:
+def _again(path: Path, schema: pa.Schema, worlds: Worlds, problems: Mapping[Name, Problem], difference: Difference) -> Iterator[Row]:
     """Every row of the file, with new verdicts where it can be graded again."""
     import pyarrow.parquet as pq
 
@@ -280,7 +280,7 @@ def _again(path: Path, schema: pa.Schema, worlds: _Worlds, problems: Mapping[Nam
             difference.left["whose problem is not known (see --problems)"] += 1
         else:
             try:
-                outcome, otherwise = _graded(row, problem, world)
+                outcome, otherwise = graded(trajectory_of(row, problem), world)
             except TruthRefused:
                 difference.left["whose ground truth the present code refuses"] += 1
             else:
@@ -290,9 +290,11 @@ def _again(path: Path, schema: pa.Schema, worlds: _Worlds, problems: Mapping[Nam
         yield row
 
 
-def _graded(row: Row, problem: Problem, world: World) -> tuple[Outcome, bool]:
-    """(present outcome, whether some call is answered otherwise than it was)."""
-    played, fork = trajectory_of(row, problem), world.fork()
+def graded(played: Trajectory, world: World) -> tuple[Outcome, bool]:
+    """(present outcome, whether some call is answered otherwise than it was) of a conversation, whose calls get their present answers.
+
+    TruthRefused when the present code refuses its problem's ground truth."""
+    fork = world.fork()
     calls = []
     for action, _ in played.calls:
         tool = world.tools.get(action.name)
