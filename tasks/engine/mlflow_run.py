@@ -164,12 +164,20 @@ class MlflowRun:
             return
         if self.client.search_runs([self.experiment], filter_string=f"tags.`{TRACES}.of` = '{identity}'", max_results=1):
             return
-        from tasks.engine import traces
+        from tasks.engine import prompts, traces
 
-        models = traces.models_of(self._models())
-        written = traces.write(self.facts["uri"], self.experiment, run, identity, store.view(identity), models, details["at"], most)
+        models, folder = traces.models_of(self._models()), store.view(identity)
+        worlds = [store.view(one) for name, one in details.get("inputs", {}).items() if self._room(name) == "worlds"]
+        told = prompts.register(self.client, worlds[0], traces.chosen(folder / "trials.parquet", most)[0]) if worlds else {}
+        for model in models.values():
+            self.client.set_logged_model_tags(model, {prompts.LINKED: prompts.linked(told.values())})
+        tags = {world: {prompts.LINKED: prompts.linked([some])} for world, some in told.items()}
+        written = traces.write(self.facts["uri"], self.experiment, run, identity, folder, models, tags, details["at"], most)
         self.client.set_tag(run, TRACES, written)
         self.client.set_tag(run, f"{TRACES}.of", identity)
+
+    def _room(self, step: str) -> str:
+        return str(self.facts.get("datasets", {}).get(step, ""))
 
     def _log_files(self, run: str, figures: Mapping[str, Any]) -> None:
         """All figures of a stage as a file, and those by family as a table that MLflow shows."""

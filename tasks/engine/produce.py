@@ -45,7 +45,7 @@ def produce(job: Job, work: Work) -> Artifact:
         done = plan.store.record(
             key, identity, {**about, "read": sorted(job.opened), "used": job.used, "profile": plan.settings.shared.profile}
         )
-    plan.watch(job.stage, "done", {"identity": identity, "checkpoints": job.left(identity), **about})
+    plan.watch(job.stage, "done", {"identity": identity, "checkpoints": job.left(identity), "inputs": dict(job.inputs), **about})
     return done
 
 

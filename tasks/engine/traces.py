@@ -38,11 +38,22 @@ PREVIEW = 1000
 Row = Mapping[str, Any]
 
 
-def write(uri: str, experiment: str, run: str, identity: str, folder: Path, models: Mapping[str, str], at: int, most: int) -> str:
+def write(
+    uri: str,
+    experiment: str,
+    run: str,
+    identity: str,
+    folder: Path,
+    models: Mapping[str, str],
+    tags: Mapping[str, Mapping[str, str]],
+    at: int,
+    most: int,
+) -> str:
     """Write the traces of an evaluation's artifact; returns how many of how many, in words.
 
     run: id of the MLflow run that evaluated. identity, folder: of the artifact. models: name -> id of its logged model, where it has
-    one. at: milliseconds since 1970 that the last conversation gets. most: traces at most (`chosen` says which).
+    one. tags: world -> more tags of its traces. at: milliseconds since 1970 that the last conversation gets. most: traces at most
+    (`chosen` says which).
     """
     from mlflow.tracing.client import TracingClient
 
@@ -56,7 +67,9 @@ def write(uri: str, experiment: str, run: str, identity: str, folder: Path, mode
         trace = trace_id(identity, row)
         time = at - len(trials) + 1 + number
         problem = known[row["world"], row["problem_id"]]
-        store.start_trace(_info(row, problem, trace, time, experiment, run, models.get(row["model"])))
+        info = _info(row, problem, trace, time, experiment, run, models.get(row["model"]))
+        info.tags.update(tags.get(row["world"], {}))
+        store.start_trace(info)
         waiting += spans(row, problem, trace, time)
         if number % BATCH == BATCH - 1:
             store.log_spans(experiment, waiting)

@@ -11,7 +11,7 @@ import pytest
 from tasks.contract import rows, schemas, tables
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Outcome, Trajectory
-from tasks.engine import traces
+from tasks.engine import prompts, traces
 from tasks.engine.artifact import Store
 from tasks.engine.track import Tracker
 
@@ -85,7 +85,7 @@ def test_a_trace_holds_the_conversation_and_is_written_once(folder: Path) -> Non
     run = client.create_run(experiment).info.run_id
     model = client.create_logged_model(experiment, name="sft", source_run_id=run).model_id
     for most in (2, 3):  # the first was cut short
-        said = traces.write(uri, experiment, run, "e.dir", folder, {"sft": model}, 1_700_000_000_000, most)
+        said = traces.write(uri, experiment, run, "e.dir", folder, {"sft": model}, {}, 1_700_000_000_000, most)
     assert said == "3 of 4 conversations; tracking.traces = 3 allows no more"
     found = client.search_traces([experiment])
     assert len(found) == 3
@@ -116,15 +116,53 @@ def test_a_run_writes_the_traces_of_an_evaluation_once(folder: Path, tmp_path_fa
     """Another run that computes the same evaluation adds none; its run says how many there are."""
     state = tmp_path_factory.mktemp("project") / ".cairn"
     identity = Store(state).put(folder)
-    facts = {"profile": "smoke", "tags": {}, "uri": f"sqlite:///{folder}/mlflow.db", "prefect": {}, "traces": 3}
+    frozen = tmp_path_factory.mktemp("worlds")
+    (frozen / "shop").mkdir()
+    (frozen / "shop/policy.md").write_text("Ask first.")
+    worlds = Store(state).put(frozen)
+    facts = {
+        "profile": "smoke",
+        "tags": {},
+        "uri": f"sqlite:///{folder}/mlflow.db",
+        "prefect": {},
+        "traces": 3,
+        "datasets": {"worlds": "worlds"},
+    }
     for run in ("a" * 64, "b" * 64):
         mlflow = Tracker(state, {"run": run, **facts}).mlflow
         mlflow.handle(("sft", "started", {"key": f"sft {run}", "method": "sft", "params": {}}))
         about = {"identity": "s.dir", "figures": {}, "seconds": 1.0, "checkpoints": {"sft": "model"}, "at": 1_700_000_000_000}
         mlflow.handle(("sft", "done", about))
         mlflow.handle(("evaluate", "started", {"key": f"e {run}", "method": "pass_k", "params": {}}))
-        mlflow.handle(("evaluate", "done", {**about, "identity": identity, "figures": {"evaluate": {}}, "checkpoints": {}}))
+        mlflow.handle(
+            (
+                "evaluate",
+                "done",
+                {**about, "identity": identity, "figures": {"evaluate": {}}, "checkpoints": {}, "inputs": {"worlds": worlds}},
+            )
+        )
     (first,) = mlflow.client.search_runs([mlflow.experiment], filter_string="tags.`cairn.traces` LIKE '3 of 4%'")
     found = mlflow.client.search_traces([mlflow.experiment])
     assert len(found) == 3 and {trace.info.trace_metadata["mlflow.sourceRun"] for trace in found} == {first.info.run_id}
     assert sum("mlflow.modelId" in trace.info.trace_metadata for trace in found) == 2
+    assert {trace.info.tags["mlflow.linkedPrompts"] for trace in found} == {
+        '[{"name": "cairn.shop.policy", "version": "1"}, {"name": "cairn.shop.system", "version": "1"}]'
+    }
+    models = mlflow.client.search_logged_models([mlflow.experiment], filter_string="name = 'sft'")
+    assert {"cairn.shop.system" in model.tags.get(prompts.LINKED, "") for model in models} == {True, False}, (
+        "those of the first run alone"
+    )
+
+
+def test_a_prompt_gets_a_version_when_its_text_is_new(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (tmp_path / "shop").mkdir()
+    trial = {"world": "shop", **rows.trajectory_row(played(0))}
+    seen = []
+    for text in ("Ask first.", "Ask twice.", "Ask first.", "Ask first."):
+        (tmp_path / "shop/policy.md").write_text(text)
+        seen.append([one["version"] for one in prompts.register(client, tmp_path, [trial])["shop"]])
+    assert seen == [["1", "1"], ["2", "1"], ["1", "1"], ["1", "1"]]
+    assert client.load_prompt("prompts:/cairn.shop.system/1").template == "You are the shop's agent."
