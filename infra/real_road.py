@@ -46,7 +46,7 @@ def _minutes(summary: Mapping[str, Any]) -> list[tuple[str, float]]:
 def _passes(summary: Mapping[str, Any]) -> list[tuple[str, float]]:
     """pass^1 of each model on each world, and the ends of its interval; the worlds that no stage saw are marked."""
     found = []
-    for mark, models in (("", summary["evaluate"]), (" (unseen)", summary["unseen"])):
+    for mark, models in (("", summary["evaluate"]), (" (unseen)", summary["unseen"]["evaluate"])):
         for model in sorted(models, key=place):
             for world, figures in sorted(models[model].items()):
                 found += _interval(f"pass^1 {model}, {world}{mark}", figures["pass_1"])
