@@ -18,12 +18,23 @@ def approve(why: str) -> tuple[dict[str, Any], list[str]]:
 
     server_checks.mlflow()
     with Run.open() as run:
-        decision, candidate = _decided(run.plan)
+        decision, candidate = present_decision(run.plan)
         promote_candidate(run, decision, candidate, approved=why)
         return run.promotion, told_to_dvc(run.plan)
 
 
-def _decided(plan: Plan) -> tuple[Artifact, Artifact | None]:
+def refuse(decision: Artifact, who_and_why: str) -> None:
+    """A person says no to a decision: the registry's version keeps who and why, and stands as challenger no more."""
+    from flows import server_checks
+    from flows.promote import turn_down
+    from flows.run import Run
+
+    server_checks.mlflow()
+    with Run.open() as run:
+        turn_down(run, decision, who_and_why)
+
+
+def present_decision(plan: Plan) -> tuple[Artifact, Artifact | None]:
     """The decision for the present params and code, and its candidate."""
     from flows.survey import survey
 

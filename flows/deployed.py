@@ -1,4 +1,4 @@
-"""What a scheduler runs beside the road itself: the night's run, an evaluation of the champion, a promotion by hand.
+"""What a scheduler runs beside the road itself: the night's run, an evaluation of the champion, a promotion by a person.
 
 `infra/prefect.yaml` has a deployment of each.
 """
@@ -6,19 +6,24 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
-from prefect import State, flow, get_run_logger
+from prefect import State, flow, get_client, get_run_logger
+from prefect.flow_runs import resume_flow_run, suspend_flow_run
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import WithJsonSchema
 
 from flows import PROJECT, form
-from flows.approval import approve
+from flows.approval import approve, present_decision, refuse
+from flows.approval_form import Answer, evidence
+from flows.approval_request import ask, end_after, forget_end, no
 from flows.dvc_command import busy, dvc
-from flows.flow_ends import in_words
+from flows.flow_ends import in_words, refused
 from flows.pipeline import pipeline
 from flows.repository import Repository
 from flows.run import open_plan
@@ -39,7 +44,12 @@ Day = Annotated[
         }
     ),
 ]
-Text = Annotated[str, WithJsonSchema({"type": "string", "minLength": 1})]
+Hours = Annotated[
+    float,
+    WithJsonSchema(
+        {"type": "number", "exclusiveMinimum": 0, "description": "Hours until the run answers no by itself: `by: time-out`."}
+    ),
+]
 
 
 def day_of_run() -> int:
@@ -139,23 +149,65 @@ def champion_overrides() -> Mapping[str, Any]:
     return {"roles.contender": {"backend": "local", "path": str(folder), "identity": store.hashes.path(folder)}}
 
 
-@flow(name="cairn-promote", validate_parameters=False)
+# --- a promotion -----------------------------------------------------------------------------------------------------
+
+
+def _approval_name() -> str:
+    return f"approval {flow_run.parameters.get('decision') or 'of the present decision'}"
+
+
+@flow(name="cairn-promote", flow_run_name=_approval_name, validate_parameters=False)
 @in_words
-def promote(by: Text, why: Text) -> State[Any]:
-    """Approve the present decision of the workspace, where `promote.approval` is manual: the candidate becomes champion, if its gates
-    allow it. The run ends in a state of the outcome's name: Promoted, Refused, Unchanged, Not promoted or Waiting.
+def promote(decision: str = "", hours: Hours = 168.0) -> State[Any]:
+    """Ask a person whether the workspace's decision is carried out, where `promote.approval` is manual. `cairn run` starts it.
+
+    The run is suspended while it waits, and holds nothing. Press Resume: the form shows the gates and two conversations. Approved, the
+    run ends in a state of the outcome's name (Promoted, Unchanged, Not promoted, Waiting), otherwise in Refused.
 
     Args:
-        by: Who approves; open-source Prefect knows no users.
-        why: For the ledger of promotions.
+        decision: The identity of the decision. Empty: the present one, about which another run then asks.
     """
-    for name, text in (("by", by), ("why", why)):
-        if not isinstance(text, str) or not text.strip():
-            raise BadInput(f"{name} is empty. The ledger keeps who approved a promotion and why.")
-    promotion, lines = approve(f"{why.strip()} ({by.strip()})")
+    if isinstance(hours, bool) or not isinstance(hours, int | float) or not hours > 0:
+        raise BadInput(f"hours = {brief(hours)}: a number above 0, the hours until the run answers no by itself.")
+    plan = open_plan()
+    found, _ = present_decision(plan)
+    if not decision:
+        return Completed(
+            name="Asked", message="; ".join(ask(PROJECT, found.identity, str(flow_run.id))) or "no Prefect server is named"
+        )
+    if decision != found.identity:
+        return refused(f"decision {decision} is not the workspace's any more, which is {found.identity} now", None)
+    timer = end_after(UUID(str(flow_run.id)), float(hours))
+    form_of_decision = Answer.with_initial_data(description=evidence(plan, found))
+    answer = suspend_flow_run(wait_for_input=form_of_decision, key="approval")  # from here on in another process, after the answer
+    forget_end(timer)
+    by, why = answer.by.strip(), answer.why.strip()
+    if not answer.approve:
+        refuse(found, f"turned down by {by}: {why}")
+        return refused(f"{by}: {why}", None)
+    promotion, lines = approve(f"{why} ({by})")
     for line in lines:
         get_run_logger().info(line)
+    if promotion["outcome"] == "refused":
+        return refused(promotion["reason"], None)
     return Completed(name=promotion["outcome"].capitalize(), message=promotion["reason"])
+
+
+@flow(name="cairn-approval-timeout", flow_run_name="end of an approval", validate_parameters=False)
+def approval_timeout(flow_run: str, hours: float) -> State[Any]:
+    """Answer no for the run that asks for an approval, when its hours are over; the run that asks schedules it.
+
+    Args:
+        flow_run: The id of the run that asks.
+        hours: How long it asked.
+    """
+    with get_client(sync_client=True) as client:
+        while (state := client.read_flow_run(UUID(flow_run)).state) and state.is_running():  # it is about to be suspended, or to end
+            time.sleep(5)
+        if not state or not state.is_paused():
+            return Completed(message="it was answered before")
+    resume_flow_run(UUID(flow_run), run_input=no("time-out", f"nobody answered within {hours:g} hours"))
+    return Completed(message=f"answered no for {flow_run}")
 
 
 def check_project(project: str) -> None:

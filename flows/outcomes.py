@@ -60,6 +60,6 @@ def carried_out_before(version: str) -> Outcome:
     return Outcome("not promoted again", "refuse", reason, version)
 
 
-def waits(how: str, text: str) -> Outcome:
-    """The gates say yes; a person, or another command, has to do it."""
-    return Outcome("waiting", "waiting", f"{how}. {text}")
+def waits(how: str, text: str, version: str | None = None) -> Outcome:
+    """The gates say yes; a person, or another command, has to do it. version: the one that stands as challenger meanwhile."""
+    return Outcome("waiting", "waiting", f"{how}. {text}", version)

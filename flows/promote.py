@@ -27,6 +27,12 @@ from tasks.engine.plan import Plan
 if TYPE_CHECKING:
     from flows.run import Run
 
+MANUAL = "promote.approval is manual: `cairn promote` carries it out"
+CHALLENGER = "challenger"
+"""The registry's alias of the version that waits for a person."""
+TURNED_DOWN = "cairn.turned_down"
+"""The tag of a version to which a person said no: who, and why."""
+
 
 def refusal(plan: Plan, stage: bool = False) -> str:
     """Why this run may not move the alias; empty when it may. stage: asked inside a stage of DVC's, which always has DVC_ROOT."""
@@ -53,7 +59,9 @@ def promote_candidate(run: Run, decision: Artifact | None, candidate: Artifact |
         try:
             finish_pending(run)
             outcome = _judge(run.plan, candidate.identity, decision, verdict, refusal(run.plan), approved)
-            outcome = outcome or _promote(run, decision, candidate, verdict, approved)
+            if outcome is None:
+                act = _promote if approved or run.plan.settings.shared.promote.approval == "auto" else _propose
+                outcome = act(run, decision, candidate, verdict, approved)
         except NoRegistry as error:
             outcome = waits(f"{error}; `cairn run` carries it out when the registry answers", verdict["reason"])
     run.promotion.update(outcome.summary())
@@ -66,7 +74,8 @@ def foreseen(plan: Plan, decision: Artifact, candidate: Artifact) -> Outcome:
     verdict = json.loads((plan.store.view(decision.identity) / "decision.json").read_text())
     pending = (plan.store.state / PENDING).exists()
     outcome = None if pending else _judge(plan, candidate.identity, decision, verdict, refusal(plan, stage=True), "")
-    return outcome or waits("`dvc repro` moves no alias, `cairn run` does", verdict["reason"])
+    manual = plan.settings.shared.promote.approval == "manual"
+    return outcome or waits(MANUAL if manual else "`dvc repro` moves no alias, `cairn run` does", verdict["reason"])
 
 
 def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str, Any], forbidden: str, approved: str) -> Outcome | None:
@@ -90,36 +99,13 @@ def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str,
     if opponent != there and candidate not in file.opponents:
         why = f"it was decided against {opponent or 'no champion'}, and the champion is {there or 'none'} now; `cairn run` decides anew"
         return not_carried_out(why, reason)
-    if plan.settings.shared.promote.approval == "manual" and not approved:
-        return waits("promote.approval is manual: `cairn promote` carries it out", reason)
     return None
 
 
 def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str) -> Outcome:
-    from flows import model_card
-    from tasks.checkpoints import adapters
-    from tasks.engine import registry
-
-    plan, store, name = run.plan, run.plan.store, run.plan.settings.shared.promote.model
-    if not store.has(candidate.identity, verify=True):
-        raise BadInput(f"the candidate {candidate.identity} is damaged in the store; run again to make or fetch it anew")
-    folder, came, now = store.view(candidate.identity) / "model", origin(plan.settings.project), champion(store.state)
-    evidence = {
-        "cairn.artifact": candidate.identity,
-        "cairn.key": candidate.key,
-        "cairn.decision": decision.identity,
-        "cairn.sha256": sha256(folder),
-        "cairn.run": plan.run_key,
-        **({"cairn.base": str(adapters.base_of(folder))} if adapters.is_adapter(folder) else {}),
-        **origin_tags(came),
-    }
-    # A kill between here and the ledger leaves a version that carries the decision: it is found, not registered twice.
-    with asking_registry():
-        version = registry.version_with(run.tracker, name, "cairn.decision", decision.identity)
-        if version is None:
-            with in_form(plan, folder) as registered:
-                about = model_card.about_version(plan, decision, candidate, verdict, evidence)
-                version = registry.register(run.tracker, name, registered, about)
+    """Make the candidate champion."""
+    name, came, now = run.plan.settings.shared.promote.model, origin(run.plan.settings.project), champion(run.plan.store.state)
+    version = _registered(run, decision, candidate, verdict)
     entry = {
         "event": "promote",
         "model": name,
@@ -133,8 +119,71 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
         **came,
         "evidence": {"gates": [{"name": gate["name"], "passed": gate["passed"]} for gate in verdict["gates"]]},
     }
+    stands_no_more(run, version)
     move(run, entry)
     return promoted(version, name, verdict["reason"])
+
+
+def _propose(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str) -> Outcome:
+    """Let the candidate stand as challenger in the registry until a person has decided; Prefect's server asks, if there is one."""
+    from flows.approval_request import ask
+    from tasks.engine import registry
+
+    name, version = run.plan.settings.shared.promote.model, _registered(run, decision, candidate, verdict)
+    with asking_registry():
+        if turned_down := registry.tag(run.tracker, name, version, TURNED_DOWN):
+            why = f"{turned_down}; `cairn promote --why ...` makes it champion all the same"
+            return not_carried_out(why, verdict["reason"], version)
+        registry.move_alias(run.tracker, name, CHALLENGER, version)
+    return waits("; ".join([MANUAL, *ask(run.plan.settings.project, decision.identity)]), verdict["reason"], version)
+
+
+def turn_down(run: Run, decision: Artifact, who_and_why: str) -> None:
+    """A person says no: the version keeps who and why in a tag, and is challenger no more; no run asks about the decision again."""
+    from tasks.engine import registry
+
+    name = run.plan.settings.shared.promote.model
+    with lock(run.plan.store.state, "promote"), asking_registry():
+        if version := registry.version_with(run.tracker, name, "cairn.decision", decision.identity):
+            registry.set_tag(run.tracker, name, version, TURNED_DOWN, who_and_why)
+            stands_no_more(run, version)
+
+
+def stands_no_more(run: Run, version: str) -> None:
+    """Take the alias `challenger` from a version that has it."""
+    from tasks.engine import registry
+
+    with asking_registry():
+        registry.drop_alias(run.tracker, run.plan.settings.shared.promote.model, CHALLENGER, version)
+
+
+def _registered(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any]) -> str:
+    """The version of the registry that holds the candidate as this decision found it; made unless it is there."""
+    from flows import model_card
+    from tasks.checkpoints import adapters
+    from tasks.engine import registry
+
+    plan, store, name = run.plan, run.plan.store, run.plan.settings.shared.promote.model
+    if not store.has(candidate.identity, verify=True):
+        raise BadInput(f"the candidate {candidate.identity} is damaged in the store; run again to make or fetch it anew")
+    folder = store.view(candidate.identity) / "model"
+    evidence = {
+        "cairn.artifact": candidate.identity,
+        "cairn.key": candidate.key,
+        "cairn.decision": decision.identity,
+        "cairn.sha256": sha256(folder),
+        "cairn.run": plan.run_key,
+        **({"cairn.base": str(adapters.base_of(folder))} if adapters.is_adapter(folder) else {}),
+        **origin_tags(origin(plan.settings.project)),
+    }
+    # A kill between here and the ledger leaves a version that carries the decision: it is found, not registered twice.
+    with asking_registry():
+        version = registry.version_with(run.tracker, name, "cairn.decision", decision.identity)
+        if version is None:
+            with in_form(plan, folder) as registered:
+                about = model_card.about_version(plan, decision, candidate, verdict, evidence)
+                version = registry.register(run.tracker, name, registered, about)
+    return version
 
 
 @contextmanager

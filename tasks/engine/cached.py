@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from prefect import State, Task, task
 from prefect.client.schemas.objects import TaskRun
@@ -57,6 +58,14 @@ def room_task(room: str) -> Callable[[Callable[[Job, Path, Path], Mapping[str, A
     return made
 
 
+def server_tags(job: Job) -> list[str]:
+    """A tag for each model server that the stage asks, such as `model-server 127.0.0.1:8000`: a limit that Prefect has for a tag is how
+    many stages, of all runs, may ask that server at a time."""
+    roles = job.plan.settings.shared.roles
+    asked = {urlsplit(roles[name].base_url).netloc for name in job.plan.stages[job.stage].roles if name in roles}
+    return [f"model-server {place}" for place in sorted(asked) if place]
+
+
 def take(job: Job, after: Sequence[State[Any]] = ()) -> tuple[Artifact, State[Any]]:
     """Run a job as the task of its room, under the name of its step. Returns the artifact, and Prefect's state of it: for `after` of
     the steps that read it.
@@ -68,7 +77,7 @@ def take(job: Job, after: Sequence[State[Any]] = ()) -> tuple[Artifact, State[An
         flow.run_results.clear()  # results by their address alone: whatever lies there later would be an edge to them
     there = not job.refreshed and job.plan.store.find(job.key) is not None
     room_task: Task[..., dict[str, str]] = import_module(f"tasks.{job.plan.settings.room(job.stage)}.task").run_step
-    state: State[Any] = room_task.with_options(name=job.stage, refresh_cache=not there)(
+    state: State[Any] = room_task.with_options(name=job.stage, refresh_cache=not there, tags=server_tags(job))(
         quote(job), return_state=True, wait_for=[*after]
     )
     answer = Artifact(**state.result())

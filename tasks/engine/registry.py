@@ -97,3 +97,20 @@ def version_with(tracker: Tracker, name: str, tag: str, value: str) -> str | Non
 def move_alias(tracker: Tracker, name: str, alias: str, version: str) -> None:
     """Point an alias at a version."""
     tracker.mlflow.client.set_registered_model_alias(name, alias, version)
+
+
+def drop_alias(tracker: Tracker, name: str, alias: str, version: str) -> None:
+    """Take an alias from a version; nothing when another version has it."""
+    client = tracker.mlflow.client
+    if str(client.get_registered_model(name).aliases.get(alias)) == version:
+        client.delete_registered_model_alias(name, alias)
+
+
+def tag(tracker: Tracker, name: str, version: str, key: str) -> str:
+    """A version's tag; empty without it."""
+    return str(tracker.mlflow.client.get_model_version(name, version).tags.get(key, ""))
+
+
+def set_tag(tracker: Tracker, name: str, version: str, key: str, value: str) -> None:
+    """Give a version a tag."""
+    tracker.mlflow.client.set_model_version_tag(name, version, key, value)

@@ -13,7 +13,7 @@ import pytest
 
 from flows.champion_file import differs, settle
 from flows.ledger import champion, champions, ledger
-from flows.promote import foreseen, promote_candidate
+from flows.promote import foreseen, promote_candidate, turn_down
 from flows.rollback import forget, rollback
 from flows.run import Run
 from tasks.contract.params import BadInput, StageFailed
@@ -36,7 +36,9 @@ class Shop:
         (folder / ".gitignore").write_text(".cairn\nmodels\ndecisions\n")
         (folder / CHAMPION).write_text("# why this file\nchampion: none\n")
         self.versions: dict[str, str] = {}
-        self.alias = ""
+        self.alias = self.challenger = ""
+        self.told: dict[tuple[str, str], str] = {}
+        self.asked: list[str] = []
         self.tags: dict[str, str] = {}
         self.die_after = ""
         self.notes: list[str] = []
@@ -44,6 +46,10 @@ class Shop:
         monkeypatch.setattr(registry, "register", self._register)
         monkeypatch.setattr("flows.model_card.about_version", lambda plan, decision, candidate, verdict, tags: tags)
         monkeypatch.setattr(registry, "move_alias", self._move)
+        monkeypatch.setattr(registry, "drop_alias", self._drop)
+        monkeypatch.setattr(registry, "tag", lambda tracker, name, version, key: self.told.get((version, key), ""))
+        monkeypatch.setattr(registry, "set_tag", lambda tracker, name, version, key, value: self.told.update({(version, key): value}))
+        monkeypatch.setattr("flows.approval_request.ask", self._ask)
         for name in ("DVC_ROOT", "DVC_EXP_NAME"):
             monkeypatch.delenv(name, raising=False)
         self.promote_as = "auto"
@@ -56,7 +62,18 @@ class Shop:
         self._killed("register")
         return version
 
+    def _ask(self, project: Path, decision: str) -> list[str]:
+        self.asked.append(decision)
+        return ["a run asks"]
+
+    def _drop(self, tracker: Any, name: str, alias: str, version: str) -> None:
+        if (alias, version) == ("challenger", self.challenger):
+            self.challenger = ""
+
     def _move(self, tracker: Any, name: str, alias: str, version: str) -> None:
+        if alias == "challenger":
+            self.challenger = version
+            return
         self._killed("intent")
         self.alias = version
         self._killed("alias")
@@ -184,12 +201,37 @@ def test_not_carried_out_is_no_refusal_by_a_gate(shop: Shop, monkeypatch: pytest
 
 
 def test_waiting_for_approval_then_approved(shop: Shop) -> None:
+    """While it waits it stands as challenger, and the decision is asked about; waiting on makes no second version."""
     shop.promote_as = "manual"
+    for _ in range(2):
+        said = shop.promote("a")
+        assert (said["outcome"], said["decision"], said["version"], said["alias"]) == ("waiting", "waiting", "1", None)
+        assert said["reason"] == f"promote.approval is manual: `cairn promote` carries it out; a run asks. {HOLD}"
+        assert (shop.challenger, shop.alias, len(shop.versions), ledger(shop.state)) == ("1", "", 1, [])
+    assert shop.asked == [shop.decision("a").identity] * 2
+    assert shop.promote("a", approved="I looked at it (Ada)")["outcome"] == "promoted"
+    assert ledger(shop.state)[-1]["approved"] == "I looked at it (Ada)" and (shop.challenger, shop.alias) == ("", "1")
+
+
+def test_who_is_turned_down_is_not_asked_about_again(shop: Shop) -> None:
+    shop.promote_as = "manual"
+    shop.promote("a")
+    turn_down(shop.run(), shop.decision("a"), "turned down by Ada: rude")
     said = shop.promote("a")
-    assert (said["outcome"], said["decision"]) == ("waiting", "waiting")
-    assert said["reason"] == f"promote.approval is manual: `cairn promote` carries it out. {HOLD}"
-    assert shop.promote("a", approved="I looked at it")["outcome"] == "promoted"
-    assert ledger(shop.state)[-1]["approved"] == "I looked at it"
+    assert said["outcome"] == "not promoted" and said["reason"].startswith(
+        "turned down by Ada: rude; `cairn promote --why ...` makes it"
+    )
+    assert (shop.challenger, len(shop.asked), ledger(shop.state)) == ("", 1, [])
+    assert shop.promote("a", approved="all the same")["outcome"] == "promoted"
+
+
+def test_a_version_that_another_took_the_place_of_keeps_its_alias(shop: Shop) -> None:
+    """A former decision that is turned down late does not take the alias from the version that stands now."""
+    shop.promote_as = "manual"
+    shop.promote("a")
+    shop.promote("b")
+    turn_down(shop.run(), shop.decision("a"), "turned down by time-out: nobody answered")
+    assert shop.challenger == "2"
 
 
 def test_carried_out_before(shop: Shop) -> None:

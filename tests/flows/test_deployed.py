@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,12 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Failed
 
 from flows import deployed
+from flows.approval_form import Answer
+from flows.approval_request import no
 from tasks.contract.client import CallFailed, NearlyAllLost
 from tasks.contract.params import BadInput, StageFailed
-from tasks.engine.artifact import Store
-from tasks.engine.cached import may_pass
+from tasks.engine.artifact import Artifact, Store
+from tasks.engine.cached import may_pass, server_tags
 from tasks.engine.settings import load
 from tests.conftest import ROOT, make_project
 
@@ -137,20 +140,71 @@ def test_the_champion_is_evaluated_as_the_contender(standing: tuple[Store, Path]
     assert Path(player.path, "config.json").is_file() and player.identity == store.hashes.path(Path(player.path))
 
 
-def test_a_promotion_by_hand_says_who_and_why_and_is_named_by_its_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
-    approved: list[str] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The flow that asks, with the present decision `now`, and what it does outside noted; `answer` is what a person said."""
+    noted: dict[str, Any] = {"done": [], "outcome": "promoted"}
+    note = noted["done"].append
+    monkeypatch.setattr(deployed, "open_plan", lambda: None)
+    monkeypatch.setattr(deployed, "present_decision", lambda plan: (Artifact("decide", "-", "now"), None))
+    monkeypatch.setattr(deployed, "evidence", lambda plan, decision: "**gates**")
+    monkeypatch.setattr(deployed, "end_after", lambda run, hours: note(f"timer {hours}"))
+    monkeypatch.setattr(deployed, "forget_end", lambda timer: note("timer gone"))
+    monkeypatch.setattr(deployed, "ask", lambda project, decision, key: [f"a run asks about {decision}"])
+    monkeypatch.setattr(deployed, "flow_run", SimpleNamespace(id="0" * 32, parameters={}))
+    monkeypatch.setattr(deployed, "get_run_logger", lambda: SimpleNamespace(info=note))
+    monkeypatch.setattr(deployed, "refuse", lambda decision, words: note(words))
+
+    def suspend(wait_for_input: type[Answer], key: str) -> Answer:
+        assert wait_for_input._description == "**gates**"
+        return wait_for_input(**noted["answer"])
 
     def approve(why: str) -> tuple[dict[str, Any], list[str]]:
-        approved.append(why)
-        return {"outcome": "not promoted", "reason": "a gate says no"}, []
+        note(why)
+        return {"outcome": noted["outcome"], "reason": "as it is"}, ["DVC knows"]
 
+    monkeypatch.setattr(deployed, "suspend_flow_run", suspend)
     monkeypatch.setattr(deployed, "approve", approve)
-    for given, message in [({"by": " ", "why": "x"}, "by is empty"), ({"by": "Ada", "why": 3}, "why is empty")]:
-        ended = deployed.promote.fn(**given)  # type: ignore[arg-type]
-        assert ended.is_failed() and message in str(ended.message) and not approved
-    ended = deployed.promote.fn(by="Ada", why=" reviewed ")
-    assert approved == ["reviewed (Ada)"]
-    assert ended.is_completed() and (ended.name, ended.message) == ("Not promoted", "a gate says no")
+    yield noted
+
+
+def test_an_approval_carries_the_decision_out_and_is_named_by_its_outcome(asked: dict[str, Any]) -> None:
+    asked["answer"] = {"approve": True, "by": "Ada ", "why": " reviewed"}
+    ended = deployed.promote.fn(decision="now", hours=2)
+    assert asked["done"] == ["timer 2.0", "timer gone", "reviewed (Ada)", "DVC knows"]
+    assert ended.is_completed() and (ended.name, ended.message) == ("Promoted", "as it is")
+    asked["outcome"] = "refused"
+    assert deployed.promote.fn(decision="now").name == "Refused"
+
+
+def test_who_says_no_or_nothing_ends_it_as_refused(asked: dict[str, Any]) -> None:
+    asked["answer"] = no("time-out", "nobody answered within 2 hours")
+    ended = deployed.promote.fn(decision="now", hours=2)
+    assert ended.is_completed() and (ended.name, ended.message) == ("Refused", "time-out: nobody answered within 2 hours")
+    assert asked["done"][-1] == "turned down by time-out: nobody answered within 2 hours"
+
+
+def test_no_person_is_asked_about_what_is_not_the_present_decision(asked: dict[str, Any]) -> None:
+    ended = deployed.promote.fn(decision="former")
+    assert (ended.name, ended.message) == ("Refused", "decision former is not the workspace's any more, which is now now")
+    ended = deployed.promote.fn()
+    assert (ended.name, ended.message) == ("Asked", "a run asks about now")
+    for hours in (0, True, "a week"):
+        ended = deployed.promote.fn(decision="now", hours=hours)  # type: ignore[arg-type]
+        assert ended.name == "Invalid" and "a number above 0" in str(ended.message)
+    assert not asked["done"]
+
+
+def test_the_form_asks_who_and_why() -> None:
+    """By the schema that Prefect's server compares an answer with."""
+    from prefect.utilities.schema_tools.validation import is_valid
+
+    schema = Answer.model_json_schema()
+    assert schema["required"] == ["approve", "by", "why"] and set(schema["properties"]) == {"approve", "by", "why"}
+    good = {"approve": True, "by": "Ada", "why": "reviewed"}
+    assert is_valid(good, schema) and is_valid(no("time-out", "late"), schema)
+    for wrong in ({"by": ""}, {"why": "  "}, {"approve": "perhaps"}, {"more": 1}):
+        assert not is_valid({**good, **wrong}, schema), wrong
 
 
 def test_a_deployment_without_its_project_is_refused_when_it_is_deployed(tmp_path: Path) -> None:
@@ -166,3 +220,13 @@ def test_a_deployment_without_its_project_is_refused_when_it_is_deployed(tmp_pat
 )
 def test_only_a_server_that_gave_no_answer_is_worth_another_try(error: Exception, again: bool) -> None:
     assert may_pass(None, TaskRun(task_key="k", dynamic_key="0"), Failed(data=error)) is again  # type: ignore[arg-type]
+
+
+def test_stages_that_ask_a_model_server_carry_its_tag() -> None:
+    """One for each server, whatever the path; scripted roles, and those that the stage does not ask, give none."""
+    urls = {"human": "http://127.0.0.1:8000/v1", "judge": "http://127.0.0.1:8000/v2", "critic": "http://127.0.0.1:9000/v1", "agent": ""}
+    shared = SimpleNamespace(roles={name: SimpleNamespace(base_url=url) for name, url in urls.items()})
+    stages = {"generate": SimpleNamespace(roles=("human", "judge", "agent", "feedback")), "sft": SimpleNamespace(roles=())}
+    plan = SimpleNamespace(settings=SimpleNamespace(shared=shared), stages=stages)
+    tags = {stage: server_tags(SimpleNamespace(plan=plan, stage=stage)) for stage in stages}  # type: ignore[arg-type]
+    assert tags == {"generate": ["model-server 127.0.0.1:8000"], "sft": []}

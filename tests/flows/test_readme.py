@@ -106,6 +106,7 @@ ELSEWHERE = {
     "prefect server start": ("conftest.py", '"server", "start"'),
     "prefect work-pool create cairn --type process": ("flows/test_readme.py", "def test_the_deployments_are_taken"),
     "prefect work-queue create gpu --pool cairn --limit 1": ("services/test_schedule.py", '"work-queue", "create"'),
+    'prefect concurrency-limit create "model-server 127.0.0.1:8000" 1': ("services/test_schedule.py", '"concurrency-limit", "create"'),
     "prefect automation create --from-file infra/automations.yaml": ("services/test_schedule.py", '"automation", "create"'),
     "prefect deploy --prefect-file infra/prefect.yaml --all": ("flows/test_readme.py", "def test_the_deployments_are_taken"),
     "prefect worker start --pool cairn": ("flows/test_readme.py", "def test_the_deployments_are_taken"),
