@@ -1,6 +1,6 @@
-"""Scheduling cost per item: 100,000 items in shards through Prefect, against a plain loop over the same work.
+"""Scheduling cost per item: 100,000 items in shards, against a plain loop over the same work.
 
-The work does nothing, so what is measured is what Cairn adds: cutting, submitting, keeping and reading back each shard's result.
+The work does nothing, so what is measured is what Cairn adds: cutting, keeping and reading back each shard's result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import flows  # fixes the surroundings before Prefect loads
+import flows
 from infra.bench import publish
 
 
@@ -24,20 +24,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
 
-    from prefect import flow
-
-    from tasks.engine.cached import submit
     from tasks.engine.shards import sharded
 
     items = list(range(asked.items))
 
-    @flow(name="bench shards", validate_parameters=False)
     def measure() -> tuple[list[float], list[float]]:
         ours, plain = [], []
         for turn in range(asked.rounds):
             with tempfile.TemporaryDirectory(dir=flows.STATE) as folder:
                 start = time.perf_counter()
-                shards = sharded(Path(folder), submit)(f"turn{turn}", list, items, asked.shard)
+                shards = sharded(Path(folder))(f"turn{turn}", list, items, asked.shard)
                 total = sum(len(shard) for shard in shards)
                 ours.append((time.perf_counter() - start) / total * 1000)
             start = time.perf_counter()

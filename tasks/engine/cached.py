@@ -1,4 +1,4 @@
-"""How a stage is a Prefect task: its cache key is ours, its result is a handle, its shards are tasks too."""
+"""How a stage is a Prefect task: its cache key is ours, its result is a handle, and its shards are no tasks of their own."""
 
 from __future__ import annotations
 
@@ -82,13 +82,3 @@ def take(job: Job, after: Sequence[State[Any]] = ()) -> tuple[Artifact, State[An
     )
     answer = Artifact(**state.result())
     return job.plan.store.find(job.key) or answer, state  # `cairn accept` may have bound the key anew since Prefect kept its handle
-
-
-@task(name="shard", persist_result=False, retries=0)
-def _shard(work: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
-    return work(items)
-
-
-def submit(work: Callable[[Sequence[Any]], Any], items: Sequence[Any]) -> Any:
-    """Hand a shard to the flow's task runner; the shard's items are passed by reference, unseen by Prefect."""
-    return _shard.submit(quote(work), quote(items))  # type: ignore[call-overload]

@@ -83,17 +83,17 @@ def _path(value: Any) -> Any:
     return Path(value) if isinstance(value, str) and value.startswith("/") else value
 
 
-def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any], submit: Callable[..., Any] | None) -> dict[str, Any]:
-    """Run the job's method here; its shards go through `submit`. For methods that need no training loop of a library."""
+def in_process(job: Job, out: Path, scratch: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the job's method here, for methods that need no training loop of a library. Shards that ask a server go side by side."""
     log, progress = job.ears()
     spec = job.spec(out, scratch, inputs)
     if not _served(spec):
-        return call(spec, context(spec, log, progress, sharded(scratch, submit)))
+        return call(spec, context(spec, log, progress, sharded(scratch)))
     from tasks.players.openai_compatible import stats
 
     with calls_reported(spec, job.plan.watch, progress) as counted:
         try:
-            figures = call(spec, context(spec, log, counted, sharded(scratch, submit, LANES)))
+            figures = call(spec, context(spec, log, counted, sharded(scratch, window=LANES)))
         except (NearlyAllLost, StageFailed):
             shutil.rmtree(scratch / "shards", ignore_errors=True)  # what was lost is asked again; what was answered is kept elsewhere
             raise

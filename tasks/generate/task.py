@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.engine.cached import room_task, submit
+from tasks.engine.cached import room_task
 from tasks.engine.job import Job
 from tasks.engine.running import in_process
 
@@ -18,4 +18,4 @@ def inputs(job: Job) -> dict[str, Any]:
 @room_task("generate")
 def run_step(job: Job, out: Path, scratch: Path) -> dict[str, Any]:
     """Make blueprints, prove them, and play them."""
-    return in_process(job, out, scratch, inputs(job), submit)
+    return in_process(job, out, scratch, inputs(job))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tasks.engine.cached import room_task, submit
+from tasks.engine.cached import room_task
 from tasks.engine.job import Job
 from tasks.engine.running import in_process
 from tasks.merge.core.wholes import mergeable
@@ -21,4 +21,4 @@ def inputs(job: Job, scratch: Path) -> dict[str, Any]:
 @room_task("merge")
 def run_step(job: Job, out: Path, scratch: Path) -> dict[str, Any]:
     """Merge what its inputs left: the first one's checkpoint is the base, those of all others the experts."""
-    return in_process(job, out, scratch, inputs(job, scratch), submit)
+    return in_process(job, out, scratch, inputs(job, scratch))

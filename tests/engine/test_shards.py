@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,17 @@ def test_shards_give_what_a_plain_loop_gives(tmp_path: Path) -> None:
         return [item * item for item in shard]
 
     assert list(sharded(tmp_path)("squares", work, items, 3)) == list(in_order("squares", work, items, 3))
+
+
+def test_shards_that_wait_go_side_by_side(tmp_path: Path) -> None:
+    """Four shards of which each waits for the others, as many as may be under way; the results come in order."""
+    together = threading.Barrier(4, timeout=10)
+
+    def work(shard: Sequence[int]) -> list[int]:
+        together.wait()
+        return list(shard)
+
+    assert list(sharded(tmp_path, window=4)("x", work, range(8), 1)) == [[item] for item in range(8)]
 
 
 def test_a_killed_run_goes_on_with_the_next_shard(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_prefect_shows_the_road_with_its_edges(road: Project) -> None:
     steps = {name: said for name, said in runs.values() if "__parents__" not in said}  # those that no task started
     edges = {name: {runs[one["id"]][0] for found in said.values() for one in found} for name, said in steps.items()}
     assert edges == {step.name: {*step.inputs} for step in ROAD}
+    assert len(runs) <= 12, "a row for each stage and for each world's specialist, none for shards"
 
 
 def test_one_world_less_keeps_the_other_specialist(road: Project, tmp_path: Path, prefect_server: str) -> None:
