@@ -35,7 +35,7 @@ COMMON = {
     "sft": ("loop.epochs", "loop.learning_rate", "loop.batch_tokens", "loop.max_steps"),
     "rl": ("loop.steps", "loop.lr", "loop.groups", "loop.group_size", "loop.temperature", "loop.max_episode_tokens"),
     "evaluate": ("pass_k.problems", "pass_k.gate_problems", "pass_k.trials"),
-    "decide": ("paired_gate.margin", "paired_gate.min_pass_1"),
+    "decide": ("paired_gate.aim", "paired_gate.too_few", "paired_gate.min_pass_1"),
 }
 """Room -> those of its steps' params that have one, beside the method. Any other param is a line of `more_overrides`."""
 

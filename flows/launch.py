@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from flows import gate_reach
 from flows.champion_file import settle
 from flows.model_checks import Asking, write_down
 from flows.road import check_part
@@ -119,6 +120,7 @@ def _check(plan: Plan, part: Sequence[str], steps: Sequence[Outlook]) -> None:
 
     plan.check_closures(todo)
     _check_champion(plan, part, steps)
+    gate_reach.check(plan, [stage for stage in todo if stage in part])
     check_sources(plan, [stage for stage in todo if stage in part])
     Caps(plan).check(todo, {step.stage: step.artifact for step in steps if step.artifact})
 

@@ -1,16 +1,18 @@
 """Decides whether a candidate may become champion: five gates on the evaluation's figures, all of which must hold.
 
-Method: ours. Paired intervals on fresh problems (the gate set of `evaluate`), as Cairn's design asks: a fixed set would be
-won by luck in a nightly run. The gates, in order:
+Method: ours. Paired comparisons on fresh problems (the gate set of `evaluate`), as Cairn's design asks: a fixed set would be
+won by luck in a nightly run. How often it errs follows from its params, and `infra/bench_gate.py` simulates it. The gates, in order:
 
-1. reference: on the gate problems the candidate's pass^1 is not worse than the champion's (low end of the paired 95 %
-   interval above -margin). Without a champion it must be better than the first model of the road (low end above 0).
-2. families: in no family is it significantly below the champion (without one: below `family_model`, on the test problems).
-   Many families are looked at, so each is held to family_alpha / number of families (Bonferroni).
+1. reference: aim superiority: on the gate problems the candidate's pass^1 is above the champion's, by the exact paired test at level
+   alpha; a model that is no better is promoted in a share alpha of cases. Aim non_inferiority: the low end of the paired 95 % interval
+   lies above -margin. Without a champion it must be superior to the first model of the road.
+2. families: in no family is it significantly below the champion (without one: below `family_model`, on the test problems), by the
+   exact test. Many families are looked at, so each is held to family_alpha / number of families (Bonferroni).
 3. benchmark: the oracle solves the problems, doing nothing and answering always the same do not. Else the figures mean
    nothing.
 4. minimum: pass^1 on the gate problems is at least min_pass_1 in every world.
-5. evidence: enough gate problems were played for an interval to mean something.
+5. reach: against a champion, the family with the fewest problems has enough to show a fall of `fall` with probability `power`
+   (too_few: allow lets a smaller set decide, and says what it cannot see).
 
 Pure: reads one file, plays nothing, looks at no clock.
 """
@@ -18,9 +20,9 @@ Pure: reads one file, plays nothing, looks at no clock.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -29,6 +31,7 @@ from tasks.contract.params import BadInput, nearest
 from tasks.contract.params import Params as Base
 from tasks.contract.planned import Planned
 from tasks.decide import Inputs
+from tasks.decide.core.reach import reach
 
 TITLE = "Paired gate"
 PAPER = ""
@@ -41,7 +44,15 @@ WRITE = "write"  # in metrics.json: all families with writes together; they are 
 class Params(Base):
     """Thresholds of the gates; pass^1 values and differences are in [0, 1] and [-1, 1]."""
 
-    margin: float = Field(0.05, ge=0, le=1, description="how far below the champion the paired interval may reach; ours")
+    aim: Literal["superiority", "non_inferiority"] = Field(
+        "superiority", description="what is to be shown against a champion: that the candidate is better, or that it is not much worse"
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="superiority: share of candidates no better than their reference that are promoted all the same"
+    )
+    margin: float = Field(
+        0.05, ge=0, le=1, description="non_inferiority: how far below the champion the paired interval may reach; ours"
+    )
     family_alpha: float = Field(0.05, gt=0, lt=1, description="chance of a false alarm over all families together")
     family_model: str = Field(
         "", description="model whose families count while there is no champion; empty: the one that the candidate goes on from"
@@ -49,7 +60,11 @@ class Params(Base):
     oracle_at_least: float = Field(1.0, ge=0, le=1, description="pass^1 of the oracle on the test problems of each world")
     idle_at_most: float = Field(0.0, ge=0, le=1, description="pass^1 of the do-nothing and constant agents in each world")
     min_pass_1: float = Field(0.1, ge=0, le=1, description="candidate's pass^1 on the gate problems of each world; ours")
-    min_problems: int = Field(20, ge=1, description="gate problems over all worlds below which nothing is decided; ours")
+    fall: float = Field(0.3, gt=0, le=1, description="fall of a family's pass^1 below the champion's that must not stay unseen; ours")
+    power: float = Field(0.9, gt=0, lt=1, description="probability with which such a fall is to be seen; ours")
+    too_few: Literal["refuse", "allow"] = Field(
+        "refuse", description="what to do where a family has too few gate problems for that: allow decides, and says what it cannot see"
+    )
 
 
 def check_road(step: Planned) -> None:
@@ -73,6 +88,24 @@ def check_road(step: Planned) -> None:
         raise BadInput(f"{step.name}: {what}{nearest(other, known)} Models that {evaluation.name} plays: {', '.join(known)}.")
 
 
+def foresee(step: Planned, families: Sequence[int], champion: bool) -> tuple[bool, str]:
+    """(whether `run` will not refuse for too few gate problems, what it will be able to see; "" when nobody knows).
+
+    families: how many each world has; a world draws them in turn. champion: whether there is one to protect.
+    """
+    evaluation, params = step.reading("evaluate"), step.params
+    problems = getattr(evaluation and evaluation.params, "gate_problems", 0)
+    if not problems or not all(families) or not families:
+        return True, ""
+    enough, text, figures = reach(
+        min(problems // count for count in families), sum(families), params.fall, params.family_alpha, params.power
+    )
+    if enough or not champion or params.too_few == "allow":
+        return True, text
+    each = figures["needed"] * max(families)
+    return False, f"{text} Raise gate_problems to {each} a world, or write too_few: allow."
+
+
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write `ctx.out`/decision.json and return it. BadInput: the evaluation is of another candidate or champion."""
     metrics = _metrics(inputs.evaluate / "metrics.json", inputs.candidate)
@@ -92,7 +125,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         _family_gate(metrics, inputs.candidate, params.family_model or inputs.parent, params.family_alpha),
         _benchmark_gate(metrics["baselines"], params),
         _minimum_gate(gate, params),
-        _evidence_gate(gate, params),
+        _reach_gate(gate, params),
     ]
     failed = [entry for entry in gates if not entry["passed"]]
     said = {
@@ -144,17 +177,16 @@ def _reference_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
     if reference is None:
         return _gate("reference", False, {}, "There is no other model to compare the candidate with.")
     gap = gate["overall"]["paired"]["pass_1"]
-    bound = -params.margin if reference == CHAMPION else 0.0
-    passed = gap["low"] > bound
-    if reference == CHAMPION:
-        wanted = f"is not {params.margin:g} worse than the champion" if passed else f"may be {params.margin:g} worse than the champion"
+    text = f"difference {gap['mean']:+.3f}, 95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}"
+    if reference == CHAMPION and params.aim == "non_inferiority":
+        passed, tested = gap["low"] > -params.margin, {"margin": params.margin}
+        wanted = f"{'is not' if passed else 'may be'} {params.margin:g} worse than the champion"
     else:
-        wanted = f"is {'' if passed else 'not shown to be '}better than {reference}"
-    text = (
-        f"On {gap['n']} fresh problems the candidate {wanted}: "
-        f"difference {gap['mean']:+.3f}, 95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}."
-    )
-    return _gate("reference", passed, {"reference": reference, "bound": bound, "difference": gap}, text)
+        passed, tested = gap["p_above"] <= params.alpha, {"alpha": params.alpha}
+        wanted = f"is {'' if passed else 'not shown to be '}better than {'the champion' if reference == CHAMPION else reference}"
+        text = f"p {gap['p_above']:.2g} (at most {params.alpha:g}), {text}"
+    figures = {"reference": reference, "aim": params.aim, **tested, "difference": gap}
+    return _gate("reference", passed, figures, f"On {gap['n']} fresh problems the candidate {wanted}: {text}.")
 
 
 def _family_gate(metrics: Mapping[str, Any], candidate: str, other: str, alpha: float) -> dict[str, Any]:
@@ -221,8 +253,11 @@ def _minimum_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
     return _gate("minimum", not low, means, text)
 
 
-def _evidence_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
-    n = gate["overall"]["candidate"]["pass_1"]["n"]
-    passed = n >= params.min_problems
-    text = f"{n} gate problems were played, {params.min_problems} are needed{'' if passed else ': too few for a decision'}."
-    return _gate("evidence", passed, {"problems": n}, text)
+def _reach_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
+    """Whether a fall of a family would have been seen. Without a champion to protect it holds, and says the reach all the same."""
+    worlds = {world: block["paired"] for world, block in gate["worlds"].items() if "paired" in block}
+    sizes = {name: gap["n"] for name, gap in _families(worlds)}
+    if not sizes:
+        return _gate("reach", gate["reference"] != CHAMPION, {"families": 0}, "No family was compared on the gate problems.")
+    enough, text, figures = reach(min(sizes.values()), len(sizes), params.fall, params.family_alpha, params.power)
+    return _gate("reach", enough or gate["reference"] != CHAMPION or params.too_few == "allow", {**figures, "problems": sizes}, text)

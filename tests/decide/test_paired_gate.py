@@ -1,13 +1,14 @@
 """The gates by hand: each one alone can refuse, and evidence that does not fit is an error.
 
-Worked example: against a champion, margin 0.05. Difference +0.02 with interval -0.03 to +0.07: -0.03 > -0.05, not worse: promote.
-The same interval without a champion must lie above 0: -0.03 < 0, refuse.
+Worked example: a difference of +0.02 whose p of "not above" is 0.04: better at level 0.05, promote; at 0.06 refuse. For
+non_inferiority with margin 0.05 its interval from -0.03 counts: -0.03 > -0.05, not worse: promote.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import pytest
 
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
+from tasks.contract.planned import Planned
 from tasks.decide import Inputs
-from tasks.decide.paired_gate import Params, run
+from tasks.decide.paired_gate import Params, foresee, run
+from tasks.evaluate.pass_k import Params as EvaluateParams
 from tests.evaluate.test_tables import everything as evaluated
 
 NONE = None
@@ -28,9 +31,9 @@ def estimate(mean: float, low: float, high: float, **more: Any) -> dict[str, Any
     return {"mean": mean, "low": low, "high": high, "n": 50, "trials": 4, "resamples": "problems", **more}
 
 
-def metrics(reference: str | None, low: float = -0.03) -> dict[str, Any]:
+def metrics(reference: str | None, low: float = -0.03, above: float = 0.04) -> dict[str, Any]:
     """An evaluation of one world with two families, in which all gates hold against a champion."""
-    gap = {"pass_1": estimate(0.02, low, 0.07, p_below=0.8)}
+    gap = {"pass_1": estimate(0.02, low, 0.07, p_below=0.8, p_above=above)}
     families = {"one_write": copy.deepcopy(gap), "forbidden": copy.deepcopy(gap), "write": copy.deepcopy(gap)}
     block = {"pass_1": estimate(0.6, 0.5, 0.7)}
     gate: dict[str, Any] = {
@@ -79,28 +82,30 @@ def failed(decision: dict[str, Any]) -> list[str]:
     return [gate["name"] for gate in decision["gates"] if not gate["passed"]]
 
 
-def test_not_worse_than_the_champion_is_promoted(tmp_path: Path) -> None:
+def test_better_than_the_champion_is_promoted(tmp_path: Path) -> None:
     decision = decide(tmp_path, metrics("champion"))
     assert decision["decision"] == "promote" and not failed(decision)
-    assert "difference +0.020, 95 % interval -0.030 to +0.070" in decision["reason"]
+    assert "better than the champion: p 0.04 (at most 0.05), difference +0.020, 95 % interval -0.030 to +0.070" in decision["reason"]
     assert decision["candidate"] == {"model": "merged", "identity": "new.dir", "pass_1": {"retail": 0.6}}
     assert decision["champion"] == {"identity": "abc.dir"} and decision["reason"].startswith("All 5 gates hold. On 50 fresh")
 
 
-def test_without_a_champion_it_must_be_better_than_the_base(tmp_path: Path) -> None:
-    decision = decide(tmp_path, metrics("base"), NONE)
+@pytest.mark.parametrize(("reference", "champion"), [("champion", CHAMPION), ("base", NONE)])
+def test_not_shown_to_be_better_is_refused(tmp_path: Path, reference: str, champion: str | None) -> None:
+    decision = decide(tmp_path, metrics(reference, above=0.06), champion)
     assert decision["decision"] == "refuse" and failed(decision) == ["reference"]
     assert decision["reason"].startswith("1 of 5 gates does not hold. reference: On 50 fresh problems the candidate is not shown")
-    assert "better than base: difference +0.020, 95 % interval -0.030 to +0.070." in decision["reason"]
 
 
 def test_the_first_model_that_beats_the_base_is_promoted(tmp_path: Path) -> None:
-    decision = decide(tmp_path, metrics("base", low=0.01), NONE)
+    """Even by not_inferiority's params: there is no champion that it could fall behind."""
+    decision = decide(tmp_path, metrics("base"), NONE, aim="non_inferiority")
     assert decision["decision"] == "promote" and decision["champion"] is None
 
 
-def test_worse_than_the_champion_is_refused(tmp_path: Path) -> None:
-    assert failed(decide(tmp_path, metrics("champion", low=-0.06))) == ["reference"]
+@pytest.mark.parametrize(("low", "refused"), [(-0.03, []), (-0.06, ["reference"])])
+def test_not_worse_than_the_champion_is_enough_where_params_say_so(tmp_path: Path, low: float, refused: list[str]) -> None:
+    assert failed(decide(tmp_path, metrics("champion", low=low, above=0.5), aim="non_inferiority")) == refused
 
 
 def test_one_family_that_falls_is_enough_to_refuse(tmp_path: Path) -> None:
@@ -117,14 +122,14 @@ def test_one_family_that_falls_is_enough_to_refuse(tmp_path: Path) -> None:
 
 
 def test_without_a_champion_families_are_held_against_sft(tmp_path: Path) -> None:
-    said = metrics("base", low=0.01)
+    said = metrics("base")
     said["paired"]["merged-sft"]["retail"]["families"]["forbidden"]["pass_1"]["p_below"] = 0.001
     decision = decide(tmp_path, said, NONE)
     assert failed(decision) == ["families"] and "below sft" in decision["reason"]
 
 
 def test_families_are_held_against_the_model_that_params_name_and_against_nobody_where_there_is_none(tmp_path: Path) -> None:
-    said = metrics("base", low=0.01)
+    said = metrics("base")
     said["paired"]["merged-rl_retail"] = copy.deepcopy(said["paired"]["merged-sft"])
     said["paired"]["merged-sft"]["retail"]["families"]["forbidden"]["pass_1"]["p_below"] = 0.001
     for name in "abc":
@@ -151,11 +156,33 @@ def test_an_unsound_benchmark_promotes_nobody(tmp_path: Path, agent: str, mean: 
     assert failed(decision) == ["benchmark"] and text in decision["reason"]
 
 
-def test_minimum_and_evidence(tmp_path: Path) -> None:
-    decision = decide(tmp_path, metrics("champion"), min_pass_1=0.7, min_problems=51)
-    assert failed(decision) == ["minimum", "evidence"]
-    assert decision["reason"].startswith("2 of 5 gates do not hold. minimum: ") and "0.600 in retail" in decision["reason"]
-    assert "50 gate problems were played, 51 are needed" in decision["reason"]
+def test_minimum_and_reach(tmp_path: Path) -> None:
+    """Two families at level 0.025: 50 problems show a fall of 0.3 nine times in ten, 20 do not."""
+    said = metrics("champion")
+    said["gate"]["worlds"]["retail"]["paired"]["families"]["forbidden"]["pass_1"]["n"] = 20
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    decision = decide(tmp_path / "a", said, min_pass_1=0.7)
+    assert failed(decision) == ["minimum", "reach"] and "0.600 in retail" in decision["reason"]
+    assert "With 20 problems in the smallest of 2 families, a fall below 0.48 is not seen with probability 0.9" in decision["reason"]
+    allowed = decide(tmp_path / "b", said, too_few="allow")
+    assert not failed(allowed) and "a fall below 0.48 is not seen" in allowed["gates"][4]["explanation"]
+    first = metrics("base")
+    first["gate"]["worlds"]["retail"]["paired"]["families"]["forbidden"]["pass_1"]["n"] = 3
+    gate = decide(tmp_path / "c", first, NONE)["gates"][4]
+    assert gate["passed"] and "no fall is seen, not even to nothing" in gate["explanation"]
+
+
+def test_what_it_will_see_is_told_before_anything_is_played() -> None:
+    """14 families in two worlds of 50 gate problems: 7 a family, with which a fall to nothing has a p of 2^-7 > 0.05 / 14."""
+    evaluation = Planned("evaluate", "evaluate", EvaluateParams(gate_problems=50), ["a", "b"], [], [])
+    few = Planned("decide", "decide", Params(), [], [evaluation], [])
+    assert foresee(few, [7, 7], champion=False)[0]
+    holds, text = foresee(few, [7, 7], champion=True)
+    assert not holds and "no fall is seen" in text and "Raise gate_problems to 364 a world, or write too_few: allow" in text
+    assert foresee(few, [7, 0], champion=True) == (True, "")  # a world whose problems are given: nobody knows its families yet
+    enough = replace(few, inputs=[replace(evaluation, params=EvaluateParams(gate_problems=364))])
+    assert foresee(enough, [7, 7], champion=True)[0]
 
 
 def test_nobody_to_compare_with_is_refused(tmp_path: Path) -> None:
@@ -188,5 +215,5 @@ def test_no_evaluation_is_an_error(tmp_path: Path) -> None:
 def test_it_reads_what_evaluate_writes(tmp_path: Path) -> None:
     """Metrics computed from rows by the evaluate room itself: sft beats base by 0.5 on two problems, too few for a decision."""
     decision = decide(tmp_path, evaluated(), NONE, model="sft", parent="base")
-    assert failed(decision) == ["reference", "evidence"] and decision["candidate"]["pass_1"] == {"retail": 0.75}
-    assert "2 gate problems were played, 20 are needed" in decision["reason"]
+    assert failed(decision) == ["reference"] and decision["candidate"]["pass_1"] == {"retail": 0.75}
+    assert "better than base: p 0.5 (at most 0.05)" in decision["reason"]

@@ -36,7 +36,7 @@ def run(inputs, params, ctx):
         return {"pass_1": {"mean": value, "low": value, "high": value, "n": 50, "trials": 1, "seeds": 1, **more}}
 
     met = "champion" if inputs.champion else "base"
-    gap = {**mean(0.2, p_below=1.0), "families": {"all": mean(0.2, p_below=1.0)}}
+    gap = {**mean(0.2, p_below=1.0, p_above=0.01), "families": {"all": mean(0.2, p_below=1.0, p_above=0.01)}}
     block = {"candidate": mean(0.8), "reference": mean(0.6), "paired": gap}
     said = {
         "gate": {"candidate": inputs.candidate, "reference": met, "overall": block, "worlds": {"retail": block}},

@@ -16,6 +16,7 @@ import numpy as np
 
 from tasks.contract.trajectory import PARTIES
 from tasks.evaluate.core.estimates import Floats, difference, estimate, pass_hat_k
+from tasks.evaluate.core.sign_flips import one_sided
 
 COLUMNS = ("model", "set", "world", "problem_id", "family", "tags", "trial", "reward", "policy", "stop", "blame", "n_tokens")
 """What the metrics need of a row of trials.parquet."""
@@ -62,9 +63,10 @@ class Maker:
         }
 
     def gaps(self, first: Sequence[Played], second: Sequence[Played], masks: Sequence[Any]) -> dict[str, Any]:
-        """The same for first minus second, problem by problem."""
+        """The same for first minus second, problem by problem. pass_1 has the exact one-sided p-values of "not below" and "not above"
+        too (p_below, p_above): valid for few problems, where a bootstrap is too sure."""
         trials = first[0].trials
-        return {
+        found: dict[str, Any] = {
             f"pass_{k}": difference(
                 _values(first, masks, k), _values(second, masks, k), trials, seed=self.seed, resamples=self.resamples
             )
@@ -72,6 +74,10 @@ class Maker:
             else None
             for k in KS
         }
+        won = [one.wins[mask] - other.wins[mask] for one, other, mask in zip(first, second, masks, strict=True)]
+        below, above = one_sided(np.concatenate(won))
+        found["pass_1"] |= {"p_below": float(f"{below:.6g}"), "p_above": float(f"{above:.6g}")}
+        return found
 
     def block(self, played: Played, writes: Collection[str]) -> dict[str, Any]:
         """Everything about one model in one world."""

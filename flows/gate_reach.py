@@ -1,0 +1,43 @@
+"""What a decision will be able to see, said before the evaluation plays the problems that it needs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from typing import Any
+
+from tasks.contract.params import BadInput
+from tasks.engine.champion import CHAMPION, read
+from tasks.engine.plan import Plan
+from tasks.engine.settings import Settings
+from tasks.engine.together import planned
+from tasks.worlds.api.loading import world_class
+
+
+def check(plan: Plan, stages: Collection[str]) -> None:
+    """Print how small a fall the decision behind each evaluation among `stages` can see; BadInput where that will make it refuse.
+
+    A method of room decide tells by `foresee(step, families, champion)`; `stages`: those that are to run.
+    """
+    settings = plan.settings
+    steps = planned(settings, {name: settings.params(name) for name in settings.road.names})
+    for name in settings.road.entering("decide"):
+        evaluation = steps[name].reading("evaluate")
+        module = next((one for _, one, _ in settings.parts(name) if hasattr(one, "foresee")), None)
+        if evaluation is None or evaluation.name not in stages or module is None:
+            continue
+        champion = read(settings.project / CHAMPION).champion is not None
+        holds, text = module.foresee(steps[name], _families(settings), champion)
+        if text:
+            print(f"{name}: {text}", file=sys.stderr)
+        if not holds:
+            raise BadInput(f"{settings.source}: {name}: {text}")
+
+
+def _families(settings: Settings) -> list[int]:
+    """How many families each world has that is trained on; 0 for one whose problems are given."""
+    found = []
+    for step in settings.road.entering("worlds"):
+        params: Any = settings.params(step)
+        found += [len(getattr(world_class(one, params.allow), "FAMILIES", ())) for one in getattr(params, "modules", ())]
+    return found

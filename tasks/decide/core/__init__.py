@@ -1,0 +1,1 @@
+"""Helpers that several methods of the decide room may share."""
