@@ -24,6 +24,7 @@ from flows.approval_form import Answer, evidence
 from flows.approval_request import ask, end_after, forget_end, no
 from flows.dvc_command import busy, dvc
 from flows.flow_ends import in_words, refused
+from flows.flow_run_name import unless_named
 from flows.pipeline import pipeline
 from flows.repository import Repository
 from flows.run import open_plan
@@ -72,7 +73,7 @@ def _night_name() -> str:
     return f"night {flow_run.parameters.get('day') or day_of_run()}"
 
 
-@flow(name="cairn-nightly", flow_run_name=_night_name, validate_parameters=False)
+@flow(name="cairn-nightly", flow_run_name=unless_named(_night_name), validate_parameters=False)
 @in_words
 def nightly(day: Day = 0, push: bool = True) -> dict[str, str] | State[Any]:
     """Run the workspace's road on new conversations, save the result as an experiment of DVC's, and push it.
@@ -156,7 +157,7 @@ def _approval_name() -> str:
     return f"approval {flow_run.parameters.get('decision') or 'of the present decision'}"
 
 
-@flow(name="cairn-promote", flow_run_name=_approval_name, validate_parameters=False)
+@flow(name="cairn-promote", flow_run_name=unless_named(_approval_name), validate_parameters=False)
 @in_words
 def promote(decision: str = "", hours: Hours = 168.0) -> State[Any]:
     """Ask a person whether the workspace's decision is carried out, where `promote.approval` is manual. `cairn run` starts it.

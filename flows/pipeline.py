@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State, flow
-from prefect.runtime import flow_run
 
 from flows import form
 from flows.champion_file import settle
 from flows.flow_ends import decided, in_words
+from flows.flow_run_name import of_the_road, unless_named
 from flows.interrupt import stopping
 from flows.model_checks import Asking, write_down
 from flows.promote import promote_candidate
@@ -21,11 +21,7 @@ from flows.survey import survey
 from tasks.road import ROAD
 
 
-def _run_name() -> str:
-    return f"cairn {flow_run.parameters.get('profile') or form.WORKSPACE}"
-
-
-@flow(name="cairn", flow_run_name=_run_name, validate_parameters=False)
+@flow(name="cairn", flow_run_name=unless_named(of_the_road), validate_parameters=False)
 @in_words
 def pipeline(
     profile: form.Profile = form.WORKSPACE,

@@ -44,7 +44,7 @@ class Terminal:
 
     def answer(self) -> list[str]:
         """The lines it has said since, without the terminal's own signs."""
-        output = re.sub(r"\^C|\x1b\[\??\w+", "", self.output[self.disturbed :])
+        output = re.sub(r"\^C|\x1b\[\??[\d;]*[A-Za-z]", "", self.output[self.disturbed :])
         return [line.strip() for line in output.splitlines() if line.strip()]
 
     def _note(self) -> None:
