@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flows.champion_file import standing_of, write_standing
-from flows.ledger import ALIAS, append, ledger, read_entry, signed
+from flows.ledger import ALIAS, Ledger, signed
+from flows.ledger_database import read_entry
 from tasks.contract.params import StageFailed
 from tasks.engine.champion import CHAMPION, read
 from tasks.engine.files import write_text
@@ -50,8 +51,8 @@ def asking_registry() -> Iterator[None]:
 
 def finish_pending(run: Run) -> None:
     """Finish a move of the alias that was begun (by this process, or by one that was killed). For who holds the lock."""
-    state, project = run.plan.store.state, run.plan.settings.project
-    path = state / PENDING
+    ledger, project = Ledger.of(run.plan), run.plan.settings.project
+    path = run.plan.store.state / PENDING
     if not path.exists():
         return
     from tasks.engine import registry
@@ -64,7 +65,7 @@ def finish_pending(run: Run) -> None:
         )
     with asking_registry():
         registry.move_alias(run.tracker, entry["model"], ALIAS, entry["version"])
-    if all(one.get("id") != entry["id"] for one in ledger(state)):
-        append(state, entry)
-    write_standing(project / CHAMPION, standing_of(ledger(state), read(project / CHAMPION)))
+    if all(one.get("id") != entry["id"] for one in ledger.entries()):
+        ledger.append(entry)
+    write_standing(project / CHAMPION, standing_of(ledger.entries(), read(project / CHAMPION)))
     path.unlink()

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from flows.ledger import champion, ledger
+from flows.ledger import Ledger
 from tasks.engine.champion import CHAMPION, Standing, read
 from tasks.engine.files import write_text
 from tasks.engine.locks import lock
@@ -40,22 +40,22 @@ def settle(plan: Plan) -> str:
     """
     if plan.experiment:
         return ""
-    state, project = plan.store.state, plan.settings.project
-    with lock(state, "promote"):
-        if not (difference := differs(state, project)):
+    project = plan.settings.project
+    with lock(plan.store.state, "promote"):
+        if not (difference := differs(plan)):
             return ""
-        entries = ledger(state)
-        write_standing(project / CHAMPION, standing_of(entries, read(project / CHAMPION)))
+        write_standing(project / CHAMPION, standing_of(Ledger.of(plan).entries(), read(project / CHAMPION)))
     return f"{difference}: it is written anew, so that this run meets the champion"
 
 
-def differs(state: Path, project: Path) -> str:
+def differs(plan: Plan) -> str:
     """What the file of the champion says against the ledger; empty when they agree, or when the checkout is of an older commit, which
     decides as it did."""
-    entries, file = ledger(state), read(project / CHAMPION)
-    if not entries:
+    ledger, project = Ledger.of(plan), plan.settings.project
+    file = read(project / CHAMPION)
+    if not ledger.entries():
         return ""
-    now = champion(state)
+    now = ledger.champion()
     there = now["identity"] if now else None
     if file.champion == there or (now and is_older(project, now.get("commit", ""))):
         return ""

@@ -1,31 +1,94 @@
-"""The ledger of promotions (`.cairn/promotions.jsonl`): which version was champion before, who moved the alias, when and why.
+"""The ledger of promotions: which version was champion before, who moved the alias, when and why. MLflow keeps no history of an alias.
 
-MLflow keeps no history of an alias. Whom decisions meet hangs on the ledger, so a damaged line stops everything that reads it.
+It lies in `.cairn/promotions.db`, or in the Postgres database that `promote.ledger` names. Whom decisions meet hangs on it, so a
+damaged one stops everything that reads it.
 """
 
 from __future__ import annotations
 
 import getpass
-import json
 import os
+import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flows.ledger_database import Database, Record, read_entry
 from tasks.contract.params import StageFailed, brief
-from tasks.engine.files import write_text
+
+if TYPE_CHECKING:
+    from tasks.engine.plan import Plan
 
 ALIAS = "champion"
 """The registry's alias that the ledger is about."""
-LEDGER = "promotions.jsonl"
+OWN = "promotions.db"
+LINES = "promotions.jsonl"
+"""Where earlier versions of Cairn wrote the ledger, a line for each entry."""
 
 
-def ledger(state: Path) -> list[dict[str, Any]]:
-    """Everything that ever happened to the alias, oldest first. StageFailed for a damaged line: whom decisions meet hangs on it."""
-    path, entries = state / LEDGER, []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else (), 1):
+@dataclass(frozen=True)
+class Ledger:
+    """state: the state root. url: of a Postgres database; empty: a file of its own below the state root."""
+
+    state: Path
+    url: str = ""
+
+    @classmethod
+    def of(cls, plan: Plan) -> Ledger:
+        """The ledger that a plan's params name."""
+        return cls(plan.store.state, plan.settings.shared.promote.ledger)
+
+    @property
+    def database(self) -> Database:
+        """Where it lies."""
+        return Database(self.url or self.state / OWN)
+
+    def records(self) -> list[Record]:
+        """Everything that ever happened to the alias, oldest first, numbered. StageFailed for a ledger that is damaged or not there."""
+        self._take_over()
+        return self.database.read()
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Everything that ever happened to the alias, oldest first. StageFailed as `records`."""
+        return [record.entry for record in self.records()]
+
+    def champion(self) -> dict[str, Any] | None:
+        """The last word on who is champion; None before the first promotion and after `cairn champion --none`."""
+        entries = self.entries()
+        return entries[-1] if entries and entries[-1]["event"] != "forget" else None
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write one entry at the end."""
+        self._take_over()
+        self.database.append([entry])
+
+    def _take_over(self) -> None:
+        """Move the records of where the ledger lay before: the file of an earlier version, and with `url` the project's own one."""
+        for old in (self.state / LINES, *([self.state / OWN] if self.url else ())):
+            with suppress(FileNotFoundError):  # another process was faster
+                if old.exists():
+                    self._move(old, lines_of(old) if old.name == LINES else [record.entry for record in Database(old).read()])
+
+    def _move(self, old: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+        self.database.append(entries, only_first=True)
+        there = [record.entry for record in self.database.read()]
+        if not all(entry in there for entry in entries):
+            raise StageFailed(
+                f"{old} has records that the ledger of promotions, {self.database}, does not have, which began without them. "
+                "Nothing was changed. Move that file away to go on with the ledger there."
+            )
+        os.replace(old, moved := old.with_name(f"{old.name}.moved"))
+        print(f"cairn: the ledger's {len(entries)} records are in {self.database} now; {moved} is not read any more", file=sys.stderr)
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The entries of an earlier version's file. StageFailed for a damaged line: whom decisions meet hangs on it."""
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
         if not (entry := read_entry(line)):
@@ -35,24 +98,6 @@ def ledger(state: Path) -> list[dict[str, Any]]:
             )
         entries.append(entry)
     return entries
-
-
-def read_entry(text: str) -> dict[str, Any] | None:
-    """An entry of the ledger, or of a move that has begun; None for anything else."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
-        return None
-    wanted = ("event",) if found.get("event") == "forget" else ("event", "version", "identity", "model")
-    return found if all(isinstance(found.get(name), str) for name in wanted) else None
-
-
-def champion(state: Path) -> dict[str, Any] | None:
-    """The ledger's last word on who is champion; None before the first promotion and after `cairn champion --none`."""
-    entries = ledger(state)
-    return entries[-1] if entries and entries[-1]["event"] != "forget" else None
 
 
 def champions(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -68,13 +113,6 @@ def champions(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         elif entry["event"] == "promote":
             stack = [*(one for one in stack if one["version"] != entry["version"]), entry]
     return stack
-
-
-def append(state: Path, entry: Mapping[str, Any]) -> None:
-    """Write one entry at the end. For who holds the lock."""
-    path = state / LEDGER
-    old = path.read_text() if path.exists() else ""
-    write_text(path, old + json.dumps(entry) + "\n")
 
 
 def signed(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.alias import PENDING, NoRegistry, asking_registry, finish_pending, move
-from flows.ledger import champion, ledger
+from flows.ledger import Ledger
 from flows.outcomes import Outcome, carried_out_before, not_carried_out, promoted, refused, stays, waits
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Artifact
@@ -40,7 +40,7 @@ def refusal(plan: Plan, stage: bool = False) -> str:
         return "an experiment (profile or --set) promotes nothing"
     if os.environ.get("DVC_EXP_NAME") or (os.environ.get("DVC_ROOT") and not stage):
         return "a DVC experiment promotes nothing"
-    last = champion(plan.store.state)
+    last = Ledger.of(plan).champion()
     if last and is_older(plan.settings.project, last.get("commit", "")):
         return f"this checkout is older than the champion's commit {last['commit'][:10]}"
     return ""
@@ -80,9 +80,8 @@ def foreseen(plan: Plan, decision: Artifact, candidate: Artifact) -> Outcome:
 
 def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str, Any], forbidden: str, approved: str) -> Outcome | None:
     """Why a decision is not carried out now; None when it is to be carried out. candidate: identity. forbidden: see `refusal`."""
-    state, reason = plan.store.state, verdict["reason"]
-    entries, file = ledger(state), read(plan.settings.project / CHAMPION)
-    now = champion(state)
+    ledger, reason = Ledger.of(plan), verdict["reason"]
+    entries, now, file = ledger.entries(), ledger.champion(), read(plan.settings.project / CHAMPION)
     there = now["identity"] if now else None if entries else file.champion
     if now and there == candidate:
         return stays(now["version"], verdict["decision"], reason)
@@ -104,7 +103,7 @@ def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str,
 
 def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str) -> Outcome:
     """Make the candidate champion."""
-    name, came, now = run.plan.settings.shared.promote.model, origin(run.plan.settings.project), champion(run.plan.store.state)
+    name, came, now = run.plan.settings.shared.promote.model, origin(run.plan.settings.project), Ledger.of(run.plan).champion()
     version = _registered(run, decision, candidate, verdict)
     entry = {
         "event": "promote",

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.alias import finish_pending, move
 from flows.champion_file import write_standing
-from flows.ledger import append, champion, champions, ledger, signed
+from flows.ledger import Ledger, champions, signed
 from tasks.contract.params import BadInput
-from tasks.engine.champion import Standing
+from tasks.engine.champion import CHAMPION, Standing
 from tasks.engine.locks import lock
 
 if TYPE_CHECKING:
     from flows.run import Run
+    from tasks.engine.plan import Plan
 
 
-def forget(state: Path, path: Path) -> None:
+def forget(plan: Plan) -> None:
     """Decide from now on as if there were no champion; the alias stays where it is."""
-    with lock(state, "promote"):
-        if champion(state):
-            append(state, signed({"event": "forget", "reason": "cairn champion --none"}))
-        write_standing(path, Standing())
+    ledger = Ledger.of(plan)
+    with lock(plan.store.state, "promote"):
+        if ledger.champion():
+            ledger.append(signed({"event": "forget", "reason": "cairn champion --none"}))
+        write_standing(plan.settings.project / CHAMPION, Standing())
 
 
 def rollback(run: Run, why: str, to: str = "") -> str:
@@ -30,12 +31,12 @@ def rollback(run: Run, why: str, to: str = "") -> str:
     It goes back along the champions: a version that was rolled back is not gone back to, except by name. After `champion --none` it
     goes back to the last one there was.
     """
-    state = run.plan.store.state
-    with lock(state, "promote"):
+    ledger = Ledger.of(run.plan)
+    with lock(run.plan.store.state, "promote"):
         finish_pending(run)
-        entries = ledger(state)
+        entries = ledger.entries()
         known = {entry["version"]: entry for entry in entries if entry["event"] in ("promote", "rollback")}
-        now, stack = champion(state), champions(entries)
+        now, stack = ledger.champion(), champions(entries)
         if not stack:
             raise BadInput("there is no champion yet, so there is nothing to roll back")
         if to and to not in known:

@@ -79,7 +79,7 @@ def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
     from tasks.engine.champion import CHAMPION
 
     meets = CHAMPION in plan.stages[stage].files and "DVC_EXP_NAME" not in os.environ
-    if meets and (said := differs(plan.store.state, plan.settings.project)):
+    if meets and (said := differs(plan)):
         raise BadInput(
             f"{said}: this would be decided against the wrong one. `cairn champion --settle` writes it anew, then run again."
         )

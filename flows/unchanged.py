@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.ledger import ALIAS, champion
+from flows.ledger import ALIAS, Ledger
 from flows.promote import foreseen
 from flows.reconcile import reconcile
 from flows.road import bring_up_to_date
@@ -42,7 +42,7 @@ def finish_unchanged(plan: Plan, steps: Sequence[Outlook], start: float) -> int:
         stage["cached"] = True
     write_text(path, json.dumps(summary, indent=1))
     print_summary(path)
-    now = champion(plan.store.state)
+    now = Ledger.of(plan).champion()
     who = f"; {ALIAS}: version {now['version']}" if now else ""
     print(f"Nothing to do: {len(done)} stages cached, checked in {summary['seconds']:.1f} s{who}.")
     return 0

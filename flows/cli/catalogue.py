@@ -43,6 +43,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "champion": ("champion", "who is champion, and the evidence that decisions use"),
         "promote": ("champion", "carry out the last decision (for approval: manual)"),
         "rollback": ("champion", "make the champion before this one champion again"),
+        "promotions": ("champion", "who moved the champion's alias: when, why, and on which evidence"),
         "merge": ("merge", "merge any checkpoints by a recipe, beside the road"),
         "search": ("merge", "better params for the merge, found on validation problems"),
         "serve": ("serve", "a checkpoint and its adapters over HTTP, by token ids"),

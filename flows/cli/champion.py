@@ -1,4 +1,4 @@
-"""`cairn champion`, `promote`, `rollback`."""
+"""`cairn champion`, `promote`, `rollback`, `promotions`."""
 
 from __future__ import annotations
 
@@ -25,21 +25,19 @@ def champion(
       cairn champion --none       the next candidate meets nobody
       cairn champion --settle     after a merge conflict in params/champion.yaml
     """
-    from flows import OUTSIDE, PROJECT, STATE, champion_file
+    from flows import champion_file
     from flows.approval import told_to_dvc
-    from flows.ledger import champion as present_champion
+    from flows.ledger import Ledger
     from flows.rollback import forget
     from flows.run import open_plan
-    from tasks.contract.params import BadInput
     from tasks.engine.champion import CHAMPION, read
 
-    if OUTSIDE:
-        raise BadInput(OUTSIDE)
+    plan = open_plan()
     if none:
-        forget(STATE, PROJECT / CHAMPION)
-    if settle and (settled := champion_file.settle(open_plan())):
+        forget(plan)
+    if settle and (settled := champion_file.settle(plan)):
         print(settled)
-    now, standing, differs = present_champion(STATE), read(PROJECT / CHAMPION), champion_file.differs(STATE, PROJECT)
+    now, standing, differs = Ledger.of(plan).champion(), read(plan.settings.project / CHAMPION), champion_file.differs(plan)
     if as_json:
         print_json({"champion": now, "decisions_meet": standing.champion, "difference": differs or None})
     else:
@@ -47,7 +45,7 @@ def champion(
         print(f"whom decisions meet ({CHAMPION}): {standing.champion or 'nobody'}")
         if differs:
             print(f"{differs}; the next `cairn run` or `cairn champion --settle` writes it anew")
-    for line in told_to_dvc(open_plan()) if none or settle else ():
+    for line in told_to_dvc(plan) if none or settle else ():
         print(line)
     return 0
 
@@ -89,4 +87,29 @@ def rollback(
         print(f"champion is version {roll_back(run, why, to)}")
         for line in told_to_dvc(run.plan):
             print(line)
+    return 0
+
+
+@app.command(cls=group.Command)
+def promotions(as_json: values.AsJson = False) -> int:
+    """The ledger, oldest first: who moved the alias, when, from which version to which, why, and on which evidence.
+
+    Each record has a hash over itself and the one before. A ledger in which a record was changed or is missing is not shown: the
+    command ends with 1 and names the record.
+
+    Examples:
+      cairn promotions
+      cairn promotions --json | jq '.records[-1]'
+    """
+    from flows.ledger import Ledger
+    from flows.promotions_text import lines
+    from flows.run import open_plan
+
+    ledger = Ledger.of(open_plan())
+    records = ledger.records()
+    if as_json:
+        shown = [{"number": one.number, "hash": one.hash, **one.entry} for one in records]
+        print_json({"ledger": str(ledger.database), "records": shown})
+    else:
+        print("\n".join(lines(records, str(ledger.database))))
     return 0

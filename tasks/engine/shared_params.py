@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -111,6 +112,27 @@ class Promote(Params):
         "full",
         description="what a version holds of an agent that is an adapter: it merged into its base, or it alone, with its base's name",
     )
+
+    ledger: str = Field(
+        "",
+        description="Postgres database that keeps who moved the alias, when and why, such as postgresql://cairn@db.example/cairn, for "
+        "all who share a registry; empty: .cairn/promotions.db. A password comes from PGPASSWORD or ~/.pgpass",
+    )
+
+    @field_validator("ledger")
+    @classmethod
+    def _a_database_without_its_password(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            good = not url or (parts.scheme in ("postgresql", "postgres") and parts.hostname and parts.path.strip("/"))
+            secret = parts.password is not None or "password" in parts.query
+        except ValueError:
+            good, secret = False, False
+        if secret:
+            raise ValueError("a URL without a password, which belongs in PGPASSWORD or in ~/.pgpass")
+        if not good:
+            raise ValueError("postgresql://USER@HOST:PORT/DATABASE, or empty for a file of the project's own")
+        return url
 
     @field_validator("model")
     @classmethod

@@ -6,9 +6,11 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows.ledger import Ledger
 from tests.conftest import Project, copied
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
@@ -70,9 +72,8 @@ def promote(
     return found
 
 
-def ledger(project: Project) -> list[dict[str, str]]:
-    path = project.folder / ".cairn/promotions.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def ledger(project: Project) -> list[dict[str, Any]]:
+    return Ledger(project.folder / ".cairn").entries()
 
 
 def test_the_smoke_candidate_is_refused(road: Project) -> None:
@@ -104,6 +105,9 @@ def test_promote_once_then_again_then_another_then_back(shop: Project) -> None:
     entry = ledger(shop)[-1]
     assert entry["previous"] == "1" and entry["who"] and entry["when"] and entry["commit"]
     assert "version 2" in shop.cairn("champion").stdout
+    records = json.loads(shop.cairn("promotions", "--json").stdout)["records"]
+    assert [(one["number"], one["event"], one["version"]) for one in records] == [(1, "promote", "1"), (2, "promote", "2")]
+    assert "2  " + entry["when"] in shop.cairn("promotions").stdout
     assert "champion is version 1" in shop.cairn("rollback", "--why", "it is rude").stdout
     assert ledger(shop)[-1]["reason"] == "it is rude" and ledger(shop)[-1]["previous"] == "2"
     redo = promote(shop, sft, "better still", met=merged)
