@@ -46,7 +46,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "promotions": ("champion", "who moved the champion's alias: when, why, and on which evidence"),
         "merge": ("merge", "merge any checkpoints by a recipe, beside the road"),
         "search": ("merge", "better params for the merge, found on validation problems"),
-        "serve": ("serve", "a checkpoint and its adapters over HTTP, by token ids"),
+        "serve": ("serve", "the champion, a version or a folder over HTTP: chat and token ids"),
         "chat": ("chat", "how a checkpoint writes conversations: found, proven, shown"),
     },
     "Conversations": {

@@ -1,4 +1,4 @@
-"""The HTTP API of `cairn serve`: what vLLM answers on the same paths, for token ids.
+"""The HTTP API of `cairn serve`: OpenAI's chat (`chat_api.py`), and what vLLM answers on the same paths for token ids.
 
 /v1/completions takes a prompt of token ids and gives token ids with their log-probabilities, always those of the distribution that was
 sampled from; /v1/load_lora_adapter and /v1/unload_lora_adapter add and remove adapters while others are served.
@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from flows.serving import chat_api
+from flows.serving.chat import Chat
+from flows.serving.chat_api import refused
 from flows.serving.engine_thread import EngineThread
 from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.generation import Generated, Sampling
@@ -43,7 +45,7 @@ class Completion(BaseModel):
     @classmethod
     def _no_text(cls, value: Any) -> Any:
         if isinstance(value, str):
-            raise ValueError("token ids, a list of integers: this server encodes no text and has no chat endpoint")
+            raise ValueError("token ids, a list of integers: this server encodes no text here; /v1/chat/completions takes messages")
         return value
 
 
@@ -76,13 +78,20 @@ one that is not known."""
 
 @dataclass
 class Served:
-    """name: of the base. adapters: public name -> its name in the engine, new at each load, so that no cache outlives its weights."""
+    """name: of the base. chat: None where its checkpoint cannot chat, and no_chat says why. adapters: public name -> its name in the
+    engine, new at each load, so that no cache outlives its weights."""
 
     name: str
     thread: EngineThread
     tokenizer: PreTrainedTokenizerBase | None = None
     adapters: dict[str, str] = field(default_factory=dict)
     loads: int = 0
+    chat: Chat | None = None
+    no_chat: str = ""
+
+    def unknown(self, model: str) -> str:
+        """What a request is told that asks for a model that is not served."""
+        return f"The model `{model}` does not exist. There are: {', '.join([self.name, *self.adapters])}."
 
     def load(self, engine: OwnEngine, name: str, folder: Path) -> None:
         """Called in the engine's thread."""
@@ -100,6 +109,7 @@ class Served:
 def make(served: Served) -> FastAPI:
     """The API of a served checkpoint."""
     app = FastAPI(title="cairn serve")
+    chat_api.add(app, served)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -120,7 +130,7 @@ def make(served: Served) -> FastAPI:
                 allowed = f"allowed: {', '.join(map(str, PLAIN[key]))}" if key in PLAIN else "it is not known here"
                 return refused(400, f"{key} = {value!r}: {allowed}")
         if wish.model != served.name and wish.model not in served.adapters:
-            return refused(404, f"The model `{wish.model}` does not exist. There are: {', '.join([served.name, *served.adapters])}.")
+            return refused(404, served.unknown(wish.model))
         if unknown := next((one for one in wish.prompt if not 0 <= one < served.thread.vocabulary), None):
             return refused(400, f"the prompt holds token {unknown}, and the model has {served.thread.vocabulary}")
         adapter = served.adapters.get(wish.model, "")
@@ -159,11 +169,6 @@ def make(served: Served) -> FastAPI:
         return {"status": f"adapter {wish.lora_name} unloaded"}
 
     return app
-
-
-def refused(status: int, message: str) -> JSONResponse:
-    """An error as OpenAI's API writes it."""
-    return JSONResponse({"error": {"message": message, "code": status}}, status_code=status)
 
 
 def _answer(served: Served, wish: Completion, made: Generated) -> dict[str, Any]:

@@ -8,10 +8,23 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.contract.generation import Generated, Sampling
 from tasks.players.local.own.engine import OwnEngine
+
+Watch = Callable[[Sequence[int]], bool]
+"""Is given the ids of a turn so far, after each token, in the engine's thread; True: the turn is wanted no further."""
+
+
+@dataclass
+class _Turn:
+    name: str
+    ids: Sequence[int]
+    sampling: Sampling
+    watch: Watch | None
+    answer: Future[Generated] = field(default_factory=Future)
 
 
 class EngineThread:
@@ -20,29 +33,28 @@ class EngineThread:
     def __init__(self, engine: OwnEngine) -> None:
         self._engine = engine
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._waiting: deque[tuple[str, Sequence[int], Sampling]] = deque()
-        self._answers: dict[str, Future[Generated]] = {}
-        self._running: set[str] = set()
+        self._waiting: deque[_Turn] = deque()
+        self._running: dict[str, _Turn] = {}
         self._names = map(str, itertools.count())
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
 
-    def ask(self, ids: Sequence[int], sampling: Sampling) -> Future[Generated]:
-        """A turn after `ids`. LookupError, in the future, for an adapter that is not loaded."""
-        answer: Future[Generated] = Future()
-
-        def take() -> None:
-            name = next(self._names)
-            self._answers[name] = answer
-            self._waiting.append((name, ids, sampling))
-
-        self._inbox.put(take)
-        return answer
+    def ask(self, ids: Sequence[int], sampling: Sampling, watch: Watch | None = None) -> Future[Generated]:
+        """A turn after `ids`; one that its watch has ended finishes with `stop`. LookupError, in the future, for an adapter that is not
+        loaded."""
+        turn = _Turn(next(self._names), ids, sampling, watch)
+        self._inbox.put(lambda: self._waiting.append(turn))
+        return turn.answer
 
     @property
     def vocabulary(self) -> int:
         """Token ids are below it."""
         return int(self._engine.stack.weights["model.embed_tokens.weight"].shape[0])
+
+    @property
+    def most(self) -> int:
+        """Tokens of the longest conversation."""
+        return self._engine.most
 
     def call(self, work: Callable[[OwnEngine], Any]) -> Future[Any]:
         """Something that is done with the engine between two steps."""
@@ -64,30 +76,30 @@ class EngineThread:
                 item()
                 idle = False
             while self._waiting and len(self._running) < self._engine.rows:
-                self._begin(*self._waiting.popleft())
+                self._begin(self._waiting.popleft())
             try:
-                finished = self._engine.poll() if self._running else ()
+                finished = self._engine.step() if self._running else ()
             except Exception as error:  # whoever was waiting is told, and the next ones are served
-                self._give_up(error)
+                for name in [*self._running]:
+                    self._close(name).answer.set_exception(error)
                 continue
             for made in finished:
-                self._running.discard(made.conversation)
-                self._engine.close(made.conversation)
-                self._answers.pop(made.conversation).set_result(made)
+                self._close(made.conversation).answer.set_result(made)
+            for turn in [turn for turn in self._running.values() if turn.watch is not None]:
+                made = self._engine.so_far(turn.name)
+                if turn.watch is not None and turn.watch(made.ids):
+                    self._close(turn.name).answer.set_result(replace(made, finish="stop"))
 
-    def _give_up(self, error: Exception) -> None:
-        """Answer every turn that is under way with an error."""
-        for name in [*self._running]:
-            self._running.discard(name)
-            self._engine.close(name)
-            self._answers.pop(name).set_exception(error)
+    def _close(self, name: str) -> _Turn:
+        self._engine.close(name)
+        return self._running.pop(name)
 
-    def _begin(self, name: str, ids: Sequence[int], sampling: Sampling) -> None:
+    def _begin(self, turn: _Turn) -> None:
         try:
-            self._engine.submit(name, ids, sampling)
-            self._running.add(name)
+            self._engine.submit(turn.name, turn.ids, turn.sampling)
+            self._running[turn.name] = turn
         except LookupError as error:
-            self._answers.pop(name).set_exception(error)
+            turn.answer.set_exception(error)
 
 
 def _settle(answer: Future[Any], work: Callable[[], Any]) -> None:

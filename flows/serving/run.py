@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from flows.serving.app import Served
+from flows.serving.chat import Chat
 from flows.serving.engine_thread import EngineThread
+from flows.serving.kept import Kept
+from tasks.chat.local.format import ChatRefused
 from tasks.checkpoints import folders, source
 from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.params import BadInput
@@ -29,6 +35,33 @@ def opened(folder: Path, adapters: Mapping[str, Path], name: str, device: str, d
             raise BadInput(f"--adapter {one}={where}: {'the name of the base' if one == name else 'no adapter_config.json in it'}")
         served.thread.call(lambda engine, one=one, where=where: served.load(engine, one, where)).result()  # type: ignore[misc]
     return served
+
+
+def with_chat(served: Served, card: Callable[[], Mapping[str, Any]], kept: Kept) -> Served:
+    """Let what is served chat by an agent's card too; where it cannot, it says so to whoever tries."""
+    from tasks.engine.registered.prompting import Prompting
+
+    if served.tokenizer is None:
+        served.no_chat = "its folder has no tokenizer"
+        return served
+    try:
+        served.chat = Chat(Prompting(served.tokenizer, card()), kept)
+    except ChatRefused as error:
+        served.no_chat = str(error)
+    return served
+
+
+def check_port(host: str, port: int) -> None:
+    """BadInput for an address at which nothing can be served."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise BadInput(f"--port {port}: another program listens there at {host}. Take another one: --port {port + 1}") from None
+            raise BadInput(f"--host {host} --port {port}: {error.strerror or error}") from None
 
 
 def serve(served: Served, host: str, port: int) -> None:

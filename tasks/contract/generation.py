@@ -33,7 +33,8 @@ class Sampling:
 
     seed: of its noise; the same seed and prompt give the same tokens, whoever else is being served. temperature: 0 is greedy.
     max_tokens: most ids of the turn, at least 1. stop: ids that end it; the one that did is its last. adapter: name of the adapter that
-    is added to the base weights, "" for the base alone.
+    is added to the base weights, "" for the base alone. top_p: share of the probability that the tokens hold that may be drawn,
+    likeliest first; below 1 for the engine `own` alone, behind `cairn serve`.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class Sampling:
     max_tokens: int
     stop: tuple[int, ...]
     adapter: str = ""
+    top_p: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,16 @@ import pytest
 from flows import interrupt
 from flows.cli import main
 from flows.serving import run
+from flows.serving.app import Served
 from tests.conftest import ROOT
 from tests.rollout import tiny
 
 
 def test_a_checkpoint_folder_answers_at_its_port(tmp_path: Path) -> None:
     tiny.saved(tmp_path / "model", seed=0)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "flows.cli", "serve", str(tmp_path / "model"), "--port", str(port), "--max-tokens", "64"]
+    command += ["--keep", "no"]
     with (tmp_path / "said").open("w") as said, subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=said, stderr=said) as server:
         try:
             place = _ready(f"http://127.0.0.1:{port}", server, tmp_path / "said")
@@ -37,6 +37,12 @@ def test_a_checkpoint_folder_answers_at_its_port(tmp_path: Path) -> None:
             assert 1 <= len(answer.json()["choices"][0]["token_ids"]) <= 4, answer.text
         finally:
             server.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _ready(place: str, server: subprocess.Popen[bytes], said: Path) -> str:
@@ -56,9 +62,9 @@ def test_ctrl_c_says_that_the_server_has_stopped(
     """And nothing of a next run, which is another command's."""
     monkeypatch.setenv("CAIRN_DEBUG", "1")  # the streams stay open for the next test
     monkeypatch.setattr(interrupt, "_message", interrupt.MESSAGE)
-    monkeypatch.setattr(run, "opened", lambda *_: SimpleNamespace(name="model", adapters={}))
+    monkeypatch.setattr(run, "opened", lambda *_: Served("model", SimpleNamespace()))
     monkeypatch.setattr(run, "serve", lambda *_: interrupt._say())
-    assert main(["serve", str(tmp_path)]) == 0
+    assert main(["serve", str(tmp_path), "--port", str(free_port())]) == 0
     assert capfd.readouterr().err.strip() == "cairn: stopped; nothing is served any more"
 
 
@@ -70,5 +76,5 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, capsys: pytest.Capture
         ("adapter_config.json", "adapter alone"),
     ):
         (tmp_path / file).write_text("{}")
-        assert main(["serve", str(tmp_path)]) == 2
+        assert main(["serve", str(tmp_path), "--port", str(free_port())]) == 2
         assert said in capsys.readouterr().err

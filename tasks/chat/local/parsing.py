@@ -44,7 +44,7 @@ def parse_turn(
 
 def read_turn(chat: ChatFormat, text: str, first_call: int = 0, tools: Tools = (), opened: bool = False) -> Message:
     """A turn's text without its end as a message; ValueError when it is none, or one that the format does not hold."""
-    words, calls = _reply_alone(chat, text, opened), None
+    words, calls = reply_alone(chat, text, opened), None
     if chat.style == "hermes":
         words = words.removesuffix(chat.closing)
     if chat.calls:
@@ -66,7 +66,7 @@ def read_turn(chat: ChatFormat, text: str, first_call: int = 0, tools: Tools = (
     return message
 
 
-def _reply_alone(chat: ChatFormat, text: str, opened: bool) -> str:
+def reply_alone(chat: ChatFormat, text: str, opened: bool) -> str:
     """The text without thoughts and without what the template writes before a reply."""
     start, stop = chat.thought
     if start and text.lstrip().startswith(start.strip()) and stop.strip():

@@ -5,15 +5,12 @@ This file, `chat_model.py` and what they import travel with every registered ver
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.local import kept
-from tasks.chat.local.format import with_text_arguments
-from tasks.chat.local.parsing import parse_turn
 from tasks.contract.client import Message
+from tasks.engine.registered.prompting import Prompting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,9 +34,7 @@ class Agent:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, Any]) -> None:
         self.card = card
-        self._model, self._tokenizer = model, tokenizer
-        self._chat = kept.from_json(json.dumps(card["chat_format"]))
-        self._ends = self._chat.end_ids(tokenizer)
+        self._model, self._prompting = model, Prompting(tokenizer, card)
 
     def reply(
         self,
@@ -55,56 +50,13 @@ class Agent:
 
         Raises ValueError for a request that the agent cannot be asked: no message, a world or a tool that it does not know.
         """
-        if not messages:
-            raise ValueError("messages is empty: a request holds at least one message")
-        given = [_with_read_arguments(message) for message in messages]
-        system = given.pop(0).get("content") if given[0]["role"] == "system" else None
-        about = self._world(world, tools, needed=system is None)
-        known = self._tools(about, tools)
-        system = about["system"] if system is None else system
-        written = known if self.card["tools_in_prompt"] else []
-        ids = self._chat.prompt_ids(self._tokenizer, system, given, written)
+        prompt = self._prompting.prompt(messages, world, tools)
+        ids = self._prompting.ids(prompt)
         new = self._generate(ids, self._or("temperature", temperature), int(self._or("max_new_tokens", max_tokens)))
-        calls = sum(len(message.get("tool_calls") or ()) for message in given)
-        read_by = known if self._chat.types_by_schema else []
-        message, error = parse_turn(self._chat, self._tokenizer, new, calls, read_by, self._chat.opens_thought)
-        finish = "length" if error == "max_tokens" else "tool_calls" if message.get("tool_calls") else "stop"
-        return Reply(with_text_arguments(message), finish, error if error != "max_tokens" else "", len(ids), len(new))
+        return Reply(*self._prompting.turn(prompt, new), len(ids), len(new))
 
     def _or(self, name: str, value: float | None) -> float:
         return float(self.card["generation"][name] if value is None else value)
-
-    def _world(self, name: str, tools: Sequence[Mapping[str, Any]], needed: bool) -> Mapping[str, Any]:
-        """The card of a world: the one that is named, the only one, or the only one that has all of the tools."""
-        worlds: Mapping[str, Mapping[str, Any]] = self.card["worlds"]
-        if name:
-            if name not in worlds:
-                raise ValueError(f"world = {name!r}: this agent knows {', '.join(worlds)}.")
-            return worlds[name]
-        wanted = set(map(_name, tools))
-        fitting = [about for about in worlds.values() if wanted <= set(map(_name, about["tools"]))]
-        if len(fitting) == 1:
-            return fitting[0]
-        if needed:
-            raise ValueError(
-                f"this agent knows {len(worlds)} worlds ({', '.join(worlds)}), and the request does not say which: name one (world, "
-                "in a chat request custom_inputs: {world: ...}), send the tools of one, or a system message of your own."
-            )
-        every = {_name(tool): tool for about in worlds.values() for tool in about["tools"]}
-        return {"system": None, "tools": list(every.values())}
-
-    def _tools(self, about: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The schemas by which the turn is written and read: the card's own; a tool that only the caller knows needs a prompt that
-        carries tools."""
-        own = {_name(tool): tool for tool in about["tools"]}
-        if not tools:
-            return list(own.values())
-        if not self.card["tools_in_prompt"] and (unknown := [_name(tool) for tool in tools if _name(tool) not in own]):
-            raise ValueError(
-                f"tools: {', '.join(unknown)}: this agent was trained without tools in its prompt and calls those that it has learnt "
-                f"alone: {', '.join(own)}."
-            )
-        return [own.get(_name(tool), tool) for tool in tools]
 
     def _generate(self, ids: Sequence[int], temperature: float, most: int) -> list[int]:
         """The ids of a turn, its end included; at most as many as the model has positions for."""
@@ -122,25 +74,8 @@ class Agent:
                 read,
                 attention_mask=torch.ones_like(read),
                 max_new_tokens=min(most, room),
-                eos_token_id=self._ends,
-                pad_token_id=self._ends[0],
+                eos_token_id=self._prompting.ends,
+                pad_token_id=self._prompting.ends[0],
                 **sampled,
             )
         return [int(one) for one in made[0, len(ids) :]]
-
-
-def _name(tool: Mapping[str, Any]) -> str:
-    return str(tool.get("function", tool).get("name"))
-
-
-def _with_read_arguments(message: Mapping[str, Any]) -> Message:
-    """A message whose calls have their arguments as objects; other fields than the format knows are left out."""
-    found = {name: message[name] for name in ("role", "content", "name", "tool_call_id", "tool_calls") if message.get(name) is not None}
-    if not found.get("tool_calls"):
-        return found
-    calls = []
-    for call in found["tool_calls"]:
-        arguments = call["function"]["arguments"]
-        read = json.loads(arguments) if isinstance(arguments, str) else arguments
-        calls.append({"id": call.get("id", ""), "type": "function", "function": {"name": call["function"]["name"], "arguments": read}})
-    return {**found, "tool_calls": calls}

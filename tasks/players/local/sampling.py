@@ -3,6 +3,7 @@ so the noise does not depend on who finished first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,18 +25,22 @@ def uniforms(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.asarray((z >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
-def choose(logits: torch.Tensor, temperatures: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def choose(
+    logits: torch.Tensor, temperatures: np.ndarray, uniform: np.ndarray, top_p: Sequence[float] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (rows,) and their log-probabilities (rows,) from logits (rows, vocabulary).
 
     Temperature 0 takes the largest logit, with its log-probability at temperature 1; otherwise the first token whose
     cumulated probability exceeds `uniform` (rows,). `last` keeps rounding from choosing a token of probability zero. StageFailed where
-    logits are no numbers.
+    logits are no numbers. top_p: see `Sampling`; none is 1 for every row.
     """
     import torch
 
     scale = np.where(temperatures > 0, temperatures, 1.0).astype(np.float32)
     shares = torch.softmax(logits.float() / torch.from_numpy(scale)[:, None].to(logits.device), dim=-1)
     ids = shares.argmax(dim=-1, keepdim=True)
+    if any(most < 1 for most in top_p):
+        shares = _nucleus(shares, torch.tensor(top_p, device=shares.device)[:, None], torch.from_numpy(temperatures > 0)[:, None])
     if temperatures.any():
         cdf = shares.cumsum(dim=-1)
         point = torch.from_numpy(uniform.astype(np.float32))[:, None].to(logits.device) * cdf[:, -1:]
@@ -49,3 +54,12 @@ def choose(logits: torch.Tensor, temperatures: np.ndarray, uniform: np.ndarray) 
             "it. Take dtype: float32 or bfloat16 where it is float16; else look at the training that left it."
         )
     return ids[:, 0].cpu().numpy(), logprobs
+
+
+def _nucleus(shares: torch.Tensor, top_p: torch.Tensor, sampled: torch.Tensor) -> torch.Tensor:
+    """Rows that are sampled with only their likeliest tokens, as many as are needed for a share of top_p (Holtzman et al., 2020,
+    https://arxiv.org/abs/1904.09751); the likeliest one always."""
+    ordered, places = shares.sort(dim=-1, descending=True, stable=True)
+    left_out = (ordered.cumsum(dim=-1) - ordered >= top_p) & (top_p < 1) & sampled.to(shares.device)
+    kept = shares.masked_fill(left_out.scatter(-1, places, left_out), 0.0)
+    return kept / kept.sum(dim=-1, keepdim=True)

@@ -150,6 +150,25 @@ class OwnEngine:
                     speaking = self._speaking()
         return [*(Generated(name, (), (), "full") for name in full), *(self._turn(row) for row in finished)]
 
+    def step(self) -> list[Generated]:
+        """As `poll`, but for one token of each conversation at most, so that the answer may be empty: for whoever shows what is being
+        said. Tokens are those of `poll`."""
+        import torch
+
+        full, self._full = self._full, []
+        with torch.inference_mode():
+            finished = self._prefill()
+            if speaking := self._speaking():
+                finished += self._decode(speaking)
+        return [*(Generated(name, (), (), "full") for name in full), *(self._turn(row) for row in finished)]
+
+    def so_far(self, conversation: str) -> Generated:
+        """What has been produced of the turn that a conversation owes; finish is `length`."""
+        row = self._open.get(conversation)
+        if row is None or not row.owing:
+            return Generated(conversation, (), (), "length")
+        return Generated(conversation, row.ids[row.start :], list(row.logprobs), "length")
+
     def close(self, conversation: str) -> None:
         """Free what it alone kept."""
         row = self._open.pop(conversation)
@@ -290,7 +309,8 @@ class OwnEngine:
 
         if not self._whole and len(rows) < FEWEST:
             hidden = torch.cat([hidden, hidden[:1].expand(FEWEST - len(rows), -1)])
-        ids, logprobs = choose(self._stack.logits(hidden)[: len(rows)], temperatures, uniforms(seeds, produced))
+        logits, noise = self._stack.logits(hidden)[: len(rows)], uniforms(seeds, produced)
+        ids, logprobs = choose(logits, temperatures, noise, [row.want.top_p for row in rows])
         self._count["produced"] += len(rows)
         finished = []
         for row, token, logprob in zip(rows, ids.tolist(), logprobs.tolist(), strict=True):

@@ -1,0 +1,26 @@
+"""Conversations that were served, kept as JSON lines: one an answer, in a file a day below `.cairn/served/`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kept:
+    """folder: made at the first answer; None keeps nothing."""
+
+    folder: Path | None
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append an answer: {id, created, model, world, problem, messages (the reply last), tools, sampling, prompt_ids, ids,
+        finish}."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{time.strftime('%Y-%m-%d', time.gmtime())}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,0 +1,82 @@
+"""What `cairn serve` is told to serve: its checkpoint folder, and the card by which it chats."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows import PROJECT, STATE
+from tasks.contract.params import BadInput
+from tasks.engine import settings
+from tasks.engine.artifact import Store
+from tasks.engine.checkpoint_names import checkpoint
+from tasks.engine.registered.card import FILE, Behaviour, agent_card
+
+ALIASES = ("champion", "challenger")
+_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))")
+
+
+@dataclass(frozen=True)
+class Named:
+    """folder: of the checkpoint. name: for requests. address: of its version in MLflow's registry, "" for what has none."""
+
+    folder: Path
+    name: str
+    address: str = ""
+
+
+def named(text: str) -> Named:
+    """What a text names: champion, challenger, the number of a version, or any name of a checkpoint. A folder goes before an alias or
+    a number. BadInput when there is none."""
+    if Path(text).expanduser().is_dir():
+        return Named(Path(text).expanduser(), Path(text).expanduser().resolve().name)
+    if text in ALIASES or text.isdecimal():
+        model = settings.load(PROJECT).shared.promote.model
+        address = f"models:/{model}{'/' if text.isdecimal() else '@'}{text}"
+        try:
+            return Named(checkpoint(address, PROJECT, Store(STATE)), text if text in ALIASES else model, address)
+        except BadInput as error:
+            if text in ALIASES and "the registry does not know it" in str(error):
+                raise BadInput(
+                    f"there is no {text} of {model} yet. `cairn run` trains a candidate and promotes it when its gates hold, "
+                    "`cairn promotions` shows what was decided; a checkpoint folder can be served at once: cairn serve FOLDER."
+                ) from None
+            raise
+    folder = checkpoint(text, PROJECT, Store(STATE))
+    return Named(folder, "model", text)
+
+
+def card_of(found: Named) -> Mapping[str, Any]:
+    """The agent's card: that of the registered version; else one made of the worlds in data/worlds and the active params, or without
+    worlds where there are none. BadInput (ChatRefused) for a checkpoint that writes no conversations."""
+    if about := _VERSION.fullmatch(found.address):
+        return _registered_card(about)
+    worlds = PROJECT / "data/worlds"
+    if not worlds.is_dir():
+        return agent_card(found.name, found.folder, Behaviour(worlds, {"tools": "full", "policy": "full"}, ""))
+    active = settings.load(PROJECT)
+    played: Any = active.params(active.road.judged)
+    limits = {name: getattr(played, name) for name in ("temperature", "max_turn_tokens") if hasattr(played, name)}
+    return agent_card(found.name, found.folder, Behaviour(worlds, active.shared.prompt.model_dump(), "", **limits))
+
+
+def _registered_card(about: re.Match[str]) -> Mapping[str, Any]:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client: Any = mlflow.MlflowClient()
+    name, version, alias = about["name"], about["version"], about["alias"]
+    found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
+    try:
+        file = mlflow.artifacts.download_artifacts(artifact_uri=f"{found.source}/{FILE}")
+    except (MlflowException, OSError) as error:
+        raise BadInput(
+            f"version {found.version} of {name} has no {FILE}, so nobody knows its system message: it was registered before versions "
+            f"carried one. With the worlds in data/worlds: cairn serve artifact:{found.tags['cairn.artifact']} ({error})"
+        ) from None
+    card: Mapping[str, Any] = json.loads(Path(file).read_text("utf-8"))
+    return card

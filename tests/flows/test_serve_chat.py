@@ -1,0 +1,164 @@
+"""/v1/chat/completions of `cairn serve`, asked by OpenAI's client on loopback."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import openai
+import pytest
+
+from flows.cli import main
+from flows.serving import source
+from flows.serving.app import Served, make
+from flows.serving.kept import Kept
+from flows.serving.run import opened, with_chat
+from tasks.contract.context import seed_of
+from tasks.engine.registered.card import agent_card
+from tasks.worlds.api.play import play
+from tests.engine.test_registered import ASK, TOOL, behaviour, checkpoint, frozen
+from tests.players.served import listening
+from tests.playing import NO_PROMPT, checkpoint_agent
+from tests.rollout import tiny
+from tests.rollout.test_rollout import human, jobs, world
+
+__all__ = ["checkpoint"]
+USER: list[Any] = [{"role": "user", "content": ASK}]
+
+
+@contextmanager
+def chatting(folder: Path, card: dict[str, Any], kept: Path | None = None) -> Iterator[tuple[openai.OpenAI, Served]]:
+    served = with_chat(opened(folder, {}, "agent", "cpu", "float32", 600), lambda: card, Kept(kept))
+    try:
+        with listening(make(served)) as url:
+            yield openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0), served
+    finally:
+        served.thread.end()
+
+
+@pytest.fixture(scope="module")
+def agent(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    place = tmp_path_factory.mktemp("served")
+    card = agent_card("agent", checkpoint, behaviour(frozen(place / "worlds", "retail")))
+    with chatting(checkpoint, card, place / "kept") as (client, served):
+        yield SimpleNamespace(create=client.chat.completions.create, served=served, kept=place / "kept")
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text("utf-8").splitlines()]
+
+
+def test_a_call_its_result_and_what_is_kept(agent: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The world's system message is put in front, and the second request renders what is new alone."""
+    first = agent.create(model="agent", messages=USER, tools=[TOOL], tool_choice="auto", metadata={"problem": "p1"})
+    choice = first.choices[0]
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None and first.id.startswith("chatcmpl-")
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("get_order", {"order_id": "#W12345"})
+    monkeypatch.setattr(agent.served.chat.prompting, "ids", lambda prompt: pytest.fail("rendered again"))
+    result = {"role": "tool", "tool_call_id": call.id, "content": "{}"}
+    second = agent.create(model="agent", messages=[*USER, choice.message, result], tools=[TOOL], max_tokens=3)
+    one, two = lines(agent.kept)[-2:]
+    assert (one["id"], one["problem"], one["world"], two["problem"]) == (first.id, "p1", "retail", "")
+    assert one["messages"][0] == {"role": "system", "content": "You are the retail agent."}
+    assert two["prompt_ids"][: first.usage.total_tokens] == one["prompt_ids"] + one["ids"]
+    assert second.usage.prompt_tokens == len(two["prompt_ids"]) and second.usage.completion_tokens == len(two["ids"]) <= 3
+
+
+@pytest.mark.parametrize("more", [{}, {"tool_choice": "none"}, {"stop": ["get_"]}, {"max_completion_tokens": 4}])
+def test_what_is_streamed_is_what_is_answered(agent: SimpleNamespace, more: dict[str, Any]) -> None:
+    whole = agent.create(model="agent", messages=USER, **more)
+    content, calls, finish, usage = "", [], "", None
+    for chunk in agent.create(model="agent", messages=USER, stream=True, stream_options={"include_usage": True}, **more):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            content, finish = content + (choice.delta.content or ""), choice.finish_reason or finish
+            calls += choice.delta.tool_calls or ()
+    message = whole.choices[0].message
+    assert (content, finish, usage) == (message.content or "", whole.choices[0].finish_reason, whole.usage)
+    wanted = [call.function.model_dump() for call in message.tool_calls or ()]
+    assert [call.function.model_dump() for call in calls] == wanted
+    assert finish == {"max_completion_tokens": "length", "": "tool_calls"}.get(next(iter(more), ""), "stop")
+    assert bool(message.tool_calls) == (finish == "tool_calls") and "get_" not in content * ("stop" in more)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"tool_choice": "required"}, "allowed: auto, none"),
+        ({"tool_choice": {"type": "function", "function": {"name": "get_order"}}}, "allowed: auto, none"),
+        ({"n": 2}, "n = 2: allowed: 1"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "a part that is no text"),
+        ({"temperature": 3}, "temperature"),
+        ({"model": "other"}, "does not exist. There are: agent"),
+        ({"extra_body": {"custom_inputs": {"world": "moon"}}}, "this agent knows retail"),
+        ({"extra_body": {"wings": 2}}, "it is not known here"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_as_openai_does(agent: SimpleNamespace, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(openai.APIStatusError) as caught:
+        agent.create(**{"model": "agent", "messages": USER, **more})
+    body: Any = caught.value.body
+    assert said in body["message"] and body["type"] == "invalid_request_error" and caught.value.status_code in (400, 404)
+
+
+def test_a_seed_gives_the_same_answer_and_top_p_takes_the_likeliest(agent: SimpleNamespace) -> None:
+    def ids(**how: Any) -> list[int]:
+        agent.create(model="agent", messages=[{"role": "user", "content": "order"}], max_tokens=8, **how)
+        return list(lines(agent.kept)[-1]["ids"])
+
+    assert ids(temperature=2, seed=1) == ids(temperature=2, seed=1) != ids(temperature=2, seed=2)
+    assert ids(temperature=2, seed=2, top_p=1e-9) == ids(temperature=0)
+
+
+def test_what_is_served_is_what_was_evaluated_token_for_token(tmp_path: Path) -> None:
+    """Each turn of conversations that were played, asked again through the client with the seed of its turn."""
+    folder = tiny.saved(tmp_path / "model", seed=3, end=3.0)
+    limits = {"temperature": 0.7, "max_turn_tokens": 24}
+    player = checkpoint_agent(tiny.model(seed=3, end=3.0), tiny.tokenizer(), NO_PROMPT, max_episode_tokens=600, **limits)
+    played = play(world(), jobs()[:6], player, human(), seed=5, max_steps=4)
+    card = agent_card("agent", folder, behaviour(frozen(tmp_path / "worlds", "retail")))
+    card["generation"] = {"temperature": 0.7, "max_new_tokens": 24}
+    turns = 0
+    with chatting(folder, card, tmp_path / "kept") as (client, _):
+        for one in played:
+            spoken = [index for index, message in enumerate(one.messages) if message["role"] == "assistant"]
+            read: list[int] = []
+            for number, (at, turn) in enumerate(zip(spoken, one.turns, strict=False)):
+                seed = seed_of(5, one.problem.problem_id, one.trial, number, "agent")
+                client.chat.completions.create(model="agent", messages=one.messages[:at], seed=seed)
+                kept = lines(tmp_path / "kept")[-1]
+                read += turn["prompt_ids"]
+                assert kept["ids"] == list(turn["ids"]) and kept["prompt_ids"] == read
+                read += turn["ids"]
+                turns += 1
+    assert turns > len(played), "some conversations had more than one turn"
+
+
+def test_a_port_in_use_and_a_champion_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        assert main(["serve", str(tmp_path), "--port", port]) == 2
+        assert "another program listens there" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert main(["serve", "--port", port]) == 2
+    assert "there is no champion of" in capsys.readouterr().err
+    assert main(["serve", str(tmp_path), "--keep", "maybe"]) == 2
+
+
+def test_the_card_of_a_version_is_that_which_was_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    (tmp_path / "version").mkdir()
+    (tmp_path / "version/agent_card.json").write_text('{"name": "x"}')
+    version = SimpleNamespace(source=str(tmp_path / "version"), version="2", tags={"cairn.artifact": "a"})
+    monkeypatch.setattr(mlflow, "MlflowClient", lambda: SimpleNamespace(get_model_version=lambda *_: version))
+    assert source.card_of(source.Named(tmp_path, "x", "models:/x/2")) == {"name": "x"}
