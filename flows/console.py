@@ -56,9 +56,11 @@ def tracked(items: Iterable[Item], total: int, name: str, note: str) -> Iterator
 class Console:
     """A watcher that prints. Events of several threads are printed one at a time."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, line: Callable[[str, str], None] | None = None) -> None:
+        """line: gets each line (stage, text) instead of `stream`, as plain ones."""
         self.stream = stream = stream or sys.stderr
-        self.live = stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+        self._other = line
+        self.live = line is None and stream.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
         self._lock = Lock()
         self._first: dict[str, tuple[float, int]] = {}
         self._printed: dict[str, float] = {}
@@ -86,7 +88,9 @@ class Console:
             self._bars.finish(stage)
 
     def _line(self, stage: str, text: str) -> None:
-        if "_bars" in self.__dict__:
+        if self._other:
+            self._other(stage, text)
+        elif "_bars" in self.__dict__:
             self._bars.line(f"{stage:<9} {text}")
         else:
             print(f"{stage:<9} {text}", file=self.stream, flush=True)

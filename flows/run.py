@@ -17,6 +17,7 @@ from flows.differences import candidate_of, for_report, last_parts
 from flows.dvc_command import check_cache
 from flows.road import bring_up_to_date, everyone
 from flows.run_display import Artifacts
+from flows.run_logs import Logs
 from flows.server import of_server
 from tasks.contract.params import BadInput
 from tasks.engine import dvc_lock
@@ -38,6 +39,7 @@ class Run:
     computed: set[str] = field(default_factory=set)
     promotion: dict[str, Any] = field(default_factory=dict)
     artifacts: Artifacts = field(default_factory=Artifacts)
+    logs: Logs = field(default_factory=Logs)
     before: Mapping[str, Any] = field(default_factory=dict)
     """stage -> parts of the key of its last result before this run"""
 
@@ -52,20 +54,21 @@ class Run:
         console = Console()
         tracker = Tracker.of(plan, lambda text: console("mlflow", "note", {"note": text}), of_server)
         artifacts = Artifacts(tell=lambda text: console("prefect", "note", {"note": text}))
-        computed: set[str] = set()
+        logs, computed = Logs(), set[str]()
 
         def note(stage: str, event: str, details: Mapping[str, Any]) -> None:
             if event == "done":
                 computed.add(stage)
 
-        watched = _watched(plan, everyone(console, tracker.watch(plan), artifacts, note))
-        run = cls(watched, tracker, time.monotonic(), computed, artifacts=artifacts, before=before)
+        watched = _watched(plan, everyone(console, tracker.watch(plan), artifacts, logs, note))
+        run = cls(watched, tracker, time.monotonic(), computed, artifacts=artifacts, logs=logs, before=before)
         try:
             try:
                 yield run
             finally:
                 console.close()
                 artifacts.close()
+                logs.close()
         except BaseException as error:
             with suppress(Exception):  # an interrupt may have left MLflow's session half-way; what ended the run is what counts
                 tracker.close(error, artifacts.lost)

@@ -139,6 +139,7 @@ def _compute(run, stage, inputs):  # type: ignore[no-untyped-def]  # Prefect is 
             with stopping():
                 take(job_of(run.plan, stage, inputs))
                 run.artifacts.close()
+                run.logs.close()
 
         for line in reconcile(run.plan.store.state):
             run.note(line)
