@@ -34,6 +34,8 @@ class Artifacts:
         self._every, self._tell, self._pause = every, tell, pause
         self._runs: dict[str, contextvars.Context] = {}
         """By stage, the context in which it began: Prefect keeps the run there, and a stage's threads do not see it."""
+        self._parts: dict[tuple[str, str], tuple[float, str]] = {}
+        """By stage and part, how far it came (percent) and what was told of it."""
         self._ids: dict[str, Any] = {}
         self._last: dict[str, float] = {}
         self._next: dict[str, tuple[contextvars.Context, float, str]] = {}
@@ -55,6 +57,10 @@ class Artifacts:
         elif event == "calls" and details["total"]:
             said = "\n".join(f"- {line}" for line in lines(details))
             self._show(stage, "calls", 100.0 * details["done"] / details["total"], said, details["last"])
+        elif event == "done":
+            for (other, part), (percent, text) in list(self._parts.items()):
+                if other == stage and percent < 100:  # enough was made before everything was tried
+                    self._show(stage, part, 100.0, f"ended at {percent:.0f} %: {text}", True)
 
     def close(self) -> None:
         """Wait a little for what is still to be sent; afterwards nothing is. A server that is gone by then is waited for no more."""
@@ -69,6 +75,7 @@ class Artifacts:
             server_lost.let_go()
 
     def _show(self, stage: str, part: str, percent: float, text: str, last: bool) -> None:
+        self._parts[stage, part] = (percent, text)
         key = re.sub(r"[^a-z0-9]+", "-", f"{stage}-{part}".lower()).strip("-")
         now, run = time.monotonic(), self._runs.get(stage) or contextvars.copy_context()
         with self._changed:

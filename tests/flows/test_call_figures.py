@@ -200,3 +200,16 @@ def test_a_stage_that_asks_a_server_tells_how_it_goes(tmp_path: Any) -> None:
     last = heard[-1]
     assert last["last"] and (last["done"], last["total"]) == (2, 4) and last["roles"]["judge"]["calls"] == 5
     assert last["roles"]["judge"]["tokens_per_second"] > 0 and lines(last)[0].startswith("judge m: 5 calls")
+
+
+def test_progress_ends_at_the_end_of_a_stage_that_needed_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, float, str]] = []
+    monkeypatch.setattr("flows.run_display._in_a_run", lambda: True)
+    monkeypatch.setattr(Artifacts, "_write", lambda self, key, percent, text: sent.append((key, percent, text)))
+    shown = Artifacts()
+    shown("generate", "progress", {"done": 1, "total": 4, "note": "retail blueprints"})
+    shown("filter", "progress", {"done": 1, "total": 2, "note": "rows"})
+    shown("generate", "done", {})
+    shown.close()
+    assert ("generate-retail", 100.0, "ended at 25 %: 1 of 4 retail blueprints") in sent
+    assert [percent for key, percent, _ in sent if key == "filter-rows"] == [50.0]
