@@ -72,7 +72,7 @@ def _registered_card(about: re.Match[str]) -> Mapping[str, Any]:
     name, version, alias = about["name"], about["version"], about["alias"]
     found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
     try:
-        file = mlflow.artifacts.download_artifacts(artifact_uri=f"{found.source}/{FILE}")
+        file = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}/{FILE}")
     except (MlflowException, OSError) as error:
         raise BadInput(
             f"version {found.version} of {name} has no {FILE}, so nobody knows its system message: it was registered before versions "

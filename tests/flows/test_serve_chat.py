@@ -155,10 +155,18 @@ def test_a_port_in_use_and_a_champion_that_is_not_there(tmp_path: Path, capsys: 
 
 
 def test_the_card_of_a_version_is_that_which_was_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its number and by its alias, out of the logged model that the version is made of."""
     import mlflow
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    client: Any = mlflow.MlflowClient()
+    logged = client.create_logged_model(client.create_experiment("e", artifact_location=str(tmp_path / "files")), "agent")
     (tmp_path / "version").mkdir()
     (tmp_path / "version/agent_card.json").write_text('{"name": "x"}')
-    version = SimpleNamespace(source=str(tmp_path / "version"), version="2", tags={"cairn.artifact": "a"})
-    monkeypatch.setattr(mlflow, "MlflowClient", lambda: SimpleNamespace(get_model_version=lambda *_: version))
-    assert source.card_of(source.Named(tmp_path, "x", "models:/x/2")) == {"name": "x"}
+    client.log_model_artifacts(logged.model_id, str(tmp_path / "version"))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.create_registered_model("x")
+    client.create_model_version("x", source=f"models:/{logged.model_id}", model_id=logged.model_id)
+    client.set_registered_model_alias("x", "champion", "1")
+    for address in ("models:/x/1", "models:/x@champion"):
+        assert source.card_of(source.Named(tmp_path, "x", address)) == {"name": "x"}
