@@ -130,7 +130,7 @@ def test_a_conflict_free_edit_is_merged_and_the_params_follow(cairn: Path, proje
 def test_params_move_by_the_new_versions_table(cairn: Path, project: Path) -> None:
     """The process that merges runs the old code; what it starts afterwards, the new."""
     for name in ("params/pipeline.yaml", "params/profiles/quickstart.yaml", "params/profiles/smoke.yaml"):
-        edit(cairn, name, "paired_gate: {m", "paired_gate: {least_gain: 0.05, m")
+        edit(cairn, name, "paired_gate: {", "paired_gate: {least_gain: 0.05, ")
         edit(cairn, name, "margin: 0.05, ", "") if "smoke" not in name else None
     edit(cairn, "tasks/decide/paired_gate.py", "margin", "least_gain")
     layout = next(path for path in (cairn / "tasks").rglob("layout.py")).relative_to(cairn).as_posix()
