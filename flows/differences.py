@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flows.records import Records
 from tasks.engine import champion
-from tasks.engine.artifact import Store
 from tasks.engine.dotted import leaves
 from tasks.engine.explain import last
 from tasks.engine.files import read_json
-from tasks.engine.job import identities
 from tasks.engine.key import canonical, params_of
 from tasks.engine.plan import Plan
 from tasks.road import ROAD, Road
@@ -77,19 +76,6 @@ def last_parts(plan: Plan) -> dict[str, Parts]:
     return found
 
 
-def made_of(store: Store, identity: str) -> dict[str, Parts]:
-    """stage -> parts of the keys behind an artifact: of its own stage, and of all that it was made of, as far as they are recorded."""
-    by_result = {one: entry["parts"] for entry in store.entries() for one in identities(store, entry)}
-    found: dict[str, Parts] = {}
-    todo = [identity]
-    while todo:
-        parts = by_result.get(todo.pop())
-        if parts and parts["stage"] not in found:
-            found[parts["stage"]] = parts
-            todo += parts["inputs"].values()
-    return found
-
-
 def of_plan(plan: Plan, before: Mapping[str, Parts]) -> dict[str, list[Difference]]:
     """stage -> params in which a run of this plan differs from earlier keys, for the stages that have one."""
     stages = [(stage, about) for stage, about in plan.stages.items() if stage in before]
@@ -100,7 +86,8 @@ def for_report(plan: Plan, before: Mapping[str, Parts], candidate: str = "") -> 
     """What the report shows: with whom the run is compared (the champion that its candidate met, else the last run of the workspace),
     and the params that differ, each once, with the stages that read it. before: `last_parts` from before the run."""
     incumbent = champion.read(plan.settings.project / champion.CHAMPION).opponent(candidate) if candidate else None
-    base = made_of(plan.store, incumbent) if incumbent else {}
+    behind = Records(plan.store).behind(incumbent) if incumbent else {}
+    base = {stage: record["parts"] for stage, record in behind.items()}
     found: dict[Difference, list[str]] = {}
     for stage, differs in of_plan(plan, base or before).items():
         for one in differs:

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from flows.exports.sources import records_of
 from flows.markdown_text import heading, table
+from flows.records import Records
 from tasks.contract import schemas, tables
 from tasks.contract.params import StageFailed
-from tasks.engine.artifact import Artifact, Store
+from tasks.engine.artifact import Artifact
 from tasks.engine.plan import Plan
 from tasks.engine.registered.card import Behaviour
 from tasks.engine.registry import ADDRESS, About
@@ -46,7 +46,8 @@ def about_version(plan: Plan, decision: Artifact, candidate: Artifact, verdict: 
     Raises StageFailed when nobody knows in which worlds it was trained: an agent without its system message and tools is of no use.
     """
     road, store = plan.settings.road, plan.store
-    found = {**_records(store, candidate.identity), **_records(store, decision.identity)}
+    known = Records(store)
+    found = {**known.behind(candidate.identity), **known.behind(decision.identity)}
     records = {name: found[name] for name in road.names if name in found}
     judged = records.get(road.judged)
     metrics = json.loads((store.view(judged["identity"]) / "metrics.json").read_text()) if judged else {}
@@ -67,12 +68,6 @@ def about_version(plan: Plan, decision: Artifact, candidate: Artifact, verdict: 
     said = "The agent that Cairn's road promotes. The alias `champion` points at the version in use; each has its model card."
     people = {**_readable(made), **{f"cairn.base_{key}": value or "unknown" for key, value in made.base.items()}}
     return About(behaviour, [one for one in sections if one], {**tags, **people}, said)
-
-
-def _records(store: Store, identity: str) -> dict[str, Mapping[str, Any]]:
-    """Stage -> the record of its result, for an artifact and all that it was made of; {} for one that was not recorded here."""
-    made_by = next((entry["parts"]["stage"] for entry in store.entries() if entry["identity"] == identity), "")
-    return records_of(made_by, identity, store) if made_by else {}
 
 
 def base_of(plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -6,16 +6,15 @@ the store, found by the artifact's identity; a folder from elsewhere has none, a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.records import Records
 from tasks.contract.params import BadInput
 from tasks.engine.dvc_yaml import DATA
-from tasks.engine.job import identities
 from tasks.road import ROAD, Road
 
 if TYPE_CHECKING:
@@ -87,15 +86,14 @@ def find(stage: str, text: str, project: Path, store: Store, road: Road = ROAD) 
     folder = checkpoint(text, project, store) if text else default
     if not (folder / FILES[room]).is_file():
         raise BadInput(f"{text or default}: no {FILES[room]} here, so it is not what stage {stage!r} leaves.")
-    records = records_of(stage, store.hashes.path(folder), store)
+    records = Records(store).behind(store.hashes.path(folder), stage)
     inputs = records[stage]["parts"]["inputs"] if stage in records else {}
     worlds = _input(road.input(stage, "worlds"), inputs, store, folder)
     player = stage if room == "generate" else road.input(stage, "generate")
     if worlds is None:
         raise BadInput(f"{folder}: the frozen worlds of its conversations are neither in the store nor beside it; `dvc pull` may help.")
     generate = folder if player == stage else _input(player, inputs, store, folder)
-    ordered = {name: records[name] for name in road.names if name in records}
-    return Source(room, folder, worlds, generate, ordered, records.get(player))
+    return Source(room, folder, worlds, generate, records, records.get(player))
 
 
 def _input(name: str, inputs: Mapping[str, str], store: Store, folder: Path) -> Path | None:
@@ -105,17 +103,3 @@ def _input(name: str, inputs: Mapping[str, str], store: Store, folder: Path) -> 
         return store.view(identity)
     beside = folder.parent / name
     return beside if beside.is_dir() and (not identity or store.hashes.path(beside) == identity) else None
-
-
-def records_of(stage: str, identity: str, store: Store) -> dict[str, Mapping[str, Any]]:
-    """The record of the artifact and those of its inputs."""
-    found: dict[str, Mapping[str, Any]] = {}
-    wanted = [(stage, identity)]
-    everything = [json.loads(path.read_text()) for path in sorted((store.state / "keys").glob("*.json"))]
-    while wanted:
-        name, one = wanted.pop()
-        record = next((entry for entry in everything if entry["parts"]["stage"] == name and one in identities(store, entry)), None)
-        if record and name not in found:
-            found[name] = record
-            wanted += list(record["parts"]["inputs"].items())
-    return found

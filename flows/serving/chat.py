@@ -109,6 +109,7 @@ class Chat:
         system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
         messages = [*system, *(one.model_dump(exclude_none=True) for one in request.messages if one.role != "system"), reply]
         about = {"id": owed.id, "created": owed.created, "model": request.model, "world": prompt.world}
+        about |= {"checkpoint": self.prompting.card["checkpoint"], "adapter": owed.sampling.adapter}
         about["problem"] = (request.metadata or {}).get("problem", "")
         tools = [tool.model_dump() for tool in request.tools or ()]
         ids = {"prompt_ids": list(owed.ids), "ids": list(made.ids), "finish": finish}

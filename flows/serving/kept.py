@@ -17,8 +17,8 @@ class Kept:
     folder: Path | None
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append an answer: {id, created, model, world, problem, messages (the reply last), tools, sampling, prompt_ids, ids,
-        finish}."""
+        """Append an answer: {id, created, model, world, checkpoint (identity, "" of a folder), adapter, problem, messages (the reply
+        last), tools, sampling, prompt_ids, ids, finish}."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)

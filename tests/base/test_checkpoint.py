@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from flows import source_checks
-from flows.exports.sources import records_of
 from flows.forecast.checkpoint import of_source
 from flows.model_card import base_of
+from flows.records import Records
 from tasks.base import Inputs
 from tasks.base.checkpoint import Params, check_files, preflight, run
 from tasks.chat import proof
@@ -456,8 +456,8 @@ def test_a_registered_version_says_where_its_base_comes_from_and_its_licence(wor
     store.record(Key({"stage": "merge", "inputs": {"base": base}}), model, {"figures": {}})
     known: Any = SimpleNamespace(store=store, settings=load(ROOT, "smoke"))
     wanted = {"origin": "somebody/llama", "license": "apache-2.0", "identity": "abc"}
-    assert base_of(known, records_of("merge", model, store)) == wanted
-    assert base_of(known, records_of("merge", base, store)) == {}
+    assert base_of(known, Records(store).behind(model)) == wanted
+    assert base_of(known, Records(store).behind(base, "merge")) == {}
 
 
 # Where it lies, and what it is called.

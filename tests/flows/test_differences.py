@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flows.differences import Difference, candidate_of, differences, for_report, last_parts, made_of, of_plan
+from flows.differences import Difference, candidate_of, differences, for_report, last_parts, of_plan
+from flows.records import Records
 from flows.summary_text import step_lines, step_records
 from tasks.engine.explain import remember
 from tasks.engine.job import job_of
@@ -75,7 +76,7 @@ def test_a_run_is_compared_with_the_champion_else_with_the_last_run(ran: Path, m
     told = for_report(now, last_parts(now))
     assert told["with"] == "the workspace's last run"
     assert {"name": "seed", "old": "0", "new": "7", "stages": ["sft", "merge"]} in told["params"], "once, with who reads it"
-    assert {*made_of(now.store, "m")} == {"merge", "sft"}
+    assert {*Records(now.store).behind("m")} == {"merge", "sft"}
     monkeypatch.setattr(champion, "read", lambda path: champion.Standing("m", {}))
     told = for_report(now, {}, "another")
     assert told["with"] == "the champion" and told["params"][0]["stages"] == ["sft", "merge"]

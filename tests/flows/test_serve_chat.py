@@ -65,6 +65,7 @@ def test_a_call_its_result_and_what_is_kept(agent: SimpleNamespace, monkeypatch:
     second = agent.create(model="agent", messages=[*USER, choice.message, result], tools=[TOOL], max_tokens=3)
     one, two = lines(agent.kept)[-2:]
     assert (one["id"], one["problem"], one["world"], two["problem"]) == (first.id, "p1", "retail", "")
+    assert (one["checkpoint"], one["adapter"]) == (agent.served.chat.prompting.card["checkpoint"], "")
     assert one["messages"][0] == {"role": "system", "content": "You are the retail agent."}
     assert two["prompt_ids"][: first.usage.total_tokens] == one["prompt_ids"] + one["ids"]
     assert second.usage.prompt_tokens == len(two["prompt_ids"]) and second.usage.completion_tokens == len(two["ids"]) <= 3
