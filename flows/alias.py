@@ -11,27 +11,33 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flows.champion_file import standing_of, write_standing
-from flows.ledger import ALIAS, Ledger, signed
+from flows.ledger import ALIAS, RECORD, Ledger, signed
 from flows.ledger_database import read_entry
 from tasks.contract.params import StageFailed
 from tasks.engine.champion import CHAMPION, read
 from tasks.engine.files import write_text
+from tasks.engine.plan import Plan
+from tasks.engine.registry_alias import NoRegistry
 
 if TYPE_CHECKING:
-    from flows.run import Run
+    from tasks.engine.track import Tracker
 
 PENDING = "promotion.json"
 """A move of the alias that has begun."""
 
 
-class NoRegistry(StageFailed):
-    """The registry cannot be reached or failed: nothing is lost, and what was begun is finished by the next run."""
+class Overtaken(StageFailed):
+    """Somebody else moved the alias first, or deleted the version: this move is given up, and nothing was changed."""
 
 
-def move(run: Run, entry: Mapping[str, Any]) -> None:
-    """Move the alias and write it down: the intent first, then alias, ledger and file."""
-    write_text(run.plan.store.state / PENDING, json.dumps(signed(entry)))
-    finish_pending(run)
+def move(plan: Plan, tracker: Tracker, entry: Mapping[str, Any]) -> None:
+    """Move the alias and write it down: the intent first, then alias, ledger and file.
+
+    entry: of the ledger; `was`: the version at which the alias was when the move was decided on ("" for none). Raises Overtaken when it
+    is elsewhere by now.
+    """
+    write_text(plan.store.state / PENDING, json.dumps(signed(entry)))
+    finish_pending(plan, tracker)
 
 
 @contextmanager
@@ -49,10 +55,13 @@ def asking_registry() -> Iterator[None]:
         raise NoRegistry(f"MLflow's registry failed ({type(error).__name__}: {message})") from None
 
 
-def finish_pending(run: Run) -> None:
-    """Finish a move of the alias that was begun (by this process, or by one that was killed). For who holds the lock."""
-    ledger, project = Ledger.of(run.plan), run.plan.settings.project
-    path = run.plan.store.state / PENDING
+def finish_pending(plan: Plan, tracker: Tracker) -> None:
+    """Finish a move of the alias that was begun (by this process, or by one that was killed). For who holds the lock.
+
+    The lock is this project's. Against others who share the registry, the alias is looked at and moved while nobody else moves it.
+    """
+    ledger, project = Ledger.of(plan), plan.settings.project
+    path = plan.store.state / PENDING
     if not path.exists():
         return
     from tasks.engine import registry
@@ -63,9 +72,28 @@ def finish_pending(run: Run) -> None:
             f"{path} is to say which move of the alias has begun, and is damaged. Nothing was changed. Delete it, and run again: "
             "a decision that was not carried out is carried out then."
         )
-    with asking_registry():
-        registry.move_alias(run.tracker, entry["model"], ALIAS, entry["version"])
+    with asking_registry(), registry.alone(tracker, entry["model"]):
+        if why := _overtaken(tracker, entry):
+            path.unlink()
+            raise Overtaken(why)
+        registry.move_alias(tracker, entry["model"], ALIAS, entry["version"])
     if all(one.get("id") != entry["id"] for one in ledger.entries()):
         ledger.append(entry)
+    with asking_registry():
+        registry.set_tag(tracker, entry["model"], entry["version"], RECORD, ledger.last_record())
     write_standing(project / CHAMPION, standing_of(ledger.entries(), read(project / CHAMPION)))
     path.unlink()
+
+
+def _overtaken(tracker: Tracker, entry: Mapping[str, Any]) -> str:
+    """Why a move is given up; empty when it can be made, or was made already by a process that was killed afterwards."""
+    from tasks.engine import registry
+
+    model, version = entry["model"], entry["version"]
+    if not registry.has_version(tracker, model, version):
+        return f"version {version} of {model} was deleted in the registry; the alias {ALIAS} stays where it is"
+    now, before = registry.alias_at(tracker, model, ALIAS), entry.get("was")
+    if before is None or now in (before, version):
+        return ""
+    where = f"at version {now}" if now else "taken away"
+    return f"somebody else was first: the alias {ALIAS} of {model} is {where} now, and was at {before or 'no version'} a moment ago"

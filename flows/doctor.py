@@ -13,9 +13,12 @@ from pathlib import Path
 
 from flows.console import tracked
 from flows.dvc_command import holders
+from flows.ledger import Ledger
+from flows.moved_alias import told_of_alias
 from flows.road import behind
 from flows.survey import Outlook, survey
 from flows.upgrade import standing
+from tasks.contract.params import StageFailed
 from tasks.engine import disk, dvc_lock, roles_lock, versions
 from tasks.engine.explain import DAMAGED, LOST
 from tasks.engine.files import sweep
@@ -60,7 +63,20 @@ class Report:
 def examine(plan: Plan, tell: Callable[[Note], None]) -> int:
     """Look at all of it; returns how much damage was found (0: none). tell: is told of everything that was seen, in order."""
     report = Report(plan, tell)
-    for part in (_versions, _upgrade, _roles, _locks, _half_written, _hashes, _records, _objects, _views, _stages, _workspace):
+    for part in (
+        _versions,
+        _upgrade,
+        _roles,
+        _registry,
+        _locks,
+        _half_written,
+        _hashes,
+        _records,
+        _objects,
+        _views,
+        _stages,
+        _workspace,
+    ):
         try:
             part(report)
         except OSError as error:
@@ -102,6 +118,15 @@ def _upgrade(report: Report) -> None:
 def _roles(report: Report) -> None:
     noted = [role for role, entry in roles_lock.read(report.plan.settings.project).items() if entry]
     report.good("servers", f"params/roles.lock names the models of {', '.join(noted)}" if noted else "params/roles.lock names no model")
+
+
+def _registry(report: Report) -> None:
+    try:
+        count = len(Ledger.of(report.plan).records())
+    except StageFailed as error:
+        report.bad("registry", str(error))
+        return
+    report.good("registry", told_of_alias(report.plan) or f"the champion's alias is where the ledger says ({count} records, sound)")
 
 
 def _locks(report: Report) -> None:

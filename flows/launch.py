@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flows import gate_reach
 from flows.champion_file import settle
 from flows.model_checks import Asking, write_down
+from flows.moved_alias import settle_alias
 from flows.road import check_part
 from flows.run import open_plan, reports_folder
 from flows.source_checks import check_sources
@@ -95,8 +96,9 @@ def run_road(wish: Wish) -> int:
     """Run what is not cached and print the summary; returns the exit code."""
     start, part = time.monotonic(), wish.part
     plan = wish.plan()
-    if settled := settle(plan):
-        print(settled)
+    for line in (settle_alias(plan), settle(plan)):
+        if line:
+            print(line)
     steps = wish.steps(plan)
     wish.check_ready(steps)
     if all(step.artifact for step in steps):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 """The registry's alias that the ledger is about."""
+RECORD = "cairn.record"
+"""The tag of a version that names the ledger's record of it: whoever takes records off the end of the ledger is found out by it."""
 OWN = "promotions.db"
 LINES = "promotions.jsonl"
 """Where earlier versions of Cairn wrote the ledger, a line for each entry."""
@@ -65,6 +67,18 @@ class Ledger:
         """Write one entry at the end."""
         self._take_over()
         self.database.append([entry])
+
+    def last_record(self) -> str:
+        """The last record as the tag RECORD has it: hash of the first one, number, hash."""
+        records = self.records()
+        return f"{records[0].hash} {records[-1].number} {records[-1].hash}"
+
+    def check_end(self, tag: str) -> None:
+        """StageFailed when a record of this ledger, of which a version of the registry has the tag RECORD, is not there."""
+        records = self.records()
+        first, number, last = tag.split() if len(tag.split()) == 3 and records else ("", "0", "")
+        if records and first == records[0].hash and last not in {record.hash for record in records}:
+            raise self.database.damaged(f"record {number} is missing, which the registry's champion carries as a tag")
 
     def _take_over(self) -> None:
         """Move the records of where the ledger lay before: the file of an earlier version, and with `url` the project's own one."""
@@ -107,7 +121,7 @@ def champions(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """
     stack: list[Mapping[str, Any]] = []
     for entry in entries:
-        if entry["event"] == "rollback":
+        if entry["event"] in ("rollback", "adopt"):
             known = [number for number, one in enumerate(stack) if one["version"] == entry["version"]]
             stack = [*(stack[: known[-1]] if known else stack), entry]
         elif entry["event"] == "promote":

@@ -21,7 +21,7 @@ PATIENCE = 8
 """Seconds that a database has to answer, and that one which another process locks is waited for; ours."""
 BEFORE_THE_FIRST = "0" * 64
 """What the first record's hash is made over, as the hash of the one before."""
-_KINDS = ("promote", "rollback", "forget")
+_KINDS = ("promote", "rollback", "adopt", "restore", "forget")
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,17 @@ class Database:
         records: list[Record] = []
         for place, (number, said, text) in enumerate(rows, 1):
             if number != place:
-                raise self._damaged(f"record {place} is missing")
+                raise self.damaged(f"record {place} is missing")
             if _hash(records[-1].hash if records else BEFORE_THE_FIRST, text) != said:
-                raise self._damaged(f"record {number} was changed, or one before it was replaced: {brief(text)}")
+                raise self.damaged(f"record {number} was changed, or one before it was replaced: {brief(text)}")
             entry = read_entry(text)
             if entry is None:
-                raise self._damaged(f"record {number} is none of the ledger's: {brief(text)}")
+                raise self.damaged(f"record {number} is none of the ledger's: {brief(text)}")
             records.append(Record(number, said, entry))
         return records
 
-    def _damaged(self, what: str) -> StageFailed:
+    def damaged(self, what: str) -> StageFailed:
+        """The exception that says what is wrong with the ledger, and what to do."""
         return StageFailed(
             f"the ledger of promotions, {self}: {what}. Nothing was changed. Put it back from a backup; or move it away, then "
             "params/champion.yaml says who is champion and the history begins anew (the registry's versions keep theirs as tags)."
@@ -105,7 +106,7 @@ class Database:
                 ) from None
             raise StageFailed(f"the ledger of promotions, {self}, cannot be used: {error}. Nothing was changed.") from None
         except sqlite3.DatabaseError as error:
-            raise self._damaged(str(error)) from None
+            raise self.damaged(str(error)) from None
         except Exception as error:
             if not type(error).__module__.startswith("psycopg"):
                 raise

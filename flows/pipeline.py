@@ -12,6 +12,7 @@ from flows.flow_ends import decided, in_words
 from flows.flow_run_name import of_the_road, unless_named
 from flows.interrupt import stopping
 from flows.model_checks import Asking, write_down
+from flows.moved_alias import settle_alias
 from flows.promote import promote_candidate
 from flows.reconcile import reconcile
 from flows.road import Walk, check_part
@@ -43,7 +44,7 @@ def pipeline(
     chosen = form.all_overrides(overrides, more_overrides)
     check_part(first, last, refresh)
     with stopping(), Run.open(form.profile_of(profile), chosen, refresh) as run:
-        for line in [*reconcile(run.plan.store.state), settle(run.plan)]:
+        for line in [*reconcile(run.plan.store.state), settle_alias(run.plan), settle(run.plan)]:
             run.note(line)
         asking = Asking(accept=refresh_models)
         check_sources(run.plan, [step.stage for step in survey(run.plan) if step.artifact is None])

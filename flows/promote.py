@@ -14,15 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.alias import PENDING, NoRegistry, asking_registry, finish_pending, move
+from flows.alias import PENDING, Overtaken, asking_registry, finish_pending, move
 from flows.ledger import Ledger
+from flows.moved_alias import look, settled
 from flows.outcomes import Outcome, carried_out_before, not_carried_out, promoted, refused, stays, waits
+from flows.records import Records
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Artifact
 from tasks.engine.champion import CHAMPION, read
 from tasks.engine.locks import lock
 from tasks.engine.origin import is_older, origin, origin_tags
 from tasks.engine.plan import Plan
+from tasks.engine.registry_alias import NoRegistry
 
 if TYPE_CHECKING:
     from flows.run import Run
@@ -57,16 +60,53 @@ def promote_candidate(run: Run, decision: Artifact | None, candidate: Artifact |
     verdict = json.loads((run.plan.store.view(decision.identity) / "decision.json").read_text())
     with lock(run.plan.store.state, "promote"):
         try:
-            finish_pending(run)
-            outcome = _judge(run.plan, candidate.identity, decision, verdict, refusal(run.plan), approved)
-            if outcome is None:
-                act = _promote if approved or run.plan.settings.shared.promote.approval == "auto" else _propose
-                outcome = act(run, decision, candidate, verdict, approved)
+            finish_pending(run.plan, run.tracker)
+            outcome = _carried_out(run, decision, candidate, verdict, approved)
+        except Overtaken as error:
+            outcome = not_carried_out(f"{error}; `cairn run` decides anew", verdict["reason"])
         except NoRegistry as error:
             outcome = waits(f"{error}; `cairn run` carries it out when the registry answers", verdict["reason"])
     run.promotion.update(outcome.summary())
     if outcome.decision != "refuse" or run.computed:
         run.plan.watch("promote", "note", {"note": f"{outcome.title}: {outcome.reason}"})
+
+
+def _carried_out(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str) -> Outcome:
+    """Judge, and act unless something says no; an alias that was moved past Cairn is settled first, or waited with."""
+
+    def judged() -> Outcome | None:
+        return _judge(run.plan, candidate.identity, decision, verdict, refusal(run.plan), approved)
+
+    if outcome := judged():
+        return outcome
+    check_evidence(run.plan, decision, candidate)
+    seen = look(run.plan)
+    if seen.moved:
+        told = f"{seen} {settled(run.plan, seen)}"
+        run.note(told)
+        if (seen := look(run.plan)).moved:
+            return waits(told.rstrip("."), verdict["reason"])
+        if outcome := judged():
+            return outcome
+    if approved or run.plan.settings.shared.promote.approval == "auto":
+        return _promote(run, decision, candidate, verdict, approved, was=seen.alias.version)
+    return _propose(run, decision, candidate, verdict)
+
+
+def check_evidence(plan: Plan, decision: Artifact, candidate: Artifact) -> None:
+    """BadInput when a decision was taken on an evaluation of another model, or in other worlds than the candidate was made in. What the
+    store has no record of is not compared."""
+    road, records = plan.settings.road, Records(plan.store)
+    played = records.behind(decision.identity, road.decision).get(road.judged)
+    made = {road.candidate: candidate.identity}
+    for record in records.behind(candidate.identity, road.candidate).values():
+        made |= {name: one for name, one in record["parts"]["inputs"].items() if name in road.entering("worlds")}
+    for name, identity in (played["parts"]["inputs"] if played else {}).items():
+        if made.get(name, identity) != identity:
+            raise BadInput(
+                f"decision {decision.identity} is no evidence about this candidate: its evaluation had {identity} of stage {name!r}, "
+                f"and the candidate has {made[name]}. Nothing was changed; `cairn run` evaluates and decides anew."
+            )
 
 
 def foreseen(plan: Plan, decision: Artifact, candidate: Artifact) -> Outcome:
@@ -101,8 +141,8 @@ def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str,
     return None
 
 
-def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str) -> Outcome:
-    """Make the candidate champion."""
+def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str, was: str) -> Outcome:
+    """Make the candidate champion. was: the version at which the alias is."""
     name, came, now = run.plan.settings.shared.promote.model, origin(run.plan.settings.project), Ledger.of(run.plan).champion()
     version = _registered(run, decision, candidate, verdict)
     entry = {
@@ -110,6 +150,7 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
         "model": name,
         "version": version,
         "previous": now["version"] if now else None,
+        "was": was,
         "approved": approved,
         "identity": candidate.identity,
         "against": (verdict.get("champion") or {}).get("identity"),
@@ -119,11 +160,11 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
         "evidence": {"gates": [{"name": gate["name"], "passed": gate["passed"]} for gate in verdict["gates"]]},
     }
     stands_no_more(run, version)
-    move(run, entry)
+    move(run.plan, run.tracker, entry)
     return promoted(version, name, verdict["reason"])
 
 
-def _propose(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any], approved: str) -> Outcome:
+def _propose(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping[str, Any]) -> Outcome:
     """Let the candidate stand as challenger in the registry until a person has decided; Prefect's server asks, if there is one."""
     from flows.approval_request import ask
     from tasks.engine import registry

@@ -25,14 +25,14 @@ def lines(records: Sequence[Record], place: str) -> Iterator[str]:
 def _what(entry: Mapping[str, Any]) -> str:
     if entry["event"] == "forget":
         return "forgotten: decisions meet no champion"
-    said = {"promote": "promoted", "rollback": "rolled back"}[entry["event"]]
+    said = {"promote": "promoted", "rollback": "rolled back", "adopt": "adopted", "restore": "restored"}[entry["event"]]
     before = f"version {entry['previous']}" if entry.get("previous") else _NOBODY
     return f"{said}: {entry['model']} from {before} to version {entry['version']}"
 
 
 def _evidence(entry: Mapping[str, Any]) -> str:
     """Which decision, of which model against which, by which gates, from which commit."""
-    if "decision" not in entry:
+    if not entry.get("decision"):
         return ""
     gates = ", ".join(f"{one['name']} {'holds' if one['passed'] else 'fails'}" for one in entry.get("evidence", {}).get("gates", ()))
     dirty = f" with changes to {', '.join(entry['dirty'])}" if entry.get("dirty") else ""

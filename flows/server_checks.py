@@ -79,7 +79,7 @@ def _mlflow_server(named: Setting, url: str, without: str) -> None:
     insecure = given.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
     verify = given.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not insecure
     question = f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=cairn"
-    answer = _answer(named, without, lambda: _get(question, headers, verify))
+    answer, theirs = _answer(named, without, lambda: (_get(question, headers, verify), _get(f"{url}/version", headers, verify)))
     if answer.status_code in (401, 403):
         login = "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         raise _refusal(named, f"it answers {answer.status_code}: set {login}", without)
@@ -87,7 +87,6 @@ def _mlflow_server(named: Setting, url: str, without: str) -> None:
     known = isinstance(said, dict) and (said.get("experiment") or said.get("error_code") == "RESOURCE_DOES_NOT_EXIST")
     if not known:
         raise _refusal(named, f"{_what(answer)}, not an MLflow server's answer", without)
-    theirs = _answer(named, without, lambda: _get(f"{url}/version", headers, verify))
     if theirs.status_code == 200 and theirs.text.strip()[:1].isdigit():  # servers behind a gateway may not say
         _same_major(named, "MLflow", theirs.text.strip(), version("mlflow"), without)
 

@@ -15,7 +15,9 @@ app = group.app()
 @app.command(cls=group.Command)
 def champion(
     none: Annotated[bool, typer.Option("--none", help="Decide from now on as if there were no champion.")] = False,
-    settle: Annotated[bool, typer.Option("--settle", help="Write params/champion.yaml anew from the ledger.")] = False,
+    settle: Annotated[
+        bool, typer.Option("--settle", help="Do with a moved alias what the params say; write params/champion.yaml anew.")
+    ] = False,
     as_json: values.AsJson = False,
 ) -> int:
     """The ledger's last word, and the model that the next candidate has to beat (params/champion.yaml, which both drivers read).
@@ -28,6 +30,7 @@ def champion(
     from flows import champion_file
     from flows.approval import told_to_dvc
     from flows.ledger import Ledger
+    from flows.moved_alias import settle_alias, told_of_alias
     from flows.rollback import forget
     from flows.run import open_plan
     from tasks.engine.champion import CHAMPION, read
@@ -35,14 +38,18 @@ def champion(
     plan = open_plan()
     if none:
         forget(plan)
-    if settle and (settled := champion_file.settle(plan)):
-        print(settled)
+    for line in (settle_alias(plan), champion_file.settle(plan)) if settle else ():
+        if line:
+            print(line)
     now, standing, differs = Ledger.of(plan).champion(), read(plan.settings.project / CHAMPION), champion_file.differs(plan)
+    moved = told_of_alias(plan)
     if as_json:
-        print_json({"champion": now, "decisions_meet": standing.champion, "difference": differs or None})
+        print_json({"champion": now, "decisions_meet": standing.champion, "difference": differs or None, "alias_moved": moved or None})
     else:
         print(f"champion: {f'''version {now['version']}, {now['identity']} ({now['event']}: {now['reason']})''' if now else 'none'}")
         print(f"whom decisions meet ({CHAMPION}): {standing.champion or 'nobody'}")
+        if moved:
+            print(moved)
         if differs:
             print(f"{differs}; the next `cairn run` or `cairn champion --settle` writes it anew")
     for line in told_to_dvc(plan) if none or settle else ():

@@ -26,6 +26,7 @@ def status(
       cairn status
       cairn status --json | jq '.stages[] | select(.cached | not) | .stage'
     """
+    from flows.moved_alias import told_of_alias
     from flows.road import behind
     from flows.run import open_plan
     from flows.summary_text import step_lines, step_records
@@ -36,10 +37,13 @@ def status(
     done = {step.stage: step.artifact for step in steps if step.artifact}
     late = behind(plan, done, {step.stage: step.job for step in steps if step.artifact and step.job})
     if as_json:
-        print_json({"stages": step_records(steps), "dvc_lock_behind": late, "inherited": _inherited()})
+        alias = told_of_alias(plan) or None
+        print_json({"stages": step_records(steps), "dvc_lock_behind": late, "alias_moved": alias, "inherited": _inherited()})
         return 0
     print("\n".join(step_lines(steps)))
     print(f"dvc.lock is behind for {', '.join(late)}" if late else "dvc.lock agrees" if done else "nothing is cached yet")
+    if moved := told_of_alias(plan):
+        print(moved)
     _print_inherited()
     return 0
 

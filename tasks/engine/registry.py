@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.checkpoints.adapters import is_adapter
+from tasks.contract.params import StageFailed
 from tasks.engine.mlflow_run import EXPERIMENT
 from tasks.engine.registered.card import Behaviour, agent_card
 from tasks.engine.track import Tracker
@@ -16,6 +21,10 @@ from tasks.engine.track import Tracker
 ADDRESS = "<address of this version>"
 DESCRIPTION = 4900
 """Characters of a description that every store of MLflow takes."""
+MOVING = "cairn.moving."
+"""How the tag of a model begins whose alias somebody is moving; its value is the time, in seconds."""
+STALE, WAIT = 120.0, 180.0
+"""Seconds: for how long such a tag counts, and for how long others are waited for; ours. A move takes a fraction of one."""
 
 
 @dataclass(frozen=True)
@@ -114,3 +123,41 @@ def tag(tracker: Tracker, name: str, version: str, key: str) -> str:
 def set_tag(tracker: Tracker, name: str, version: str, key: str, value: str) -> None:
     """Give a version a tag."""
     tracker.mlflow.client.set_model_version_tag(name, version, key, value)
+
+
+def alias_at(tracker: Tracker, name: str, alias: str) -> str:
+    """The version at which an alias points, "" for none."""
+    return str(tracker.mlflow.client.get_registered_model(name).aliases.get(alias) or "")
+
+
+def has_version(tracker: Tracker, name: str, version: str) -> bool:
+    """Whether a version is there and was not deleted."""
+    return bool(tracker.mlflow.client.search_model_versions(f"name = '{name}' and version_number = {int(version)}"))
+
+
+@contextmanager
+def alone(tracker: Tracker, name: str) -> Iterator[None]:
+    """While the block runs, nobody else who comes through here moves an alias of this model, from whichever machine.
+
+    MLflow has no lock and no change on a condition, but tags: whoever comes writes one, and goes on only if no other one is there then.
+    Of two who do so at once at least one sees the other, takes his own back and tries again a little later. A tag that a killed process
+    left counts for STALE seconds. StageFailed when others hold it for WAIT seconds.
+    """
+    client, mine, end = tracker.mlflow.client, f"{MOVING}{uuid.uuid4().hex[:8]}", time.monotonic() + WAIT
+    while True:
+        client.set_registered_model_tag(name, mine, str(int(time.time())))
+        tags = client.get_registered_model(name).tags
+        others = {tag for tag in tags if tag.startswith(MOVING) and tag != mine}
+        fresh = {tag for tag in others if time.time() - float(tags[tag]) < STALE}
+        if not fresh:
+            break
+        client.delete_registered_model_tag(name, mine)
+        if time.monotonic() > end:
+            raise StageFailed(f"somebody else has been moving an alias of {name} in the registry for {WAIT:.0f} s; try again later")
+        time.sleep(random.uniform(0.05, 0.5))
+    try:
+        for tag in others:
+            client.delete_registered_model_tag(name, tag)
+        yield
+    finally:
+        client.delete_registered_model_tag(name, mine)

@@ -113,6 +113,11 @@ class Promote(Params):
         description="what a version holds of an agent that is an adapter: it merged into its base, or it alone, with its base's name",
     )
 
+    moved_by_hand: Literal["tell", "adopt", "restore"] = Field(
+        "tell",
+        description="what happens when somebody moved the alias in MLflow, past Cairn; tell: it is said, and nothing is promoted until "
+        "a person has settled it; adopt: the ledger and decisions take that version over; restore: the alias is put back",
+    )
     ledger: str = Field(
         "",
         description="Postgres database that keeps who moved the alias, when and why, such as postgresql://cairn@db.example/cairn, for "
@@ -137,9 +142,9 @@ class Promote(Params):
     @field_validator("model")
     @classmethod
     def _a_name_that_the_registry_takes(cls, name: str) -> str:
-        """MLflow makes a path of it and stores at most 256 characters; it would say so after the last stage."""
-        if name.strip() != name or len(name) > 200 or not name.isprintable() or set(name) & set("/:\\") or set(name) <= {"."}:
-            raise ValueError("a name of at most 200 printable characters, without / : \\ and blanks around it")
+        """MLflow makes a path and a query of it and stores at most 256 characters; it would say so after the last stage."""
+        if name.strip() != name or len(name) > 200 or not name.isprintable() or set(name) & set("/:\\'\"") or set(name) <= {"."}:
+            raise ValueError("a name of at most 200 printable characters, without / : \\, quotes and blanks around it")
         return name
 
 

@@ -7,11 +7,8 @@ import importlib.metadata
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +26,7 @@ from tasks.engine.track import Tracker
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import own
 from tests.rollout import tiny
+from tests.services.servers import mlflow_server
 
 ASK = "Hello, please cancel order #W12345, my name is Ada Lovelace."
 CALL = {"name": "get_order", "arguments": {"order_id": "#W12345"}}
@@ -182,38 +180,11 @@ def test_a_server_whose_experiment_keeps_files_in_a_folder_is_noticed(tmp_path: 
 @pytest.mark.services
 def test_with_a_tracking_server_the_weights_go_through_it(checkpoint: Path, tmp_path: Path) -> None:
     """The server keeps them in a folder of its own; the trainer's is gone when another machine loads the version."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]
-    (tmp_path / "server").mkdir()
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *command, "--artifacts-destination", "./kept"],
-            cwd=tmp_path / "server",
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        uri = f"http://127.0.0.1:{port}"
-        _wait(f"{uri}/health")
+    with mlflow_server(tmp_path / "server") as uri:
         _, version = registered(checkpoint, tmp_path / "trainer", uri)
         assert not list((tmp_path / "trainer").rglob("*.safetensors")) and list((tmp_path / "server/kept").rglob("*.safetensors"))
         shutil.rmtree(tmp_path / "trainer")
         check(elsewhere(tmp_path / "else", LOAD, f"models:/cairn-agent/{version}", ASK, json.dumps([TOOL]), MLFLOW_TRACKING_URI=uri))
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def _wait(url: str) -> None:
-    for _ in range(480):
-        try:
-            urllib.request.urlopen(url, timeout=1).read()
-            return
-        except OSError:
-            time.sleep(0.25)
-    raise AssertionError(f"{url} does not answer")
 
 
 # --- requests --------------------------------------------------------------------------------------------------------

@@ -171,12 +171,12 @@ def test_the_shell_completes(typed: str, found: list[str], monkeypatch: pytest.M
 
 def test_documents_of_a_project(inside: Project, capsys: Captured) -> None:
     status = document(capsys, "status", "--json")
-    assert set(status) == {"stages", "dvc_lock_behind", "inherited"}
+    assert set(status) == {"stages", "dvc_lock_behind", "alias_moved", "inherited"}
     assert status["stages"][0] == {"stage": "worlds", "cached": False, "artifact": None, "reasons": ["never ran here"], "params": []}
     dry = document(capsys, "run", "--to", "base", "--dry-run", "--json")
     assert [one["stage"] for one in dry["stages"]] == ["worlds", "base"]
     assert set(document(capsys, "run", "--estimate", "--json")) == {"estimates", "budget"}
-    assert document(capsys, "champion", "--json") == {"champion": None, "decisions_meet": None, "difference": None}
+    assert document(capsys, "champion", "--json") == {"champion": None, "decisions_meet": None, "difference": None, "alias_moved": None}
     assert set(document(capsys, "calls", "--json")) == {"file", "bytes", "answers", "paid", "odd"}
     doctor = document(capsys, "doctor", "--json")
     assert set(doctor) == {"faults", "notes", "inherited"} and {"part", "text", "damage"} == set(doctor["notes"][0])

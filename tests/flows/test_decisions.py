@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,6 +22,8 @@ from tasks.contract.params import BadInput, StageFailed
 from tasks.engine import registry
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.champion import CHAMPION, Standing, read
+from tasks.engine.key import Key
+from tasks.engine.registry_alias import Alias
 from tasks.road import ROAD
 
 GATES = [{"name": "reference", "passed": True, "figures": {}, "explanation": "On 100 fresh problems: +0.200."}]
@@ -37,6 +40,9 @@ class Shop:
         (folder / ".gitignore").write_text(".cairn\nmodels\ndecisions\n")
         (folder / CHAMPION).write_text("# why this file\nchampion: none\n")
         self.versions: dict[str, str] = {}
+        self.artifacts: dict[str, dict[str, str]] = {}
+        self.deleted: set[str] = set()
+        self.moved_by_hand = "tell"
         self.alias = self.challenger = ""
         self.told: dict[tuple[str, str], str] = {}
         self.asked: list[str] = []
@@ -48,6 +54,10 @@ class Shop:
         monkeypatch.setattr("flows.model_card.about_version", lambda plan, decision, candidate, verdict, tags: tags)
         monkeypatch.setattr(registry, "move_alias", self._move)
         monkeypatch.setattr(registry, "drop_alias", self._drop)
+        monkeypatch.setattr(registry, "alone", lambda tracker, name: nullcontext())
+        monkeypatch.setattr(registry, "alias_at", lambda tracker, name, alias: self.alias)
+        monkeypatch.setattr(registry, "has_version", lambda tracker, name, version: version not in self.deleted)
+        monkeypatch.setattr("flows.moved_alias.read_alias", self._read)
         monkeypatch.setattr(registry, "tag", lambda tracker, name, version, key: self.told.get((version, key), ""))
         monkeypatch.setattr(registry, "set_tag", lambda tracker, name, version, key, value: self.told.update({(version, key): value}))
         monkeypatch.setattr("flows.approval_request.ask", self._ask)
@@ -60,6 +70,7 @@ class Shop:
     def _register(self, tracker: Any, name: str, folder: Path, about: Mapping[str, str]) -> str:
         self.tags = dict(about)
         version = self.versions[about["cairn.decision"]] = str(len(self.versions) + 1)
+        self.artifacts[version] = dict(about)
         self._killed("register")
         return version
 
@@ -79,6 +90,9 @@ class Shop:
         self.alias = version
         self._killed("alias")
 
+    def _read(self, uri: str, model: str, alias: str, expected: str) -> Alias:
+        return Alias(self.alias, self.artifacts.get(self.alias, {}), bool(expected) and expected not in self.deleted)
+
     def _killed(self, moment: str) -> None:
         if self.die_after == moment:
             self.die_after = ""
@@ -93,7 +107,10 @@ class Shop:
         return Ledger(self.state)
 
     def run(self) -> Run:
-        shared = SimpleNamespace(promote=SimpleNamespace(model="cairn-agent", approval=self.promote_as, ledger=""))
+        shared = SimpleNamespace(
+            profile="smoke",
+            promote=SimpleNamespace(model="cairn-agent", approval=self.promote_as, ledger="", moved_by_hand=self.moved_by_hand),
+        )
         plan = SimpleNamespace(
             store=self.store,
             settings=SimpleNamespace(project=self.folder, shared=shared, road=ROAD),
@@ -101,7 +118,7 @@ class Shop:
             run_key="0123456789abcdef",
             watch=lambda stage, event, about: self.notes.append(about["note"]),
         )
-        return cast(Run, SimpleNamespace(plan=plan, tracker=None, promotion={}, computed={"decide"}))
+        return cast(Run, SimpleNamespace(plan=plan, tracker=None, promotion={}, computed={"decide"}, note=self.notes.append))
 
     def model(self, name: str) -> Artifact:
         folder = self.folder / "models" / name
@@ -460,3 +477,21 @@ def test_a_damaged_note_of_a_move_is_named(shop: Shop, text: str) -> None:
         with pytest.raises(StageFailed, match=r"promotion.json is to say which move.*Delete it"):
             act()
     assert shop.alias == "1"
+
+
+@pytest.mark.parametrize(("stage", "other"), [("merge", "another model"), ("worlds", "other worlds")])
+def test_evidence_about_another_model_or_dataset_is_refused(shop: Shop, stage: str, other: str) -> None:
+    def made(step: str, identity: str, **inputs: str) -> None:
+        shop.store.record(Key({"stage": step, "inputs": inputs}), identity, {})
+
+    worlds = shop.model("worlds").identity
+    candidate, decision = shop.model("a"), shop.decision("a")
+    made("merge", candidate.identity, worlds=worlds)
+    inputs = {"merge": candidate.identity, "worlds": worlds} | {stage: shop.model(other).identity}
+    evaluation = shop.model("evaluation").identity
+    made("evaluate", evaluation, **inputs)
+    made("decide", decision.identity, evaluate=evaluation)
+    said = f"is no evidence about this candidate: its evaluation had {inputs[stage]} of stage '{stage}'.*`cairn run` evaluates"
+    with pytest.raises(BadInput, match=said):
+        shop.promote("a")
+    assert (shop.versions, shop.alias, shop.ledger.entries()) == ({}, "", [])

@@ -42,6 +42,7 @@ from tests.conftest import ROOT
             "Models that evaluate plays: base, sft_unfiltered, sft, rl_airline, rl_retail, merged.",
         ),
         ("promote.model=a/b", "without / :"),
+        ("promote.model=it's", "without / : \\, quotes"),
         ("promote.model=..", "a name of at most 200"),
         ("promote.model=' '", "a name of at most 200"),
         (

@@ -177,12 +177,18 @@ def test_nobody_there_and_nobody_who_answers(here: Path, monkeypatch: pytest.Mon
     for url in ("http://", "localhost:4200", "http://x:99999/api"):
         with pytest.raises(BadInput, match="this is no URL"):
             prefect(url)
+    assert server_checks.PATIENCE < 10
     monkeypatch.setattr(server_checks, "PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
         with pytest.raises(BadInput, match=r"no answer within|timed out"):
             prefect(f"http://127.0.0.1:{silent.getsockname()[1]}/api")
         assert time.monotonic() - begun < 2
+        with pytest.raises(
+            BadInput, match=r"MLFLOW_TRACKING_URI=http://127\.0\.0\.1:\d+ \(environment\): (no answer within|.*timed out)"
+        ):
+            mlflow(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+        assert time.monotonic() - begun < 3
 
 
 @pytest.mark.parametrize("name", ["my hütte", "a'b #$,;%x", "東京"])

@@ -79,6 +79,28 @@ def prefect_server(home: Path, environment: Mapping[str, str], database: str = "
 
 
 @contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """A tracking server of MLflow's while the block runs; its address. It keeps files in `folder/kept`."""
+    folder.mkdir(parents=True)
+    port = free_port()
+    place = [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--backend-store-uri",
+        "sqlite:///mlflow.db",
+        "--artifacts-destination",
+        "./kept",
+    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", *place]
+    url = f"http://127.0.0.1:{port}"
+    with running(command, folder / "log", signal.SIGTERM, cwd=folder) as server:
+        wait_until(lambda: _healthy(url), server, folder / "log")
+        yield url
+
+
+@contextmanager
 def running(command: Sequence[object], log: Path, end: signal.Signals, **more: object) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own while the block runs. What it started is ended with it."""
     with log.open("wb") as output:
