@@ -20,6 +20,7 @@ from tasks.engine.registered.card import Behaviour
 from tasks.engine.registry import ADDRESS, About
 from tasks.worlds import UNSEEN
 
+BASE = "<folder of the base>"
 _DATA = ("worlds", "generate", "critique", "filter")
 """Rooms that make data."""
 
@@ -59,7 +60,7 @@ def about_version(plan: Plan, decision: Artifact, candidate: Artifact, verdict: 
         _head(made),
         _results(made),
         _gates(made),
-        how_to_use(*asked),
+        adapter_use(asked[1], asked[0], tags["cairn.base"]) if _alone(plan, tags) else how_to_use(*asked),
         _licence(made),
         _merge_map(made),
         _data(made),
@@ -182,6 +183,41 @@ from cairn_agent import Agent  # lies in the version; load_model has put it on t
 card = json.load(open(f"{{folder}}/agent_card.json"))  # system messages, tools, chat format, generation
 agent = Agent(parts["model"].eval(), parts["tokenizer"], card)
 print(agent.reply([{{"role": "user", "content": {text!r}}}], world={world!r}).message)
+```"""
+
+
+def _alone(plan: Plan, tags: Mapping[str, str]) -> bool:
+    """Whether the version is an adapter without its base."""
+    return plan.settings.shared.promote.form == "adapter" and "cairn.base" in tags
+
+
+def adapter_use(text: str, world: str, base: str) -> str:
+    """As `how_to_use`, for a version that is an adapter. base: says which checkpoint it changes. A test runs it as it stands, with the
+    folder of that checkpoint in the place of BASE."""
+    text = text.replace("`", "'")
+    return f"""## Use
+
+This version is an adapter (`promote.form: adapter`). It works on the checkpoint that it was trained on, which is not in it: {base}.
+Write the folder of that one where {BASE} stands; another one is refused. Cairn need not be installed; `requirements.txt` has the
+versions.
+
+```python
+import mlflow
+
+agent = mlflow.pyfunc.load_model("{ADDRESS}", model_config={{"base": "{BASE}"}})
+request = {{"messages": [{{"role": "user", "content": {text!r}}}], "custom_inputs": {{"world": {world!r}}}}}
+print(agent.predict(request)["choices"][0]["message"])
+```
+
+The model alone; `agent_card.json` beside it has system messages, tools, chat format and generation:
+
+```python
+import mlflow
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+folder = mlflow.artifacts.download_artifacts("{ADDRESS}")
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{BASE}"), folder)
 ```"""
 
 

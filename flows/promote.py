@@ -97,16 +97,18 @@ def check_evidence(plan: Plan, decision: Artifact, candidate: Artifact) -> None:
     """BadInput when a decision was taken on an evaluation of another model, or in other worlds than the candidate was made in. What the
     store has no record of is not compared."""
     road, records = plan.settings.road, Records(plan.store)
-    played = records.behind(decision.identity, road.decision).get(road.judged)
     made = {road.candidate: candidate.identity}
     for record in records.behind(candidate.identity, road.candidate).values():
         made |= {name: one for name, one in record["parts"]["inputs"].items() if name in road.entering("worlds")}
-    for name, identity in (played["parts"]["inputs"] if played else {}).items():
-        if made.get(name, identity) != identity:
-            raise BadInput(
-                f"decision {decision.identity} is no evidence about this candidate: its evaluation had {identity} of stage {name!r}, "
-                f"and the candidate has {made[name]}. Nothing was changed; `cairn run` evaluates and decides anew."
-            )
+    evaluations = {one["parts"]["inputs"].get(road.judged, "") for one in records.each(decision.identity, road.decision)}
+    played = [one["parts"]["inputs"] for evaluation in evaluations for one in records.each(evaluation, road.judged)]
+    others = [{name: one for name, one in inputs.items() if made.get(name, one) != one} for inputs in played]
+    if others and all(others):
+        name, identity = next(iter(others[0].items()))
+        raise BadInput(
+            f"decision {decision.identity} is no evidence about this candidate: its evaluation had {identity} of stage {name!r}, "
+            f"and the candidate has {made[name]}. Nothing was changed; `cairn run` evaluates and decides anew."
+        )
 
 
 def foreseen(plan: Plan, decision: Artifact, candidate: Artifact) -> Outcome:

@@ -35,8 +35,12 @@ class Records:
 
     def of(self, identity: str, stage: str = "") -> Record | None:
         """How a result was made (by that stage); of several keys with the same result the first. None where nothing was recorded."""
-        known = [one for one in self._made.get(identity, ()) if stage in ("", one["parts"]["stage"])]
+        known = self.each(identity, stage)
         return min(known, key=lambda one: "unit" in one["parts"], default=None)  # a stage's result before that of a part of it
+
+    def each(self, identity: str, stage: str = "") -> list[Record]:
+        """Every way in which a result was made (by that stage): other inputs may have given the same bytes."""
+        return [one for one in self._made.get(identity, ()) if stage in ("", one["parts"]["stage"])]
 
     def behind(self, identity: str, stage: str = "") -> dict[str, Record]:
         """Stage -> record, of a result (of that stage) and of all that it was made of, as far as they are recorded; in the road's

@@ -157,10 +157,11 @@ class MlflowRun:
             self._trace(run, details)
 
     def _trace(self, run: str, details: Mapping[str, Any]) -> None:
-        """The conversations of an evaluation as traces, unless a run has them: its tag says so when all of them are there."""
+        """The conversations of an evaluation as traces, unless its method keeps none, or a run has them: its tag says so when all of
+        them are there."""
         identity, most = details["identity"], self.facts.get("traces", 0)
         store = Store(self.state)
-        if not most or not store.has(identity):
+        if not most or not store.has(identity) or not (store.view(identity) / "trials.parquet").is_file():
             return
         if self.client.search_runs([self.experiment], filter_string=f"tags.`{TRACES}.of` = '{identity}'", max_results=1):
             return

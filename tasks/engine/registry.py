@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import tempfile
 import time
 import uuid
@@ -43,8 +42,8 @@ def register(tracker: Tracker, name: str, checkpoint: Path, about: About) -> str
     """Log a checkpoint as a model of this pipeline run and register it; returns the new version.
 
     A whole one has the transformers flavor (model, tokenizer, chat template) and a pyfunc that acts by the agent's card, and needs no
-    Cairn where it is loaded. Of an adapter the version holds the folder as it is, which PEFT loads onto its base, and the card. The
-    files go where the tracking server keeps artifacts.
+    Cairn where it is loaded. Of an adapter the version holds the folder as it is, which PEFT loads onto its base, and that pyfunc,
+    which is told where the base lies. The files go where the tracking server keeps artifacts.
     """
     tracker.flush()
     from mlflow import set_tracking_uri
@@ -77,12 +76,8 @@ def register(tracker: Tracker, name: str, checkpoint: Path, about: About) -> str
 def _folder(folder: Path, name: str, checkpoint: Path, about: About, model_id: str) -> Path:
     from tasks.engine.registered import version_folder
 
-    card = agent_card(name, checkpoint, about.behaviour)
-    if is_adapter(checkpoint):
-        shutil.copytree(checkpoint, folder)
-        version_folder.write_beside(folder, card)
-    else:
-        version_folder.write(folder, checkpoint, card, model_id)
+    write = version_folder.write_adapter if is_adapter(checkpoint) else version_folder.write
+    write(folder, checkpoint, agent_card(name, checkpoint, about.behaviour), model_id)
     return folder
 
 

@@ -162,6 +162,56 @@ def test_a_version_acts_where_cairn_is_not_installed_and_its_cards_example_makes
     check(elsewhere(tmp_path / "else", LOAD, f"models:/cairn-agent/{version}", ASK, json.dumps([TOOL]), MLFLOW_TRACKING_URI=uri))
 
 
+LOAD_ADAPTER = """
+import contextlib, io, json, mlflow
+uri, base, other = sys.argv[1:4]
+folder = mlflow.artifacts.download_artifacts(uri, dst_path="here")
+card = open(f"{folder}/README.md").read()
+printed = io.StringIO()
+with contextlib.redirect_stdout(printed):
+    for block in card.split("```python")[1:]:
+        exec(block.partition("```")[0].replace("<folder of the base>", base))
+refused = []
+for wrong in ("", "/nowhere", other):
+    try:
+        mlflow.pyfunc.load_model(folder, model_config={"base": wrong})
+    except Exception as error:
+        refused.append(str(error))
+needs = open(f"{folder}/requirements.txt").read().split()
+modules = sorted(sys.modules.keys() & {"cairn_agent", "tasks"})
+print(json.dumps({"example": printed.getvalue(), "refused": refused, "needs": needs, "modules": modules, "adapters": list(model.peft_config)}))
+"""
+
+
+def test_an_adapters_version_acts_on_its_base_and_refuses_another(checkpoint: Path, tmp_path: Path) -> None:
+    """Its card's example runs, where Cairn is not installed, with the base's folder in it: the agent has learnt the call by its base."""
+    from flows.model_card import adapter_use
+    from tasks.checkpoints.adapter_params import AdapterParams
+    from tasks.checkpoints.starting import begin
+
+    start = begin(checkpoint, AdapterParams(kind="lora", r=2), {})
+    worn = start.wear(start.model)
+    start.keep(worn, tmp_path / "made/model", tmp_path / "made/adapter")
+    tracker = Tracker(
+        tmp_path / ".cairn", {"run": "a" * 64, "profile": "smoke", "tags": {}, "uri": f"sqlite:///{tmp_path}/mlflow.db", "prefect": {}}
+    )
+    what = behaviour(frozen(tmp_path / "worlds", "retail", "airline"))
+    about = About(what, ["# An adapter", adapter_use(ASK, "retail", "the learnt one")], {"cairn.artifact": "x"}, "Agents.")
+    version = register(tracker, "cairn-agent", tmp_path / "made/model", about)
+    tiny.saved(tmp_path / "other")
+    uri = {"MLFLOW_TRACKING_URI": tracker.facts["uri"]}
+    found = elsewhere(
+        tmp_path / "else", LOAD_ADAPTER, f"models:/cairn-agent/{version}", str(checkpoint), str(tmp_path / "other"), **uri
+    )
+    (call,) = ast.literal_eval(found["example"].strip())["tool_calls"]
+    assert call["function"] == {"name": "get_order", "arguments": '{"order_id": "#W12345"}'}
+    unnamed, nowhere, another = found["refused"]
+    assert "this version is an adapter and needs the checkpoint" in unnamed and "base = '/nowhere'" in nowhere
+    assert "this is another checkpoint than the adapter was trained on" in another and "model_config={'base': FOLDER}" in another
+    assert found["modules"] == ["cairn_agent"] and found["adapters"] == ["default"]
+    assert dict(one.split("==") for one in found["needs"])["peft"] == importlib.metadata.version("peft")
+
+
 def test_a_long_card_is_cut_between_its_sections_in_the_list_of_versions() -> None:
     assert short(["# A", "## B", "c" * 80], 80) == "# A\n\n## B\n\n(The rest of this card is README.md beside the weights.)"
     assert short(["# A", "## B"], 80) == "# A\n\n## B"

@@ -495,3 +495,5 @@ def test_evidence_about_another_model_or_dataset_is_refused(shop: Shop, stage: s
     with pytest.raises(BadInput, match=said):
         shop.promote("a")
     assert (shop.versions, shop.alias, shop.ledger.entries()) == ({}, "", [])
+    made("evaluate", evaluation, merge=candidate.identity, worlds=worlds)
+    assert shop.promote("a")["outcome"] == "promoted", "the same figures came of the candidate, too"

@@ -110,6 +110,14 @@ def test_promote_once_then_again_then_another_then_back(shop: Project) -> None:
     assert "2  " + entry["when"] in shop.cairn("promotions").stdout
     assert "champion is version 1" in shop.cairn("rollback", "--why", "it is rude").stdout
     assert ledger(shop)[-1]["reason"] == "it is rude" and ledger(shop)[-1]["previous"] == "2"
+    from mlflow import MlflowClient
+
+    MlflowClient(f"sqlite:///{shop.folder}/.cairn/mlflow.db").set_registered_model_alias("cairn-agent", "champion", "2")
+    moved = json.loads(shop.cairn("status", "--json").stdout)["alias_moved"]
+    assert "by the ledger (`cairn promotions`) it is at version 1, in the registry at version 2" in moved
+    assert "promote.moved_by_hand is tell" in shop.cairn("champion", "--settle").stdout
+    assert "champion is version 1" in shop.cairn("rollback", "--to", "1", "--why", "it is still rude").stdout
+    assert json.loads(shop.cairn("status", "--json").stdout)["alias_moved"] is None
     redo = promote(shop, sft, "better still", met=merged)
     assert "carried out before" in redo["reason"], "a decision moves the alias once"
 

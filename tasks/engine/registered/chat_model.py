@@ -16,6 +16,7 @@ import mlflow
 from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage, ChatParams, TokenUsageStats
 
 from tasks.engine.registered.agent import Agent
+from tasks.engine.registered.on_base import on_base
 
 UNSUPPORTED = {"stop": (None,), "n": (1,), "stream": (False,), "top_p": (None, 1.0), "top_k": (None,)} | {
     name: (None, 0.0) for name in ("frequency_penalty", "presence_penalty")
@@ -27,11 +28,14 @@ class RegisteredAgent(mlflow.pyfunc.ChatModel):
     """Answers with `tool_calls` where the model calls tools."""
 
     def load_context(self, context: Any) -> None:
-        """Load model, tokenizer and card from the version's files."""
+        """Load model, tokenizer and card from the version's files; of an adapter, onto the base whose folder `model_config` names."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         files = context.artifacts
-        model = AutoModelForCausalLM.from_pretrained(files["model"], local_files_only=True).eval()
+        if "adapter" in files:
+            model = on_base(Path(files["adapter"]), (context.model_config or {}).get("base") or "")
+        else:
+            model = AutoModelForCausalLM.from_pretrained(files["model"], local_files_only=True).eval()
         tokenizer = AutoTokenizer.from_pretrained(files["tokenizer"], local_files_only=True)
         self.agent = Agent(model, tokenizer, json.loads(Path(files["card"]).read_text("utf-8")))
 
