@@ -35,6 +35,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "status": ("look", "each stage: cached or would run, and why"),
         "forecast": ("look", "memory, tokens and hours of each stage that trains or plays, before anything runs"),
         "trace": ("trails", "where a model, a run, a result or a row comes from, down to blueprints, params and commit"),
+        "compare": ("trails", "in what two runs, versions, experiments or commits differ, and what that did to figures"),
         "experiments": ("look", "DVC's experiments in the columns that you choose, as a table and a chart"),
         "methods": ("look", "the rooms, their methods and their papers"),
         "doctor": ("look", "look at everything that is kept, byte by byte: what is damaged, what never ran, what to do"),

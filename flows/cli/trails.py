@@ -48,3 +48,33 @@ def trace(
     elif not html:
         print("\n".join(lines(found, page_of(sys.stdout))))
     return 0
+
+
+@app.command(cls=group.Command)
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help=NAME)],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other one, named alike.")],
+    as_json: values.AsJson = False,
+) -> int:
+    """Params, inputs and code that differ, stage by stage; then the figures of all models that both evaluated, paired by
+    problem where both played the same test problems.
+
+    Examples:
+      cairn compare champion workspace
+      cairn compare HEAD workspace
+      cairn compare 3 4 --json | jq .figures
+    """
+    from dataclasses import asdict
+
+    from flows.compare import compare as made
+    from flows.compare import lines
+    from flows.trace.find import find
+    from flows.trace.stages import here
+
+    known = here()
+    found = made(known, find(known, first), find(known, second))
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print("\n".join(lines(found)))
+    return 0

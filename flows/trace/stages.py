@@ -81,7 +81,9 @@ def down(known: Known, identities: Mapping[str, str]) -> tuple[list[Section], di
     result."""
     records: dict[str, Record] = {}
     for stage, identity in identities.items():
-        records |= {name: one for name, one in known.records.behind(identity, stage).items() if name not in records}
+        behind = known.records.behind(identity, stage)
+        mine = {name: one for name, one in behind.items() if name == stage or name not in {**identities, **records}}
+        records |= mine  # of a stage whose result is given it is that one, whatever the others were made of
     named = {**_inputs(records), **identities}
     order = [name for name in (*reversed(known.road.names), *named) if name in named]
     sections = {name: of_stage(known, name, named[name], records.get(name)) for name in order}
@@ -204,7 +206,7 @@ def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def estimate(one: Mapping[str, Any]) -> str:
+def estimate_text(one: Mapping[str, Any]) -> str:
     """An estimate with its interval, and what it rests on."""
     return f"{one['mean']:.3f} [{one['low']:.3f}, {one['high']:.3f}] (95 %, n = {one['n']}, {one['trials']} trials)"
 
@@ -213,7 +215,7 @@ def _scores(figures: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     """pass^1 of every model in every world."""
     parts = (("", figures), (f" ({UNSEEN})", figures.get(UNSEEN) or {}))
     lines = [
-        f"{model} in {world}{mark}: {estimate(block['pass_1'])}"
+        f"{model} in {world}{mark}: {estimate_text(block['pass_1'])}"
         for mark, part in parts
         for model, worlds in (part.get("evaluate") or {}).items()
         for world, block in worlds.items()

@@ -87,6 +87,7 @@ ELSEWHERE = {
     "cairn trace champion": ("flows/test_trace.py", 'find(known, "champion")'),
     "cairn trace ROW": ("flows/test_trace.py", "def test_rows_of_every_kind"),
     "cairn trace champion --html trail.html": ("flows/test_trace.py", '"--html"'),
+    "cairn compare champion workspace": ("flows/test_compare.py", 'main(["compare", "workspace"'),
     "cairn experiments": ("flows/test_dvc_views.py", '"experiments")'),
     "cairn experiments -c passed -c merged.pass_4 -c sft.loop.epochs": ("flows/test_dvc_views.py", '"experiments", "--json"'),
     "dvc metrics diff": ("flows/test_dvc_views.py", '"metrics", "diff"'),
