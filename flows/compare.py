@@ -134,11 +134,11 @@ def _figures(known: Known, first: Trail, second: Trail) -> dict[str, Any]:
     notes = [left] if numbers != [shared, shared] else []
     return {
         "figures": [figure for model in models for figure in _paired(model, pairs, *wins)],
-        "notes": [*notes, *_met(known, first, second)],
+        "notes": [*notes, *_gates_between(known, first, second)],
     }
 
 
-def _met(known: Known, first: Trail, second: Trail) -> Iterator[str]:
+def _gates_between(known: Known, first: Trail, second: Trail) -> Iterator[str]:
     """What the gate said where the second met the first on fresh problems."""
     decision = second.stages.get(known.road.decision)
     record = known.records.of(decision, known.road.decision) if decision else None

@@ -222,13 +222,14 @@ def _problems(path: Path, named: Sequence[Path], worlds: Worlds, seeds: Collecti
     found: dict[Name, Problem] = {}
     folders = [path.parent, *_results(path, "generate")]
     for place in named or [place for folder in folders for name in PROBLEMS if (place := folder / name).is_file()]:
-        found.update(_read_problems(place))
+        found.update(read_problems(place))
     for seed in seeds:
         found.update(_drawn(path, found, worlds, seed))
     return found
 
 
-def _read_problems(path: Path) -> Iterator[tuple[Name, Problem]]:
+def read_problems(path: Path) -> Iterator[tuple[Name, Problem]]:
+    """The problems of a file of PROBLEM, or the accepted ones of a file of BLUEPRINT, by (world, problem_id)."""
     from tasks.contract import rows, schemas, tables
 
     blueprints = "status" in _header(path).names

@@ -61,7 +61,11 @@ def export(
 @app.command(cls=group.Command)
 def regrade(
     file: Annotated[
-        str, typer.Argument(metavar="FILE.parquet", help="Trajectories, a dataset, or an evaluation's trials; stays as it is.")
+        str,
+        typer.Argument(
+            metavar="FILE.parquet",
+            help="Trajectories, a dataset, or an evaluation's trials; or .cairn/served, what `cairn serve` kept. It stays as it is.",
+        ),
     ],
     world: Annotated[str, typer.Option(metavar="FOLDER", help="A frozen world, or a folder of them (default: the file's own).")] = "",
     problems: Annotated[
@@ -77,6 +81,7 @@ def regrade(
     Examples:
       cairn regrade data/generate/trajectories.parquet
       cairn regrade data/evaluate/trials.parquet --out again.parquet
+      cairn regrade .cairn/served      conversations whose requests named a problem
     """
     from pathlib import Path
 
@@ -89,10 +94,14 @@ def regrade(
     if not OUTSIDE:
         settings = load(PROJECT, overrides=[("seed", seed)] if seed is not None else ())
         seeds |= {settings.seed(step) for step in settings.road.entering("evaluate")}
-    target = Path(out) if out else None
-    print(
-        "\n".join(lines(grade_again(Path(file), Path(world) if world else None, [Path(one) for one in problems or ()], seeds, target)))
-    )
+    target, frozen, named = Path(out) if out else None, Path(world) if world else None, [Path(one) for one in problems or ()]
+    if Path(file).is_dir() or file.endswith(".jsonl"):
+        from flows import served_grading
+
+        found = served_grading.grade_served(Path(file), PROJECT, frozen, named, target)
+        print("\n".join(served_grading.lines(found)))
+    else:
+        print("\n".join(lines(grade_again(Path(file), frozen, named, seeds, target))))
     if target is not None:
         print(f"written: {target}")
     return 0

@@ -218,7 +218,7 @@ def test_long_lists_are_cut() -> None:
     [
         (["{road}/none.parquet"], "none.parquet: no such file"),
         (["{road}/worlds/shop/world.json"], "not a readable Parquet file"),
-        (["{road}"], "not a readable Parquet file"),
+        (["{road}"], "holds no answers that `cairn serve` kept"),
         (["{road}/generate/blueprints.parquet"], "holds no conversations. Give trajectories.parquet of generate"),
         (["{file}", "--world", "{road}/generate"], "holds no frozen world. Give one with --world"),
         (["{file}", "--problems", "{road}/none.parquet"], "none.parquet: no such file"),
