@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.differences import differences
+from flows.model_names import place
 from flows.records import Record
 from flows.trace.rows import TRIALS
 from flows.trace.stages import Known, estimate_text
@@ -127,7 +128,7 @@ def _figures(known: Known, first: Trail, second: Trail) -> dict[str, Any]:
             "unpaired": why,
             "alone": [line for one, found in ((first, wins[0]), (second, wins[1])) for line in _alone(one.name, found)],
         }
-    models = sorted({model for model, _, _ in pairs})
+    models = sorted({model for model, _, _ in pairs}, key=lambda model: place(model, known.road))
     numbers = [len({key[1:] for key in found}) for found in wins]
     shared = len({key[1:] for key in pairs})
     left = f"of {numbers[0]} and {numbers[1]} test problems {shared} are the same; the others are left out"

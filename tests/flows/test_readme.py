@@ -58,6 +58,7 @@ ELSEWHERE = {
     'cairn accept sft rl --why "only a comment"': ("flows/test_two_drivers.py", '"accept", "critique", "--why", "only a comment"'),
     'cairn rollback --why "..."': ("flows/test_promote.py", '"rollback", "--why"'),
     "cairn promotions": ("flows/test_promote.py", '"promotions", "--json"'),
+    "cairn rollback --to VERSION --why ...": ("flows/test_promote.py", '"rollback", "--to", "1", "--why"'),
     "cairn promote": ("flows/test_bad_input.py", '("promote",)'),
     "cairn forecast --profile quickstart --json": ("flows/test_forecast.py", '"forecast", "--profile"'),
     "cairn use real_cpu --model SmolLM2.gguf": ("flows/test_forecast.py", '"use", "real_cpu", "--model"'),
