@@ -15,6 +15,7 @@ from uuid import UUID
 
 from flows import inherited
 from flows.server import own_url
+from flows.server_lost import impatient
 from tasks.contract.params import BadInput
 
 if TYPE_CHECKING:
@@ -107,8 +108,6 @@ def forget_end(timer: UUID) -> None:
 @contextmanager
 def _client(url: str) -> Iterator[SyncPrefectClient]:
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    quick: dict[Any, Any] = {PREFECT_API_URL: url, PREFECT_API_REQUEST_TIMEOUT: PATIENCE, PREFECT_CLIENT_MAX_RETRIES: 0}
-    with temporary_settings(quick), get_client(sync_client=True) as client:
+    with impatient(PATIENCE, url), get_client(sync_client=True) as client:
         yield client

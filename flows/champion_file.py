@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from flows.ledger import Ledger
+from flows.ledger import Ledger, champion_of
 from tasks.engine.champion import CHAMPION, Standing, read
 from tasks.engine.files import write_text
 from tasks.engine.locks import lock
@@ -51,11 +51,11 @@ def settle(plan: Plan) -> str:
 def differs(plan: Plan) -> str:
     """What the file of the champion says against the ledger; empty when they agree, or when the checkout is of an older commit, which
     decides as it did."""
-    ledger, project = Ledger.of(plan), plan.settings.project
+    entries, project = Ledger.of(plan).entries(), plan.settings.project
     file = read(project / CHAMPION)
-    if not ledger.entries():
+    if not entries:
         return ""
-    now = ledger.champion()
+    now = champion_of(entries)
     there = now["identity"] if now else None
     if file.champion == there or (now and is_older(project, now.get("commit", ""))):
         return ""

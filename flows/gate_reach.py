@@ -20,7 +20,7 @@ def check(plan: Plan, stages: Collection[str]) -> None:
     A method of room decide tells by `foresee(step, families, champion)`; `stages`: those that are to run.
     """
     settings = plan.settings
-    steps = planned(settings, {name: settings.params(name) for name in settings.road.names})
+    steps = planned(settings)
     for name in settings.road.entering("decide"):
         evaluation = steps[name].reading("evaluate")
         module = next((one for _, one, _ in settings.parts(name) if hasattr(one, "foresee")), None)

@@ -60,8 +60,7 @@ class Ledger:
 
     def champion(self) -> dict[str, Any] | None:
         """The last word on who is champion; None before the first promotion and after `cairn champion --none`."""
-        entries = self.entries()
-        return entries[-1] if entries and entries[-1]["event"] != "forget" else None
+        return champion_of(self.entries())
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Write one entry at the end."""
@@ -112,6 +111,11 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
             )
         entries.append(entry)
     return entries
+
+
+def champion_of(entries: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The last word of a ledger's entries on who is champion."""
+    return entries[-1] if entries and entries[-1]["event"] != "forget" else None
 
 
 def champions(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.alias import PENDING, Overtaken, asking_registry, finish_pending, move
-from flows.ledger import Ledger
+from flows.ledger import Ledger, champion_of
 from flows.moved_alias import look, settled
 from flows.outcomes import Outcome, carried_out_before, not_carried_out, promoted, refused, stays, waits
 from flows.records import Records
@@ -122,8 +122,8 @@ def foreseen(plan: Plan, decision: Artifact, candidate: Artifact) -> Outcome:
 
 def _judge(plan: Plan, candidate: str, decision: Artifact, verdict: Mapping[str, Any], forbidden: str, approved: str) -> Outcome | None:
     """Why a decision is not carried out now; None when it is to be carried out. candidate: identity. forbidden: see `refusal`."""
-    ledger, reason = Ledger.of(plan), verdict["reason"]
-    entries, now, file = ledger.entries(), ledger.champion(), read(plan.settings.project / CHAMPION)
+    entries, file, reason = Ledger.of(plan).entries(), read(plan.settings.project / CHAMPION), verdict["reason"]
+    now = champion_of(entries)
     there = now["identity"] if now else None if entries else file.champion
     if now and there == candidate:
         return stays(now["version"], verdict["decision"], reason)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.server import own_url
+from flows.server_lost import impatient
 from tasks.engine.journal import Left, left
 from tasks.engine.track import Tracker, printable_uri
 from tasks.road import ROAD
@@ -86,14 +87,12 @@ def _end(flow: dict[str, Any], well: bool) -> str | None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
     from prefect.states import Completed, Crashed, State
 
     gone: State[Any] = Crashed(message="its process is gone")
     over: State[Any] = Completed(message="it ended while this server could not be reached") if well else gone
-    quick = {PREFECT_API_URL: url, PREFECT_API_REQUEST_TIMEOUT: 10.0, PREFECT_CLIENT_MAX_RETRIES: 0}
     try:
-        with temporary_settings(quick), get_client(sync_client=True) as client:
+        with impatient(10.0, url), get_client(sync_client=True) as client:
             found = client.read_flow_run(flow["flow_run"])
             of_it = FlowRunFilter(id=FlowRunFilterId(any_=[found.id]))
             tasks = [one for one in client.read_task_runs(flow_run_filter=of_it) if not (one.state and one.state.is_final())]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.alias import asking_registry, finish_pending, move
 from flows.champion_file import write_standing
-from flows.ledger import Ledger, champions, signed
+from flows.ledger import Ledger, champion_of, champions, signed
 from flows.moved_alias import look
 from tasks.contract.params import BadInput
 from tasks.engine.champion import CHAMPION, Standing
@@ -35,8 +35,8 @@ def rollback(run: Run, why: str, to: str = "") -> str:
     """
     with lock(run.plan.store.state, "promote"):
         finish_pending(run.plan, run.tracker)
-        ledger, seen = Ledger.of(run.plan), look(run.plan)
-        entries, now = ledger.entries(), ledger.champion()
+        seen, entries = look(run.plan), Ledger.of(run.plan).entries()
+        now = champion_of(entries)
         known = {entry["version"]: entry for entry in entries if entry["event"] in ("promote", "rollback", "adopt")}
         if seen.moved and not to:
             raise BadInput(f"{seen} `--to` names the version that is to be champion.")

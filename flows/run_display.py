@@ -15,11 +15,10 @@ from typing import Any
 
 from flows import server_lost
 from flows.call_figures import lines
+from flows.late_sender import PATIENCE, LateSender
 
 EVERY = 5.0
 """Seconds between two updates of one artifact; ours: each is a request to Prefect's server."""
-PATIENCE = 5.0
-"""Seconds that a request may take, and that the end of a run waits for the last ones; ours."""
 PAUSE = 60.0
 """Seconds until a server that did not answer is tried again; ours."""
 
@@ -38,10 +37,9 @@ class Artifacts:
         """By stage and part, how far it came (percent) and what was told of it."""
         self._ids: dict[str, Any] = {}
         self._last: dict[str, float] = {}
-        self._next: dict[str, tuple[contextvars.Context, float, str]] = {}
-        self._changed = threading.Condition()
-        self._sender: threading.Thread | None = None
-        self._over = self._reported = False
+        self._showing = threading.Lock()
+        self._sender: LateSender[str, tuple[contextvars.Context, float, str]] = LateSender("progress for Prefect", self._send_all)
+        self._reported = False
         self.lost = False
         """Whether the server was gone at the end."""
         self._again = 0.0
@@ -64,11 +62,7 @@ class Artifacts:
 
     def close(self) -> None:
         """Wait a little for what is still to be sent; afterwards nothing is. A server that is gone by then is waited for no more."""
-        with self._changed:
-            self._over = True
-            self._changed.notify()
-        if self._sender:
-            self._sender.join(PATIENCE)
+        self._sender.close()
         if "prefect" in sys.modules and not server_lost.answers():
             self._lose("no answer")
             self.lost = True
@@ -78,36 +72,26 @@ class Artifacts:
         self._parts[stage, part] = (percent, text)
         key = re.sub(r"[^a-z0-9]+", "-", f"{stage}-{part}".lower()).strip("-")
         now, run = time.monotonic(), self._runs.get(stage) or contextvars.copy_context()
-        with self._changed:
-            if self._over or (not last and now - self._last.get(key, -self._every) < self._every):
+        with self._showing:
+            if self._sender.over or (not last and now - self._last.get(key, -self._every) < self._every):
                 return
-            if self._sender is None:
+            if not self._sender.begun:
                 if not run.run(_in_a_run):
                     return
                 server_lost.hush()
-                self._sender = threading.Thread(target=self._send_all, name="progress for Prefect", daemon=True)
-                self._sender.start()
             self._last[key] = now
-            self._next[key] = (run, percent, text)
-            self._changed.notify()
+            self._sender.put(key, (run, percent, text))
 
-    def _send_all(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._over or self._next)
-                if not self._next:
-                    return
-                key = next(iter(self._next))
-                context, percent, said = self._next.pop(key)
+    def _send_all(self, waiting: dict[str, tuple[contextvars.Context, float, str]]) -> None:
+        for key, (context, percent, said) in waiting.items():
             if time.monotonic() >= self._again:
                 context.run(self._send, key, percent, said)
 
     def _send(self, key: str, percent: float, text: str) -> None:
         import httpx
-        from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
         try:
-            with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: PATIENCE, PREFECT_CLIENT_MAX_RETRIES: 0}):
+            with server_lost.impatient(PATIENCE):
                 self._write(key, percent, text)
         except httpx.TransportError as error:
             self._again = time.monotonic() + self._pause

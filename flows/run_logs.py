@@ -7,15 +7,16 @@ a server that answers slowly or not at all holds nothing up.
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 import sys
-import threading
 from collections.abc import Mapping
 from contextvars import Context, copy_context
 from typing import Any
 
 from flows.console import Console
-from flows.run_display import PATIENCE
+from flows.late_sender import PATIENCE, LateSender
+from flows.server_lost import impatient
 
 
 class Logs:
@@ -25,10 +26,8 @@ class Logs:
         self._console = Console(line=self._add)
         self._stages: dict[str, Context] = {}
         """By stage, the context in which it began: Prefect keeps the run there, and a stage's threads do not see it."""
-        self._waiting: list[tuple[Context, dict[str, Any]]] = []
-        self._changed = threading.Condition()
-        self._sender: threading.Thread | None = None
-        self._over = False
+        self._sender: LateSender[int, tuple[Context, dict[str, Any]]] = LateSender("lines for Prefect", self._send_all)
+        self._numbers = itertools.count()
 
     def __call__(self, stage: str, event: str, details: Mapping[str, Any]) -> None:
         """Send what the console says of an event."""
@@ -38,45 +37,28 @@ class Logs:
 
     def close(self) -> None:
         """Wait a little for what is still to be sent; afterwards nothing is."""
-        with self._changed:
-            self._over = True
-            self._changed.notify()
-        if self._sender:
-            self._sender.join(PATIENCE)
+        self._sender.close()
 
     def _add(self, stage: str, text: str) -> None:
         context = self._stages.get(stage) or copy_context()
         run = context.copy().run(_run_ids)
-        if not run or self._over:
-            return
-        now = datetime.datetime.now(datetime.UTC).isoformat()
-        with self._changed:
+        if run:
+            now = datetime.datetime.now(datetime.UTC).isoformat()
             line = {"name": f"cairn.{stage}", "level": logging.INFO, "message": text, "timestamp": now, **run}
-            self._waiting.append((context, line))
-            if self._sender is None:
-                self._sender = threading.Thread(target=self._send_all, name="lines for Prefect", daemon=True)
-                self._sender.start()
-            self._changed.notify()
+            self._sender.put(next(self._numbers), (context, line))
 
-    def _send_all(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._over or self._waiting)
-                lines, self._waiting = self._waiting, []
-            if not lines:
-                return
-            try:
-                lines[0][0].copy().run(_send, [line for _, line in lines])
-            except Exception:  # a view; that the server is lost is said once, by who shows the progress
-                self._over = True
+    def _send_all(self, waiting: dict[int, tuple[Context, dict[str, Any]]]) -> None:
+        context = next(iter(waiting.values()))[0]
+        try:
+            context.copy().run(_send, [line for _, line in waiting.values()])
+        except Exception:  # a view; that the server is lost is said once, by who shows the progress
+            self._sender.over = True
 
 
 def _send(lines: list[dict[str, Any]]) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    quick: dict[Any, Any] = {PREFECT_API_REQUEST_TIMEOUT: PATIENCE, PREFECT_CLIENT_MAX_RETRIES: 0}
-    with temporary_settings(quick), get_client(sync_client=True) as client:
+    with impatient(PATIENCE), get_client(sync_client=True) as client:
         client.create_logs(lines)
 
 

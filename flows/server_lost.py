@@ -42,6 +42,16 @@ def answers() -> bool:
     return True
 
 
+@contextmanager
+def impatient(seconds: float, url: str = "") -> Iterator[None]:
+    """While the block runs, Prefect's client tries a request once, and for so long. url: of the server; else that of the settings."""
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    quick: dict[Any, Any] = {PREFECT_API_REQUEST_TIMEOUT: seconds, PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings({**quick, PREFECT_API_URL: url} if url else quick):
+        yield
+
+
 def let_go() -> None:
     """Stop waiting for the server: requests are tried once, and events that were not delivered are dropped."""
     from prefect.events.worker import EventsWorker

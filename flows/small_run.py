@@ -125,7 +125,7 @@ class SmallRun:
         for name, world in worlds.items():
             jobs = [(problem, 0) for problem in draw_problems(world, "train", PROBLEMS, seed)]
             play(world, jobs, act(name), player("human", name), seed=seed)
-        step = planned(self.settings, {name: self.settings.params(name) for name in self.settings.road.names})[stage]
+        step = planned(self.settings)[stage]
         whole, others = (
             sum(module.conversations(params, one) for module, params in plays) for one in (step, replace(step, contender=False))
         )

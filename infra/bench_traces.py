@@ -64,7 +64,7 @@ def figures(count: int = 1000, uri: str = "") -> list[tuple[str, float]]:
         run = client.create_run(experiment).info.run_id
         at = int(time.time() * 1000)
         start = time.perf_counter()
-        traces.write(where, experiment, run, "whole", folder, {}, {}, at, count)
+        traces.write(where, experiment, run, "whole", folder, {}, {}, at, traces.chosen(folder / "trials.parquet", count)[0])
         whole = time.perf_counter() - start
         store, waiting, spans = TracingClient(where).store, [], 0
         start = time.perf_counter()

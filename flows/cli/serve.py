@@ -52,7 +52,7 @@ def serve(
     from pathlib import Path
 
     from flows import STATE, interrupt, server_checks
-    from flows.serving.kept import Kept
+    from flows.serving.kept import FOLDER, Kept
     from flows.serving.run import check_port, opened, with_chat
     from flows.serving.run import serve as answer
     from flows.serving.source import card_of, named
@@ -70,7 +70,7 @@ def serve(
     server_checks.mlflow()
     found = named(checkpoint)
     served = opened(found.folder, {key: Path(value) for key, _, value in pairs}, name or found.name, device, dtype, most)
-    with_chat(served, lambda: card_of(found), Kept(STATE / "served" if keep == "yes" else None))
+    with_chat(served, lambda: card_of(found), Kept(STATE / FOLDER if keep == "yes" else None))
     print(f"{served.name} at http://{host}:{port}/v1, with the adapters: {', '.join(served.adapters) or 'none'}. Ctrl-C ends it.")
     print(_of_chat(served))
     answer(served, host, port)

@@ -77,7 +77,7 @@ def of(settings: Settings, opened: _Opened | Mapping[str, Path], calibrate: bool
     """The forecast of checked settings. opened: step -> the folder that it has left, as far as it has."""
     checkpoint, road = find(settings, opened.get, Store(STATE)), settings.road
     counter = Counter(checkpoint.folder)
-    steps = planned(settings, {name: settings.params(name) for name in road.names})
+    steps = planned(settings)
     if calibrate:
         check_device(settings.shared.device, f"{settings.source}: device")
     speeds = Speeds(STATE, settings.project, checkpoint.folder, calibrate)

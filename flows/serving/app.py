@@ -19,6 +19,7 @@ from flows.serving import chat_api
 from flows.serving.chat import Chat
 from flows.serving.chat_api import refused
 from flows.serving.engine_thread import EngineThread
+from flows.serving.plain_fields import SAMPLING, Allowed, refusal
 from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
@@ -56,14 +57,10 @@ class Adapter(BaseModel):
     lora_path: str = ""
 
 
-PLAIN: dict[str, tuple[Any, ...]] = {
+PLAIN: Allowed = {
     "n": (1,),
     "top_p": (1, None),
-    "top_k": (0, -1, None),
-    "min_p": (0, None),
-    "repetition_penalty": (1, None),
-    "frequency_penalty": (0, None),
-    "presence_penalty": (0, None),
+    **SAMPLING,
     "logprobs": (0, 1, None),
     "stream": (False, None),
     "echo": (False, None),
@@ -72,8 +69,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": (True, False, None),
     "ignore_eos": (True,),
 }
-"""Fields of vLLM's requests and the values that they may have here; one that would change what is sampled from is refused, and so is
-one that is not known."""
+"""Fields of vLLM's requests, and the values that they may have here."""
 
 
 @dataclass
@@ -125,10 +121,8 @@ def make(served: Served) -> FastAPI:
 
     @app.post("/v1/completions")
     async def completions(wish: Completion) -> Any:
-        for key, value in (wish.model_extra or {}).items():
-            if key not in PLAIN or value not in PLAIN[key]:
-                allowed = f"allowed: {', '.join(map(str, PLAIN[key]))}" if key in PLAIN else "it is not known here"
-                return refused(400, f"{key} = {value!r}: {allowed}")
+        if wrong := refusal(wish.model_extra, PLAIN):
+            return refused(400, wrong)
         if wish.model != served.name and wish.model not in served.adapters:
             return refused(404, served.unknown(wish.model))
         if unknown := next((one for one in wish.prompt if not 0 <= one < served.thread.vocabulary), None):

@@ -8,15 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from flows.serving.plain_fields import SAMPLING, Allowed, refusal
 from tasks.contract.params import BadInput
 
-PLAIN: dict[str, tuple[Any, ...]] = {
+PLAIN: Allowed = {
     "n": (1, None),
-    "top_k": (0, -1, None),
-    "min_p": (0, None),
-    "repetition_penalty": (1, None),
-    "frequency_penalty": (0, None),
-    "presence_penalty": (0, None),
+    **SAMPLING,
     "logit_bias": ({}, None),
     "logprobs": (False, None),
     "top_logprobs": (0, None),
@@ -131,10 +128,8 @@ def read(body: Any) -> ChatRequest:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise BadInput(f"{'.'.join(map(str, first['loc'])) or 'the request'}: {first['msg']}") from None
-    for key, value in (request.model_extra or {}).items():
-        if key not in PLAIN or value not in PLAIN[key]:
-            allowed = f"allowed: {', '.join(map(str, PLAIN[key]))}" if key in PLAIN else "it is not known here"
-            raise BadInput(f"{key} = {value!r}: {allowed}")
+    if wrong := refusal(request.model_extra, PLAIN):
+        raise BadInput(wrong)
     if request.tool_choice not in (None, "auto", "none"):
         wanted = request.tool_choice["type"] if isinstance(request.tool_choice, Mapping) and "type" in request.tool_choice else ""
         raise BadInput(

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+FOLDER = "served"
+"""Of the state root: where answers are kept."""
+
 
 @dataclass(frozen=True)
 class Kept:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from flows.ledger import ALIAS
 from flows.trace.stages import Known, down
 from flows.trace.tracking import plain
-from flows.trace.trail import Section, Trail
+from flows.trace.trail import Section, Trail, utc
 from tasks.contract.params import BadInput, nearest
 
 EVIDENCE = ("cairn.artifact", "cairn.decision", "cairn.run", "cairn.key", "cairn.commit", "cairn.dirty", "cairn.sha256", "cairn.base")
@@ -67,7 +66,7 @@ def of_version(known: Known, model: str, version: str) -> Trail:
     facts = {
         "of": model,
         "aliases": ", ".join(alias for alias, one in known.tracking.aliases(model).items() if one == version) or "none",
-        "registered": _time(found.creation_timestamp),
+        "registered": utc(found.creation_timestamp / 1000),
         **{name.removeprefix("cairn."): value for name, value in tags.items()},
         "history": [_event(one) for one in known.ledger.entries() if one.get("version") == version],
     }
@@ -81,7 +80,3 @@ def _event(entry: Mapping[str, Any]) -> str:
     why = entry.get("approved") or entry.get("reason") or ""
     met = f"; it met {entry['against']}" if entry.get("against") else ""
     return f"{entry.get('when', '')} {entry['event']} by {entry.get('who', 'unknown')}: {why}{met}".strip()
-
-
-def _time(milliseconds: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(milliseconds / 1000))

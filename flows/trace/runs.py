@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from flows.trace.stages import Known, down
-from flows.trace.trail import Section, Trail
+from flows.trace.trail import Section, Trail, utc
 from tasks.contract.params import BadInput, parse_yaml
 from tasks.engine.dvc_yaml import DATA
 from tasks.engine.files import read_json
@@ -87,7 +86,7 @@ def _promotion(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _time(milliseconds: int | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(milliseconds / 1000)) if milliseconds else "now"
+    return utc(milliseconds / 1000) if milliseconds else "now"
 
 
 # --- what git knows --------------------------------------------------------------------------------------------------

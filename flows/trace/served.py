@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from flows.preview_text import call_text
 from flows.serving.answers import Answer, conversations, plain_messages, read
+from flows.serving.kept import FOLDER
 from flows.trace.stages import Known, down
-from flows.trace.trail import Section, Trail
+from flows.trace.trail import Section, Trail, utc
 from tasks.contract.params import BadInput
-
-FOLDER = "served"
-"""Of the state root: where answers are kept."""
 
 
 def of_answer(known: Known, name: str) -> Trail:
@@ -46,7 +43,7 @@ def _section(known: Known, answer: Answer, recorded: bool) -> Section:
         missing.append(f"what the adapter {adapter!r} is: it was loaded from a folder, of which its name alone is kept")
     versions = {str(one["version"]): None for one in known.ledger.entries() if identity and one.get("identity") == identity}
     facts = {
-        "answered": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(answer.get("created") or 0)),
+        "answered": utc(answer.get("created") or 0),
         "served as": f"{answer.get('model', '')}{', adapter ' + adapter if adapter else ''}",
         "checkpoint": identity,
         "was champion": f"as version {', '.join(versions)}" if versions else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,3 +41,8 @@ class Trail:
     def document(self) -> dict[str, Any]:
         """The trail for scripts."""
         return {"name": self.name, "stages": dict(self.stages), "trail": [section.document() for section in self.sections]}
+
+
+def utc(seconds: float) -> str:
+    """A time for a fact. seconds: since 1970."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -14,7 +14,7 @@ from tasks.engine.together import planned
 def inputs(job: Job) -> dict[str, Any]:
     """What the room's `Inputs` get."""
     settings = job.plan.settings
-    steps = planned(settings, {name: settings.params(name) for name in settings.road.names})
+    steps = planned(settings)
     name = next(one.name for one in steps[job.stage].inputs if one.checkpoints)
     return {
         "evaluate": job.of("evaluate"),

@@ -169,12 +169,13 @@ class MlflowRun:
 
         models, folder = traces.models_of(self._models()), store.view(identity)
         worlds = [store.view(one) for name, one in details.get("inputs", {}).items() if self._room(name) == "worlds"]
-        told = prompts.register(self.client, worlds[0], traces.chosen(folder / "trials.parquet", most)[0]) if worlds else {}
+        trials, total = traces.chosen(folder / "trials.parquet", most)
+        told = prompts.register(self.client, worlds[0], trials) if worlds else {}
         for model in models.values():
             self.client.set_logged_model_tags(model, {prompts.LINKED: prompts.linked(told.values())})
         tags = {world: {prompts.LINKED: prompts.linked([some])} for world, some in told.items()}
-        written = traces.write(self.facts["uri"], self.experiment, run, identity, folder, models, tags, details["at"], most)
-        self.client.set_tag(run, TRACES, written)
+        traces.write(self.facts["uri"], self.experiment, run, identity, folder, models, tags, details["at"], trials)
+        self.client.set_tag(run, TRACES, traces.how_many(len(trials), total, most))
         self.client.set_tag(run, f"{TRACES}.of", identity)
 
     def _room(self, step: str) -> str:

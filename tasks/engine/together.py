@@ -74,8 +74,10 @@ def _check_form(settings: Settings) -> None:
         )
 
 
-def planned(settings: Settings, chosen: Mapping[str, Params]) -> dict[str, Planned]:
-    """The steps of the road as the params plan them. chosen: step -> its method's params."""
+def planned(settings: Settings, chosen: Mapping[str, Params] | None = None) -> dict[str, Planned]:
+    """The steps of the road as the params plan them. chosen: step -> its method's params; without it those of the settings."""
+    if chosen is None:
+        chosen = {name: settings.params(name) for name in settings.road.names}
     found: dict[str, Planned] = {}
     for step in settings.road:
         params, inputs = chosen[step.name], [found[name] for name in step.inputs]

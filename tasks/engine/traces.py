@@ -47,20 +47,19 @@ def write(
     models: Mapping[str, str],
     tags: Mapping[str, Mapping[str, str]],
     at: int,
-    most: int,
-) -> str:
-    """Write the traces of an evaluation's artifact; returns how many of how many, in words.
+    trials: Sequence[Row],
+) -> None:
+    """Write the traces of an evaluation's artifact.
 
     run: id of the MLflow run that evaluated. identity, folder: of the artifact. models: name -> id of its logged model, where it has
-    one. tags: world -> more tags of its traces. at: milliseconds since 1970 that the last conversation gets. most: traces at most
-    (`chosen` says which).
+    one. tags: world -> more tags of its traces. at: milliseconds since 1970 that the last conversation gets. trials: those of its
+    conversations that become traces, see `chosen`.
     """
     from mlflow.tracing.client import TracingClient
 
     from tasks.contract import schemas, tables
 
     store = TracingClient(uri).store
-    trials, total = chosen(folder / "trials.parquet", most)
     known = {(row["world"], row["problem_id"]): row for row in tables.read_rows(folder / "problems.parquet", schemas.PROBLEM)}
     waiting: list[Span] = []
     for number, row in enumerate(trials):
@@ -76,8 +75,11 @@ def write(
             waiting = []
     if waiting:
         store.log_spans(experiment, waiting)
-    cut = "" if len(trials) == total else f"; tracking.traces = {most} allows no more"
-    return f"{len(trials)} of {total} conversations{cut}"
+
+
+def how_many(written: int, total: int, most: int) -> str:
+    """How many conversations of how many became traces. most: as many as were allowed."""
+    return f"{written} of {total} conversations" + ("" if written == total else f"; tracking.traces = {most} allows no more")
 
 
 def chosen(path: Path, most: int) -> tuple[list[dict[str, Any]], int]:

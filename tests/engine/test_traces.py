@@ -85,8 +85,9 @@ def test_a_trace_holds_the_conversation_and_is_written_once(folder: Path) -> Non
     run = client.create_run(experiment).info.run_id
     model = client.create_logged_model(experiment, name="sft", source_run_id=run).model_id
     for most in (2, 3):  # the first was cut short
-        said = traces.write(uri, experiment, run, "e.dir", folder, {"sft": model}, {}, 1_700_000_000_000, most)
-    assert said == "3 of 4 conversations; tracking.traces = 3 allows no more"
+        trials, total = traces.chosen(folder / "trials.parquet", most)
+        traces.write(uri, experiment, run, "e.dir", folder, {"sft": model}, {}, 1_700_000_000_000, trials)
+    assert traces.how_many(len(trials), total, most) == "3 of 4 conversations; tracking.traces = 3 allows no more"
     found = client.search_traces([experiment])
     assert len(found) == 3
     mine = [trace for trace in found if trace.info.trace_metadata.get("mlflow.modelId") == model]

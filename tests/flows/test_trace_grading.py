@@ -36,7 +36,7 @@ def test_the_verdicts_are_those_of_regrade(tmp_path: Path, monkeypatch: pytest.M
         experiment = mlflow.create_experiment("cairn", artifact_location=str(tmp_path / "files"))
         mlflow.set_experiment(experiment_id=experiment)
         run = mlflow.MlflowClient().create_run(experiment).info.run_id
-        traces.write(uri, experiment, run, "e.dir", folder, {}, {}, 1_700_000_000_000, 100)
+        traces.write(uri, experiment, run, "e.dir", folder, {}, {}, 1_700_000_000_000, traces.chosen(folder / "trials.parquet", 100)[0])
         data = mlflow.search_traces(locations=[experiment], return_type="pandas")
         result = mlflow.genai.evaluate(data=data, scorers=[grading(tmp_path / "worlds")])
         parts = (*GRADING, "reward")
