@@ -86,7 +86,7 @@ def for_report(plan: Plan, before: Mapping[str, Parts], candidate: str = "") -> 
     """What the report shows: with whom the run is compared (the champion that its candidate met, else the last run of the workspace),
     and the params that differ, each once, with the stages that read it. before: `last_parts` from before the run."""
     incumbent = champion.read(plan.settings.project / champion.CHAMPION).opponent(candidate) if candidate else None
-    behind = Records(plan.store).behind(incumbent) if incumbent else {}
+    behind = Records(plan.store, plan.settings.road).behind(incumbent) if incumbent else {}
     base = {stage: record["parts"] for stage, record in behind.items()}
     found: dict[Difference, list[str]] = {}
     for stage, differs in of_plan(plan, base or before).items():

@@ -96,7 +96,7 @@ def _carried_out(run: Run, decision: Artifact, candidate: Artifact, verdict: Map
 def check_evidence(plan: Plan, decision: Artifact, candidate: Artifact) -> None:
     """BadInput when a decision was taken on an evaluation of another model, or in other worlds than the candidate was made in. What the
     store has no record of is not compared."""
-    road, records = plan.settings.road, Records(plan.store)
+    road, records = plan.settings.road, Records(plan.store, plan.settings.road)
     made = {road.candidate: candidate.identity}
     for record in records.behind(candidate.identity, road.candidate).values():
         made |= {name: one for name, one in record["parts"]["inputs"].items() if name in road.entering("worlds")}

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.engine.artifact import Store
 from tasks.engine.job import identities
-from tasks.road import ROAD
+from tasks.road import ROAD, Road
 
 Record = Mapping[str, Any]
 """What `Store.record` keeps: identity, parts (of the key), figures, and where it was computed seconds, method, read, used, profile."""
@@ -17,8 +17,8 @@ Record = Mapping[str, Any]
 class Records:
     """The records of a store as they are now."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, road: Road = ROAD) -> None:
+        self._store, self._road = store, road
 
     @cached_property
     def all(self) -> list[Record]:
@@ -52,7 +52,7 @@ class Records:
             if record and record["parts"]["stage"] not in found:
                 found[record["parts"]["stage"]] = record
                 todo += [(one, name) for name, one in record["parts"]["inputs"].items()]
-        return {name: found[name] for name in (*ROAD.names, *found) if name in found}
+        return {name: found[name] for name in (*self._road.names, *found) if name in found}
 
     def readers(self, identity: str) -> Iterator[Record]:
         """The records of what read a result; parts of a stage (one world's specialist) are left out for the stage itself."""

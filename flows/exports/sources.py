@@ -86,7 +86,7 @@ def find(stage: str, text: str, project: Path, store: Store, road: Road = ROAD) 
     folder = checkpoint(text, project, store) if text else default
     if not (folder / FILES[room]).is_file():
         raise BadInput(f"{text or default}: no {FILES[room]} here, so it is not what stage {stage!r} leaves.")
-    records = Records(store).behind(store.hashes.path(folder), stage)
+    records = Records(store, road).behind(store.hashes.path(folder), stage)
     inputs = records[stage]["parts"]["inputs"] if stage in records else {}
     worlds = _input(road.input(stage, "worlds"), inputs, store, folder)
     player = stage if room == "generate" else road.input(stage, "generate")

@@ -44,7 +44,7 @@ class Known:
     @cached_property
     def records(self) -> Records:
         """The store's records."""
-        return Records(self.store)
+        return Records(self.store, self.road)
 
     @cached_property
     def promotion(self) -> Promote:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -27,10 +28,16 @@ NAME = "cairn-agent"
 
 
 @pytest.fixture
-def uri(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
+def uri(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:  # noqa: F811
+    """A store of the test's own, also for what asks MLflow for the address of this process: a test before may have left another."""
+    import mlflow
+
     shutil.copy(database, tmp_path / "mlflow.db")
+    before = mlflow.get_tracking_uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address := f"sqlite:///{tmp_path}/mlflow.db")
-    return address
+    mlflow.set_tracking_uri(address)
+    yield address
+    mlflow.set_tracking_uri(before)
 
 
 def client_of(uri: str) -> Any:
