@@ -114,32 +114,47 @@ def check_cache(project: Path, state: Path) -> None:
 
 def cache_folder(project: Path) -> tuple[Path, str]:
     """(DVC's cache folder, the file that says so), as DVC reads its four configuration files: the last one that names it wins."""
+    folder, source = project / ".dvc" / "cache", "its default"
+    local = ""
+    for file in config_files(project):
+        cache = sections(file).get("cache", {})
+        if cache.get("dir"):
+            folder, source = _resolved(file, cache["dir"]), str(file)
+        local = cache.get("local") or local
+    _, found = remotes(project)
+    if local in found:
+        return Path(found[local][0]), f"cache.local = {local}"
+    return folder, source
+
+
+def remotes(project: Path) -> tuple[str, dict[str, tuple[str, str]]]:
+    """(name of the default remote, "" without one; name -> (its URL, a folder made whole; the file that says so))."""
+    default, found = "", {}
+    for file in config_files(project):
+        for section, values in sections(file).items():
+            if section == "core":
+                default = values.get("remote") or default
+            if section.startswith("remote ") and (url := values.get("url")):
+                place = url if "://" in url else str(_resolved(file, url))
+                found[section.removeprefix("remote ").strip("\"' ")] = (place, str(file))
+    return default, found
+
+
+def config_files(project: Path) -> list[Path]:
+    """DVC's configuration: the machine's, the user's, the project's, and the project's of this machine; later ones win."""
     import platformdirs
 
-    own = project / ".dvc"
     system = os.environ.get("DVC_SYSTEM_CONFIG_DIR") or platformdirs.site_config_dir("dvc", "iterative")
     user = os.environ.get("DVC_GLOBAL_CONFIG_DIR") or platformdirs.user_config_dir("dvc", "iterative")
-    folder, source = own / "cache", "its default"
-    remotes: dict[str, Path] = {}
-    local = ""
-    for file in (Path(system) / "config", Path(user) / "config", own / "config", own / "config.local"):
-        for section, values in _config(file).items():
-            if section == "cache" and values.get("dir"):
-                folder, source = _resolved(file, values["dir"]), str(file)
-            if section == "cache" and values.get("local"):
-                local = values["local"]
-            if section.startswith("remote ") and values.get("url"):
-                remotes[section.removeprefix("remote ").strip("\"' ")] = _resolved(file, values["url"])
-    if local in remotes:
-        return remotes[local], f"cache.local = {local}"
-    return folder, source
+    own = project / ".dvc"
+    return [Path(system) / "config", Path(user) / "config", own / "config", own / "config.local"]
 
 
 def _resolved(file: Path, text: str) -> Path:
     return Path(os.path.normpath(file.parent / os.path.expanduser(text)))
 
 
-def _config(file: Path) -> dict[str, dict[str, str]]:
+def sections(file: Path) -> dict[str, dict[str, str]]:
     """Sections of a configuration file; names in lower case, as DVC reads them."""
     from configobj import ConfigObj, ConfigObjError
 

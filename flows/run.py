@@ -149,12 +149,13 @@ def _with_constant(baselines: Mapping[str, Any]) -> dict[str, Any]:
     return {**baselines, "constant": max(always, key=lambda figure: figure["pass_1"]["mean"])}
 
 
-def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, refresh: Sequence[str] = ()) -> Plan:
-    """The checked plan of a run; BadInput for whatever a user can get wrong."""
+def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, refresh: Sequence[str] = (), room: bool = True) -> Plan:
+    """The checked plan of a run; BadInput for whatever a user can get wrong. room: the disk must have some, as for a run."""
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     check_place(STATE)
-    check_writable(STATE)
+    if room:
+        check_writable(STATE)
     check_cache(PROJECT, STATE)
     dvc_lock.stages(PROJECT)  # a conflict in it is told now
     settings = load(PROJECT, profile, tuple((overrides or {}).items()))

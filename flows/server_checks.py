@@ -15,12 +15,15 @@ from urllib.parse import urlsplit
 from flows.inherited import Setting, of_prefect, printable
 from tasks.contract.params import BadInput
 
+OF_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+"""Settings that name a server of MLflow's, or a database."""
 PATIENCE = 8.0
 """Seconds that a server has to answer, looking up its name included."""
 
 
-def prefect(named: Setting) -> None:
-    """Raise BadInput unless the URL is that of a Prefect server of our major version that lets us in."""
+def prefect(named: Setting) -> str:
+    """The version of the Prefect server at a URL ("" for one that does not say). Raises BadInput unless it is of our major version and
+    lets us in."""
     without = "Start that server or mend the URL; without this setting a run starts a Prefect server of its own."
     url = named.value.rstrip("/")
     _check_url(named, url, ("http", "https"), without)
@@ -39,10 +42,11 @@ def prefect(named: Setting) -> None:
         raise _refusal(named, f"it answers {answer.status_code}: set PREFECT_API_KEY or PREFECT_API_AUTH_STRING", without)
     theirs = _json(answer)
     if cloud and answer.status_code == 200:
-        return
+        return ""
     if answer.status_code != 200 or not isinstance(theirs, str):
         raise _refusal(named, f"{_what(answer)}, not a Prefect server's version (does the URL end in /api?)", without)
     _same_major(named, "Prefect", theirs, version("prefect"), without)
+    return theirs
 
 
 def mlflow() -> None:
@@ -50,23 +54,26 @@ def mlflow() -> None:
     from flows.inherited import everything
 
     for named in everything():
-        if named.name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-            _mlflow(named)
+        if named.name in OF_MLFLOW:
+            mlflow_at(named)
 
 
-def _mlflow(named: Setting) -> None:
+def mlflow_at(named: Setting) -> str:
+    """The version of the MLflow server at an address ("" for one that does not say, and for a database). Raises BadInput when it cannot
+    be used."""
     without = f"Start that server or mend the URI; without it (`unset {named.name}`) everything is recorded in .cairn/mlflow.db."
     scheme = urlsplit(named.value).scheme
     if scheme in ("http", "https"):
-        _mlflow_server(named, named.value.rstrip("/"), without)
-    elif scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+        return _mlflow_server(named, named.value.rstrip("/"), without)
+    if scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
         _check_url(named, named.value, (scheme,), without)
         parts = urlsplit(named.value)
         port = parts.port or {"postgresql": 5432, "mysql": 3306}.get(scheme.partition("+")[0], 1433)
         _answer(named, without, lambda: _connect(str(parts.hostname), port))
+    return ""
 
 
-def _mlflow_server(named: Setting, url: str, without: str) -> None:
+def _mlflow_server(named: Setting, url: str, without: str) -> str:
     _check_url(named, url, ("http", "https"), without)
     headers, given = {}, os.environ
     if token := given.get("MLFLOW_TRACKING_TOKEN"):
@@ -89,6 +96,8 @@ def _mlflow_server(named: Setting, url: str, without: str) -> None:
         raise _refusal(named, f"{_what(answer)}, not an MLflow server's answer", without)
     if theirs.status_code == 200 and theirs.text.strip()[:1].isdigit():  # servers behind a gateway may not say
         _same_major(named, "MLflow", theirs.text.strip(), version("mlflow"), without)
+        return str(theirs.text.strip())
+    return ""
 
 
 def _check_url(named: Setting, url: str, schemes: tuple[str, ...], without: str) -> None:

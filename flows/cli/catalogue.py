@@ -38,7 +38,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "compare": ("trails", "in what two runs, versions, experiments or commits differ, and what that did to figures"),
         "experiments": ("look", "DVC's experiments in the columns that you choose, as a table and a chart"),
         "methods": ("look", "the rooms, their methods and their papers"),
-        "doctor": ("look", "look at everything that is kept, byte by byte: what is damaged, what never ran, what to do"),
+        "doctor": ("upkeep", "what a project stands on, servers and kept bytes included: what is wrong, and what mends it"),
         "preview": ("look", "a few blueprints and conversations, shown readably; nothing is recorded"),
     },
     "Models": {

@@ -1,14 +1,17 @@
-"""`cairn status`, `forecast`, `experiments`, `methods`, `doctor`, `preview`: they change nothing that counts."""
+"""`cairn status`, `forecast`, `experiments`, `methods`, `preview`: they change nothing that counts."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import group, values
 from flows.cli.output import print_json
 from tasks.road import ROAD
+
+if TYPE_CHECKING:
+    from flows.inherited import Setting
 
 app = group.app()
 
@@ -48,20 +51,23 @@ def status(
     return 0
 
 
-def _inherited() -> list[dict[str, Any]]:
-    from flows import inherited
+def _found() -> list[Setting]:
+    from flows import PROJECT, inherited
+    from flows.inherited_config import of_dvc_and_git
 
-    return [
-        {"name": one.name, "value": inherited.printable(one.name, one.value), "origin": one.origin, "effect": one.effect}
-        for one in inherited.everything()
-    ]
+    return [*inherited.everything(), *of_dvc_and_git(PROJECT)]
+
+
+def _inherited() -> list[dict[str, Any]]:
+    from flows.inherited import printable
+
+    return [{"name": one.name, "value": printable(one.name, one.value), "origin": one.origin, "effect": one.effect} for one in _found()]
 
 
 def _print_inherited() -> None:
-    from flows import inherited
-
-    found = inherited.everything()
-    print("\ninherited settings:" if found else "\nno setting is inherited from the environment or from files of Prefect")
+    found = _found()
+    none = "no setting is inherited from the environment, or from files of Prefect, DVC and git"
+    print("\ninherited settings:" if found else f"\n{none}")
     for one in found:
         print(f"  {one}")
 
@@ -154,34 +160,6 @@ def methods(
     for one in found:
         print(f"{one.room:<9} {one.name:<20} {one.title}{'  ' + one.paper if one.paper else ''}")
     return 0
-
-
-@app.command(cls=group.Command)
-def doctor(as_json: values.AsJson = False) -> int:
-    """What was read whole and is not what its name says is removed, so that it is fetched or made again. Ends with 1
-    when there is damage.
-
-    Examples:
-      cairn doctor
-      cairn doctor --json | jq '.notes[] | select(.damage) | .text'
-    """
-    from dataclasses import asdict
-
-    from flows.doctor import Note, examine, set_runs_right
-    from flows.run import open_plan
-
-    notes: list[Note] = []
-    plan = open_plan()
-    tell = notes.append if as_json else print
-    faults = examine(plan, tell)
-    runs = [*set_runs_right(plan.store.state)]
-    for note in runs:
-        tell(note)
-    if as_json:
-        print_json({"faults": faults, "notes": [asdict(note) for note in notes], "inherited": _inherited()})
-    else:
-        _print_inherited()
-    return 1 if faults else 0
 
 
 @app.command(cls=group.Command)

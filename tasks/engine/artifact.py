@@ -274,6 +274,10 @@ class Store:
         write_text(bench / "inputs.json", json.dumps(ages))
         return bench / "out", bench / "scratch"
 
+    def size(self, identity: str) -> int:
+        """Bytes of an artifact's files, as far as they are there."""
+        return sum(path.stat().st_size for path in self._objects_of(identity))
+
     def _objects_of(self, identity: str) -> list[Path]:
         paths = [self._object(md5) for md5 in sorted(set((self.files(identity) or {}).values()))]
         return [path for path in paths if path.exists()]

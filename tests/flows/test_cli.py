@@ -169,7 +169,7 @@ def test_the_shell_completes(typed: str, found: list[str], monkeypatch: pytest.M
 # --- documents ---
 
 
-def test_documents_of_a_project(inside: Project, capsys: Captured) -> None:
+def test_documents_of_a_project(inside: Project, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     status = document(capsys, "status", "--json")
     assert set(status) == {"stages", "dvc_lock_behind", "alias_moved", "inherited"}
     assert status["stages"][0] == {"stage": "worlds", "cached": False, "artifact": None, "reasons": ["never ran here"], "params": []}
@@ -178,8 +178,12 @@ def test_documents_of_a_project(inside: Project, capsys: Captured) -> None:
     assert set(document(capsys, "run", "--estimate", "--json")) == {"estimates", "budget"}
     assert document(capsys, "champion", "--json") == {"champion": None, "decisions_meet": None, "difference": None, "alias_moved": None}
     assert set(document(capsys, "calls", "--json")) == {"file", "bytes", "answers", "paid", "odd"}
-    doctor = document(capsys, "doctor", "--json")
-    assert set(doctor) == {"faults", "notes", "inherited"} and {"part", "text", "damage"} == set(doctor["notes"][0])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{inside.folder}/.cairn/mlflow.db")
+    monkeypatch.setenv("PREFECT_HOME", str(inside.folder / ".cairn/prefect"))
+    code = main(["doctor", "--quick", "--json"])
+    doctor = json.loads(capsys.readouterr().out)
+    assert set(doctor) == {"errors", "warnings", "findings"} and set(doctor["findings"][0]) == {"part", "text", "severity", "remedy"}
+    assert code == 0, [one for one in doctor["findings"] if one["severity"] == "error"]
     methods = document(capsys, "methods", "merge", "--json")
     assert {one["room"] for one in methods} == {"merge"} and {"name", "title", "paper", "slug", "summary"} <= set(methods[0])
 

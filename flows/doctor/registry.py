@@ -1,0 +1,25 @@
+"""The champion in MLflow's registry, and the ledger of promotions, which says where it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flows.doctor.finding import Finding, Place, good, warning
+from flows.ledger import Ledger
+from flows.moved_alias import look
+from tasks.contract.params import BadInput
+
+
+def registry(place: Place) -> Iterator[Finding]:
+    """The ledger, wherever it lies, read whole, its chain of hashes included; then whether the alias is where it says. What is wrong
+    with either is raised."""
+    count = len(Ledger.of(place.checked).records())
+    yield good("registry", f"the ledger of promotions has {count} records, none changed and none missing")
+    try:
+        seen = look(place.checked)
+    except BadInput:  # no server answers there, which the check of servers says
+        return
+    if seen.moved:
+        yield warning("registry", str(seen), "cairn champion --settle   # does what the param promote.moved_by_hand says")
+    else:
+        yield good("registry", f"the alias of the champion of {seen.model} is where the ledger says")

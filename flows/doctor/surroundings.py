@@ -1,0 +1,21 @@
+"""Settings that are inherited from the environment and from files outside the project, with their origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flows import inherited
+from flows.doctor.finding import Finding, Place, good, note, warning
+from flows.inherited_config import of_dvc_and_git
+
+
+def settings(place: Place) -> Iterator[Finding]:
+    """All of them; a warning for one that changes the bytes of files, and with them every key."""
+    found = [*inherited.everything(), *of_dvc_and_git(place.project)]
+    for one in found:
+        if one.name == "git core.autocrlf" and one.value.lower() != "false":
+            yield warning("inherited", str(one), "git config core.autocrlf false && git checkout -- .   # in this project alone")
+        else:
+            yield note("inherited", str(one))
+    if not found:
+        yield good("inherited", "no setting is inherited from the environment, or from files of Prefect, DVC and git")
