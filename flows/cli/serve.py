@@ -37,6 +37,10 @@ def serve(
     keep: Annotated[
         str, typer.Option("--keep", metavar="yes|no", help="Whether chats are kept, one JSON line an answer, in .cairn/served/.")
     ] = "yes",
+    changed: Annotated[
+        str,
+        typer.Option("--changed-worlds", metavar="yes|no", help="Whether an agent is served whose worlds have changed since then."),
+    ] = "no",
 ) -> int:
     """OpenAI's /v1/chat/completions, whole or streamed, with tools: the agent is told what it was told when it was evaluated, unless
     a request brings a system message of its own. And token ids in, token ids and their log-probabilities out: /v1/completions,
@@ -55,13 +59,15 @@ def serve(
     from flows.serving.kept import FOLDER, Kept
     from flows.serving.run import check_port, opened, with_chat
     from flows.serving.run import serve as answer
-    from flows.serving.source import card_of, named
+    from flows.serving.source import named
+    from flows.serving.world_changes import card_for_now
     from tasks.contract.params import BadInput
 
     if dtype not in ("", "float32", "bfloat16", "float16") or device not in ("cpu", "cuda"):
         raise BadInput(f"--dtype {dtype!r}, --device {device!r}: allowed are float32, bfloat16, float16 and cpu, cuda")
-    if keep not in ("yes", "no"):
-        raise BadInput(f"--keep {keep!r}: allowed are yes and no")
+    for option, value in (("--keep", keep), ("--changed-worlds", changed)):
+        if value not in ("yes", "no"):
+            raise BadInput(f"{option} {value!r}: allowed are yes and no")
     pairs = [one.partition("=") for one in adapters or ()]
     if wrong := next((one for one, (key, _, folder) in zip(adapters or (), pairs, strict=True) if not key or not folder), ""):
         raise BadInput(f"--adapter {wrong}: expected NAME=FOLDER")
@@ -69,8 +75,9 @@ def serve(
     check_port(host, port)
     server_checks.mlflow()
     found = named(checkpoint)
-    served = opened(found.folder, {key: Path(value) for key, _, value in pairs}, name or found.name, device, dtype, most)
-    with_chat(served, lambda: card_of(found), Kept(STATE / FOLDER if keep == "yes" else None))
+    given = {key: Path(value) for key, _, value in pairs} | ({found.name: found.folder} if found.base else {})
+    served = opened(found.base or found.folder, given, name or ("base" if found.base else found.name), device, dtype, most)
+    with_chat(served, lambda: card_for_now(found, changed == "yes"), Kept(STATE / FOLDER if keep == "yes" else None))
     print(f"{served.name} at http://{host}:{port}/v1, with the adapters: {', '.join(served.adapters) or 'none'}. Ctrl-C ends it.")
     print(_of_chat(served))
     answer(served, host, port)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flows import PROJECT, STATE
+from flows.ledger import Ledger
+from tasks.checkpoints.adapters import base_of, is_adapter
 from tasks.contract.params import BadInput
 from tasks.engine import settings
 from tasks.engine.artifact import Store
@@ -22,32 +24,65 @@ _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>
 
 @dataclass(frozen=True)
 class Named:
-    """folder: of the checkpoint. name: for requests. address: of its version in MLflow's registry, "" for what has none."""
+    """folder: of the checkpoint. name: for requests. address: of its version in MLflow's registry, "" for what has none. base: where
+    the folder holds an adapter, that of the checkpoint which it changes."""
 
     folder: Path
     name: str
     address: str = ""
+    base: Path | None = None
 
 
 def named(text: str) -> Named:
     """What a text names: champion, challenger, the number of a version, or any name of a checkpoint. A folder goes before an alias or
-    a number. BadInput when there is none."""
+    a number. BadInput when there is none, or an adapter's base is not at hand."""
+    found = _named(text)
+    return replace(found, base=_base(found.folder)) if is_adapter(found.folder) else found
+
+
+def _base(folder: Path) -> Path:
+    """Of an adapter: from the store, or from DVC's remote."""
+    about = base_of(folder)
+    if about is None or not about.artifact:
+        raise BadInput(
+            f"{folder}: an adapter alone, and it does not say in which artifact its base lies. Serve that one, with "
+            f"--adapter NAME={folder}."
+        )
+    try:
+        return checkpoint(f"artifact:{about.artifact}/{about.folder}".rstrip("/."), PROJECT, Store(STATE))
+    except BadInput as error:
+        raise BadInput(f"{folder}: an adapter, whose base is {about}: {error}") from None
+
+
+def _named(text: str) -> Named:
     if Path(text).expanduser().is_dir():
         return Named(Path(text).expanduser(), Path(text).expanduser().resolve().name)
     if text in ALIASES or text.isdecimal():
-        model = settings.load(PROJECT).shared.promote.model
-        address = f"models:/{model}{'/' if text.isdecimal() else '@'}{text}"
+        promote = settings.load(PROJECT).shared.promote
+        address = f"models:/{promote.model}{'/' if text.isdecimal() else '@'}{text}"
         try:
-            return Named(checkpoint(address, PROJECT, Store(STATE)), text if text in ALIASES else model, address)
+            return Named(checkpoint(address, PROJECT, Store(STATE)), text if text in ALIASES else promote.model, address)
         except BadInput as error:
             if text in ALIASES and "the registry does not know it" in str(error):
-                raise BadInput(
-                    f"there is no {text} of {model} yet. `cairn run` trains a candidate and promotes it when its gates hold, "
-                    "`cairn promotions` shows what was decided; a checkpoint folder can be served at once: cairn serve FOLDER."
-                ) from None
+                raise BadInput(_nobody(text, promote.model, promote.ledger)) from None
             raise
     folder = checkpoint(text, PROJECT, Store(STATE))
     return Named(folder, "model", text)
+
+
+def _nobody(alias: str, model: str, ledger: str) -> str:
+    """What is said where an alias names no version: there never was one, or it was deleted."""
+    now = Ledger(STATE, ledger).champion() if alias == ALIASES[0] else None
+    if now:
+        return (
+            f"version {now['version']} is champion of {model} by the ledger, and the registry's alias names none: the version was "
+            "deleted there, or the alias taken away. `cairn rollback --to VERSION --why ...` makes another version champion; as long "
+            f"as the store has it, that model can be served: cairn serve artifact:{now['identity']}."
+        )
+    return (
+        f"there is no {alias} of {model} yet. `cairn run` trains a candidate and promotes it when its gates hold, `cairn promotions` "
+        "shows what was decided; a checkpoint folder can be served at once: cairn serve FOLDER."
+    )
 
 
 def card_of(found: Named) -> Mapping[str, Any]:

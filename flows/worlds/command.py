@@ -88,10 +88,10 @@ def _class(address: str, size: int, seed: int, folder: str) -> type:
     for name, value, least in (("size", size, 3), ("seed", seed, 0)):
         if value < least:
             raise BadInput(f"--{name} {value}: at least {least}.")
-    return load(address, folder or ("." if OUTSIDE else ""), () if OUTSIDE else _allowed())
+    return load(address, folder or ("." if OUTSIDE else ""), () if OUTSIDE else allowed())
 
 
-def _allowed() -> tuple[str, ...]:
+def allowed() -> tuple[str, ...]:
     """Packages outside the project that the active params allow (`allow`, of a stage that freezes worlds)."""
     return tuple(name for values in _freezing().values() for name in values.get("allow") or ())
 

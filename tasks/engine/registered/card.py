@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,11 +53,21 @@ def agent_card(name: str, checkpoint: Path, behaviour: Behaviour) -> dict[str, A
     return {
         "name": name,
         "checkpoint": behaviour.identity,
-        "worlds": {one.name: {"system": system_message(one, behaviour.prompt), "tools": one.schemas()} for one in frozen},  # type: ignore[arg-type]
+        "worlds": {one.name: _world(one, behaviour.prompt) for one in frozen},
         "tools_in_prompt": behaviour.prompt["tools"] == "full",
         "chat_format": json.loads(kept.to_json(kept.chat_of(folders.load_tokenizer(checkpoint)))),
         "generation": {"temperature": behaviour.temperature, "max_new_tokens": behaviour.max_turn_tokens},
     }
+
+
+def policy_hash(policy: str) -> str:
+    """By which a card tells whether a world's policy is still the one that the agent was evaluated with; the tools are in it whole."""
+    return hashlib.sha256(policy.encode()).hexdigest()
+
+
+def _world(world: _FrozenWorld, prompt: Mapping[str, str]) -> dict[str, Any]:
+    system = system_message(world, prompt)  # type: ignore[arg-type]
+    return {"system": system, "tools": world.schemas(), "policy_sha256": policy_hash(world.policy)}
 
 
 def _frozen(folder: Path) -> _FrozenWorld:
