@@ -16,8 +16,8 @@ from tasks.contract import schemas, tables
 from tasks.contract.params import StageFailed
 from tasks.engine.artifact import Artifact
 from tasks.engine.plan import Plan
-from tasks.engine.registered.card import Behaviour
 from tasks.engine.registry import ADDRESS, About
+from tasks.serving.endpoint.card import Behaviour
 from tasks.worlds import UNSEEN
 
 BASE = "<folder of the base>"

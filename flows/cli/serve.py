@@ -9,7 +9,7 @@ import typer
 from flows.cli import group
 
 if TYPE_CHECKING:
-    from flows.serving.app import Served
+    from tasks.serving.endpoint.app import Served
 
 app = group.app()
 
@@ -56,12 +56,13 @@ def serve(
     from pathlib import Path
 
     from flows import STATE, interrupt, server_checks
-    from flows.serving.kept import FOLDER, Kept
-    from flows.serving.run import check_port, opened, with_chat
+    from flows.serving.run import check_port
     from flows.serving.run import serve as answer
     from flows.serving.source import named
     from flows.serving.world_changes import card_for_now
     from tasks.contract.params import BadInput
+    from tasks.serving.endpoint.kept import FOLDER, Kept
+    from tasks.serving.endpoint.opened import opened, with_chat
 
     if dtype not in ("", "float32", "bfloat16", "float16") or device not in ("cpu", "cuda"):
         raise BadInput(f"--dtype {dtype!r}, --device {device!r}: allowed are float32, bfloat16, float16 and cpu, cuda")

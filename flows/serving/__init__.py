@@ -1,1 +1,1 @@
-"""A checkpoint behind an HTTP API of its own: `cairn serve`."""
+"""`cairn serve`: what it is told to serve, and answers that it kept."""

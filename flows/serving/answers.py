@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Answer = Mapping[str, Any]
-"""A line as `flows.serving.kept.Kept` writes it."""
+"""A line as `tasks.serving.endpoint.kept.Kept` writes it."""
 
 
 def files(place: Path) -> list[Path]:

@@ -1,54 +1,12 @@
-"""Opening a checkpoint folder and serving it, until Ctrl-C."""
+"""Serving a checkpoint that was opened, until Ctrl-C."""
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
-from flows.serving.app import Served
-from flows.serving.chat import Chat
-from flows.serving.engine_thread import EngineThread
-from flows.serving.kept import Kept
-from tasks.chat.local.format import ChatRefused
-from tasks.checkpoints import folders, source
-from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.params import BadInput
-from tasks.players.local import own
-
-ROWS = 64
-"""Requests decoded together; others wait."""
-
-
-def opened(folder: Path, adapters: Mapping[str, Path], name: str, device: str, dtype: str, most: int) -> Served:
-    """A checkpoint folder with the engine `own`, ready to be asked. BadInput for what cannot be served."""
-    source.check_folder(folder, str(folder))
-    if is_adapter(folder):
-        raise BadInput(f"{folder}: an adapter alone. Serve its base, with --adapter NAME={folder}.")
-    engine = own.opened(folder, rows=ROWS, most=most, device=device, dtype=dtype or None)
-    tokenizer = folders.load_tokenizer(folder) if source.has_tokenizer(folder) else None
-    served = Served(name, EngineThread(engine), tokenizer)
-    for one, where in adapters.items():
-        if one == name or not is_adapter(where):
-            raise BadInput(f"--adapter {one}={where}: {'the name of the base' if one == name else 'no adapter_config.json in it'}")
-        served.thread.call(lambda engine, one=one, where=where: served.load(engine, one, where)).result()  # type: ignore[misc]
-    return served
-
-
-def with_chat(served: Served, card: Callable[[], Mapping[str, Any]], kept: Kept) -> Served:
-    """Let what is served chat by an agent's card too; where it cannot, it says so to whoever tries."""
-    from tasks.engine.registered.prompting import Prompting
-
-    if served.tokenizer is None:
-        served.no_chat = "its folder has no tokenizer"
-        return served
-    try:
-        served.chat = Chat(Prompting(served.tokenizer, card()), kept)
-    except ChatRefused as error:
-        served.no_chat = str(error)
-    return served
+from tasks.serving.endpoint.app import Served
 
 
 def check_port(host: str, port: int) -> None:
@@ -68,6 +26,6 @@ def serve(served: Served, host: str, port: int) -> None:
     """Answer until the process is told to end."""
     import uvicorn
 
-    from flows.serving.app import make
+    from tasks.serving.endpoint.app import make
 
     uvicorn.run(make(served), host=host, port=port, log_level="warning")

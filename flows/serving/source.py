@@ -16,7 +16,7 @@ from tasks.contract.params import BadInput
 from tasks.engine import settings
 from tasks.engine.artifact import Store
 from tasks.engine.checkpoint_names import checkpoint
-from tasks.engine.registered.card import FILE, Behaviour, agent_card
+from tasks.serving.endpoint.card import FILE, Behaviour, agent_card
 
 ALIASES = ("champion", "challenger")
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))")

@@ -42,7 +42,7 @@ def card_for_now(found: Named, anyway: bool) -> Mapping[str, Any]:
 
 
 def _of_world(about: Mapping[str, Any], cls: Any) -> Iterator[str]:
-    from tasks.engine.registered.card import policy_hash
+    from tasks.serving.endpoint.card import policy_hash
     from tasks.worlds.api.tools import tools_of
 
     if about.get("policy_sha256") != policy_hash(cls.POLICY):

@@ -7,10 +7,10 @@ from typing import Any
 
 from flows.preview_text import call_text
 from flows.serving.answers import Answer, conversations, plain_messages, read
-from flows.serving.kept import FOLDER
 from flows.trace.stages import Known, down
 from flows.trace.trail import Section, Trail, utc
 from tasks.contract.params import BadInput
+from tasks.serving.endpoint.kept import FOLDER
 
 
 def of_answer(known: Known, name: str) -> Trail:

@@ -14,8 +14,8 @@ from pathlib import Path
 from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.params import StageFailed
 from tasks.engine.mlflow_run import EXPERIMENT
-from tasks.engine.registered.card import Behaviour, agent_card
 from tasks.engine.track import Tracker
+from tasks.serving.endpoint.card import Behaviour, agent_card
 
 ADDRESS = "<address of this version>"
 DESCRIPTION = 4900

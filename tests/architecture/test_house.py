@@ -58,7 +58,8 @@ def test_the_packages_are_ours() -> None:
 
 def test_every_folder_under_tasks_is_a_room_or_shared() -> None:
     folders = {path.name for path in (ROOT / "tasks").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == {*ROAD.rooms, "agents", "players", "chat", "checkpoints", "contract", "engine", "environments", "training"}
+    shared = {"agents", "players", "serving", "chat", "checkpoints", "contract", "engine", "environments", "training"}
+    assert folders == {*ROAD.rooms, *shared}
 
 
 def test_every_folder_has_a_layer_and_every_room_is_kept_from_the_plumbing() -> None:

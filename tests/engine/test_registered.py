@@ -20,11 +20,11 @@ from tasks.chat.local.kept import QWEN3_INSTRUCT
 from tasks.checkpoints import folders
 from tasks.engine.mlflow_run import MlflowRun
 from tasks.engine.registered.agent import Agent
-from tasks.engine.registered.card import Behaviour, agent_card
 from tasks.engine.registry import About, register, short
 from tasks.engine.track import Tracker
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import own
+from tasks.serving.endpoint.card import Behaviour, agent_card
 from tests.rollout import tiny
 from tests.services.servers import mlflow_server
 

@@ -16,7 +16,8 @@ import pytest
 from flows import interrupt
 from flows.cli import main
 from flows.serving import run
-from flows.serving.app import Served
+from tasks.serving.endpoint import opened
+from tasks.serving.endpoint.app import Served
 from tests.conftest import ROOT
 from tests.rollout import tiny
 
@@ -62,7 +63,7 @@ def test_ctrl_c_says_that_the_server_has_stopped(
     """And nothing of a next run, which is another command's."""
     monkeypatch.setenv("CAIRN_DEBUG", "1")  # the streams stay open for the next test
     monkeypatch.setattr(interrupt, "_message", interrupt.MESSAGE)
-    monkeypatch.setattr(run, "opened", lambda *_: Served("model", SimpleNamespace()))
+    monkeypatch.setattr(opened, "opened", lambda *_: Served("model", SimpleNamespace()))
     monkeypatch.setattr(run, "serve", lambda *_: interrupt._say())
     assert main(["serve", str(tmp_path), "--port", str(free_port())]) == 0
     assert capfd.readouterr().err.strip() == "cairn: stopped; nothing is served any more"

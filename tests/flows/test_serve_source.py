@@ -17,7 +17,7 @@ from tasks.checkpoints.adapter_params import AdapterParams
 from tasks.checkpoints.starting import begin
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Store
-from tasks.engine.registered.card import Behaviour, agent_card
+from tasks.serving.endpoint.card import Behaviour, agent_card
 from tasks.worlds.api.folder import pretty
 from tasks.worlds.api.tools import tools_of
 from tests.flows.shop import Kiosk

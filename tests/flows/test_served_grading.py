@@ -11,10 +11,10 @@ import pytest
 from flows.cli import main
 from flows.served_grading import grade_served, lines
 from flows.serving.answers import conversations, read
-from flows.serving.kept import Kept
 from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
 from tasks.contract.rows import message_of
+from tasks.serving.endpoint.kept import Kept
 from tests.flows.artifacts import build
 
 

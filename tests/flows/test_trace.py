@@ -15,7 +15,6 @@ import pytest
 from flows.cli import main
 from flows.ledger import Ledger, signed
 from flows.preview_text import Page
-from flows.serving.kept import Kept
 from flows.trace import stages
 from flows.trace.find import find
 from flows.trace.stages import Known
@@ -26,6 +25,7 @@ from tasks.contract.params import BadInput
 from tasks.engine.artifact import Store
 from tasks.engine.key import Key
 from tasks.road import ROAD
+from tasks.serving.endpoint.kept import Kept
 from tests.conftest import ROOT, Project
 from tests.flows.artifacts import build
 

@@ -30,8 +30,8 @@ def listening(app: Any) -> Iterator[str]:
 @contextmanager
 def serving(folder: Path, name: str = "base") -> Iterator[str]:
     """The address of `cairn serve` with a checkpoint folder."""
-    from flows.serving.app import make
-    from flows.serving.run import opened
+    from tasks.serving.endpoint.app import make
+    from tasks.serving.endpoint.opened import opened
 
     served = opened(folder, {}, name, "cpu", "float32", 300)
     try:

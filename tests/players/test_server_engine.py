@@ -9,14 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.serving.app import make
-from flows.serving.run import opened
 from tasks.contract.generation import Place, Sampling
 from tasks.contract.params import BadInput, StageFailed
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import server
 from tasks.rl.core.loop import run
 from tasks.rl.grpo import Params
+from tasks.serving.endpoint.app import make
+from tasks.serving.endpoint.opened import opened
 from tests.players.served import listening, serving
 from tests.players.test_own_engine import model
 from tests.rl.micro import SHORT, context, frozen

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract.client import Message
-from tasks.engine.registered.prompting import Prompting
+from tasks.serving.endpoint.prompting import Prompting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -18,7 +18,7 @@ from typing import Any
 
 import tasks
 from tasks.checkpoints import folders
-from tasks.engine.registered.card import FILE
+from tasks.serving.endpoint.card import FILE
 from tasks.worlds.api.imports import reach
 
 PACKAGE = "cairn_agent"

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from flows.serving import chat_api
-from flows.serving.chat import Chat
-from flows.serving.chat_api import refused
-from flows.serving.engine_thread import EngineThread
-from flows.serving.plain_fields import SAMPLING, Allowed, refusal
 from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
 from tasks.players.local.own import weights
 from tasks.players.local.own.engine import OwnEngine
+from tasks.serving.endpoint import chat_api
+from tasks.serving.endpoint.chat import Chat
+from tasks.serving.endpoint.chat_api import refused
+from tasks.serving.endpoint.engine_thread import EngineThread
+from tasks.serving.endpoint.plain_fields import SAMPLING, Allowed, refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from flows.serving.chat_request import ChatRequest
-from flows.serving.conversations import Conversations
-from flows.serving.kept import Kept
 from tasks.chat.local.parsing import reply_alone
 from tasks.chat.local.tokens import decode
 from tasks.contract.client import Message
 from tasks.contract.generation import Generated, Sampling
-from tasks.engine.registered.prompting import Prompt, Prompting, with_read_arguments
+from tasks.serving.endpoint.chat_request import ChatRequest
+from tasks.serving.endpoint.conversations import Conversations
+from tasks.serving.endpoint.kept import Kept
+from tasks.serving.endpoint.prompting import Prompt, Prompting, with_read_arguments
 
 
 @dataclass(frozen=True)

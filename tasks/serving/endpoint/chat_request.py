@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flows.serving.plain_fields import SAMPLING, Allowed, refusal
 from tasks.contract.params import BadInput
+from tasks.serving.endpoint.plain_fields import SAMPLING, Allowed, refusal
 
 PLAIN: Allowed = {
     "n": (1, None),

@@ -13,7 +13,7 @@ from tasks.chat.local.format import BY_TURN
 from tasks.contract.client import Message
 
 if TYPE_CHECKING:
-    from tasks.engine.registered.prompting import Prompt, Prompting
+    from tasks.serving.endpoint.prompting import Prompt, Prompting
 
 MOST = 1024
 """Conversations that are remembered, the latest; of 8,192 tokens each they take 32 MiB."""

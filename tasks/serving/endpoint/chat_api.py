@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from flows.serving.chat import Answer, Chat, Owed
-from flows.serving.chat_request import read
-from flows.serving.engine_thread import Watch
 from tasks.contract.generation import Generated
 from tasks.contract.params import BadInput
+from tasks.serving.endpoint.chat import Answer, Chat, Owed
+from tasks.serving.endpoint.chat_request import read
+from tasks.serving.endpoint.engine_thread import Watch
 
 if TYPE_CHECKING:
-    from flows.serving.app import Served
+    from tasks.serving.endpoint.app import Served
 
 
 def refused(status: int, message: str) -> JSONResponse:

@@ -1,0 +1,1 @@
+"""A checkpoint as whoever serves it offers it."""
