@@ -31,7 +31,7 @@ CALL = "cairn.call"
 GOLD_COLUMNS = ("actions", "outputs", "required")
 PLAYED_COLUMNS = ("traj_id", "model", "set", "trial", "stop", "agent", "human", "seed")
 BATCH = 50
-"""Traces whose spans are sent together."""
+"""Traces that are written together."""
 PREVIEW = 1000
 """Characters of the lines by which MLflow lists a trace."""
 
@@ -58,23 +58,22 @@ def write(
     from mlflow.tracing.client import TracingClient
 
     from tasks.contract import schemas, tables
+    from tasks.engine.one_transaction import one_transaction
 
     store = TracingClient(uri).store
     known = {(row["world"], row["problem_id"]): row for row in tables.read_rows(folder / "problems.parquet", schemas.PROBLEM)}
-    waiting: list[Span] = []
-    for number, row in enumerate(trials):
-        trace = trace_id(identity, row)
-        time = at - len(trials) + 1 + number
-        problem = known[row["world"], row["problem_id"]]
-        info = _info(row, problem, trace, time, experiment, run, models.get(row["model"]))
-        info.tags.update(tags.get(row["world"], {}))
-        store.start_trace(info)
-        waiting += spans(row, problem, trace, time)
-        if number % BATCH == BATCH - 1:
-            store.log_spans(experiment, waiting)
-            waiting = []
-    if waiting:
-        store.log_spans(experiment, waiting)
+    for start in range(0, len(trials), BATCH):
+        with one_transaction(store) as within:
+            waiting: list[Span] = []
+            for number, row in enumerate(trials[start : start + BATCH], start):
+                trace = trace_id(identity, row)
+                time = at - len(trials) + 1 + number
+                problem = known[row["world"], row["problem_id"]]
+                info = _info(row, problem, trace, time, experiment, run, models.get(row["model"]))
+                info.tags.update(tags.get(row["world"], {}))
+                within.start_trace(info)
+                waiting += spans(row, problem, trace, time)
+            within.log_spans(experiment, waiting)
 
 
 def how_many(written: int, total: int, most: int) -> str:

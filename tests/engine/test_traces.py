@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +78,26 @@ def test_what_is_left_out_is_even_and_said(folder: Path) -> None:
     assert len(traces.chosen(folder / "trials.parquet", 9)[0]) == 4
 
 
+@contextmanager
+def commits(uri: str) -> Iterator[list[Any]]:
+    """One item for each transaction of the store's database that ended meanwhile, having written."""
+    from mlflow.tracing.client import TracingClient
+    from sqlalchemy import event
+
+    engine, counted = TracingClient(uri).store.engine, list[Any]()
+
+    def count(connection: Any) -> None:
+        if connection.connection.dbapi_connection.in_transaction:
+            counted.append(connection)
+
+    event.listen(engine, "commit", count)
+    yield counted
+    event.remove(engine, "commit", count)
+
+
 def test_a_trace_holds_the_conversation_and_is_written_once(folder: Path) -> None:
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     uri = f"sqlite:///{folder}/mlflow.db"
     client = MlflowClient(uri)
@@ -86,7 +106,12 @@ def test_a_trace_holds_the_conversation_and_is_written_once(folder: Path) -> Non
     model = client.create_logged_model(experiment, name="sft", source_run_id=run).model_id
     for most in (2, 3):  # the first was cut short
         trials, total = traces.chosen(folder / "trials.parquet", most)
-        traces.write(uri, experiment, run, "e.dir", folder, {"sft": model}, {}, 1_700_000_000_000, trials)
+        with commits(uri) as counted:
+            traces.write(uri, experiment, run, "e.dir", folder, {"sft": model}, {}, 1_700_000_000_000, trials)
+        assert len(counted) == 1, "each of its own waits for the disk"
+    unfit = [{**trials[0], "trial": 7, "traj_id": "another"}, {**trials[0], "world": "unknown"}]
+    with pytest.raises(MlflowException):
+        traces.write(uri, experiment, run, "e.dir", folder, {}, {}, 1_700_000_000_000, unfit)
     assert traces.how_many(len(trials), total, most) == "3 of 4 conversations; tracking.traces = 3 allows no more"
     found = client.search_traces([experiment])
     assert len(found) == 3
