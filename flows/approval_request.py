@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
 
-APPROVAL, TIMEOUT = "cairn-promote/promote", "cairn-approval-timeout/approval-timeout"
+APPROVAL, TIMEOUT = "cairn-promote/promote", "cairn-promote-timeout/promote-timeout"
 """Names of the deployments: the one that asks, and the one that answers for who does not."""
 DEPLOY = "`prefect deploy --prefect-file infra/prefect.yaml --all`"
 PATIENCE = 10.0

@@ -194,7 +194,7 @@ def promote(decision: str = "", hours: Hours = 168.0) -> State[Any]:
     return Completed(name=promotion["outcome"].capitalize(), message=promotion["reason"])
 
 
-@flow(name="cairn-approval-timeout", flow_run_name="end of an approval", validate_parameters=False)
+@flow(name="cairn-promote-timeout", flow_run_name="end of an approval", validate_parameters=False)
 def approval_timeout(flow_run: str, hours: float) -> State[Any]:
     """Answer no for the run that asks for an approval, when its hours are over; the run that asks schedules it.
 

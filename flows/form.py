@@ -6,6 +6,7 @@ the flow. Read from the methods' own `Params`: nothing of it is said twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ from tasks.worlds.api.loading import BUILT_IN
 WORKSPACE = "workspace"
 """What the form calls the active params, which are no profile's."""
 AS_IN_PROFILE = "Left empty: as in the profile."
+BREAK = "\n\n"
+"""What the form of Prefect's UI shows as one line break; of a single one it makes a space."""
 
 SHARED = ("seed", "threads", "promote.approval")
 """The params of no stage that have a field of their own in the form."""
@@ -44,13 +47,12 @@ def _profile_schema() -> dict[str, Any]:
     """The profiles, each with the first sentence of its file."""
     lines = [f"- **{WORKSPACE}**: {PIPELINE}, the active params; only such a run brings data/ and dvc.lock up to date, and promotes"]
     lines += [f"- **{name}**: {about(name)}." for name in profiles(PROJECT)]
-    title = "The complete params that the run begins with. A profile's run is an experiment, which promotes nothing.\n\n"
-    return {"type": "string", "enum": [WORKSPACE, *profiles(PROJECT)], "description": title + "\n".join(lines)}
+    text = "The complete params that the run begins with. A profile's run is an experiment, which promotes nothing."
+    return {"type": "string", "enum": [WORKSPACE, *profiles(PROJECT)], "description": BREAK.join([text, *lines])}
 
 
 def _stage_schema(text: str) -> dict[str, Any]:
-    lines = [f"- **{step.name}**: {step.summary}" for step in ROAD]
-    return {"type": "string", "enum": list(ROAD.names), "description": text + "\n\n" + "\n".join(lines)}
+    return {"type": "string", "enum": list(ROAD.names), "description": text}
 
 
 def _refresh_schema() -> dict[str, Any]:
@@ -73,7 +75,7 @@ def overrides_schema() -> dict[str, Any]:
 def _method_schema(room: str) -> dict[str, Any]:
     known = methods.names(room)
     lines = [f"- **{name}**: {methods.header(room, name).title}" for name in known]
-    return {"type": "string", "enum": list(known), "description": f"{AS_IN_PROFILE}\n\n" + "\n".join(lines)}
+    return {"type": "string", "enum": list(known), "description": BREAK.join([AS_IN_PROFILE, *lines])}
 
 
 def _param_schema(model: type[Params], name: str) -> dict[str, Any]:
@@ -83,7 +85,15 @@ def _param_schema(model: type[Params], name: str) -> dict[str, Any]:
         schema.pop(gone, None)
     if name == "modules":
         schema |= {"items": {"type": "string", "enum": sorted(_worlds())}, "uniqueItems": True}
-    return {**schema, "description": f"{text}. {AS_IN_PROFILE}" if text else AS_IN_PROFILE}
+    if schema.get("type") == "boolean":
+        schema = {"enum": [True, False]}  # a choice, for a switch that nobody touched looks as if it were off
+    return {**schema, "description": f"{_sentence(text)} {AS_IN_PROFILE}" if text else AS_IN_PROFILE}
+
+
+def _sentence(text: str) -> str:
+    """A param's description as a sentence for people who have not read how methods are written: `ours` is there what no paper says."""
+    plain = re.sub(r"\bours\b", "Cairn's own value", text)
+    return f"{plain[:1].upper()}{plain[1:]}."
 
 
 def _owner_of_shared(key: str) -> tuple[type[Params], str]:
@@ -115,19 +125,23 @@ def _worlds() -> Iterator[str]:
     yield from found
 
 
-LINES = {
-    "type": "string",
-    "description": "Any other param, one a line, as `key = value` with the value in YAML:\n\n"
-    "    merge.breadcrumbs.keep = 0.3\n    roles.human.errors = {forgets: 0.1}\n\n"
-    "Empty lines and those that begin with # count for nothing.",
-}
+LINES = [
+    "Any other param, one a line, as `key = value` with the value in YAML; lines that begin with # count for nothing:",
+    "\n    merge.breadcrumbs.keep = 0.3",
+    "    roles.human.errors = {forgets: 0.1}",
+]
+FIRST = [
+    "The first stage that may run; those before it must have a cached result.",
+    *(f"- **{step.name}**: {step.summary}" for step in ROAD),
+]
+LAST = "The last stage to run: one of the stages above, the first one or a later one."
 
 Profile = Annotated[str, WithJsonSchema(_profile_schema())]
-First = Annotated[str, WithJsonSchema(_stage_schema("The first stage that may run; those before it must have a cached result."))]
-Last = Annotated[str, WithJsonSchema(_stage_schema("The last stage to run."))]
+First = Annotated[str, WithJsonSchema(_stage_schema(BREAK.join(FIRST)))]
+Last = Annotated[str, WithJsonSchema(_stage_schema(LAST))]
 Refresh = Annotated[Sequence[str], WithJsonSchema(_refresh_schema())]
 Overrides = Annotated[Mapping[str, Any], WithJsonSchema(overrides_schema())]
-Lines = Annotated[str, WithJsonSchema(LINES)]
+Lines = Annotated[str, WithJsonSchema({"type": "string", "description": BREAK.join(LINES)})]
 
 
 def profile_of(profile: object) -> str:

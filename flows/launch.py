@@ -148,7 +148,7 @@ def _compute(wish: Wish) -> None:
         from flows.pipeline import pipeline
 
         profile, overrides = wish.profile or WORKSPACE, dict(wish.overrides)
-        pipeline(profile, wish.first, wish.last, overrides, "", wish.refreshed, wish.refresh_models)
+        pipeline(profile, wish.first, wish.last, wish.refreshed, wish.refresh_models, overrides=overrides)
 
 
 def _say_surroundings() -> None:

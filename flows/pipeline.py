@@ -28,10 +28,10 @@ def pipeline(
     profile: form.Profile = form.WORKSPACE,
     first: form.First = ROAD.names[0],
     last: form.Last = ROAD.names[-1],
-    overrides: form.Overrides = {},  # noqa: B006  # never written to; a form shows it
-    more_overrides: form.Lines = "",
     refresh: form.Refresh = (),
     refresh_models: bool = False,
+    more_overrides: form.Lines = "",
+    overrides: form.Overrides = {},  # noqa: B006  # never written to; last, for it is the long part of the form
 ) -> dict[str, str] | State[Any]:
     """Run the road from worlds to a decision, and carry the decision out.
 

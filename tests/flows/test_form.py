@@ -37,11 +37,9 @@ def test_each_choice_is_there_with_its_description(schema: dict[str, Any]) -> No
     assert fields["profile"]["enum"] == ["workspace", *profiles(ROOT)] and fields["profile"]["default"] == "workspace"
     assert fields["first"]["enum"] == fields["last"]["enum"] == fields["refresh"]["items"]["enum"] == list(ROAD.names)
     assert (fields["first"]["default"], fields["last"]["default"]) == (ROAD.names[0], ROAD.names[-1])
-    assert (
-        "- **quickstart**: The default profile: the whole road on a laptop CPU, offline, in minutes.\n"
-        in fields["profile"]["description"]
-    )
-    assert all(f"- **{step.name}**: {step.summary}" in fields["first"]["description"] for step in ROAD)
+    quickstart = "- **quickstart**: The default profile: the whole road on a laptop CPU, offline, in minutes."
+    assert quickstart in fields["profile"]["description"].split("\n\n"), "Prefect's form makes a space of a single line break"
+    assert {f"- **{step.name}**: {step.summary}" for step in ROAD} <= set(fields["first"]["description"].split("\n\n"))
     assert all(field["description"] for field in fields.values()), "a field without help"
     assert "required" not in schema, "each field is optional"
 
@@ -53,9 +51,12 @@ def test_common_params_are_typed_as_their_owners_say(schema: dict[str, Any]) -> 
     assert set(form.COMMON) <= set(ROAD.rooms)
     assert fields["merge.method"]["enum"] == list(methods.names("merge"))
     assert fields["sft.loop.epochs"]["type"] == "integer" and fields["sft.loop.epochs"]["maximum"] == 100
-    assert fields["sft.loop.epochs"]["description"] == "passes over the rows. Left empty: as in the profile."
+    assert fields["sft.loop.epochs"]["description"] == "Passes over the rows. Left empty: as in the profile."
     assert "tasks.worlds.library.library.world:Library" in fields["worlds.freeze.modules"]["items"]["enum"]
     assert not [name for name, field in fields.items() if "default" in field or "$ref" in str(field)], "left empty: as in the profile"
+    assert fields["filter.rejection_sampling.policy"]["enum"] == [True, False], "a switch would look as if it were off"
+    assert not [name for name, field in fields.items() if "ours" in field["description"].split()], "a word of those who write methods"
+    assert list(schema["properties"])[-1] == "overrides", "the long part of the form comes last"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from flows.ledger_database import Database
 from tests.conftest import ROOT, Project, make_project
 from tests.services.servers import postgres, postgres_programs, prefect_server, running
 
@@ -196,9 +196,9 @@ def test_a_night_and_an_approval_by_a_person_from_end_to_end(services: Services)
         ended = services.end_of(api, asked.id)
         assert (ended.state.name, ended.state.is_completed()) == ("Promoted", True), (ended.state, services.told())
         assert aliases() == "champion"
-        (entry,) = [json.loads(line) for line in (project.folder / ".cairn/promotions.jsonl").read_text().splitlines()]
+        (entry,) = [record.entry for record in Database(project.folder / ".cairn/promotions.db").read()]
         assert (entry["approved"], entry["decision"]) == ("reviewed (Ada)", decision)
-        left = api.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["cairn-approval-timeout"])))
+        left = api.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["cairn-promote-timeout"])))
         assert not left, "who was answered needs no end"
 
         champion = services.end_of(api, start("cairn-evaluate-champion/evaluate-champion", seed=7))
