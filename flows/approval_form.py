@@ -9,14 +9,15 @@ from typing import Any
 from prefect.input import RunInput
 from pydantic import Field
 
+from flows.conversation_text import conversation_lines
 from flows.markdown_text import cell, heading, table
 from flows.report import talks
 from flows.survey import survey
 from tasks.engine.artifact import Artifact
 from tasks.engine.plan import Plan
 
-LINES = 24
-"""Lines of a conversation that are shown; ours, a page of a form."""
+LINES, LETTERS = 24, 1500
+"""Lines of a conversation that are shown, and characters of each message; ours, a page of a form."""
 
 
 class Answer(RunInput):
@@ -52,17 +53,4 @@ def _conversations(plan: Plan) -> Iterator[str]:
     for pile in (talks.WON, talks.LOST):
         yield from heading(f"A conversation that it {pile}")
         talk = next((one for one in found if one["pile"] == pile), None)
-        yield from _lines(talk) if talk else ["There is none."]
-
-
-def _lines(talk: Mapping[str, Any]) -> Iterator[str]:
-    yield f"World {cell(talk['world'])}, family {cell(talk['family'])}, problem {cell(talk['problem_id'])}."
-    yield ""
-    lines = []
-    for turn in talk["turns"]:
-        if turn["text"]:
-            lines.append(f"- **{turn['who']}**: {cell(turn['text'])}")
-        lines += [f"- calls {cell(call['name'])}({cell(call['arguments'])}): {cell(call['answer'])}" for call in turn["calls"]]
-    yield from lines[:LINES]
-    if len(lines) > LINES:
-        yield f"- and {len(lines) - LINES} lines more"
+        yield from conversation_lines(talk, LINES, LETTERS) if talk else ["There is none."]

@@ -126,7 +126,15 @@ def save(project: Path, name: str, push: bool) -> list[str]:
 # --- the champion ----------------------------------------------------------------------------------------------------
 
 
-@flow(name="cairn-evaluate-champion", validate_parameters=False)
+def _champion_name() -> str:
+    try:
+        champion = (read(PROJECT / CHAMPION).champion or "none")[:10]
+    except BadInput:  # which the run is about to say
+        champion = "unknown"
+    return f"champion {champion}, seed {brief(flow_run.parameters.get('seed') or day_of_run())}"
+
+
+@flow(name="cairn-evaluate-champion", flow_run_name=unless_named(_champion_name), validate_parameters=False)
 @in_words
 def evaluate_champion(seed: Day = 0, more_overrides: form.Lines = "") -> dict[str, str] | State[Any]:
     """Play problems that nobody has seen with the champion, beside the models of the workspace's last run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 
@@ -19,5 +20,17 @@ def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> Iterator[str]
 
 
 def cell(text: str) -> str:
-    """Names come from params, worlds and models: they must not end a cell or open a tag."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Text of params, worlds and models as a line that shows it and does nothing else: it ends no cell, opens no tag, is no link,
+    picture or code, and no part of it is bold.
+
+    >>> cell("a | b ![x](http://c) <b>")
+    'a \\\\| b ![x]\\\\(http:\\\\//c) &lt;b>'
+    """
+    line = re.sub(r"([\\`*|~])", r"\\\1", " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;"))
+    line = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", line)
+    return line.replace("](", "]\\(").replace("://", ":\\//").replace("www.", "www\\.")
+
+
+def code(text: str) -> str:
+    """Text as code in a line or a cell."""
+    return f"`{' '.join(text.split()).replace('`', chr(39)).replace('|', '/')}`"

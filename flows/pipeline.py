@@ -17,6 +17,7 @@ from flows.promote import promote_candidate
 from flows.reconcile import reconcile
 from flows.road import Walk, check_part
 from flows.run import Run
+from flows.run_artifacts import show
 from flows.source_checks import check_sources
 from flows.survey import survey
 from tasks.road import ROAD
@@ -59,5 +60,5 @@ def pipeline(
             promote_candidate(run, done.get(road.decision), done.get(road.candidate))
         finally:
             run.finish(done)
-        run.report(done)
+        show(run, done, run.report(done))
         return decided(run.promotion, {stage: artifact.identity for stage, artifact in done.items()})

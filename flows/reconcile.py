@@ -13,7 +13,8 @@ from typing import Any
 from flows.server import own_url
 from flows.server_lost import impatient
 from tasks.engine.journal import Left, left
-from tasks.engine.track import Tracker, printable_uri
+from tasks.engine.mlflow_run import printable_uri
+from tasks.engine.track import Tracker
 from tasks.road import ROAD
 
 

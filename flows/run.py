@@ -92,15 +92,15 @@ class Run:
         for line in bring_up_to_date(self.plan, done):
             self.plan.watch("dvc", "note", {"note": line})
 
-    def report(self, done: Mapping[str, Artifact]) -> None:
-        """Write summary.json and report.html: views, never inputs."""
+    def report(self, done: Mapping[str, Artifact]) -> dict[str, Any]:
+        """Write summary.json and report.html: views, never inputs. Returns what the report shows (see `flows.report.page`)."""
         from flows.report import render
 
         summary = self.summary(done)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / "summary.json", json.dumps(summary, indent=1))
         folders = {stage: self.plan.store.view(one.identity) for stage, one in done.items()}
-        render(self.folder / "report.html", summary, folders, self.plan.settings.road)
+        return render(self.folder / "report.html", summary, folders, self.plan.settings.road)
 
     def summary(self, done: Mapping[str, Artifact]) -> dict[str, Any]:
         """The run in figures (see the README for the shape)."""

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from flows.model_names import left_by, place
 from flows.report.costs import cost, roles, stages
+from flows.report.pictures import style
 from flows.report.reading import Folders, Summary, colours, duration, read_json, two
 from flows.report.rooms import blueprints, critique, learning, merge_map, waterfall
 from flows.report.scores import families, gains, headline, ladders, with_unseen
@@ -24,8 +26,9 @@ from tasks.road import ROAD, Road, Step
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
-def render(target: Path, summary: Summary, folders: Folders, road: Road = ROAD) -> None:
-    """Write the report to `target`. summary: what reports/summary.json holds. folders: stage -> its artifact's folder.
+def render(target: Path, summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any]:
+    """Write the report to `target` and return what it shows (see `page`). summary: what reports/summary.json holds. folders: stage ->
+    its artifact's folder.
 
     The same summary and artifacts give the same bytes.
     """
@@ -35,7 +38,9 @@ def render(target: Path, summary: Summary, folders: Folders, road: Road = ROAD) 
     environment.filters.update(duration=duration, count=lambda value: f"{value:,}", two=two)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, template.render(page(summary, folders, road)))
+    shown = page(summary, folders, road)
+    write_text(target, template.render(shown, style=Markup(style())))
+    return shown
 
 
 def page(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any]:

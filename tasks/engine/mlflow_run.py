@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +89,16 @@ class MlflowRun:
         run = self._find_or_create(f"tags.`cairn.run` = '{self.facts['run']}'", name, tags)
         self._log_params(run, self.facts.get("params", {}))
         return run
+
+    def address(self) -> str:
+        """Where a browser finds this run: its URL, or without a tracking server the command that shows the database. "" while MLflow
+        has not been told of the run. No password of the server's is in it."""
+        if "parent" not in self.__dict__:
+            return ""
+        if not self.remote:
+            return f"mlflow ui --backend-store-uri {printable_uri(self.facts['uri'])}  # run {self.parent}"
+        server = re.sub(r"//[^/@]*@", "//", str(self.facts["uri"])).rstrip("/")
+        return f"{server}/#/experiments/{self.experiment}/runs/{self.parent}"
 
     def _find_or_create(self, query: str, name: str, tags: Mapping[str, str]) -> str:
         found = self.client.search_runs([self.experiment], filter_string=query, max_results=1)
@@ -237,3 +248,9 @@ class MlflowRun:
                 self.client.set_terminated(run, details["status"])
         if alive(self.state, self.facts["run"]) <= details["others"]:  # else another process goes on with the same run
             self.client.set_terminated(self.parent, details["status"])
+
+
+def printable_uri(uri: str) -> str:
+    """An address without the password that may stand in it."""
+    head, at, tail = uri.rpartition("@")
+    return f"{head.partition('://')[0]}://...@{tail}" if at else uri

@@ -16,7 +16,7 @@ from typing import Any
 
 from tasks.engine import process
 from tasks.engine.journal import Event, Journal
-from tasks.engine.mlflow_run import DATASETS, MlflowRun
+from tasks.engine.mlflow_run import DATASETS, MlflowRun, printable_uri
 from tasks.engine.origin import origin, origin_tags
 from tasks.engine.plan import Plan
 from tasks.engine.run_name import description, params_text, run_name
@@ -188,9 +188,3 @@ def _flow_run() -> dict[str, str]:
     flow, task = FlowRunContext.get(), TaskRunContext.get()
     run = flow.flow_run.id if flow and flow.flow_run else task.task_run.flow_run_id if task else None
     return {"flow_run": str(run)} if run else {}
-
-
-def printable_uri(uri: str) -> str:
-    """An address without the password that may stand in it."""
-    head, at, tail = uri.rpartition("@")
-    return f"{head.partition('://')[0]}://...@{tail}" if at else uri

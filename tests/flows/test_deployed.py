@@ -35,6 +35,18 @@ def test_the_day_is_that_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> Non
     assert deployed.day_of_run() == 20261129 and deployed._night_name() == "night 20261129"
 
 
+def test_an_evaluation_of_the_champion_is_named_by_whom_it_plays_and_by_its_seed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(deployed, "PROJECT", tmp_path)
+    monkeypatch.setattr(deployed, "flow_run", SimpleNamespace(parameters={"seed": 7}))
+    (tmp_path / "params").mkdir()
+    for text, who in (("{identity: 0123456789abcdef.dir}", "0123456789"), ("none", "none"), ("[]", "unknown")):
+        (tmp_path / "params/champion.yaml").write_text(f"champion: {text}\n")
+        assert deployed._champion_name() == f"champion {who}, seed 7"
+    assert deployed.evaluate_champion.flow_run_name.__name__ == "kept", "unless a person named it"
+
+
 def test_a_night_makes_new_conversations_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "params").mkdir()
     file = tmp_path / "params/pipeline.yaml"
