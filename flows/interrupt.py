@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -20,7 +20,7 @@ CODE = 130
 MESSAGE = "interrupted; what was finished is kept, and the next run goes on from there"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-_message = MESSAGE
+_message: str | Callable[[], str] = MESSAGE
 _at_work = False
 _happened = False
 _cursor_hidden = False
@@ -32,8 +32,8 @@ def cursor_is_hidden(hidden: bool) -> None:
     _cursor_hidden = hidden
 
 
-def ends_with(message: str) -> None:
-    """What a command says when a signal ends it, where MESSAGE is not true of it."""
+def ends_with(message: str | Callable[[], str]) -> None:
+    """What a command says when a signal ends it, where MESSAGE is not true of it. Of a function: what it returns then."""
     global _message
     _message = message
 
@@ -129,7 +129,8 @@ def _say() -> None:
         start = "\n" if os.isatty(2) else ""  # a bar, or the terminal's ^C, stands there
         if _cursor_hidden:
             start = f"\x1b[?25h{start}"
-        os.write(2, f"{start}cairn: {_message}\n".encode())  # not print: the signal may have come in the middle of one
+        message = _message if isinstance(_message, str) else _message()
+        os.write(2, f"{start}cairn: {message}\n".encode())  # not print: the signal may have come in the middle of one
     if not os.environ.get("CAIRN_DEBUG"):
         with suppress(OSError, ValueError, RuntimeError):
             sys.stdout.flush()

@@ -29,11 +29,12 @@ STOPS = {"stop": "user_stop", "length": "max_tokens"}
 @dataclass
 class ServedGrades:
     """rows: of TRAJECTORY, the conversations that were graded; `seed` is 0 and `turns` are empty, as no log-probabilities are kept.
-    otherwise: of these, with a call that their world answers otherwise than the caller's tool did. left: why the others were not
-    graded -> how many."""
+    otherwise: of these, with a call that their world answers otherwise than the caller's tool did. shadows: of these, whose last turn
+    is a shadow's. left: why the others were not graded -> how many."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     otherwise: int = 0
+    shadows: int = 0
     left: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -54,8 +55,13 @@ def grade_served(
     home = Worlds(world_folders(worlds or project / DATA / ROAD.entering("worlds")[0]), found.notes)
     known = {name: problem for file in problems or _of_workspace(project) for name, problem in read_problems(file)}
     trials: Counter[str] = Counter()
-    for talk in conversations(list(read(place))):
-        _grade(talk, home, known, trials, found)
+    talks = conversations(list(read(place)))
+    last = {talk[-1]["id"] for talk in talks if not talk[-1].get("shadow_of")}
+    for talk in talks:
+        if (first := talk[-1].get("shadow_of")) and first not in last:
+            found.left["by a shadow in the middle of a conversation: the turns after it were not its own"] += 1
+        else:
+            _grade(talk, home, known, trials, found)
     if not found.rows:
         why = "; ".join(f"{count} {reason}" for reason, count in found.left.items()) or "its lines are no answers"
         raise BadInput(f"{place}: nothing can be graded: {why}.")
@@ -95,6 +101,7 @@ def _grade(talk: Sequence[Answer], worlds: Worlds, known: Mapping[Name, Problem]
         trials[f"{named} {last.get('model')}"] += 1
         found.otherwise += answers != [result.content for _, result in played.calls]
         found.rows.append(trajectory_row(played))
+        found.shadows += bool(last.get("shadow_of"))
 
 
 def _played(talk: Sequence[Answer], problem: Problem, trial: int) -> Trajectory:
@@ -118,8 +125,13 @@ def lines(found: ServedGrades) -> Iterator[str]:
         verdict = "won" if row["reward"] else "lost"
         values = "  ".join(f"{row[part]:>{len(part)}}" for part in parts)
         yield f"{row['traj_id']:<44}{verdict:<6}{values}  {row['policy']:.2f}  {row['blame_reason']}".rstrip()
-    won = sum(row["reward"] for row in found.rows)
-    yield f"won: {won} of {len(found.rows)} conversations about {len({row['problem_id'] for row in found.rows})} problems"
+    for agent in (agents := dict.fromkeys(row["agent"] for row in found.rows)):
+        rows = [row for row in found.rows if row["agent"] == agent]
+        who = f"{agent}: " if len(agents) > 1 else ""
+        won, about = sum(row["reward"] for row in rows), len({row["problem_id"] for row in rows})
+        yield f"{who}won: {won} of {len(rows)} conversations about {about} problems"
+    if found.shadows:
+        yield f"of a shadow: {found.shadows} conversations, whose turns before the last are those of the agent that it stood beside"
     if found.otherwise:
         yield f"a call answered otherwise than by the caller's tools: {found.otherwise} conversations"
     yield from (f"not graded: {count} {reason}" for reason, count in sorted(found.left.items()))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from flows.cli import group
-
-if TYPE_CHECKING:
-    from tasks.serving.endpoint.app import Served
 
 app = group.app()
 
@@ -18,17 +15,21 @@ STOPPED = "stopped; nothing is served any more"
 
 @app.command(cls=group.Command)
 def serve(
-    checkpoint: Annotated[
-        str,
+    agents: Annotated[
+        Optional[list[str]],  # noqa: UP045 (typer)
         typer.Argument(
-            metavar="[WHAT]", help="champion, challenger, the number of a version, a checkpoint folder, or artifact:<identity>."
+            metavar="[WHAT ...]",
+            help="One or two: champion (the default), challenger, the number of a version, a folder, or artifact:<identity>.",
         ),
-    ] = "champion",
+    ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Let the second (default: challenger) answer beside the first, for the log alone.")
+    ] = False,
     adapters: Annotated[
         Optional[list[str]],  # noqa: UP045 (typer)
         typer.Option("--adapter", metavar="NAME=FOLDER", help="A LoRA adapter to begin with; as often as you like."),
     ] = None,
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The base's name in requests; default: the folder's.")] = "",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The first one's name in requests; default: its own.")] = "",
     host: Annotated[str, typer.Option("--host", metavar="HOST", help="The address to bind to.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="The port.")] = 8000,
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where tensors live.")] = "cpu",
@@ -49,6 +50,8 @@ def serve(
 
     Examples:
       cairn serve                      the champion
+      cairn serve champion challenger  both; a request's `model` says which. Adapters of one base share its weights
+      cairn serve --shadow             the challenger answers what the champion was asked, in .cairn/served/ alone
       cairn serve 3 --keep no          version 3 of promote.model; nothing that is said is kept
       cairn serve data/sft/model
       cairn serve models/instruct --adapter retail=data/rl/retail/adapter --port 8001
@@ -56,13 +59,9 @@ def serve(
     from pathlib import Path
 
     from flows import STATE, interrupt, server_checks
-    from flows.serving.run import check_port
-    from flows.serving.run import serve as answer
-    from flows.serving.source import named
-    from flows.serving.world_changes import card_for_now
+    from flows.serving import run, start
     from tasks.contract.params import BadInput
     from tasks.serving.endpoint.kept import FOLDER, Kept
-    from tasks.serving.endpoint.opened import opened, with_chat
 
     if dtype not in ("", "float32", "bfloat16", "float16") or device not in ("cpu", "cuda"):
         raise BadInput(f"--dtype {dtype!r}, --device {device!r}: allowed are float32, bfloat16, float16 and cpu, cuda")
@@ -72,22 +71,20 @@ def serve(
     pairs = [one.partition("=") for one in adapters or ()]
     if wrong := next((one for one, (key, _, folder) in zip(adapters or (), pairs, strict=True) if not key or not folder), ""):
         raise BadInput(f"--adapter {wrong}: expected NAME=FOLDER")
+    texts = agents or ["champion"]
+    if shadow and keep == "no":
+        raise BadInput(
+            "--shadow --keep no: the second one's answers go to the log alone, and nothing is kept. Take one of the two away."
+        )
     interrupt.ends_with(STOPPED)
-    check_port(host, port)
+    run.check_port(host, port)
     server_checks.mlflow()
-    found = named(checkpoint)
-    given = {key: Path(value) for key, _, value in pairs} | ({found.name: found.folder} if found.base else {})
-    served = opened(found.base or found.folder, given, name or ("base" if found.base else found.name), device, dtype, most)
-    with_chat(served, lambda: card_for_now(found, changed == "yes"), Kept(STATE / FOLDER if keep == "yes" else None))
-    print(f"{served.name} at http://{host}:{port}/v1, with the adapters: {', '.join(served.adapters) or 'none'}. Ctrl-C ends it.")
-    print(_of_chat(served))
-    answer(served, host, port)
+    found = start.agents([*texts, "challenger"] if shadow and len(texts) == 1 else texts, name)
+    how = start.How(device, dtype, most, changed == "yes", Kept(STATE / FOLDER if keep == "yes" else None))
+    engines, beside = start.open_agents(found, {key: Path(value) for key, _, value in pairs}, how), None
+    if shadow:
+        engines, beside = start.with_shadow(engines, found)
+        interrupt.ends_with(lambda: f"{STOPPED}. {beside.summary()}")
+    print("\n".join([*run.lines(engines, host, port), *([f"{found[1].name} answers beside it, for the log."] if shadow else [])]))
+    run.serve(engines, beside, host, port)
     return 0
-
-
-def _of_chat(served: Served) -> str:
-    if served.chat is None:
-        return f"No chat, token ids alone: {served.no_chat}"
-    worlds, kept = ", ".join(served.chat.prompting.card["worlds"]), served.chat.kept.folder
-    known = f"as the agent of {worlds}" if worlds else "without a system message of its own: there are no worlds in data/worlds"
-    return f"It chats {known}; what is said is kept {f'in {kept}' if kept else 'nowhere'}."

@@ -37,15 +37,17 @@ def _answer(line: str) -> Answer | None:
 
 def conversations(answers: Sequence[Answer]) -> list[list[Answer]]:
     """The answers of each conversation, its turns in order: a later answer belongs to it whose request repeats what was said before.
-    A request that branches off an earlier turn is a conversation of its own, with the turns before it."""
+    A request that branches off an earlier turn is a conversation of its own, with the turns before it; so is a shadow's answer, which
+    nobody ever goes on from."""
     talks: list[list[Answer]] = []
     latest: dict[str, list[Answer]] = {}
     for one in answers:
         keys = [_key(one["messages"][: place + 1]) for place, said in enumerate(one["messages"][:-1]) if said["role"] == "assistant"]
         before = next((latest[key] for key in reversed(keys) if key in latest), [])
-        latest[_key(one["messages"])] = talk = [*before, one]
-        talks.append(talk)
-    continued = {id(one) for talk in talks for one in talk[:-1]}
+        talks.append(talk := [*before, one])
+        if not one.get("shadow_of"):
+            latest[_key(one["messages"])] = talk
+    continued = {id(one) for talk in talks if not talk[-1].get("shadow_of") for one in talk[:-1]}
     return [talk for talk in talks if id(talk[-1]) not in continued]
 
 

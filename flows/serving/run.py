@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterator, Sequence
 
 from tasks.contract.params import BadInput
-from tasks.serving.endpoint.app import Served
+from tasks.serving.endpoint.chat_api import Beside
+from tasks.serving.endpoint.served import Served
 
 
 def check_port(host: str, port: int) -> None:
@@ -22,10 +24,23 @@ def check_port(host: str, port: int) -> None:
             raise BadInput(f"--host {host} --port {port}: {error.strerror or error}") from None
 
 
-def serve(served: Served, host: str, port: int) -> None:
+def lines(engines: Sequence[Served], host: str, port: int) -> Iterator[str]:
+    """What is served, for whoever started it."""
+    yield f"http://{host}:{port}/v1 serves {', '.join(name for one in engines for name in one.names)}. Ctrl-C ends it."
+    for served in engines:
+        for name in served.names:
+            if (chat := served.chat_of(name)) is None:
+                yield f"{name}: no chat, token ids alone: {served.no_chat}"
+                continue
+            worlds, kept = ", ".join(chat.prompting.card["worlds"]), chat.kept.folder
+            known = f"as the agent of {worlds}" if worlds else "without a system message of its own: there are no worlds in data/worlds"
+            yield f"{name}: chats {known}; what is said is kept {f'in {kept}' if kept else 'nowhere'}"
+
+
+def serve(engines: Sequence[Served], beside: Beside | None, host: str, port: int) -> None:
     """Answer until the process is told to end."""
     import uvicorn
 
     from tasks.serving.endpoint.app import make
 
-    uvicorn.run(make(served), host=host, port=port, log_level="warning")
+    uvicorn.run(make(*engines, beside=beside), host=host, port=port, log_level="warning")

@@ -45,6 +45,7 @@ def _section(known: Known, answer: Answer, recorded: bool) -> Section:
     facts = {
         "answered": utc(answer.get("created") or 0),
         "served as": f"{answer.get('model', '')}{', adapter ' + adapter if adapter else ''}",
+        "shadow of": answer.get("shadow_of", ""),
         "checkpoint": identity,
         "was champion": f"as version {', '.join(versions)}" if versions else "",
         "world": answer.get("world", ""),

@@ -8,16 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from flows import interrupt
 from flows.cli import main
-from flows.serving import run
-from tasks.serving.endpoint import opened
-from tasks.serving.endpoint.app import Served
+from flows.serving import run, start
 from tests.conftest import ROOT
 from tests.rollout import tiny
 
@@ -34,7 +31,7 @@ def test_a_checkpoint_folder_answers_at_its_port(tmp_path: Path) -> None:
             answer = httpx.post(f"{place}/v1/completions", json=asked, timeout=60)
             assert answer.status_code == 200, answer.text
             refused = httpx.post(f"{place}/v1/completions", json={"model": "model", "prompt": "hello"}, timeout=60)
-            assert refused.status_code == 422 and "this server encodes no text" in refused.text
+            assert refused.status_code == 400 and "this server encodes no text" in refused.text
             assert 1 <= len(answer.json()["choices"][0]["token_ids"]) <= 4, answer.text
         finally:
             server.kill()
@@ -63,7 +60,8 @@ def test_ctrl_c_says_that_the_server_has_stopped(
     """And nothing of a next run, which is another command's."""
     monkeypatch.setenv("CAIRN_DEBUG", "1")  # the streams stay open for the next test
     monkeypatch.setattr(interrupt, "_message", interrupt.MESSAGE)
-    monkeypatch.setattr(opened, "opened", lambda *_: Served("model", SimpleNamespace()))
+    monkeypatch.setattr(start, "agents", lambda *_: [])
+    monkeypatch.setattr(start, "open_agents", lambda *_: [])
     monkeypatch.setattr(run, "serve", lambda *_: interrupt._say())
     assert main(["serve", str(tmp_path), "--port", str(free_port())]) == 0
     assert capfd.readouterr().err.strip() == "cairn: stopped; nothing is served any more"
@@ -74,7 +72,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, capsys: pytest.Capture
     for file, said in (
         ("a.bin", "not a checkpoint folder"),
         ("config.json", "pickled (a.bin)"),
-        ("adapter_config.json", "adapter alone"),
+        ("adapter_config.json", "an adapter alone, and it does not say"),
     ):
         (tmp_path / file).write_text("{}")
         assert main(["serve", str(tmp_path), "--port", str(free_port())]) == 2

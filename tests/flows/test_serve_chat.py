@@ -16,10 +16,11 @@ import pytest
 from flows.cli import main
 from flows.serving import source
 from tasks.contract.context import seed_of
-from tasks.serving.endpoint.app import Served, make
+from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.card import agent_card
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.opened import opened, with_chat
+from tasks.serving.endpoint.served import Served
 from tasks.worlds.api.play import play
 from tests.engine.test_registered import ASK, TOOL, behaviour, checkpoint, frozen
 from tests.players.served import listening

@@ -60,6 +60,34 @@ def test_the_verdicts_are_those_of_the_road(made: Path, rows: list[dict[str, Any
     assert f"won: {2 * sum(row['reward'] for row in rows)} of {2 * len(rows)} conversations about 4 problems" in lines(found)
 
 
+def test_a_shadows_last_turn_is_graded_on_the_conversation_that_it_answered_in(
+    made: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Whatever it said before the last turn is counted; the first agent's own conversation is graded as without it."""
+    kept, row = Kept(tmp_path / "served"), next(one for one in rows if one["reward"])
+    serve(kept, row, 0)
+    for one in [*read(tmp_path / "served")]:
+        said = {"role": "assistant", "content": "I do not know."}
+        kept.write(
+            {
+                **one,
+                "id": f"s{one['id']}",
+                "model": "other",
+                "finish": "stop",
+                "messages": [*one["messages"][:-1], said],
+                "shadow_of": one["id"],
+            }
+        )
+        kept.write({**one, "id": f"t{one['id']}", "model": "same", "shadow_of": one["id"]})
+    found = grade_served(tmp_path / "served", made)
+    turns = sum(message["role"] == "assistant" for message in row["messages"])
+    assert [one["agent"] for one in found.rows] == ["served-champion", "served-other", "served-same"] and found.shadows == 2
+    assert [one["reward"] for one in found.rows][::2] == [1, 1] and turns > 1
+    assert found.left == {"by a shadow in the middle of a conversation: the turns after it were not its own": 2 * (turns - 1)}
+    told = "\n".join(lines(found))
+    assert "served-champion: won: 1 of 1 conversations about 1 problems" in told and "of a shadow: 2 conversations" in told
+
+
 def test_what_cannot_be_graded_is_counted_with_its_reason(made: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     kept = Kept(tmp_path / "served")
     serve(kept, rows[0], 0)

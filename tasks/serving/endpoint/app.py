@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
-from tasks.players.local.own import weights
-from tasks.players.local.own.engine import OwnEngine
 from tasks.serving.endpoint import chat_api
-from tasks.serving.endpoint.chat import Chat
-from tasks.serving.endpoint.chat_api import refused
-from tasks.serving.endpoint.engine_thread import EngineThread
+from tasks.serving.endpoint.chat_api import Beside
+from tasks.serving.endpoint.errors import TOO_LONG, UNKNOWN, first_fault, refused
 from tasks.serving.endpoint.plain_fields import SAMPLING, Allowed, refusal
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from tasks.serving.endpoint.served import Served, find, unknown
 
 
 class Completion(BaseModel):
@@ -72,48 +68,19 @@ PLAIN: Allowed = {
 """Fields of vLLM's requests, and the values that they may have here."""
 
 
-@dataclass
-class Served:
-    """name: of the base. chat: None where its checkpoint cannot chat, and no_chat says why. adapters: public name -> its name in the
-    engine, new at each load, so that no cache outlives its weights."""
-
-    name: str
-    thread: EngineThread
-    tokenizer: PreTrainedTokenizerBase | None = None
-    adapters: dict[str, str] = field(default_factory=dict)
-    loads: int = 0
-    chat: Chat | None = None
-    no_chat: str = ""
-
-    def unknown(self, model: str) -> str:
-        """What a request is told that asks for a model that is not served."""
-        return f"The model `{model}` does not exist. There are: {', '.join([self.name, *self.adapters])}."
-
-    def load(self, engine: OwnEngine, name: str, folder: Path) -> None:
-        """Called in the engine's thread."""
-        self.loads += 1
-        inside = f"{name}#{self.loads}"
-        engine.add_adapter(inside, weights.adapter_of_folder(folder, engine.stack))
-        self.adapters[name] = inside
-
-    def unload(self, engine: OwnEngine, name: str) -> None:
-        """Called in the engine's thread."""
-        engine.remove_adapter(self.adapters[name])
-        del self.adapters[name]
-
-
-def make(served: Served) -> FastAPI:
-    """The API of a served checkpoint."""
-    app = FastAPI(title="cairn serve")
-    chat_api.add(app, served)
+def make(*engines: Served, beside: Beside | None = None) -> FastAPI:
+    """The API of what is served: one engine, or several with different names. beside: who is given each chat that was answered."""
+    app = FastAPI(title="cairn serve", exception_handlers={RequestValidationError: _malformed})
+    chat_api.add(app, engines, beside)
+    _add_adapters(app, engines)
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", **({"shadow": beside.figures()} if beside else {})}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        names = [(served.name, None), *((name, served.name) for name in served.adapters)]
+        names = [(name, None if name == served.name else served.name) for served in engines for name in served.names]
         return {
             "object": "list",
             "data": [{"id": name, "object": "model", "owned_by": "cairn", "parent": base} for name, base in names],
@@ -123,31 +90,38 @@ def make(served: Served) -> FastAPI:
     async def completions(wish: Completion) -> Any:
         if wrong := refusal(wish.model_extra, PLAIN):
             return refused(400, wrong)
-        if wish.model != served.name and wish.model not in served.adapters:
-            return refused(404, served.unknown(wish.model))
-        if unknown := next((one for one in wish.prompt if not 0 <= one < served.thread.vocabulary), None):
-            return refused(400, f"the prompt holds token {unknown}, and the model has {served.thread.vocabulary}")
+        if (served := find(engines, wish.model)) is None:
+            return refused(404, unknown(engines, wish.model), UNKNOWN, "model")
+        if strange := next((one for one in wish.prompt if not 0 <= one < served.thread.vocabulary), None):
+            return refused(400, f"the prompt holds token {strange}, and the model has {served.thread.vocabulary}", param="prompt")
         adapter = served.adapters.get(wish.model, "")
         sampling = Sampling(wish.seed, wish.temperature, wish.max_tokens, tuple(wish.stop_token_ids), adapter)
         try:
             made = await asyncio.wrap_future(served.thread.ask(wish.prompt, sampling))
         except LookupError as error:
-            return refused(404, str(error))
+            return refused(404, str(error), UNKNOWN, "model")
         except Exception as error:  # of the engine, in its thread
             return refused(500, f"{type(error).__name__}: {error}")
         if made.finish == "full":
-            return refused(400, f"the prompt's {len(wish.prompt)} tokens fill the context")
+            return refused(400, f"the prompt's {len(wish.prompt)} tokens fill the context", TOO_LONG, "prompt")
         return _answer(served, wish, made)
+
+    return app
+
+
+def _add_adapters(app: FastAPI, engines: Sequence[Served]) -> None:
+    """Adapters come and go while others are served: on the base that is served first."""
+    served = engines[0]
 
     @app.post("/v1/load_lora_adapter")
     async def load(wish: Adapter) -> Any:
-        if wish.lora_name == served.name or wish.lora_name in served.adapters:
+        if find(engines, wish.lora_name):
             return refused(400, f"The lora adapter '{wish.lora_name}' has already been loaded.")
         folder = Path(wish.lora_path)
         if not is_adapter(folder):
             return refused(404, f"no adapter in {folder} (adapter_config.json is missing)")
         try:
-            await asyncio.wrap_future(served.thread.call(lambda engine: served.load(engine, wish.lora_name, folder)))
+            await asyncio.to_thread(served.load, wish.lora_name, folder)
         except (BadInput, OSError) as error:
             return refused(400, str(error))
         return {"status": f"adapter {wish.lora_name} loaded"}
@@ -157,12 +131,15 @@ def make(served: Served) -> FastAPI:
         if wish.lora_name not in served.adapters:
             return refused(404, f"The lora adapter '{wish.lora_name}' cannot be found.")
         try:
-            await asyncio.wrap_future(served.thread.call(lambda engine: served.unload(engine, wish.lora_name)))
+            await asyncio.to_thread(served.unload, wish.lora_name)
         except RuntimeError as error:
             return refused(409, str(error))
         return {"status": f"adapter {wish.lora_name} unloaded"}
 
-    return app
+
+async def _malformed(_: Any, error: Any) -> Any:
+    """A body that is no request, as OpenAI's API answers it."""
+    return refused(400, *first_fault(error))
 
 
 def _answer(served: Served, wish: Completion, made: Generated) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from tasks.chat.local.parsing import reply_alone
 from tasks.chat.local.tokens import decode
@@ -19,8 +21,8 @@ from tasks.serving.endpoint.prompting import Prompt, Prompting, with_read_argume
 
 @dataclass(frozen=True)
 class Owed:
-    """An answer that is to be made. model: its name in the engine, "" for the base. ids: what it reads. may_call: whether its calls
-    are read as calls."""
+    """An answer that is to be made. ids: what it reads. may_call: whether its calls are read as calls. shadow_of: id of the answer
+    beside which it is made, "" for one that goes to whoever asked."""
 
     id: str
     request: ChatRequest
@@ -28,6 +30,7 @@ class Owed:
     ids: Sequence[int]
     sampling: Sampling
     may_call: bool
+    shadow_of: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -42,17 +45,21 @@ class Answer:
 
 @dataclass
 class Chat:
-    """prompting: of the agent's card. kept: where answers are written."""
+    """prompting: of the agent's card. kept: where answers are written. of_adapter: whether the card is that of one adapter, which its
+    checkpoint then names, and not of a base that adapters may be put on."""
 
     prompting: Prompting
     kept: Kept = field(default_factory=lambda: Kept(None))
     conversations: Conversations = field(default_factory=Conversations)
+    of_adapter: bool = False
+    _logged: set[str] = field(default_factory=set)
 
     def owed(self, request: ChatRequest, adapter: str) -> Owed:
         """A request, ready for the engine. BadInput or ValueError for one that the agent cannot be asked."""
         tools = [tool.model_dump() for tool in request.tools or ()]
         world = (request.custom_inputs or {}).get("world", "")
         prompt = self.prompting.prompt([one.model_dump(exclude_none=True) for one in request.messages], world, tools)
+        self._tell_others(tools)
         if request.tool_choice == "none":
             prompt = replace(prompt, tools=[])
         usual = self.prompting.card["generation"]
@@ -66,6 +73,15 @@ class Chat:
         )
         ids = self.conversations.ids(adapter, self.prompting, prompt)
         return Owed(f"chatcmpl-{secrets.token_hex(12)}", request, prompt, ids, sampling, request.tool_choice != "none")
+
+    def _tell_others(self, tools: Sequence[Mapping[str, Any]]) -> None:
+        """Log, once a tool, that a request brought one with which the agent was never evaluated."""
+        worlds = self.prompting.card["worlds"].values()
+        known = {one["function"]["name"] for about in worlds for one in about["tools"]}
+        if known and (others := {str(one["function"]["name"]) for one in tools} - known - self._logged):
+            self._logged |= others
+            told = "a request brought tools with which %s was never evaluated: %s. It may call them; nobody knows how well"
+            logging.getLogger(__name__).warning(told, self.prompting.card["name"], ", ".join(sorted(others)))
 
     def text(self, ids: Sequence[int]) -> str:
         """Of a turn so far, without thoughts and what the template writes before a reply."""
@@ -109,7 +125,8 @@ class Chat:
         system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
         messages = [*system, *(one.model_dump(exclude_none=True) for one in request.messages if one.role != "system"), reply]
         about = {"id": owed.id, "created": owed.created, "model": request.model, "world": prompt.world}
-        about |= {"checkpoint": self.prompting.card["checkpoint"], "adapter": owed.sampling.adapter}
+        about |= {"checkpoint": self.prompting.card["checkpoint"], "adapter": "" if self.of_adapter else owed.sampling.adapter}
+        about |= {"shadow_of": owed.shadow_of} if owed.shadow_of else {}
         about["problem"] = (request.metadata or {}).get("problem", "")
         tools = [tool.model_dump() for tool in request.tools or ()]
         ids = {"prompt_ids": list(owed.ids), "ids": list(made.ids), "finish": finish}

@@ -4,94 +4,135 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from tasks.contract.generation import Generated
 from tasks.contract.params import BadInput
 from tasks.serving.endpoint.chat import Answer, Chat, Owed
 from tasks.serving.endpoint.chat_request import read
 from tasks.serving.endpoint.engine_thread import Watch
-
-if TYPE_CHECKING:
-    from tasks.serving.endpoint.app import Served
-
-
-def refused(status: int, message: str) -> JSONResponse:
-    """An error as OpenAI's API writes it."""
-    return JSONResponse({"error": _error(status, message)}, status_code=status)
+from tasks.serving.endpoint.errors import TOO_LONG, UNKNOWN, error, refused
+from tasks.serving.endpoint.served import Served, find, unknown
 
 
-def _error(status: int, message: str) -> dict[str, Any]:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"message": message, "type": kind, "param": None, "code": status}
+class Beside(Protocol):
+    """Who looks at chats as they are answered. Its methods return at once and raise nothing."""
+
+    def begins(self) -> None:
+        """A chat is to be answered: `ends` follows, however that goes."""
+
+    def answered(self, owed: Owed, made: Generated, answer: Answer) -> None:
+        """What was answered."""
+
+    def ends(self) -> None:
+        """A chat that `begins` announced was answered, or will not be."""
+
+    def figures(self) -> Mapping[str, Any]:
+        """What it counts, for GET /health."""
 
 
-def add(app: FastAPI, served: Served) -> None:
+def add(app: FastAPI, engines: Sequence[Served], beside: Beside | None = None) -> None:
     """Give an app the endpoint."""
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: Request) -> Any:
-        if served.chat is None:
-            return refused(400, f"{served.name} is served by token ids alone: {served.no_chat}")
         try:
             request = read(await body.json())
-            if request.model != served.name and request.model not in served.adapters:
-                return refused(404, served.unknown(request.model))
-            owed = served.chat.owed(request, served.adapters.get(request.model, ""))
-        except (BadInput, ValueError) as error:  # a request that the agent or its chat format cannot hold
-            return refused(400, str(error))
+            if (served := find(engines, request.model)) is None:
+                return refused(404, unknown(engines, request.model), UNKNOWN, "model")
+            if (chat := served.chat_of(request.model)) is None:
+                return refused(400, f"{request.model} is served by token ids alone: {served.no_chat}", param="model")
+            owed = chat.owed(request, served.adapters.get(request.model, ""))
+        except (BadInput, ValueError) as wrong:  # a request that the agent or its chat format cannot hold
+            return refused(400, str(wrong))
         if len(owed.ids) >= served.thread.most:
-            return refused(400, f"the conversation's {len(owed.ids)} tokens fill the context of {served.thread.most}")
+            told = f"the conversation's {len(owed.ids)} tokens fill the context of {served.thread.most}"
+            return refused(400, told, TOO_LONG, "messages")
+        turn = _Turn(served, chat, owed, beside)
         if request.stream:
-            return StreamingResponse(_events(served, served.chat, owed), media_type="text/event-stream")
+            return StreamingResponse(_events(turn), media_type="text/event-stream")
+        return await _whole(turn)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    served: Served
+    chat: Chat
+    owed: Owed
+    beside: Beside | None
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        if self.beside:
+            self.beside.begins()
         try:
-            made = await asyncio.wrap_future(served.thread.ask(owed.ids, owed.sampling, _watch(served.chat, owed)))
-        except LookupError as error:
-            return refused(404, str(error))
-        except Exception as error:  # of the engine, in its thread
-            return refused(500, f"{type(error).__name__}: {error}")
-        answer = served.chat.answer(owed, made)
-        choice = {"index": 0, "message": answer.message, "finish_reason": answer.finish, "logprobs": None}
-        return {**_head(owed, "chat.completion"), "choices": [choice], "usage": _usage(owed, answer)}
+            yield
+        finally:
+            if self.beside:
+                self.beside.ends()
+
+    def answer(self, made: Generated) -> Answer:
+        found = self.chat.answer(self.owed, made)
+        if self.beside:
+            self.beside.answered(self.owed, made, found)
+        return found
 
 
-def _watch(chat: Chat, owed: Owed) -> Watch | None:
+async def _whole(turn: _Turn) -> Any:
+    owed = turn.owed
+    try:
+        with turn.under_way():
+            made = await asyncio.wrap_future(turn.served.thread.ask(owed.ids, owed.sampling, watch_of(turn.chat, owed)))
+    except LookupError as wrong:
+        return refused(404, str(wrong), UNKNOWN, "model")
+    except Exception as wrong:  # of the engine, in its thread
+        return refused(500, f"{type(wrong).__name__}: {wrong}")
+    answer = turn.answer(made)
+    choice = {"index": 0, "message": answer.message, "finish_reason": answer.finish, "logprobs": None}
+    return {**_head(owed, "chat.completion"), "choices": [choice], "usage": _usage(owed, answer)}
+
+
+def watch_of(chat: Chat, owed: Owed) -> Watch | None:
+    """What ends a turn at the request's own stop texts; None where it has none."""
     return (lambda ids: chat.stopped(owed, ids)) if owed.request.stop else None
 
 
-async def _events(served: Served, chat: Chat, owed: Owed) -> AsyncIterator[str]:
+async def _events(turn: _Turn) -> AsyncIterator[str]:
     """Server-sent events: words as they are certain, calls whole, then the end; usage where the request asks for it."""
     loop, arrived, gone = asyncio.get_running_loop(), asyncio.Queue[list[int] | None](), False
+    chat, owed = turn.chat, turn.owed
 
     def watch(ids: Sequence[int]) -> bool:
         loop.call_soon_threadsafe(arrived.put_nowait, list(ids))
         return gone or chat.stopped(owed, ids)
 
-    made = served.thread.ask(owed.ids, owed.sampling, watch)
-    made.add_done_callback(lambda _: loop.call_soon_threadsafe(arrived.put_nowait, None))
     sent = ""
     try:
-        yield _event(owed, {"role": "assistant", "content": ""})
-        while (ids := await arrived.get()) is not None:
-            words = chat.words(owed, ids)
-            if len(words) > len(sent) and words.startswith(sent):
-                yield _event(owed, {"content": words[len(sent) :]})
-                sent = words
-        if error := made.exception():
-            yield _data({"error": _error(500, f"{type(error).__name__}: {error}")})
+        with turn.under_way():
+            made = turn.served.thread.ask(owed.ids, owed.sampling, watch)
+            made.add_done_callback(lambda _: loop.call_soon_threadsafe(arrived.put_nowait, None))
+            yield _event(owed, {"role": "assistant", "content": ""})
+            while (ids := await arrived.get()) is not None:
+                words = chat.words(owed, ids)
+                if len(words) > len(sent) and words.startswith(sent):
+                    yield _event(owed, {"content": words[len(sent) :]})
+                    sent = words
+        if wrong := made.exception():
+            yield _data({"error": error(500, f"{type(wrong).__name__}: {wrong}")})
             return
-        for event in _rest(owed, chat, made.result(), sent):
+        for event in _rest(owed, turn.answer(made.result()), sent):
             yield event
     finally:
         gone = True  # whoever asked has left: the turn is wanted no further
 
 
-def _rest(owed: Owed, chat: Chat, made: Generated, sent: str) -> list[str]:
-    answer = chat.answer(owed, made)
+def _rest(owed: Owed, answer: Answer, sent: str) -> list[str]:
     content = answer.message.get("content") or ""
     events = [_event(owed, {"content": content[len(sent) :]})] if content.startswith(sent) and content != sent else []
     if calls := answer.message.get("tool_calls"):

@@ -9,9 +9,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tasks.contract.generation import Generated, Sampling
+from tasks.players.local.own import weights
 from tasks.players.local.own.engine import OwnEngine
 
 Watch = Callable[[Sequence[int]], bool]
@@ -55,6 +57,14 @@ class EngineThread:
     def most(self) -> int:
         """Tokens of the longest conversation."""
         return self._engine.most
+
+    def load(self, name: str, folder: Path) -> Future[None]:
+        """Serve an adapter too, by a name that was never used before. BadInput or OSError, in the future, for none of this base."""
+        return self.call(lambda engine: engine.add_adapter(name, weights.adapter_of_folder(folder, engine.stack)))
+
+    def unload(self, name: str) -> Future[None]:
+        """Serve it no longer. RuntimeError, in the future, while it is in use."""
+        return self.call(lambda engine: engine.remove_adapter(name))
 
     def call(self, work: Callable[[OwnEngine], Any]) -> Future[Any]:
         """Something that is done with the engine between two steps."""

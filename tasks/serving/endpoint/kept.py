@@ -21,9 +21,9 @@ class Kept:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append an answer: {id, created, model, world, checkpoint (identity, "" of a folder), adapter, problem, messages (the reply
-        last), tools, sampling, prompt_ids, ids, finish}."""
+        last), tools, sampling, prompt_ids, ids, finish}; and shadow_of, the id of the answer beside which a shadow's was made."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{time.strftime('%Y-%m-%d', time.gmtime())}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with (self.folder / f"{time.strftime('%Y-%m-%d', time.gmtime())}.jsonl").open("ab", buffering=0) as file:
+            file.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode())  # at once: two agents may write at a time

@@ -11,11 +11,11 @@ from tasks.checkpoints import folders, source
 from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.params import BadInput
 from tasks.players.local import own
-from tasks.serving.endpoint.app import Served
 from tasks.serving.endpoint.chat import Chat
 from tasks.serving.endpoint.engine_thread import EngineThread
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.prompting import Prompting
+from tasks.serving.endpoint.served import Served
 
 ROWS = 64
 """Requests decoded together; others wait."""
@@ -32,7 +32,13 @@ def opened(folder: Path, adapters: Mapping[str, Path], name: str, device: str, d
     for one, where in adapters.items():
         if one == name or not is_adapter(where):
             raise BadInput(f"--adapter {one}={where}: {'the name of the base' if one == name else 'no adapter_config.json in it'}")
-        served.thread.call(lambda engine, one=one, where=where: served.load(engine, one, where)).result()  # type: ignore[misc]
+        served.load(one, where)
+    return served
+
+
+def with_own_chat(served: Served, name: str, folder: Path, card: Mapping[str, Any], kept: Kept) -> Served:
+    """Let one of its adapters chat by a card of its own, with the tokenizer that lies beside it."""
+    served.chats[name] = Chat(Prompting(folders.load_tokenizer(folder), card), kept, of_adapter=True)
     return served
 
 
