@@ -49,8 +49,11 @@ class Artifacts:
         if event == "started":
             self._runs[stage] = contextvars.copy_context()
         elif event == "progress" and details["total"]:
-            part = details["note"].split()[0] if details["note"] else ""
-            said = f"{details['done']} of {details['total']} {details['note']}"
+            note = details["note"]
+            part = note.split()[0] if note else ""
+            if part and not part[0].isalpha():  # a figure: the note is not of a part
+                return
+            said = f"{details['done']} of {details['total']} {note}"
             self._show(stage, part, 100.0 * details["done"] / details["total"], said, details["done"] >= details["total"])
         elif event == "calls" and details["total"]:
             said = "\n".join(f"- {line}" for line in lines(details))

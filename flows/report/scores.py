@@ -29,11 +29,16 @@ def headline(summary: Summary, decision: Mapping[str, Any], candidate: str, road
     overall = summary.get("overall") or {}
     best = (overall.get(candidate) or {}).get("pass_1")
     first = min(overall, key=lambda model: place(model, road), default="")
+    gates = decision.get("gates") or []
+    reason = str(promotion.get("reason") or decision.get("reason") or "")
+    for gate in gates:  # the page lists them, each with its explanation
+        explanation = str(gate.get("explanation") or "\0")
+        reason = reason.replace(f"{gate['name']}: {explanation}", "").replace(explanation, "")
     return {
         "mood": mood,
         "title": title,
-        "reason": promotion.get("reason") or decision.get("reason") or "",
-        "gates": decision.get("gates") or [],
+        "reason": " ".join(reason.split()),
+        "gates": gates,
         "candidate": candidate,
         "pass_1": best,
         "pass_4": (overall.get(candidate) or {}).get("pass_4"),

@@ -140,6 +140,7 @@ def test_progress_never_stands_in_the_way_of_a_training(monkeypatch: pytest.Monk
     for done in range(1, 1001):
         shown("sft", "progress", {"done": done, "total": 1000, "note": "steps"})
         shown("rl", "progress", {"done": done, "total": 2000, "note": "steps"})
+    shown("sft", "progress", {"done": 0, "total": 1000, "note": "9 of 9 parameters train"})  # no part is named by a figure
     assert time.monotonic() - start < 2.0 and sent == []
     slow.set()
     shown.close()
