@@ -30,12 +30,16 @@ def copy(folder: Path, profile: str) -> None:
 
 def cairn_run(folder: Path) -> subprocess.CompletedProcess[str]:
     """`cairn run` in a project, away from this one's state; all that it says is in stdout."""
-    strange = ("PREFECT", "MLFLOW", "DVC", "CAIRN")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     command = [sys.executable, "-m", "flows.cli", "run"]
     said, errors = subprocess.PIPE, subprocess.STDOUT
-    return subprocess.run(command, cwd=folder, env=environment, check=False, text=True, stdout=said, stderr=errors)
+    return subprocess.run(command, cwd=folder, env=environment(), check=False, text=True, stdout=said, stderr=errors)
+
+
+def environment() -> dict[str, str]:
+    """Of a command in a project of its own: away from this one's state, modules compiled once."""
+    strange = ("PREFECT", "MLFLOW", "DVC", "CAIRN", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
 
 
 def publish(name: str, figures: Sequence[tuple[str, float]], sizes: Mapping[str, Any]) -> None:

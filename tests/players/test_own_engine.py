@@ -400,3 +400,19 @@ def test_another_family_and_unknown_parameters_are_refused_by_name() -> None:
     of.model.layers[0].extra = torch.nn.Linear(2, 2)
     with pytest.raises(BadInput, match=r"no use for: model.layers.0.extra.bias"):
         weights.of_model(of)
+
+
+def test_a_step_is_one_token_of_each_conversation_at_most() -> None:
+    """The first as soon as the prompt is read; a conversation that joins later catches up by none, and says what it says alone."""
+    of = model("llama")
+    one, said = engine(of), dict[str, list[int]]()
+    one.submit("a", [1, 2, 3], sampling())
+    one.step()
+    assert len(one.so_far("a").ids) == 1
+    one.submit("b", [4, 5, 6, 7], sampling())
+    one.step()
+    assert (len(one.so_far("a").ids), len(one.so_far("b").ids)) == (1, 1)
+    while len(said) < 2:
+        said |= {made.conversation: list(made.ids) for made in one.step()}
+    alone = [list(made.ids) for made in generated(of, [[1, 2, 3], [4, 5, 6, 7]], [sampling(), sampling()])]
+    assert [said["a"], said["b"]] == alone

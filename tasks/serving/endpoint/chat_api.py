@@ -104,22 +104,27 @@ def watch_of(chat: Chat, owed: Owed) -> Watch | None:
 
 
 async def _events(turn: _Turn) -> AsyncIterator[str]:
-    """Server-sent events: words as they are certain, calls whole, then the end; usage where the request asks for it."""
-    loop, arrived, gone = asyncio.get_running_loop(), asyncio.Queue[list[int] | None](), False
+    """Server-sent events: words as they are certain, calls whole, then the end; usage where the request asks for it. Tokens that come
+    faster than they are sent go out together."""
+    loop, arrived, so_far, gone = asyncio.get_running_loop(), asyncio.Event(), list[int](), False
     chat, owed = turn.chat, turn.owed
 
     def watch(ids: Sequence[int]) -> bool:
-        loop.call_soon_threadsafe(arrived.put_nowait, list(ids))
+        nonlocal so_far
+        so_far = list(ids)
+        loop.call_soon_threadsafe(arrived.set)
         return gone or chat.stopped(owed, ids)
 
     sent = ""
     try:
         with turn.under_way():
             made = turn.served.thread.ask(owed.ids, owed.sampling, watch)
-            made.add_done_callback(lambda _: loop.call_soon_threadsafe(arrived.put_nowait, None))
+            made.add_done_callback(lambda _: loop.call_soon_threadsafe(arrived.set))
             yield _event(owed, {"role": "assistant", "content": ""})
-            while (ids := await arrived.get()) is not None:
-                words = chat.words(owed, ids)
+            while not made.done():
+                await arrived.wait()
+                arrived.clear()
+                words = chat.words(owed, so_far)
                 if len(words) > len(sent) and words.startswith(sent):
                     yield _event(owed, {"content": words[len(sent) :]})
                     sent = words

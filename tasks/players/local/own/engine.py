@@ -152,13 +152,15 @@ class OwnEngine:
 
     def step(self) -> list[Generated]:
         """As `poll`, but for one token of each conversation at most, so that the answer may be empty: for whoever shows what is being
-        said. Tokens are those of `poll`."""
+        said. Owed prompts are read, which gives their first tokens; where none is, all that speak say one more. Tokens are those of
+        `poll`."""
         import torch
 
         full, self._full = self._full, []
+        before = self._count["prefills"]
         with torch.inference_mode():
             finished = self._prefill()
-            if speaking := self._speaking():
+            if self._count["prefills"] == before and (speaking := self._speaking()):
                 finished += self._decode(speaking)
         return [*(Generated(name, (), (), "full") for name in full), *(self._turn(row) for row in finished)]
 
