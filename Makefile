@@ -57,11 +57,16 @@ test-reliability: setup ## twenty random kills of the smoke road, damage, full d
 test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plain-object adapter (its package goes into .cairn/bfcl)
 	@CAIRN_BFCL="$$PWD/.cairn/bfcl" $(BIN)/python -m pytest -m bfcl -s tests/bfcl
 
-test-services: setup ## real servers on loopback: a schedule of Prefect starts a run by itself, on SQLite and on Postgres (apt-get install postgresql); MLflow's gives a registered version back
+test-services: setup .cairn/npm/.ready ## real servers on loopback: a schedule of Prefect starts a run by itself, on SQLite and on Postgres (apt-get install postgresql); MLflow's gives a registered version back; OpenAI's client of npm chats
 	@$(BIN)/python -m pytest -m services -s
 
 test-vllm: .cairn/vllm/.ready ## a real vLLM on the CPU, token by token as the own engine (it goes into .cairn/vllm, 2.6 GB)
 	@CAIRN_VLLM="$$PWD/.cairn/vllm" $(BIN)/python -m pytest -m vllm tests/vllm
+
+.cairn/npm/.ready: tests/services/npm/package.json
+	@rm -rf $(@D) && mkdir -p $(@D) && cp $< $(@D)
+	cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock
+	@touch $@
 
 # Its torchvision, torchaudio and torchcodec are built for another torch than the CPU's, and nothing that is served here needs them.
 .cairn/vllm/.ready: infra/vllm.txt $(VENV)/.ready

@@ -29,6 +29,7 @@ from tests.rollout import tiny
 from tests.rollout.test_rollout import human, jobs, world
 
 __all__ = ["checkpoint"]
+CONVERSATIONS = 50
 USER: list[Any] = [{"role": "user", "content": ASK}]
 
 
@@ -110,6 +111,33 @@ def test_what_cannot_be_answered_is_refused_as_openai_does(agent: SimpleNamespac
     assert said in body["message"] and body["type"] == "invalid_request_error" and caught.value.status_code in (400, 404)
 
 
+def test_clients_can_tell_an_unknown_model_from_a_conversation_that_is_too_long(agent: SimpleNamespace) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        agent.create(model="other", messages=USER)
+    assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError, match=r"the conversation's \d+ tokens fill the context of 600") as long:
+        agent.create(model="agent", messages=[{"role": "user", "content": "order " * 700}])
+    assert (long.value.code, long.value.param, long.value.type) == ("context_length_exceeded", "messages", "invalid_request_error")
+
+
+def test_a_tool_with_which_it_was_never_evaluated_is_logged_once(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the prompt carries tools it may be called; else the agent could not know it, and the request is refused."""
+    tool = json.loads(json.dumps(TOOL).replace("get_order", "fly"))
+    for tools, codes in (("full", (None, None)), ("none", ("", ""))):
+        card = agent_card("agent", checkpoint, behaviour(frozen(tmp_path / tools, "retail"), tools=tools))
+        with chatting(checkpoint, card) as (client, _):
+            for code in codes:
+                if code is None:
+                    assert client.chat.completions.create(model="agent", messages=USER, tools=[TOOL, tool], max_tokens=2).choices
+                else:
+                    with pytest.raises(openai.BadRequestError, match="tools: fly: this agent was trained without tools in its prompt"):
+                        client.chat.completions.create(model="agent", messages=USER, tools=[TOOL, tool], max_tokens=2)
+    (record,) = caplog.records
+    assert "a request brought tools with which agent was never evaluated: fly" in record.getMessage()
+
+
 def test_a_seed_gives_the_same_answer_and_top_p_takes_the_likeliest(agent: SimpleNamespace) -> None:
     def ids(**how: Any) -> list[int]:
         agent.create(model="agent", messages=[{"role": "user", "content": "order"}], max_tokens=8, **how)
@@ -119,12 +147,19 @@ def test_a_seed_gives_the_same_answer_and_top_p_takes_the_likeliest(agent: Simpl
     assert ids(temperature=2, seed=2, top_p=1e-9) == ids(temperature=0)
 
 
+def _last(folder: Path) -> dict[str, Any]:
+    (file,) = folder.glob("*.jsonl")
+    found: dict[str, Any] = json.loads(file.read_text("utf-8").splitlines()[-1])
+    return found
+
+
 def test_what_is_served_is_what_was_evaluated_token_for_token(tmp_path: Path) -> None:
     """Each turn of conversations that were played, asked again through the client with the seed of its turn."""
     folder = tiny.saved(tmp_path / "model", seed=3, end=3.0)
     limits = {"temperature": 0.7, "max_turn_tokens": 24}
     player = checkpoint_agent(tiny.model(seed=3, end=3.0), tiny.tokenizer(), NO_PROMPT, max_episode_tokens=600, **limits)
-    played = play(world(), jobs()[:6], player, human(), seed=5, max_steps=4)
+    played = play(world(), jobs(4)[:CONVERSATIONS], player, human(), seed=5, max_steps=3)
+    assert len(played) == CONVERSATIONS
     card = agent_card("agent", folder, behaviour(frozen(tmp_path / "worlds", "retail")))
     card["generation"] = {"temperature": 0.7, "max_new_tokens": 24}
     turns = 0
@@ -135,7 +170,7 @@ def test_what_is_served_is_what_was_evaluated_token_for_token(tmp_path: Path) ->
             for number, (at, turn) in enumerate(zip(spoken, one.turns, strict=False)):
                 seed = seed_of(5, one.problem.problem_id, one.trial, number, "agent")
                 client.chat.completions.create(model="agent", messages=one.messages[:at], seed=seed)
-                kept = lines(tmp_path / "kept")[-1]
+                kept = _last(tmp_path / "kept")
                 read += turn["prompt_ids"]
                 assert kept["ids"] == list(turn["ids"]) and kept["prompt_ids"] == read
                 read += turn["ids"]

@@ -151,7 +151,7 @@ def test_cairn_serve_refuses_what_it_would_not_do(tmp_path: Path) -> None:
             ({"model": "nobody", "prompt": [1]}, 404, "does not exist"),
             ({"model": "base", "prompt": [1], "top_p": 0.5}, 400, "top_p = 0.5: allowed"),
             ({"model": "base", "prompt": [1], "beam": 2}, 400, "not known"),
-            ({"model": "base", "prompt": "text"}, 422, "list"),
+            ({"model": "base", "prompt": "text"}, 400, "prompt: Value error, token ids, a list of integers"),
             ({"model": "base", "prompt": [1] * 400}, 400, "fill the context"),
             ({"model": "base", "prompt": [1, 10**6]}, 400, "the prompt holds token 1000000, and the model has"),
             ({"model": "base", "prompt": [-1]}, 400, "the prompt holds token -1"),

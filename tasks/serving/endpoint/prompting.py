@@ -65,7 +65,7 @@ class Prompting:
         return with_text_arguments(message), finish, error if error != "max_tokens" else ""
 
     def _world(self, name: str, tools: Sequence[Mapping[str, Any]], needed: bool) -> tuple[str, Mapping[str, Any]]:
-        """(name, card) of a world: the one that is named, the only one, or the only one that has all of the tools."""
+        """(name, card) of a world: the one that is named, the only one that has all of the tools or else some, or the only one."""
         worlds: Mapping[str, Mapping[str, Any]] = self.card["worlds"]
         if not worlds and not name:
             return "", {"system": None, "tools": []}
@@ -74,9 +74,11 @@ class Prompting:
                 raise ValueError(f"world = {name!r}: this agent knows {', '.join(worlds)}.")
             return name, worlds[name]
         wanted = set(map(_name, tools))
-        fitting = [(one, about) for one, about in worlds.items() if wanted <= set(map(_name, about["tools"]))]
-        if len(fitting) == 1:
-            return fitting[0]
+        shared = {one: wanted & set(map(_name, about["tools"])) for one, about in worlds.items()}
+        whole, some = [one for one in worlds if shared[one] == wanted], [one for one in worlds if shared[one]]
+        for fitting in (whole, some, list(worlds) if needed else ()):
+            if len(fitting) == 1:
+                return fitting[0], worlds[fitting[0]]
         if needed:
             raise ValueError(
                 f"this agent knows {len(worlds)} worlds ({', '.join(worlds)}), and the request does not say which: name one (world, "
