@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 APPROVAL, TIMEOUT = "cairn-promote/promote", "cairn-promote-timeout/promote-timeout"
 """Names of the deployments: the one that asks, and the one that answers for who does not."""
 DEPLOY = "`prefect deploy --prefect-file infra/prefect.yaml --all`"
+ASKS = "at {} asks who approves, and why"
+"""What is told of a run that asks. {}: the address of its server."""
 PATIENCE = 10.0
 """Seconds that a request to the server may take; ours."""
 
@@ -51,7 +53,13 @@ def ask(project: Path, decision: str, key: str = "") -> list[str]:
         return [f"Prefect's server at {named.value} has no deployment {APPROVAL}, so nobody is asked there: {DEPLOY}"]
     except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
         return [f"Prefect's server at {named.value} could not be asked to ask ({type(error).__name__})"]
-    return [f"flow run {run.name!r} ({run.id}) at {named.value} asks who approves, and why"]
+    return [f"flow run {run.name!r} ({run.id}) {ASKS.format(named.value)}"]
+
+
+def is_asked(reason: str) -> bool:
+    """Whether the server that is named now asks already, by what was reported of the decision; True where none is named."""
+    named = inherited.of_prefect("PREFECT_API_URL")
+    return named is None or named.value == own_url() or ASKS.format(named.value) in reason
 
 
 def _end_older(client: SyncPrefectClient, deployment: DeploymentResponse, decision: str) -> None:

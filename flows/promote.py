@@ -35,6 +35,8 @@ CHALLENGER = "challenger"
 """The registry's alias of the version that waits for a person."""
 TURNED_DOWN = "cairn.turned_down"
 """The tag of a version to which a person said no: who, and why."""
+AGAIN = "`cairn promote --why ...` makes it champion all the same"
+"""What is said of such a version."""
 
 
 def refusal(plan: Plan, stage: bool = False) -> str:
@@ -174,7 +176,7 @@ def _propose(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
     name, version = run.plan.settings.shared.promote.model, _registered(run, decision, candidate, verdict)
     with asking_registry():
         if turned_down := registry.tag(run.tracker, name, version, TURNED_DOWN):
-            why = f"{turned_down}; `cairn promote --why ...` makes it champion all the same"
+            why = f"{turned_down}; {AGAIN}"
             return not_carried_out(why, verdict["reason"], version)
         registry.move_alias(run.tracker, name, CHALLENGER, version)
     return waits("; ".join([MANUAL, *ask(run.plan.settings.project, decision.identity)]), verdict["reason"], version)

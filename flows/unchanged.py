@@ -15,6 +15,7 @@ from flows.road import bring_up_to_date
 from flows.run import reports_folder
 from flows.summary_text import print_summary
 from flows.survey import Outlook
+from flows.waiting import waits_as_reported
 from tasks.engine.artifact import Artifact
 from tasks.engine.files import write_text
 
@@ -62,8 +63,10 @@ def _is_current(path: Path, plan: Plan, done: Mapping[str, Artifact]) -> bool:
     if road.decision not in done:
         return True
     now = foreseen(plan, done[road.decision], done[road.candidate])
+    if now.decision == "waiting":
+        return waits_as_reported(plan, done[road.decision], reported_promotion)
     fresh = reported_promotion.get("outcome") == "promoted" and now.done and now.version == reported_promotion["version"]
-    return now.decision != "waiting" and (fresh or now.summary() == reported_promotion)
+    return fresh or now.summary() == reported_promotion
 
 
 def _render_again(plan: Plan, done: Mapping[str, Artifact]) -> None:

@@ -18,6 +18,7 @@ from flows.ledger import Ledger, champions
 from flows.promote import foreseen, promote_candidate, turn_down
 from flows.rollback import forget, rollback
 from flows.run import Run
+from flows.waiting import waits_as_reported
 from tasks.contract.params import BadInput, StageFailed
 from tasks.engine import registry
 from tasks.engine.artifact import Artifact, Store
@@ -57,7 +58,8 @@ class Shop:
         monkeypatch.setattr(registry, "alone", lambda tracker, name: nullcontext())
         monkeypatch.setattr(registry, "alias_at", lambda tracker, name, alias: self.alias)
         monkeypatch.setattr(registry, "has_version", lambda tracker, name, version: version not in self.deleted)
-        monkeypatch.setattr("flows.moved_alias.read_alias", self._read)
+        for module in ("moved_alias", "waiting"):
+            monkeypatch.setattr(f"flows.{module}.read_alias", self._read)
         monkeypatch.setattr(registry, "tag", lambda tracker, name, version, key: self.told.get((version, key), ""))
         monkeypatch.setattr(registry, "set_tag", lambda tracker, name, version, key, value: self.told.update({(version, key): value}))
         monkeypatch.setattr("flows.approval_request.ask", self._ask)
@@ -91,7 +93,8 @@ class Shop:
         self._killed("alias")
 
     def _read(self, uri: str, model: str, alias: str, expected: str) -> Alias:
-        return Alias(self.alias, self.artifacts.get(self.alias, {}), bool(expected) and expected not in self.deleted)
+        at = self.challenger if alias == "challenger" else self.alias
+        return Alias(at, self.artifacts.get(at, {}), bool(expected) and expected not in self.deleted)
 
     def _killed(self, moment: str) -> None:
         if self.die_after == moment:
@@ -230,6 +233,8 @@ def test_waiting_for_approval_then_approved(shop: Shop) -> None:
         assert (said["outcome"], said["decision"], said["version"], said["alias"]) == ("waiting", "waiting", "1", None)
         assert said["reason"] == f"promote.approval is manual: `cairn promote` carries it out; a run asks. {HOLD}"
         assert (shop.challenger, shop.alias, len(shop.versions), shop.ledger.entries()) == ("1", "", 1, [])
+        assert waits_as_reported(shop.run().plan, shop.decision("a"), said), "a run with nothing to do asks nobody again"
+    assert not waits_as_reported(shop.run().plan, shop.decision("b"), said)
     assert shop.asked == [shop.decision("a").identity] * 2
     assert shop.promote("a", approved="I looked at it (Ada)")["outcome"] == "promoted"
     assert shop.ledger.entries()[-1]["approved"] == "I looked at it (Ada)" and (shop.challenger, shop.alias) == ("", "1")
@@ -237,9 +242,11 @@ def test_waiting_for_approval_then_approved(shop: Shop) -> None:
 
 def test_who_is_turned_down_is_not_asked_about_again(shop: Shop) -> None:
     shop.promote_as = "manual"
-    shop.promote("a")
+    waiting = shop.promote("a")
     turn_down(shop.run(), shop.decision("a"), "turned down by Ada: rude")
+    assert not waits_as_reported(shop.run().plan, shop.decision("a"), waiting)
     said = shop.promote("a")
+    assert waits_as_reported(shop.run().plan, shop.decision("a"), said)
     assert said["outcome"] == "not promoted" and said["reason"].startswith(
         "turned down by Ada: rude; `cairn promote --why ...` makes it"
     )
