@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -10,6 +10,7 @@ from flows.cli import group
 
 app = group.app()
 
+WITH_TOOLS: Any = {"rich_help_panel": "With tools"}
 STOPPED = "stopped; nothing is served any more"
 
 
@@ -42,11 +43,28 @@ def serve(
         str,
         typer.Option("--changed-worlds", metavar="yes|no", help="Whether an agent is served whose worlds have changed since then."),
     ] = "no",
+    world: Annotated[
+        str,
+        typer.Option("--with-tools", metavar="WORLD", help="Call this world's tools here, on what is really behind it.", **WITH_TOOLS),
+    ] = "",
+    unguarded: Annotated[
+        bool, typer.Option("--allow-unguarded", help="Also write with tools that no predicate of the policy guards.", **WITH_TOOLS)
+    ] = False,
+    tool_calls: Annotated[
+        int, typer.Option("--tool-calls", metavar="N", min=1, help="Most calls for one line of the user's.", **WITH_TOOLS)
+    ] = 20,
+    tool_seconds: Annotated[
+        float, typer.Option("--tool-seconds", metavar="S", min=0.1, help="For which a call is waited for.", **WITH_TOOLS)
+    ] = 30.0,
 ) -> int:
     """OpenAI's /v1/chat/completions, whole or streamed, with tools: the agent is told what it was told when it was evaluated, unless
     a request brings a system message of its own. And token ids in, token ids and their log-probabilities out: /v1/completions,
     /v1/models, /v1/load_lora_adapter and /v1/unload_lora_adapter, as vLLM has them; a step of the road plays with it by engine:
     {method: server}.
+
+    With --with-tools a request holds what user and agent said, and no tools: agent and tools go on here until the agent replies or
+    hands over. Each write is checked by the policy's predicates first. A request goes on with the conversation that it repeats, or with
+    that of metadata: {"conversation": ID}, the id in each answer.
 
     Examples:
       cairn serve                      the champion
@@ -54,11 +72,12 @@ def serve(
       cairn serve --shadow             the challenger answers what the champion was asked, in .cairn/served/ alone
       cairn serve 3 --keep no          version 3 of promote.model; nothing that is said is kept
       cairn serve data/sft/model
+      cairn serve --with-tools retail
       cairn serve models/instruct --adapter retail=data/rl/retail/adapter --port 8001
     """
     from pathlib import Path
 
-    from flows import STATE, interrupt, server_checks
+    from flows import PROJECT, STATE, interrupt, server_checks
     from flows.serving import run, start
     from tasks.contract.params import BadInput
     from tasks.serving.endpoint.kept import FOLDER, Kept
@@ -76,6 +95,9 @@ def serve(
         raise BadInput(
             "--shadow --keep no: the second one's answers go to the log alone, and nothing is kept. Take one of the two away."
         )
+    if world and (shadow or keep == "no"):
+        other = "--shadow: what a second one would call is not called" if shadow else "--keep no: what is written must be kept"
+        raise BadInput(f"--with-tools goes without {other}")
     interrupt.ends_with(STOPPED)
     run.check_port(host, port)
     server_checks.mlflow()
@@ -86,5 +108,11 @@ def serve(
         engines, beside = start.with_shadow(engines, found)
         interrupt.ends_with(lambda: f"{STOPPED}. {beside.summary()}")
     print("\n".join([*run.lines(engines, host, port), *([f"{found[1].name} answers beside it, for the log."] if shadow else [])]))
-    run.serve(engines, beside, host, port)
+    first = None
+    if world:
+        from flows.with_tools.opened import Limits, with_tools
+
+        lines, first = with_tools(engines, world, PROJECT, unguarded, Limits(tool_calls, tool_seconds))
+        print("\n".join(lines), flush=True)
+    run.serve(engines, beside, host, port, first)
     return 0

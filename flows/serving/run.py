@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+from fastapi import FastAPI
 
 from tasks.contract.params import BadInput
 from tasks.serving.endpoint.chat_api import Beside
@@ -37,10 +39,10 @@ def lines(engines: Sequence[Served], host: str, port: int) -> Iterator[str]:
             yield f"{name}: chats {known}; what is said is kept {f'in {kept}' if kept else 'nowhere'}"
 
 
-def serve(engines: Sequence[Served], beside: Beside | None, host: str, port: int) -> None:
-    """Answer until the process is told to end."""
+def serve(engines: Sequence[Served], beside: Beside | None, host: str, port: int, first: Callable[[FastAPI], None] | None) -> None:
+    """Answer until the process is told to end. first: see `make`."""
     import uvicorn
 
     from tasks.serving.endpoint.app import make
 
-    uvicorn.run(make(*engines, beside=beside), host=host, port=port, log_level="warning")
+    uvicorn.run(make(*engines, beside=beside, first=first), host=host, port=port, log_level="warning")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,12 @@ PLAIN: Allowed = {
 """Fields of vLLM's requests, and the values that they may have here."""
 
 
-def make(*engines: Served, beside: Beside | None = None) -> FastAPI:
-    """The API of what is served: one engine, or several with different names. beside: who is given each chat that was answered."""
+def make(*engines: Served, beside: Beside | None = None, first: Callable[[FastAPI], None] | None = None) -> FastAPI:
+    """The API of what is served: one engine, or several with different names. beside: who is given each chat that was answered. first:
+    adds endpoints that go before those here of the same path."""
     app = FastAPI(title="cairn serve", exception_handlers={RequestValidationError: _malformed})
+    if first is not None:
+        first(app)
     chat_api.add(app, engines, beside)
     _add_adapters(app, engines)
 

@@ -22,7 +22,7 @@ from tasks.serving.endpoint.prompting import Prompt, Prompting, with_read_argume
 @dataclass(frozen=True)
 class Owed:
     """An answer that is to be made. ids: what it reads. may_call: whether its calls are read as calls. shadow_of: id of the answer
-    beside which it is made, "" for one that goes to whoever asked."""
+    beside which it is made, "" for one that goes to whoever asked. about: more that is kept with it."""
 
     id: str
     request: ChatRequest
@@ -32,15 +32,17 @@ class Owed:
     may_call: bool
     shadow_of: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """message: OpenAI's. finish: stop, tool_calls or length."""
+    """message: OpenAI's. finish: stop, tool_calls or length. error: "", or parse_error for a call that is none."""
 
     message: Message
     finish: str
     produced: int
+    error: str = ""
 
 
 @dataclass
@@ -116,20 +118,22 @@ class Chat:
             read, finish, whole = {"role": "assistant", "content": text.removesuffix(end)}, "stop", False
         if whole:
             self.conversations.remember(owed.sampling.adapter, owed.prompt, with_read_arguments(read), [*owed.ids, *made.ids])
-        self._keep(owed, made, read, finish)
-        return Answer({**read, "content": read.get("content") or None} if read.get("tool_calls") else read, finish, len(made.ids))
+        self.keep(owed, [read], finish, made.ids)
+        message = {**read, "content": read.get("content") or None} if read.get("tool_calls") else read
+        return Answer(message, finish, len(made.ids), error)
 
-    def _keep(self, owed: Owed, made: Generated, reply: Message, finish: str) -> None:
+    def keep(self, owed: Owed, more: Sequence[Message], finish: str, made: Sequence[int]) -> None:
+        """Write a conversation: what was asked and what came of it. made: ids of the reply."""
         request, prompt = owed.request, owed.prompt
         sampling = {name: value for name, value in asdict(owed.sampling).items() if name not in ("stop", "adapter")}
         system = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
-        messages = [*system, *(one.model_dump(exclude_none=True) for one in request.messages if one.role != "system"), reply]
+        messages = [*system, *(one.model_dump(exclude_none=True) for one in request.messages if one.role != "system"), *more]
         about = {"id": owed.id, "created": owed.created, "model": request.model, "world": prompt.world}
         about |= {"checkpoint": self.prompting.card["checkpoint"], "adapter": "" if self.of_adapter else owed.sampling.adapter}
         about |= {"shadow_of": owed.shadow_of} if owed.shadow_of else {}
-        about["problem"] = (request.metadata or {}).get("problem", "")
+        about |= {"problem": (request.metadata or {}).get("problem", ""), **owed.about}
         tools = [tool.model_dump() for tool in request.tools or ()]
-        ids = {"prompt_ids": list(owed.ids), "ids": list(made.ids), "finish": finish}
+        ids = {"prompt_ids": list(owed.ids), "ids": list(made), "finish": finish}
         self.kept.write({**about, "messages": messages, "tools": tools, "sampling": {**sampling, "stop": request.stop}, **ids})
 
 

@@ -99,6 +99,11 @@ class Connection:
         closed = error.code == CONNECTION_CLOSED and (self._server.url or error.message == "Connection closed")
         return error.code != REQUEST_TIMEOUT and not closed
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is of no further use."""
+        return self._closing
+
     def close(self, wait: bool = True) -> None:
         """End the connection and the server that it started. wait: until it has ended, for at most some seconds."""
         if self._loop is not None and self._task is not None and not self._closing:

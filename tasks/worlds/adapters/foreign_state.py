@@ -51,6 +51,29 @@ class Source(Protocol):
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
         """Run a tool in a state; its answer (text or JSON) and the state after it. Raises Refused, or SourceFailed."""
 
+    def real(self) -> Real:
+        """What `cairn serve --with-tools` calls, opened now. Raises BadInput when there is none that has all of the tools."""
+
+
+class Real(Protocol):
+    """The thing itself, called and never set back.
+
+    where: what it is, for people. lost: why it can be called no more, "" while it can; it is set when a call fails for that reason.
+    """
+
+    where: str
+    lost: str
+
+    def call(self, name: str, arguments: dict[str, Any]) -> Any:
+        """What a tool answers: text or JSON. Raises Refused when it says no, SourceFailed when it or its server fails. What it has
+        changed by then stays changed."""
+
+    def state(self) -> Saved:
+        """What it holds now; the token is None. Raises SourceFailed when that cannot be read."""
+
+    def close(self) -> None:
+        """End what was started for it."""
+
 
 class ForeignState:
     """The state of one fork of an adapted world; `tasks.worlds.api.state.State` for tables."""

@@ -22,9 +22,10 @@ from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Kind
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import refusal
-from tasks.worlds.adapters.foreign_state import DIFF_LINES, Saved, SourceFailed
+from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
 from tasks.worlds.adapters.plain_data import TYPE, NotPlain, View, text_diff
+from tasks.worlds.adapters.real import RealObject
 from tasks.worlds.api.places import place
 from tasks.worlds.api.state import Base, canonical_json
 from tasks.worlds.api.tools import Refused, Tool
@@ -51,6 +52,7 @@ def from_object(
     restore: Callable[[Any, Any], None] | None = None,
     users: str = "",
     problems_file: Path | str | None = None,
+    real: Callable[[], Any] | None = None,
 ) -> type[Any]:
     """A world class over what `factory()` makes: one object, or several as a dict by name (their methods are then one set of tools).
 
@@ -68,6 +70,8 @@ def from_object(
                it. With several objects both get the dict.
     users:     dotted path of the state's table of users, which splits go by and generators draw from; "" for none.
     problems_file: problems as JSON lines (`tasks.worlds.adapters.problem_file`). There are no scripted humans: the role needs a model.
+    real:      makes the object with the real data, once, for `cairn serve --with-tools`, which never sets it back; factory by default.
+               With several objects a dict of the same names. It need not be one that can be pickled.
 
     An exception of a method is a refusal with its message. Raises BadInput for what cannot be offered or kept, here or when the
     world is built.
@@ -77,7 +81,8 @@ def from_object(
     choice = _choice(name, tools, writes, ends, produces)
     beginnings = _texts(name, "errors_begin", errors_begin)
     by_hand = (snapshot, restore) if snapshot and restore else None
-    source = Objects(name, factory, choice, dict(types or {}), View(tuple(leave_out)), error_key, beginnings, by_hand)
+    view = View(tuple(leave_out))
+    source = Objects(name, factory, choice, dict(types or {}), view, error_key, beginnings, by_hand, real or factory)
     return adapted(
         source, name=name, policy=policy, users=users, problems_file=problems_file, writes=choice.writes, where=f"world {name}"
     )
@@ -109,10 +114,12 @@ class Objects:
         error_key: str,
         errors_begin: tuple[str, ...],
         by_hand: tuple[Callable[[Any], Any], Callable[[Any, Any], None]] | None,
+        real: Callable[[], Any],
     ) -> None:
+        self._real = real
         self._where, self._factory, self._choice, self._view = f"world {name}", factory, choice, view
         self._types, self._error_key, self._errors_begin, self._by_hand = types, error_key, errors_begin, by_hand
-        self._callees: dict[str, Callee] = {}
+        self._callees: dict[tuple[type, str], Callee] = {}
         self._live: OrderedDict[Any, Any] = OrderedDict()  # each step on it is atomic, so threads need no lock
 
     # --- the source --------------------------------------------------------------------------------------------------------
@@ -174,18 +181,25 @@ class Objects:
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
         """Run a method on an object in this state."""
         live = self._at(saved)
-        function = next(getattr(value, name) for value in _parts(live).values() if hasattr(value, name))
-        placed, named = self._callee(name, function).arguments(arguments)
+        shown = self.answer(live, name, arguments)
+        try:
+            after = self._kept(live, saved)
+        except BadInput as error:
+            raise SourceFailed(f"tool {name!r} of {self._where}: {error}") from None
+        self._keep(after, live)
+        return shown, after
+
+    def answer(self, live: Any, name: str, arguments: dict[str, Any]) -> Any:
+        """What a method of an object answers, as JSON. Raises Refused, or SourceFailed for an answer that is no data."""
+        part = next(value for value in _parts(live).values() if hasattr(value, name))
+        function = getattr(part, name)
+        placed, named = self._callee(type(part), name, function).arguments(arguments)
         try:
             answer = function(*placed, **named)
         except Refused:
             raise
         except (Exception, SystemExit) as error:  # the edge to the object's own code: what it raises is its answer
             raise Refused(f"{type(error).__name__}: {error}") from None
-        try:
-            after = self._kept(live, saved)
-        except BadInput as error:
-            raise SourceFailed(f"tool {name!r} of {self._where}: {error}") from None
         try:
             shown = _ANSWERS.plain(answer)
         except NotPlain as error:
@@ -194,14 +208,26 @@ class Objects:
             ) from None
         if reason := refusal(shown, self._error_key, self._errors_begin):
             raise Refused(reason)
-        self._keep(after, live)
-        return shown, after
+        return shown
 
-    def _callee(self, name: str, function: Callable[..., Any]) -> Callee:
+    def real(self) -> Real:
+        """The object with the real data, made now. BadInput for one that cannot be made or lacks a tool's method."""
+        try:
+            live = self._real()
+        except Exception as error:
+            raise BadInput(f"{self._where}: real() failed: {type(error).__name__}: {error}") from error
+        parts = _parts(live)
+        if missing := next((name for name in self.tools() if not any(hasattr(part, name) for part in parts.values())), ""):
+            raise BadInput(f"{self._where}: real() makes an object without a method {missing!r}, which is a tool.")
+        kind = ", ".join(type(part).__qualname__ for part in parts.values())
+        made = getattr(self._real, "__qualname__", type(self._real).__qualname__)
+        return RealObject(f"the object that {made}() made in this process ({kind})", self, live)
+
+    def _callee(self, cls: type, name: str, function: Callable[..., Any]) -> Callee:
         """How a method is called; read once."""
-        if name not in self._callees:
-            self._callees[name] = callee_of(function)
-        return self._callees[name]
+        if (cls, name) not in self._callees:
+            self._callees[cls, name] = callee_of(function)
+        return self._callees[cls, name]
 
     # --- objects and their states ------------------------------------------------------------------------------------------
 
@@ -231,10 +257,16 @@ class Objects:
         token: Any = self._pickled(live) if self._by_hand is None else self._dumped(live)
         if before is not None and token == before.token:
             return before
+        return Saved(token, self._text(_parts(live) if self._by_hand is None else {"": json.loads(token)}))
+
+    def state_text(self, live: Any) -> str:
+        """What counts of an object's state, as canonical JSON; nothing is copied. BadInput for what is no data."""
+        return self._text(_parts(live) if self._by_hand is None else {"": json.loads(self._dumped(live))})
+
+    def _text(self, parts: Mapping[str, Any]) -> str:
         try:
-            parts = _parts(live) if self._by_hand is None else {"": json.loads(token)}
             shown = {part: _without_type(self._view.plain(value)) for part, value in parts.items()}
-            return Saved(token, canonical_json(shown.get("", shown)))
+            return canonical_json(shown.get("", shown))
         except (NotPlain, ValueError) as error:  # the second: a number beyond what can be written
             raise BadInput(f"{self._where}: {error}. Name it in leave_out=(...), or give snapshot= and restore=.") from None
 

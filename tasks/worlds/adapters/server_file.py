@@ -29,6 +29,15 @@ class Command(Params):
     command: list[str] = Field(min_length=1, description="program and arguments")
 
 
+class RealServerFile(Params):
+    """The server that `cairn serve --with-tools` calls: the shop itself, where the file's own server is for training."""
+
+    command: list[str] = Field([], description="program and arguments of a server that speaks over stdin and stdout")
+    url: str = Field("", description="of a server that speaks streamable HTTP")
+    pass_env: list[str] = Field([], description="names of environment variables that the server is given")
+    dump: str | Command | None = Field(None, description="tool or command that gives the state as JSON; predicates look at it")
+
+
 class ServerFile(Params):
     """What stands in the file."""
 
@@ -49,6 +58,7 @@ class ServerFile(Params):
     errors_begin: list[Annotated[str, Field(min_length=1)]] = Field(
         [], description="text that begins so is a refusal, of servers that do not flag their errors"
     )
+    real: RealServerFile | None = Field(None, description="the server for `cairn serve --with-tools`; by default this one")
     servers: int = Field(1, ge=1, le=64, description="most servers at once in one process; HTTP has the one")
     check_reads: bool = Field(True, description="dump after tools that do not write, to see that they did not")
     call_seconds: float = Field(30.0, gt=0, le=3600, description="longest a call may take")
@@ -61,17 +71,31 @@ def read(path: Path) -> ServerFile:
     if not isinstance(values, dict):
         raise BadInput(f"{path}: must be keys and values, see tasks/worlds/adapters/server_file.py.")
     about = validate(ServerFile, values, str(path))
-    if bool(about.command) == bool(about.url):
-        raise BadInput(f"{path}: give command (a server of your own) or url (one that runs), and not both.")
+    _check_reached(path, "", about)
+    if about.real is not None:
+        _check_reached(path, "real: ", about.real)
     if about.url and not about.start:
         raise BadInput(
             f"{path}: start is missing. A server that runs may be in any state; write the one to start from into a JSON file."
         )
-    if about.url and not about.url.startswith(("http://", "https://")):
-        raise BadInput(f"{path}: url = {about.url!r} must begin with http:// or https://.")
     if about.url and about.servers > 1:
         raise BadInput(f"{path}: servers = {about.servers}: behind a url there is one server. Leave servers out.")
     return about
+
+
+def _check_reached(path: Path, where: str, one: ServerFile | RealServerFile) -> None:
+    if bool(one.command) == bool(one.url):
+        raise BadInput(f"{path}: {where}give command (a server of your own) or url (one that runs), and not both.")
+    if one.url and not one.url.startswith(("http://", "https://")):
+        raise BadInput(f"{path}: {where}url = {one.url!r} must begin with http:// or https://.")
+
+
+def real(about: ServerFile) -> ServerFile:
+    """The file as it is for the server that stands under `real`; as it is where nothing stands there."""
+    if about.real is None:
+        return about
+    mine = about.real
+    return about.model_copy(update={"command": mine.command, "url": mine.url, "pass_env": mine.pass_env, "dump": mine.dump})
 
 
 def lines(path: Path) -> dict[str, int]:

@@ -29,8 +29,9 @@ from tasks.worlds.adapters import server_file
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import Answer, refusal
 from tasks.worlds.adapters.connection import ToolFailed, short
-from tasks.worlds.adapters.foreign_state import Saved, SourceFailed
+from tasks.worlds.adapters.foreign_state import Real, Saved, SourceFailed
 from tasks.worlds.adapters.plain_data import NotPlain, View
+from tasks.worlds.adapters.real import RealServer
 from tasks.worlds.adapters.schema_dialects import Read, Unreadable, read
 from tasks.worlds.adapters.schemas import tool_of_schema, unmet
 from tasks.worlds.adapters.server_file import Command, ServerFile, argv
@@ -139,7 +140,7 @@ class Servers:
     def _fresh(self) -> str:
         """What a server dumps in which nothing was played: tools are asked for before anything is."""
         with self._plainly("dump") as seat:
-            return self._dump(seat)
+            return self.dumped(seat, self._server.dump)
 
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The start, frozen with the world: later plays begin there, whatever a server would begin with."""
@@ -157,7 +158,7 @@ class Servers:
     def start(self, base: Base) -> Saved:
         """The frozen start."""
         if self._started is None or self._started[0] is not base:
-            self._started = base, self._saved(json.dumps(base.tables[START]["dump"]["state"], ensure_ascii=False))
+            self._started = base, self.saved(json.dumps(base.tables[START]["dump"]["state"], ensure_ascii=False))
         return self._started[1]
 
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
@@ -167,7 +168,7 @@ class Servers:
                 self._restore(seat, saved.token)
             seat.holds = None  # until it is known what the tool has left, also when it fails
             try:
-                said, failure = self._read(name, seat.connection.call(name, arguments))
+                said, failure = self.read_answer(name, seat.connection.call(name, arguments))
             except ToolFailed as error:
                 said, failure = None, str(error)
             after = saved
@@ -178,14 +179,22 @@ class Servers:
             raise SourceFailed(f"tool {name!r} of the MCP server of {short(self._path)}: {failure}. Mend the tool.")
         return said, after
 
+    def offered(self) -> dict[str, dict[str, Any]]:
+        """The tools that are offered as the server lists them."""
+        return {name: self._listed[name] for name in self.tools()}
+
+    def real(self) -> Real:
+        """The server that stands under `real`, or the file's own, as it is found."""
+        return RealServer(self, server_file.real(self._server), self._path)
+
     def _after(self, seat: Seat, saved: Saved, kind: Kind | None) -> Saved:
         """The state that a tool has left in a server."""
         if kind not in (None, "write") and not self._server.check_reads:
             return saved
-        token = self._dump(seat)
-        return saved if token == saved.token else self._saved(token)
+        token = self.dumped(seat, self._server.dump)
+        return saved if token == saved.token else self.saved(token)
 
-    def _read(self, name: str, answer: Answer) -> tuple[Any, str]:
+    def read_answer(self, name: str, answer: Answer) -> tuple[Any, str]:
         """What an agent reads, and what is wrong with it. Raises Refused when the answer is that the call failed."""
         said = answer.readable()
         reason = self._refused(said) or self._refused(answer.structured)
@@ -197,7 +206,8 @@ class Servers:
     def _refused(self, result: Any) -> str:
         return refusal(result, self._server.error_key, self._server.errors_begin)
 
-    def _saved(self, token: str) -> Saved:
+    def saved(self, token: str) -> Saved:
+        """A state that was dumped."""
         try:
             return Saved(token, canonical_json(self._view.plain(json.loads(token))))
         except NotPlain as error:
@@ -214,9 +224,8 @@ class Servers:
 
     # --- dump and restore --------------------------------------------------------------------------------------------------
 
-    def _dump(self, seat: Seat) -> str:
+    def dumped(self, seat: Seat, dump: str | Command) -> str:
         """The state in a server as JSON. Keys keep their order: a tool's answer may show it."""
-        dump = self._server.dump
         what = f"dump of {short(self._path)} ({' '.join(dump.command) if isinstance(dump, Command) else f'tool {dump!r}'})"
         try:
             text = self._ran(dump, seat, "") if isinstance(dump, Command) else _one_text(_answer(seat, dump, {}))

@@ -84,12 +84,14 @@ class Game:
         human: Client,
         *,
         until: int | None = None,
+        to_reply: bool = False,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> list[Trajectory]:
         """Play conversations on, to their end or until the agent has had `until` turns in each (those from before a fork count); what
-        was played, graded where it ended. They can be played on later, by others too."""
+        was played, graded where it ended. They can be played on later, by others too. to_reply: no further than to the agent's next
+        reply, which a human answers who is not here."""
         pool = ThreadPoolExecutor(agent.capacity) if self.world.waits else None
-        table = _Table(agent, human, self.max_steps, until, self.snapshots, pool)
+        table = _Table(agent, human, self.max_steps, until, to_reply, self.snapshots, pool)
         todo = [talk for talk in reversed(talks) if not talk.played.stop and (until is None or talk.steps < until)]
         with pool or nullcontext():
             while todo or table.open:
@@ -128,6 +130,7 @@ class _Table:
     human: Client
     max_steps: int
     until: int | None = None
+    to_reply: bool = False
     snapshots: bool = False
     pool: ThreadPoolExecutor | None = None
     running: dict[Future[str], Conversation] = field(default_factory=dict)
@@ -235,7 +238,7 @@ def _take_turn(table: _Table, talk: Conversation, turn: Turn) -> None:
             _go_on(table, talk, _run_calls(talk, calls))
     else:
         talk.human.append({"role": "user", "content": turn.message["content"]})
-        if talk.steps == table.until:
+        if table.to_reply or talk.steps == table.until:
             table.leave(talk)
         else:
             table.waiting.append(talk)

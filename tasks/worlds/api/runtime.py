@@ -14,6 +14,8 @@
     context(db, user, others, rng), propose(context, rng, walk, family), tags(draft, context)    static; problems
     LOGS, OPTIONAL                    tables that only record; table -> fields whose null is absence (see tasks.worlds.api.state)
     BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES     rule id -> function, the policy as tests
+    GUARDS                            write tool -> the rules of TRAJECTORY_PREDICATES that judge it; with one that none judges
+                                      `cairn serve --with-tools` does not start unless it is told to
     COPIES                            False: its state cannot be copied (a live service), so no method may go back into a conversation
     WAITS                             True: its tools wait for something outside this process; those of several conversations are called
                                       side by side, in threads (False by default)

@@ -26,6 +26,7 @@ class Airline(Tools):
     PERSONAS = problems.PERSONAS
     BLUEPRINT_PREDICATES = rules.BLUEPRINT_PREDICATES
     TRAJECTORY_PREDICATES = rules.TRAJECTORY_PREDICATES
+    GUARDS = rules.GUARDS
     SCRIPTS = Scripts(human(PHRASES), AGENT, ERRORS, VISIBLE)
     tables = staticmethod(data.tables)
     context = staticmethod(problems.context)

@@ -85,3 +85,14 @@ TRAJECTORY_PREDICATES: dict[str, conduct.TrajectoryPredicate] = {
     "R11": conduct.looked_up("get_booking"),
     "R15": conduct.lean,
 }
+
+EVERY_WRITE = ("R1", "R2", "R3", "R4")
+GUARDS = {
+    "cancel_booking": (*EVERY_WRITE, "R5", "R6"),
+    "change_flight": (*EVERY_WRITE, "R6", "R7", "R8", "R12"),
+    "change_cabin": (*EVERY_WRITE, "R6", "R9"),
+    "set_bags": (*EVERY_WRITE, "R6", "R10"),
+    "book_flight": (*EVERY_WRITE, "R12"),
+    "give_voucher": (*EVERY_WRITE, "R13"),
+}
+"""The predicates that judge each write tool (`cairn serve --with-tools`)."""

@@ -61,3 +61,11 @@ TRAJECTORY_PREDICATES: dict[str, conduct.TrajectoryPredicate] = {
     "R9": conduct.looked_up("get_loan"),
     "R11": conduct.lean,
 }
+
+EVERY_WRITE = ("R1", "R2", "R3", "R4")
+GUARDS = {
+    "renew_loan": (*EVERY_WRITE, "R5", "R6", "R7"),
+    "pay_fee": EVERY_WRITE,
+    "reserve_title": (*EVERY_WRITE, "R8"),
+}
+"""The predicates that judge each write tool (`cairn serve --with-tools`)."""

@@ -62,6 +62,7 @@ class Library:
     PERSONAS = problems.PERSONAS
     BLUEPRINT_PREDICATES = rules.BLUEPRINT_PREDICATES
     TRAJECTORY_PREDICATES = rules.TRAJECTORY_PREDICATES
+    GUARDS = rules.GUARDS
     SCRIPTS = Scripts(human(PHRASES), AGENT, ERRORS, VISIBLE)
     tables = staticmethod(tables)
     context = staticmethod(problems.context)

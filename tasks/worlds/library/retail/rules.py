@@ -72,3 +72,14 @@ TRAJECTORY_PREDICATES: dict[str, conduct.TrajectoryPredicate] = {
     "R11": conduct.looked_up("get_order"),
     "R13": conduct.lean,
 }
+
+EVERY_WRITE = ("R1", "R2", "R3", "R4")
+GUARDS = {
+    "cancel_order": (*EVERY_WRITE, "R5"),
+    "change_address": (*EVERY_WRITE, "R5"),
+    "change_payment": (*EVERY_WRITE, "R5", "R10"),
+    "change_item": (*EVERY_WRITE, "R5", "R7", "R9"),
+    "exchange_item": (*EVERY_WRITE, "R6", "R7", "R9"),
+    "return_item": (*EVERY_WRITE, "R6", "R8"),
+}
+"""The predicates that judge each write tool (`cairn serve --with-tools`)."""
