@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flows import gate_reach
 from flows.champion_file import settle
 from flows.model_checks import Asking, write_down
-from flows.moved_alias import settle_alias
+from flows.moved_alias import UNKNOWN, settle_alias
 from flows.road import check_part
 from flows.run import open_plan, reports_folder
 from flows.source_checks import check_sources
@@ -96,21 +96,32 @@ def run_road(wish: Wish) -> int:
     """Run what is not cached and print the summary; returns the exit code."""
     start, part = time.monotonic(), wish.part
     plan = wish.plan()
-    for line in (settle_alias(plan), settle(plan)):
-        if line:
-            print(line)
+    unusable: BadInput | None = None
+    try:
+        _tell(settle_alias(plan))
+    except BadInput as error:
+        unusable = error
+    _tell(settle(plan))
     steps = wish.steps(plan)
     wish.check_ready(steps)
     if all(step.artifact for step in steps):
         from flows.unchanged import finish_unchanged
 
+        _tell(f"{UNKNOWN}: {unusable}" if unusable else "")
         return finish_unchanged(write_down(plan), steps, start)
+    if unusable:
+        raise unusable
     _check(plan, part, steps)
     plan = _ask_servers(plan, wish)
     _say_surroundings()
     _compute(wish)
     print_summary(reports_folder(plan) / "summary.json")
     return 0
+
+
+def _tell(line: str) -> None:
+    if line:
+        print(line)
 
 
 def _check(plan: Plan, part: Sequence[str], steps: Sequence[Outlook]) -> None:

@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tasks.contract.params import StageFailed, brief
+from tasks.contract.params import BadInput, StageFailed, brief
+from tasks.engine.sqlite_files import is_locked
 
 TABLE = "cairn_promotions"
-PATIENCE = 8
+PATIENCE = 4
 """Seconds that a database has to answer, and that one which another process locks is waited for; ours."""
 BEFORE_THE_FIRST = "0" * 64
 """What the first record's hash is made over, as the hash of the one before."""
 _KINDS = ("promote", "rollback", "adopt", "restore", "forget")
+
+
+class NoLedger(BadInput):
+    """The ledger's database is locked, or cannot be reached or opened. Nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Record:
 class Database:
     """The table at a place: the path of an SQLite file (made by the first record), or the URL of a Postgres database.
 
-    Every method raises StageFailed, in words, when the database cannot be used or is not what was written.
+    Every method raises in words: NoLedger when the database cannot be used now, StageFailed when it is not what was written.
     """
 
     def __init__(self, place: Path | str) -> None:
@@ -99,19 +104,19 @@ class Database:
             finally:
                 database.close()  # takes back what was not committed
         except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise StageFailed(
+            if is_locked(error):
+                raise NoLedger(
                     f"the ledger of promotions, {self}, is locked by another process for more than {PATIENCE} s. Nothing was changed; "
                     "try again when that process has ended."
                 ) from None
-            raise StageFailed(f"the ledger of promotions, {self}, cannot be used: {error}. Nothing was changed.") from None
+            raise NoLedger(f"the ledger of promotions, {self}, cannot be used: {error}. Nothing was changed.") from None
         except sqlite3.DatabaseError as error:
             raise self.damaged(str(error)) from None
         except Exception as error:
             if not type(error).__module__.startswith("psycopg"):
                 raise
             why = (str(error).splitlines() or [""])[0]
-            raise StageFailed(f"the ledger of promotions, {self} (the param promote.ledger), cannot be used: {why}.") from None
+            raise NoLedger(f"the ledger of promotions, {self} (the param promote.ledger), cannot be used: {why}.") from None
 
     def _connect(self, writing: bool) -> Any:
         if isinstance(self.place, Path):

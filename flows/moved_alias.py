@@ -89,16 +89,17 @@ def told_of_alias(plan: Plan) -> str:
 
 def settle_alias(plan: Plan) -> str:
     """Before a run looks: do with an alias that was moved past Cairn what the params say, and return what to tell of it. Empty when it
-    is where the ledger says; nothing is done in an experiment."""
+    is where the ledger says, and in an experiment, which promotes nothing. BadInput when the settings name no registry or ledger that
+    can be used."""
+    if plan.experiment:
+        return ""
     try:
         seen = look(plan)
         if not seen.moved:
             return ""
-        if plan.experiment:
-            return f"{seen}; an experiment leaves it so"
         with lock(plan.store.state, "promote"):
             return f"{seen} {settled(plan, seen)}"
-    except (StageFailed, BadInput) as error:
+    except StageFailed as error:
         return f"{UNKNOWN}: {error}"
 
 

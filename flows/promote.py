@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.alias import PENDING, Overtaken, asking_registry, finish_pending, move
 from flows.ledger import Ledger, champion_of
+from flows.ledger_database import NoLedger
 from flows.moved_alias import look, settled
 from flows.outcomes import Outcome, carried_out_before, not_carried_out, promoted, refused, stays, waits
 from flows.records import Records
@@ -66,8 +67,8 @@ def promote_candidate(run: Run, decision: Artifact | None, candidate: Artifact |
             outcome = _carried_out(run, decision, candidate, verdict, approved)
         except Overtaken as error:
             outcome = not_carried_out(f"{error}; `cairn run` decides anew", verdict["reason"])
-        except NoRegistry as error:
-            outcome = waits(f"{error}; `cairn run` carries it out when the registry answers", verdict["reason"])
+        except (NoRegistry, NoLedger) as error:
+            outcome = waits(f"{error}; `cairn run` carries it out when that is mended", verdict["reason"])
     run.promotion.update(outcome.summary())
     if outcome.decision != "refuse" or run.computed:
         run.plan.watch("promote", "note", {"note": f"{outcome.title}: {outcome.reason}"})

@@ -12,12 +12,15 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from flows import inherited, server_checks
+from tasks.contract.params import BadInput
+from tasks.engine.sqlite_files import path_of, unusable
 
 START = 180.0
 """Seconds it may take to start: a fresh database on a busy machine takes long."""
@@ -63,7 +66,8 @@ def of_server() -> dict[str, Any]:
 
 @contextmanager
 def serving(home: Path) -> Iterator[None]:
-    """While the block runs, this process's flows have a Prefect server of their own. home: its log is written there. Raises NoServer.
+    """While the block runs, this process's flows have a Prefect server of their own. home: its log is written there. Raises NoServer,
+    or BadInput when its database cannot be used.
 
     While it starts, Prefect is imported here.
     """
@@ -102,11 +106,21 @@ def _line(server: subprocess.Popen[bytes], log: Path) -> str:
     assert server.stdout is not None
     if line := server.stdout.readline():
         return line.decode().strip()
+    ended = server.wait()
+    if (file := _database()) and (why := unusable(file, 1)):
+        raise BadInput(f"Prefect's own server did not start: its database cannot be used: {why}.")
     lines = log.read_text(errors="replace").strip().splitlines()
-    how = "did not start" if server.wait() == -signal.SIGKILL else f"ended with code {server.returncode}"
+    how = "did not start" if ended == -signal.SIGKILL else f"ended with code {ended}"
     raise NoServer(
         f"Prefect's own server {how} (it has {START:.0f} s). It said last: {lines[-1] if lines else 'nothing'}. All of it: {log}"
     )
+
+
+def _database() -> Path | None:
+    """The SQLite file in which the run's own server keeps its records; None for another kind of database."""
+    named = [inherited.of_prefect(f"PREFECT_{part}DATABASE_CONNECTION_URL") for part in ("SERVER_", "API_")]
+    url = next((one.value for one in named if one), os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", ""))
+    return path_of(url) if url else Path(os.environ["PREFECT_HOME"]) / "prefect.db"
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
@@ -153,4 +167,9 @@ def main() -> None:
 
     for work in (tell, leave_with_the_run):
         threading.Thread(target=work, daemon=True).start()
-    server.run(sockets=[listening])
+    try:
+        server.run(sockets=[listening])
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(0 if server.started else 1)  # at an ordinary end the thread that reads standard input would have Python abort

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from flows.inherited import Setting, of_prefect, printable
 from tasks.contract.params import BadInput
+from tasks.engine.sqlite_files import path_of, unusable
 
 OF_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 """Settings that name a server of MLflow's, or a database."""
@@ -50,27 +51,50 @@ def prefect(named: Setting) -> str:
 
 
 def mlflow() -> None:
-    """Raise BadInput when MLFLOW_TRACKING_URI or MLFLOW_REGISTRY_URI is inherited and cannot be used."""
+    """Raise BadInput when MLFLOW_TRACKING_URI or MLFLOW_REGISTRY_URI is inherited and cannot be used, or when the database that takes
+    their place cannot."""
     from flows.inherited import everything
 
-    for named in everything():
-        if named.name in OF_MLFLOW:
-            mlflow_at(named)
+    named = {one.name: one for one in everything() if one.name in OF_MLFLOW and one.value}
+    for one in named.values():
+        mlflow_at(one)
+    own = None if OF_MLFLOW[0] in named else path_of(os.environ.get(OF_MLFLOW[0], ""))
+    if own and own.exists() and (why := unusable(own, PATIENCE)):
+        raise BadInput(f"MLflow's database cannot be used: {why}.")
 
 
 def mlflow_at(named: Setting) -> str:
     """The version of the MLflow server at an address ("" for one that does not say, and for a database). Raises BadInput when it cannot
     be used."""
     without = f"Start that server or mend the URI; without it (`unset {named.name}`) everything is recorded in .cairn/mlflow.db."
-    scheme = urlsplit(named.value).scheme
-    if scheme in ("http", "https"):
+    scheme = named.value.partition(":")[0] if ":" in named.value else ""
+    kind = scheme.partition("+")[0]
+    if kind in ("http", "https"):
         return _mlflow_server(named, named.value.rstrip("/"), without)
-    if scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+    if kind in _PORTS:
         _check_url(named, named.value, (scheme,), without)
         parts = urlsplit(named.value)
-        port = parts.port or {"postgresql": 5432, "mysql": 3306}.get(scheme.partition("+")[0], 1433)
-        _answer(named, without, lambda: _connect(str(parts.hostname), port))
+        _answer(named, without, lambda: _connect(str(parts.hostname), parts.port or _PORTS[kind]))
+    elif kind == "sqlite":
+        if (file := path_of(named.value)) is None:
+            raise _refusal(named, "it names no file; expected sqlite:////folder/mlflow.db", without)
+        if why := unusable(file, PATIENCE):
+            raise _refusal(named, why, without)
+    else:
+        _answer(named, without, lambda: _by_client(named.value))  # Databricks, a plugin of MLflow's, a folder
     return ""
+
+
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""Kind of a database -> the port that it has by itself."""
+
+
+def _by_client(uri: str) -> None:
+    from mlflow import MlflowClient
+
+    from tasks.engine.mlflow_run import EXPERIMENT
+
+    MlflowClient(uri).get_experiment_by_name(EXPERIMENT)
 
 
 def _mlflow_server(named: Setting, url: str, without: str) -> str:
@@ -144,7 +168,8 @@ def _answer(named: Setting, without: str, question: Callable[[], Any]) -> Any:
     if not answer:
         raise _refusal(named, f"no answer within {PATIENCE:.0f} s", without)
     if isinstance(answer[0], Exception):
-        raise _refusal(named, f"nobody answers there ({str(answer[0]) or type(answer[0]).__name__})", without)
+        said = (str(answer[0]).splitlines() or [""])[0][:200] or type(answer[0]).__name__
+        raise _refusal(named, f"nobody answers there ({said})", without)
     return answer[0]
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from flows import server_checks
 from flows.alias import asking_registry
 from tasks.contract.params import BadInput
 from tasks.engine.mlflow_run import EXPERIMENT
-
-LOCAL = "sqlite:///"
+from tasks.engine.sqlite_files import path_of
 
 
 class Tracking:
@@ -24,7 +22,7 @@ class Tracking:
     def _client(self) -> Any:
         """The client; None where MLflow's own database was never made."""
         uri = os.environ["MLFLOW_TRACKING_URI"]
-        if uri.startswith(LOCAL) and not Path(uri.removeprefix(LOCAL)).exists():
+        if (file := path_of(uri)) and not file.exists():
             return None
         server_checks.mlflow()
         from mlflow import MlflowClient

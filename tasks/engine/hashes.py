@@ -19,6 +19,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from tasks.contract.params import BadInput
+from tasks.engine.sqlite_files import is_locked
+
 _IGNORED = re.compile(r"(^|/)(__pycache__|\.ruff_cache|\.mypy_cache)(/|$)|\.py[co]$")
 """What `.dvcignore` leaves out; a test compares the two."""
 
@@ -36,7 +39,14 @@ class Hashes:
         self._lock = Lock()
         self._fresh: dict[str, tuple[os.stat_result, str]] = {}
         """What was hashed so soon after it was written that an alteration might not show yet: remembered for `own_moves` alone."""
-        self._db = _healed(self._file)
+        try:
+            self._db = _healed(self._file)
+        except sqlite3.OperationalError as error:
+            if not is_locked(error):
+                raise
+            raise BadInput(
+                f"another process has locked {self._file} for more than {WAIT} s; try again when that process has ended."
+            ) from None
 
     def file(self, path: Path, trust: bool = True) -> str:
         """md5 of a file; with `trust` False it is read even if it looks unchanged. OSError when it cannot be read."""
@@ -140,6 +150,8 @@ class Hashes:
 TICK = 20_000_000
 """Nanoseconds within which two changes of a file may get the same time stamp (the clock of a file system ticks every 10 ms at most)."""
 
+WAIT = 30
+"""Seconds that the database is waited for while another process writes to it; ours."""
 READERS = 8
 """Files read at once: more bring nothing on one disk."""
 
@@ -173,7 +185,7 @@ def _healed(file: Path, error: sqlite3.DatabaseError | None = None) -> sqlite3.C
 
 
 def _opened(file: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(file, timeout=30, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(file, timeout=WAIT, isolation_level=None, check_same_thread=False)
     try:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=OFF")

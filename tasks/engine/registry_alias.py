@@ -8,16 +8,14 @@ import os
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from tasks.contract.params import StageFailed
+from tasks.engine import sqlite_files
 
 ARTIFACT = "cairn.artifact"
 """The tag of a version that names the artifact which it holds."""
-LITTLE_PATIENCE = 8
-"""Seconds that a locked file is waited for, and that a server has for one answer; ours."""
 
 
 class NoRegistry(StageFailed):
@@ -47,14 +45,13 @@ def registry_uri() -> str:
 def read_alias(uri: str, model: str, alias: str, expected: str) -> Alias:
     """Where an alias points. expected: a version of whom to say whether it is there; "" for none. NoRegistry when it cannot be asked,
     or the exceptions of MLflow's client."""
-    if not uri.startswith("sqlite:///"):
+    path = sqlite_files.path_of(uri)
+    if path is None:
         return _by_client(uri, model, alias, expected)
-    file = uri.removeprefix("sqlite:///").partition("?")[0]
-    path = Path(unquote(file.removeprefix("file:")) if file.startswith("file:") else file)
     if not path.exists():
         return Alias()
     try:
-        database = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=LITTLE_PATIENCE)
+        database = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=sqlite_files.PATIENCE)
         try:
             return _read(database, model, alias, expected)
         finally:

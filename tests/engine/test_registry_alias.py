@@ -16,7 +16,7 @@ import pytest
 
 from flows.promote import promote_candidate
 from tasks.contract.params import StageFailed
-from tasks.engine import registry, registry_alias
+from tasks.engine import registry, sqlite_files
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.champion import CHAMPION
 from tasks.engine.registry_alias import Alias, NoRegistry, _by_client, read_alias
@@ -86,7 +86,7 @@ def test_a_database_that_is_not_there_yet_or_empty_has_none(tmp_path: Path) -> N
 
 
 def test_a_locked_or_damaged_database_is_told(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_alias, "LITTLE_PATIENCE", 0.05)
+    monkeypatch.setattr(sqlite_files, "PATIENCE", 0.05)
     other = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(NoRegistry, match=r"mlflow\.db cannot be read \(database is locked\)"):

@@ -12,7 +12,7 @@ import pytest
 
 from flows import ledger_database
 from flows.ledger import Ledger, signed
-from flows.ledger_database import Database
+from flows.ledger_database import Database, NoLedger
 from flows.promotions_text import lines
 from tasks.contract.params import BadInput, StageFailed, validate
 from tasks.engine.shared_params import Promote
@@ -85,7 +85,7 @@ def test_a_locked_database_is_named(three: Ledger, monkeypatch: pytest.MonkeyPat
     other = sqlite3.connect(three.state / "promotions.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     for act in (three.entries, lambda: three.append(entry(4))):
-        with pytest.raises(StageFailed, match=r"promotions\.db, is locked by another process for more than.*try again"):
+        with pytest.raises(NoLedger, match=r"promotions\.db, is locked by another process for more than.*try again"):
             act()
     other.execute("ROLLBACK")
     assert three.champion() == entry(3)
@@ -152,7 +152,7 @@ def test_a_url_that_cannot_be_is_refused_at_the_edge(url: str, said: str) -> Non
 
 
 def test_a_database_that_does_not_answer_is_named_with_its_param(tmp_path: Path) -> None:
-    with pytest.raises(StageFailed, match=r"postgresql://a@127\.0\.0\.1:1/b \(the param promote\.ledger\), cannot be used"):
+    with pytest.raises(NoLedger, match=r"postgresql://a@127\.0\.0\.1:1/b \(the param promote\.ledger\), cannot be used"):
         Ledger(tmp_path, "postgresql://a@127.0.0.1:1/b").entries()
 
 

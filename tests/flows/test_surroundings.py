@@ -8,24 +8,25 @@ import os
 import shlex
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows import inherited, server_checks, setup
+from flows import inherited, server, server_checks, setup
 from flows.dvc_command import busy
 from flows.inherited import Setting
 from tasks.contract.params import BadInput
-from tasks.engine import start
-from tests.conftest import ROOT, make_project
+from tasks.engine import hashes, start
+from tests.conftest import ROOT, Project, make_project
 
 
 @pytest.fixture
@@ -189,6 +190,69 @@ def test_nobody_there_and_nobody_who_answers(here: Path, monkeypatch: pytest.Mon
         ):
             mlflow(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
         assert time.monotonic() - begun < 3
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """While the block runs, another connection has an SQLite file for itself."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE IF NOT EXISTS something (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def test_an_address_where_mlflow_can_keep_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before anything starts, not as a loss after hours; nothing is made there."""
+    (here / "text.db").write_text("no database " * 100)
+    for uri, message in {
+        "sqlite://": "it names no file",
+        f"sqlite:///{here}/no/mlflow.db": f"there is no folder {here}/no in which this user may write",
+        f"sqlite:///{here}/text.db": r".*text\.db is no SQLite database, or a damaged one \(file is not a database\)",
+        f"{here}/mlruns": "nobody answers there .*maintenance mode",
+        "bogus://x": "nobody answers there .*bogus",
+    }.items():
+        with pytest.raises(BadInput, match=rf"MLFLOW_TRACKING_URI=.* \(environment\): {message}"):
+            mlflow(uri, monkeypatch)
+    assert sorted(path.name for path in here.iterdir()) == ["text.db"]
+    mlflow(f"sqlite:///{here}/new.db", monkeypatch)
+
+
+def test_a_database_of_mlflows_that_another_process_locks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inherited, or the state root's own."""
+    monkeypatch.setattr(server_checks, "PATIENCE", 0.05)
+    with locked(here / "mlflow.db"):
+        with pytest.raises(BadInput, match=rf"\(environment\): another process has locked {here}/mlflow.db for more than"):
+            mlflow(f"sqlite:///{here}/mlflow.db", monkeypatch)
+        monkeypatch.setattr(start, "users_variables", dict)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
+        with pytest.raises(
+            BadInput, match=r"MLflow's database cannot be used: another process has locked .*try again when that process"
+        ):
+            server_checks.mlflow()
+    server_checks.mlflow()
+
+
+def test_prefects_own_database_that_another_process_locks(here: Path) -> None:
+    """Its server ends then without a word."""
+    (here / "home").mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"], stdout=subprocess.PIPE)
+    message = r"Prefect's own server did not start: .* another process has locked .*home/prefect\.db for more than 1 s; try again"
+    with locked(here / "home/prefect.db"), pytest.raises(BadInput, match=message):
+        server._line(ended, here / "server.log")
+
+
+def test_what_is_known_of_files_that_another_process_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "WAIT", 0.05)
+    with locked(tmp_path / "hashes.db"), pytest.raises(BadInput, match=r"another process has locked .*hashes\.db for more than"):
+        hashes.Hashes(tmp_path)
+
+
+def test_a_run_is_refused_once(project: Project) -> None:
+    """By the first question, which also asks where the champion's alias is, not by each that follows."""
+    answer = project.cairn("run", check=False, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert answer.returncode == 2 and (answer.stdout + answer.stderr).count("nobody answers there") == 1, answer
+    assert not (project.folder / ".cairn/store/files").exists()
 
 
 @pytest.mark.parametrize("name", ["my hütte", "a'b #$,;%x", "東京"])
