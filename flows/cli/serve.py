@@ -33,6 +33,10 @@ def serve(
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="The first one's name in requests; default: its own.")] = "",
     host: Annotated[str, typer.Option("--host", metavar="HOST", help="The address to bind to.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="The port.")] = 8000,
+    engine: Annotated[str, typer.Option("--engine", metavar="own|vllm", help="What computes: this process, or a vLLM server.")] = "own",
+    server: Annotated[
+        str, typer.Option("--server", metavar="URL", help="A vLLM that runs with the same checkpoint; without it one is started.")
+    ] = "",
     device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where tensors live.")] = "cpu",
     dtype: Annotated[str, typer.Option("--dtype", metavar="DTYPE", help="float32, bfloat16 or float16; default: the folder's.")] = "",
     most: Annotated[int, typer.Option("--max-tokens", metavar="N", min=2, help="Tokens of the longest conversation.")] = 8192,
@@ -70,6 +74,7 @@ def serve(
       cairn serve                      the champion
       cairn serve champion challenger  both; a request's `model` says which. Adapters of one base share its weights
       cairn serve --shadow             the challenger answers what the champion was asked, in .cairn/served/ alone
+      cairn serve --engine vllm        by a vLLM server, which is started; --server http://127.0.0.1:8001 takes one that runs
       cairn serve 3 --keep no          version 3 of promote.model; nothing that is said is kept
       cairn serve data/sft/model
       cairn serve --with-tools retail
@@ -87,6 +92,8 @@ def serve(
     for option, value in (("--keep", keep), ("--changed-worlds", changed)):
         if value not in ("yes", "no"):
             raise BadInput(f"{option} {value!r}: allowed are yes and no")
+    if engine not in ("own", "vllm") or (server and engine != "vllm"):
+        raise BadInput(f"--engine {engine!r}, --server {server!r}: allowed are own and vllm, and an address with vllm alone")
     pairs = [one.partition("=") for one in adapters or ()]
     if wrong := next((one for one, (key, _, folder) in zip(adapters or (), pairs, strict=True) if not key or not folder), ""):
         raise BadInput(f"--adapter {wrong}: expected NAME=FOLDER")
@@ -102,7 +109,8 @@ def serve(
     run.check_port(host, port)
     server_checks.mlflow()
     found = start.agents([*texts, "challenger"] if shadow and len(texts) == 1 else texts, name)
-    how = start.How(device, dtype, most, changed == "yes", Kept(STATE / FOLDER if keep == "yes" else None))
+    kept = Kept(STATE / FOLDER if keep == "yes" else None)
+    how = start.How(device, dtype, most, changed == "yes", engine == "vllm", server, kept)
     engines, beside = start.open_agents(found, {key: Path(value) for key, _, value in pairs}, how), None
     if shadow:
         engines, beside = start.with_shadow(engines, found)

@@ -19,7 +19,7 @@ from typing import Any
 from tasks.contract.generation import Generated
 from tasks.serving.endpoint.chat import Answer, Chat, Owed
 from tasks.serving.endpoint.chat_api import watch_of
-from tasks.serving.endpoint.engine_thread import EngineThread
+from tasks.serving.endpoint.served import Engine
 
 WAITING = 64
 """Chats that may wait for the second agent; ours."""
@@ -58,7 +58,7 @@ class Shadow:
     """`tasks.serving.endpoint.chat_api.Beside` for the chats of `first`, a name that requests give. Of the second agent: its engine,
     the name of its adapter there ("" for none), its own name and how it chats."""
 
-    def __init__(self, first: str, thread: EngineThread, adapter: str, second: str, chat: Chat, waiting: int = WAITING) -> None:
+    def __init__(self, first: str, thread: Engine, adapter: str, second: str, chat: Chat, waiting: int = WAITING) -> None:
         self.first, self.second = first, second
         self._engine, self._adapter, self._chat = thread, adapter, chat
         self._counts = Figures()

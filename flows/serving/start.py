@@ -14,8 +14,8 @@ from flows.serving.source import Named, named
 from flows.serving.world_changes import card_for_now
 from tasks.contract.params import BadInput
 from tasks.serving.endpoint.kept import Kept
-from tasks.serving.endpoint.opened import opened, with_chat, with_own_chat
-from tasks.serving.endpoint.served import Served
+from tasks.serving.endpoint.opened import by_engine, opened, with_chat, with_own_chat
+from tasks.serving.endpoint.served import Engine, Served
 
 GIB = 1 << 30
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -25,12 +25,15 @@ WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 @dataclass(frozen=True)
 class How:
     """device: cpu or cuda. dtype: of the weights, "" for a folder's own. most: tokens of the longest conversation. changed: whether an
-    agent is served whose worlds have changed. kept: where chats are written."""
+    agent is served whose worlds have changed. vllm: whether vLLM computes; server: the address of one that runs, "" starts one. kept:
+    where chats are written."""
 
     device: str = "cpu"
     dtype: str = ""
     most: int = 8192
     changed: bool = False
+    vllm: bool = False
+    server: str = ""
     kept: Kept = field(default_factory=lambda: Kept(None))
 
 
@@ -54,6 +57,8 @@ def open_agents(found: Sequence[Named], adapters: Mapping[str, Path], how: How) 
     for one in found:
         bases.setdefault((one.base or one.folder).resolve(), []).append(one)
     check_memory(bases, how)
+    if how.vllm and len(bases) > 1:
+        raise BadInput("--engine vllm: one server has one base, and these agents stand on two. Serve one, or take --engine own.")
     engines: list[Served] = []
     for folder, here in bases.items():
         engines.append(
@@ -71,10 +76,24 @@ def _engine(folder: Path, here: Sequence[Named], adapters: Mapping[str, Path], b
     """An engine on a base. here: the agents on it, one of which may be the base itself. base: its name where none is."""
     whole = next((one.name for one in here if one.base is None), "")
     worn = {one.name: one.folder for one in here if one.base is not None}
-    served = opened(folder, {**adapters, **worn}, whole or base, how.device, how.dtype, how.most)
+    if how.vllm:
+        served = by_engine(vllm(folder, [*adapters.values(), *worn.values()], how), folder, {**adapters, **worn}, whole or base)
+    else:
+        served = opened(folder, {**adapters, **worn}, whole or base, how.device, how.dtype, how.most)
     if not whole:
         served.no_chat = f"it is what {' and '.join(worn)} stand on, and no agent itself"
     return served
+
+
+def vllm(folder: Path, adapters: Sequence[Path], how: How) -> Engine:
+    """vLLM with a base: one that runs, or one that is started. adapters: folders of those that it must have room for."""
+    from flows.serving import vllm_server
+    from tasks.checkpoints import source
+
+    source.check_folder(folder, str(folder))
+    if how.server:
+        return vllm_server.running(how.server, folder)
+    return vllm_server.started(folder, adapters, how.device, how.dtype, how.most)
 
 
 def check_memory(bases: Mapping[Path, Sequence[Named]], how: How) -> None:

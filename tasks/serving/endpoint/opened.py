@@ -15,7 +15,7 @@ from tasks.serving.endpoint.chat import Chat
 from tasks.serving.endpoint.engine_thread import EngineThread
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.prompting import Prompting
-from tasks.serving.endpoint.served import Served
+from tasks.serving.endpoint.served import Engine, Served
 
 ROWS = 64
 """Requests decoded together; others wait."""
@@ -26,9 +26,13 @@ def opened(folder: Path, adapters: Mapping[str, Path], name: str, device: str, d
     source.check_folder(folder, str(folder))
     if is_adapter(folder):
         raise BadInput(f"{folder}: an adapter alone. Serve its base, with --adapter NAME={folder}.")
-    engine = own.opened(folder, rows=ROWS, most=most, device=device, dtype=dtype or None)
-    tokenizer = folders.load_tokenizer(folder) if source.has_tokenizer(folder) else None
-    served = Served(name, EngineThread(engine), tokenizer)
+    engine = EngineThread(own.opened(folder, rows=ROWS, most=most, device=device, dtype=dtype or None))
+    return by_engine(engine, folder, adapters, name)
+
+
+def by_engine(engine: Engine, folder: Path, adapters: Mapping[str, Path], name: str) -> Served:
+    """A checkpoint folder that an engine holds already, with adapters of it. BadInput for what is none."""
+    served = Served(name, engine, folders.load_tokenizer(folder) if source.has_tokenizer(folder) else None)
     for one, where in adapters.items():
         if one == name or not is_adapter(where):
             raise BadInput(f"--adapter {one}={where}: {'the name of the base' if one == name else 'no adapter_config.json in it'}")

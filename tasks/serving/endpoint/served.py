@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from tasks.contract.generation import Generated, Sampling
 from tasks.serving.endpoint.chat import Chat
-from tasks.serving.endpoint.engine_thread import EngineThread
+from tasks.serving.endpoint.engine_thread import Watch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+class Engine(Protocol):
+    """Whoever produces the tokens of several turns at a time: `EngineThread` in this process, or a server."""
+
+    @property
+    def most(self) -> int:
+        """Tokens of the longest conversation."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below it."""
+
+    def ask(self, ids: Sequence[int], sampling: Sampling, watch: Watch | None = None) -> Future[Generated]:
+        """A turn after `ids`, as `EngineThread.ask` gives it."""
+
+    def load(self, name: str, folder: Path) -> Future[None]:
+        """Serve an adapter too, by a name that was never used before. BadInput or OSError, in the future, for none of this base."""
+
+    def unload(self, name: str) -> Future[None]:
+        """Serve it no longer. RuntimeError, in the future, while it is in use."""
+
+    def end(self) -> None:
+        """Stop; what is under way is not answered."""
 
 
 @dataclass
@@ -21,7 +47,7 @@ class Served:
     load, so that no cache outlives its weights."""
 
     name: str
-    thread: EngineThread
+    thread: Engine
     tokenizer: PreTrainedTokenizerBase | None = None
     adapters: dict[str, str] = field(default_factory=dict)
     loads: int = 0

@@ -84,7 +84,7 @@ class Api:
         if self.params.kind == "sglang":
             answer = self.send("POST", "/generate", _to_sglang(ids, sampling, model))
         else:
-            answer = self.send("POST", "/v1/completions", _to_completions(ids, sampling, model))
+            answer = self.send("POST", "/v1/completions", to_completions(ids, sampling, model))
         if answer.status_code != 200:
             raise Refused(f"engine server: {self.url}, model {model!r}: {words(answer)}")
         try:
@@ -125,7 +125,8 @@ class Api:
         )
 
 
-def _to_completions(ids: Sequence[int], sampling: Sampling, model: str) -> dict[str, Any]:
+def to_completions(ids: Sequence[int], sampling: Sampling, model: str) -> dict[str, Any]:
+    """A turn as vLLM's /v1/completions is asked for it, by token ids; `top_p` is 1."""
     return {
         "model": model,
         "prompt": list(ids),
