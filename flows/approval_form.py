@@ -10,7 +10,7 @@ from prefect.input import RunInput
 from pydantic import Field
 
 from flows.conversation_text import conversation_lines
-from flows.markdown_text import cell, heading, table
+from flows.markdown_text import cell, heading
 from flows.report import talks
 from flows.survey import survey
 from tasks.engine.artifact import Artifact
@@ -31,7 +31,7 @@ class Answer(RunInput):
 
 
 def evidence(plan: Plan, decision: Artifact) -> str:
-    """What the decision rests on, in Markdown: its sentence, a row for each gate, a won and a lost conversation of the candidate."""
+    """What the decision rests on, in Markdown: its sentence, a line for each gate, a won and a lost conversation of the candidate."""
     verdict = json.loads((plan.store.view(decision.identity) / "decision.json").read_text(encoding="utf-8"))
     return "\n".join([*_gates(plan.settings.shared.promote.model, verdict), *_conversations(plan)])
 
@@ -42,14 +42,15 @@ def _gates(model: str, verdict: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield cell(verdict["reason"])
     yield from heading("Gates")
-    gates = [(gate["name"], "holds" if gate["passed"] else "does not hold", gate["explanation"]) for gate in verdict["gates"]]
-    yield from table(("gate", "", "on what figures"), gates)
+    for gate in verdict["gates"]:  # no table: the form is so narrow that it would be cut off
+        yield f"- **{cell(gate['name'])}** {'holds' if gate['passed'] else 'does not hold'}: {cell(gate['explanation'])}"
 
 
 def _conversations(plan: Plan) -> Iterator[str]:
-    """The first won and the first lost conversation of those that the report shows."""
+    """The first won and the first lost conversation of the candidate, of those that the report shows."""
+    road = plan.settings.road
     folders = {step.stage: plan.store.view(step.artifact.identity) for step in survey(plan) if step.artifact}
-    found = talks.conversations(folders, plan.settings.road.candidate, plan.settings.road)
+    found = talks.conversations(folders, road[road.candidate].checkpoint(), road)
     for pile in (talks.WON, talks.LOST):
         yield from heading(f"A conversation that it {pile}")
         talk = next((one for one in found if one["pile"] == pile), None)

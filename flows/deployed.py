@@ -162,7 +162,7 @@ def champion_overrides() -> Mapping[str, Any]:
 
 
 def _approval_name() -> str:
-    return f"approval {flow_run.parameters.get('decision') or 'of the present decision'}"
+    return f"approval of decision {str(flow_run.parameters.get('decision') or 'at present')[:12]}"
 
 
 @flow(name="cairn-promote", flow_run_name=unless_named(_approval_name), validate_parameters=False)

@@ -147,12 +147,12 @@ def _results(made: _Made) -> str:
         return "\n".join([*heading("Results"), "The evaluation is not at hand."]).strip()
     users = ", ".join(one for one in _roles(made.records[made.plan.settings.road.judged]) if one.startswith("human"))
     notes = ["", f"Means with 95 % intervals, which resample problems; one training seed. Who played the user: {users}."]
-    return "\n".join([*heading("Results"), *table(["model", "world", "", "test problems"], lines), *notes]).strip()
+    return "\n".join([*heading("Results"), *table(["model", "world", "figure", "on the test problems"], lines), *notes]).strip()
 
 
 def _gates(made: _Made) -> str:
     lines = [[gate["name"], "holds" if gate["passed"] else "fails", str(gate.get("explanation", ""))] for gate in made.verdict["gates"]]
-    return "\n".join([*heading("Gates"), *table(["gate", "", "why"], lines)]).strip()
+    return "\n".join([*heading("Gates"), *table(["gate", "verdict", "why"], lines)]).strip()
 
 
 def how_to_use(world: str, text: str) -> str:

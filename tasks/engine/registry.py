@@ -67,6 +67,8 @@ def register(tracker: Tracker, name: str, checkpoint: Path, about: About) -> str
         client.create_registered_model(name)
     client.update_registered_model(name, about.model)
     description = short(about.model_card, DESCRIPTION - len(uri)).replace(ADDRESS, uri)
+    if description.startswith("# "):  # MLflow's page has that title, and its list of versions shows the first line alone
+        description = description.partition("\n")[2].lstrip()
     version = client.create_model_version(
         name, source=uri, run_id=mlflow.parent, tags=dict(about.tags), description=description, model_id=model.model_id
     )

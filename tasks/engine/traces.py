@@ -163,7 +163,8 @@ def spans(row: Row, problem: Row, trace: str, at: int) -> list[Span]:
     more = {PROBLEM: asked, PLAYED: about}
     turns = list(_turns(row))
     told = {"instruction": problem["instruction"]}
-    found = [_span(trace, 0, len(turns), at, row["world"], "CHAIN", told, {"stop": row["stop"]}, more)]
+    became = {"outcome": "solved" if row["reward"] else "not solved", "ended by": row["stop"]}
+    found = [_span(trace, 0, len(turns), at, row["world"], "CHAIN", told, became, more)]
     for number, turn in enumerate(turns, 1):
         found.append(_span(trace, number, number, at, *turn))
     return found

@@ -151,3 +151,21 @@ def test_a_damaged_candidate_is_never_promoted(shop: Project) -> None:
     answer = shop.run(sys.executable, "-c", PROMOTE, merged, "better", "promote", "", check=False)
     assert answer.returncode == 2 and "is damaged in the store" in answer.stderr
     assert ledger(shop) == []
+
+
+EVIDENCE = """
+from flows.approval import present_decision
+from flows.approval_form import evidence
+from flows.run import open_plan
+
+plan = open_plan()
+print(evidence(plan, present_decision(plan)[0]))
+"""
+
+
+def test_who_approves_reads_the_gates_and_a_conversation_of_the_candidate(road: Project) -> None:
+    """Smoke's candidate loses every conversation. The gates are no table: Prefect's form would cut it off."""
+    text = road.run(sys.executable, "-c", EVIDENCE).stdout
+    assert "- **minimum** does not hold: " in text and "| gate" not in text
+    won, lost = text.split("## A conversation that it won")[1].split("## A conversation that it lost")
+    assert "There is none." in won and "- **user**: " in lost
