@@ -39,7 +39,7 @@ class Text:
 
 
 def pass_k(report: Report) -> Text | None:
-    """A row for each model and baseline, a column for each world and k."""
+    """A row for each model and baseline, and for the champion; a column for each world and k."""
     summary = report["summary"]
     parts = [(part, mark) for part, mark in ((summary, ""), (summary.get(UNSEEN) or {}, f" ({UNSEEN})")) if part.get("evaluate")]
     if not parts:
@@ -53,16 +53,36 @@ def pass_k(report: Report) -> Text | None:
             sizes.append(f"{cell(world)}{mark}: {first['n']} problems, {first['trials']} trials each")
             players |= {name: block for name, block in part["baselines"].get(world, {}).items() if not name.startswith("always_")}
             for name, block in players.items():
-                row = rows.setdefault(name, {"model": literal(name)})
-                row |= {f"{literal(world)}{mark} {power.replace('_', '^')}": _estimate(block[power]) for power in _powers(block)}
+                rows.setdefault(name, {"model": literal(name)}).update(_estimates(f"{world}{mark}", block))
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    for one in summary.get("champions") or []:
+        _add_champion(rows, one, report["headline"]["candidate"])
     simulated = " The customer is a script (*simulated roles*)." if report["roles"]["scripted"] else ""
     about = (
         f"{_run(report)} pass^k: the share of held-out test problems that a model solves in all of k trials, with its 95 % interval, "
         f"which resamples problems. {'; '.join(sizes)}; the baselines `constant`, `do_nothing` and `oracle` play each once. "
-        f"Trained once, with seed {summary.get('seed')}.{simulated}"
+        f"Trained once, with seed {summary.get('seed')}.{simulated} A champion of another run stands there as its own evaluation "
+        "found it."
     )
     return Text("table", json.dumps([{name: row.get(name, "") for name in columns} for row in rows.values()]), about)
+
+
+def _add_champion(rows: dict[str, dict[str, str]], one: Mapping[str, Any], candidate: str) -> None:
+    """Give a champion (of `champion_rows`) a row of its own, or mark the candidate's where it is the one."""
+    if "unknown" in one:
+        rows["champion"] = {"model": literal(f"champion not known: {one['unknown']}")}
+        return
+    who = literal(f"champion version {one['version']}, since {one['when']}, commit {one['commit'][:10] or 'unknown'}")
+    if one["own"]:
+        rows[candidate]["model"] += f" ({who})"
+        return
+    rows[f"champion {one['version']}"] = {"model": who}
+    for world, block in one["evaluate"].items():
+        rows[f"champion {one['version']}"].update(_estimates(world, block))
+
+
+def _estimates(world: str, block: Mapping[str, Any]) -> dict[str, str]:
+    return {f"{literal(world)} {power.replace('_', '^')}": _estimate(block[power]) for power in _powers(block)}
 
 
 def _powers(block: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import OUTSIDE, PROJECT, STATE
+from flows.champion_rows import champion_rows
 from flows.console import Console
 from flows.differences import candidate_of, for_report, last_parts
 from flows.dvc_command import check_cache
@@ -122,16 +123,29 @@ class Run:
             "roles": {name: role.model_dump(mode="json") for name, role in self.plan.settings.shared.roles.items()},
             "experiment": self.plan.experiment,
             "seconds": round(time.monotonic() - self.start, 3),
+            "made": self._made(done),
             "stages": stages,
             "differs": for_report(self.plan, self.before, candidate_of(done, self.plan.settings.road)),
             **self._measured(done),
+            "champions": champion_rows(self.plan, candidate_of(done, self.plan.settings.road)) if self._judged(done) else [],
             "tracking": self.tracker.lost,
             "promotion": {"outcome": None, "decision": None, "reason": None, "version": None, "alias": None} | self.promotion,
         }
 
+    def _made(self, done: Mapping[str, Artifact]) -> dict[str, str]:
+        """{date, commit, changed}: the day (UTC) on which the newest result was recorded, whichever run it was; of the checkout the
+        commit, and the files that differ from it; "" for what is not known."""
+        tags = self.tracker.facts["tags"]
+        newest = max((self.plan.store.recorded(one.key) for one in done.values()), default=0.0)
+        date = time.strftime("%Y-%m-%d", time.gmtime(newest)) if newest else ""
+        return {"date": date, "commit": tags.get("cairn.commit", ""), "changed": tags.get("cairn.dirty", "")}
+
+    def _judged(self, done: Mapping[str, Artifact]) -> bool:
+        return self.plan.settings.road.judged in done
+
     def _measured(self, done: Mapping[str, Artifact]) -> dict[str, Any]:
         judged = self.plan.settings.road.judged
-        if judged not in done:
+        if not self._judged(done):
             return {}
         metrics: dict[str, Any] = json.loads((self.plan.store.view(done[judged].identity) / "metrics.json").read_text())
         self.tracker.measured(metrics)

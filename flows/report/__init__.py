@@ -18,7 +18,7 @@ from flows.report.costs import cost, roles, stages
 from flows.report.pictures import style
 from flows.report.reading import Folders, Summary, colours, duration, read_json, two
 from flows.report.rooms import blueprints, critique, learning, merge_map, waterfall
-from flows.report.scores import families, gains, headline, ladders, with_unseen
+from flows.report.scores import champion_table, families, gains, headline, ladders, with_unseen
 from flows.report.talks import conversations
 from tasks.engine.files import write_text
 from tasks.road import ROAD, Road, Step
@@ -56,6 +56,8 @@ def page(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any
         "models": models,
         "kinds": kinds,
         "ladders": with_unseen(lambda one: ladders(one, models, kinds), summary),
+        "made": {"date": "", "commit": "", "changed": "", **(summary.get("made") or {})},
+        "champions": champion_table(summary, candidate),
         "gains": with_unseen(lambda one: gains(one, kinds, road), summary),
         "families": with_unseen(lambda one: families(one, models), summary),
         "differs": summary.get("differs") or {"with": "", "params": []},

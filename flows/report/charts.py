@@ -115,24 +115,29 @@ def intervals(
     axis: str,
     references: Mapping[str, float] | None = None,
     signed: bool = False,
+    step: float = 0.0,
 ) -> Markup:
-    """Estimates below each other: a dot, its interval, the numbers at the right; references as dashed vertical lines."""
-    left, right, step = 8 + LETTER * max(len(row.label) for row in rows), WIDTH - (136 if signed else 114), 30
+    """Estimates below each other: a dot, its interval, the numbers at the right; references as dashed vertical lines. What lies beyond
+    the limits is an arrow at the end. step: between two lines of the scale; 0: as it fits."""
+    left, right, high = 8 + LETTER * max(len(row.label) for row in rows), WIDTH - (136 if signed else 114), 30
     scale = Scale(*limits, left + 10, right - 10)
     heads = _heads(references or {}, scale)
     top = 16 + 14 * len({level for *_, level in heads})
-    bottom = top + step * len(rows)
+    bottom = top + high * len(rows)
     parts: list[Markup] = []
-    for value in ticks(*limits):
+    marks = [step * number for number in range(round(limits[0] / step), round(limits[1] / step) + 1)] if step else ticks(*limits)
+    every = math.ceil(40 * (len(marks) - 1) / max(scale(limits[1]) - scale(limits[0]), 1.0)) or 1
+    for value in marks:
         parts += [_line(scale(value), top, scale(value), bottom, "grid")]
-        parts += [_text(scale(value), bottom + 16, short(value), "middle", "tick")]
+        if not step or round(value / step) % every == 0:
+            parts += [_text(scale(value), bottom + 16, short(round(value, 10)), "middle", "tick")]
     if signed:
         parts.append(_line(scale(0), top, scale(0), bottom, "zero"))
     for words, value, x, level in heads:
         parts.append(tag("g", _hover(f"{words}"), _line(scale(value), top - 2, scale(value), bottom, "reference"), class_="reference"))
         parts.append(_text(x, 12 + 14 * level, words, "middle", "reference-text"))
     for index, row in enumerate(rows):
-        parts.append(_interval(row, scale, left, right, top + step * (index + 0.5), signed))
+        parts.append(_interval(row, scale, left, right, top + high * (index + 0.5), signed))
     parts.append(_text((left + right) / 2, bottom + 33, axis, "middle", "axis"))
     return _picture(bottom + 40, f"{axis}: " + "; ".join(f"{row.label} {row.mean:.2f}" for row in rows), *parts)
 
@@ -175,7 +180,18 @@ def _interval(row: Interval, scale: Scale, left: float, right: float, y: float, 
                 class_="diamond",
             )
         )
-    parts.append(tag("circle", cx=scale(row.mean), cy=y, r=5.5, class_="dot"))
+    beyond = (row.mean > scale.high) - (row.mean < scale.low)
+    if beyond:
+        x = scale(row.mean)
+        parts.append(
+            tag(
+                "path",
+                d=f"M{x - 5 * beyond:.1f} {y - 6:.1f} L{x + 6 * beyond:.1f} {y:.1f} L{x - 5 * beyond:.1f} {y + 6:.1f} Z",
+                class_="dot",
+            )
+        )
+    else:
+        parts.append(tag("circle", cx=scale(row.mean), cy=y, r=5.5, class_="dot"))
     parts.append(_text(right + 6, y + 4, numbers, "start", "value"))
     parts.append(_text(WIDTH - 2, y + 4, spread, "end", "tick"))
     return tag("g", *parts, class_=f"mark {row.kind}")

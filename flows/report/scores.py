@@ -12,6 +12,8 @@ from flows.report.reading import Summary, certainty, mean_of, two
 from tasks.road import ROAD, Road
 from tasks.worlds import UNSEEN
 
+STEP, LARGE = 0.05, 0.25
+"""Between two lines of the scale of differences; and a difference that does not have to fit on it. Ours."""
 _DECISIONS = {
     "promote": ("good", "Promoted"),
     "refuse": ("bad", "Not promoted"),
@@ -51,13 +53,32 @@ def ladders(summary: Summary, models: Sequence[str], kinds: Mapping[str, str]) -
     found = []
     for world in worlds_of(summary):
         blocks = {model: summary["evaluate"][model][world] for model in models}
-        marks = [_rung(model, world, block, kinds) for model, block in blocks.items()]
+        marks = [_rung(model, world, block, kinds[model]) for model, block in blocks.items()]
+        for number, one in enumerate(summary.get("champions") or []):
+            if figures := (one.get("evaluate") or {}).get(world):
+                marks.append(_rung(f"{'former' if number else 'champion'} v{one['version']}", world, figures, "m-champion"))
         baselines = (summary.get("baselines") or {}).get(world, {})
         lines = {name.replace("_", "-"): mean_of(value) for name, value in baselines.items()}
         first = blocks[models[0]]["pass_1"]
         chart = intervals(marks, (0.0, 1.0), "share of problems solved", lines)
         found.append({"world": world, "chart": chart, "n": first["n"], "trials": first["trials"]})
     return found
+
+
+def champion_table(summary: Summary, candidate: str) -> dict[str, Any]:
+    """The champion, and the one before it where the candidate is it: since when, from which commit, pass^1 by world; {} without one."""
+    worlds, rows = worlds_of(summary), []
+    for number, one in enumerate(summary.get("champions") or []):
+        if "unknown" in one:
+            return {"worlds": [], "rows": [], "unknown": one["unknown"]}
+        figures = summary["evaluate"].get(candidate, {}) if one["own"] else one["evaluate"]
+        cells = [
+            _cell(figures[world]["pass_1"], f"version {one['version']} in {world}") if world in figures else None for world in worlds
+        ]
+        who = "champion now" if number == 0 else "before it"
+        since = one["when"].removesuffix("Z").replace("T", " ")
+        rows.append({**one, "who": who, "since": since, "cells": cells, "name": candidate if one["own"] else ""})
+    return {"worlds": worlds, "rows": rows, "unknown": ""} if rows else {}
 
 
 def with_unseen(cards: Callable[[Summary], list[dict[str, Any]]], summary: Summary) -> list[dict[str, Any]]:
@@ -67,11 +88,11 @@ def with_unseen(cards: Callable[[Summary], list[dict[str, Any]]], summary: Summa
     return [*({**card, UNSEEN: False} for card in cards(summary)), *({**card, UNSEEN: True} for card in hidden)]
 
 
-def _rung(model: str, world: str, block: Mapping[str, Any], kinds: Mapping[str, str]) -> Interval:
+def _rung(model: str, world: str, block: Mapping[str, Any], kind: str) -> Interval:
     one, four = block["pass_1"], block.get("pass_4")
     note = f"{model} in {world}: pass^1 {two(one['mean'])}, {certainty(one)}"
     note += f"; pass^4 {two(four['mean'])}, {certainty(four)}" if four else ""
-    return Interval(model, kinds[model], one["mean"], one["low"], one["high"], note, four["mean"] if four else None)
+    return Interval(model, kind, one["mean"], one["low"], one["high"], note, four["mean"] if four else None)
 
 
 def worlds_of(summary: Summary) -> list[str]:
@@ -93,14 +114,22 @@ def gains(summary: Summary, kinds: Mapping[str, str], road: Road = ROAD) -> list
     estimates = [worlds[world]["pass_1"] for worlds in steps.values() for world in worlds]
     if not estimates:
         return []
-    low, high = min(-0.1, *(one["low"] for one in estimates)), max(0.1, *(one["high"] for one in estimates))
-    limits = (math.floor(low * 10) / 10, math.ceil(high * 10) / 10)
+    limits = _limits(estimates)
+    steps = dict(sorted(steps.items(), key=lambda item: (place(ends[item[0]][0], road), place(ends[item[0]][2], road))))
     found = []
     for world in worlds_of(summary):
         marks = [_gain(pair, world, worlds[world]["pass_1"], kinds) for pair, worlds in steps.items()]
-        chart = intervals(marks, limits, "difference of pass^1, same problems", signed=True)
+        chart = intervals(marks, limits, f"difference of pass^1, a line for each {STEP:g}", signed=True, step=STEP)
         found.append({"world": world, "chart": chart, "n": estimates[0]["n"], "trials": estimates[0]["trials"]})
     return found
+
+
+def _limits(estimates: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The ends of the scale of differences, in whole STEPs: it holds the intervals of those that are not LARGE, which would look alike
+    beside one of 0.6. Those beyond are drawn as arrows."""
+    small = [one for one in estimates if abs(one["mean"]) < LARGE] or estimates
+    low, high = min(-STEP, *(one["low"] for one in small)), max(STEP, *(one["high"] for one in small))
+    return STEP * math.floor(low / STEP + 1e-9), STEP * math.ceil(high / STEP - 1e-9)
 
 
 def _gain(pair: str, world: str, one: Mapping[str, Any], kinds: Mapping[str, str]) -> Interval:

@@ -242,6 +242,11 @@ class Store:
         found = read_json(self._entry(digest))
         return found if found and isinstance(found.get("identity"), str) and isinstance(found.get("parts"), dict) else None
 
+    def recorded(self, digest: str) -> float:
+        """When something was recorded under a key, in seconds since 1970; 0 when nothing was."""
+        path = self._entry(digest)
+        return path.stat().st_mtime if path.exists() else 0.0
+
     def entries(self) -> Iterator[dict[str, Any]]:
         """Everything that was recorded, in the order of the keys; damaged records are left out."""
         for path in sorted((self.state / "keys").glob("*.json")):
