@@ -13,6 +13,7 @@ from tasks.contract.params import BadInput
 from tasks.engine.explain import last, remember
 from tasks.engine.files import read_json, write_text
 from tasks.engine.key import changed
+from tasks.engine.locks import using
 from tasks.road import ROAD
 
 if TYPE_CHECKING:
@@ -26,8 +27,12 @@ def accept_results(stages: Sequence[str], why: str) -> list[str]:
     """
     for name in stages:
         road.check_stage(name, f"stage {name!r}: no such stage.")
-    names = sorted({*stages}, key=ROAD.index)
     plan = open_plan()
+    with using(plan.store.state):
+        return _accept_all(plan, sorted({*stages}, key=ROAD.index), why)
+
+
+def _accept_all(plan: Plan, names: Sequence[str], why: str) -> list[str]:
     steps = {step.stage: step for step in survey(plan)}
     there = {name for name, step in steps.items() if step.artifact} | set(names)
     for name in names:

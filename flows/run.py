@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -24,10 +25,14 @@ from tasks.contract.params import BadInput
 from tasks.engine import dvc_lock
 from tasks.engine.artifact import Artifact, check_writable
 from tasks.engine.files import sweep, write_text
+from tasks.engine.locks import using
 from tasks.engine.plan import Plan
 from tasks.engine.settings import load
 from tasks.engine.start import check_place
 from tasks.worlds import UNSEEN
+
+CHECKOUTS = "checkouts"
+"""Below a state root that CAIRN_HOME names: a file for each project that ran there, so that `cairn gc` knows of all of them."""
 
 
 @dataclass
@@ -49,6 +54,14 @@ class Run:
     def open(cls, profile: str = "", overrides: Mapping[str, Any] | None = None, refresh: Sequence[str] = ()) -> Iterator[Run]:
         """Check everything a user can get wrong, then watch the run; the tracker's run ends with the block."""
         plan = open_plan(profile, overrides or {}, refresh)
+        with using(plan.store.state):
+            if "CAIRN_HOME" in os.environ:
+                project = str(plan.settings.project)
+                write_text(plan.store.state / CHECKOUTS / hashlib.sha256(project.encode()).hexdigest()[:16], project)
+            yield from cls._of(plan)
+
+    @classmethod
+    def _of(cls, plan: Plan) -> Iterator[Run]:
         from tasks.engine.track import Tracker
 
         before = last_parts(plan)

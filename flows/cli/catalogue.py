@@ -39,6 +39,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "experiments": ("look", "DVC's experiments in the columns that you choose, as a table and a chart"),
         "methods": ("look", "the rooms, their methods and their papers"),
         "doctor": ("upkeep", "what a project stands on, servers and kept bytes included: what is wrong, and what mends it"),
+        "gc": ("upkeep", "stored results that no params, commit, version or run names any more: listed, and with --yes deleted"),
         "preview": ("look", "a few blueprints and conversations, shown readably; nothing is recorded"),
     },
     "Models": {

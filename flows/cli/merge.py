@@ -34,12 +34,17 @@ def merge(
     """
     from pathlib import Path
 
+    from flows import OUTSIDE, STATE
     from flows.merging import figure_lines, merge_by_recipe
     from tasks.contract.params import BadInput
+    from tasks.engine.locks import using
 
+    if OUTSIDE:
+        raise BadInput(OUTSIDE)
     if threads < 0:
         raise BadInput(f"--threads {threads}: allowed are 1 and more, or 0 for all cores")
-    figures = merge_by_recipe(Path(recipe), Path(out), values.parsed(overrides), threads)
+    with using(STATE):
+        figures = merge_by_recipe(Path(recipe), Path(out), values.parsed(overrides), threads)
     if as_json:
         print_json(figures)
     else:

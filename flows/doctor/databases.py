@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from flows.doctor.finding import Finding, Place, error, good, note, warning
 from flows.inherited import of_prefect, printable
+from tasks.engine.sqlite_files import path_of, unusable
 from tasks.players.openai_compatible.cache import NAME as CALLS
 
 PATIENCE = 3.0
@@ -48,14 +49,14 @@ def databases(place: Place) -> Iterator[Finding]:
 
 def local_mlflow(state: Path) -> Path | None:
     """MLflow's database where it is a file; None where a server keeps it."""
-    return _file_of(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state / 'mlflow.db'}")
+    return path_of(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state / 'mlflow.db'}")
 
 
 def own_prefect() -> Path | None:
     """The database of the server that a run starts; None where a server is named, or where it is no file."""
     if of_prefect("PREFECT_API_URL"):
         return None
-    return _file_of(_prefect_url()) if _prefect_url() else Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+    return path_of(_prefect_url()) if _prefect_url() else Path(os.environ["PREFECT_HOME"]) / "prefect.db"
 
 
 def _prefect_url() -> str:
@@ -63,42 +64,22 @@ def _prefect_url() -> str:
     return next((one.value for one in named if one), os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", ""))
 
 
-def _file_of(url: str) -> Path | None:
-    if not url.startswith("sqlite"):
-        return None
-    path = url.partition(":///")[2]
-    return Path(unquote(path.removeprefix("file:").partition("?")[0])) if path.startswith("file:") else Path(path)
-
-
 # --- SQLite ----------------------------------------------------------------------------------------------------------
 
 
 def _sqlite(name: str, path: Path, library: str | None) -> Iterator[Finding]:
     aside = f"mv {path} {path}.broken   # a new one is made; what it held is not in the new one"
-    try:
-        with closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=PATIENCE, isolation_level=None)
-        ) as database:
-            said = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if said != "ok":
-                yield error("databases", f"{name}: {path} is damaged: {said}", aside)
-                return
-            version = _version(database) if library else ""
-            database.execute("BEGIN IMMEDIATE")
-            database.execute("ROLLBACK")
-    except sqlite3.OperationalError as wrong:
-        if "locked" in str(wrong) or "busy" in str(wrong):
-            text = f"{name}: {path} is locked by another process for longer than {PATIENCE:.0f} s"
-            yield error("databases", text, f"fuser {path}   # who holds it; a run that goes on lets go of it by itself")
-        else:
-            yield error(
-                "databases", f"{name}: {path} cannot be opened: {wrong}", f"ls -l {path}   # this user must be able to write it"
-            )
+    if why := unusable(path, PATIENCE):
+        remedy = f"fuser {path}   # who holds it; a run that goes on lets go of it by itself" if "locked" in why else aside
+        yield error("databases", f"{name}: {why}", f"ls -l {path}   # this user must write it" if "written" in why else remedy)
         return
-    except sqlite3.DatabaseError as wrong:
-        yield error("databases", f"{name}: {path} cannot be read: {wrong}", aside)
-        return
-    yield _schema(library, f"sqlite:///{path}", version) if library else good("databases", f"{name}: {path} is sound")
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as database:
+        said = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        version = _version(database) if library else ""
+    if said != "ok":
+        yield error("databases", f"{name}: {path} is damaged: {said}", aside)
+    else:
+        yield _schema(library, f"sqlite:///{path}", version) if library else good("databases", f"{name}: {path} is sound")
 
 
 def _version(database: sqlite3.Connection) -> str:

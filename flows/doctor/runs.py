@@ -57,7 +57,7 @@ def work(place: Place) -> Iterator[Finding]:
 
 def shown_as_running(place: Place) -> Iterator[Finding]:
     """Runs that the databases of this state root show as running though no process of them lives."""
-    keys, flows = _alive(place.state)
+    keys, flows = going_on(place.state)
     count = 0
     for path, found in ((local_mlflow(place.state), _in_mlflow), (own_prefect(), _in_prefect)):
         if path is not None and path.is_file():
@@ -69,7 +69,7 @@ def shown_as_running(place: Place) -> Iterator[Finding]:
         yield good("runs", "neither MLflow nor Prefect shows a run whose process is gone")
 
 
-def _alive(state: Path) -> tuple[set[str], set[str]]:
+def going_on(state: Path) -> tuple[set[str], set[str]]:
     """(keys of the runs that go on, ids of their flow runs), by the journals that are being written."""
     keys, flows = set(), set()
     for path in sorted((state / journal.FOLDER).glob("*.jsonl")):

@@ -298,7 +298,20 @@ class Store:
                             path.unlink()
         shutil.rmtree(bench, ignore_errors=True)
 
-    # looking after it -----------------------------------------------------------------------------------------------
+    # looking at it -----------------------------------------------------------------------------------------------
+
+    def path(self, name: str) -> Path:
+        """Where a stored file or a listing lies, there or not. ValueError for what is no name of one."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a stored file")
+        return self._object(name)
+
+    def text(self, md5: str) -> str:
+        """A small stored file as text; "" when it is not there."""
+        try:
+            return self._object(md5).read_text("utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def objects(self) -> list[str]:
         """The names of everything that is kept."""

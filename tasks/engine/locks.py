@@ -18,6 +18,9 @@ from tasks.engine.files import read_json
 FOLDER = "locks"
 """Below the state root: a file for each lock; its name says what is locked (see `meaning`)."""
 
+USE, CLEARING = "use", "clear"
+"""Names of locks: of who uses the store, each a file of its own; of who deletes from it."""
+
 
 @contextmanager
 def lock(state: Path, name: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
@@ -38,6 +41,33 @@ def lock(state: Path, name: str, waiting: Callable[[str], None] | None = None) -
             yield
         finally:
             file.truncate(0)  # so that nobody is told of us who waits for the next one
+
+
+@contextmanager
+def using(state: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """While the block runs, nobody deletes results that it may have found (`cairn gc`); one that deletes now is waited for."""
+    name = f"{USE}-{os.getpid()}-{os.urandom(4).hex()}"
+    with lock(state, name):
+        try:
+            if is_held(state / FOLDER / CLEARING):  # looked at after the own lock is taken: either side sees the other
+                with lock(state, CLEARING, waiting):
+                    pass
+            yield
+        finally:
+            (state / FOLDER / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def clearing(state: Path) -> Iterator[list[str]]:
+    """While the block runs, nobody begins to use the store (see `using`). Gives who uses it now, or holds any other lock, in words."""
+    with lock(state, CLEARING):
+        files = [path for path in sorted((state / FOLDER).glob("*")) if path.name != CLEARING]
+        held = [path for path in files if is_held(path)]
+        for path in files:
+            process = (read_json(path) or {}).get("process")  # of a killed one its file is left; a new one has not written yet
+            if path not in held and path.name.startswith(f"{USE}-") and isinstance(process, int) and not alive(process):
+                path.unlink(missing_ok=True)
+        yield [f"{meaning(path.name)}: {holder(path)}" for path in held]
 
 
 def _myself() -> dict[str, Any]:
@@ -98,6 +128,8 @@ def meaning(name: str) -> str:
         "workspace": "the workspace (data/, dvc.lock)",
         "slot": f"the one place for trainings on {rest}",
         "promote": "the registry",
+        USE: "the store, for a run or another command",
+        CLEARING: "the store, which `cairn gc` clears up",
     }
     return words.get(kind, name)
 

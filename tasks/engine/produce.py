@@ -5,6 +5,7 @@ What changed while a stage ran is named, and nothing is recorded.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +15,13 @@ from tasks.contract.params import StageFailed
 from tasks.engine import sources, versions
 from tasks.engine.artifact import Artifact
 from tasks.engine.closure import check_closure
+from tasks.engine.files import write_text
 from tasks.engine.job import Changed, Job
 from tasks.engine.key import Key
 from tasks.engine.locks import lock
 
+WHOSE = "key.json"
+"""In a work folder: the parts of the key whose result is made there."""
 Work = Callable[[Path, Path], Mapping[str, Any]]
 """work(out, scratch) leaves the artifact in `out` and returns figures."""
 
@@ -58,6 +62,7 @@ def work_out(job: Job, key: Key, work: Work) -> tuple[dict[str, Any], str]:
     if job.refreshed:
         store.clear_workbench(key.digest)
     out, scratch = store.workbench(key.digest, filter(None, job.read_inputs.values()))
+    write_text(out.parent / WHOSE, json.dumps(key.parts))
     _check_players(job)
     _check_source(job, trust=False)
     try:

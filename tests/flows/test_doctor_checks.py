@@ -288,13 +288,13 @@ def test_a_database_that_is_damaged_or_locked(place: Place, monkeypatch: pytest.
     path = place.state / "mlflow.db"
     path.write_bytes(b"rubbish" * 1000)
     (found,) = [one for one in databases.databases(place) if one.severity is Severity.ERROR]
-    assert "cannot be read: file is not a database" in found.text and f"mv {path} {path}.broken" in found.remedy
+    assert "is no SQLite database, or a damaged one" in found.text and f"mv {path} {path}.broken" in found.remedy
     path.unlink()
     database(path, "x")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         (found,) = [one for one in databases.databases(place) if one.severity is Severity.ERROR]
-    assert "is locked by another process" in found.text and f"fuser {path}" in found.remedy
+    assert "another process has locked" in found.text and f"fuser {path}" in found.remedy
 
 
 def test_a_postgres_that_does_not_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

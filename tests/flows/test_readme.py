@@ -33,6 +33,8 @@ HERE = (
     "cairn forecast",
     "cairn status",
     "cairn doctor",
+    "cairn gc",
+    "cairn gc --yes",
     "cairn trace workspace",
     "cairn champion",
     "cairn champion --none",
