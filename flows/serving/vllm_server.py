@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
 import os
@@ -48,6 +49,7 @@ def started(folder: Path, adapters: Sequence[Path], device: str, dtype: str, mos
     print(f"vLLM is starting, which takes minutes; what it says is in {log}", flush=True)
     with log.open("wb") as out:
         process = subprocess.Popen(command, env={**SETTINGS, **os.environ}, stdout=out, stderr=out, start_new_session=True)
+    atexit.register(_stop, process)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait(url, process, log)

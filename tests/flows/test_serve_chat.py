@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.opened import opened, with_chat
 from tasks.serving.endpoint.served import Served
 from tasks.worlds.api.play import play
+from tests.conftest import ROOT
 from tests.engine.test_registered import ASK, TOOL, behaviour, checkpoint, frozen
 from tests.players.served import listening
 from tests.playing import NO_PROMPT, checkpoint_agent
@@ -34,8 +36,10 @@ USER: list[Any] = [{"role": "user", "content": ASK}]
 
 
 @contextmanager
-def chatting(folder: Path, card: dict[str, Any], kept: Path | None = None) -> Iterator[tuple[openai.OpenAI, Served]]:
-    served = with_chat(opened(folder, {}, "agent", "cpu", "float32", 600), lambda: card, Kept(kept))
+def chatting(
+    folder: Path, card: dict[str, Any], kept: Path | None = None, name: str = "agent"
+) -> Iterator[tuple[openai.OpenAI, Served]]:
+    served = with_chat(opened(folder, {}, name, "cpu", "float32", 600), lambda: card, Kept(kept))
     try:
         with listening(make(served)) as url:
             yield openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0), served
@@ -136,6 +140,16 @@ def test_a_tool_with_which_it_was_never_evaluated_is_logged_once(
                         client.chat.completions.create(model="agent", messages=USER, tools=[TOOL, tool], max_tokens=2)
     (record,) = caplog.records
     assert "a request brought tools with which agent was never evaluated: fly" in record.getMessage()
+
+
+def test_the_example_of_the_readme_runs_as_it_stands(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With another address, an agent of two worlds, and nobody to say which is meant but the example."""
+    readme = (ROOT / "flows/README.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(from openai.*?)```", readme, re.DOTALL)
+    card = agent_card("champion", checkpoint, behaviour(frozen(tmp_path / "worlds", "retail", "airline")))
+    with chatting(checkpoint, card, name="champion") as (client, _):
+        exec(example.replace("http://127.0.0.1:8000/v1", str(client.base_url)), {})
+    assert "ChatCompletionMessage(" in capsys.readouterr().out
 
 
 def test_a_seed_gives_the_same_answer_and_top_p_takes_the_likeliest(agent: SimpleNamespace) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -93,6 +94,38 @@ def test_a_turn_that_is_wanted_no_further_is_left(server: SimpleNamespace) -> No
     with pytest.raises(BadInput, match=r"load_lora_adapter: status 404.*--enable-lora"):
         engine.load("x", server.folder).result()
     engine.end()
+
+
+VLLM = """#!{python}
+import http.server, pathlib, sys
+pathlib.Path({place!r}).write_text(chr(10).join(sys.argv))
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Healthy).serve_forever()
+"""
+
+
+def test_a_vllm_that_was_started_ends_with_it(server: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And has been given the folder, the context of the checkpoint and room for the adapters."""
+    program = tmp_path / "python"
+    program.write_text(VLLM.format(python=sys.executable, place=str(tmp_path / "given")))
+    program.chmod(0o755)
+    (tmp_path / "adapter_config.json").write_text('{"r": 20}')
+    monkeypatch.setattr(vllm_server, "STATE", tmp_path / "state")
+    monkeypatch.setattr(vllm_server, "_python", lambda: str(program))
+    engine = vllm_server.started(server.folder, [tmp_path], "cpu", "float32", 10**6)
+    given = (tmp_path / "given").read_text().splitlines()
+    options = dict(zip(given[3::2], given[4::2], strict=False))
+    most = json.loads((server.folder / "config.json").read_text())["max_position_embeddings"]
+    assert (options["--model"], options["--max-model-len"], engine.most) == (str(server.folder), str(most), most)
+    assert {"--enable-lora", "--max-lora-rank", "32", "--enforce-eager"} <= {*given}
+    place = f"http://127.0.0.1:{given[given.index('--port') + 1]}/health"
+    assert httpx.get(place).status_code == 200
+    engine.end()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(place)
 
 
 def test_without_vllm_it_says_what_installs_it_and_what_cannot_be_is_refused(
