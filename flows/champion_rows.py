@@ -15,11 +15,18 @@ Row = dict[str, Any]
 
 
 def champion_rows(plan: Plan, candidate: str) -> list[Row]:
+    """As `champions_now`, each with evaluate as well: world -> figures on the test problems of its own evaluation, {} for the candidate
+    and where they are not at hand."""
+    records = Records(plan.store, plan.settings.road)
+    return [row if row.keys() == {"unknown"} else _with_figures(plan, records, row) for row in champions_now(plan, candidate)]
+
+
+def champions_now(plan: Plan, candidate: str) -> list[Row]:
     """The registry's champion by the ledger, and where that is the run's own candidate, the one before it as well; [] without one.
 
     candidate: identity of the run's candidate, or "". Each has version, model (its name in the registry), identity, when (it became
-    champion, UTC), commit, own (whether it is the candidate), and evaluate: world -> figures on the test problems of its own
-    evaluation, {} where that is not at hand. A ledger that cannot be read gives one row that says so, as `unknown`.
+    champion, UTC), commit, decision (its identity), and own: whether it is the candidate. A ledger that cannot be read gives one row
+    that says so, as `unknown`.
     """
     try:
         entries = Ledger.of(plan).entries()
@@ -30,20 +37,19 @@ def champion_rows(plan: Plan, candidate: str) -> list[Row]:
         return []
     own = now["identity"] == candidate
     before = [one for one in champions(entries) if one["version"] != now["version"]][-1:] if own else []
-    records = Records(plan.store, plan.settings.road)
-    return [_row(plan, records, one, one["identity"] == candidate) for one in (now, *before)]
+    kept = ("version", "model", "identity", "when", "commit", "decision")
+    return [{**{name: str(one.get(name) or "") for name in kept}, "own": one["identity"] == candidate} for one in (now, *before)]
 
 
-def _row(plan: Plan, records: Records, entry: Mapping[str, Any], own: bool) -> Row:
-    kept = {name: str(entry.get(name) or "") for name in ("version", "model", "identity", "when", "commit")}
-    return {**kept, "own": own, "evaluate": {} if own else _evaluated(plan, records, entry)}
+def _with_figures(plan: Plan, records: Records, row: Row) -> Row:
+    return {**row, "evaluate": {} if row["own"] else _evaluated(plan, records, row)}
 
 
-def _evaluated(plan: Plan, records: Records, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluated(plan: Plan, records: Records, row: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of a champion: of the evaluation that its decision read, or of another one that played it as the candidate."""
     road = plan.settings.road
-    decided = records.of(str(entry.get("decision")), road.decision)
-    readers = [one["identity"] for one in records.readers(entry["identity"]) if one["parts"]["stage"] == road.judged]
+    decided = records.of(row["decision"], road.decision)
+    readers = [one["identity"] for one in records.readers(row["identity"]) if one["parts"]["stage"] == road.judged]
     for identity in [*([decided["parts"]["inputs"].get(road.judged, "")] if decided else []), *readers]:
         file = plan.store.view(identity) / "metrics.json" if identity and plan.store.has(identity) else None
         if file is not None and file.is_file():

@@ -6,9 +6,9 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flows.champion_rows import champion_rows
+from flows.champion_rows import champions_now
 from flows.ledger import ALIAS, Ledger
 from flows.promote import foreseen
 from flows.reconcile import reconcile
@@ -64,17 +64,14 @@ def _is_current(path: Path, plan: Plan, done: Mapping[str, Artifact]) -> bool:
     if road.decision not in done:
         return True
     candidate = done[road.candidate].identity
-    if [_who(one) for one in summary.get("champions", [])] != [_who(one) for one in champion_rows(plan, candidate)]:
+    reported_champions = [{**one, "evaluate": None} for one in summary.get("champions", [])]
+    if reported_champions != [{**one, "evaluate": None} for one in champions_now(plan, candidate)]:
         return False  # somebody was promoted, or rolled back
     now = foreseen(plan, done[road.decision], done[road.candidate])
     if now.decision == "waiting":
         return waits_as_reported(plan, done[road.decision], reported_promotion)
     fresh = reported_promotion.get("outcome") == "promoted" and now.done and now.version == reported_promotion["version"]
     return fresh or now.summary() == reported_promotion
-
-
-def _who(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row.get("version"), row.get("when"), row.get("unknown")
 
 
 def _render_again(plan: Plan, done: Mapping[str, Artifact]) -> None:

@@ -167,10 +167,11 @@ def _interval(row: Interval, scale: Scale, left: float, right: float, y: float, 
         _hover(row.note),
         tag("rect", x=0, y=y - 14, width=WIDTH, height=28, class_="catch"),
         _text(left - 4, y + 4, row.label, "end", "label"),
-        _line(scale(row.low), y, scale(row.high), y, "spread"),
-        _line(scale(row.low), y - 4, scale(row.low), y + 4, "cap"),
-        _line(scale(row.high), y - 4, scale(row.high), y + 4, "cap"),
     ]
+    beyond = (row.mean > scale.high) - (row.mean < scale.low)
+    if row.low < scale.high and row.high > scale.low:
+        parts.append(_line(scale(row.low), y, scale(row.high), y, "spread"))
+        parts += [_line(scale(end), y - 4, scale(end), y + 4, "cap") for end in (row.low, row.high) if scale.low <= end <= scale.high]
     if row.other is not None:
         x = scale(row.other)
         parts.append(
@@ -180,7 +181,6 @@ def _interval(row: Interval, scale: Scale, left: float, right: float, y: float, 
                 class_="diamond",
             )
         )
-    beyond = (row.mean > scale.high) - (row.mean < scale.low)
     if beyond:
         x = scale(row.mean)
         parts.append(

@@ -96,12 +96,12 @@ def _played(folders: Folders, stage: str, name: str, schema: pa.Schema) -> int:
 
 
 def _tokens(figures: Mapping[str, Any]) -> dict[str, int]:
-    """Whole numbers of tokens among a stage's figures, summed over its units (worlds)."""
+    """Whole numbers of tokens among a stage's figures, summed over its units (worlds); longest ones add up to nothing."""
     found: Counter[str] = Counter()
     for name, value in figures.items():
         if isinstance(value, Mapping):
             found.update(_tokens(value))
-        elif isinstance(value, int) and "tokens" in name and "per" not in name.split("_"):
+        elif isinstance(value, int) and "tokens" in name and not {"per", "max"} & {*name.split("_")}:
             found[name.replace("tokens_", "").replace("_", " ")] += value
     return dict(found)
 

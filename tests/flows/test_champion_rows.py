@@ -12,7 +12,7 @@ import pytest
 from flows import artifact_texts
 from flows.champion_rows import champion_rows
 from flows.ledger import Ledger
-from flows.report import page, render
+from flows.report import costs, page, render
 from flows.report.scores import _limits
 from flows.unchanged import _is_current
 from tasks.engine.artifact import Store
@@ -146,6 +146,15 @@ def test_small_steps_are_seen_beside_a_large_one(made: tuple[dict[str, Any], dic
             for later in ("rl_shop \u2212 sft", "merged \u2212 sft")
             if f"{later}</text>" in chart
         )
+
+
+def test_longest_token_counts_are_no_sums() -> None:
+    assert costs._tokens(
+        {"max_episode_tokens": 33, "max_tokens": 9, "tokens_trained": 5, "shop": {"tokens": 2, "tokens_per_trial": 1}}
+    ) == {
+        "trained": 5,
+        "tokens": 2,
+    }
 
 
 def test_a_report_is_made_anew_when_the_champion_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
