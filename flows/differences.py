@@ -51,7 +51,7 @@ def _named(stage: str, parts: Parts) -> Iterator[tuple[str, Any]]:
     yield f"{stage}.method", parts["method"]
     yield from leaves(parts["params"], f"{stage}.{parts['method']}")
     yield from leaves(parts.get("loop") or {}, f"{stage}.loop")
-    for section in ("agents", "engine"):
+    for section in ("agents", "engine", "as_served"):
         chosen = parts.get(section) or {}
         yield from leaves({chosen["method"] if key == "params" else key: value for key, value in chosen.items()}, f"{stage}.{section}")
     yield from leaves(parts["settings"])

@@ -143,6 +143,8 @@ def _results(made: _Made) -> str:
                 for world, block in worlds.items():
                     powers = [name for name in block if name.startswith("pass_") and block[name]]
                     lines += [[model, f"{world}{mark}", name.replace("_", "^"), _estimate(block[name])] for name in powers]
+    if served := made.metrics.get("as_served"):
+        lines.append([made.name, "all, as served", "pass^1", _estimate(served["as_served"])])
     if not lines:
         return "\n".join([*heading("Results"), "The evaluation is not at hand."]).strip()
     users = ", ".join(one for one in _roles(made.records[made.plan.settings.road.judged]) if one.startswith("human"))

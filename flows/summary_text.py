@@ -52,6 +52,11 @@ def summary_lines(summary: Mapping[str, Any], report: Path) -> Iterator[str]:
         yield f"{name:<9} {stage['method']:<20} {seconds:>8}  {stage['artifact'][:12]}{'  cached' if stage['cached'] else ''}"
     if "evaluate" in summary:
         yield from _models(summary["evaluate"], (summary.get(UNSEEN) or {}).get("evaluate", {}))
+    if served := summary.get("as_served"):
+        yield (
+            f"as served, {served['candidate']}: {_cell(served['as_served'])}, as evaluated {_cell(served['evaluated'])}; "
+            f"{served['alike']} of {served['conversations']} conversations the same token for token"
+        )
     promotion = summary["promotion"]
     if promotion["decision"]:
         yield f"\n{promotion['outcome']}: {promotion['reason']}"

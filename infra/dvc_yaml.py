@@ -70,6 +70,8 @@ def deps(step: Step) -> list[str]:
         chosen.append(f"tasks/agents/${{{step.name}.agents.method}}.py")
     if methods.plays(step.room) == "checkpoints":
         chosen.append(f"{methods.ENGINES.replace('.', '/')}/${{{step.name}.engine.method}}")
+    if methods.plays_as_served(step.room):
+        chosen.append(f"{methods.SERVINGS.replace('.', '/')}/${{{step.name}.as_served.method}}")
     if not covered(room, whole):
         chosen.append(f"{room}/${{{step.name}.method}}.py")
     return [*(f"data/{name}" for name in step.inputs), *_stated(step, "FILES"), *sorted([*files, *whole]), *chosen]

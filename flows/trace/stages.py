@@ -24,7 +24,7 @@ from tasks.engine.shared_params import Promote
 from tasks.road import ROAD, Road
 from tasks.worlds import UNSEEN
 
-PARAMS = ("method", "params", "loop", "agents", "engine", "settings")
+PARAMS = ("method", "params", "loop", "agents", "engine", "as_served", "settings")
 """Parts of a key that people write."""
 FIGURES = ("metrics.json", "decision.json")
 """Files that hold a result's figures, for one that was adopted: its record has none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -65,6 +66,20 @@ class Losses:
 
 
 @dataclass(frozen=True)
+class AsServed:
+    """A checkpoint as whoever serves it offers it.
+
+    problems: of each world to be played so, at least 1. exact: with the same seeds in float32 it produces the same tokens as the
+    checkpoints of the step do; else alike within what half precision, another engine or a GPU changes. agent: agent(folder, name=,
+    temperature=, max_turn_tokens=, max_episode_tokens=, dtype=) gives a block in which there is whoever acts with a checkpoint.
+    """
+
+    problems: int
+    exact: bool
+    agent: Callable[..., AbstractContextManager[Agent]]
+
+
+@dataclass(frozen=True)
 class Context:
     """The surroundings of one run of one method.
 
@@ -81,6 +96,7 @@ class Context:
               (`tasks.players.acting.acting`): the player of a role (by default "agent"), or a checkpoint that the room has at hand.
     artifacts: identity -> folder of every artifact that the stage read: by these an adapter finds its base, and names it.
     losses:   how much may be lost for one reason before the method stops.
+    as_served: a checkpoint as it is served, for a room whose interface says AS_SERVED; None where nothing is to be played so.
     """
 
     seed: int
@@ -96,6 +112,7 @@ class Context:
     prompt: Mapping[str, str] = field(default_factory=lambda: {"tools": "none", "policy": "none"})
     losses: Losses = Losses()
     artifacts: Mapping[str, Path] = field(default_factory=dict)
+    as_served: AsServed | None = None
 
     def human(self, world: str) -> Client:
         """Whoever plays the human in a world."""

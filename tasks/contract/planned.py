@@ -14,7 +14,8 @@ class Planned:
     name: of the step. room: whose methods it may use. params: of its chosen method. worlds: names of the worlds that it is about.
     inputs: the steps whose results it reads, in order. checkpoints: names of those that it will leave, in order.
     contender: whether somebody plays the role of that name, for a step that asks it. unseen: names of the worlds that it evaluates and
-    that no training sees.
+    that no training sees. as_served: test problems of each world that its candidate also plays as it is served; None for a step
+    that never does.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Planned:
     checkpoints: Sequence[str]
     contender: bool = False
     unseen: Sequence[str] = ()
+    as_served: int | None = None
 
     def reading(self, room: str) -> Planned | None:
         """Its first input that a step of a room leaves."""

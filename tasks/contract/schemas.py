@@ -201,4 +201,5 @@ weight: >= 0, of the row in a loss (1 by default). trained_turns: which of the a
 order; null is all of them."""
 
 TRIAL = pa.schema([("model", pa.string()), ("set", pa.string()), *TRAJECTORY], metadata=_GRADED)
-"""One trial of one model on one problem. set: "test" (report), "gate" (fresh problems), "baseline" (do-nothing, constant, oracle)."""
+"""One trial of one model on one problem. set: "test" (report), "gate" (fresh problems), "baseline" (do-nothing, constant, oracle),
+"as_served" (through what `cairn serve` offers), "unseen" (worlds that no training saw)."""

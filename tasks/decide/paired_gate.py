@@ -1,4 +1,4 @@
-"""Decides whether a candidate may become champion: five gates on the evaluation's figures, all of which must hold.
+"""Decides whether a candidate may become champion: six gates on the evaluation's figures, all of which must hold.
 
 Method: ours. Paired comparisons on fresh problems (the gate set of `evaluate`), as Cairn's design asks: a fixed set would be
 won by luck in a nightly run. How often it errs follows from its params, and `infra/bench_gate.py` simulates it. The gates, in order:
@@ -13,6 +13,9 @@ won by luck in a nightly run. How often it errs follows from its params, and `in
 4. minimum: pass^1 on the gate problems is at least min_pass_1 in every world.
 5. reach: against a champion, the family with the fewest problems has enough to show a fall of `fall` with probability `power`
    (too_few: allow lets a smaller set decide, and says what it cannot see).
+
+6. as_served: what is served is what was evaluated. Played by the engine `own` in float32 on a CPU every conversation must be the same
+   token for token; elsewhere, as served, the candidate must not be significantly below itself, by the exact test at served_alpha.
 
 Pure: reads one file, plays nothing, looks at no clock.
 """
@@ -65,6 +68,12 @@ class Params(Base):
     too_few: Literal["refuse", "allow"] = Field(
         "refuse", description="what to do where a family has too few gate problems for that: allow decides, and says what it cannot see"
     )
+    as_served: Literal["ask", "skip"] = Field(
+        "ask", description="whether what is served must be what was evaluated; skip promotes what nobody played as it is served"
+    )
+    served_alpha: float = Field(
+        0.01, gt=0, lt=0.5, description="as_served, not in float32 by own on a CPU: chance that what is served as evaluated is refused"
+    )
 
 
 def check_road(step: Planned) -> None:
@@ -80,12 +89,31 @@ def check_road(step: Planned) -> None:
         raise BadInput(
             f"{step.name}: {evaluation.name} plays validation problems (its split), on which nothing is decided. Allowed: split: test."
         )
+    _check_served(step, evaluation)
     known = [name for names in evaluation.models() for name in names]
     parent = next((one.parent() for one in step.inputs if one.checkpoints), "")
     other = params.family_model or parent
     if other and other not in known:
         what = f"family_model = {other!r}: no such model." if params.family_model else f"family_model is empty, which means {other!r}."
         raise BadInput(f"{step.name}: {what}{nearest(other, known)} Models that {evaluation.name} plays: {', '.join(known)}.")
+
+
+def _check_served(step: Planned, evaluation: Planned) -> None:
+    """Refuse an evaluation that cannot say whether what is served is what was evaluated."""
+    alpha, problems = step.params.served_alpha, (evaluation.as_served or 0) * len(evaluation.worlds)
+    if step.params.as_served == "skip" or evaluation.as_served is None:
+        return
+    ways = f"{step.name}.{Path(__file__).stem}.as_served: skip promotes what nobody played as it is served"
+    if not problems:
+        raise BadInput(
+            f"{step.name}: {evaluation.name} will not play its candidate as it is served (its as_served.method), which the gate asks "
+            f"for. Write as_served: {{method: endpoint}} there; {ways}."
+        )
+    if evaluation.worlds and getattr(evaluation.params, "dtype", "float32") != "float32" and 0.5**problems > alpha:
+        raise BadInput(
+            f"{step.name}: {evaluation.name} will play {problems} problems as served, not in float32: even if all of them were lost, "
+            f"that would not be shown at served_alpha = {alpha:g}. Raise as_served.endpoint.problems there; {ways}."
+        )
 
 
 def foresee(step: Planned, families: Sequence[int], champion: bool) -> tuple[bool, str]:
@@ -126,6 +154,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         _benchmark_gate(metrics["baselines"], params),
         _minimum_gate(gate, params),
         _reach_gate(gate, params),
+        *([_served_gate(metrics, params)] if params.as_served == "ask" else []),
     ]
     failed = [entry for entry in gates if not entry["passed"]]
     said = {
@@ -261,3 +290,19 @@ def _reach_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
         return _gate("reach", gate["reference"] != CHAMPION, {"families": 0}, "No family was compared on the gate problems.")
     enough, text, figures = reach(min(sizes.values()), len(sizes), params.fall, params.family_alpha, params.power)
     return _gate("reach", enough or gate["reference"] != CHAMPION or params.too_few == "allow", {**figures, "problems": sizes}, text)
+
+
+def _served_gate(metrics: Mapping[str, Any], params: Params) -> dict[str, Any]:
+    served = metrics.get("as_served")
+    if not served:
+        return _gate("as_served", False, {}, "The candidate was not played as it is served (the as_served of the evaluation).")
+    gap, alike, count = served["difference"], served["alike"], served["conversations"]
+    means = f"pass^1 {served['as_served']['mean']:.3f} as served, {served['evaluated']['mean']:.3f} as evaluated"
+    same = f"{alike} of {count} conversations are the same token for token"
+    if served["exact"]:
+        passed, wanted = alike == count, "all must be"
+        if served["first"]:
+            wanted += ", and the first that is not is trial {trial} of {problem_id} in {world}".format(**served["first"])
+    else:
+        passed, wanted = gap["p_below"] > params.served_alpha, f"p of not below {gap['p_below']:.2g} (above {params.served_alpha:g})"
+    return _gate("as_served", passed, served, f"Through the endpoint, {same} ({wanted}); {means}.")

@@ -63,6 +63,7 @@ def closure(settings: Settings, listed: Listed) -> set[str]:
     roots += _agents(listed.room)
     roots += [f"tasks.agents.{agents['method']}"] if (agents := settings.agents(listed.stage)) else []
     roots += [f"{methods.ENGINES}.{engine['method']}"] if (engine := settings.engine(listed.stage)) else []
+    roots += methods.serving_code(served["method"]) if (served := settings.as_served(listed.stage)) else ()
     roots += [name.partition(":")[0] for name in _module_names(settings.values(listed.stage))]
     return _paths(settings.project, reach(settings.project, roots, _is_plumbing))
 
@@ -83,13 +84,17 @@ def entry(room: str, method: str) -> list[str]:
 
 def to_list(project: Path, room: str, roles: Sequence[str], worlds: bool) -> list[str]:
     """The files that a stage's deps have to name beside what they name by `${...}` (the method, the way of acting, the engine, the
-    folders of backends): what the room's methods and the players of these roles reach, whichever are chosen.
+    way of serving, the folders of backends): what the room's methods and the players of these roles reach, whichever are chosen.
     worlds: the stage reads data/worlds."""
     roots = [root for name in methods.names(room) for root in entry(room, name)]
     ways = [f"tasks.agents.{name}" for name in methods.names("agents")] if methods.plays(room) else []
     engines = [f"{methods.ENGINES}.{name}" for name in methods.engines()] if methods.plays(room) == "checkpoints" else []
+    servings = [f"{methods.SERVINGS}.{name}" for name in methods.servings()] if methods.plays_as_served(room) else []
+    served = [module for name in methods.servings() for module in methods.serving_code(name)] if servings else []
     found = _paths(project, reach(project, [*roots, *ways, *_agents(room), *engines], _is_plumbing))
     found = {path for path in found if not covered(path, [engine.replace(".", "/") for engine in engines])}
+    found |= _paths(project, reach(project, served, _is_plumbing))  # with the engine that serves, whichever plays
+    found = {path for path in found if not covered(path, [serving.replace(".", "/") for serving in servings])}
     for role in roles:
         for backend in BACKENDS:
             reached = _paths(project, reach(project, modules(role, backend), _is_plumbing))

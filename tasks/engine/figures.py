@@ -20,10 +20,15 @@ def handful(figures: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def measured(metrics: Mapping[str, Any], model: str) -> Iterator[tuple[str, float]]:
-    """(name, pass^1) of a model in each world; of those that no training saw under a name that says so."""
+    """(name, pass^1) of a model in each world; of those that no training saw under a name that says so; and of the one that was also
+    played as it is served, its pass^1 there and the share of conversations that are the same token for token."""
     for mark, part in (("", metrics), (f"{UNSEEN}.", metrics.get(UNSEEN) or {})):
         for world, figures in part.get("evaluate", {}).get(model, {}).items():
             yield f"{model}.{mark}{world}.pass_1", figures["pass_1"]["mean"]
+    served = metrics.get("as_served") or {}
+    if served.get("candidate") == model:
+        yield f"{model}.as_served.pass_1", served["as_served"]["mean"]
+        yield f"{model}.as_served.alike", served["alike"] / served["conversations"]
 
 
 def numbers(figures: Mapping[str, Any], prefix: str = "", depth: int | None = None) -> Iterator[tuple[str, float]]:

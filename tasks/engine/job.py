@@ -210,6 +210,7 @@ class Job:
             "loop": self.loop.model_dump(mode="json") if self.loop else None,
             "agents": self.plan.settings.agents(self.stage),
             "engine": self.plan.settings.engine(self.stage),
+            "as_served": self.plan.settings.as_served(self.stage),
             "inputs": _jsonable(inputs),
             "unit": unit,
             "seed": seen["seed"],

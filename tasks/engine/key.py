@@ -61,9 +61,10 @@ def key_of(settings: Settings, listed: Listed, inputs: Mapping[str, str], hashes
 
 
 def params_of(settings: Settings, listed: Listed) -> dict[str, Any]:
-    """The parts of a stage's key that people write: its method, the params of method, loop, way of acting and engine, shared settings;
-    all as they would be used, defaults filled in."""
+    """The parts of a stage's key that people write: its method, the params of method, loop, way of acting, engine and way of serving,
+    shared settings; all as they would be used, defaults filled in."""
     loop, agents, engine = settings.loop(listed.stage), settings.agents(listed.stage), settings.engine(listed.stage)
+    served = settings.as_served(listed.stage)
     ways = methods.engine_module(engine["method"]).WAYS if engine else ()
     return {
         "method": settings.method(listed.stage),
@@ -71,6 +72,7 @@ def params_of(settings: Settings, listed: Listed) -> dict[str, Any]:
         **({"loop": loop.model_dump(mode="json")} if loop else {}),
         **({"agents": agents} if agents else {}),
         **({"engine": {**engine, "params": {k: v for k, v in engine["params"].items() if k not in ways}}} if engine else {}),
+        **({"as_served": served} if served else {}),
         "settings": {key: _used(settings, key, listed.stage) for key in listed.settings if key != listed.stage},
     }
 

@@ -66,6 +66,7 @@ DEFAULTS: Sequence[Default] = (
 NEW: Sequence[tuple[str, Any]] = (
     *((f"{room}.agents", {"method": "react"}) for room in ("generate", "rl", "evaluate")),
     *((f"{room}.engine", {"method": "own"}) for room in ("rl", "evaluate")),
+    ("evaluate.as_served", {"method": "endpoint"}),
     ("roles.contender", {"backend": "none"}),
 )
 """Sections that every file needs and that older ones lack, with the value that leaves all as it was."""

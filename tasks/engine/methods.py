@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tasks.contract.agent import Agent
-    from tasks.contract.context import Context
+    from tasks.contract.context import AsServed, Context
     from tasks.contract.generation import Engine, Place
 
 LOOP = "loop"
@@ -38,6 +38,10 @@ ENGINE = "engine"
 """The section of a step's params that chooses the engine with which its checkpoints generate."""
 ENGINES = "tasks.players.local"
 """The package of the engines, each a package of its own (`tasks.contract.generation`)."""
+AS_SERVED = "as_served"
+"""The section of a step's params that chooses how its candidate is also played as whoever serves it offers it."""
+SERVINGS = "tasks.serving"
+"""The package of what can be chosen there, each a package of its own."""
 HERE = Path(__file__).parents[1]
 """The folder of the rooms."""
 _NOT_METHODS = {"__init__", "task"}
@@ -177,6 +181,45 @@ def engine(chosen: Mapping[str, Any] | None, place: Place) -> Callable[..., Engi
         return made
 
     return opened
+
+
+def plays_as_served(room: str) -> bool:
+    """Whether a room's methods also play a checkpoint as it is served, as its interface says (AS_SERVED)."""
+    return bool(getattr(interface(room), "AS_SERVED", False))
+
+
+@cache
+def servings() -> tuple[str, ...]:
+    """What can be chosen for a checkpoint to be played as it is served, sorted."""
+    return tuple(sorted(path.parent.name for path in (HERE / "serving").glob("*/__init__.py")))
+
+
+def serving_module(name: str) -> ModuleType:
+    """Import the package of one of them (cheap: it states its params alone)."""
+    return importlib.import_module(f"{SERVINGS}.{name}")
+
+
+def serving_code(name: str) -> tuple[str, ...]:
+    """The modules by which one of them is entered."""
+    return f"{SERVINGS}.{name}", *([f"{SERVINGS}.{name}.player"] if (HERE / "serving" / name / "player.py").is_file() else [])
+
+
+def as_served(
+    chosen: Mapping[str, Any] | None, engine: str, worlds: Path, prompt: Mapping[str, str], way: Callable[[Agent], Agent], **more: Any
+) -> AsServed | None:
+    """`Context.as_served`, from what `Settings.as_served` says; None where nothing is played so. engine: with which the step's
+    checkpoints generate. more: artifacts and device."""
+    from tasks.contract.context import AsServed
+
+    if chosen is None or len(code := serving_code(chosen["method"])) == 1:
+        return None
+    player = importlib.import_module(code[-1])
+    params = serving_module(chosen["method"]).Params.model_validate(chosen["params"])
+
+    def agent(checkpoint: Path, **limits: Any) -> Any:
+        return player.playing(checkpoint, worlds, prompt, way=way, **more, **limits)
+
+    return AsServed(params.problems, engine == player.ENGINE and more["device"] == "cpu", agent)
 
 
 def interface(room: str) -> ModuleType:

@@ -35,6 +35,7 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
     artifacts = {identity: Path(folder) for identity, folder in (spec.get("artifacts") or {}).items()}
     role = _named(maker(spec["roles"], spec["inputs"].get("worlds"), spec["seed"], keys.of, setting, spec["device"], artifacts), spec)
     prompt = spec["prompt"] or {}
+    way = methods.way(spec.get("agents"))
     engine = methods.engine(spec.get("engine"), Place(Path(spec["scratch"]) / "engine", keys.of))
     return Context(
         seed=spec["seed"],
@@ -46,11 +47,19 @@ def context(spec: Mapping[str, Any], log: Callable[..., None], progress: Callabl
         progress=progress,
         shards=shards,
         role=role,
-        agent=acting(role, prompt, methods.way(spec.get("agents")), methods.of_checkpoint(spec["room"], engine)),
+        agent=acting(role, prompt, way, methods.of_checkpoint(spec["room"], engine)),
         prompt=prompt,
         losses=losses,
         artifacts=artifacts,
+        as_served=_as_served(spec, prompt, way, artifacts),
     )
+
+
+def _as_served(spec: Mapping[str, Any], prompt: Mapping[str, str], way: Callable[..., Any], artifacts: Mapping[str, Path]) -> Any:
+    if not (chosen := spec.get("as_served")):
+        return None
+    worlds, engine = Path(spec["inputs"]["worlds"]), spec["engine"]["method"]
+    return methods.as_served(chosen, engine, worlds, prompt, way, artifacts=artifacts, device=spec["device"])
 
 
 def _named(role: Callable[..., Any], spec: Mapping[str, Any]) -> Callable[..., Any]:

@@ -82,6 +82,7 @@ class Settings:
         room, loop = self.room(stage), methods.loop(self.room(stage))
         plays = methods.plays(room)
         has = {methods.LOOP: loop, methods.AGENTS: plays, methods.ENGINE: plays == "checkpoints"}
+        has[methods.AS_SERVED] = methods.plays_as_served(room)
         extra = [name for name, there in has.items() if there]
         known = {"method", "seed", *methods.names(room), *extra}
         for key in section:
@@ -158,6 +159,14 @@ class Settings:
         known = {name: methods.engine_module(name) for name in methods.engines()}
         return self._choice(stage, methods.ENGINE, known, "engine", "with what its checkpoints generate. Write engine: {method: own}")
 
+    def as_served(self, stage: str) -> dict[str, Any] | None:
+        """How a stage also plays its candidate as it is served, {"method": its name, "params": complete}; None for any other stage."""
+        if not methods.plays_as_served(self.room(stage)):
+            return None
+        known = {name: methods.serving_module(name) for name in methods.servings()}
+        hint = "whether the candidate is also played as it is served. Write as_served: {method: endpoint}"
+        return self._choice(stage, methods.AS_SERVED, known, "way of serving", hint)
+
     def _choice(self, stage: str, key: str, known: Mapping[str, ModuleType], kind: str, hint: str) -> dict[str, Any]:
         """What a section of a stage's params chooses, {"method": its name, "params": complete and checked}; those of what is not chosen
         are checked as well."""
@@ -224,7 +233,8 @@ class Settings:
         self.loop(stage)
         self.agents(stage)
         self.engine(stage)
-        apart = {"method", "seed", methods.LOOP, methods.AGENTS, methods.ENGINE, chosen}
+        self.as_served(stage)
+        apart = {"method", "seed", methods.LOOP, methods.AGENTS, methods.ENGINE, methods.AS_SERVED, chosen}
         for name in (chosen, *sorted(self._section(stage).keys() - apart)):
             self._params(stage, name)
 

@@ -89,7 +89,9 @@ def planned(settings: Settings, chosen: Mapping[str, Params] | None = None) -> d
         units = interface.leaves(shared, worlds) if hasattr(interface, "leaves") else ()
         checkpoints = [step.checkpoint(unit) for unit in units]
         contender = settings.shared.contender and "contender" in getattr(interface, "ROLES", ())
-        found[step.name] = Planned(step.name, step.room, params, worlds, inputs, checkpoints, contender, unseen)
+        served = settings.as_served(step.name)
+        problems = int(served["params"].get("problems", 0)) if served else None
+        found[step.name] = Planned(step.name, step.room, params, worlds, inputs, checkpoints, contender, unseen, problems)
     return found
 
 

@@ -133,7 +133,7 @@ class Tracker:
     def measured(self, metrics: Mapping[str, Any]) -> None:
         """Give each checkpoint of this run its pass^1 by world, as metrics of its logged model; nothing without a run in MLflow."""
         if self._journal is not None or self.mlflow.begun:
-            told = {name: metrics[name] for name in ("evaluate", "overall", UNSEEN) if name in metrics}
+            told = {name: metrics[name] for name in ("evaluate", "overall", UNSEEN, "as_served") if name in metrics}
             self._send(("", "measured", {**told, "at": int(time.time() * 1000)}))
 
     def close(self, error: BaseException | None, prefect_lost: bool = False) -> None:

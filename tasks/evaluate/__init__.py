@@ -22,6 +22,8 @@ ROLES = ("human", "contender")
 """Roles whose players it asks; the contender's may be nobody."""
 PLAYS = "checkpoints"
 """Who acts in its methods: the players of "roles", or "checkpoints" as well. `<step>.agents` chooses how (`tasks/agents`)."""
+AS_SERVED = True
+"""It also plays its candidate as it is served. `<step>.as_served` chooses how (`tasks/serving`)."""
 READS_UNSEEN = True
 """It also plays the worlds that no other room sees (`tasks.worlds.UNSEEN`)."""
 PARAMS = ("params/champion.yaml",)

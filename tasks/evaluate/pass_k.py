@@ -4,13 +4,15 @@ Metric: pass^k of tau-bench (https://arxiv.org/abs/2406.12045), as APIGen-MT rep
 problem counts for k when k fresh trials would all succeed. Success is the world's own grading: final state, outputs,
 required calls.
 
-Four sets of trials:
+Five sets of trials:
 - test: every model, and the contender if somebody plays that role, on the same problems with the same seeds of human and sampling
   noise, so that differences are paired;
 - gate: fresh problems drawn with the candidate's identity as seed, played by the candidate and by the champion (without one,
   by the first model of the road), so that no candidate is promoted for luck on a fixed set;
 - baseline: on the test problems, one trial each, an agent that does nothing, one that always answers the same, and the
   oracle;
+- as_served: the candidate, on the first test problems, as it is served (`<step>.as_served`), with the seeds of test: what a client
+  gets is to be what was evaluated;
 - unseen: as test and baseline, in the worlds that no stage before this one got (`worlds.freeze.unseen`). Their figures stand apart
   (`unseen` in metrics.json, unseen.csv) and decide nothing.
 
@@ -19,8 +21,8 @@ Departures:
 2. With fewer than 4 trials pass^4 is null, never an estimate with another k.
 3. A conversation that the simulated human or a tool broke counts as a failure; `lost_by` tells how many are whose failure.
 
-Cost: (models + contender + 2) x worlds x problems x trials conversations, in unseen worlds without the 2; each (set, model, world)
-is one unit of resuming.
+Cost: (models + contender + 2) x worlds x problems x trials conversations, in unseen worlds without the 2, and
+worlds x as_served's problems x trials; each (set, model, world) is one unit of resuming.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from tasks.contract.early_ends import broken, counted, too_many, unheard
 from tasks.contract.params import BadInput, Cap, StageFailed
 from tasks.contract.params import Params as Base
 from tasks.evaluate import Inputs
+from tasks.evaluate.core.as_served import AS_SERVED, TURNS, compared, digests
 from tasks.evaluate.core.figure_files import write_figures
 from tasks.evaluate.core.seeds import of_play, of_problems
 from tasks.evaluate.core.tables import COLUMNS, Maker, apart, metrics
@@ -105,10 +108,14 @@ def conversations(params: Params, step: Planned) -> int:
 
 
 def by_checkpoints(params: Params, step: Planned) -> tuple[int, int]:
-    """(conversations that checkpoints play at most, engines that are opened for them): every model's, and the two's of the gate."""
+    """(conversations that checkpoints play at most, engines that are opened for them): every model's, the two's of the gate, and the
+    candidate's as it is served."""
     tested = _tested_worlds(params, step) * sum(map(len, step.models()))
     met = len(step.worlds) * 2 * (params.gate_problems > 0)
-    return (tested * params.problems + met * params.gate_problems) * params.trials, tested + met
+    problems = min(step.as_served or 0, params.problems) if params.split == "test" else 0
+    served = len(step.worlds) * (problems > 0)
+    played = tested * params.problems + met * params.gate_problems + served * problems
+    return played * params.trials, tested + met + served
 
 
 def _tested_worlds(params: Params, step: Planned) -> int:
@@ -135,12 +142,15 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     problems = (problem for which in ("test", "gate", UNSEEN) for world in drawn[which].values() for problem in world)
     tables.write_rows(ctx.out / "problems.parquet", schemas.PROBLEM, map(rows.problem_row, problems))
     found: list[Mapping[str, Any]] = []
-    trials = _noted(_play_all(inputs, params, ctx, {**worlds, **unseen}, drawn, reference), found)
+    trials = _noted(inputs.candidate, _play_all(inputs, params, ctx, {**worlds, **unseen}, drawn, reference), found)
     count = tables.write_rows(ctx.out / "trials.parquet", schemas.TRIAL, trials, group=256)
     maker = Maker(ctx.seed_for("evaluate", "bootstrap"), params.resamples)
     writes = {name: tuple(world.write_families) for name, world in worlds.items()}
     models = [*inputs.models, *([CONTENDER] if inputs.contender else [])]
     said = {"trials": count, **metrics(found, models, inputs.candidate, writes, reference, maker)}
+    if drawn[AS_SERVED]:
+        assert ctx.as_served is not None
+        said[AS_SERVED] = compared(found, inputs.candidate, ctx.as_served.exact and params.dtype == "float32", maker)
     if unseen:
         writes = {name: tuple(world.write_families) for name, world in unseen.items()}
         said[UNSEEN] = apart(found, UNSEEN, models, BASELINES, inputs.candidate, writes, maker)
@@ -155,10 +165,11 @@ def _reference(inputs: Inputs) -> str | None:
     return next((name for name in inputs.models if name != inputs.candidate), None)
 
 
-def _noted(trials: Iterator[dict[str, Any]], found: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _noted(candidate: str, trials: Iterator[dict[str, Any]], found: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Pass rows on to the file and remember the few columns that the metrics need."""
     for row in trials:
-        found.append({column: row[column] for column in COLUMNS})
+        more = {TURNS: digests(row)} if row["model"] == candidate and row["set"] in ("test", AS_SERVED) else {}
+        found.append({**{column: row[column] for column in COLUMNS}, **more})
         yield row
 
 
@@ -175,7 +186,9 @@ def _draw_all(
         name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), split, avoid=test[name])
         for name, world in worlds.items()
     }
-    return {"test": test, "gate": gate, "baseline": test, UNSEEN: apart}
+    count = ctx.as_served.problems if ctx.as_served and split == "test" else 0
+    served = {name: problems[:count] for name, problems in test.items()} if count else {}
+    return {"test": test, "gate": gate, "baseline": test, AS_SERVED: served, UNSEEN: apart}
 
 
 def _play_all(
@@ -197,6 +210,7 @@ def _play_all(
         *(("test", model, world) for model in models for world in drawn["test"]),
         *(("gate", model, world) for model in met if model for world in drawn["gate"]),
         *(("baseline", name, world) for name in baselines for world in drawn["baseline"]),
+        *((AS_SERVED, inputs.candidate, world) for world in drawn[AS_SERVED]),
         *((UNSEEN, name, world) for name in (*models, *baselines) for world in drawn[UNSEEN]),
     ]
 
@@ -205,6 +219,9 @@ def _play_all(
         for which, model, name in shard:
             problems = drawn[which][name]
             watch = None
+            if which == AS_SERVED:
+                played += _as_served(folders[model], worlds[name], problems, model, params, ctx)
+                continue
             if model in BASELINES:
                 agent, trials = _baseline(model, problems), 1
             elif model == CONTENDER:
@@ -220,6 +237,15 @@ def _play_all(
         warm_up(folders[inputs.candidate])  # the units may be played in forks of this process
     for done in ctx.shards("evaluate", work, units, 1):
         yield from done
+
+
+def _as_served(
+    folder: Path, world: World, problems: Sequence[Problem], model: str, params: Params, ctx: Context
+) -> list[dict[str, Any]]:
+    assert ctx.as_served is not None
+    limits = {name: getattr(params, name) for name in ("temperature", "max_turn_tokens", "max_episode_tokens", "dtype")}
+    with ctx.as_served.agent(folder, name=model, **limits) as agent:
+        return _trials(world, problems, params.trials, agent, (AS_SERVED, model), params, ctx)
 
 
 def draw(world: World, count: int, seed: int, split: str, avoid: Sequence[Problem] = ()) -> list[Problem]:
@@ -286,7 +312,7 @@ def _trials(
         max_steps=params.max_steps,
         progress=lambda done, total, _: ctx.progress(done, total, f"{model} in {world.name} ({which})"),
     )
-    if model not in BASELINES:
+    if model not in BASELINES and which != AS_SERVED:  # how much of that is lost is a figure, which the gate asks for
         served = model == CONTENDER
         lost = counted(broken(one) if served else unheard(one, params.max_turn_tokens) for one in played)
         if wrong := too_many(lost, len(played), params.max_lost, CONTENDER if served else "agent"):

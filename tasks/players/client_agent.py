@@ -17,14 +17,14 @@ from tasks.worlds.api.system_prompt import system_message
 class ClientAgent:
     """Asks `client` for every turn, all owed turns as one batch.
 
-    prompt: what the system message carries of the policy; the tools travel as schemas in the request. capacity:
-    conversations open at once, that is, the largest batch. temperature: 0 is greedy. max_tokens: of one turn.
+    prompt: what the system message carries of the policy, None for no system message; the tools travel as schemas in the request.
+    capacity: conversations open at once, that is, the largest batch. temperature: 0 is greedy. max_tokens: of one turn.
     """
 
     def __init__(
         self,
         client: Client,
-        prompt: Mapping[str, str],
+        prompt: Mapping[str, str] | None,
         *,
         name: str = "",
         capacity: int = 64,
@@ -36,16 +36,17 @@ class ClientAgent:
         self._client, self._prompt = client, prompt
         self._temperature, self._max_tokens = temperature, max_tokens
         self._owed: dict[str, Request] = {}
-        self._frames: dict[str, tuple[Message, list[dict[str, Any]]]] = {}
+        self._frames: dict[str, tuple[list[Message], list[dict[str, Any]]]] = {}
 
     def send(self, conversation: str, messages: Sequence[Message], world: World, seed: int) -> None:
         """Hand over the conversation so far; one turn is owed in it from now on."""
         if world.name not in self._frames:
-            text = system_message(world, {**self._prompt, "tools": "none"})
-            self._frames[world.name] = ({"role": "system", "content": text}, world.schemas())
+            prompt = self._prompt and {**self._prompt, "tools": "none"}
+            system = [{"role": "system", "content": system_message(world, prompt)}] if prompt else []
+            self._frames[world.name] = (system, world.schemas())
         system, tools = self._frames[world.name]
         self._owed[conversation] = Request(
-            messages=[system, *messages],
+            messages=[*system, *messages],
             tools=tools,
             seed=seed,
             temperature=self._temperature,

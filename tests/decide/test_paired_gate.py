@@ -17,7 +17,7 @@ import pytest
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.contract.planned import Planned
-from tasks.decide import Inputs
+from tasks.decide import Inputs, paired_gate
 from tasks.decide.paired_gate import Params, foresee, run
 from tasks.evaluate.pass_k import Params as EvaluateParams
 from tests.evaluate.test_tables import everything as evaluated
@@ -29,6 +29,14 @@ CHAMPION = "abc.dir"
 def estimate(mean: float, low: float, high: float, **more: Any) -> dict[str, Any]:
     """One estimate as evaluate writes it."""
     return {"mean": mean, "low": low, "high": high, "n": 50, "trials": 4, "resamples": "problems", **more}
+
+
+def as_served(alike: int = 16, exact: bool = True, below: float = 1.0) -> dict[str, Any]:
+    """16 conversations through the endpoint."""
+    first = None if alike == 16 else {"world": "retail", "problem_id": "p7", "trial": 1}
+    figures = {"candidate": "merged", "exact": exact, "conversations": 16, "alike": alike, "first": first}
+    gap = estimate(0, 0, 0, p_below=below, p_above=1.0)
+    return {**figures, "as_served": estimate(0.5, 0.4, 0.6), "evaluated": estimate(0.6, 0.5, 0.7), "difference": gap}
 
 
 def metrics(reference: str | None, low: float = -0.03, above: float = 0.04) -> dict[str, Any]:
@@ -46,6 +54,7 @@ def metrics(reference: str | None, low: float = -0.03, above: float = 0.04) -> d
         gate["overall"] |= {"reference": block, "paired": gap}
         gate["worlds"]["retail"] |= {"reference": block, "paired": {**gap, "families": families}}
     return {
+        "as_served": as_served(),
         "gate": gate,
         "paired": {"merged-sft": {"retail": {**gap, "families": copy.deepcopy(families)}}},
         "baselines": {
@@ -87,14 +96,14 @@ def test_better_than_the_champion_is_promoted(tmp_path: Path) -> None:
     assert decision["decision"] == "promote" and not failed(decision)
     assert "better than the champion: p 0.04 (at most 0.05), difference +0.020, 95 % interval -0.030 to +0.070" in decision["reason"]
     assert decision["candidate"] == {"model": "merged", "identity": "new.dir", "pass_1": {"retail": 0.6}}
-    assert decision["champion"] == {"identity": "abc.dir"} and decision["reason"].startswith("All 5 gates hold. On 50 fresh")
+    assert decision["champion"] == {"identity": "abc.dir"} and decision["reason"].startswith("All 6 gates hold. On 50 fresh")
 
 
 @pytest.mark.parametrize(("reference", "champion"), [("champion", CHAMPION), ("base", NONE)])
 def test_not_shown_to_be_better_is_refused(tmp_path: Path, reference: str, champion: str | None) -> None:
     decision = decide(tmp_path, metrics(reference, above=0.06), champion)
     assert decision["decision"] == "refuse" and failed(decision) == ["reference"]
-    assert decision["reason"].startswith("1 of 5 gates does not hold. reference: On 50 fresh problems the candidate is not shown")
+    assert decision["reason"].startswith("1 of 6 gates does not hold. reference: On 50 fresh problems the candidate is not shown")
 
 
 def test_the_first_model_that_beats_the_base_is_promoted(tmp_path: Path) -> None:
@@ -214,6 +223,41 @@ def test_no_evaluation_is_an_error(tmp_path: Path) -> None:
 
 def test_it_reads_what_evaluate_writes(tmp_path: Path) -> None:
     """Metrics computed from rows by the evaluate room itself: sft beats base by 0.5 on two problems, too few for a decision."""
-    decision = decide(tmp_path, evaluated(), NONE, model="sft", parent="base")
+    decision = decide(tmp_path, evaluated(), NONE, model="sft", parent="base", as_served="skip")
     assert failed(decision) == ["reference"] and decision["candidate"]["pass_1"] == {"retail": 0.75}
     assert "better than base: p 0.5 (at most 0.05)" in decision["reason"]
+
+
+def test_what_is_served_must_be_what_was_evaluated(tmp_path: Path) -> None:
+    """In float32 by own on a CPU token for token; elsewhere not significantly below. One that nobody played so is refused too."""
+    said = metrics("champion")
+    for place, (change, params, refused, words) in enumerate(
+        (
+            (as_served(15), {}, True, "15 of 16 conversations are the same token for token (all must be, and the first that is not is"),
+            (as_served(15, exact=False), {}, False, ""),
+            (as_served(0, exact=False, below=0.004), {}, True, "p of not below 0.004 (above 0.01)); pass^1 0.500 as served, 0.600 as"),
+            (None, {}, True, "was not played as it is served"),
+            (None, {"as_served": "skip"}, False, ""),
+        )
+    ):
+        (folder := tmp_path / str(place)).mkdir()
+        decision = decide(folder, {**said, "as_served": change}, **params)  # type: ignore[arg-type]
+        assert (failed(decision) == ["as_served"]) == refused and words in decision["reason"]
+
+
+def test_an_evaluation_that_cannot_tell_what_is_served_is_refused_early() -> None:
+    def planned(problems: int | None, params: Params = Params(), **evaluation: Any) -> Planned:
+        model = Planned("merge", "merge", None, (), (), ("merged",))
+        worlds = ("retail", "airline")
+        evaluate = Planned("evaluate", "evaluate", EvaluateParams(**evaluation), worlds, [model], (), as_served=problems)
+        return Planned("decide", "decide", params, worlds, [model, evaluate], ())
+
+    check = paired_gate.check_road
+    check(planned(1))
+    check(planned(None))
+    check(planned(0, Params(as_served="skip", family_model="merged")))
+    check(planned(4, dtype="bfloat16"))
+    with pytest.raises(BadInput, match=r"as_served: \{method: endpoint\}.*decide.paired_gate.as_served: skip"):
+        check(planned(0))
+    with pytest.raises(BadInput, match=r"2 problems as served, not in float32.*served_alpha = 0.01"):
+        check(planned(1, dtype="bfloat16"))

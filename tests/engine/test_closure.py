@@ -105,3 +105,13 @@ def test_a_second_model_of_another_backend_is_told_by_its_place() -> None:
         check_closure(settings, listed(settings)["generate"])
     settings = load(ROOT, "smoke", [("roles.judge", {**server, "others": [{"backend": "scripted"}]})])
     check_closure(settings, listed(settings)["generate"])
+
+
+@pytest.mark.parametrize("engine", ["own", "transformers"])
+@pytest.mark.parametrize(("method", "counts"), [("endpoint", True), ("none", False)])
+def test_what_serves_counts_where_something_is_played_as_served(engine: str, method: str, counts: bool) -> None:
+    settings = load(ROOT, "smoke", [("evaluate.engine.method", engine), ("evaluate.as_served.method", method)])
+    about = listed(settings)["evaluate"]
+    check_closure(settings, about)
+    assert any(path.is_relative_to(ROOT / "tasks/serving/endpoint") for path in code(about.code)) == counts
+    assert not any(path.is_relative_to(ROOT / "tasks/serving") for path in code(listed(settings)["rl"].code))

@@ -25,6 +25,7 @@ EDITS: dict[str, tuple[str, set[str]]] = {
     "the client of endpoints": ("tasks/players/openai_compatible/client.py", set()),
     "the pacing of endpoints": ("tasks/players/openai_compatible/rate_limit.py", set()),
     "the decoder of checkpoints": ("tasks/players/local/own/engine.py", {"rl", "evaluate"}),
+    "what serves": ("tasks/serving/endpoint/chat.py", {"evaluate"}),
     "scripted people": ("tasks/players/scripts/people.py", {"base", "generate", "rl", "evaluate"}),
     "scripted critics": ("tasks/players/critics/scripted/detectors.py", {"critique"}),
     "scripted authors": ("tasks/players/authors/scripted/planted.py", {"generate"}),

@@ -24,6 +24,7 @@ from tasks.engine.artifact import Artifact
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.plan import Plan
 from tasks.engine.settings import load
+from tasks.evaluate.core.as_served import AS_SERVED, TURNS, compared
 from tasks.evaluate.core.figure_files import HEADLINE, write_figures
 from tasks.evaluate.core.tables import Maker, apart, metrics
 from tests.conftest import Project, make_project
@@ -42,7 +43,7 @@ def rows(which: str, model: str, rate: float, world: str, trials: int, rng: Rand
             yield {
                 **{"model": model, "set": which, "world": world, "problem_id": f"p{number:02d}", "family": family},
                 **{"tags": ["unseen_user"], "trial": trial, "reward": won, "policy": 1.0, "stop": "user_stop"},
-                **{"blame": "" if won else "agent", "n_tokens": 50},
+                **{"blame": "" if won else "agent", "n_tokens": 50, TURNS: []},
             }
 
 
@@ -54,9 +55,11 @@ def evaluate(folder: Path, seed: int) -> dict[str, Any]:
     found += [row for model in ("merged", "base") for world in WORLDS for row in rows("gate", model, MODELS[model], world, 4, rng)]
     found += [row for model, rate in MODELS.items() for row in rows("unseen", model, rate / 2, "library", 4, rng)]
     found += [row for model, rate in BASELINES.items() for row in rows("unseen", model, rate, "library", 1, rng)]
+    found += [row for world in WORLDS for row in rows(AS_SERVED, "merged", MODELS["merged"], world, 4, rng)]
     maker, writes = Maker(seed, 100), {"library": ("lend", "renew")}
     said = metrics(found, list(MODELS), "merged", WORLDS, "base", maker)
     said["unseen"] = apart(found, "unseen", list(MODELS), list(BASELINES), "merged", writes, maker)
+    said[AS_SERVED] = compared(found, "merged", True, maker)
     write_figures(folder, said, "merged")
     return said
 

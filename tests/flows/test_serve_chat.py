@@ -21,11 +21,11 @@ from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.card import agent_card
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.opened import opened, with_chat
+from tasks.serving.endpoint.player import listening
 from tasks.serving.endpoint.served import Served
 from tasks.worlds.api.play import play
 from tests.conftest import ROOT
 from tests.engine.test_registered import ASK, TOOL, behaviour, checkpoint, frozen
-from tests.players.served import listening
 from tests.playing import NO_PROMPT, checkpoint_agent
 from tests.rollout import tiny
 from tests.rollout.test_rollout import human, jobs, world

@@ -24,10 +24,10 @@ from tasks.contract.params import BadInput
 from tasks.engine.artifact import Store
 from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.kept import Kept
+from tasks.serving.endpoint.player import listening
 from tasks.serving.endpoint.served import Served
 from tests.flows.test_serve_chat import lines
 from tests.flows.test_serve_source import adapted
-from tests.players.served import listening
 from tests.rollout import tiny
 
 USER: list[Any] = [{"role": "user", "content": "Hello, please cancel order #W12345, my name is Ada Lovelace."}]

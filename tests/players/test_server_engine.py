@@ -17,7 +17,8 @@ from tasks.rl.core.loop import run
 from tasks.rl.grpo import Params
 from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.opened import opened
-from tests.players.served import listening, serving
+from tasks.serving.endpoint.player import listening
+from tests.players.served import serving
 from tests.players.test_own_engine import model
 from tests.rl.micro import SHORT, context, frozen
 from tests.rl.test_mismatch import Adapted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ FOLDER = "served"
 
 @dataclass(frozen=True)
 class Kept:
-    """folder: made at the first answer; None keeps nothing."""
+    """folder: made at the first answer; None keeps nothing. hear: is given each answer too."""
 
     folder: Path | None
+    hear: Callable[[Mapping[str, Any]], None] | None = None
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append an answer: {id, created, model, world, checkpoint (identity, "" of a folder), adapter, problem, messages (the reply
         last), tools, sampling, prompt_ids, ids, finish}; and shadow_of, the id of the answer beside which a shadow's was made."""
+        if self.hear:
+            self.hear(line)
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
