@@ -148,7 +148,7 @@ ROOMS = (
 
 def shown() -> set[str]:
     """Every command in a code block or in backquotes, without comments and variables before it."""
-    blocks = re.findall(r"^```\n(.*?)^```|^((?:    [^\n]*\n)+)", TEXT, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```|^((?:    [^\n]*\n)+)", TEXT, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in "".join(block).splitlines()]
     lines += re.findall(r"`([^`\n]+)`", TEXT)
     found = set()

@@ -15,8 +15,9 @@ import httpx
 import openai
 import pytest
 
+from flows import interrupt
 from flows.cli import main
-from flows.serving import source, start
+from flows.serving import run, source, start
 from flows.serving.shadow import Shadow
 from flows.serving.source import Named
 from tasks.contract.generation import Generated
@@ -26,6 +27,7 @@ from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.player import listening
 from tasks.serving.endpoint.served import Served
+from tests.flows.test_serve import free_port
 from tests.flows.test_serve_chat import lines
 from tests.flows.test_serve_source import adapted
 from tests.rollout import tiny
@@ -183,6 +185,25 @@ def _wait(true: Any) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def test_the_command_tells_who_is_served_and_at_the_end_what_the_shadow_did(
+    folders: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAIRN_DEBUG", "1")  # the streams stay open for the next test
+    monkeypatch.setattr(interrupt, "_message", interrupt.MESSAGE)
+    monkeypatch.setattr(source, "STATE", folders.state)
+    served: list[Any] = []
+    monkeypatch.setattr(run, "serve", lambda *given: (served.append(given), interrupt._say()))
+    one, two = str(folders.one), str(folders.two)
+    assert main(["serve", one, two, "--name", "first", "--shadow", "--port", str(free_port()), "--max-tokens", "200"]) == 0
+    engines, shadow = served[0][:2]
+    assert [one.names for one in engines] == [["base", "first"]] and (shadow.first, shadow.second) == ("first", two)
+    out, err = capfd.readouterr()
+    assert f"{two} answers beside it, for the log." in out and "base: no chat, token ids alone" in out
+    assert f"stopped; nothing is served any more. {two} answered 0 turns beside first" in err
+    shadow.end()
+    engines[0].thread.end()
 
 
 def test_two_that_are_one_or_three_are_refused(
