@@ -35,9 +35,11 @@ def of_dvc_and_git(project: Path) -> Iterator[Setting]:
                 if full in OF_DVC or section.startswith("remote "):
                     effect = OF_DVC.get(full, "a remote that this project can name too")
                     yield Setting(f"dvc {full}", value, f"the file {file}", effect, moves=full in OF_DVC)
+    top = (git(project, "rev-parse", "--show-toplevel") or "").strip()
+    around = {"local": f"the repository {top}, in which this project lies"} if top and not project.samefile(top) else {}
     # `scope NUL origin NUL name LF value NUL`
     parts = (git(project, "config", "--list", "--null", "--show-scope", "--show-origin") or "").split("\0")
     for scope, origin, entry in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
         name, _, value = entry.partition("\n")
-        if scope in ("system", "global", "command") and name in OF_GIT:
-            yield Setting(f"git {name}", value or "true", origin.replace("file:", "the file "), OF_GIT[name])
+        if scope in ("system", "global", "command", *around) and name in OF_GIT:
+            yield Setting(f"git {name}", value or "true", around.get(scope, origin.replace("file:", "the file ")), OF_GIT[name])

@@ -28,15 +28,7 @@ def prefect(named: Setting) -> str:
     without = "Start that server or mend the URL; without this setting a run starts a Prefect server of its own."
     url = named.value.rstrip("/")
     _check_url(named, url, ("http", "https"), without)
-    headers = {}
-    if key := of_prefect("PREFECT_API_KEY"):
-        headers["Authorization"] = f"Bearer {key.value}"
-    elif auth := of_prefect("PREFECT_API_AUTH_STRING"):
-        import base64
-
-        headers["Authorization"] = f"Basic {base64.b64encode(auth.value.encode()).decode()}"
-    insecure = of_prefect("PREFECT_API_TLS_INSECURE_SKIP_VERIFY")
-    verify = not (insecure and insecure.value.lower() in ("1", "true", "yes"))
+    headers, verify = as_client()
     cloud = str(urlsplit(url).hostname).endswith("prefect.cloud")  # of every version, and does not say which
     answer = _answer(named, without, lambda: _get(f"{url}/{'health' if cloud else 'admin/version'}", headers, verify))
     if answer.status_code in (401, 403):
@@ -48,6 +40,19 @@ def prefect(named: Setting) -> str:
         raise _refusal(named, f"{_what(answer)}, not a Prefect server's version (does the URL end in /api?)", without)
     _same_major(named, "Prefect", theirs, version("prefect"), without)
     return theirs
+
+
+def as_client() -> tuple[dict[str, str], bool]:
+    """(headers, whether certificates are checked) with which Prefect's server is asked, by Prefect's settings."""
+    headers: dict[str, str] = {}
+    if key := of_prefect("PREFECT_API_KEY"):
+        headers["Authorization"] = f"Bearer {key.value}"
+    elif auth := of_prefect("PREFECT_API_AUTH_STRING"):
+        import base64
+
+        headers["Authorization"] = f"Basic {base64.b64encode(auth.value.encode()).decode()}"
+    insecure = of_prefect("PREFECT_API_TLS_INSECURE_SKIP_VERIFY")
+    return headers, not (insecure and insecure.value.lower() in ("1", "true", "yes"))
 
 
 def mlflow() -> None:

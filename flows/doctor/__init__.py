@@ -35,6 +35,7 @@ CHECKS = (
     Check("disk", machine.disks),
     Check("gpu", machine.gpu),
     Check("servers", servers.prefect),
+    Check("servers", servers.deployments),
     Check("servers", servers.mlflow),
     Check("servers", servers.of_roles, planned=True),
     Check("servers", servers.of_engines, planned=True),

@@ -35,7 +35,11 @@ class Migrations:
 def databases(place: Place) -> Iterator[Finding]:
     """All of them, each by the address under which a run finds it."""
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
-    files = [(CALLS, place.state / CALLS, None), ("Prefect", own_prefect(), "Prefect"), ("MLflow", local_mlflow(place.state), "MLflow")]
+    files = [
+        ("answers of model servers", place.state / CALLS, None),
+        ("Prefect", own_prefect(), "Prefect"),
+        ("MLflow", local_mlflow(place.state), "MLflow"),
+    ]
     for name, path, library in files:
         if path is not None and not path.exists():
             yield good("databases", f"{name}: {path} is not there yet; a run that needs it makes it")

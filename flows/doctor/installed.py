@@ -21,9 +21,11 @@ NONE = "not installed"
 
 def numeric(place: Place) -> Iterator[Finding]:
     """params/versions.yaml, which is in every key: a run refuses to compute with other versions."""
-    for line in versions.differences(place.project):
+    differ = versions.differences(place.project)
+    for line in differ:
         yield error("versions", line, f"{install(LOCKS[0])}   # or, where the change is wanted: make lock")
-    yield good("versions", f"libraries and CPU kernels were compared with {versions.FILE}")
+    if not differ:
+        yield good("versions", f"libraries and CPU kernels are those of {versions.FILE}")
 
 
 def packages(place: Place) -> Iterator[Finding]:

@@ -42,9 +42,11 @@ def _folders(root: Path) -> Iterator[Path]:
 def hashes(place: Place) -> Iterator[Finding]:
     """The database of known hashes."""
     if place.store.hashes.check():
-        yield good("hashes", "the database of known hashes is sound")
+        yield good("hashes", f"what is known of files that were read ({place.state / 'hashes.db'}) is sound")
     else:
-        yield error("hashes", "the database of known hashes was damaged; it was made anew", "cairn status --verify")
+        yield error(
+            "hashes", f"{place.state / 'hashes.db'} was damaged; it was made anew, so files are read again", "cairn status --verify"
+        )
 
 
 def records(place: Place) -> Iterator[Finding]:
@@ -62,7 +64,7 @@ def records(place: Place) -> Iterator[Finding]:
         unproven += not {"read", "adopted", "accepted"} & entry.keys()
     more = f"; {adopted} taken over from DVC or by `cairn accept`" if adopted else ""
     old = f"; {unproven} made before inputs were hashed at each computation: `cairn run --refresh STAGE` proves one" if unproven else ""
-    yield good("records", f"{sound} results noted, readable{more}{old}")
+    yield good("records", f"{sound} results are recorded, all readable{more}{old}")
 
 
 def names(place: Place) -> dict[str, str]:
@@ -99,7 +101,7 @@ def views(place: Place) -> Iterator[Finding]:
                 yield error("views", text, "cairn doctor")
             store.view(folder.name)
         count += 1
-    yield good("views", f"{count} folders for reading, as their artifacts are")
+    yield good("views", f"{count} folders of links to stored files, as they should be")
 
 
 def stages(place: Place) -> Iterator[Finding]:
@@ -131,7 +133,7 @@ def workspace(place: Place) -> Iterator[Finding]:
                 yield error("workspace", f"{out['path']} is not what dvc.lock says{differs}", "cairn run")
             else:
                 count += 1
-    yield good("workspace", f"{count} outputs as dvc.lock says")
+    yield good("workspace", f"{count} outputs are as dvc.lock says" if count else "no output lies here yet that dvc.lock names")
 
 
 def _differs(place: Place, out: Mapping[str, Any], whole: bool) -> str:

@@ -14,12 +14,13 @@ def registry(place: Place) -> Iterator[Finding]:
     """The ledger, wherever it lies, read whole, its chain of hashes included; then whether the alias is where it says. What is wrong
     with either is raised."""
     count = len(Ledger.of(place.checked).records())
-    yield good("registry", f"the ledger of promotions has {count} records, none changed and none missing")
+    ledger = f"the ledger of promotions has {count} records, none changed and none missing" if count else "nothing was promoted yet"
+    yield good("registry", ledger)
     try:
         seen = look(place.checked)
     except BadInput:  # no server answers there, which the check of servers says
         return
     if seen.moved:
         yield warning("registry", str(seen), "cairn champion --settle   # does what the param promote.moved_by_hand says")
-    else:
+    elif seen.expected:
         yield good("registry", f"the alias of the champion of {seen.model} is where the ledger says")

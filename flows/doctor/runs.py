@@ -43,7 +43,7 @@ def locks(place: Place) -> Iterator[Finding]:
     if dead:
         yield note("locks", f"{len(dead)} locks were held by processes that were killed; nobody waits for them")
     if not held and not now:
-        yield good("locks", "nobody holds one")
+        yield good("locks", "no run and no DVC command holds one")
 
 
 def work(place: Place) -> Iterator[Finding]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from flows import inherited, server_checks
-from flows.doctor.finding import Finding, Place, error, good, note
+from flows.doctor.finding import Finding, Place, error, good, note, warning
 from tasks.contract.params import BadInput
 from tasks.engine import methods, roles_lock, server_keys
+from tasks.engine.param_files import PIPELINE
 from tasks.engine.shared_params import SERVER, Role
 
 PATIENCE = 5.0
@@ -29,6 +33,39 @@ def prefect(place: Place) -> Iterator[Finding]:
         yield error("servers", str(wrong), "prefect server start   # or take the setting away, where the message says it stands")
 
 
+def deployments(place: Place) -> Iterator[Finding]:
+    """The deployments of Cairn at the Prefect server that is named: each was deployed with CAIRN_PROJECT, and works in its folder."""
+    import httpx
+
+    named = inherited.of_prefect("PREFECT_API_URL")
+    headers, verify = server_checks.as_client()
+    try:
+        answer = named and httpx.post(
+            f"{named.value.rstrip('/')}/deployments/filter", json={}, headers=headers, verify=verify, timeout=PATIENCE
+        )
+        found = answer.json() if answer and answer.status_code == 200 else []
+    except (httpx.HTTPError, ValueError):  # what answers there is said by `prefect`
+        return
+    deploy = f"CAIRN_PROJECT={shlex.quote(str(place.project))} prefect deploy --prefect-file infra/prefect.yaml --all"
+    mine = 0
+    for one in found if isinstance(found, list) else []:
+        if str(one.get("entrypoint", "")).startswith("flows."):
+            folder = _folder_of(one)
+            mine += folder == str(place.project)
+            if not folder or not (Path(folder) / PIPELINE).is_file():
+                where = f"in {folder}, which is no project here" if folder else "in no folder: CAIRN_PROJECT was not set"
+                yield warning("servers", f"Prefect's deployment {one['name']} runs {where}", deploy)
+    if mine and not os.environ.get("CAIRN_PROJECT"):
+        yield note("servers", f"{mine} deployments at Prefect run in this project; to deploy them again takes CAIRN_PROJECT", deploy)
+
+
+def _folder_of(deployment: Mapping[str, Any]) -> str:
+    """Where a deployment's runs work, as it was deployed; "" where CAIRN_PROJECT was not set then."""
+    steps = [step for one in deployment.get("pull_steps") or () for step in one.values() if isinstance(step, Mapping)]
+    folder = next((str(step["directory"]) for step in steps if step.get("directory")), "")
+    return "" if "{{" in folder else folder
+
+
 def mlflow(place: Place) -> Iterator[Finding]:
     """The tracking and registry servers that are named."""
     named = [one for one in inherited.everything() if one.name in server_checks.OF_MLFLOW]
@@ -42,7 +79,7 @@ def mlflow(place: Place) -> Iterator[Finding]:
         except BadInput as wrong:
             yield error("servers", str(wrong), f"unset {one.name}   # or start that server")
     if not named:
-        yield good("servers", "MLflow: no server is named; runs and models are recorded in the state root")
+        yield good("servers", f"MLflow: no server is named; runs and models are recorded in {place.state / 'mlflow.db'}")
 
 
 def of_roles(place: Place) -> Iterator[Finding]:

@@ -14,7 +14,11 @@ def settings(place: Place) -> Iterator[Finding]:
     found = [*inherited.everything(), *of_dvc_and_git(place.project)]
     for one in found:
         if one.name == "git core.autocrlf" and one.value.lower() != "false":
-            yield warning("inherited", str(one), "git config core.autocrlf false && git checkout -- .   # in this project alone")
+            yield warning(
+                "inherited",
+                str(one),
+                "git config core.autocrlf false   # in this project alone; a fresh clone has the line ends of the repository",
+            )
         else:
             yield note("inherited", str(one))
     if not found:

@@ -123,7 +123,7 @@ def test_the_database_of_hashes(plan: Plan) -> None:
     plan.store.hashes._db.execute("DROP TABLE files")
     (plan.store.state / "hashes.db").write_bytes(b"rubbish" * 1000)
     count, text = look(Plan.open(plan.settings, plan.store.state))
-    assert count == 0 and "hashes     the database" in text, "it was made anew when it was opened"
+    assert count == 0 and "hashes     what is known" in text, "it was made anew when it was opened"
     plan = Plan.open(plan.settings, plan.store.state)
     plan.store.hashes._db.execute("PRAGMA writable_schema=ON")
     plan.store.hashes._db.execute("UPDATE sqlite_schema SET rootpage=999 WHERE name='files'")

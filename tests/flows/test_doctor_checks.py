@@ -198,9 +198,12 @@ def test_torch_says_for_which_cuda_it_is_built_and_a_program_its_last_words() ->
 def answering(status: int, body: Any) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
+
+        do_POST = do_GET
 
         def log_message(self, *_: Any) -> None:
             """Quiet."""
@@ -253,6 +256,36 @@ def test_named_servers_say_their_version_or_why_not(place: Place, monkeypatch: p
     with answering(200, "3.1.0") as url:
         monkeypatch.setattr(start, "users_variables", lambda: {"PREFECT_API_URL": url})
         assert only(servers.prefect(place)).text == f"Prefect 3.1.0 answers at {url} (environment)"
+
+
+def test_another_server_at_the_address_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(200, {"login": "please"}) as url:
+        monkeypatch.setattr(start, "users_variables", lambda: {"PREFECT_API_URL": url, "MLFLOW_TRACKING_URI": url})
+        for find, product in ((servers.prefect, "a Prefect server's version"), (servers.mlflow, "an MLflow server's answer")):
+            found = only(find(place))
+            assert found.severity is Severity.ERROR and f"not {product}" in found.text and found.remedy
+        assert not list(servers.deployments(place)), "said once"
+
+
+def test_deployments_that_run_in_no_project(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.project / "params/pipeline.yaml").write_text("device: cpu\n")
+
+    def deployed(name: str, folder: str, entrypoint: str = "flows.pipeline:pipeline") -> dict[str, Any]:
+        steps = [{"prefect.deployments.steps.set_working_directory": {"directory": folder}}]
+        return {"name": name, "entrypoint": entrypoint, "pull_steps": steps}
+
+    mine, gone = deployed("smoke", str(place.project)), deployed("old", "/nowhere")
+    unset, theirs = deployed("nightly", "{{ $CAIRN_PROJECT }}"), deployed("foreign", "", "etl.py:main")
+    monkeypatch.delenv("CAIRN_PROJECT", raising=False)
+    with answering(200, [mine, gone, unset, theirs]) as url:
+        monkeypatch.setattr(start, "users_variables", lambda: {"PREFECT_API_URL": url})
+        found = list(servers.deployments(place))
+        monkeypatch.setenv("CAIRN_PROJECT", str(place.project))
+        assert found[:2] == list(servers.deployments(place))
+    assert [one.severity for one in found] == [Severity.WARNING, Severity.WARNING, Severity.NOTE]
+    assert "deployment old runs in /nowhere, which is no project here" in found[0].text
+    assert "deployment nightly runs in no folder: CAIRN_PROJECT was not set" in found[1].text
+    assert found[2].text.startswith("1 deployments at Prefect run in this project") and "CAIRN_PROJECT=" in found[2].remedy
 
 
 # --- databases ---
@@ -393,3 +426,14 @@ def test_settings_of_git_and_dvc_outside_of_the_project(place: Place, monkeypatc
     assert (other.name, other.value, other.origin) == ("git core.autocrlf", "true", f"the file {tmp_path / 'gitconfig'}")
     found = list(surroundings.settings(place))
     assert [one.severity for one in found] == [Severity.NOTE, Severity.WARNING] and "core.autocrlf false" in found[1].remedy
+
+
+def test_settings_of_a_repository_around_the_project(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", "/dev/null")
+    subprocess.run(["git", "init", "-q"], cwd=place.project, check=True)
+    subprocess.run(["git", "config", "commit.gpgsign", "true"], cwd=place.project, check=True)
+    inner = folder(place.project / "inner", note="a project in a folder of a repository")
+    assert not list(inherited_config.of_dvc_and_git(place.project)), "its own"
+    (one,) = inherited_config.of_dvc_and_git(inner)
+    assert (one.name, one.origin) == ("git commit.gpgsign", f"the repository {place.project}, in which this project lies")
