@@ -111,9 +111,9 @@ def run_road(wish: Wish) -> int:
         return finish_unchanged(write_down(plan), steps, start)
     if unusable:
         raise unusable
+    _say_surroundings()
     _check(plan, part, steps)
     plan = _ask_servers(plan, wish)
-    _say_surroundings()
     _compute(wish)
     print_summary(reports_folder(plan) / "summary.json")
     return 0

@@ -106,6 +106,7 @@ def settle_alias(plan: Plan) -> str:
 def settled(plan: Plan, seen: Seen) -> str:
     """Do with a moved alias what the params say; what was done, in words. For who holds the lock `promote`."""
     wish = plan.settings.shared.promote.moved_by_hand
+    ever = f"{_named(seen.expected)} is not there" if seen.last else "by the ledger no version ever was champion"
     if wish == "adopt" and not (seen.alias.version and not seen.alias.identity):
         return _adopt(plan, seen)
     if wish == "restore" and seen.last and seen.alias.expected_there:
@@ -113,11 +114,17 @@ def settled(plan: Plan, seen: Seen) -> str:
     why = {
         "tell": "promote.moved_by_hand is tell",
         "adopt": f"It cannot be adopted: {_named(seen.alias.version)} was not registered by Cairn, so candidates could not meet it",
-        "restore": f"It cannot be restored: {_named(seen.expected)} is not there",
+        "restore": f"It cannot be restored: {ever}",
     }[wish]
+    return f"{why}. {remedy(seen)}"
+
+
+def remedy(seen: Seen) -> str:
+    """What a person can do about a moved alias."""
+    by_name = "`cairn rollback --to VERSION --why ...` says which version is champion" if seen.last else "take the alias away in MLflow"
     return (
-        f"{why}. Nothing is promoted until it is settled: `cairn rollback --to VERSION --why ...` says which version is champion; the "
-        "param promote.moved_by_hand settles it by itself: adopt (what MLflow says) or restore (what the ledger says)."
+        f"Nothing is promoted until it is settled: {by_name}; the param promote.moved_by_hand settles it by itself: adopt (what MLflow "
+        "says) or restore (what the ledger says)."
     )
 
 

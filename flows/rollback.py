@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flows.alias import asking_registry, finish_pending, move
 from flows.champion_file import write_standing
 from flows.ledger import Ledger, champion_of, champions, signed
-from flows.moved_alias import look
+from flows.moved_alias import look, remedy
 from tasks.contract.params import BadInput
 from tasks.engine.champion import CHAMPION, Standing
 from tasks.engine.locks import lock
@@ -38,6 +38,8 @@ def rollback(run: Run, why: str, to: str = "") -> str:
         seen, entries = look(run.plan), Ledger.of(run.plan).entries()
         now = champion_of(entries)
         known = {entry["version"]: entry for entry in entries if entry["event"] in ("promote", "rollback", "adopt")}
+        if seen.moved and not seen.last:
+            raise BadInput(f"{seen} No version was champion before. {remedy(seen)}")
         if seen.moved and not to:
             raise BadInput(f"{seen} `--to` names the version that is to be champion.")
         target = _target(known, champions(entries), None if seen.moved else now, to)

@@ -142,9 +142,9 @@ class Promote(Params):
     @field_validator("model")
     @classmethod
     def _a_name_that_the_registry_takes(cls, name: str) -> str:
-        """MLflow makes a path and a query of it and stores at most 256 characters; it would say so after the last stage."""
-        if name.strip() != name or len(name) > 200 or not name.isprintable() or set(name) & set("/:\\'\"") or set(name) <= {"."}:
-            raise ValueError("a name of at most 200 printable characters, without / : \\, quotes and blanks around it")
+        """MLflow makes a path, a URI and a query of it and stores at most 256 characters; it would say so after the last stage."""
+        if name.strip() != name or len(name) > 200 or not name.isprintable() or set(name) & set("/:\\'\".%?@"):
+            raise ValueError("a name of at most 200 printable characters, without / : \\ . % ? @, quotes and blanks around it")
         return name
 
 

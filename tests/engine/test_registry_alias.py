@@ -185,3 +185,24 @@ def test_of_two_at_a_tracking_server_one_wins(tmp_path: Path, monkeypatch: pytes
         assert both(address, "1") == Alias("", {}, False)
         check_two_at_once(address, [project(tmp_path / "one"), project(tmp_path / "two")], monkeypatch, wait=True)
         assert both(address, "1").version and both(address, "1").identity
+
+
+def test_mlflow_takes_every_name_that_params_may_have() -> None:
+    """Of a registered model, of the logged model behind it, and in a URI; what it refuses is refused before anything is trained."""
+    from mlflow.store.artifact.utils.models import _parse_model_uri
+    from mlflow.utils.validation import _validate_logged_model_name, _validate_model_name
+
+    from tasks.engine.shared_params import Promote
+
+    def good(name: str) -> bool:
+        try:
+            return Promote(model=name).model == name
+        except ValueError:
+            return False
+
+    names = [name for one in map(chr, range(32, 256)) if good(name := f"a{one}b")]
+    assert len(names) > 150 and "a-b" in names and not good("agent.v2")
+    for name in names:
+        _validate_logged_model_name(name)
+        _validate_model_name(name)
+        assert _parse_model_uri(f"models:/{name}/3").name == _parse_model_uri(f"models:/{name}@champion").name == name

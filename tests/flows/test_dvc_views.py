@@ -223,13 +223,37 @@ def test_words_and_numbers_have_an_axis() -> None:
 # --- editors and remotes ---------------------------------------------------------------------------------------------
 
 EDITOR = (
+    ("root",),
+    ("data", "status", "--granular", "--unchanged", "--json"),
+    ("exp", "show", "-n", "3", "--json"),
+    ("plots", "diff", "workspace", "HEAD", "-o", ".dvc/tmp/plots", "--split", "--json"),
+    ("plots", "templates"),
+    ("list", ".", "--dvc-only", "--json"),
+    ("queue", "status"),
     ("status", "--json"),
-    ("data", "status", "--json", "--granular"),
-    ("exp", "show", "--json"),
-    ("plots", "diff", "--json", "--split", "HEAD"),
     ("params", "diff", "--json"),
 )
-"""What the DVC view of an editor asks."""
+"""What the DVC view of VS Code asks, with its flags."""
+
+
+def asked(project: Project) -> dict[str, Any]:
+    """Command -> the JSON that an editor gets; of a command without JSON what it printed."""
+    found = {}
+    for command in EDITOR:
+        answer = project.dvc(*command)
+        assert "flows" not in answer.stderr and "Traceback" not in answer.stderr, answer.stderr
+        found[" ".join(command[:2])] = json.loads(answer.stdout) if "--json" in command else answer.stdout
+    return found
+
+
+def files(project: Project) -> dict[str, int]:
+    """Path -> time of the last change, of every file that is not DVC's or git's own."""
+    paths = (path for path in project.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {
+        name: path.lstat().st_mtime_ns
+        for path in paths
+        if not (name := str(path.relative_to(project.folder))).startswith((".dvc/", ".git/", ".cairn/dvc/"))
+    }
 
 
 def test_an_editor_needs_dvc_alone(shown: Project, tmp_path: Path) -> None:
@@ -238,11 +262,24 @@ def test_an_editor_needs_dvc_alone(shown: Project, tmp_path: Path) -> None:
     clone = Project(tmp_path / "clone")
     for code in ("flows", "tasks"):
         shutil.rmtree(clone.folder / code)
-    for command in EDITOR:
-        answer = clone.dvc(*command)
-        assert "flows" not in answer.stderr and "Traceback" not in answer.stderr, answer.stderr
-        json.loads(answer.stdout) if "--json" in command else None
+    asked(clone)
     assert not (clone.folder / "data").exists()
+
+
+def test_an_editor_shows_a_finished_project_and_changes_nothing(shown: Project) -> None:
+    shutil.rmtree(shown.folder / "dvc_plots", ignore_errors=True)
+    before = files(shown)
+    found = asked(shown)
+    assert files(shown) == before, "nothing is written outside of DVC's own folder"
+    workspace = found["exp show"][0]["data"]
+    metrics = {path: one["data"] for path, one in workspace["metrics"].items()}
+    assert metrics.keys() == {"reports/headline.yaml", *(f"reports/metrics/{name}.yaml" for name in MODELS)}
+    assert set(metrics["reports/headline.yaml"]) == set(HEADLINE) and "sft" in workspace["params"]["params/pipeline.yaml"]["data"]
+    drawings = found["plots diff"]
+    assert not drawings.get("errors") and len(drawings["data"]) == 5
+    assert all(one["revisions"] == ["workspace", "HEAD"] for drawing in drawings["data"].values() for one in drawing)
+    assert {"data", "reports"} <= {one["path"] for one in found["list ."]}
+    assert "not_in_cache" not in found["data status"] and "reports/headline.yaml" in str(found["data status"])
 
 
 def test_results_go_to_s3_and_come_back(shown: Project, tmp_path: Path) -> None:

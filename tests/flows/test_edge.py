@@ -42,7 +42,8 @@ from tests.conftest import ROOT
             "Models that evaluate plays: base, sft_unfiltered, sft, rl_airline, rl_retail, merged.",
         ),
         ("promote.model=a/b", "without / :"),
-        ("promote.model=it's", "without / : \\, quotes"),
+        ("promote.model=it's", "without / : \\ . % ? @, quotes"),
+        ("promote.model=agent.v2", "without / : \\ . %"),
         ("promote.model=..", "a name of at most 200"),
         ("promote.model=' '", "a name of at most 200"),
         (

@@ -134,6 +134,17 @@ def test_an_experiment_leaves_it(shop: Shop) -> None:  # noqa: F811
     assert settle_alias(shop.run().plan) == "" and len(shop.ledger.entries()) == 3 and shop.alias == "1"
 
 
+@pytest.mark.parametrize("wish", ["tell", "restore", "adopt"])
+def test_an_alias_that_was_set_before_anything_was_promoted(shop: Shop, wish: str) -> None:  # noqa: F811
+    """No version can be gone back to by name, and none put back."""
+    shop.alias, shop.moved_by_hand = "7", wish
+    with pytest.raises(BadInput, match=r"No version was champion before\. .* take the alias away in MLflow; the param promote\.moved"):
+        shop.back("7")
+    said = settle_alias(shop.run().plan)
+    assert "by the ledger no version ever was champion" in said or wish != "restore"
+    assert "take the alias away in MLflow" in said and shop.ledger.entries() == []
+
+
 def test_a_move_that_has_begun_is_nobodys_hand(shop: Shop) -> None:  # noqa: F811
     three(shop)
     shop.die_after = "alias"
