@@ -291,16 +291,17 @@ def _again(path: Path, schema: pa.Schema, worlds: Worlds, problems: Mapping[Name
         yield row
 
 
-def graded(played: Trajectory, world: World) -> tuple[Outcome, bool]:
+def graded(played: Trajectory, world: World, left_out: Collection[int] = ()) -> tuple[Outcome, bool]:
     """(present outcome, whether some call is answered otherwise than it was) of a conversation, whose calls get their present answers.
+    left_out: places of calls that were never made, and keep the answers that they have.
 
     TruthRefused when the present code refuses its problem's ground truth."""
     fork = world.fork()
     calls = []
-    for action, _ in played.calls:
+    for place, (action, before) in enumerate(played.calls):
         tool = world.tools.get(action.name)
         again = Action(action.name, action.arguments, tool.kind if tool else "read")
-        calls.append((again, fork.call(action.name, action.arguments)))
+        calls.append((again, before if place in left_out else fork.call(action.name, action.arguments)))
     otherwise = [result for _, result in calls] != [result for _, result in played.calls]
     played.calls = calls
     return world.grade(played, fork), otherwise

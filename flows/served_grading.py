@@ -22,7 +22,10 @@ from tasks.contract.trajectory import GRADING, Trajectory
 from tasks.engine.dvc_yaml import DATA
 from tasks.road import ROAD
 
-STOPS = {"stop": "user_stop", "length": "max_tokens"}
+STOPS = {
+    **{"stop": "user_stop", "length": "max_tokens", "backend_lost": "tool_error"},
+    **{stop: stop for stop in ("hand_over", "max_steps", "max_tokens", "parse_error")},
+}
 """Finish of the last answer -> how the conversation ended; by calls that nobody answered none has."""
 
 
@@ -94,7 +97,7 @@ def _grade(talk: Sequence[Answer], worlds: Worlds, known: Mapping[Name, Problem]
         played = _played(talk, problem, trials[f"{named} {last.get('model')}"])
         answers = [result.content for _, result in played.calls]
         try:
-            played.outcome, _ = graded(played, world)
+            played.outcome, _ = graded(played, world, _not_made(last))
         except TruthRefused:
             found.left["whose ground truth the present code refuses"] += 1
             return
@@ -104,13 +107,19 @@ def _grade(talk: Sequence[Answer], worlds: Worlds, known: Mapping[Name, Problem]
         found.shadows += bool(last.get("shadow_of"))
 
 
+def _not_made(answer: Answer) -> set[int]:
+    """Places of the calls that `cairn serve --with-tools` did not make, such as writes that a predicate forbade."""
+    return {place for place, one in enumerate(answer.get("calls") or ()) if not one["made"]}
+
+
 def _played(talk: Sequence[Answer], problem: Problem, trial: int) -> Trajectory:
     messages = plain_messages(talk[-1]["messages"])
     results = {one.get("tool_call_id"): one["content"] for one in messages if one["role"] == "tool"}
     made = [call for one in messages for call in one.get("tool_calls") or ()]
+    lost = _not_made(talk[-1])
     calls = [
-        (Action(call["function"]["name"], call["function"]["arguments"]), ToolResult(True, results.get(call["id"], "")))
-        for call in made
+        (Action(call["function"]["name"], call["function"]["arguments"]), ToolResult(place not in lost, results.get(call["id"], "")))
+        for place, call in enumerate(made)
     ]
     model = str(talk[-1].get("model") or "")
     return Trajectory(problem, trial, messages, calls, stop=STOPS[talk[-1]["finish"]], agent=f"served-{model}", human="caller")

@@ -42,11 +42,12 @@ def conversations(answers: Sequence[Answer]) -> list[list[Answer]]:
     talks: list[list[Answer]] = []
     latest: dict[str, list[Answer]] = {}
     for one in answers:
-        keys = [_key(one["messages"][: place + 1]) for place, said in enumerate(one["messages"][:-1]) if said["role"] == "assistant"]
+        turns = [place for place, said in enumerate(one["messages"][:-1]) if said["role"] == "assistant"]
+        keys = [_key(one, one["messages"][: place + 1]) for place in turns]
         before = next((latest[key] for key in reversed(keys) if key in latest), [])
         talks.append(talk := [*before, one])
         if not one.get("shadow_of"):
-            latest[_key(one["messages"])] = talk
+            latest[_key(one, one["messages"])] = talk
     continued = {id(one) for talk in talks if not talk[-1].get("shadow_of") for one in talk[:-1]}
     return [talk for talk in talks if id(talk[-1]) not in continued]
 
@@ -72,8 +73,8 @@ def _function(function: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": function["name"], "arguments": arguments}
 
 
-def _key(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What was said, however a client repeats it."""
+def _key(answer: Answer, messages: Sequence[Mapping[str, Any]]) -> str:
+    """What was said, however a client repeats it; and in which conversation, where the server knows it."""
     said = [
         [
             one["role"],
@@ -83,4 +84,4 @@ def _key(messages: Sequence[Mapping[str, Any]]) -> str:
         for one in plain_messages(messages)
         if one["role"] != "system"
     ]
-    return json.dumps(said, sort_keys=True)
+    return json.dumps([answer.get("conversation", ""), said], sort_keys=True)

@@ -32,7 +32,7 @@ def of_answer(known: Known, name: str) -> Trail:
 def _section(known: Known, answer: Answer, recorded: bool) -> Section:
     identity, adapter = str(answer.get("checkpoint") or ""), str(answer.get("adapter") or "")
     messages = plain_messages(answer["messages"])
-    reply = messages[-1]
+    reply = next((one for one in reversed(messages) if one["role"] == "assistant"), messages[-1])
     calls = [call_text(one["function"]["name"], _json(one["function"]["arguments"])) for one in reply.get("tool_calls") or ()]
     missing = []
     if not identity:
@@ -56,6 +56,12 @@ def _section(known: Known, answer: Answer, recorded: bool) -> Section:
         "question": next((one["content"] for one in reversed(messages) if one["role"] == "user"), ""),
         "reply": reply["content"],
         "calls": calls,
+        "blocked writes": [
+            f"{one['tool']} by {rule}: {why}"
+            for one in answer.get("calls") or ()
+            for rule, why in (one.get("blocked_by") or {}).items()
+        ],
+        "conversation": answer.get("conversation", ""),
         "turns of it": _turns(known, answer),
     }
     return Section("answer", answer["id"], facts, missing, {"messages": answer["messages"], "tools": answer.get("tools") or []})

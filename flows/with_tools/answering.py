@@ -123,9 +123,9 @@ def _calls(held: Held) -> list[dict[str, Any]]:
     answers: list[Message] = [one for one in held.talk.played.messages if one["role"] == "tool"]
     found = []
     for place, answer in enumerate(answers):
-        about: dict[str, Any] = {"id": answer["tool_call_id"], "tool": answer["name"], "ok": False}
+        about: dict[str, Any] = {"id": answer["tool_call_id"], "tool": answer["name"], "made": False, "ok": False}
         if record := held.world.called.get(place):
-            about |= {"ok": record.ok, "seconds": record.seconds}
+            about |= {"made": record.made, "ok": record.ok, "seconds": record.seconds}
             about |= {"blocked_by": record.blocked_by} if record.blocked_by else {}
             about |= {"effect": "unknown"} if record.unknown else {}
         found.append(about)

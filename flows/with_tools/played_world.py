@@ -19,11 +19,13 @@ from tasks.worlds.api.tools import Refused, Tool
 
 @dataclass
 class Called:
-    """What came of a call. blocked_by: rule -> why, of a write that was not made. unknown: whether it took effect nobody knows."""
+    """What came of a call that could be made. made: whether it was. blocked_by: rule -> why not, of a write. unknown: whether it took
+    effect nobody knows."""
 
     tool: str
     kind: str
-    ok: bool
+    made: bool = False
+    ok: bool = False
     blocked_by: dict[str, str] = field(default_factory=dict)
     unknown: bool = False
     seconds: float = 0.0
@@ -70,14 +72,15 @@ class PlayedWorld:
 
     def _made(self, tool: Tool, action: Action) -> ToolResult:
         number, began = len(self.played.calls), time.monotonic()
-        record = self.called[number] = Called(action.name, action.kind, False, unknown=True)
+        record = self.called[number] = Called(action.name, action.kind, unknown=True)
         before: list[Any] = []
         writes = action.kind == "write"
         try:
             result, record.blocked_by = self._calls.run(action.name, lambda backend: self._checked(backend, tool, action, before))
-            record.unknown = False
+            record.unknown, record.made = False, not record.blocked_by
         except Late as late:
-            result, record.unknown = calls.error(str(late)), late.begun and writes
+            result, record.made = calls.error(str(late)), late.begun
+            record.unknown = late.begun and writes
         finally:
             record.seconds = round(time.monotonic() - began, 3)
         record.ok = result.ok

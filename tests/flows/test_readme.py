@@ -83,6 +83,7 @@ ELSEWHERE = {
     "cairn serve --shadow": ("flows/test_serve_two.py", "def test_a_shadow_answers_for_the_log_alone"),
     "cairn serve --engine vllm": ("flows/test_serve_vllm.py", '"--engine", "vllm"'),
     "cairn serve --with-tools WORLD": ("flows/test_with_tools.py", "WithTools("),
+    "cairn serve --with-tools retail": ("flows/test_with_tools.py", '["--with-tools", "library"'),
     "cairn search": ("flows/test_search.py", '"search"'),
     "cairn calls --forget-answer ID": ("players/test_odd_answers.py", "forget_answer("),
     ".venv/bin/cairn init ../bookshop": ("flows/test_init.py", '"init"'),

@@ -6,37 +6,58 @@ so nothing is written and the agent is told so by the call's answer; then it pay
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import openai
 import pytest
 
-from flows.with_tools import api, backend
+from flows.cli import main
+from flows.served_grading import grade_served
+from flows.with_tools import api, backend, coverage
 from flows.with_tools.answering import HANDED_OVER, WithTools
+from flows.with_tools.opened import Limits, with_tools
 from flows.with_tools.player import player_of
+from flows.worlds.mutants import other_calls
+from flows.worlds.sample import Pool
 from tasks.agents import react
+from tasks.contract import schemas
 from tasks.contract.generation import Generated
+from tasks.contract.params import BadInput
+from tasks.contract.rows import problem_row
+from tasks.contract.tables import write_rows
+from tasks.engine import settings
 from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.card import agent_card
 from tasks.serving.endpoint.chat import Chat
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.prompting import Prompting
 from tasks.serving.endpoint.served import Served
+from tasks.worlds.api import conduct
 from tasks.worlds.api.frozen import freeze_world
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
+from tasks.worlds.api.tools import Refused
 from tasks.worlds.library.library.world import Library
+from tests.conftest import ROOT
 from tests.engine.test_registered import behaviour
 from tests.players.served import listening
 from tests.rollout import tiny
+from tests.warm import WARM
+from tests.worlds import players
+from tests.worlds.kiosk import Kiosk, adapted
+from tests.worlds.test_adapter_mcp import SHOP, build
 
 Script = Callable[[str], str]
 """What the model writes after a prompt."""
@@ -303,3 +324,202 @@ def test_a_predicate_that_fails_forbids(place: SimpleNamespace, loans: dict[str,
     with serving(place, in_order(call("pay_fee", loan_id=loans["overdue"]), "Sorry."), world=world) as here:
         (blocked,) = here.say("Pay.").calls
         assert "its predicate failed: ZeroDivisionError" in blocked["blocked_by"]["R9"]
+
+
+def shop(**changes: Any) -> World:
+    """The kiosk, an API of plain objects, with a rule about the state: only what is pending can be cancelled."""
+
+    def rule(state: Any, action: Any, user_id: str) -> dict[str, str]:
+        order = state.value["_orders"].get(f"({action.arguments['order_id'][1:]})")
+        return {"R1": f"it is {order['status']}"} if order and order["status"] != "pending" else {}
+
+    class Shop(adapted(**changes)):  # type: ignore[misc]
+        TRAJECTORY_PREDICATES = conduct.trajectory_rules(("R1",), rule)
+        GUARDS: Any = {"cancel_order": ("R1",)}
+
+    return World.build(Shop, 1, 0)
+
+
+def told_of(place: SimpleNamespace, world: World) -> SimpleNamespace:
+    about = {"system": f"You are the agent of {world.name}.", "tools": world.schemas()}
+    return SimpleNamespace(card={**place.card, "worlds": {world.name: about}}, world=world)
+
+
+class Slow(Kiosk):
+    """Takes a while to cancel an order, and cannot be copied."""
+
+    wait = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+
+    def cancel_order(self, order_id: str, reason: str = "") -> str:
+        """Cancel an order."""
+        with self._lock:
+            time.sleep(self.wait)
+            return super().cancel_order(order_id, reason)
+
+
+def test_an_object_is_written_to_and_guarded_by_its_state(place: SimpleNamespace) -> None:
+    """The real one, which cannot be copied; the factory's objects, which are for training, stay as they are."""
+    world = shop(real=Slow, leave_out=("_looks", "_lock"))
+    cancel = call("cancel_order", order_id="W1")
+    with serving(
+        told_of(place, world), in_order(cancel, "Done.", cancel, "It is.", call("cancel_order", order_id="W9"), "None.")
+    ) as here:
+        assert here.say("Cancel W1.").calls[0]["ok"]
+        assert state(here).value["_orders"]["(1)"]["status"] == "cancelled"
+        assert here.say("And again, in another conversation.").calls[0]["blocked_by"] == {"R1": "cancel_order: it is cancelled"}
+        (failed,) = here.say("Cancel W9.").calls
+        assert (failed["made"], failed["ok"]) == (True, False) and "KeyError" in here.engine.prompts[-1]
+    assert json.loads(world.fork().call("get_order", {"order_id": "W1"}).content)["status"] == "pending"
+
+
+def test_a_tool_that_takes_too_long_is_told_to_the_agent(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it has written nobody knows; while it runs, nothing else is called."""
+    monkeypatch.setattr(Slow, "wait", 1.0)
+    world = shop(real=Slow, leave_out=("_looks", "_lock"))
+    script = in_order(call("cancel_order", order_id="W1"), call("get_order", order_id="W1"), "I do not know.")
+    with serving(told_of(place, world), script, seconds=0.3) as here:
+        late, next_one = here.say("Cancel W1.").calls
+        assert (late["effect"], late["made"], late["ok"], next_one["made"]) == ("unknown", True, False, False)
+        assert "did not answer within 0.3 s; whether it takes effect is not known" in here.engine.prompts[1]
+        assert "was not called: cancel_order has not ended" in here.engine.prompts[2]
+
+
+@pytest.fixture
+def warm() -> Iterator[None]:
+    """A server that is started has what it imports already."""
+    WARM.run(["-c", "import mcp.server.mcpserver"], ROOT, os.environ, 60)
+    with WARM.python():
+        yield
+
+
+def test_a_server_that_dies_is_told_with_what_was_written(place: SimpleNamespace, tmp_path: Path, warm: None) -> None:
+    """502, once: the client does not ask again by itself. Nothing goes on afterwards, since a new server would have forgotten."""
+    world = build(tmp_path, **SHOP)
+    script = in_order(call("cancel_order", order_id="W1", reason="late"), call("die"), call("get_order", order_id="W1"))
+    with serving(told_of(place, world), script, tmp_path / "kept") as here:
+        with pytest.raises(
+            openai.APIStatusError, match=r"it died.* Written in this turn: cancel_order\. The conversation is over"
+        ) as caught:
+            here.say("Cancel W1.")
+        body: Any = caught.value.body
+        assert caught.value.status_code == 502 and len(here.engine.prompts) == 2
+        assert (body["type"], body["conversation"][:5]) == ("server_error", "conv-")
+        with pytest.raises(openai.ConflictError, match="was lost"):
+            here.say("Hello?", metadata={"conversation": body["conversation"]})
+        with pytest.raises(openai.APIStatusError, match="Nothing was written in this turn"):
+            here.say("What about W1?")
+    first = [one for one in lines(tmp_path / "kept") if one["conversation"] == body["conversation"]]
+    assert first[-1]["finish"] == "backend_lost" and first[-1]["id"] in body["message"]
+    assert json.loads(first[-1]["messages"][-1]["tool_calls"][0]["function"]["arguments"]) == {}
+
+
+def test_what_guards_what_is_told_and_a_tool_without_is_refused() -> None:
+    world = shop()
+    with pytest.raises(BadInput, match=r"nothing of the policy is checked before tag, move write.*--allow-unguarded") as caught:
+        coverage.check(world, allow_unguarded=False)
+    assert "GUARDS = {'tag'" in str(caught.value)
+    coverage.check(world, allow_unguarded=True)
+    text = "\n".join(coverage.described(world, "a thing"))
+    assert (
+        "The tools of kiosk are called on a thing." in text and "  cancel_order WRITES, guarded by R1\n  tag WRITES, UNGUARDED" in text
+    )
+    for wrong, message in (
+        ({"get_order": ("R1",)}, "names 'get_order', which is no tool that writes"),
+        ({"tag": ("R7",)}, "names 'R7', which is none of TRAJECTORY_PREDICATES: R1"),
+        ({"tag": "R1"}, "is one text"),
+    ):
+        world.shared.cls.GUARDS = wrong
+        with pytest.raises(BadInput, match=message):
+            coverage.check(world, allow_unguarded=True)
+
+
+@pytest.mark.parametrize("name", ["retail", "airline", "library"])
+def test_what_a_world_says_of_its_guards_is_what_they_refuse(name: str) -> None:
+    """Each rule about the state refuses some write of each tool for which it is named, and none of another tool."""
+    from tasks.worlds.library import airline, library, retail
+
+    rules: Any = {"retail": retail, "airline": airline, "library": library}[name].rules
+    here = world_of(name)
+    drawn = [problem for split in ("train", "test") for problem in draw_problems(here, split, 105, 1)]
+    pool = Pool(here, [action for problem in drawn for action in problem.actions])
+    found: set[tuple[str, str]] = set()
+    for problem in drawn:
+        for calls in itertools.islice(other_calls(here, problem.actions, pool, Random(0)), 40):
+            for action in (one for one in calls if one.kind == "write"):
+                with suppress(Refused):
+                    here.tools[action.name].validate(action.arguments)
+                    found |= {(action.name, rule) for rule in rules.check(here.state, action, problem.lineage[0])}
+    every = set(rules.EVERY_WRITE)
+    declared = {(tool, rule) for tool, named in coverage.guards(here).items() for rule in named if rule not in every}
+    assert {one for one in found if one[1] not in every} == declared
+    assert all(every <= set(named) for named in coverage.guards(here).values())
+
+
+def world_of(name: str) -> World:
+    if name == "library":
+        return World.build(Library, 60, 0, "tasks.worlds.library.library.world:Library")
+    return players.world(name)
+
+
+def test_a_kept_conversation_is_graded_without_the_writes_that_were_blocked(place: SimpleNamespace, tmp_path: Path) -> None:
+    """The oracle's calls, and before them a write that the policy forbids: the problem is solved all the same, and R5 is broken."""
+    here = place.world
+    problem = next(one for one in draw_problems(here, "train", 60, 1) if [action.name for action in one.actions][-1] == "pay_fee")
+    user, (pay,) = problem.lineage[0], [action for action in problem.actions if action.kind == "write"]
+    out = pay.arguments["loan_id"]
+    turns = [call(action.name, **action.arguments) for action in problem.actions[:-1]]
+    replies = [f"Pay {out}?", "Renewing is forbidden. Pay now?", " ".join(["Done.", *problem.outputs])]
+    script = in_order(
+        *turns, replies[0], call("renew_loan", loan_id=out), f"No. Pay {out}?", call("pay_fee", **pay.arguments), replies[2]
+    )
+    with serving(place, script, tmp_path / "served") as server:
+        first = server.say("Hello.", metadata={"problem": problem.problem_id})
+        about = {"metadata": {"conversation": first.conversation, "problem": problem.problem_id}}
+        assert list(server.say("Yes.", **about).calls[0]["blocked_by"]) and user
+        assert server.say("Yes.", **about).calls[0]["ok"]
+    write_rows(tmp_path / "problems.parquet", schemas.PROBLEM, [problem_row(problem)])
+    found = grade_served(tmp_path / "served", tmp_path, place.folder / "data/worlds", [tmp_path / "problems.parquet"])
+    (row,) = found.rows
+    assert (row["reward"], "R5" in row["broken"]) == (1, True) and not found.left
+
+
+def test_the_command_refuses_before_anything_is_served(
+    place: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.serving.run.check_port", lambda *_: None)
+    for more, message in (
+        (["--with-tools", "library", "--keep", "no"], "what is written must be kept"),
+        (["--with-tools", "library", "--shadow"], "--with-tools goes without --shadow"),
+        (["--with-tools", "moon"], "no frozen world in"),
+    ):
+        assert main(["serve", str(place.folder / "model"), *more]) == 2
+        assert message in capsys.readouterr().err
+    chat = Chat(Prompting(tiny.tokenizer(), {**place.card, "worlds": {}}))
+    served = Served("agent", Engine(in_order()), tiny.tokenizer(), chat=chat)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="agent was told of other worlds: none"):
+        with_tools([served], "library", place.folder, False, Limits(3, 5))
+
+
+def test_it_starts_on_a_frozen_world(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the way of acting of the params, and says at the start what may be written and what guards it."""
+    monkeypatch.setattr("tasks.engine.settings.load", lambda project, load=settings.load: load(ROOT))
+    served = Served("agent", Engine(in_order("Hi.")), tiny.tokenizer(), chat=Chat(Prompting(tiny.tokenizer(), place.card)))  # type: ignore[arg-type]
+    told, first = with_tools([served], "library", place.folder, False, Limits(3, 5))
+    assert "  pay_fee WRITES, guarded by R1, R2, R3, R4" in told and "tables of this process" in told[0]
+    with listening(make(served, first=first)) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        answer = client.chat.completions.create(model="agent", messages=[{"role": "user", "content": "Hello."}])
+    assert words(answer) == "Hi."
+
+
+def test_the_example_of_the_readme(place: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "flows/README.md").read_text("utf-8").split("## Let the agent act")[1]
+    code = text.split("```python")[1].split("```")[0].replace('"champion"', '"agent"')
+    with serving(place, in_order("Which one?", call("transfer_to_human", reason="lost"))) as here:
+        exec(code.replace("http://127.0.0.1:8000/v1", str(here.client.base_url)), {})
+    printed = capsys.readouterr().out
+    assert "Which one?" in printed and "hand_over" in printed and "'transfer_to_human'" in printed

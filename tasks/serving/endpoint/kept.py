@@ -22,7 +22,8 @@ class Kept:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append an answer: {id, created, model, world, checkpoint (identity, "" of a folder), adapter, problem, messages (the reply
-        last), tools, sampling, prompt_ids, ids, finish}; and shadow_of, the id of the answer beside which a shadow's was made."""
+        last), tools, sampling, prompt_ids, ids, finish}; and shadow_of, the id of the answer beside which a shadow's was made. Of
+        --with-tools also conversation (its id) and calls (what came of each: id, tool, made, ok, seconds, blocked_by: rule -> why)."""
         if self.hear:
             self.hear(line)
         if self.folder is None:

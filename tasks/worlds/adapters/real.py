@@ -46,7 +46,9 @@ class RealServer:
     again, it would begin anew and nobody would know what it has forgotten."""
 
     def __init__(self, source: Servers, server: ServerFile, path: Path) -> None:
-        self.where = f"the MCP server at {server.url}" if server.url else f"the MCP server that runs {' '.join(server.command)!r}"
+        self.where = f"the MCP server at {server.url}" if server.url else f"an MCP server, started now: {' '.join(server.command)}"
+        if server.url and server.real is None:
+            self.where += ", in which `cairn run` plays too and sets the state back (write the real one under `real`)"
         self.lost = ""
         self._source, self._server, self._path = source, server, path
         self._seat = self._opened()

@@ -5,6 +5,9 @@
     ends: [call_a_person]
     dump: export_state                  # a tool that answers the whole state as JSON, or {command: [argv...]} that prints it
     restore: import_state               # a tool that takes it, or {command: [argv...]} that reads it
+    real: {url: https://shop/mcp, dump: export_state}   # for `cairn serve --with-tools`; by default the server above
+
+The real one is called and never set back. Its dump is optional: predicates of the policy that look at the state need it.
 
 Commands are lists of words, never lines for a shell, and run in the file's folder; a first word `python` is the Python that runs
 Cairn. Every server process that Cairn starts, and every command about it, gets an empty folder of its own in $CAIRN_SEAT: a server
