@@ -76,7 +76,7 @@ class Shadow:
             self._nobody_waits.clear()
 
     def ends(self) -> None:
-        """A chat that `begins` announced was answered, or will not be."""
+        """Who came with `begins` has all tokens, or gets none."""
         with self._lock:
             self._under_way -= 1
             if not self._under_way:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +21,11 @@ from flows.cli import main
 from flows.serving import run, source, start
 from flows.serving.shadow import Shadow
 from flows.serving.source import Named
-from tasks.contract.generation import Generated
+from tasks.checkpoints import adapters
+from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Store
+from tasks.players.local import own
 from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.player import listening
@@ -87,6 +90,23 @@ def test_two_adapters_of_one_base_share_its_weights_and_answer_by_their_names(tw
     (alone,) = start.open_agents(two.found[1:], {}, two.how)
     with client([alone]) as asked:
         assert ask(asked, "challenger") == said[1], "beside another one it says the same"
+
+
+def test_an_adapter_is_served_as_the_model_that_wears_it_plays(two: SimpleNamespace, folders: SimpleNamespace) -> None:
+    """Which is how `evaluate` plays it: token for token, at a temperature."""
+    store = Store(folders.state)
+    (served,) = start.open_agents(two.found, {}, two.how)
+    for number, one in enumerate(two.found):
+        identity = adapters.base_of(one.folder).artifact  # type: ignore[union-attr]
+        model, _ = adapters.load(one.folder, {identity: store.view(identity)})
+        played = own.opened(model, rows=4, most=300)
+        for seed in range(4):
+            ids, how = [5 + seed, 9, 20 + number], Sampling(seed, 0.8, 24, ())
+            played.submit(str(seed), ids, replace(how, adapter="default"))
+            (wanted,) = played.poll()
+            made = served.thread.ask(ids, replace(how, adapter=served.adapters[one.name])).result()
+            assert list(made.ids) == list(wanted.ids)
+    served.thread.end()
 
 
 def test_whole_checkpoints_take_an_engine_each_if_memory_allows(

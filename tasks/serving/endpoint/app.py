@@ -20,7 +20,7 @@ from tasks.checkpoints.adapters import is_adapter
 from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
 from tasks.serving.endpoint import chat_api
-from tasks.serving.endpoint.chat_api import Beside
+from tasks.serving.endpoint.chat_api import Beside, under_way
 from tasks.serving.endpoint.errors import TOO_LONG, UNKNOWN, first_fault, refused
 from tasks.serving.endpoint.plain_fields import SAMPLING, Allowed, refusal
 from tasks.serving.endpoint.served import Served, find, unknown
@@ -100,7 +100,8 @@ def make(*engines: Served, beside: Beside | None = None, first: Callable[[FastAP
         adapter = served.adapters.get(wish.model, "")
         sampling = Sampling(wish.seed, wish.temperature, wish.max_tokens, tuple(wish.stop_token_ids), adapter)
         try:
-            made = await asyncio.wrap_future(served.thread.ask(wish.prompt, sampling))
+            with under_way(beside):
+                made = await asyncio.wrap_future(served.thread.ask(wish.prompt, sampling))
         except LookupError as error:
             return refused(404, str(error), UNKNOWN, "model")
         except Exception as error:  # of the engine, in its thread

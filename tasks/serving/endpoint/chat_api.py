@@ -25,16 +25,29 @@ class Beside(Protocol):
     """Who looks at chats as they are answered. Its methods return at once and raise nothing."""
 
     def begins(self) -> None:
-        """A chat is to be answered: `ends` follows, however that goes."""
+        """Somebody waits for tokens: `ends` follows, however that goes."""
 
     def answered(self, owed: Owed, made: Generated, answer: Answer) -> None:
         """What was answered."""
 
     def ends(self) -> None:
-        """A chat that `begins` announced was answered, or will not be."""
+        """Who came with `begins` has all tokens, or gets none."""
 
     def figures(self) -> Mapping[str, Any]:
         """What it counts, for GET /health."""
+
+
+@contextmanager
+def under_way(beside: Beside | None) -> Iterator[None]:
+    """While the block runs, somebody waits for tokens."""
+    if beside is None:
+        yield
+        return
+    beside.begins()
+    try:
+        yield
+    finally:
+        beside.ends()
 
 
 def add(app: FastAPI, engines: Sequence[Served], beside: Beside | None = None) -> None:
@@ -67,16 +80,6 @@ class _Turn:
     owed: Owed
     beside: Beside | None
 
-    @contextmanager
-    def under_way(self) -> Iterator[None]:
-        if self.beside:
-            self.beside.begins()
-        try:
-            yield
-        finally:
-            if self.beside:
-                self.beside.ends()
-
     def answer(self, made: Generated) -> Answer:
         found = self.chat.answer(self.owed, made)
         if self.beside:
@@ -87,7 +90,7 @@ class _Turn:
 async def _whole(turn: _Turn) -> Any:
     owed = turn.owed
     try:
-        with turn.under_way():
+        with under_way(turn.beside):
             made = await asyncio.wrap_future(turn.served.thread.ask(owed.ids, owed.sampling, watch_of(turn.chat, owed)))
     except LookupError as wrong:
         return refused(404, str(wrong), UNKNOWN, "model")
@@ -117,7 +120,7 @@ async def _events(turn: _Turn) -> AsyncIterator[str]:
 
     sent = ""
     try:
-        with turn.under_way():
+        with under_way(turn.beside):
             made = turn.served.thread.ask(owed.ids, owed.sampling, watch)
             made.add_done_callback(lambda _: loop.call_soon_threadsafe(arrived.set))
             yield _event(owed, {"role": "assistant", "content": ""})
