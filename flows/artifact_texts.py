@@ -59,10 +59,10 @@ def pass_k(report: Report) -> Text | None:
         _add_champion(rows, one, report["headline"]["candidate"])
     simulated = " The customer is a script (*simulated roles*)." if report["roles"]["scripted"] else ""
     about = (
-        f"{_run(report)} pass^k: the share of held-out test problems that a model solves in all of k trials, with its 95 % interval, "
+        f"pass^k: the share of held-out test problems that a model solves in all of k trials, with its 95 % interval, "
         f"which resamples problems. {'; '.join(sizes)}; the baselines `constant`, `do_nothing` and `oracle` play each once. "
         f"Trained once, with seed {summary.get('seed')}.{simulated} A champion of another run stands there as its own evaluation "
-        "found it."
+        f"found it. {_run(report)}"
     )
     return Text("table", json.dumps([{name: row.get(name, "") for name in columns} for row in rows.values()]), about)
 
@@ -104,7 +104,7 @@ def gates(report: Report, params: Mapping[str, Any]) -> Text | None:
     ]
     thresholds = [f"- {cell(name)}: {cell(_number(value))}" for name, value in leaves(dict(params))]
     lines = table(("gate", "holds", "in words", "numbers"), rows)
-    about = f"{_run(report)} **{cell(headline['title'])}.** {cell(headline['reason'])}"
+    about = f"**{cell(headline['title'])}.** {cell(headline['reason'])} {_run(report)}"
     return Text("markdown", "\n".join([*lines, *heading("Thresholds, params of the decision"), *thresholds]), about)
 
 
@@ -127,9 +127,9 @@ def conversations(report: Report) -> Text | None:
     piles = {pile: [talk for talk in found if talk["pile"] == pile][:EACH] for pile in (WON, LOST)}
     lines = [line for pile, talks in piles.items() for line in _pile(pile, talks)]
     about = (
-        f"{_run(report)} Test conversations of {cell(candidate)}: {len(piles[WON])} {WON}, {len(piles[LOST])} {LOST}, "
+        f"Test conversations of {cell(candidate)}: {len(piles[WON])} {WON}, {len(piles[LOST])} {LOST}, "
         f"chosen by rule: families and worlds take turns, each giving its conversation of median length. A message is cut after "
-        f"{LETTERS} characters, a conversation after {LINES} lines; the report has more of them, whole."
+        f"{LETTERS} characters, a conversation after {LINES} lines; the report has more of them, whole. {_run(report)}"
     )
     return Text("markdown", "\n".join(lines).strip(), about)
 
@@ -162,13 +162,13 @@ def curves(report: Report) -> Text | None:
         else:
             lines += [*heading(cell(title)), picture]
     more = f" Left out for their size: {cell(', '.join(left_out))}; the report has them." if left_out else ""
-    return Text("markdown", "\n".join(lines).strip(), f"{_run(report)} What the trainings logged. The report has further curves.{more}")
+    return Text("markdown", "\n".join(lines).strip(), f"What the trainings logged. The report has further curves.{more} {_run(report)}")
 
 
 def links(report: Report, places: Sequence[tuple[str, str]]) -> Text:
     """Where the report, the run in MLflow and the data are. places: (what, where: a URL, else a path or a command)."""
     lines = [f"| {cell(what)} | {f'[{cell(where)}]({where})' if where.startswith('http') else code(where)} |" for what, where in places]
-    about = f"{_run(report)} Paths are on the machine that ran it."
+    about = f"Paths are on the machine that ran it. {_run(report)}"
     return Text("markdown", "\n".join([*table(("what", "where"), []), *lines]), about)
 
 
