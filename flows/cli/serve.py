@@ -120,7 +120,7 @@ def serve(
     if world:
         from flows.with_tools.opened import Limits, with_tools
 
-        lines, first = with_tools(engines, world, PROJECT, unguarded, Limits(tool_calls, tool_seconds))
+        lines, first = with_tools(engines, world, PROJECT, STATE, unguarded, Limits(tool_calls, tool_seconds))
         print("\n".join(lines), flush=True)
     run.serve(engines, beside, host, port, first)
     return 0

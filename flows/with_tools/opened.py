@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +31,14 @@ class Limits:
 
 
 def with_tools(
-    engines: Sequence[Served], name: str, project: Path, allow_unguarded: bool, limits: Limits
+    engines: Sequence[Served], name: str, project: Path, state: Path, allow_unguarded: bool, limits: Limits
 ) -> tuple[list[str], Callable[[FastAPI], None]]:
     """(lines for who starts it, what adds the endpoint that calls the tools of a world on what is really behind it). BadInput for a
-    world that is not frozen in the workspace, of which an agent knows nothing or other tools, with writes that nothing guards, or
-    whose backend cannot be opened."""
+    world that is not frozen in the workspace, of which an agent knows nothing or other tools, with writes that nothing guards, whose
+    backend cannot be opened, or whose tools another process calls. state: the state root, where that is noted."""
     from tasks.engine import methods, settings
+    from tasks.engine.locks import lock
+    from tasks.serving.endpoint.kept import FOLDER
     from tasks.worlds.api.frozen import load, place_of
 
     place = place_of(project / "data/worlds", name)
@@ -46,7 +51,11 @@ def with_tools(
     coverage.check(world, allow_unguarded)
     active = settings.load(project)
     way = methods.way(active.agents(active.road.judged))
+    until_the_end = ExitStack()
+    atexit.register(until_the_end.close)
+    until_the_end.enter_context(lock(state / FOLDER, name, partial(_in_use, name)))
     calls = backend.Calls(lambda: backend.of(world), limits.seconds)
+    until_the_end.callback(calls.close)
     loop = WithTools(world, calls, lambda request, about: player_of(engines, request, about), way, limits.calls)
 
     def add(app: FastAPI) -> None:
@@ -56,6 +65,12 @@ def with_tools(
 
     told = f"At most {limits.calls} calls for one line of the user's; each is waited for at most {limits.seconds:g} s."
     return [*coverage.described(world, calls.backend.where), told], add
+
+
+def _in_use(name: str, waits: str) -> None:
+    """BadInput: between the check of a write and the write, another process could write."""
+    by = waits.partition("held by ")[2]
+    raise BadInput(f"--with-tools {name}: its tools are called by {by} already; one process does at a time. Ask that one, or end it.")
 
 
 def _check(served: Served, model: str, world: World) -> None:

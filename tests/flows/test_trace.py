@@ -240,7 +240,13 @@ def test_a_served_answer_leads_to_the_checkpoint_that_gave_it(untracked: Known) 
     assert answer["calls"] == ['get_order(order_id="W1")'] and answer["turns of it"] == "chatcmpl-aa, chatcmpl-ab"
     assert [one.kind for one in trail.sections][:3] == ["answer", "merge", "rl"]
     assert "served from a folder" in find(untracked, "chatcmpl-ac").sections[0].missing[0]
-    with pytest.raises(BadInput, match="chatcmpl-ad: no such answer among the 3 that `cairn serve` kept"):
+    calls = [{"id": "c", "tool": "cancel_order", "made": False, "ok": False, "blocked_by": {"R1": "it was delivered"}}]
+    over = {"conversation": "conv-1", "calls": calls, "finish": "hand_over"}
+    kept.write({**about, **over, "id": "chatcmpl-ba", "messages": [*first, reply, later[-2]]})
+    answer = section(find(untracked, "chatcmpl-ba"), "answer").facts
+    assert (answer["blocked writes"], answer["conversation"]) == (["cancel_order by R1: it was delivered"], "conv-1")
+    assert answer["calls"] == ['get_order(order_id="W1")'] and answer["turns of it"] == ""
+    with pytest.raises(BadInput, match="chatcmpl-ad: no such answer among the 4 that `cairn serve` kept"):
         find(untracked, "chatcmpl-ad")
 
 

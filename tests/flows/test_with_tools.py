@@ -501,19 +501,23 @@ def test_the_command_refuses_before_anything_is_served(
     chat = Chat(Prompting(tiny.tokenizer(), {**place.card, "worlds": {}}))
     served = Served("agent", Engine(in_order()), tiny.tokenizer(), chat=chat)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="agent was told of other worlds: none"):
-        with_tools([served], "library", place.folder, False, Limits(3, 5))
+        with_tools([served], "library", place.folder, tmp_path, False, Limits(3, 5))
 
 
-def test_it_starts_on_a_frozen_world(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_starts_on_a_frozen_world(place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the way of acting of the params, and says at the start what may be written and what guards it."""
     monkeypatch.setattr("tasks.engine.settings.load", lambda project, load=settings.load: load(ROOT))
     served = Served("agent", Engine(in_order("Hi.")), tiny.tokenizer(), chat=Chat(Prompting(tiny.tokenizer(), place.card)))  # type: ignore[arg-type]
-    told, first = with_tools([served], "library", place.folder, False, Limits(3, 5))
+    told, first = with_tools([served], "library", place.folder, tmp_path, False, Limits(3, 5))
     assert "  pay_fee WRITES, guarded by R1, R2, R3, R4" in told and "tables of this process" in told[0]
     with listening(make(served, first=first)) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
         answer = client.chat.completions.create(model="agent", messages=[{"role": "user", "content": "Hello."}])
     assert words(answer) == "Hi."
+    held = tmp_path / "served/locks/library"  # as if another process held it
+    held.write_text(json.dumps({**json.loads(held.read_text()), "process": os.getppid()}))
+    with pytest.raises(BadInput, match=f"its tools are called by process {os.getppid()}.* already"):
+        with_tools([served], "library", place.folder, tmp_path, False, Limits(3, 5))
 
 
 def test_the_example_of_the_readme(place: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
