@@ -55,9 +55,7 @@ class Run:
         """Check everything a user can get wrong, then watch the run; the tracker's run ends with the block."""
         plan = open_plan(profile, overrides or {}, refresh)
         with using(plan.store.state):
-            if "CAIRN_HOME" in os.environ:
-                project = str(plan.settings.project)
-                write_text(plan.store.state / CHECKOUTS / hashlib.sha256(project.encode()).hexdigest()[:16], project)
+            note_checkout(plan)
             yield from cls._of(plan)
 
     @classmethod
@@ -174,6 +172,13 @@ def _with_constant(baselines: Mapping[str, Any]) -> dict[str, Any]:
     """The baselines of a world, with the best of the constant agents under the name `constant`."""
     always = [figure for name, figure in baselines.items() if name.startswith("always_")]
     return {**baselines, "constant": max(always, key=lambda figure: figure["pass_1"]["mean"])}
+
+
+def note_checkout(plan: Plan) -> None:
+    """Write down that this project keeps its results where CAIRN_HOME says, so that `cairn gc` asks it what it names."""
+    if "CAIRN_HOME" in os.environ:
+        project = str(plan.settings.project)
+        write_text(plan.store.state / CHECKOUTS / hashlib.sha256(project.encode()).hexdigest()[:16], project)
 
 
 def open_plan(profile: str = "", overrides: Mapping[str, Any] | None = None, refresh: Sequence[str] = (), room: bool = True) -> Plan:

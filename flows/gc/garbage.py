@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def _freed(store: Store, found: Garbage) -> int:
         paths += [] if folder.is_symlink() else walk(folder)
     names: dict[tuple[int, int], list[os.stat_result]] = {}
     for path in paths:
-        about = path.lstat()
-        names.setdefault((about.st_dev, about.st_ino), []).append(about)
+        with suppress(FileNotFoundError):  # a run that goes on while it is only looked has just taken it away
+            about = path.lstat()
+            names.setdefault((about.st_dev, about.st_ino), []).append(about)
     return sum(files[0].st_size for files in names.values() if len(files) >= files[0].st_nlink)

@@ -133,8 +133,11 @@ def _of_records(store: Store, steps: Sequence[Outlook]) -> Iterator[Named]:
 
 
 def is_young(path: Path) -> bool:
-    """Whether something was made, or got another name or another place, a short while ago."""
-    return time.time() - path.lstat().st_ctime < RECENT
+    """Whether something was made, or got another name or another place, a short while ago; also if it was just taken away."""
+    try:
+        return time.time() - path.lstat().st_ctime < RECENT
+    except FileNotFoundError:
+        return True
 
 
 def _last_results(plan: Plan) -> Iterator[str]:

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,6 +23,7 @@ from flows.doctor import remotes
 from flows.gc import garbage, history, references
 from flows.gc.references import Wish
 from flows.ledger import Ledger, signed
+from flows.run import note_checkout
 from tasks.contract.params import BadInput, StageFailed
 from tasks.engine.explain import remember
 from tasks.engine.job import job_of
@@ -660,7 +662,9 @@ def test_a_shared_state_root_needs_the_names_of_all_who_share_it(
     theirs, noted, other = (made(home, tmp_path, name) for name in ("theirs", "noted", "other"))
     second = folder(tmp_path / "second", **{"dvc.yaml": "stages: {}", "dvc.lock": lock_file(theirs)})
     third = folder(tmp_path / "third", **{"dvc.yaml": "stages: {}", "dvc.lock": lock_file(noted)})
-    folder(home.store.state / gc.CHECKOUTS, **{"0123": str(third), "4567": str(tmp_path / "gone")})
+    monkeypatch.setenv("CAIRN_HOME", str(tmp_path / "home"))
+    for place in (third, tmp_path / "gone"):
+        note_checkout(replace(home, settings=replace(home.settings, project=place)))
     with pytest.raises(BadInput, match=r"outside of this project.*--also FOLDER"):
         look(home)
     with pytest.raises(BadInput, match="no checkout of a project"):
