@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from flows.ledger import Ledger, champion_of
+from flows.ledger import Ledger, anchor, champion_of
 from tasks.engine.champion import CHAMPION, Standing, read
 from tasks.engine.files import write_text
 from tasks.engine.locks import lock
@@ -29,7 +29,9 @@ def standing_of(entries: Sequence[Mapping[str, Any]], standing: Standing) -> Sta
     forgotten = max((number for number, one in enumerate(entries) if one["event"] == "forget"), default=-1)
     known = [one for one in entries[forgotten + 1 :] if "against" in one]
     opponents = {**standing.opponents, **{one["identity"]: one["against"] for one in known}}
-    return Standing(entries[-1]["identity"], opponents)
+    anchors = {**standing.anchors, **{one["identity"]: one["anchor"] for one in known if one.get("anchor")}}
+    now, best = entries[-1]["identity"], anchor(entries)
+    return Standing(now, opponents, None if best == now else best, anchors)
 
 
 def settle(plan: Plan) -> str:

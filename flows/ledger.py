@@ -133,6 +133,19 @@ def champions(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return stack
 
 
+def anchor(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """Identity of the best champion so far: the last one that was shown to be better than the best before it (`best`), the first one
+    at the beginning. One that was rolled back is none any more, and `--none` begins anew. Before entries said `best`, each champion
+    had been shown to be better than the one before."""
+    forgotten = max((number for number, one in enumerate(entries) if one["event"] == "forget"), default=-1)
+    since = entries[forgotten + 1 :]
+    best = {one["identity"]: one.get("best", True) for one in since if one["event"] == "promote"}
+    found = None
+    for one in champions(since):
+        found = one["identity"] if found is None or best.get(one["identity"], False) else found
+    return found
+
+
 def signed(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry with who writes it, when, and an id of its own."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

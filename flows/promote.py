@@ -159,6 +159,8 @@ def _promote(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapping
         "approved": approved,
         "identity": candidate.identity,
         "against": (verdict.get("champion") or {}).get("identity"),
+        "best": verdict.get("best", True),
+        **({"anchor": verdict["anchor"]["identity"]} if verdict.get("anchor") else {}),
         "decision": decision.identity,
         "reason": verdict["reason"],
         **came,

@@ -19,10 +19,11 @@ PARAMS = ("params/champion.yaml",)
 class Inputs:
     """evaluate: folder with trials.parquet and metrics.json. champion: identity of the champion that the candidate met, None when
     there was none. candidate: model name. candidate_id: identity of its artifact. parent: name of the model that it goes on from, if
-    any."""
+    any. anchor: identity of the best champion so far, None where that is the champion."""
 
     evaluate: Path
     champion: str | None
     candidate: str
     candidate_id: str
     parent: str
+    anchor: str | None = None

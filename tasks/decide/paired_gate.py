@@ -1,4 +1,4 @@
-"""Decides whether a candidate may become champion: six gates on the evaluation's figures, all of which must hold.
+"""Decides whether a candidate may become champion: seven gates on the evaluation's figures, all of which must hold.
 
 Method: ours. Paired comparisons on fresh problems (the gate set of `evaluate`), as Cairn's design asks: a fixed set would be
 won by luck in a nightly run. How often it errs follows from its params, and `infra/bench_gate.py` simulates it. The gates, in order:
@@ -16,6 +16,10 @@ won by luck in a nightly run. How often it errs follows from its params, and `in
 
 6. as_served: what is served is what was evaluated. Played by the engine `own` in float32 on a CPU every conversation must be the same
    token for token; elsewhere, as served, the candidate must not be significantly below itself, by the exact test at served_alpha.
+
+7. anchor: where the best champion so far (the last one that was shown to be better than the best before it) is not the champion,
+   the paired 95 % interval against that lies above -anchor_margin. Under non_inferiority each champion may be a little worse than the
+   one before; this holds the sum of it. Whether the candidate is shown to be better than it, and so becomes it, is told (`best`).
 
 Pure: reads one file, plays nothing, looks at no clock.
 """
@@ -55,6 +59,9 @@ class Params(Base):
     )
     margin: float = Field(
         0.05, ge=0, le=1, description="non_inferiority: how far below the champion the paired interval may reach; ours"
+    )
+    anchor_margin: float = Field(
+        0.05, ge=0, le=1, description="how far below the best champion so far the paired interval may reach, whatever the aim; ours"
     )
     family_alpha: float = Field(0.05, gt=0, lt=1, description="chance of a false alarm over all families together")
     family_model: str = Field(
@@ -154,6 +161,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         _benchmark_gate(metrics["baselines"], params),
         _minimum_gate(gate, params),
         _reach_gate(gate, params),
+        *([_anchor_gate(gate["overall"]["anchored"]["pass_1"], params)] if "anchored" in gate["overall"] else []),
         *([_served_gate(metrics, params)] if params.as_served == "ask" else []),
     ]
     failed = [entry for entry in gates if not entry["passed"]]
@@ -166,6 +174,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
             "pass_1": {world: block["candidate"]["pass_1"]["mean"] for world, block in sorted(gate["worlds"].items())},
         },
         "champion": {"identity": inputs.champion} if inputs.champion else None,
+        **({"anchor": {"identity": inputs.anchor}} if inputs.anchor else {}),
+        "best": _best(gate, inputs.anchor, params),
         "gates": gates,
     }
     (ctx.out / "decision.json").write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -290,6 +300,23 @@ def _reach_gate(gate: Mapping[str, Any], params: Params) -> dict[str, Any]:
         return _gate("reach", gate["reference"] != CHAMPION, {"families": 0}, "No family was compared on the gate problems.")
     enough, text, figures = reach(min(sizes.values()), len(sizes), params.fall, params.family_alpha, params.power)
     return _gate("reach", enough or gate["reference"] != CHAMPION or params.too_few == "allow", {**figures, "problems": sizes}, text)
+
+
+def _best(gate: Mapping[str, Any], anchor: str | None, params: Params) -> bool:
+    """Whether the candidate is shown to be better than the best champion so far. Not where that did not play."""
+    overall = gate["overall"]
+    if gate["reference"] != CHAMPION:
+        return True
+    gap = overall["anchored"] if "anchored" in overall else None if anchor else overall["paired"]
+    return gap is not None and gap["pass_1"]["p_above"] <= params.alpha
+
+
+def _anchor_gate(gap: Mapping[str, Any], params: Params) -> dict[str, Any]:
+    passed = gap["low"] > -params.anchor_margin
+    wanted = f"{'is not' if passed else 'may be'} {params.anchor_margin:g} worse than the best champion so far"
+    text = f"difference {gap['mean']:+.3f}, 95 % interval {gap['low']:+.3f} to {gap['high']:+.3f}"
+    figures = {"margin": params.anchor_margin, "difference": gap}
+    return _gate("anchor", passed, figures, f"On {gap['n']} fresh problems the candidate {wanted}: {text}.")
 
 
 def _served_gate(metrics: Mapping[str, Any], params: Params) -> dict[str, Any]:

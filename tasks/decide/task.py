@@ -19,6 +19,7 @@ def inputs(job: Job) -> dict[str, Any]:
     return {
         "evaluate": job.of("evaluate"),
         "champion": job.key.parts.get("opponent"),
+        "anchor": job.key.parts.get("anchor"),
         "candidate": steps[name].checkpoints[-1],
         "candidate_id": job.inputs[name],
         "parent": steps[name].parent(),

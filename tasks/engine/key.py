@@ -46,6 +46,8 @@ def key_of(settings: Settings, listed: Listed, inputs: Mapping[str, str], hashes
     reports = in_force(settings)
     candidate = settings.road.candidate
     meets = candidate in inputs and champion.CHAMPION in listed.files
+    standing = champion.read(settings.project / champion.CHAMPION) if meets else champion.Standing()
+    anchor = standing.held_to(inputs[candidate]) if meets else None
     return Key(
         {
             "stage": listed.stage,
@@ -55,7 +57,8 @@ def key_of(settings: Settings, listed: Listed, inputs: Mapping[str, str], hashes
             "servers": {role: reports[role] for role in listed.roles},
             "versions": read_yaml(settings.project / "params/versions.yaml"),
             "kernels": start.kernels(settings.shared.threads if "threads" in listed.settings else 1),
-            **({"opponent": champion.read(settings.project / champion.CHAMPION).opponent(inputs[candidate])} if meets else {}),
+            **({"opponent": standing.opponent(inputs[candidate])} if meets else {}),
+            **({"anchor": anchor} if anchor else {}),
         }
     )
 

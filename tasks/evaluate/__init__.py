@@ -41,7 +41,8 @@ PLOTS = (
 class Inputs:
     """worlds: folder of frozen worlds, those that no training sees among them. models: name -> checkpoint folder. candidate: which of
     them may be promoted. candidate_id: identity of the candidate's artifact; seeds the fresh gate problems. champion: the incumbent's
-    checkpoint folder, or None when there is no champion. contender: whether somebody plays the role `contender`: an agent that is
+    checkpoint folder, or None when there is no champion. anchor: that of the best champion so far, None where that is the champion or
+    is not to be met. contender: whether somebody plays the role `contender`: an agent that is
     measured on the test problems beside the models, and is never promoted."""
 
     worlds: Path
@@ -49,4 +50,5 @@ class Inputs:
     candidate: str
     candidate_id: str
     champion: Path | None = None
+    anchor: Path | None = None
     contender: bool = False

@@ -7,8 +7,9 @@ required calls.
 Five sets of trials:
 - test: every model, and the contender if somebody plays that role, on the same problems with the same seeds of human and sampling
   noise, so that differences are paired;
-- gate: fresh problems drawn with the candidate's identity as seed, played by the candidate and by the champion (without one,
-  by the first model of the road), so that no candidate is promoted for luck on a fixed set;
+- gate: fresh problems drawn with the candidate's identity as seed, played by the candidate, by the champion (without one, by the
+  first model of the road), and by the best champion so far where that is another (`anchor`), so that no candidate is promoted for
+  luck on a fixed set;
 - baseline: on the test problems, one trial each, an agent that does nothing, one that always answers the same, and the
   oracle;
 - as_served: the candidate, on the first test problems, as it is served (`<step>.as_served`), with the seeds of test: what a client
@@ -59,6 +60,8 @@ SLUG = ""
 
 CHAMPION = "champion"
 """Under this name the incumbent's trials stand in the gate set."""
+ANCHOR = "anchor"
+"""And those of the best champion so far, where that is another."""
 CONTENDER = "contender"
 """The role whose player is measured beside the models, and its name among them."""
 BASELINES = ("oracle", "do_nothing", "always_refuses", "always_hands_over")
@@ -70,6 +73,9 @@ class Params(Base):
 
     problems: int = Field(100, ge=1, le=10_000, description="test problems per world")
     gate_problems: int = Field(100, ge=0, le=10_000, description="fresh problems per world that the promotion gate plays; 0: no gate")
+    anchor: Literal["best", "none"] = Field(
+        "best", description="best: the best champion so far plays the gate problems too, where another is champion now"
+    )
     split: Literal["test", "validation"] = Field("test", description="validation: for searches, without baselines; it decides nothing")
     trials: int = Field(4, ge=1, le=64, description="trials per problem; below 4 there is no pass^4 (paper: at least 5)")
     temperature: float = Field(0.7, ge=0, le=2, description="of the agents' sampling; at 0 all trials of a problem are alike")
@@ -130,7 +136,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     from tasks.contract import schemas, tables
     from tasks.worlds.api.frozen import load_all, load_unseen
 
-    for name in (CHAMPION, CONTENDER, *BASELINES):
+    for name in (CHAMPION, ANCHOR, CONTENDER, *BASELINES):
         if name in inputs.models:
             raise BadInput(f"evaluate: no model may be called {name!r}: trials.parquet uses that name for another player")
     if inputs.candidate not in inputs.models:
@@ -202,8 +208,9 @@ def _play_all(
     """Rows of TRIAL, one (set, model, world) after the other; finished ones are found again after a kill. worlds: all of them."""
     from tasks.checkpoints.folders import warm_up
 
-    folders = {**inputs.models, **({CHAMPION: inputs.champion} if inputs.champion is not None else {})}
-    met = (inputs.candidate, reference) if params.gate_problems else ()
+    others = {CHAMPION: inputs.champion, ANCHOR: inputs.anchor}
+    folders = {**inputs.models, **{name: folder for name, folder in others.items() if folder is not None}}
+    met = (inputs.candidate, reference, ANCHOR if inputs.anchor else None) if params.gate_problems else ()
     baselines = BASELINES if params.split == "test" else ()
     models = [*inputs.models, *([CONTENDER] if inputs.contender else [])]
     units = [

@@ -26,6 +26,20 @@ def champion(job: Job) -> Path | None:
         ) from None
 
 
+def anchor(job: Job) -> Path | None:
+    """The checkpoint of the best champion so far, where the candidate has to meet that too; None when it has not."""
+    identity = job.key.parts.get("anchor")
+    if identity is None or getattr(job.params, "anchor", "none") == "none":
+        return None
+    try:
+        return job.read(identity) / "model"
+    except LookupError:
+        raise StageFailed(
+            f"{CHAMPION} names the anchor {identity}, the best champion so far, whose bytes are not in the store, or were damaged. "
+            f"`dvc pull` may bring them; {job.stage}.{job.method}.anchor: none compares with the champion alone."
+        ) from None
+
+
 def inputs(job: Job) -> dict[str, Any]:
     """What the room's `Inputs` get."""
     left, settings = job.checkpoints(), job.plan.settings
@@ -37,6 +51,7 @@ def inputs(job: Job) -> dict[str, Any]:
         "candidate": list(left[candidate])[-1],
         "candidate_id": job.inputs[candidate],
         "champion": champion(job),
+        "anchor": anchor(job),
         "contender": settings.shared.contender,
     }
 

@@ -74,6 +74,7 @@ def decide(
     candidate_id: str = "new.dir",
     model: str = "merged",
     parent: str = "sft",
+    anchor: str | None = None,
     **params: Any,
 ) -> dict[str, Any]:
     """Run the method on an evaluation."""
@@ -81,7 +82,7 @@ def decide(
     out.mkdir()
     (tmp_path / "metrics.json").write_text(said if isinstance(said, str) else json.dumps(said))
     ctx = Context(seed=0, out=out, scratch=out)
-    decision = run(Inputs(tmp_path, champion, model, candidate_id, parent), Params(**params), ctx)
+    decision = run(Inputs(tmp_path, champion, model, candidate_id, parent, anchor), Params(**params), ctx)
     assert json.loads((out / "decision.json").read_text()) == decision
     return decision
 
@@ -261,3 +262,25 @@ def test_an_evaluation_that_cannot_tell_what_is_served_is_refused_early() -> Non
         check(planned(0))
     with pytest.raises(BadInput, match=r"2 problems as served, not in float32.*served_alpha = 0.01"):
         check(planned(1, dtype="bfloat16"))
+
+
+@pytest.mark.parametrize(
+    ("low", "above", "refused", "best"), [(-0.06, 0.2, True, False), (-0.04, 0.2, False, False), (0.01, 0.04, False, True)]
+)
+def test_it_is_held_to_the_best_champion_so_far(tmp_path: Path, low: float, above: float, refused: bool, best: bool) -> None:
+    """Whatever the champion is: at most anchor_margin (0.05) worse; and it becomes the best one when it is shown to be better."""
+    said = metrics("champion")
+    said["gate"]["overall"]["anchored"] = {"pass_1": estimate(0.0, low, 0.1, p_below=0.5, p_above=above)}
+    decision = decide(tmp_path, said, anchor="best.dir", aim="non_inferiority")
+    assert (failed(decision) == ["anchor"]) == refused and decision["best"] == best
+    assert decision["anchor"] == {"identity": "best.dir"}
+    assert ("may be 0.05 worse than the best champion so far" in decision["reason"]) == refused
+
+
+def test_who_becomes_the_best_champion_where_no_other_is(tmp_path: Path) -> None:
+    """Not worse than the champion is not better; the first champion is the best one. An anchor that nobody played is not surpassed."""
+    cases = ((metrics("champion", above=0.3), CHAMPION, "", False), (metrics("champion"), CHAMPION, "", True))
+    cases += ((metrics("base"), NONE, "", True), (metrics("champion"), CHAMPION, "best.dir", False))
+    for place, (said, champion, anchor, best) in enumerate(cases):
+        (folder := tmp_path / str(place)).mkdir()
+        assert decide(folder, said, champion, anchor=anchor or None, aim="non_inferiority")["best"] == best

@@ -36,6 +36,26 @@ def test_whom_a_candidate_meets(standing: Standing, candidate: str, opponent: st
     assert read(tmp_path / "champion.yaml") == standing, "what is written is what is read"
 
 
+def test_whom_a_candidate_is_held_to_beside_the_champion(tmp_path: Path) -> None:
+    """The best champion so far, unless it is the champion or the candidate; of a former champion the one that it met."""
+    standing = Standing("c.dir", THREE.opponents, "a.dir", {"c.dir": "a.dir"})
+    found = [standing.held_to(one) for one in ("new.dir", "c.dir", "b.dir", "a.dir")]
+    assert found == ["a.dir", "a.dir", None, None] and THREE.held_to("new.dir") is None
+    (tmp_path / "champion.yaml").write_text(yaml.safe_dump(standing.tree()))
+    assert read(tmp_path / "champion.yaml") == standing
+    (tmp_path / "champion.yaml").write_text("champion: none\nanchor: a.dir")
+    with pytest.raises(BadInput, match=r"anchor = 'a.dir': allowed is \{identity"):
+        read(tmp_path / "champion.yaml")
+
+
+def test_the_anchor_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan.open(load(ROOT, "smoke"), tmp_path)
+    inputs = {name: f"{name}.dir" for name in plan.stages}
+    monkeypatch.setattr("tasks.engine.champion.read", lambda path: Standing("c.dir", {}, "a.dir"))
+    parts = key_of(plan.settings, plan.stages["evaluate"], inputs, plan.store.hashes).parts
+    assert (parts["opponent"], parts["anchor"]) == ("c.dir", "a.dir")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

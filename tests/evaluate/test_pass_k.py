@@ -10,12 +10,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ from tasks.contract.planned import Planned
 from tasks.engine.shards import sharded
 from tasks.evaluate import Inputs
 from tasks.evaluate.pass_k import BASELINES, Params, conversations, draw, run
+from tasks.evaluate.task import anchor
 from tasks.players.acting import plain
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import own
@@ -342,3 +345,28 @@ def test_a_spent_budget_stops_and_a_larger_one_goes_on_to_the_same_bytes(folders
         assert 0 < stub.counts()["paid"] - paid < paid
         assert not (tmp_path / "cut/out/metrics.json").exists()
         assert evaluated("cut", "two") == whole and stub.counts()["paid"] == 2 * paid
+
+
+def test_the_best_champion_so_far_plays_the_gate_problems_too(folders: Path, tmp_path: Path) -> None:
+    """Where it is another than the champion; else nothing is played twice."""
+    small = SMALL.model_copy(update={"problems": 1})
+    ctx = context(folders, tmp_path)
+    said = run(inputs(folders, champion=folders / "base", anchor=folders / "sft"), small, ctx)["gate"]["overall"]
+    found = [row for row in tables.read_rows(ctx.out / "trials.parquet", schemas.TRIAL) if row["set"] == "gate"]
+    assert Counter(row["model"] for row in found) == {"sft": 14, "champion": 14, "anchor": 14}
+    assert said["anchored"]["pass_1"]["mean"] == 0 and said["anchored"]["pass_1"]["p_above"] == 1, "it meets itself"
+    assert set(said["paired"]["pass_1"]) == set(said["anchored"]["pass_1"])
+
+
+@pytest.mark.parametrize(("chosen", "said"), [("best", "`dvc pull` may bring them; evaluate.pass_k.anchor: none"), ("none", "")])
+def test_an_anchor_that_is_gone_is_told_with_what_to_do(chosen: str, said: str) -> None:
+    def gone(identity: str) -> Path:
+        raise LookupError(identity)
+
+    key = SimpleNamespace(parts={"anchor": "a.dir"})
+    job: Any = SimpleNamespace(key=key, params=Params(anchor=chosen), read=gone, stage="evaluate", method="pass_k")
+    if not said:
+        assert anchor(job) is None
+        return
+    with pytest.raises(StageFailed, match=re.escape(said)):
+        anchor(job)

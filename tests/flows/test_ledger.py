@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from flows import ledger_database
-from flows.ledger import Ledger, signed
+from flows.champion_file import standing_of
+from flows.ledger import Ledger, anchor, signed
 from flows.ledger_database import Database, NoLedger
 from flows.promotions_text import lines
 from tasks.contract.params import BadInput, StageFailed, validate
+from tasks.engine.champion import Standing
 from tasks.engine.shared_params import Promote
 from tests.services.servers import postgres, postgres_programs
 
@@ -199,3 +201,22 @@ def test_it_says_who_what_when_why_and_on_which_evidence(tmp_path: Path) -> None
         "   evidence: decision d.dir on 1.dir against no champion: reference holds, minimum fails, commit 0123456789 with changes to a.py",
     ]
     assert "rolled back: cairn-agent from version 3 to version 2" in said and "forgotten: decisions meet no champion" in said
+
+
+def test_the_anchor_is_the_last_champion_that_was_better_than_the_best() -> None:
+    """Not the present one, where that was only shown not to be worse; a rollback takes away what it undoes, and --none all."""
+    entries = [entry(1), entry(2, best=False), entry(3, best=True), entry(4, best=False)]
+    found = [anchor(entries[:count]) for count in range(5)]
+    assert found == [None, *(entry(n)["identity"] for n in (1, 1, 3, 3))]
+    back = {**entry(2), "event": "rollback"}
+    assert anchor([*entries, back]) == entry(1)["identity"]
+    assert anchor([*entries, {"event": "forget"}]) is None
+    assert anchor([*entries, {"event": "forget"}, entry(5, best=False)]) == entry(5)["identity"]
+
+
+def test_the_file_names_the_anchor_and_which_one_each_champion_met() -> None:
+    first, second = entry(1, against=None), entry(2, against=entry(1)["identity"], best=False)
+    third = entry(3, against=second["identity"], anchor=first["identity"], best=True)
+    assert standing_of([first, second], Standing()).anchor == first["identity"]
+    now = standing_of([first, second, third], Standing())
+    assert now.anchor is None and now.held_to(third["identity"]) == first["identity"] and now.held_to("new.dir") is None

@@ -236,7 +236,7 @@ def _gate(
     reference: str | None,
     maker: Maker,
 ) -> dict[str, Any]:
-    """The candidate against the reference on the gate problems; {} when none were played."""
+    """The candidate against the reference, and the anchor where one played, on the gate problems; {} when none were played."""
     if not any(which == "gate" for which, _, _ in found):
         return {}
     ours = [found["gate", candidate, world] for world in worlds]
@@ -255,4 +255,6 @@ def _gate(
     said["overall"]["reference"] = _overall(maker, theirs)
     masks = [np.ones(len(one.problems), dtype=bool) for one in ours]
     said["overall"]["paired"] = maker.gaps(ours, theirs, masks)
+    if best := [found["gate", "anchor", world] for world in worlds if ("gate", "anchor", world) in found]:
+        said["overall"] |= {"anchor": _overall(maker, best), "anchored": maker.gaps(ours, best, masks)}
     return said
