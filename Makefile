@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-real test-vllm test-services check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real gpu-proof figures plots-page lock clean
+.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-real test-vllm test-services check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real bench-daily gpu-proof figures plots-page lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -148,6 +148,10 @@ bench-chat: setup ## chat templates of TRL's wheel: form, reason, wrong masks, s
 
 bench-real: setup ## LoRA fine-tuning of a 135 M model: tokens a second against a bare PEFT loop, padded and with the prompt computed once
 	@$(BIN)/python -m infra.bench_training
+
+bench-daily: setup ## what daily use takes: rows of a run, traces, DVC's table, the gate's errors, serving, a run while a promotion waits
+	@$(MAKE) --no-print-directory .cairn/smollm2/.ready || echo "bench-daily: SmolLM2 cannot be fetched, so the smoke road's model is served"
+	@$(BIN)/python -m infra.bench_daily
 
 gpu-proof: setup ## SFT and GRPO of a 0.6 B and a 4 B model with LoRA, and the road with a 50 M one (needs a GPU; LOCK=requirements-cuda.lock)
 	@$(BIN)/python -m infra.gpu_proof

@@ -258,18 +258,33 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def migrated(common: Path) -> Callable[[Project], Project]:
-    """Gives a project an empty database of MLflow's, which a first run would take seconds to make."""
+def empty_store(common: Path) -> Path:
+    """An empty database of MLflow's, to be copied: its tables take seconds to make."""
     folder = common / "migrated"
     folder.mkdir(exist_ok=True)
     with alone(folder / "lock"):
         if not (folder / "done").exists():
             Project(folder).run(sys.executable, "-c", MIGRATE, str(folder))
             (folder / "done").touch()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_uri(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty store of the test's own, in its folder; it is this process's, whatever a test before has left in it."""
+    shutil.copy2(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address := f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+    return address
+
+
+@pytest.fixture(scope="session")
+def migrated(empty_store: Path) -> Callable[[Project], Project]:
+    """Gives a project an empty database of MLflow's."""
 
     def give(project: Project) -> Project:
         (project.folder / ".cairn").mkdir(exist_ok=True)
-        shutil.copy2(folder / "mlflow.db", project.folder / ".cairn/mlflow.db")
+        shutil.copy2(empty_store, project.folder / ".cairn/mlflow.db")
         return project
 
     return give

@@ -151,15 +151,14 @@ def check(found: dict[str, Any]) -> None:
 
 
 def test_a_version_acts_where_cairn_is_not_installed_and_its_cards_example_makes_calls(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path, mlflow_uri: str
 ) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    tracker, version = registered(checkpoint, tmp_path, uri)
+    tracker, version = registered(checkpoint, tmp_path, mlflow_uri)
     client = tracker.mlflow.client
     found = client.get_model_version("cairn-agent", version)
     assert found.description.startswith("# An agent\n\n## Use") and f'load_model("{found.source}")' in found.description
     assert found.tags["gates"] == "all hold" and client.get_registered_model("cairn-agent").description == "Agents."
-    check(elsewhere(tmp_path / "else", LOAD, f"models:/cairn-agent/{version}", ASK, json.dumps([TOOL]), MLFLOW_TRACKING_URI=uri))
+    check(elsewhere(tmp_path / "else", LOAD, f"models:/cairn-agent/{version}", ASK, json.dumps([TOOL]), MLFLOW_TRACKING_URI=mlflow_uri))
 
 
 LOAD_ADAPTER = """
@@ -183,7 +182,7 @@ print(json.dumps({"example": printed.getvalue(), "refused": refused, "needs": ne
 """
 
 
-def test_an_adapters_version_acts_on_its_base_and_refuses_another(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_adapters_version_acts_on_its_base_and_refuses_another(checkpoint: Path, tmp_path: Path, mlflow_uri: str) -> None:
     """Its card's example runs, where Cairn is not installed, with the base's folder in it: the agent has learnt the call by its base."""
     from flows.model_card import adapter_use
     from tasks.checkpoints.adapter_params import AdapterParams
@@ -192,9 +191,7 @@ def test_an_adapters_version_acts_on_its_base_and_refuses_another(checkpoint: Pa
     start = begin(checkpoint, AdapterParams(kind="lora", r=2), {})
     worn = start.wear(start.model)
     start.keep(worn, tmp_path / "made/model", tmp_path / "made/adapter")
-    tracker = Tracker(
-        tmp_path / ".cairn", {"run": "a" * 64, "profile": "smoke", "tags": {}, "uri": f"sqlite:///{tmp_path}/mlflow.db", "prefect": {}}
-    )
+    tracker = Tracker(tmp_path / ".cairn", {"run": "a" * 64, "profile": "smoke", "tags": {}, "uri": mlflow_uri, "prefect": {}})
     what = behaviour(frozen(tmp_path / "worlds", "retail", "airline"))
     about = About(what, ["# An adapter", adapter_use(ASK, "retail", "the learnt one")], {"cairn.artifact": "x"}, "Agents.")
     version = register(tracker, "cairn-agent", tmp_path / "made/model", about)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -21,23 +19,14 @@ from tasks.engine.artifact import Artifact, Store
 from tasks.engine.champion import CHAMPION
 from tasks.engine.registry_alias import Alias, NoRegistry, _by_client, read_alias
 from tasks.road import ROAD
-from tests.engine.test_track import database  # noqa: F401
 from tests.services.servers import mlflow_server
 
 NAME = "cairn-agent"
 
 
 @pytest.fixture
-def uri(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:  # noqa: F811
-    """A store of the test's own, also for what asks MLflow for the address of this process: a test before may have left another."""
-    import mlflow
-
-    shutil.copy(database, tmp_path / "mlflow.db")
-    before = mlflow.get_tracking_uri()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", address := f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow.set_tracking_uri(address)
-    yield address
-    mlflow.set_tracking_uri(before)
+def uri(mlflow_uri: str) -> str:
+    return mlflow_uri
 
 
 def client_of(uri: str) -> Any:

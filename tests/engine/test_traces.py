@@ -52,9 +52,11 @@ def folder(tmp_path: Path) -> Path:
     """An evaluation's artifact, as far as traces are made of it."""
     who = [("test", "sft", 0), ("test", "sft", 1), ("test", "merged", 0), ("baseline", "oracle", 0)]
     trials = [{"model": model, "set": which, **rows.trajectory_row(played(trial, model))} for which, model, trial in who]
-    tables.write_rows(tmp_path / "trials.parquet", schemas.TRIAL, trials)
-    tables.write_rows(tmp_path / "problems.parquet", schemas.PROBLEM, [rows.problem_row(PROBLEM)])
-    return tmp_path
+    place = tmp_path / "evaluation"
+    place.mkdir()
+    tables.write_rows(place / "trials.parquet", schemas.TRIAL, trials)
+    tables.write_rows(place / "problems.parquet", schemas.PROBLEM, [rows.problem_row(PROBLEM)])
+    return place
 
 
 def test_the_stores_methods_are_as_they_were() -> None:
@@ -95,11 +97,11 @@ def commits(uri: str) -> Iterator[list[Any]]:
     event.remove(engine, "commit", count)
 
 
-def test_a_trace_holds_the_conversation_and_is_written_once(folder: Path) -> None:
+def test_a_trace_holds_the_conversation_and_is_written_once(folder: Path, mlflow_uri: str) -> None:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = mlflow_uri
     client = MlflowClient(uri)
     experiment = client.create_experiment("cairn", artifact_location=str(folder / "files"))
     run = client.create_run(experiment).info.run_id
@@ -138,7 +140,7 @@ def test_a_trace_holds_the_conversation_and_is_written_once(folder: Path) -> Non
         assert str(folder) not in f"{own}{trace.info.trace_metadata}{[span.to_dict() for span in trace.data.spans]}"
 
 
-def test_a_run_writes_the_traces_of_an_evaluation_once(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_writes_the_traces_of_an_evaluation_once(folder: Path, mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Another run that computes the same evaluation adds none; its run says how many there are."""
     state = tmp_path_factory.mktemp("project") / ".cairn"
     identity = Store(state).put(folder)
@@ -149,7 +151,7 @@ def test_a_run_writes_the_traces_of_an_evaluation_once(folder: Path, tmp_path_fa
     facts = {
         "profile": "smoke",
         "tags": {},
-        "uri": f"sqlite:///{folder}/mlflow.db",
+        "uri": mlflow_uri,
         "prefect": {},
         "traces": 3,
         "datasets": {"worlds": "worlds"},
@@ -180,10 +182,10 @@ def test_a_run_writes_the_traces_of_an_evaluation_once(folder: Path, tmp_path_fa
     )
 
 
-def test_a_prompt_gets_a_version_when_its_text_is_new(tmp_path: Path) -> None:
+def test_a_prompt_gets_a_version_when_its_text_is_new(tmp_path: Path, mlflow_uri: str) -> None:
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client = MlflowClient(mlflow_uri)
     (tmp_path / "shop").mkdir()
     trial = {"world": "shop", **rows.trajectory_row(played(0))}
     seen = []

@@ -28,9 +28,9 @@ EVALUATE = {"evaluate": {name: {"retail": {"pass_1": {"mean": mean}}} for name, 
 class Mlflow:
     """A tracker's store of its own, and a run to tell of."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-        self.state, self.uri = folder / ".cairn", f"sqlite:///{folder}/mlflow.db"
+        self.state, self.uri = folder / ".cairn", uri
         self.told: list[str] = []
 
     def tracker(self, run: str = "a" * 64, **facts: Any) -> Tracker:
@@ -49,20 +49,9 @@ class Mlflow:
         return list((self.state / FOLDER).glob("*"))
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database: its tables take seconds to make."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    _ = Tracker(
-        folder, {"run": "x", "profile": "", "tags": {}, "uri": f"sqlite:///{folder}/mlflow.db", "prefect": {}}
-    ).mlflow.experiment
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def mlflow(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Mlflow:
-    (tmp_path / "mlflow.db").write_bytes(database.read_bytes())
-    return Mlflow(tmp_path, monkeypatch)
+def mlflow(mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mlflow:
+    return Mlflow(tmp_path, mlflow_uri, monkeypatch)
 
 
 LEFT = {"sft": {"sft": "model"}, "merge": {"merged": "model"}}

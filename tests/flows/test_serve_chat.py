@@ -205,11 +205,10 @@ def test_a_port_in_use_and_a_champion_that_is_not_there(tmp_path: Path, capsys: 
     assert main(["serve", str(tmp_path), "--keep", "maybe"]) == 2
 
 
-def test_the_card_of_a_version_is_that_which_was_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_card_of_a_version_is_that_which_was_registered(tmp_path: Path, mlflow_uri: str) -> None:
     """By its number and by its alias, out of the logged model that the version is made of."""
     import mlflow
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     client: Any = mlflow.MlflowClient()
     logged = client.create_logged_model(client.create_experiment("e", artifact_location=str(tmp_path / "files")), "agent")
     (tmp_path / "version").mkdir()

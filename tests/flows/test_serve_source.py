@@ -49,11 +49,10 @@ def adapted(store: Store, place: Path, *seeds: int) -> dict[str, Path]:
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def registry(tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A registry and a store of the test's own."""
     import mlflow
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setattr(source, "STATE", tmp_path / "state")
     client: Any = mlflow.MlflowClient()
     client.create_registered_model(MODEL)

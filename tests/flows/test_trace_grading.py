@@ -14,7 +14,7 @@ from tasks.engine import traces
 from tests.flows.artifacts import build
 
 
-def test_the_verdicts_are_those_of_regrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verdicts_are_those_of_regrade(tmp_path: Path, mlflow_uri: str) -> None:
     """Of five conversations in two worlds, one of which was stored with a wrong verdict."""
     import mlflow
 
@@ -29,23 +29,19 @@ def test_the_verdicts_are_those_of_regrade(tmp_path: Path, monkeypatch: pytest.M
     found = regrade(folder / "trials.parquet", out=tmp_path / "again.parquet")
     assert found.graded == 5 and {*found.lost, *found.won} >= {"state"}
     wanted = {row["traj_id"]: row for row in tables.read_rows(tmp_path / "again.parquet", schemas.TRIAL)}
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
-        experiment = mlflow.create_experiment("cairn", artifact_location=str(tmp_path / "files"))
-        mlflow.set_experiment(experiment_id=experiment)
-        run = mlflow.MlflowClient().create_run(experiment).info.run_id
-        traces.write(uri, experiment, run, "e.dir", folder, {}, {}, 1_700_000_000_000, traces.chosen(folder / "trials.parquet", 100)[0])
-        data = mlflow.search_traces(locations=[experiment], return_type="pandas")
-        result = mlflow.genai.evaluate(data=data, scorers=[grading(tmp_path / "worlds")])
-        parts = (*GRADING, "reward")
-        for part in parts:
-            mean = sum(row[part] for row in wanted.values()) / 5
-            assert result.metrics[f"{PREFIX}{part}/mean"] == pytest.approx(mean)
-        for trace in mlflow.search_traces(locations=[experiment], return_type="list"):
-            given = {one.name: one.feedback.value for one in trace.info.assessments if one.feedback}
-            row = wanted[trace.data.spans[0].get_attribute(traces.PLAYED)["traj_id"]]
-            assert [given[f"{PREFIX}{part}"] for part in parts] == [pytest.approx(row[part]) for part in parts]
-    finally:
-        mlflow.set_tracking_uri(before)
+    experiment = mlflow.create_experiment("cairn", artifact_location=str(tmp_path / "files"))
+    mlflow.set_experiment(experiment_id=experiment)
+    run = mlflow.MlflowClient().create_run(experiment).info.run_id
+    traces.write(
+        mlflow_uri, experiment, run, "e.dir", folder, {}, {}, 1_700_000_000_000, traces.chosen(folder / "trials.parquet", 100)[0]
+    )
+    data = mlflow.search_traces(locations=[experiment], return_type="pandas")
+    result = mlflow.genai.evaluate(data=data, scorers=[grading(tmp_path / "worlds")])
+    parts = (*GRADING, "reward")
+    for part in parts:
+        mean = sum(row[part] for row in wanted.values()) / 5
+        assert result.metrics[f"{PREFIX}{part}/mean"] == pytest.approx(mean)
+    for trace in mlflow.search_traces(locations=[experiment], return_type="list"):
+        given = {one.name: one.feedback.value for one in trace.info.assessments if one.feedback}
+        row = wanted[trace.data.spans[0].get_attribute(traces.PLAYED)["traj_id"]]
+        assert [given[f"{PREFIX}{part}"] for part in parts] == [pytest.approx(row[part]) for part in parts]

@@ -80,7 +80,8 @@ def prefect_server(home: Path, environment: Mapping[str, str], database: str = "
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[str]:
-    """A tracking server of MLflow's while the block runs; its address. It keeps files in `folder/kept`."""
+    """A tracking server of MLflow's while the block runs; its address. It keeps files in `folder/kept`, and has none of the eight
+    processes beside it that run jobs of MLflow's."""
     folder.mkdir(parents=True)
     port = free_port()
     place = [
@@ -95,7 +96,8 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     ]
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", *place]
     url = f"http://127.0.0.1:{port}"
-    with running(command, folder / "log", signal.SIGTERM, cwd=folder) as server:
+    without_jobs = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with running(command, folder / "log", signal.SIGTERM, cwd=folder, env=without_jobs) as server:
         wait_until(lambda: _healthy(url), server, folder / "log")
         yield url
 
