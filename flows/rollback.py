@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tasks.engine.plan import Plan
 
 
+NO_OTHER = " No other one that was champion is there; `cairn champion --none` decides from now on as if there were no champion."
+
+
 def forget(plan: Plan) -> None:
     """Decide from now on as if there were no champion; the alias stays where it is."""
     ledger = Ledger.of(plan)
@@ -45,7 +48,7 @@ def rollback(run: Run, why: str, to: str = "") -> str:
         target = _target(known, champions(entries), None if seen.moved else now, to)
         if not _there(run, target):
             others = [version for version in sorted(known, key=int) if _there(run, known[version])]
-            hint = f" `--to` names another one: {', '.join(others)}." if others else ""
+            hint = f" `--to` names another one: {', '.join(others)}." if others else NO_OTHER
             raise BadInput(f"version {target['version']} was deleted in the registry, so the alias cannot go back to it.{hint}")
         was = {"was": seen.alias.version} if target["model"] == seen.model else {}
         previous = now["version"] if now else None

@@ -6,13 +6,14 @@ import json
 import sqlite3
 import subprocess
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from flows import ledger_database
 from flows.champion_file import differs, settle
 from flows.ledger import Ledger, champions
 from flows.promote import foreseen, promote_candidate, turn_down
@@ -473,6 +474,18 @@ def test_a_damaged_ledger_is_named_and_nothing_is_done(shop: Shop) -> None:
             act()
     assert shop.alias == "1" and shop.standing().champion == shop.model("A").identity
     path.write_bytes(good)
+    assert shop.promote("B", "A")["version"] == "2"
+
+
+def test_a_ledger_that_is_locked_lets_the_decision_wait(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run ends well, hours of training behind it; the next one carries the decision out."""
+    monkeypatch.setattr(ledger_database, "PATIENCE", 0.05)
+    shop.promote("A")
+    with closing(sqlite3.connect(shop.state / "promotions.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        waiting = shop.promote("B", "A")
+        other.execute("ROLLBACK")
+    assert waiting["outcome"] == "waiting" and "is locked by another process" in waiting["reason"] and shop.alias == "1"
     assert shop.promote("B", "A")["version"] == "2"
 
 

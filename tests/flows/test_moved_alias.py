@@ -114,6 +114,9 @@ def test_a_deleted_version_is_not_restored_and_not_gone_back_to(shop: Shop) -> N
     with pytest.raises(BadInput, match=r"version 3 was deleted in the registry, so .* `--to` names another one: 1, 2\."):
         shop.back("3")
     assert shop.back("2") == "2" and shop.alias == "2"
+    shop.deleted, shop.alias = {"1", "2", "3"}, ""
+    with pytest.raises(BadInput, match=r"version 2 was deleted in the registry.* No other one .* is there; `cairn champion --none`"):
+        shop.back("2")
 
 
 def test_a_version_that_is_deleted_under_a_move_ends_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
