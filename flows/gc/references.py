@@ -225,7 +225,7 @@ def is_part(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
 
 def kind_of(parts: Mapping[str, Any]) -> str:
     """What a key says without its inputs, as text: a part of a result (one world's specialist) has that of the whole."""
-    return json.dumps({k: v for k, v in parts.items() if k not in ("inputs", "unit", "threads", "opponent")}, sort_keys=True)
+    return json.dumps({k: v for k, v in parts.items() if k not in ("inputs", "unit", "threads", "opponent", "anchor")}, sort_keys=True)
 
 
 # --- what it was made of ---------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def _with_origins(store: Store, named: Mapping[str, str]) -> dict[str, str]:
 def _origins(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for entry in entries:
         yield entry["identity"]
-        yield from in_text(json.dumps([entry["parts"].get("inputs"), entry["parts"].get("opponent"), entry.get("read")]))
+        yield from in_text(json.dumps([entry["parts"], entry.get("read")]))  # whom it met, and what a later version may add, too
 
 
 def _bases(store: Store, name: str) -> Iterator[str]:

@@ -336,13 +336,14 @@ def test_what_a_version_was_made_of_survives_with_its_base(plan: Plan, tmp_path:
     adapter = plan.store.put(folder(tmp_path / "adapter", **{"model/base.json": json.dumps({"artifact": base})}))
     plan.store.record(Key({"stage": "sft", "inputs": {"filter": rows}}), adapter, {"read": [read]})
     evaluation = made(plan, tmp_path, "evaluation", stage="evaluate", inputs={"sft": adapter})
-    decision = made(plan, tmp_path, "decision", stage="decide", inputs={"evaluate": evaluation})
+    met = {name: made(plan, tmp_path, name) for name in ("opponent", "anchor")}
+    decision = made(plan, tmp_path, "decision", stage="decide", inputs={"evaluate": evaluation}, **met)
     other = made(plan, tmp_path, "other")
     monkeypatch.setattr(references, "of_mlflow", lambda state, days: iter([(decision, references.VERSIONS)]))
     found = delete(plan)
     assert seen != worlds and left(plan, worlds, seen) == [True, True]
-    assert left(plan, rows, base, read, adapter, evaluation, decision, other) == [*[True] * 6, False]
-    assert {*who(found).values()} == {references.VERSIONS} and len(found.kept) == 7
+    assert left(plan, rows, base, read, adapter, evaluation, decision, *met.values(), other) == [*[True] * 8, False]
+    assert {*who(found).values()} == {references.VERSIONS} and len(found.kept) == 9
 
 
 # --- MLflow ---
