@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-real test-vllm test-services check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real bench-daily gpu-proof figures plots-page lock clean
+.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-real test-vllm test-services screens check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real bench-daily gpu-proof figures plots-page lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -57,8 +57,11 @@ test-reliability: setup ## twenty random kills of the smoke road, damage, full d
 test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plain-object adapter (its package goes into .cairn/bfcl)
 	@CAIRN_BFCL="$$PWD/.cairn/bfcl" $(BIN)/python -m pytest -m bfcl -s tests/bfcl
 
-test-services: setup .cairn/npm/.ready ## real servers on loopback: a schedule of Prefect starts a run by itself, on SQLite and on Postgres (apt-get install postgresql); MLflow's gives a registered version back; OpenAI's client of npm chats
+test-services: setup .cairn/npm/.ready ## real servers on loopback (apt-get install postgresql chromium): Prefect's schedules, approvals, automations on SQLite and Postgres; MLflow's registry; the screens in a browser; OpenAI's client of npm chats
 	@$(BIN)/python -m pytest -m services -s
+
+screens: setup ## infra/screens/*.png anew, of a quickstart run on real servers (apt-get install chromium): half an hour
+	@CAIRN_KEEP_SCREENS=1 $(BIN)/python -m pytest -m services -s tests/services/test_screens.py
 
 test-vllm: .cairn/vllm/.ready ## a real vLLM on the CPU, token by token as the own engine (it goes into .cairn/vllm, 2.6 GB)
 	@CAIRN_VLLM="$$PWD/.cairn/vllm" $(BIN)/python -m pytest -m vllm tests/vllm

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+NO_POSTGRES = "NOT TESTED ON POSTGRES: it is not installed (apt-get install postgresql); neither PATH nor /usr/lib/postgresql has initdb and postgres"
 START = 180.0
 """Seconds that a service may take to answer, on a busy machine with a fresh database."""
 
@@ -79,22 +80,13 @@ def prefect_server(home: Path, environment: Mapping[str, str], database: str = "
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
+def mlflow_server(folder: Path, database: str = "sqlite:///mlflow.db") -> Iterator[str]:
     """A tracking server of MLflow's while the block runs; its address. It keeps files in `folder/kept`, and has none of the eight
-    processes beside it that run jobs of MLflow's."""
+    processes beside it that run jobs of MLflow's. database: the URL of its records."""
     folder.mkdir(parents=True)
     port = free_port()
-    place = [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--backend-store-uri",
-        "sqlite:///mlflow.db",
-        "--artifacts-destination",
-        "./kept",
-    ]
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", *place]
+    command: list[object] = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", port]
+    command += ["--backend-store-uri", database, "--artifacts-destination", "./kept"]
     url = f"http://127.0.0.1:{port}"
     without_jobs = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with running(command, folder / "log", signal.SIGTERM, cwd=folder, env=without_jobs) as server:
