@@ -99,9 +99,9 @@ def run_road(wish: Wish) -> int:
     unusable: BadInput | None = None
     try:
         _tell(settle_alias(plan))
+        _tell(settle(plan))
     except BadInput as error:
         unusable = error
-    _tell(settle(plan))
     steps = wish.steps(plan)
     wish.check_ready(steps)
     if all(step.artifact for step in steps):

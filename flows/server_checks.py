@@ -18,7 +18,7 @@ from tasks.engine.sqlite_files import path_of, unusable
 
 OF_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
 """Settings that name a server of MLflow's, or a database."""
-PATIENCE = 8.0
+PATIENCE = 6.0
 """Seconds that a server has to answer, looking up its name included."""
 
 

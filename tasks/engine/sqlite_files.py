@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
-PATIENCE = 8.0
+PATIENCE = 6.0
 """Seconds that a locked file is waited for; ours. Whoever writes holds one for a fraction of a second."""
 
 
