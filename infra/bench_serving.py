@@ -180,9 +180,12 @@ def figures(checkpoint: Path, project: Path, rounds: int = 5, tokens: int = 48) 
     """Both sides and their ratios, where 1 is as fast as the engine. project: a Cairn project, without worlds in its
     data, so that a prompt is what is sent."""
     from tasks.checkpoints import folders
+    from tasks.serving.endpoint.card import Behaviour, agent_card
+    from tasks.serving.endpoint.prompting import Prompting
 
     os.environ.update(kernels(1))  # as `cairn serve` sets them
-    ends = sorted({folders.load_tokenizer(checkpoint).eos_token_id})
+    card = agent_card("agent", checkpoint, Behaviour(project / "data/worlds", {"tools": "full", "policy": "full"}, ""))
+    ends = Prompting(folders.load_tokenizer(checkpoint), card).ends
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     with _serving(checkpoint, project) as port:
         _, _, names = _ask(port, QUESTIONS, tokens)
