@@ -180,8 +180,16 @@ def _check_champion(plan: Plan, part: Sequence[str], steps: Sequence[Outlook]) -
     candidate = there.get(road.candidate)
     met = standing.opponent(candidate.identity) if candidate else standing.champion
     playing = [name for name in road.entering("evaluate") if road.candidate in road[name].inputs and name in part]
-    if met and any(there.get(name) is None for name in playing) and not plan.store.has(met):
+    waiting = [name for name in playing if there.get(name) is None]
+    if met and waiting and not plan.store.has(met):
         raise BadInput(
             f"the champion {met} must play the gate, and its bytes are not in the store. `dvc pull` may bring them; "
             "`cairn champion --none` decides from now on as if there were no champion."
+        )
+    anchor = standing.held_to(candidate.identity) if candidate else standing.anchor
+    wanted = [name for name in waiting if getattr(plan.settings.params(name), "anchor", "none") != "none"]
+    if anchor and wanted and not plan.store.has(anchor):
+        raise BadInput(
+            f"the best champion so far, {anchor} (the anchor in {CHAMPION}), must play the gate, and its bytes are not in the store. "
+            f"`dvc pull` may bring them; {wanted[0]}.{plan.settings.method(wanted[0])}.anchor: none compares with the champion alone."
         )

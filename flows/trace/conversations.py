@@ -236,7 +236,8 @@ def _trial(known: Known, name: str, place: Place) -> Iterator[Section]:
 def _checkpoint(known: Known, record: Row | None, model: str) -> str:
     left = left_by(model, known.road)
     if record is None or left is None:
-        return f"{record['parts']['opponent']}" if record and model == "champion" and record["parts"].get("opponent") else ""
+        met = {"champion": "opponent", "anchor": "anchor"}.get(model, "")
+        return str(record["parts"].get(met) or "") if record else ""
     step, unit = left
     identity = record["parts"]["inputs"].get(step.name)
     return f"{identity}/{unit + '/' if unit else ''}model of {step.name}" if identity else ""

@@ -107,7 +107,7 @@ def of_stage(known: Known, stage: str, identity: str, record: Record | None) -> 
     facts = {
         "made": _made(record),
         "inputs": [f"{name} {one}" for name, one in parts["inputs"].items()],
-        "met": f"champion {parts['opponent']}" if parts.get("opponent") else "",
+        "met": ", ".join(f"{who} {parts[key]}" for who, key in (("champion", "opponent"), ("anchor", "anchor")) if parts.get(key)),
         "params": f"{_short_hash(said)} (sha256), seed {said.get('settings', {}).get('seed', 'unknown')}",
         "code": _code(known, parts.get("code") or {}),
         "commit": came.get("commit", "") + (f", with changes in {came['dirty']}" if "dirty" in came else ""),

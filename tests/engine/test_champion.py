@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.launch import _check_champion
 from tasks.contract.params import BadInput
 from tasks.engine.champion import CHAMPION, Standing, read
 from tasks.engine.key import key_of
@@ -91,3 +92,15 @@ def test_who_is_champion_is_in_the_key_as_the_one_to_meet(tmp_path: Path) -> Non
     assert "opponent" not in parts("merge") and "opponent" not in parts("sft")
     for stage in ("evaluate", "decide"):
         assert CHAMPION in plan.stages[stage].files and CHAMPION not in parts(stage)["code"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("anchor", "refused"), [("best", True), ("none", False)])
+def test_an_anchor_that_is_gone_is_told_before_anything_runs(
+    anchor: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan.open(load(ROOT, "smoke", [("evaluate.pass_k.anchor", anchor)]), tmp_path)
+    monkeypatch.setattr("tasks.engine.champion.read", lambda path: Standing(None, {}, "best.dir"))
+    if not refused:
+        return _check_champion(plan, ["evaluate"], [])
+    with pytest.raises(BadInput, match=r"the best champion so far, best.dir .*`dvc pull` .*evaluate.pass_k.anchor: none"):
+        _check_champion(plan, ["evaluate"], [])
