@@ -70,10 +70,10 @@ def prefect_server(home: Path, environment: Mapping[str, str], database: str = "
     """`prefect server start` with all its services while the block runs; the URL of its API. database: a URL; "": SQLite in `home`."""
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    own = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    url = f"http://127.0.0.1:{port}/api"
+    own = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_UI_API_URL": url}
     own |= {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    url = f"http://127.0.0.1:{port}/api"
     with running(command, home / "server.log", signal.SIGTERM, env={**environment, **own}) as server:
         wait_until(lambda: _healthy(url), server, home / "server.log")
         yield url
