@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -14,13 +13,15 @@ from tasks.engine.together import planned
 from tasks.worlds.api.loading import world_class
 
 
-def check(plan: Plan, stages: Collection[str]) -> None:
-    """Print how small a fall the decision behind each evaluation among `stages` can see; BadInput where that will make it refuse.
+def check(plan: Plan, stages: Collection[str], decides: bool = True) -> list[tuple[str, str]]:
+    """(decision, line) of how small a fall the decision behind each evaluation among `stages` can see; BadInput where that will make it
+    refuse.
 
-    A method of room decide tells by `foresee(step, families, champion)`; `stages`: those that are to run.
+    A method of room decide tells by `foresee(step, families, champion)`. stages: those that are to run. decides: whether a decision is
+    among what may run.
     """
     settings = plan.settings
-    steps = planned(settings)
+    steps, told = planned(settings), list[tuple[str, str]]()
     for name in settings.road.entering("decide"):
         evaluation = steps[name].reading("evaluate")
         module = next((one for _, one, _ in settings.parts(name) if hasattr(one, "foresee")), None)
@@ -29,9 +30,10 @@ def check(plan: Plan, stages: Collection[str]) -> None:
         champion = read(settings.project / CHAMPION).champion is not None
         holds, text = module.foresee(steps[name], _families(settings), champion)
         if text:
-            print(f"{name}: {text}", file=sys.stderr)
-        if not holds:
+            told.append((name, text))
+        if decides and not holds:
             raise BadInput(f"{settings.source}: {name}: {text}")
+    return told
 
 
 def _families(settings: Settings) -> list[int]:

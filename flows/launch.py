@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from flows import gate_reach
+from flows.ahead import check_ahead
 from flows.champion_file import settle
 from flows.model_checks import Asking, write_down
 from flows.moved_alias import UNKNOWN, settle_alias
 from flows.road import check_part
 from flows.run import open_plan, reports_folder
-from flows.source_checks import check_sources
 from flows.summary_text import print_summary
 from flows.survey import Outlook, survey
 from tasks.contract.params import BadInput
@@ -79,7 +78,8 @@ def foresee(wish: Wish) -> tuple[list[Outlook], str]:
     steps = wish.steps(plan)
     try:
         wish.check_ready(steps)
-        _check(plan, wish.part, steps)
+        for stage, line in _check(plan, wish.part, steps):
+            print(f"{stage}: {line}", file=sys.stderr)
         refused = ""
     except BadInput as error:
         refused = str(error)
@@ -112,7 +112,7 @@ def run_road(wish: Wish) -> int:
     if unusable:
         raise unusable
     _say_surroundings()
-    _check(plan, part, steps)
+    _check(plan, part, steps)  # what the decision will see, the flow says
     plan = _ask_servers(plan, wish)
     _compute(wish)
     print_summary(reports_folder(plan) / "summary.json")
@@ -124,18 +124,14 @@ def _tell(line: str) -> None:
         print(line)
 
 
-def _check(plan: Plan, part: Sequence[str], steps: Sequence[Outlook]) -> None:
-    """Raise BadInput for what would be found out only after hours: looked at where something is to run."""
-    todo = [step.stage for step in steps if step.artifact is None]
-    if not todo:
-        return
+def _check(plan: Plan, part: Sequence[str], steps: Sequence[Outlook]) -> list[tuple[str, str]]:
+    """As `check_ahead`; and BadInput where typical conversations do not fit."""
     from flows.token_caps import Caps
 
-    plan.check_closures(todo)
-    _check_champion(plan, part, steps)
-    gate_reach.check(plan, [stage for stage in todo if stage in part])
-    check_sources(plan, [stage for stage in todo if stage in part])
-    Caps(plan).check(todo, {step.stage: step.artifact for step in steps if step.artifact})
+    told = check_ahead(plan, part, steps)
+    if todo := [step.stage for step in steps if step.artifact is None]:
+        Caps(plan).check(todo, {step.stage: step.artifact for step in steps if step.artifact})
+    return told
 
 
 def _ask_servers(plan: Plan, wish: Wish) -> Plan:
@@ -169,27 +165,3 @@ def _say_surroundings() -> None:
     for one in inherited.moving():
         print(f"cairn: {one}", file=sys.stderr)
     server_checks.mlflow()
-
-
-def _check_champion(plan: Plan, part: Sequence[str], steps: Sequence[Outlook]) -> None:
-    """The champion has to play the gate: its bytes must be there before hours of training, not after."""
-    from tasks.engine.champion import CHAMPION, read
-
-    standing = read(plan.settings.project / CHAMPION)
-    there, road = {step.stage: step.artifact for step in steps}, plan.settings.road
-    candidate = there.get(road.candidate)
-    met = standing.opponent(candidate.identity) if candidate else standing.champion
-    playing = [name for name in road.entering("evaluate") if road.candidate in road[name].inputs and name in part]
-    waiting = [name for name in playing if there.get(name) is None]
-    if met and waiting and not plan.store.has(met):
-        raise BadInput(
-            f"the champion {met} must play the gate, and its bytes are not in the store. `dvc pull` may bring them; "
-            "`cairn champion --none` decides from now on as if there were no champion."
-        )
-    anchor = standing.held_to(candidate.identity) if candidate else standing.anchor
-    wanted = [name for name in waiting if getattr(plan.settings.params(name), "anchor", "none") != "none"]
-    if anchor and wanted and not plan.store.has(anchor):
-        raise BadInput(
-            f"the best champion so far, {anchor} (the anchor in {CHAMPION}), must play the gate, and its bytes are not in the store. "
-            f"`dvc pull` may bring them; {wanted[0]}.{plan.settings.method(wanted[0])}.anchor: none compares with the champion alone."
-        )

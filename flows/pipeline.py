@@ -7,6 +7,7 @@ from typing import Any
 from prefect import State, flow
 
 from flows import form
+from flows.ahead import check_ahead
 from flows.champion_file import settle
 from flows.flow_ends import decided, in_words
 from flows.flow_run_name import of_the_road, unless_named
@@ -18,7 +19,6 @@ from flows.reconcile import reconcile
 from flows.road import Walk, check_part
 from flows.run import Run
 from flows.run_artifacts import show
-from flows.source_checks import check_sources
 from flows.survey import survey
 from tasks.road import ROAD
 
@@ -43,12 +43,13 @@ def pipeline(
         refresh_models: Take another model behind a server than the one that params/roles.lock has noted.
     """
     chosen = form.all_overrides(overrides, more_overrides)
-    check_part(first, last, refresh)
+    part = check_part(first, last, refresh)
     with stopping(), Run.open(form.profile_of(profile), chosen, refresh) as run:
         for line in [*reconcile(run.plan.store.state), settle_alias(run.plan), settle(run.plan)]:
             run.note(line)
+        for stage, line in check_ahead(run.plan, part, survey(run.plan)):
+            run.plan.watch(stage, "note", {"note": line})
         asking = Asking(accept=refresh_models)
-        check_sources(run.plan, [step.stage for step in survey(run.plan) if step.artifact is None])
         run.plan = write_down(asking.ahead(run.plan, first, last))
         walk = Walk(run.plan, first, last, asking=asking)
 

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 def run_stage(stage: str, refresh: bool = False) -> str:
     """Run one stage on what lies in the workspace, and lay its artifact out there; returns the artifact's identity."""
+    from flows import gate_reach
     from flows.road import check_stage, lay_out, workspace_inputs
     from flows.run import Run
+    from flows.survey import survey
     from tasks.engine.param_files import PIPELINE
 
     check_stage(stage, f"no stage {stage!r}.")
@@ -46,7 +48,9 @@ def run_stage(stage: str, refresh: bool = False) -> str:
             plan.watch(stage, "cached", {"identity": artifact.identity, "key": artifact.key})
         else:
             _check_champion(plan, stage)
-            check_sources(plan, _without_result(plan))
+            for name, line in gate_reach.check(plan, [stage], decides=False):
+                plan.watch(name, "note", {"note": line})
+            check_sources(plan, [step.stage for step in survey(plan) if step.artifact is None])
             check_caps(plan, stage, job.inputs)
             artifact = _compute(run, stage, job.inputs)
         job.check_unchanged()
@@ -83,13 +87,6 @@ def _check_champion(plan, stage):  # type: ignore[no-untyped-def]
         raise BadInput(
             f"{said}: this would be decided against the wrong one. `cairn champion --settle` writes it anew, then run again."
         )
-
-
-def _without_result(plan: Plan) -> list[str]:
-    """The stages that have no result yet, before this one or after it."""
-    from flows.survey import survey
-
-    return [step.stage for step in survey(plan) if step.artifact is None]
 
 
 def check_caps(plan: Plan, stage: str, inputs: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.launch import _check_champion
+from flows.ahead import check_champion
 from tasks.contract.params import BadInput
 from tasks.engine.champion import CHAMPION, Standing, read
 from tasks.engine.key import key_of
@@ -99,8 +99,8 @@ def test_an_anchor_that_is_gone_is_told_before_anything_runs(
     anchor: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan.open(load(ROOT, "smoke", [("evaluate.pass_k.anchor", anchor)]), tmp_path)
-    monkeypatch.setattr("tasks.engine.champion.read", lambda path: Standing(None, {}, "best.dir"))
+    monkeypatch.setattr("flows.ahead.read", lambda path: Standing(None, {}, "best.dir"))
     if not refused:
-        return _check_champion(plan, ["evaluate"], [])
+        return check_champion(plan, ["evaluate"], [])
     with pytest.raises(BadInput, match=r"the best champion so far, best.dir .*`dvc pull` .*evaluate.pass_k.anchor: none"):
-        _check_champion(plan, ["evaluate"], [])
+        check_champion(plan, ["evaluate"], [])
