@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from flows.with_tools.backend import BackendLost, Calls
-from flows.with_tools.held import BEGIN, Conversations, Failed, Held, Lines
+from flows.with_tools.held import BEGIN, Asker, Conversations, Failed, Held, Lines
 from flows.with_tools.played_world import PlayedWorld
 from flows.with_tools.player import About, ServedPlayer
 from tasks.contract.agent import Agent
@@ -59,14 +59,26 @@ class WithTools:
         world: Any = PlayedWorld(self.world, self.calls, played, self.most)
         return Held(name, Conversation(name, played, [], (secrets.randbelow(2**63), name), world), world)
 
-    def answer(self, request: ChatRequest, again: bool = False) -> dict[str, Any]:
-        """The answer in OpenAI's shape, with `conversation`, `ended` and `calls` beside its fields. again: the client says that it has
-        sent the request before. Raises Failed, and BadInput or ValueError for what the agent cannot be asked."""
+    def find(self, request: ChatRequest, again: bool, asker: Asker) -> Held:
+        """The conversation that a request goes on with; `answer` is owed to it from now on. again: the client says that it has sent the
+        request before. Raises Failed."""
+        return self._conversations.find(_lines(request), (request.metadata or {}).get("conversation", ""), again, asker)
+
+    def answer(self, held: Held, request: ChatRequest, again: bool, asker: Asker) -> dict[str, Any]:
+        """The answer in OpenAI's shape, with `conversation`, `ended` and `calls` beside its fields. Raises Failed, and BadInput or
+        ValueError for what the agent cannot be asked."""
+        try:
+            return self._answer(held, request, again, asker)
+        finally:
+            self._conversations.answered(held)
+
+    def _answer(self, held: Held, request: ChatRequest, again: bool, asker: Asker) -> dict[str, Any]:
         lines = _lines(request)
-        held = self._conversations.find(lines, (request.metadata or {}).get("conversation", ""), again)
         with held.lock:
             if held.repeated(lines, again) and held.last_answer is not None:
                 return held.last_answer
+            if asker.left:  # before it was begun; if it comes again, it is begun then
+                raise Failed(499, "whoever asked has left", held.id)
             if held.ended:
                 raise Failed(409, f"the conversation is over: {held.ended}. {BEGIN}", held.id)
             new = held.new(lines)

@@ -12,10 +12,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from flows.with_tools.answering import WithTools
-from flows.with_tools.held import Failed
+from flows.with_tools.held import Asker, Failed
 from tasks.contract.params import BadInput
 from tasks.serving.endpoint import errors
-from tasks.serving.endpoint.chat_request import read
+from tasks.serving.endpoint.chat_request import of_body
 from tasks.serving.endpoint.served import find, unknown
 
 if TYPE_CHECKING:
@@ -37,15 +37,18 @@ def add(app: FastAPI, engines: Sequence[Served], loop: WithTools) -> None:
     async def chat_completions(body: Request) -> Any:
         again = body.headers.get("x-stainless-retry-count", "0") not in ("", "0")
         try:
-            request = read(await body.json())
+            request = of_body(await body.body())
             if (served := find(engines, request.model)) is None:
                 return errors.refused(404, unknown(engines, request.model), errors.UNKNOWN, "model")
             if served.chat_of(request.model) is None:
                 return errors.refused(400, f"{request.model} cannot chat: {served.no_chat}", param="model")
+            held = loop.find(request, again, asker := Asker())
         except Exception as error:
             return _refused(error)
-        # To its end, whoever listens: a conversation is not left between a write and its answer.
-        answer = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(threads, loop.answer, request, again))
+        # To its end once it is begun, whoever listens: a conversation is not left between a write and its answer.
+        answer = asyncio.get_running_loop().run_in_executor(threads, loop.answer, held, request, again, asker)
+        watch = asyncio.ensure_future(_watch(body, asker))
+        answer.add_done_callback(lambda made: (watch.cancel(), made.exception()))  # which nobody may be there to hear
         if request.stream:
             usage = bool((request.stream_options or {}).get("include_usage"))
             return StreamingResponse(_events(answer, usage), media_type="text/event-stream")
@@ -53,6 +56,13 @@ def add(app: FastAPI, engines: Sequence[Served], loop: WithTools) -> None:
             return await asyncio.shield(answer)
         except Exception as error:
             return _refused(error)
+
+
+async def _watch(body: Request, asker: Asker) -> None:
+    """See whether whoever asked leaves while there is no answer."""
+    while (await body.receive())["type"] != "http.disconnect":
+        pass
+    asker.left = True
 
 
 def _refused(error: Exception) -> JSONResponse:

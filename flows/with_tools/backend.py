@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +36,26 @@ class Late(RuntimeError):
     def __init__(self, message: str, begun: bool) -> None:
         super().__init__(message)
         self.begun = begun
+
+
+class Waited:
+    """Whether whoever asked for a call still waits when it is about to be made."""
+
+    def __init__(self) -> None:
+        self._lock, self._begun, self._over = threading.Lock(), False, False
+
+    def begin(self) -> None:
+        """It is made now. Late when nobody waits any more, so that it must not be."""
+        with self._lock:
+            if self._over:
+                raise Late("nobody waits for it any more", begun=False)
+            self._begun = True
+
+    def give_up(self) -> bool:
+        """Wait no longer; whether it was begun."""
+        with self._lock:
+            self._over = True
+            return self._begun
 
 
 class Backend(Protocol):
@@ -170,13 +191,15 @@ class Calls:
         self._running = ""
         self.backend = self._thread.submit(opened).result()
 
-    def run(self, what: str, work: Callable[[Backend], Made]) -> Made:
-        """Do something with the backend. Raises what it raises, and Late."""
+    def run(self, what: str, work: Callable[[Backend, Callable[[], None]], Made]) -> Made:
+        """Do something with the backend. work: is given what it calls right before it makes the call; what was waited for in vain until
+        then is not made. Raises what it raises, and Late."""
+        waited = Waited()
 
         def named() -> Made:
             self._running = what
             try:
-                return work(self.backend)
+                return work(self.backend, waited.begin)
             finally:
                 self._running = ""
 
@@ -187,8 +210,11 @@ class Calls:
         except TooLate:
             if asked.done():  # the work's own
                 raise
+            begun = waited.give_up()
             if asked.cancel():
                 raise Late(f"{what} was not called: {self._running or 'another call'} has not ended", begun=False) from None
+            if not begun:
+                raise Late(f"{what} was not called: its check did not end within {self._seconds:g} s", begun=False) from None
             asked.add_done_callback(lambda done: _late(what, done, time.monotonic() - began))
             raise Late(f"{what} did not answer within {self._seconds:g} s; whether it takes effect is not known", True) from None
 

@@ -11,6 +11,7 @@ In training a world's predicates judge a whole conversation afterwards, from the
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,8 +27,8 @@ from tasks.worlds.api.runtime import World
 Call = tuple[Action, ToolResult]
 NONE = ToolResult(True, "")
 """In place of the answer of a call that was not made."""
-PLAYS = ("call", "replay", "grade", "reset", "restore")
-"""What a predicate may do with a world of tables alone, of which a copy is at hand."""
+OF_THE_FROZEN = ("call", "replay", "grade", "reset", "restore", "snapshot", "state_hash", "diff")
+"""What a predicate may not ask of its world: it would speak of the tables that were frozen, or of a real thing's beginning."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,14 @@ def broken(world: World, backend: Backend, past: Past, played: Trajectory, call:
     seen = AsItIs(world, backend, past.writes, call[0], functools.cache(now))
     calls = [*played.calls, call]
     found = {}
+    shown: dict[frozenset[int], Trajectory] = {}
     for rule, predicate in world.trajectory_predicates.items():
-        left_out = {place for place in range(len(played.calls)) if rule in past.made.get(place, frozenset({rule}))}
+        left_out = frozenset(place for place in range(len(played.calls)) if rule in past.made.get(place, frozenset({rule})))
         judged = readable(without(replace(played, calls=calls), left_out))
+        if shown.get(left_out) != judged:  # what a predicate does to it is done to no call that is to be made, and seen by no other
+            shown[left_out] = copy.deepcopy(judged)
         try:
-            reason = predicate(judged, seen)  # type: ignore[arg-type]
+            reason = predicate(shown[left_out], seen)  # type: ignore[arg-type]
         except BackendLost:
             raise
         except Exception as error:  # code of the world's author
@@ -92,9 +96,16 @@ class AsItIs:
         self._world, self._backend, self._writes, self._pending, self._now = world, backend, tuple(writes), pending, now
 
     def __getattr__(self, name: str) -> Any:
-        if name in PLAYS and self._world.foreign is not None:
-            raise LookupError(f"a predicate has used world.{name}, which calls tools; what is real is called by the agent alone")
+        if name in OF_THE_FROZEN:
+            raise LookupError(
+                f"a predicate has used world.{name}, which knows nothing of what is real; world.state and world.fork() do"
+            )
         return getattr(self._world, name)
+
+    @property
+    def state(self) -> Any:
+        """At the beginning."""
+        return self.fork().state
 
     def fork(self) -> Forked:
         """At the beginning."""

@@ -3,7 +3,8 @@
 The calls in them are this server's own business, and what predicates judge by, so that no caller may state them: a caller sends what
 was lines, and this server knows what was called in between. A request goes on with the conversation that its messages repeat from the
 beginning; or with the one that it names, metadata: {"conversation": ID}, the id that came with each answer, and then the new line alone
-is enough. A request that is sent again, as OpenAI's clients do by themselves, gets the answer that there is; nothing is called twice.
+is enough. A request that is sent again, as OpenAI's clients do by themselves after a while, gets the answer to the one of which nobody
+waits for the answer any more; nothing is called twice, and nobody gets into the conversation of another who said the same.
 """
 
 from __future__ import annotations
@@ -35,8 +36,16 @@ class Failed(Exception):
 
 
 @dataclass
+class Asker:
+    """Whoever sent a request. left: without the answer."""
+
+    left: bool = False
+
+
+@dataclass
 class Held:
-    """ended: why it goes on no further. last_request: what it said; last_answer: None while there is none."""
+    """ended: why it goes on no further. last_request: what it said; last_answer: None while there is none. newest_request,
+    asker: what may have to wait yet, and who sent it; waiting: how many requests are not answered."""
 
     id: str
     talk: Conversation
@@ -45,6 +54,9 @@ class Held:
     ended: str = ""
     last_request: Lines = field(default_factory=list)
     last_answer: dict[str, Any] | None = None
+    newest_request: Lines = field(default_factory=list)
+    asker: Asker = field(default_factory=Asker)
+    waiting: int = 0
 
     @property
     def spoken(self) -> Lines:
@@ -79,15 +91,31 @@ class Conversations:
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._change = threading.Lock()
 
-    def find(self, lines: Lines, name: str, again: bool) -> Held:
-        """The conversation of a request. again: the client says that it sends it another time. Failed for one that is not known."""
+    def find(self, lines: Lines, name: str, again: bool, asker: Asker) -> Held:
+        """The conversation of a request, which waits there until it is `answered`. again: the client says that it sends it anew.
+        Failed for one that is not known."""
         with self._change:
-            held = self._named(name) if name else self._repeating(lines, again)
+            held = self._named(name) if name else self._left(lines) if again else None
+            held = held or self._repeating(lines)
+            held.newest_request, held.asker = lines, asker
+            held.waiting += 1
             self._held[held.id] = held
             self._held.move_to_end(held.id)
             while len(self._held) > MOST:
                 self._held.popitem(last=False)
             return held
+
+    def answered(self, held: Held) -> None:
+        """A request has its answer, or an error."""
+        with self._change:
+            held.waiting -= 1
+
+    def _left(self, lines: Lines) -> Held | None:
+        """Where this was asked before: by somebody who has left without an answer, each of whom is taken up once; or, where the agent's
+        words are in it, by anybody. A first line alone is said by many."""
+        mine = [held for held in reversed(self._held.values()) if held.newest_request == lines]
+        whole = any(role == "assistant" for role, _ in lines)
+        return next((held for held in mine if held.asker.left), None) or next(iter(mine if whole else ()), None)
 
     def _named(self, name: str) -> Held:
         if name not in self._held:
@@ -98,15 +126,11 @@ class Conversations:
             )
         return self._held[name]
 
-    def _repeating(self, lines: Lines, again: bool) -> Held:
+    def _repeating(self, lines: Lines) -> Held:
         if all(role == "user" for role, _ in lines):
-            begun = (
-                held for held in reversed(self._held.values()) if held.last_request == lines and len(held.spoken) <= len(lines) + 1
-            )
-            held = next(begun, None) if again else None
-            return held or self._begin(f"conv-{secrets.token_hex(12)}")
-        found = [held for held in self._held.values() if _goes_on(held.spoken, lines)]
-        found = found or [held for held in self._held.values() if held.last_request == lines]
+            return self._begin(f"conv-{secrets.token_hex(12)}")
+        found = [held for held in self._held.values() if not held.waiting and _goes_on(held.spoken, lines)]
+        found = found or [held for held in self._held.values() if held.newest_request == lines]
         if not found:
             raise Failed(
                 404,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +77,7 @@ class PlayedWorld:
         before: list[Any] = []
         writes = action.kind == "write"
         try:
-            result, record.blocked_by = self._calls.run(action.name, lambda backend: self._checked(backend, tool, action, before))
+            result, record.blocked_by = self._calls.run(action.name, functools.partial(self._checked, tool, action, before))
             record.unknown, record.made = False, not record.blocked_by
         except Late as late:
             result, record.made = calls.error(str(late)), late.begun
@@ -88,7 +89,9 @@ class PlayedWorld:
             self._past.writes.append(guard.Write(action, before[0], result))
         return result
 
-    def _checked(self, backend: Backend, tool: Tool, action: Action, before: list[Any]) -> tuple[ToolResult, dict[str, str]]:
+    def _checked(
+        self, tool: Tool, action: Action, before: list[Any], backend: Backend, begin: Callable[[], None]
+    ) -> tuple[ToolResult, dict[str, str]]:
         """In the backend's thread, where nothing comes between check and call. A look-up is made anyway; what it broke is noted."""
         number, judge = len(self.played.calls), functools.partial(guard.broken, self._world, backend, self._past, self.played)
         if action.kind == "write":
@@ -96,9 +99,11 @@ class PlayedWorld:
             if broken := judge((action, guard.NONE), lambda: _usable(state)):
                 told = "; ".join(f"{rule}: {why}" for rule, why in broken.items())
                 return calls.error(f"the policy forbids it, and nothing was changed. {told}"), broken
+            begin()
             before.append(state)
             self._past.made[number] = frozenset()
             return backend.call(tool, action.arguments), {}
+        begin()
         result = backend.call(tool, action.arguments)
         self._past.made[number] = frozenset(judge((action, result), backend.state))
         return result, {}

@@ -17,8 +17,10 @@ import pytest
 from flows.cli import main
 from flows.serving import source
 from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput
 from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.card import agent_card
+from tasks.serving.endpoint.chat_request import of_body
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.opened import opened, with_chat
 from tasks.serving.endpoint.player import listening
@@ -115,6 +117,23 @@ def test_what_cannot_be_answered_is_refused_as_openai_does(agent: SimpleNamespac
     assert said in body["message"] and body["type"] == "invalid_request_error" and caught.value.status_code in (400, 404)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[" * 100_000, "it nests too deep"),
+        (b'{"model": "agent", "messages": [{"role": "user", "content": "\\ud800"}]}', "half a character"),
+        (
+            b'{"model": "agent", "messages": [{"role": "assistant", "tool_calls": '
+            b'[{"function": {"name": "x", "arguments": "{\\"a\\": \\"\\\\ud800\\"}"}}]}]}',
+            "surrogates not allowed",
+        ),
+    ],
+)
+def test_a_text_that_no_tokenizer_takes_is_the_callers_mistake(text: bytes, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        of_body(text)
+
+
 def test_clients_can_tell_an_unknown_model_from_a_conversation_that_is_too_long(agent: SimpleNamespace) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         agent.create(model="other", messages=USER)
@@ -145,7 +164,7 @@ def test_a_tool_with_which_it_was_never_evaluated_is_logged_once(
 def test_the_example_of_the_readme_runs_as_it_stands(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With another address, an agent of two worlds, and nobody to say which is meant but the example."""
     readme = (ROOT / "flows/README.md").read_text("utf-8")
-    (example,) = re.findall(r"```python\n(from openai.*?)```", readme, re.DOTALL)
+    example, _ = re.findall(r"```python\n(from openai.*?)```", readme, re.DOTALL)  # the other one is for --with-tools
     card = agent_card("champion", checkpoint, behaviour(frozen(tmp_path / "worlds", "retail", "airline")))
     with chatting(checkpoint, card, name="champion") as (client, _):
         exec(example.replace("http://127.0.0.1:8000/v1", str(client.base_url)), {})

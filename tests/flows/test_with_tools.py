@@ -211,13 +211,44 @@ def test_what_is_sent_again_is_not_done_again(place: SimpleNamespace, loans: dic
     again = {"extra_headers": {"x-stainless-retry-count": "1"}}
     with serving(place, in_order(find(loans), "Found.", "Well?", "Well.", "Other.")) as here:
         first = here.say("Hello.")
-        assert here.say("Hello.", **again).id == first.id
         second = here.say("Hello.", "Found.", "Yes.")
         assert here.say("Hello.", "Found.", "Yes.").id == second.id
         name = {"metadata": {"conversation": first.conversation}}
         third = here.say("Yes.", **name)
         assert here.say("Yes.", **name, **again).id == third.id != second.id
         assert here.say("Hello.").conversation != first.conversation, "another customer"
+
+
+def test_who_waits_no_longer_and_asks_again_gets_the_one_answer(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two customers begin with the same words. One writes, does not wait for the answer, and asks again, as OpenAI's client does: the
+    order is cancelled once, in that customer's conversation. A first line alone, said again, brings nobody into another's either."""
+    made: list[str] = []
+
+    def cancel_order(self: Slow, order_id: str, reason: str = "") -> str:
+        """Cancel an order."""
+        made.append(order_id)
+        time.sleep(0.8)
+        return "cancelled"
+
+    monkeypatch.setattr(Slow, "cancel_order", cancel_order)
+    world = shop(real=Slow, leave_out=("_looks", "_lock"))
+
+    def script(prompt: str) -> str:
+        if "Cancel W1." not in prompt:
+            return "Hi."
+        return "Cancelled." if "tool_response" in prompt else call("cancel_order", order_id="W1")
+
+    with serving(told_of(place, world), script) as here:
+        mine, other = (here.say("Hello.").conversation for _ in range(2))
+        hasty = here.client.with_options(timeout=0.25, max_retries=4)
+        said: Any = [("user", "Hello."), ("assistant", "Hi."), ("user", "Cancel W1.")]
+        messages: Any = [{"role": role, "content": one} for role, one in said]
+        answer: Any = hasty.chat.completions.create(model="agent", messages=messages)
+        assert (words(answer), made) == ("Cancelled.", ["W1"]) and answer.conversation in (mine, other)
+        left = other if answer.conversation == mine else mine
+        assert words(here.say("Thanks.", metadata={"conversation": left})) == "Hi.", "as if nobody else were here"
+        retried = {here.say("Hello.", extra_headers={"x-stainless-retry-count": "1"}).conversation for _ in range(2)}
+        assert len(retried - {mine, other}) == 2
 
 
 @pytest.mark.parametrize(
@@ -386,6 +417,63 @@ def test_a_tool_that_takes_too_long_is_told_to_the_agent(place: SimpleNamespace,
         assert (late["effect"], late["made"], late["ok"], next_one["made"]) == ("unknown", True, False, False)
         assert "did not answer within 0.3 s; whether it takes effect is not known" in here.engine.prompts[1]
         assert "was not called: cancel_order has not ended" in here.engine.prompts[2]
+
+
+def with_rule(*rules: Any) -> World:
+    world = shop(real=Slow, leave_out=("_looks", "_lock"))
+    world.trajectory_predicates = {f"R{number}": rule for number, rule in enumerate(rules)}
+    return world
+
+
+def test_what_is_not_checked_in_time_is_not_written(place: SimpleNamespace) -> None:
+    """The check goes on for a while; when it is through, nobody waits for the write any more."""
+    checked = threading.Event()
+
+    def slow(trajectory: Any, world: Any) -> None:
+        time.sleep(0.4)
+        checked.set()
+
+    script = in_order(call("cancel_order", order_id="W1"), "I could not.")
+    with serving(told_of(place, with_rule(slow)), script, seconds=0.1) as here:
+        (late,) = here.say("Cancel W1.").calls
+        assert (late["made"], late["ok"]) == (False, False) and "effect" not in late
+        assert "was not called: its check did not end within 0.1 s" in here.engine.prompts[1]
+        assert checked.wait(5) and here.loop.calls.run("look", lambda real, _: real.state())
+        assert state(here).value["_orders"]["(1)"]["status"] == "pending"
+
+
+def test_a_predicate_changes_neither_the_call_nor_what_others_see(place: SimpleNamespace) -> None:
+    def careless(trajectory: Any, world: Any) -> None:
+        trajectory.calls[-1][0].arguments["order_id"] = "W2"
+        trajectory.messages.clear()
+
+    seen: list[Any] = []
+
+    def next_one(trajectory: Any, world: Any) -> None:
+        seen.append((trajectory.calls[-1][0].arguments["order_id"], len(trajectory.messages)))
+
+    script = in_order(call("cancel_order", order_id="W1"), "Done.")
+    with serving(told_of(place, with_rule(careless, next_one)), script) as here:
+        assert here.say("Cancel W1.").calls[0]["ok"] and seen == [("W1", 2)]
+        orders = state(here).value["_orders"]
+        assert (orders["(1)"]["status"], orders["(2)"]["status"]) == ("cancelled", "pending")
+
+
+def test_the_state_that_a_predicate_sees_is_the_real_one_however_it_asks(place: SimpleNamespace) -> None:
+    """`world.state` as `world.fork().state`; what can only speak of the frozen world fails, and what fails forbids."""
+
+    def pending(trajectory: Any, world: Any) -> str | None:
+        status = world.state.value["_orders"]["(1)"]["status"]
+        return None if status == "pending" else f"it is {status}"
+
+    cancel = call("cancel_order", order_id="W1")
+    with serving(told_of(place, with_rule(pending)), in_order(cancel, "Done.", cancel, "It is.")) as here:
+        assert here.say("Cancel W1.").calls[0]["ok"]
+        assert here.say("And again.").calls[0]["blocked_by"] == {"R0": "it is cancelled"}
+    for name in ("call", "replay", "snapshot", "state_hash"):
+        rule = with_rule(lambda trajectory, world, name=name: getattr(world, name) and None)
+        with serving(told_of(place, rule), in_order(cancel, "No.")) as here:
+            assert f"used world.{name}, which knows nothing of what is real" in here.say("Cancel.").calls[0]["blocked_by"]["R0"]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from tasks.contract.generation import Generated
 from tasks.contract.params import BadInput
 from tasks.serving.endpoint.chat import Answer, Chat, Owed
-from tasks.serving.endpoint.chat_request import read
+from tasks.serving.endpoint.chat_request import of_body
 from tasks.serving.endpoint.engine_thread import Watch
 from tasks.serving.endpoint.errors import TOO_LONG, UNKNOWN, error, refused
 from tasks.serving.endpoint.served import Served, find, unknown
@@ -56,7 +56,7 @@ def add(app: FastAPI, engines: Sequence[Served], beside: Beside | None = None) -
     @app.post("/v1/chat/completions")
     async def chat_completions(body: Request) -> Any:
         try:
-            request = read(await body.json())
+            request = of_body(await body.body())
             if (served := find(engines, request.model)) is None:
                 return refused(404, unknown(engines, request.model), UNKNOWN, "model")
             if (chat := served.chat_of(request.model)) is None:

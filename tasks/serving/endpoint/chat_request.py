@@ -33,8 +33,9 @@ class Function(BaseModel):
     @field_validator("arguments")
     @classmethod
     def _is_object(cls, text: str) -> str:
-        if not isinstance(json.loads(text), dict):
+        if not isinstance(found := json.loads(text), dict):
             raise ValueError("expected the JSON text of an object")
+        json.dumps(found, ensure_ascii=False).encode()  # ValueError for half a character
         return text
 
 
@@ -119,6 +120,18 @@ class ChatRequest(BaseModel):
         if "" in stop:
             raise ValueError("an empty text would end every answer")
         return stop
+
+
+def of_body(text: bytes) -> ChatRequest:
+    """A request as it came; BadInput or ValueError for one that cannot be read, or not answered."""
+    try:
+        body = json.loads(text)
+        json.dumps(body, ensure_ascii=False).encode()
+        return read(body)
+    except RecursionError:
+        raise BadInput("the request: it nests too deep") from None
+    except UnicodeEncodeError:
+        raise BadInput("the request: a text in it holds half a character (a lone surrogate)") from None
 
 
 def read(body: Any) -> ChatRequest:
