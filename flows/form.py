@@ -6,8 +6,10 @@ the flow. Read from the methods' own `Params`: nothing of it is said twice.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import WithJsonSchema
@@ -83,11 +85,14 @@ def _param_schema(model: type[Params], name: str) -> dict[str, Any]:
     text = schema.pop("description", "")
     for gone in ("default", "title"):
         schema.pop(gone, None)
+    lines = []
     if name == "modules":
-        schema |= {"items": {"type": "string", "enum": sorted(_worlds())}, "uniqueItems": True}
+        known = sorted(_worlds())
+        schema |= {"items": {"type": "string", "enum": known}, "uniqueItems": True}
+        lines = [f"- **{world}**: {said}" for world in known if (said := _about_world(world))]
     if schema.get("type") == "boolean":
         schema = {"enum": [True, False]}  # a choice, for a switch that nobody touched looks as if it were off
-    return {**schema, "description": f"{_sentence(text)} {AS_IN_PROFILE}" if text else AS_IN_PROFILE}
+    return {**schema, "description": BREAK.join([f"{_sentence(text)} {AS_IN_PROFILE}" if text else AS_IN_PROFILE, *lines])}
 
 
 def _sentence(text: str) -> str:
@@ -123,6 +128,19 @@ def _worlds() -> Iterator[str]:
                 if isinstance(params, Mapping):
                     found |= {one for key in ("modules", "unseen") for one in params.get(key) or () if isinstance(one, str)}
     yield from found
+
+
+def _about_world(address: str) -> str:
+    """The first words of the docstring of a world's class, up to a full stop or a colon, read without running its code; "" of a world
+    whose code lies elsewhere or cannot be read."""
+    module, _, name = address.partition(":")
+    place = PROJECT.joinpath(*module.split("."))
+    for file in (place.with_suffix(".py"), place / "__init__.py"):
+        with suppress(OSError, SyntaxError, ValueError):
+            for one in ast.parse(file.read_bytes()).body:
+                if isinstance(one, ast.ClassDef) and one.name == name:
+                    return " ".join(re.split(r"[.:](?:\s|$)", ast.get_docstring(one) or "")[0].split())
+    return ""
 
 
 LINES = [

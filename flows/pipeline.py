@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import State, flow
 
-from flows import form
+from flows import form, server_checks
 from flows.ahead import check_ahead
 from flows.champion_file import settle
 from flows.flow_ends import decided, in_words
@@ -44,6 +44,7 @@ def pipeline(
     """
     chosen = form.all_overrides(overrides, more_overrides)
     part = check_part(first, last, refresh)
+    server_checks.mlflow()
     with stopping(), Run.open(form.profile_of(profile), chosen, refresh) as run:
         for line in [*reconcile(run.plan.store.state), settle_alias(run.plan), settle(run.plan)]:
             run.note(line)

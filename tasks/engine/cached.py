@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prefect import State, Task, task
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import TaskRun, TaskRunResult
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.utilities.annotations import quote
 
@@ -20,12 +20,19 @@ from tasks.engine.artifact import Artifact
 from tasks.engine.job import Job
 from tasks.engine.produce import produce
 
+PARENTS = "__parents__"
+"""The input of a task run that names those in which it was begun, by Prefect."""
+
 
 def may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """Whether a stage that failed is worth another try, where Prefect's settings allow some: a model's server that gave no answer may
-    be back in minutes. Whatever else fails would fail again, and so would a run that nearly everything was lost of."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, CallFailed) and not isinstance(error, NearlyAllLost)
+    be back in minutes. Whatever else fails would fail again, and so would a run that nearly everything was lost of. Of a task within a
+    stage's, such as a world's specialist, the stage is tried again."""
+    error, within = (
+        state.result(raise_on_failure=False),
+        any(isinstance(one, TaskRunResult) for one in run.task_inputs.get(PARENTS, ())),
+    )
+    return isinstance(error, CallFailed) and not isinstance(error, NearlyAllLost) and not within
 
 
 STAGE: dict[str, Any] = {
@@ -59,11 +66,12 @@ def room_task(room: str) -> Callable[[Callable[[Job, Path, Path], Mapping[str, A
 
 
 def server_tags(job: Job) -> list[str]:
-    """A tag for each model server that the stage asks, such as `model-server 127.0.0.1:8000`: a limit that Prefect has for a tag is how
-    many stages, of all runs, may ask that server at a time."""
-    roles = job.plan.settings.shared.roles
-    asked = {urlsplit(roles[name].base_url).netloc for name in job.plan.stages[job.stage].roles if name in roles}
-    return [f"model-server {place}" for place in sorted(asked) if place]
+    """A tag for each model server that the stage asks, for a role or as the engine of its checkpoints, such as `model-server
+    127.0.0.1:8000`: a limit that Prefect has for a tag is how many stages, of all runs, may ask that server at a time."""
+    roles, engine = job.plan.settings.shared.roles, job.plan.settings.engine(job.stage)
+    asked = [roles[name].base_url for name in job.plan.stages[job.stage].roles if name in roles]
+    asked += [str(engine["params"].get("base_url", ""))] if engine else []
+    return [f"model-server {place}" for place in sorted({urlsplit(one).netloc for one in asked}) if place]
 
 
 def take(job: Job, after: Sequence[State[Any]] = ()) -> tuple[Artifact, State[Any]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from tasks.contract.client import BudgetSpent, NearlyAllLost
+from tasks.contract.client import BudgetSpent, CallFailed, NearlyAllLost
 from tasks.contract.params import BadInput, StageFailed
 from tasks.engine import disk
 from tasks.engine.start import kernels
@@ -105,6 +105,8 @@ def run(
         raise BadInput(error[1])
     if error and error[0] in (StageFailed.__name__, BudgetSpent.__name__, NearlyAllLost.__name__):
         raise StageFailed(f"{_name(spec)}: {error[1]}")
+    if error and error[0] == CallFailed.__name__:
+        raise CallFailed(f"{_name(spec)}: {error[1]}")
     raise ProcessFailed(_last_words(spec, scratch, code, error))
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from tasks.contract.client import CallFailed
+from tasks.contract.params import BadInput, StageFailed
 from tasks.engine import process
 from tests.conftest import ROOT
 
@@ -49,3 +53,20 @@ def test_a_training_that_we_stopped_was_cancelled(tmp_path: Path, monkeypatch: p
         process.run(spec, ROOT, deaf, deaf)
     with pytest.raises(process.ProcessFailed, match="sft/sft: cancelled before it started"):
         process.run(spec, ROOT, deaf, deaf)
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised"),
+    [("BadInput", BadInput), ("CallFailed", CallFailed), ("NearlyAllLost", StageFailed), ("KeyError", process.ProcessFailed)],
+)
+def test_what_ended_a_training_is_told_as_what_it_was(
+    kind: str, raised: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that gave no answer above all: a stage is tried again for it alone."""
+    spec = {"stage": "rl", "method": "grpo", "scratch": str(tmp_path), "threads": 1, "instructions": "avx2", "device": "cpu"}
+    ended = Mock(stdout=iter([json.dumps(["error", kind, "no answer"])]), wait=lambda: 1, poll=lambda: 1)
+    monkeypatch.setattr(process.subprocess, "Popen", lambda *_, **__: ended)
+    monkeypatch.setattr(process, "_stopped", threading.Event())
+    with pytest.raises(raised, match="no answer") as caught:
+        process.run(spec, ROOT, lambda *_: None, lambda *_: None)
+    assert type(caught.value) is raised

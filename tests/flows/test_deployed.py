@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import State
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import TaskRun, TaskRunResult
 from prefect.states import Failed
 
 from flows import deployed
 from flows.approval_form import Answer
 from flows.approval_request import no
 from tasks.contract.client import CallFailed, NearlyAllLost
-from tasks.contract.params import BadInput, StageFailed
+from tasks.contract.params import BadInput, StageFailed, read_yaml
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.cached import may_pass, server_tags
+from tasks.engine.dvc_yaml import listed
 from tasks.engine.settings import load
 from tests.conftest import ROOT, make_project
 
@@ -234,11 +236,29 @@ def test_only_a_server_that_gave_no_answer_is_worth_another_try(error: Exception
     assert may_pass(None, TaskRun(task_key="k", dynamic_key="0"), Failed(data=error)) is again  # type: ignore[arg-type]
 
 
+def test_a_specialist_is_not_tried_by_itself() -> None:
+    """Its stage is, whose own tries would be multiplied."""
+    within = TaskRun(task_key="k", dynamic_key="0", task_inputs={"__parents__": [TaskRunResult(id=uuid4())]})
+    assert may_pass(None, within, Failed(data=CallFailed("no answer"))) is False  # type: ignore[arg-type]
+
+
 def test_stages_that_ask_a_model_server_carry_its_tag() -> None:
-    """One for each server, whatever the path; scripted roles, and those that the stage does not ask, give none."""
+    """One for each server, whatever the path; scripted roles, and those that the stage does not ask, give none. A server that plays
+    the checkpoints of a stage is one."""
     urls = {"human": "http://127.0.0.1:8000/v1", "judge": "http://127.0.0.1:8000/v2", "critic": "http://127.0.0.1:9000/v1", "agent": ""}
     shared = SimpleNamespace(roles={name: SimpleNamespace(base_url=url) for name, url in urls.items()})
     stages = {"generate": SimpleNamespace(roles=("human", "judge", "agent", "feedback")), "sft": SimpleNamespace(roles=())}
-    plan = SimpleNamespace(settings=SimpleNamespace(shared=shared), stages=stages)
+    plan = SimpleNamespace(settings=SimpleNamespace(shared=shared, engine=lambda stage: None), stages=stages)
     tags = {stage: server_tags(SimpleNamespace(plan=plan, stage=stage)) for stage in stages}  # type: ignore[arg-type]
     assert tags == {"generate": ["model-server 127.0.0.1:8000"], "sft": []}
+    settings = load(ROOT, "gpu_80g")
+    plan = SimpleNamespace(settings=settings, stages=listed(settings))
+    tags = {stage: server_tags(SimpleNamespace(plan=plan, stage=stage)) for stage in plan.stages}  # type: ignore[arg-type]
+    assert {stage: found for stage, found in tags.items() if found} == {"rl": ["model-server 127.0.0.1:8000"]}
+
+
+def test_every_deployment_tries_again_and_gives_signs_of_life() -> None:
+    """Any of them may have a model server in its params."""
+    for one in read_yaml(ROOT / "infra/prefect.yaml")["deployments"]:
+        variables = one["work_pool"]["job_variables"]["env"]
+        assert int(variables["PREFECT_TASKS_DEFAULT_RETRIES"]) == 3 and variables["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"], one["name"]

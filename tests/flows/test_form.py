@@ -52,7 +52,9 @@ def test_common_params_are_typed_as_their_owners_say(schema: dict[str, Any]) -> 
     assert fields["merge.method"]["enum"] == list(methods.names("merge"))
     assert fields["sft.loop.epochs"]["type"] == "integer" and fields["sft.loop.epochs"]["maximum"] == 100
     assert fields["sft.loop.epochs"]["description"] == "Passes over the rows. Left empty: as in the profile."
-    assert "tasks.worlds.library.library.world:Library" in fields["worlds.freeze.modules"]["items"]["enum"]
+    worlds, lines = fields["worlds.freeze.modules"]["items"]["enum"], fields["worlds.freeze.modules"]["description"].split("\n\n")
+    assert "- **tasks.worlds.library.retail:Retail**: A shop's orders, products and customers" in lines
+    assert [line.split("**")[1] for line in lines[1:]] == worlds and "tasks.worlds.library.library.world:Library" in worlds
     assert not [name for name, field in fields.items() if "default" in field or "$ref" in str(field)], "left empty: as in the profile"
     assert fields["filter.rejection_sampling.policy"]["enum"] == [True, False], "a switch would look as if it were off"
     assert not [name for name, field in fields.items() if "ours" in field["description"].split()], "a word of those who write methods"

@@ -9,6 +9,7 @@ from flows import ahead, gate_reach, pipeline
 from flows.flow_ends import INVALID
 from flows.run import open_plan
 from tasks.contract.params import BadInput
+from tasks.engine import start
 from tasks.engine.champion import Standing
 
 
@@ -41,3 +42,10 @@ def test_a_run_that_a_schedule_starts_looks_ahead_as_cairn_run_does(monkeypatch:
     monkeypatch.setattr(gate_reach, "read", lambda path: Standing("abc.dir"))
     ended = pipeline.pipeline.fn(profile="quickstart", more_overrides="decide.paired_gate.too_few = refuse")
     assert isinstance(ended, State) and ended.name == INVALID and "Raise gate_problems to 364 a world" in str(ended.message)
+
+
+def test_a_run_that_a_schedule_starts_tells_a_dead_tracking_server_and_who_named_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "users_variables", lambda: {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+    ended = pipeline.pipeline.fn(profile="smoke")
+    assert isinstance(ended, State) and ended.name == INVALID
+    assert str(ended.message).startswith("MLFLOW_TRACKING_URI=http://127.0.0.1:9 (environment): nobody answers there")

@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tasks.contract.client import CallFailed
 from tasks.contract.generation import Place, Sampling
 from tasks.contract.params import BadInput, StageFailed
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import server
+from tasks.players.local.server.api import Api
 from tasks.rl.core.loop import run
 from tasks.rl.grpo import Params
 from tasks.serving.endpoint.app import make
@@ -73,6 +75,8 @@ def test_a_server_that_cannot_play_is_refused_by_name_before_anything_runs(answe
 def test_a_server_that_is_not_there_is_told() -> None:
     with pytest.raises(BadInput, match=r"127.0.0.1:9/v1/models gives no answer \(ConnectError.*Is the server running\?"):
         server.meet(server.Params(base_url="http://127.0.0.1:9", model="base", retries=1), "")
+    with pytest.raises(CallFailed, match=r"gives no answer .*run again to go on"):  # in the middle: the stage may be tried again
+        Api(server.Params(base_url="http://127.0.0.1:9", model="base", retries=1), "", 1).models()
 
 
 def test_sglang_by_its_own_endpoint() -> None:

@@ -87,13 +87,14 @@ def opened(
 def meet(params: Params, secret: str) -> None:
     """Ask the server for its models and a token, before anything is computed. BadInput, by name, for a server without token ids, with
     another model than asked for, or that does not answer."""
+    from tasks.contract.client import CallFailed
     from tasks.contract.params import StageFailed
     from tasks.players.local.server.api import Api
 
     api = Api(params, secret, 1)
     try:
         api.greet()
-    except StageFailed as failed:
+    except (StageFailed, CallFailed) as failed:
         raise base.BadInput(str(failed)) from None
     finally:
         api.close()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tasks.contract.client import CallFailed
 from tasks.contract.generation import Sampling
 from tasks.contract.params import BadInput, StageFailed, nearest
 from tasks.players.local.server.params import Params
@@ -42,7 +43,7 @@ class Api:
         self._client.close()
 
     def send(self, method: str, path: str, body: Mapping[str, Any] | None = None, tries: int | None = None) -> httpx.Response:
-        """One answer, whatever its status; asked again while the connection fails or the server is busy. StageFailed when it stays."""
+        """One answer, whatever its status; asked again while the connection fails or the server is busy. CallFailed when it stays."""
         import httpx
 
         tries = self.params.retries if tries is None else tries
@@ -53,7 +54,7 @@ class Api:
                     return answer
             except httpx.HTTPError as error:
                 if tried == tries:
-                    raise StageFailed(
+                    raise CallFailed(
                         f"engine server: {self.url}{path} gives no answer ({type(error).__name__}: {error}), asked {tries} times. Is "
                         "the server running? What is done is kept; run again to go on."
                     ) from None
