@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,40 +80,66 @@ class EngineThread:
 
     def _serve(self) -> None:
         while True:
-            idle = not self._running and not self._waiting
-            while idle or not self._inbox.empty():
-                if (item := self._inbox.get()) is None:
-                    return
-                item()
-                idle = False
-            while self._waiting and len(self._running) < self._engine.rows:
-                self._begin(self._waiting.popleft())
             try:
-                finished = self._engine.step() if self._running else ()
+                if not self._go_on():
+                    return
             except Exception as error:  # whoever was waiting is told, and the next ones are served
-                for name in [*self._running]:
-                    self._close(name).answer.set_exception(error)
-                continue
-            for made in finished:
-                self._close(made.conversation).answer.set_result(made)
-            for turn in [turn for turn in self._running.values() if turn.watch is not None]:
-                made = self._engine.so_far(turn.name)
-                if turn.watch is not None and turn.watch(made.ids):
-                    self._close(turn.name).answer.set_result(replace(made, finish="stop"))
+                lost = [*self._running.values(), *self._waiting]
+                self._running.clear()
+                self._waiting.clear()
+                for turn in lost:
+                    with suppress(LookupError):
+                        self._engine.close(turn.name)
+                    if not turn.answer.done():
+                        turn.answer.set_exception(error)
+
+    def _go_on(self) -> bool:
+        """Take in what has come, and a step; whether there is to be another one."""
+        idle = not self._running and not self._waiting
+        while idle or not self._inbox.empty():
+            if (item := self._inbox.get()) is None:
+                return False
+            item()
+            idle = False
+        while self._waiting and len(self._running) < self._engine.rows:
+            self._begin(self._waiting.popleft())
+        for made in self._engine.step() if self._running else ():
+            self._close(made.conversation).answer.set_result(made)
+        for turn in [*self._running.values()]:
+            self._look(turn)
+        return True
 
     def _close(self, name: str) -> _Turn:
         self._engine.close(name)
         return self._running.pop(name)
 
     def _begin(self, turn: _Turn) -> None:
+        if not turn.answer.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
         try:
             self._engine.submit(turn.name, turn.ids, turn.sampling)
             self._running[turn.name] = turn
-        except LookupError as error:
+        except Exception as error:
+            with suppress(LookupError):
+                self._engine.close(turn.name)
             turn.answer.set_exception(error)
+
+    def _look(self, turn: _Turn) -> None:
+        if turn.watch is None:
+            return
+        made = self._engine.so_far(turn.name)
+        try:
+            over = turn.watch(made.ids)
+        except Exception as error:  # its asker's matter
+            self._close(turn.name).answer.set_exception(error)
+            return
+        if over:
+            self._close(turn.name).answer.set_result(replace(made, finish="stop"))
 
 
 def _settle(answer: Future[Any], work: Callable[[], Any]) -> None:
+    if not answer.set_running_or_notify_cancel():
+        return
     try:
         answer.set_result(work())
     except Exception as error:  # the asker's matter, not the engine's
