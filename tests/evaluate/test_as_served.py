@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from tasks.engine import methods
 from tasks.evaluate.core.as_served import AS_SERVED, digests
 from tasks.evaluate.pass_k import Params, run
 from tasks.players.acting import plain
+from tasks.serving.endpoint.client import ChatClient
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.retail import Retail
@@ -58,6 +60,16 @@ def test_what_is_served_is_what_was_evaluated(home: Path, tmp_path: Path) -> Non
     served = [row for row in rows(ctx) if row["set"] == AS_SERVED]
     assert {row["model"] for row in served} == {"sft"} and len(served) == 6
     assert any(len(row["turns"]) > 1 for row in served), "some conversations had more than one turn"
+
+
+def test_each_request_holds_the_tools_and_what_was_said(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any client sends it: the system message is the server's."""
+    sent, body = list[dict[str, Any]](), ChatClient._body
+    monkeypatch.setattr(ChatClient, "_body", lambda self, request: sent.append(body(self, request)) or sent[-1])
+    run(inputs(home), SMALL, served_context(home, tmp_path, problems=1))
+    tools = json.loads((home / "worlds/retail/schemas.json").read_text())
+    assert sent and all(one["tools"] == tools for one in sent)
+    assert {message["role"] for one in sent for message in one["messages"]} <= {"user", "assistant", "tool"}
 
 
 def test_an_adapter_is_played_on_its_base(home: Path, tmp_path: Path) -> None:

@@ -158,6 +158,13 @@ def test_common_params_are_taken_by_every_profile() -> None:
         load(ROOT, profile, tuple(given.items())).check(here=False)
 
 
+def test_each_profile_has_a_deployment_and_each_deployment_says_what_it_is() -> None:
+    deployments = read_yaml(ROOT / "infra/prefect.yaml")["deployments"]
+    named = {one["name"]: one["parameters"].get("profile") for one in deployments if one["entrypoint"] == "flows.pipeline:pipeline"}
+    assert named == {"workspace": None, **{name: name for name in profiles(ROOT)}}
+    assert all(one["description"].strip() and one["tags"] for one in deployments)
+
+
 def test_deployments_fit_their_flows() -> None:
     for one in read_yaml(ROOT / "infra/prefect.yaml")["deployments"]:
         module, name = one["entrypoint"].split(":")

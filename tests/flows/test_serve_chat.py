@@ -79,6 +79,16 @@ def test_a_call_its_result_and_what_is_kept(agent: SimpleNamespace, monkeypatch:
     assert second.usage.prompt_tokens == len(two["prompt_ids"]) and second.usage.completion_tokens == len(two["ids"]) <= 3
 
 
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_system_message_of_the_callers_takes_the_place_of_the_worlds(agent: SimpleNamespace, role: str) -> None:
+    own = {"role": role, "content": "You are the order desk."}
+    agent.create(model="agent", messages=[own, *USER], max_tokens=2)
+    kept = lines(agent.kept)[-1]
+    assert [one["content"] for one in kept["messages"] if one["role"] == "system"] == [own["content"]]
+    read = agent.served.tokenizer.decode(kept["prompt_ids"])
+    assert own["content"] in read and "You are the retail agent." not in read
+
+
 @pytest.mark.parametrize("more", [{}, {"tool_choice": "none"}, {"stop": ["get_"]}, {"max_completion_tokens": 4}])
 def test_what_is_streamed_is_what_is_answered(agent: SimpleNamespace, more: dict[str, Any]) -> None:
     whole = agent.create(model="agent", messages=USER, **more)
