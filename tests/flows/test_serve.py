@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from flows import interrupt
 from flows.cli import main
@@ -77,3 +83,36 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, capsys: pytest.Capture
         (tmp_path / file).write_text("{}")
         assert main(["serve", str(tmp_path), "--port", str(free_port())]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", [None, lambda app: None])
+def test_what_is_under_way_holds_the_end_up_for_seconds_at_most(
+    first: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever ends it is told what it waits for; where tools were called it waits for the answer."""
+    app, port, answers = FastAPI(), free_port(), list[int]()
+
+    @app.get("/long")
+    async def long() -> str:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        await asyncio.sleep(1.2 if first else 30)
+        return "whole"
+
+    def ask() -> None:
+        with suppress(httpx.TransportError):
+            answers.append(httpx.get(f"http://127.0.0.1:{port}/long", timeout=60).status_code)
+
+    monkeypatch.setattr("tasks.serving.endpoint.app.make", lambda *engines, **more: app)
+    monkeypatch.setattr(run, "PATIENCE", 1)
+    asks = threading.Timer(0.3, ask)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        asks.start()
+        began = time.monotonic()
+        run.serve([], None, "127.0.0.1", port, first)
+        asks.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - began < 15 and (answers == [200]) == bool(first)
+    said = "until they are whole" if first else "1 seconds at most; once more ends at once"
+    assert f"cairn: 1 under way: waited for {said}" in capfd.readouterr().err
