@@ -1,5 +1,5 @@
 """What a run that is over leaves in Prefect's UI: artifacts with keys that stay the same, so that Prefect keeps a version of each for
-each run that found something else.
+each run that found something else. A key begins with the name of the registered model: projects may share a server.
 
 A view, like the report: a server that is slow or lost holds no run up and ends none, and what could not be shown is told by name. The
 server that a run starts for itself has no UI: it gets none.
@@ -7,6 +7,7 @@ server that a run starts for itself has no UI: it gets none.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
@@ -39,7 +40,7 @@ def show(run: Run, done: Mapping[str, Artifact], report: texts.Report) -> None:
     if own_url():
         return
     made, became = _made(run, done, report)
-    became |= sent(made)
+    became |= sent(made, run.plan.settings.shared.promote.model)
     groups: dict[str, list[str]] = {}
     for key, how in became.items():
         groups.setdefault(how, []).append(key)
@@ -90,9 +91,10 @@ def places(run: Run, done: Mapping[str, Artifact]) -> list[tuple[str, str]]:
     ]
 
 
-def sent(made: Mapping[str, texts.Text]) -> dict[str, str]:
-    """Send artifacts to the server of the flow run that this is called in, and wait PATIENCE for them at most. Returns key -> what
-    became of it: SENT, SAME, or why it is missing."""
+def sent(made: Mapping[str, texts.Text], model: str) -> dict[str, str]:
+    """Send artifacts to the server of the flow run that this is called in, and wait PATIENCE for them at most. model: whose they are,
+    by its name in the registry. Returns key (without the model) -> what became of it: SENT, SAME, or why it is missing."""
+    whose = re.sub("[^a-z0-9]+", "-", model.lower()).strip("-")
     became: dict[str, str] = {}
     context, too_late = copy_context(), threading.Event()
 
@@ -101,7 +103,7 @@ def sent(made: Mapping[str, texts.Text]) -> dict[str, str]:
             with impatient(PATIENCE), get_client(sync_client=True) as client:
                 for key, text in waiting.items():
                     if not too_late.is_set():
-                        became[key] = _sent(client, key, text)
+                        became[key] = _sent(client, f"{whose}-{key}", text)
         except Exception as error:  # the same would come of the others
             became.update({key: _words(error) for key in waiting if key not in became})
 

@@ -28,8 +28,12 @@ def texts(project: Path) -> Iterator[str]:
     yield from of_folder(project)
     if "GIT_DIR" in os.environ:
         raise BadInput(f"GIT_DIR is set ({os.environ['GIT_DIR']}), so git shows the history of another repository. `unset GIT_DIR`.")
-    if not any((folder / ".git").exists() for folder in (project, *project.parents)):
+    nearest = next((folder for folder in (project, *project.parents) if (folder / ".git").exists()), None)
+    if nearest is None:
         return
+    top = _git(project, "rev-parse", "--show-toplevel").strip()
+    if not nearest.samefile(top):  # git passes over a repository that is broken, and shows one around it
+        raise StageFailed(f"git in {project}: {nearest}/.git is no repository that git can read. {_UNKNOWN}.")
     yield _history(project)
     yield _staged(project)
     inside = _git(project, "rev-parse", "--show-prefix").strip()

@@ -156,7 +156,7 @@ def test_a_version_acts_where_cairn_is_not_installed_and_its_cards_example_makes
     tracker, version = registered(checkpoint, tmp_path, mlflow_uri)
     client = tracker.mlflow.client
     found = client.get_model_version("cairn-agent", version)
-    assert found.description.startswith("# An agent\n\n## Use") and f'load_model("{found.source}")' in found.description
+    assert found.description.startswith("## Use\n") and f'load_model("{found.source}")' in found.description
     assert found.tags["gates"] == "all hold" and client.get_registered_model("cairn-agent").description == "Agents."
     check(elsewhere(tmp_path / "else", LOAD, f"models:/cairn-agent/{version}", ASK, json.dumps([TOOL]), MLFLOW_TRACKING_URI=mlflow_uri))
 

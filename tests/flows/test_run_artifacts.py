@@ -97,7 +97,10 @@ def test_curves_are_pictures_that_need_nothing_else(shown: dict[str, Any], monke
 
 def run_of(folder: Path, lines: list[str], **more: Any) -> Any:
     """A run that is over, as far as its artifacts look at it."""
-    settings = SimpleNamespace(road=ROAD, project=folder, params=lambda stage: SimpleNamespace(model_dump=lambda: {"alpha": 0.025}))
+    shared = SimpleNamespace(promote=SimpleNamespace(model="Shop agent_v2"))
+    settings = SimpleNamespace(
+        shared=shared, road=ROAD, project=folder, params=lambda stage: SimpleNamespace(model_dump=lambda: {"alpha": 0.025})
+    )
     stages = {name: SimpleNamespace(out=f"data/{name}") for name in ROAD.names}
     plan = SimpleNamespace(
         settings=settings, stages=stages, experiment=False, store=SimpleNamespace(view=lambda identity: folder / identity)
@@ -125,7 +128,7 @@ def test_prefect_keeps_a_version_for_each_content(prefect_server: str, shown: di
 
     def versions(key: str) -> list[Any]:
         with get_client(sync_client=True) as client:
-            return client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+            return client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[f"shop-agent-v2-{key}"])))
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         road()
@@ -155,13 +158,13 @@ def test_a_server_that_is_gone_or_slow_ends_nothing(monkeypatch: pytest.MonkeyPa
     text = Text("markdown", "x", "y")
     begun = time.monotonic()
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        gone = sent({"gates": text, "links": text})
+        gone = sent({"gates": text, "links": text}, "agent")
     assert [*gone] == ["gates", "links"] and all(how.startswith("ConnectError: ") for how in gone.values())
     assert time.monotonic() - begun < 3
     monkeypatch.setattr("flows.late_sender.PATIENCE", 0.1)
     monkeypatch.setattr(run_artifacts, "_sent", lambda client, key, text: time.sleep(0.5) or SENT)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        slow = sent({"gates": text, "links": text})
+        slow = sent({"gates": text, "links": text}, "agent")
     assert slow["links"] == "Prefect's server took more than 5 s" and SAME not in slow.values()
 
 

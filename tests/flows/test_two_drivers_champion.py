@@ -61,6 +61,7 @@ def shop(road: Project, tmp_path: Path, prefect_server: str) -> Project:
     copy.environment["PREFECT_API_URL"] = prefect_server
     (copy.folder / "tasks/evaluate/quick.py").write_text(QUICK)
     copy.replace("params/pipeline.yaml", "method: pass_k", "method: quick")
+    copy.replace("params/pipeline.yaml", "too_few: allow", "too_few: allow, as_served: skip")  # as it is served it plays nothing either
     copy.git("add", "-A")
     copy.git("commit", "-q", "-m", "run")
     return copy

@@ -99,9 +99,9 @@ def _run(page: Page, address: str, pictures: Path) -> None:
 
 def _artifacts(page: Page, address: str, pictures: Path) -> None:
     page.open(address, "Artifacts", height=1250)
-    page.click("Artifacts", "pass-k", "gates", "conversations")
+    page.click("Artifacts", *(f"cairn-agent-{key}" for key in ("pass-k", "gates", "conversations")))
     page.picture(pictures / "prefect-artifacts.png", settle=4)
-    page.click("pass-k", "95 %")
+    page.click("cairn-agent-pass-k", "95 %")
     page.picture(pictures / "prefect-pass-k.png", settle=4)
 
 
