@@ -10,14 +10,17 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.names import generate_slug
 
-from flows.flow_run_name import named_by_a_person, of_the_road, unless_named
+from flows.flow_run_name import _stars, named_by_a_person, of_the_road, unless_named
 
 
 def test_a_name_that_prefect_made_up_is_told_from_a_persons() -> None:
     deployed = {"flow_id": uuid4(), "deployment_id": uuid4()}
     for _ in range(500):
         assert not named_by_a_person(FlowRun(name=generate_slug(2), **deployed))
-    for name in ("my-run", "try 3", "monday", "seed-2", "quick-fox-again"):
+    assert len(_stars()) > 1000, "the words of which the form of Prefect's UI makes names are elsewhere in its files now"
+    for name in ("pi768-indi-p", "alpha-canis-majoris", "omega2-newton-void", "eta-newton"):
+        assert not named_by_a_person(FlowRun(name=name, **deployed)), "the form proposed it"
+    for name in ("my-run", "try 3", "monday", "seed-2", "quick-fox-again", "alpha-test", "beta2-shop", "pi-indi p", "indi-p"):
         assert named_by_a_person(FlowRun(name=name, **deployed))
     assert not named_by_a_person(FlowRun(name="monday", auto_scheduled=True, **deployed)), "nobody named what a schedule made"
     assert not named_by_a_person(FlowRun(name="monday", flow_id=uuid4())), "`cairn run` lets nobody name a flow run"
