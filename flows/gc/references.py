@@ -90,7 +90,7 @@ def _directly(plan: Plan, steps: Sequence[Outlook], wish: Wish) -> Iterator[Name
         reports = (path for path in (project / "reports").glob("**/summary.json") if path.stat().st_mtime >= since)
         yield from _all(RUNS, map(_text, reports))
     yield from _all(RUNS, map(_text, (state / journal.FOLDER).glob("*.jsonl")))  # what MLflow is still to be told
-    yield from _all(SERVED, map(_text, (state / SERVED_IN).glob("*.jsonl")))
+    yield from _all(SERVED, (line for path in (state / SERVED_IN).glob("*.jsonl") for line in _lines(path)))
     yield from _all(LOCKS, map(_text, (path for folder in ("filled", "replaced") for path in (state / folder).glob("*.yaml"))))
     if not wish.unfinished:
         yield from _all(UNFINISHED, _interrupted(plan.store))
@@ -107,6 +107,12 @@ def in_text(text: str) -> set[str]:
 
 def _text(path: Path) -> str:
     return path.read_text("utf-8", errors="replace")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Of a file that may be larger than memory."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        yield from file
 
 
 # --- who names what --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import functools
 import logging
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
@@ -75,6 +76,9 @@ class Backend(Protocol):
     def copy(self, state: Any) -> World | None:
         """A world of its own in this state, where calls can be tried; None where nothing must be tried."""
 
+    def packed(self, state: Any) -> Any:
+        """The same, small, for as long as its conversation is held; `seen` and `copy` take it too."""
+
     def close(self) -> None:
         """End what was started for it."""
 
@@ -103,6 +107,10 @@ class Tables:
         fork = self._live.fork()
         fork.restore(state)
         return fork
+
+    def packed(self, state: Any) -> Any:
+        """It is small."""
+        return state
 
     def close(self) -> None:
         """Nothing was started."""
@@ -134,12 +142,19 @@ class Foreign:
             if self._real.lost:
                 raise BackendLost(self._real.lost)
 
-    def seen(self, state: Saved) -> Any:
-        """A `ForeignState` in which nothing can be called."""
+    def seen(self, state: Saved | bytes | Exception) -> Any:
+        """A `ForeignState` in which nothing can be called. Raises what kept it from being read."""
+        if isinstance(state, Exception):
+            raise state
+        state = Saved(None, zlib.decompress(state).decode()) if isinstance(state, bytes) else state
         return ForeignState(_Still(state), self._base)  # type: ignore[arg-type]
 
     def copy(self, state: Any) -> None:
         """None: a copy of an object or a server might reach what the real one reaches."""
+
+    def packed(self, state: Saved | Exception) -> bytes | Exception:
+        """Its text, compressed: a thousand conversations hold one for each of their writes."""
+        return state if isinstance(state, Exception) else zlib.compress(state.text.encode(), 1)
 
     def close(self) -> None:
         """End a server of its own."""

@@ -33,7 +33,7 @@ OF_THE_FROZEN = ("call", "replay", "grade", "reset", "restore", "snapshot", "sta
 
 @dataclass(frozen=True)
 class Write:
-    """One that was made. before: the state before it."""
+    """One that was made. before: the state before it, packed."""
 
     action: Action
     before: Any

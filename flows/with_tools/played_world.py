@@ -86,7 +86,7 @@ class PlayedWorld:
             record.seconds = round(time.monotonic() - began, 3)
         record.ok = result.ok
         if writes and before:
-            self._past.writes.append(guard.Write(action, before[0], result))
+            self._past.writes.append(guard.Write(action, self._calls.backend.packed(before[0]), result))
         return result
 
     def _checked(

@@ -44,6 +44,7 @@ from tasks.serving.endpoint.chat import Chat
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.prompting import Prompting
 from tasks.serving.endpoint.served import Served
+from tasks.worlds.adapters.foreign_state import Saved, SourceFailed
 from tasks.worlds.api import conduct
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.problem_making import draw_problems
@@ -457,6 +458,23 @@ def test_a_predicate_changes_neither_the_call_nor_what_others_see(place: SimpleN
         assert here.say("Cancel W1.").calls[0]["ok"] and seen == [("W1", 2)]
         orders = state(here).value["_orders"]
         assert (orders["(1)"]["status"], orders["(2)"]["status"]) == ("cancelled", "pending")
+
+
+def test_a_state_before_a_write_is_kept_small_and_shown_whole(place: SimpleNamespace) -> None:
+    """What a thousand conversations hold of a shop of some size."""
+    seen: list[Any] = []
+
+    def look(trajectory: Any, world: Any) -> None:
+        seen.append(world.state.value["_orders"]["(1)"]["status"])
+
+    script = in_order(call("cancel_order", order_id="W1"), "Done.", call("cancel_order", order_id="W2"), "Done.")
+    with serving(told_of(place, with_rule(look)), script) as here:
+        name = {"metadata": {"conversation": here.say("Cancel W1.").conversation}}
+        assert here.say("And W2.", **name).calls[0]["ok"] and seen == ["pending", "pending"], "at the beginning"
+        large = Saved(None, here.backend.state().text * 500)
+        assert len(here.backend.packed(large)) * 20 < len(large.text)
+        with pytest.raises(SourceFailed, match="no dump"):
+            here.backend.seen(here.backend.packed(SourceFailed("no dump")))
 
 
 def test_the_state_that_a_predicate_sees_is_the_real_one_however_it_asks(place: SimpleNamespace) -> None:

@@ -416,6 +416,9 @@ def test_processes_take_turns_behind_a_url(url: str, tmp_path: Path) -> None:
 def test_a_url_that_nobody_answers(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        free = f"http://127.0.0.1:{probe.getsockname()[1]}/mcp"
-    with pytest.raises(BadInput, match=r"mcp.yaml:\d+: .*\(http://127.0.0.1:\d+/mcp\) cannot be used: .*Mend or restart the server"):
+        free = f"http://ada:secret@127.0.0.1:{probe.getsockname()[1]}/mcp?key=secret"
+    with pytest.raises(
+        BadInput, match=r"mcp.yaml:\d+: .*\(http://127.0.0.1:\d+/mcp\) cannot be used: .*Mend or restart the server"
+    ) as caught:
         over_http(tmp_path, free)
+    assert "secret" not in str(caught.value), "an agent and its users read it too"

@@ -26,7 +26,7 @@ from tasks.contract.values import whole_text
 from tasks.worlds.adapters import bound_process
 from tasks.worlds.adapters.answers import Answer, answer_of, clear
 from tasks.worlds.adapters.foreign_state import SourceFailed
-from tasks.worlds.adapters.server_file import ServerFile, argv
+from tasks.worlds.adapters.server_file import ServerFile, argv, without_secrets
 from tasks.worlds.api.tools import Refused
 
 CLOSE = 8.0
@@ -228,11 +228,13 @@ class Connection:
 
     def _give_up(self, why: str, what: str = "") -> NoReturn:
         """End the connection, and raise SourceFailed. What the server wrote, which may differ from run to run, is a note on it."""
-        server = self._server.url or " ".join(self._server.command)
+        url = self._server.url
+        server = without_secrets(url) if url else " ".join(self._server.command)
+        why = why.replace(url, server) if url else why
         said = [f"{what + ' of ' if what else ''}the MCP server of {short(self._path)} ({server}) {why}."]
         if self._garbage:
             said.append("It wrote to its standard output what is no JSON-RPC; a server must log to standard error.")
-        said.append("Mend or restart the server." if self._server.url else "Run its command by hand to see what it does.")
+        said.append("Mend or restart the server." if url else "Run its command by hand to see what it does.")
         failure = SourceFailed(" ".join(said))
         for title, text in (("no JSON-RPC", self._garbage), ("its last words", self._last_words())):
             if text:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.contract.params import BadInput
 from tasks.worlds.adapters.connection import Connection, ToolFailed, short
 from tasks.worlds.adapters.foreign_state import Saved, SourceFailed
-from tasks.worlds.adapters.server_file import ServerFile
+from tasks.worlds.adapters.server_file import ServerFile, without_secrets
 from tasks.worlds.adapters.server_pool import Seat
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ class RealServer:
     again, it would begin anew and nobody would know what it has forgotten."""
 
     def __init__(self, source: Servers, server: ServerFile, path: Path) -> None:
-        self.where = f"the MCP server at {server.url}" if server.url else f"an MCP server, started now: {' '.join(server.command)}"
+        self.where = (
+            f"the MCP server at {without_secrets(server.url)}"
+            if server.url
+            else f"an MCP server, started now: {' '.join(server.command)}"
+        )
         if server.url and server.real is None:
             self.where += ", in which `cairn run` plays too and sets the state back (write the real one under `real`)"
         self.lost = ""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from pydantic import Field
@@ -105,6 +106,16 @@ def lines(path: Path) -> dict[str, int]:
     """Key -> the line of the file in which it stands, for messages."""
     node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     return {key.value: key.start_mark.line + 1 for key, _ in node.value} if node is not None else {}
+
+
+def without_secrets(url: str) -> str:
+    """A url in messages, which agents and their users read too: without user, password and query, which may be secret.
+
+    >>> without_secrets("https://ada:secret@shop.example/mcp?key=secret")
+    'https://shop.example/mcp'
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def argv(command: list[str]) -> list[str]:
