@@ -35,10 +35,13 @@ SHARED = ("seed", "threads", "promote.approval")
 """The params of no stage that have a field of their own in the form."""
 COMMON = {
     "worlds": ("freeze.modules", "freeze.size"),
+    "base": ("checkpoint.source", "checkpoint.identity"),
     "generate": ("apigen_mt.problems", "apigen_mt.attempts"),
+    "critique": ("multicritique.aggregator", "multicritique.margin"),
     "filter": ("rejection_sampling.min_score", "rejection_sampling.policy"),
     "sft": ("loop.epochs", "loop.learning_rate", "loop.batch_tokens", "loop.max_steps"),
     "rl": ("loop.steps", "loop.lr", "loop.groups", "loop.group_size", "loop.temperature", "loop.max_episode_tokens"),
+    "merge": ("breadcrumbs.keep", "breadcrumbs.trim_top", "breadcrumbs.alpha"),
     "evaluate": ("pass_k.problems", "pass_k.gate_problems", "pass_k.trials"),
     "decide": ("paired_gate.aim", "paired_gate.too_few", "paired_gate.min_pass_1"),
 }
