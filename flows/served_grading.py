@@ -23,7 +23,7 @@ from tasks.engine.dvc_yaml import DATA
 from tasks.road import ROAD
 
 STOPS = {
-    **{"stop": "user_stop", "length": "max_tokens", "backend_lost": "tool_error"},
+    **{"stop": "user_stop", "length": "max_tokens", "backend_lost": "tool_error", "model_lost": "tool_error"},
     **{stop: stop for stop in ("hand_over", "max_steps", "max_tokens", "parse_error")},
 }
 """Finish of the last answer -> how the conversation ended; by calls that nobody answered none has."""

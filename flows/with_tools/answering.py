@@ -95,10 +95,12 @@ class WithTools:
         try:
             game.play([talk], self.way(player), Caller(), to_reply=True)
         except BackendLost as lost:
-            raise self._lost(held, player, before, lost) from None
+            raise self._lost(held, player, before, 502, f"what its tools are called on was lost: {lost}") from None
         except Exception as error:
             held.ended = f"{type(error).__name__}: {error}"
-            raise
+            if len(talk.played.calls) == before:
+                raise
+            raise self._lost(held, player, before, 500, held.ended) from None
         stop, last = talk.played.stop, talk.played.messages[-1]
         if stop == "max_tokens" and last["content"]:
             talk.played.stop = ""
@@ -112,11 +114,11 @@ class WithTools:
         held.ended = _why(stop, self.most)
         raise Failed(500, f"{held.ended}. {_done(held, before)} It is kept as {player.last}.", held.id)
 
-    def _lost(self, held: Held, player: ServedPlayer, before: int, lost: BackendLost) -> Failed:
-        """What the caller is told when there is nothing any more on which tools could be called."""
-        held.ended = f"what its tools are called on was lost: {lost}"
-        kept = player.ended(held.talk.played.messages, "backend_lost")
-        return Failed(502, f"{lost} {_done(held, before)} The conversation is over; it is kept as {kept}.", held.id)
+    def _lost(self, held: Held, player: ServedPlayer, before: int, status: int, why: str) -> Failed:
+        """What the caller is told when tools or model can be asked no more, after calls may have been made."""
+        held.ended = why
+        kept = player.ended(held.talk.played.messages, "backend_lost" if status == 502 else "model_lost")
+        return Failed(status, f"{why}. {_done(held, before)} The conversation is over; it is kept as {kept}.", held.id)
 
 
 def _lines(request: ChatRequest) -> Lines:

@@ -523,6 +523,25 @@ def test_a_server_that_dies_is_told_with_what_was_written(place: SimpleNamespace
     assert json.loads(first[-1]["messages"][-1]["tool_calls"][0]["function"]["arguments"]) == {}
 
 
+def test_a_model_that_fails_after_a_write_is_told_with_what_was_written(place: SimpleNamespace, tmp_path: Path) -> None:
+    turns = iter((call("cancel_order", order_id="W1"),))
+
+    def script(prompt: str) -> str:
+        if (turn := next(turns, None)) is None:
+            raise MemoryError("no room")
+        return turn
+
+    world = shop(real=Slow, leave_out=("_looks", "_lock"))
+    with serving(told_of(place, world), script, tmp_path) as here:
+        with pytest.raises(openai.InternalServerError, match=r"MemoryError: no room\. Written in this turn: cancel_order") as caught:
+            here.say("Cancel W1.")
+        body: Any = caught.value.body
+        with pytest.raises(openai.ConflictError, match="no room"):
+            here.say("Hello?", metadata={"conversation": body["conversation"]})
+    last = lines(tmp_path)[-1]
+    assert (last["finish"], last["messages"][-1]["role"]) == ("model_lost", "tool") and last["id"] in body["message"]
+
+
 def test_what_guards_what_is_told_and_a_tool_without_is_refused() -> None:
     world = shop()
     with pytest.raises(BadInput, match=r"nothing of the policy is checked before tag, move write.*--allow-unguarded") as caught:
