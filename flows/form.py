@@ -31,8 +31,8 @@ AS_IN_PROFILE = "Left empty: as in the profile."
 BREAK = "\n\n"
 """What the form of Prefect's UI shows as one line break; of a single one it makes a space."""
 
-SHARED = ("seed", "threads", "promote.approval")
-"""The params of no stage that have a field of their own in the form."""
+SHARED = ("seed", "threads")
+"""The params of no stage that have a field of their own in the form. None of `promote`: a run with overrides promotes nothing."""
 COMMON = {
     "worlds": ("freeze.modules", "freeze.size"),
     "base": ("checkpoint.source", "checkpoint.identity"),
@@ -67,7 +67,7 @@ def _refresh_schema() -> dict[str, Any]:
 
 def overrides_schema() -> dict[str, Any]:
     """A field for the method of each step and for each of its common params, typed and described as in the `Params` that own it."""
-    fields = {key: _param_schema(*_owner_of_shared(key)) for key in SHARED}
+    fields = {key: _param_schema(Shared, key) for key in SHARED}
     for step in ROAD:
         fields[f"{step.name}.method"] = _method_schema(step.room)
         for key in COMMON.get(step.room, ()):
@@ -102,12 +102,6 @@ def _sentence(text: str) -> str:
     """A param's description as a sentence for people who have not read how methods are written: `ours` is there what no paper says."""
     plain = re.sub(r"\bours\b", "Cairn's own value", text)
     return f"{plain[:1].upper()}{plain[1:]}."
-
-
-def _owner_of_shared(key: str) -> tuple[type[Params], str]:
-    """The model that a param of no stage is a field of, and the field's name."""
-    section, _, name = key.rpartition(".")
-    return (type(getattr(Shared(), section)) if section else Shared), name
 
 
 def _owner(room: str, key: str) -> tuple[type[Params], str]:

@@ -107,7 +107,7 @@ class Promote(Params):
     """What happens after the decision."""
 
     model: str = Field("cairn-agent", min_length=1, description="name in the registry")
-    approval: Literal["auto", "manual"] = Field("auto", description="move the alias at once, or wait for `cairn promote`")
+    approval: Literal["auto", "manual"] = Field("auto", description="move the alias at once, or ask a person first")
     form: Literal["full", "adapter"] = Field(
         "full",
         description="what a version holds of an agent that is an adapter: it merged into its base, or it alone, with its base's name",

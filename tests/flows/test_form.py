@@ -48,6 +48,7 @@ def test_common_params_are_typed_as_their_owners_say(schema: dict[str, Any]) -> 
     fields = schema["properties"]["overrides"]["properties"]
     steps = {f"{step.name}.{key}" for step in ROAD for key in ("method", *form.COMMON.get(step.room, ()))}
     assert set(fields) == {*form.SHARED, *steps}
+    assert not [name for name in fields if name.startswith("promote")], "a run with overrides promotes nothing: it would do nothing"
     assert set(form.COMMON) == set(ROAD.rooms), "each stage has some"
     assert fields["merge.method"]["enum"] == list(methods.names("merge"))
     assert fields["sft.loop.epochs"]["type"] == "integer" and fields["sft.loop.epochs"]["maximum"] == 100
@@ -150,7 +151,7 @@ def test_common_params_are_taken_by_every_profile() -> None:
     """A field of the form that some profile refuses would be a trap: each is given the value that the profile has."""
     for profile in profiles(ROOT):
         settings = load(ROOT, profile)
-        given = {"seed": settings.shared.seed, "threads": settings.shared.threads, "promote.approval": settings.shared.promote.approval}
+        given = {"seed": settings.shared.seed, "threads": settings.shared.threads}
         assert tuple(given) == form.SHARED
         for step in ROAD:
             for key in form.COMMON[step.room]:
