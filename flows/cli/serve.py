@@ -58,7 +58,7 @@ def serve(
         int, typer.Option("--tool-calls", metavar="N", min=1, help="Most calls for one line of the user's.", **WITH_TOOLS)
     ] = 20,
     tool_seconds: Annotated[
-        float, typer.Option("--tool-seconds", metavar="S", min=0.1, help="For which a call is waited for.", **WITH_TOOLS)
+        float, typer.Option("--tool-seconds", metavar="S", min=0.1, max=3600, help="For which a call is waited for.", **WITH_TOOLS)
     ] = 30.0,
 ) -> int:
     """OpenAI's /v1/chat/completions, whole or streamed, with tools: the agent is told what it was told when it was evaluated, unless

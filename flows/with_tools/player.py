@@ -42,6 +42,8 @@ class ServedPlayer:
         """Ask for a turn; the world's own system message is put in front."""
         from tasks.serving.endpoint.chat_request import ChatMessage
 
+        if self.name not in self._served.names:  # else its base would answer in its place
+            raise LookupError(f"{self.name} was taken away meanwhile")
         asked = self._request.model_copy(
             update={
                 "messages": [ChatMessage.model_validate(with_text_arguments(message)) for message in messages],

@@ -144,6 +144,17 @@ def test_a_text_that_no_tokenizer_takes_is_the_callers_mistake(text: bytes, said
         of_body(text)
 
 
+def test_an_answer_that_cannot_be_kept_is_told(agent: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(kept: Kept, line: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Kept, "write", full)
+    with pytest.raises(openai.InternalServerError, match="No space left on device"):
+        agent.create(model="agent", messages=USER, max_tokens=2)
+    with pytest.raises(openai.APIError, match="No space left on device"):
+        list(agent.create(model="agent", messages=USER, max_tokens=2, stream=True))
+
+
 def test_clients_can_tell_an_unknown_model_from_a_conversation_that_is_too_long(agent: SimpleNamespace) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         agent.create(model="other", messages=USER)

@@ -41,6 +41,7 @@ from tasks.engine import settings
 from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.card import agent_card
 from tasks.serving.endpoint.chat import Chat
+from tasks.serving.endpoint.chat_request import read
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.prompting import Prompting
 from tasks.serving.endpoint.served import Served
@@ -540,6 +541,16 @@ def test_a_model_that_fails_after_a_write_is_told_with_what_was_written(place: S
             here.say("Hello?", metadata={"conversation": body["conversation"]})
     last = lines(tmp_path)[-1]
     assert (last["finish"], last["messages"][-1]["role"]) == ("model_lost", "tool") and last["id"] in body["message"]
+
+
+def test_no_base_answers_for_an_adapter_that_was_taken_away(place: SimpleNamespace) -> None:
+    engine: Any = Engine(in_order("Hi."))
+    chat = Chat(Prompting(tiny.tokenizer(), place.card))
+    served = Served("base", engine, tiny.tokenizer(), adapters={"agent": "agent#1"}, chat=chat)
+    player = player_of([served], read({"model": "agent", "messages": [{"role": "user", "content": "Hello."}]}), dict)
+    del served.adapters["agent"]
+    with pytest.raises(LookupError, match="agent was taken away meanwhile"):
+        player.send("one", [{"role": "user", "content": "Hello."}], place.world, 0)
 
 
 def test_what_guards_what_is_told_and_a_tool_without_is_refused() -> None:

@@ -96,7 +96,10 @@ async def _whole(turn: _Turn) -> Any:
         return refused(404, str(wrong), UNKNOWN, "model")
     except Exception as wrong:  # of the engine, in its thread
         return refused(500, f"{type(wrong).__name__}: {wrong}")
-    answer = turn.answer(made)
+    try:
+        answer = turn.answer(made)
+    except Exception as wrong:  # such as of the disk on which answers are kept
+        return refused(500, f"{type(wrong).__name__}: {wrong}")
     choice = {"index": 0, "message": answer.message, "finish_reason": answer.finish, "logprobs": None}
     return {**_head(owed, "chat.completion"), "choices": [choice], "usage": _usage(owed, answer)}
 
@@ -131,10 +134,11 @@ async def _events(turn: _Turn) -> AsyncIterator[str]:
                 if len(words) > len(sent) and words.startswith(sent):
                     yield _event(owed, {"content": words[len(sent) :]})
                     sent = words
-        if wrong := made.exception():
-            yield _data({"error": error(500, f"{type(wrong).__name__}: {wrong}")})
-            return
-        for event in _rest(owed, turn.answer(made.result()), sent):
+        try:
+            rest = _rest(owed, turn.answer(made.result()), sent)
+        except Exception as wrong:  # see `_whole`
+            rest = [_data({"error": error(500, f"{type(wrong).__name__}: {wrong}")})]
+        for event in rest:
             yield event
     finally:
         gone = True  # whoever asked has left: the turn is wanted no further
