@@ -110,7 +110,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         if address in params.unseen:
             draw_problems(world, "test", 1, seed)
         freeze_world(world, ctx.out / (UNSEEN if address in params.unseen else "") / world.name, params.allow)
-        ctx.progress(done + 1, len(classes), world.name)
+        ctx.progress(done + 1, len(classes), "worlds frozen")
         figures[world.name] = {
             "rows": sum(len(rows) for rows in world.shared.base.tables.values()),
             "tools": len(world.tools),

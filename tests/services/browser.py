@@ -78,7 +78,6 @@ class Page:
 
     def click(self, label: str, *shown: str) -> None:
         """Click on the innermost visible element whose text this is, as soon as it is there, and wait for texts that follow."""
-        self.wait_for(label)
         found = f"""(() => {{
             const all = [...document.body.querySelectorAll('*')].reverse();
             const one = all.find(each => each.innerText?.trim() === {json.dumps(label)} && each.getClientRects().length);
@@ -86,7 +85,10 @@ class Page:
             one?.click();
             return Boolean(one);
         }})()"""
-        assert self.script(found), f"nothing reads {label!r}: {self.text()[:3000]}"
+        end = time.monotonic() + PATIENCE
+        while not self.script(found):
+            assert time.monotonic() < end, f"nothing reads {label!r}: {self.text()[:3000]}"
+            time.sleep(0.3)
         self.wait_for(*shown)
 
     def fill(self, label: str, text: str) -> None:

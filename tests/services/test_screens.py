@@ -118,7 +118,7 @@ def _approval(page: Page, address: str, pictures: Path) -> None:
 
 def _report(page: Page, address: str, pictures: Path) -> None:
     for name, width, height in (("report-wide", 1400, 1500), ("report-narrow", 390, 1500)):
-        page.open(address, "The ladder", "Families", width=width, height=height)
+        page.open(address, "How good each model is", "Families", width=width, height=height)
         assert page.script("document.documentElement.scrollWidth") <= width, "the page is wider than the window"
         page.picture(pictures / f"{name}.png", settle=0)
 
