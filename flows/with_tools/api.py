@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
@@ -21,6 +22,7 @@ from tasks.serving.endpoint.served import find, unknown
 if TYPE_CHECKING:
     from tasks.serving.endpoint.served import Served
 
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 AT_ONCE = 64
 """Conversations that are answered at a time; others wait."""
 ALIVE = 5.0
@@ -32,6 +34,7 @@ NOT_AGAIN = {"x-should-retry": "false"}
 def add(app: FastAPI, engines: Sequence[Served], loop: WithTools) -> None:
     """Give an app the endpoint; it goes before one of the same path that is added later."""
     threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="conversation")
+    app.router.lifespan_context = _to_the_end(app.router.lifespan_context, threads)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(body: Request) -> Any:
@@ -48,7 +51,7 @@ def add(app: FastAPI, engines: Sequence[Served], loop: WithTools) -> None:
         # To its end once it is begun, whoever listens: a conversation is not left between a write and its answer.
         answer = asyncio.get_running_loop().run_in_executor(threads, loop.answer, held, request, again, asker)
         watch = asyncio.ensure_future(_watch(body, asker))
-        answer.add_done_callback(lambda made: (watch.cancel(), made.exception()))  # which nobody may be there to hear
+        answer.add_done_callback(lambda made: (watch.cancel(), made.cancelled() or made.exception()))  # which nobody may hear
         if request.stream:
             usage = bool((request.stream_options or {}).get("include_usage"))
             return StreamingResponse(_events(answer, usage), media_type="text/event-stream")
@@ -56,6 +59,18 @@ def add(app: FastAPI, engines: Sequence[Served], loop: WithTools) -> None:
             return await asyncio.shield(answer)
         except Exception as error:
             return _refused(error)
+
+
+def _to_the_end(lifespan: Lifespan, threads: ThreadPoolExecutor) -> Lifespan:
+    """An app that ends when the conversations have ended that are begun, also those whose callers have left."""
+
+    @asynccontextmanager
+    async def whole(app: Any) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            yield state
+        await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
+
+    return whole
 
 
 async def _watch(body: Request, asker: Asker) -> None:

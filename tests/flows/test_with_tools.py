@@ -6,6 +6,7 @@ so nothing is written and the agent is told so by the call's answer; then it pay
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -115,7 +116,7 @@ def serving(
     way = lambda player: react.agent(player, react.Params())  # noqa: E731
     loop = WithTools(here, made, lambda request, about: player_of([served], request, about), way, calls)
     try:
-        with listening(make(served, first=lambda app: api.add(app, [served], loop))) as url:
+        with listening(app := make(served, first=lambda app: api.add(app, [served], loop))) as url:
             client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
 
             def say(*words: str, **more: Any) -> Any:
@@ -123,7 +124,7 @@ def serving(
                 messages: Any = [{"role": role, "content": one} for role, one in zip(roles, words, strict=False)]
                 return client.chat.completions.create(model="agent", messages=messages, **more)
 
-            yield SimpleNamespace(say=say, client=client, engine=engine, backend=made.backend, loop=loop)
+            yield SimpleNamespace(say=say, client=client, engine=engine, backend=made.backend, loop=loop, app=app)
     finally:
         made.close()
 
@@ -541,6 +542,25 @@ def test_a_model_that_fails_after_a_write_is_told_with_what_was_written(place: S
             here.say("Hello?", metadata={"conversation": body["conversation"]})
     last = lines(tmp_path)[-1]
     assert (last["finish"], last["messages"][-1]["role"]) == ("model_lost", "tool") and last["id"] in body["message"]
+
+
+def test_the_end_waits_for_conversations_whose_callers_have_left(
+    place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Slow, "wait", 0.5)
+    world = shop(real=Slow, leave_out=("_looks", "_lock"))
+
+    async def end(app: Any) -> None:
+        async with app.router.lifespan_context(app):
+            pass
+
+    with serving(told_of(place, world), in_order(call("cancel_order", order_id="W1"), "Done."), tmp_path) as here:
+        with pytest.raises(openai.APITimeoutError):
+            here.client.with_options(timeout=0.2, max_retries=0).chat.completions.create(
+                model="agent", messages=[{"role": "user", "content": "Cancel W1."}]
+            )
+        asyncio.run(end(here.app))
+        assert [one["finish"] for one in lines(tmp_path)] == ["tool_calls", "stop"]
 
 
 def test_no_base_answers_for_an_adapter_that_was_taken_away(place: SimpleNamespace) -> None:
