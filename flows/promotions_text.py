@@ -12,7 +12,11 @@ _NOBODY = "no version"
 
 def lines(records: Sequence[Record], place: str) -> Iterator[str]:
     """The records, oldest first, each with its evidence below it."""
-    yield f"{len(records)} records in {place}, each proved by its hash" if records else f"no promotion yet ({place})"
+    yield (
+        f"{len(records)} record{'s' * (len(records) != 1)} in {place}, each proved by its hash"
+        if records
+        else f"no promotion yet ({place})"
+    )
     for record in records:
         entry = record.entry
         yield ""

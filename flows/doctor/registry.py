@@ -14,7 +14,11 @@ def registry(place: Place) -> Iterator[Finding]:
     """The ledger, wherever it lies, read whole, its chain of hashes included; then whether the alias is where it says. What is wrong
     with either is raised."""
     count = len(Ledger.of(place.checked).records())
-    ledger = f"the ledger of promotions has {count} records, none changed and none missing" if count else "nothing was promoted yet"
+    ledger = (
+        f"the ledger of promotions has {count} record{'s' * (count != 1)}, none changed and none missing"
+        if count
+        else "nothing was promoted yet"
+    )
     yield good("registry", ledger)
     try:
         seen = look(place.checked)

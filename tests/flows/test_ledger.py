@@ -189,6 +189,7 @@ def test_it_says_who_what_when_why_and_on_which_evidence(tmp_path: Path) -> None
     about = {"decision": "d.dir", "against": None, "reason": "All hold.", "approved": "fine (Ada)", "previous": None}
     made = signed(entry(1, **about, evidence=evidence, commit="0123456789abcdef", dirty=["a.py"]))
     ledger.append(made)
+    assert next(lines(ledger.records(), "here")).startswith("1 record in here, ")
     ledger.append(signed(entry(2, **about) | {"event": "rollback", "reason": "rude", "approved": "", "previous": "3"}))
     ledger.append(signed({"event": "forget", "reason": "cairn champion --none"}))
     said = "\n".join(lines(ledger.records(), "here"))
