@@ -43,7 +43,7 @@ def with_tools(
 
     place = place_of(project / "data/worlds", name)
     if not place.is_dir():
-        raise BadInput(f"--with-tools {name}: no frozen world in {place}. `cairn run --last worlds` freezes those of the params.")
+        raise BadInput(f"--with-tools {name}: no frozen world in {place}. `cairn run --to worlds` freezes those of the params.")
     world = load(place)
     for served in engines:
         for model in served.names:

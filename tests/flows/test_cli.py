@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -72,6 +73,30 @@ def test_every_command_has_examples_that_its_options_take() -> None:
         assert typed and all(line == f"cairn {name}" or line.startswith(f"cairn {name} ") for line in typed), (name, typed)
         for line in typed:
             command.make_context(name, shlex.split(line.removeprefix(f"cairn {name}")))
+
+
+def test_a_command_that_a_message_names_has_its_options() -> None:
+    """In the code's texts, between backquotes or as a whole text: what a person is told to type is taken."""
+    wrong, seen = [], 0
+    known = {name: {option for param in command.params for option in param.opts} | {"--help"} for name, command in commands()}
+    for path in (path for top in ("flows", "tasks") for path in sorted((ROOT / top).rglob("*.py"))):
+        for text in texts(path):
+            for told in re.findall(r"`cairn ([a-z][^`]*)`", text) + re.findall(r"^cairn ([a-z].*?)(?:(?:  |:).*)?$", text):
+                name = next((name for name in known if f"{told} ".startswith(f"{name} ")), None)
+                named = [word.split("=")[0] for word in told.split() if word.startswith("--")] if name else []
+                seen += len(named)
+                wrong += [f"{path.relative_to(ROOT)}: cairn {told}" for option in named if option not in known[str(name)]]
+    assert not wrong, "\n".join(wrong)
+    assert seen > 40
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Each string of a module, with x for what is put into it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def test_an_option_says_what_it_means_and_its_default(capsys: Captured) -> None:
