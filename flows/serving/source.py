@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flows import PROJECT, STATE
+from flows.alias import asking_registry
 from flows.ledger import Ledger
 from tasks.checkpoints.adapters import base_of, is_adapter
 from tasks.contract.params import BadInput
 from tasks.engine import settings
 from tasks.engine.artifact import Store
 from tasks.engine.checkpoint_names import checkpoint
+from tasks.engine.registry_alias import NoRegistry, read_alias, registry_uri
 from tasks.serving.endpoint.card import FILE, Behaviour, agent_card
 
 ALIASES = ("champion", "challenger")
-_VERSION = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))")
+_VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
+_ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[\w.-]+)")
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,24 @@ def _named(text: str) -> Named:
         return Named(Path(text).expanduser(), Path(text).expanduser().resolve().name)
     if text in ALIASES or text.isdecimal():
         promote = settings.load(PROJECT).shared.promote
-        address = f"models:/{promote.model}{'/' if text.isdecimal() else '@'}{text}"
+        address = _pinned(f"models:/{promote.model}{'/' if text.isdecimal() else '@'}{text}")
         try:
             return Named(checkpoint(address, PROJECT, Store(STATE)), text if text in ALIASES else promote.model, address)
         except BadInput as error:
             if text in ALIASES and "the registry does not know it" in str(error):
                 raise BadInput(_nobody(text, promote.model, promote.ledger)) from None
             raise
-    folder = checkpoint(text, PROJECT, Store(STATE))
-    return Named(folder, "model", text)
+    address = _pinned(text)
+    return Named(checkpoint(address, PROJECT, Store(STATE)), "model", address)
+
+
+def _pinned(address: str) -> str:
+    """With the version that an alias names now, since it may move before the card is read; the rest as it is."""
+    if about := _ALIAS.fullmatch(address):
+        with suppress(NoRegistry), asking_registry():  # who loads the checkpoint asks again, and says what is wrong
+            if version := read_alias(registry_uri(), about["name"], about["alias"], "").version:
+                return f"models:/{about['name']}/{version}"
+    return address
 
 
 def _nobody(alias: str, model: str, ledger: str) -> str:
@@ -104,13 +117,13 @@ def _registered_card(about: re.Match[str]) -> Mapping[str, Any]:
     from mlflow.exceptions import MlflowException
 
     client: Any = mlflow.MlflowClient()
-    name, version, alias = about["name"], about["version"], about["alias"]
-    found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
+    name, version = about["name"], about["version"]
+    found = client.get_model_version(name, version)
     try:
-        file = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{found.version}/{FILE}")
+        file = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}/{FILE}")
     except (MlflowException, OSError) as error:
         raise BadInput(
-            f"version {found.version} of {name} has no {FILE}, so nobody knows its system message: it was registered before versions "
+            f"version {version} of {name} has no {FILE}, so nobody knows its system message: it was registered before versions "
             f"carried one. With the worlds in data/worlds: cairn serve artifact:{found.tags['cairn.artifact']} ({error})"
         ) from None
     card: Mapping[str, Any] = json.loads(Path(file).read_text("utf-8"))

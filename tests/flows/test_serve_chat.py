@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_a_call_its_result_and_what_is_kept(agent: SimpleNamespace, monkeypatch:
     result = {"role": "tool", "tool_call_id": call.id, "content": "{}"}
     second = agent.create(model="agent", messages=[*USER, choice.message, result], tools=[TOOL], max_tokens=3)
     one, two = lines(agent.kept)[-2:]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in agent.kept.iterdir()] == [0o600], "customers' words are no other user's"
     assert (one["id"], one["problem"], one["world"], two["problem"]) == (first.id, "p1", "retail", "")
     assert (one["checkpoint"], one["adapter"]) == (agent.served.chat.prompting.card["checkpoint"], "")
     assert one["messages"][0] == {"role": "system", "content": "You are the retail agent."}
@@ -246,7 +248,7 @@ def test_a_port_in_use_and_a_champion_that_is_not_there(tmp_path: Path, capsys: 
 
 
 def test_the_card_of_a_version_is_that_which_was_registered(tmp_path: Path, mlflow_uri: str) -> None:
-    """By its number and by its alias, out of the logged model that the version is made of."""
+    """Out of the logged model that the version is made of."""
     import mlflow
 
     client: Any = mlflow.MlflowClient()
@@ -257,6 +259,4 @@ def test_the_card_of_a_version_is_that_which_was_registered(tmp_path: Path, mlfl
     client.finalize_logged_model(logged.model_id, "READY")
     client.create_registered_model("x")
     client.create_model_version("x", source=f"models:/{logged.model_id}", model_id=logged.model_id)
-    client.set_registered_model_alias("x", "champion", "1")
-    for address in ("models:/x/1", "models:/x@champion"):
-        assert source.card_of(source.Named(tmp_path, "x", address)) == {"name": "x"}
+    assert source.card_of(source.Named(tmp_path, "x", "models:/x/1")) == {"name": "x"}

@@ -67,6 +67,8 @@ def test_a_version_that_is_an_adapter_comes_with_its_base(registry: SimpleNamesp
     assert champion.base == challenger.base and champion.base is not None and (champion.base / "model.safetensors").is_file()
     assert champion.folder != challenger.folder and (champion.folder / "adapter_config.json").is_file()
     assert (champion.name, named("2").folder) == ("champion", challenger.folder)
+    registry.client.set_registered_model_alias(MODEL, "champion", "2")  # moved before the card is read: that of version 1 is meant
+    assert champion.address == f"models:/{MODEL}/1" and named(f"models:/{MODEL}@champion").address == f"models:/{MODEL}/2"
 
 
 def test_an_adapter_from_elsewhere_and_a_base_that_is_gone_are_told(registry: SimpleNamespace, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,5 +30,11 @@ class Kept:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{time.strftime('%Y-%m-%d', time.gmtime())}.jsonl").open("ab", buffering=0) as file:
+        day = self.folder / f"{time.strftime('%Y-%m-%d', time.gmtime())}.jsonl"
+        with open(day, "ab", buffering=0, opener=_for_its_owner) as file:
             file.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode())  # at once: two agents may write at a time
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    """Customers' words are no other user's of the machine."""
+    return os.open(path, flags, 0o600)
