@@ -115,12 +115,11 @@ def serve(
     if shadow:
         engines, beside = start.with_shadow(engines, found)
         interrupt.ends_with(lambda: f"{STOPPED}. {beside.summary()}")
-    print("\n".join([*run.lines(engines, host, port), *([f"{found[1].name} answers beside it, for the log."] if shadow else [])]))
-    first = None
+    told, first = [f"{found[1].name} answers beside it, for the log."] if shadow else [], None
     if world:
         from flows.with_tools.opened import Limits, with_tools
 
-        lines, first = with_tools(engines, world, PROJECT, STATE, unguarded, Limits(tool_calls, tool_seconds))
-        print("\n".join(lines), flush=True)
+        told, first = with_tools(engines, world, PROJECT, STATE, unguarded, Limits(tool_calls, tool_seconds))
+    print("\n".join([*run.lines(engines, host, port), *told]), flush=True)
     run.serve(engines, beside, host, port, first)
     return 0

@@ -653,7 +653,8 @@ def test_the_command_refuses_before_anything_is_served(
         (["--with-tools", "moon"], "no frozen world in"),
     ):
         assert main(["serve", str(place.folder / "model"), *more]) == 2
-        assert message in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert message in said.err and not said.out, "nothing is said to be served"
     chat = Chat(Prompting(tiny.tokenizer(), {**place.card, "worlds": {}}))
     served = Served("agent", Engine(in_order()), tiny.tokenizer(), chat=chat)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="agent was told of other worlds: none"):
