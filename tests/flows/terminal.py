@@ -106,6 +106,14 @@ class Terminal:
                     found.append(process)
         return found
 
+    def runs(self, module: str) -> bool:
+        """Whether one of those was started with this word on its line."""
+        for process in self.left():
+            with suppress(psutil.Error):
+                if module in process.cmdline():
+                    return True
+        return False
+
     def kill(self, number: signal.Signals) -> None:
         """Send a signal to all of the terminal's foreground, as `timeout` and a closed terminal do."""
         self._note()

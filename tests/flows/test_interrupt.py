@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,17 @@ def project(tmp_path_factory: pytest.TempPathFactory, migrated: Callable[[Projec
     return migrated(make_project(tmp_path_factory.mktemp("terminal") / "project"))
 
 
+@pytest.fixture(autouse=True)
+def alone(project: Project) -> Iterator[None]:
+    """What a failed test left goes on in no other."""
+    yield
+    for process in Terminal(0, -1, project.folder).left():
+        with suppress(psutil.Error):
+            process.kill()
+
+
 def trains(terminal: Terminal) -> bool:
-    return any("tasks.engine.child" in process.cmdline() for process in terminal.left())
+    return terminal.runs("tasks.engine.child")
 
 
 def ends(terminal: Terminal, within: float = 5.0, code: int = 130, quiet: bool = False) -> None:
@@ -163,8 +172,12 @@ def test_cancel_in_prefects_screen(tmp_path: Path, prefect_server: str, monkeypa
     served = subprocess.Popen([sys.executable, "-c", code], cwd=project.folder, env=environment, start_new_session=True)
 
     def trainings() -> list[psutil.Process]:
-        every = [one for one in psutil.Process(served.pid).children(recursive=True) if one.is_running()]
-        return [one for one in every if one.status() != psutil.STATUS_ZOMBIE and "tasks.engine.child" in one.cmdline()]
+        found = []
+        for one in psutil.Process(served.pid).children(recursive=True):
+            with suppress(psutil.Error):  # it may end while it is looked at
+                if one.status() != psutil.STATUS_ZOMBIE and "tasks.engine.child" in one.cmdline():
+                    found.append(one)
+        return found
 
     def wait_for(condition: Callable[[], Any]) -> Any:
         end = time.monotonic() + 120
