@@ -96,7 +96,7 @@ def real_checkpoint() -> Path | None:
     with tempfile.TemporaryDirectory(dir=REAL.parent) as place:
         out, worlds = Path(place) / "out", Path(place) / "worlds"
         out.mkdir()
-        freeze_world(World(Retail), "tasks.worlds.library.retail:Retail", worlds / "retail")
+        freeze_world(World.build(Retail, 30, 0), worlds / "retail")
         ctx = Context(0, out, Path(place) / "scratch", prompt={"tools": "full", "policy": "full"})
         run(Inputs(worlds, GGUF), Params(source=str(GGUF), chat_format="hermes"), ctx)
         out.rename(REAL)
