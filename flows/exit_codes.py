@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from flows import interrupt
 
@@ -75,19 +74,13 @@ def _tell(error: Exception) -> int:
 
 def _in_words(error: Exception) -> str:
     """A failure in a line or three; what has to do with a disk is said plainly, whoever noticed it."""
+    from flows import PROJECT, STATE
     from tasks.engine import disk
 
-    if said := disk.in_words(error, _disks()):
+    if said := disk.in_words(error, disk.written_to(STATE, PROJECT)):
         return said
     lines = "\n".join(str(error).splitlines()[:3])
     return f"{type(error).__name__}: {lines} (set CAIRN_DEBUG=1 for the traceback)"
-
-
-def _disks() -> list[Path]:
-    """Folders on the disks that a command writes to: ours, and those that Prefect and temporary files were sent to."""
-    from flows import PROJECT, STATE
-
-    return [STATE, PROJECT, *(Path(os.environ[name]) for name in ("PREFECT_HOME", "TMPDIR") if os.environ.get(name))]
 
 
 def _say(text: str) -> None:

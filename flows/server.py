@@ -107,7 +107,7 @@ def _line(server: subprocess.Popen[bytes], log: Path) -> str:
     if line := server.stdout.readline():
         return line.decode().strip()
     ended = server.wait()
-    if (file := _database()) and (why := unusable(file, 1)):
+    if (file := own_database()) and (why := unusable(file, 1)):
         raise BadInput(f"Prefect's own server did not start: its database cannot be used: {why}.")
     lines = log.read_text(errors="replace").strip().splitlines()
     how = "did not start" if ended == -signal.SIGKILL else f"ended with code {ended}"
@@ -116,11 +116,16 @@ def _line(server: subprocess.Popen[bytes], log: Path) -> str:
     )
 
 
-def _database() -> Path | None:
+def own_database() -> Path | None:
     """The SQLite file in which the run's own server keeps its records; None for another kind of database."""
-    named = [inherited.of_prefect(f"PREFECT_{part}DATABASE_CONNECTION_URL") for part in ("SERVER_", "API_")]
-    url = next((one.value for one in named if one), os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", ""))
+    url = own_database_url()
     return path_of(url) if url else Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+
+
+def own_database_url() -> str:
+    """Where the run's own server keeps its records, as the settings say; "" for Prefect's own place."""
+    named = [inherited.of_prefect(f"PREFECT_{part}DATABASE_CONNECTION_URL") for part in ("SERVER_", "API_")]
+    return next((one.value for one in named if one), os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", ""))
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

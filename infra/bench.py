@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,13 @@ def cairn_run(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flows.cli", "run"]
     said, errors = subprocess.PIPE, subprocess.STDOUT
     return subprocess.run(command, cwd=folder, env=environment(), check=False, text=True, stdout=said, stderr=errors)
+
+
+def free_port() -> int:
+    """A port of loopback on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def environment() -> dict[str, str]:

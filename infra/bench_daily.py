@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from infra import bench_gate, bench_serving, bench_traces
-from infra.bench import ROOT, cairn_run, copy, environment, publish
+from infra.bench import ROOT, cairn_run, copy, environment, free_port, publish
 from infra.bench_quickstart import Bound, Figure, Line, show
 
 SCHEDULE = ROOT / ".cairn" / "bench" / "schedule.json"
@@ -145,9 +144,7 @@ def _python(project: Path, *arguments: str) -> str:
 @contextmanager
 def _tracking_server(folder: Path) -> Iterator[str]:
     """The address of a tracking server of MLflow's while the block runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     place = ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./kept", "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *place]
     with (folder / "log").open("w") as log:

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.bench import ROOT, copy, environment, publish
+from infra.bench import ROOT, copy, environment, free_port, publish
 from infra.bench_quickstart import Bound, Figure, Line, show
 from tasks.engine.start import kernels
 
@@ -122,9 +121,7 @@ def wait_for(url: str, server: subprocess.Popen[Any], log: Path) -> None:
 @contextmanager
 def _serving(checkpoint: Path, project: Path) -> Iterator[int]:
     """The port of `cairn serve`, once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "flows.cli", "serve", str(checkpoint), "--name", "agent", "--port", str(port)]
     with (project / "serve.log").open("w") as log:
         server = subprocess.Popen(command, cwd=project, env=environment(), stdout=log, stderr=log)

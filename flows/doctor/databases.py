@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from flows.doctor.finding import Finding, Place, error, good, note, warning
 from flows.inherited import of_prefect, printable
-from tasks.engine.sqlite_files import path_of, unusable
+from flows.server import own_database, own_database_url
+from tasks.engine.sqlite_files import opened, path_of, unusable
 from tasks.players.openai_compatible.cache import NAME as CALLS
 
 PATIENCE = 3.0
@@ -47,7 +48,7 @@ def databases(place: Place) -> Iterator[Finding]:
             yield from _sqlite(name, path, library)
     if tracking.startswith("postgres"):
         yield from _postgres("MLflow", "MLFLOW_TRACKING_URI", tracking)
-    if (url := _prefect_url()).startswith("postgres"):
+    if (url := own_database_url()).startswith("postgres"):
         yield from _postgres("Prefect", "PREFECT_SERVER_DATABASE_CONNECTION_URL", url)
 
 
@@ -58,14 +59,7 @@ def local_mlflow(state: Path) -> Path | None:
 
 def own_prefect() -> Path | None:
     """The database of the server that a run starts; None where a server is named, or where it is no file."""
-    if of_prefect("PREFECT_API_URL"):
-        return None
-    return path_of(_prefect_url()) if _prefect_url() else Path(os.environ["PREFECT_HOME"]) / "prefect.db"
-
-
-def _prefect_url() -> str:
-    named = (of_prefect(f"PREFECT_{part}DATABASE_CONNECTION_URL") for part in ("SERVER_", "API_"))
-    return next((one.value for one in named if one), os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", ""))
+    return None if of_prefect("PREFECT_API_URL") else own_database()
 
 
 # --- SQLite ----------------------------------------------------------------------------------------------------------
@@ -77,7 +71,7 @@ def _sqlite(name: str, path: Path, library: str | None) -> Iterator[Finding]:
         remedy = f"fuser {path}   # who holds it; a run that goes on lets go of it by itself" if "locked" in why else aside
         yield error("databases", f"{name}: {why}", f"ls -l {path}   # this user must write it" if "written" in why else remedy)
         return
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as database:
+    with closing(opened(path, "ro", PATIENCE)) as database:
         said = database.execute("PRAGMA quick_check(1)").fetchone()[0]
         version = _version(database) if library else ""
     if said != "ok":

@@ -15,7 +15,7 @@ from flows.doctor.finding import Finding, Place, error, good, note, warning
 from flows.survey import survey
 from tasks.contract.params import BadInput, read_yaml
 from tasks.engine.check_players import check_device
-from tasks.engine.disk import ROOM
+from tasks.engine.disk import ROOM, written_to
 from tasks.engine.explain import last
 from tasks.engine.files import read_json
 from tasks.engine.param_files import PIPELINE
@@ -56,9 +56,8 @@ def disks(place: Place) -> Iterator[Finding]:
 
 def _folders(place: Place) -> list[Path]:
     """One folder for each disk that a run writes to, the state root first."""
-    wanted = [place.state, place.project, *(Path(os.environ[name]) for name in ("PREFECT_HOME", "TMPDIR") if os.environ.get(name))]
     found: dict[int, Path] = {}
-    for path in wanted:
+    for path in written_to(place.state, place.project):
         there = next((folder for folder in (path, *path.parents) if folder.exists()), None)
         if there:
             found.setdefault(there.stat().st_dev, path if path.exists() else there)

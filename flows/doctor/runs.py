@@ -16,12 +16,13 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from flows.doctor.databases import local_mlflow, own_prefect
+from flows.doctor.databases import PATIENCE, local_mlflow, own_prefect
 from flows.doctor.finding import Finding, Place, good, note, warning
 from flows.dvc_command import holders
 from tasks.engine import journal
 from tasks.engine.files import read_json
 from tasks.engine.locks import FOLDER, holder, is_held, meaning
+from tasks.engine.sqlite_files import opened
 
 BEGUN = 120
 """Seconds that a flow run may show as running before its process has written down anything; ours."""
@@ -89,7 +90,7 @@ def _in_mlflow(path: Path, alive: set[str]) -> Iterator[Finding]:
         "parent.key = 'mlflow.parentRunId' LEFT JOIN tags AS own ON own.run_uuid = COALESCE(parent.value, runs.run_uuid) AND "
         "own.key = 'cairn.run' WHERE runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active'"
     )
-    with closing(_open(path)) as database:
+    with closing(opened(path, "ro", PATIENCE)) as database:
         rows = database.execute(query).fetchall()
     for run, name, key in rows:
         if key not in alive:
@@ -100,7 +101,7 @@ def _in_mlflow(path: Path, alive: set[str]) -> Iterator[Finding]:
 
 def _in_prefect(path: Path, alive: set[str]) -> Iterator[Finding]:
     query = f"SELECT id, name, state_type, strftime('%s', COALESCE(start_time, created)) FROM flow_run WHERE state_type IN {UNFINISHED}"
-    with closing(_open(path)) as database:
+    with closing(opened(path, "ro", PATIENCE)) as database:
         rows = database.execute(query).fetchall()
     for run, name, state, since in rows:
         if str(run) not in alive and time.time() - int(since or 0) > BEGUN:
@@ -109,10 +110,6 @@ def _in_prefect(path: Path, alive: set[str]) -> Iterator[Finding]:
             yield warning(
                 "runs", f"Prefect shows flow run {run} ({name}) as {state}, and no process of this project goes on with it", command
             )
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=3)
 
 
 def set_right(place: Place) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from flows.ledger import LINES, OWN, Ledger
 from flows.ledger_database import Database
 from flows.moved_alias import look
 from flows.survey import Outlook
+from tasks.checkpoints.adapters import BASE
 from tasks.contract.params import StageFailed
 from tasks.engine import journal
 from tasks.engine.artifact import Store
@@ -48,8 +49,6 @@ NOW, YOUNG, LAST, VERSIONS, LEDGER, LOCKS, RUNS, UNFINISHED, SERVED = (
     *("dvc.lock, .dvc files and params, here and in git's history", "runs in MLflow and reports/", "what interrupted runs go on from"),
     "answers that cairn serve kept",
 )
-BASE = "base.json"
-"""The file by which an adapter names its base."""
 DAY = 86_400
 _NAME = re.compile(r"(?<![0-9a-fA-F])[0-9a-f]{32}(?:\.dir)?(?![0-9a-fA-F])")
 Named = tuple[str, str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,6 +15,7 @@ from flows.with_tools.answering import WithTools
 from flows.with_tools.held import Asker, Failed
 from tasks.contract.params import BadInput
 from tasks.serving.endpoint import errors
+from tasks.serving.endpoint.chat_api import END, sent_event
 from tasks.serving.endpoint.chat_request import of_body
 from tasks.serving.endpoint.served import find, unknown
 
@@ -100,17 +100,13 @@ async def _events(answer: asyncio.Future[dict[str, Any]], usage: bool) -> AsyncI
     while not (await asyncio.wait({answer}, timeout=ALIVE))[0]:
         yield ": tools are being called\n\n"
     if error := answer.exception():
-        yield _data(_error(error)[1] if isinstance(error, Exception) else {"error": {"message": str(error)}})
+        yield sent_event(_error(error)[1] if isinstance(error, Exception) else {"error": {"message": str(error)}})
         return
     made = answer.result()
     (choice,) = made["choices"]
     head = {**{name: value for name, value in made.items() if name not in ("choices", "usage")}, "object": "chat.completion.chunk"}
     for delta, finish in ((choice["message"], None), ({}, choice["finish_reason"])):
-        yield _data({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]})
+        yield sent_event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]})
     if usage:
-        yield _data({**head, "choices": [], "usage": made["usage"]})
-    yield "data: [DONE]\n\n"
-
-
-def _data(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+        yield sent_event({**head, "choices": [], "usage": made["usage"]})
+    yield END

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import shutil
 from collections.abc import Iterable, Iterator
@@ -50,6 +51,11 @@ def in_words(error: BaseException, places: Iterable[Path] = ()) -> str | None:
             f"{_short(error)}. Only {low[1] / 1e6:.0f} MB are free on the disk of {low[0]}: that may be why. Make room, and run again."
         )
     return None
+
+
+def written_to(state: Path, project: Path) -> list[Path]:
+    """Folders on the disks that a command writes to: ours, and those that Prefect and temporary files were sent to."""
+    return [state, project, *(Path(os.environ[name]) for name in ("PREFECT_HOME", "TMPDIR") if os.environ.get(name))]
 
 
 def says_full(text: str) -> bool:

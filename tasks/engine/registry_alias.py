@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from tasks.contract.params import StageFailed
 from tasks.engine import sqlite_files
@@ -51,7 +50,7 @@ def read_alias(uri: str, model: str, alias: str, expected: str) -> Alias:
     if not path.exists():
         return Alias()
     try:
-        database = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=sqlite_files.PATIENCE)
+        database = sqlite_files.opened(path, "rw")
         try:
             return _read(database, model, alias, expected)
         finally:

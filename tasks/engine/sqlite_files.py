@@ -6,6 +6,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote
 
 PATIENCE = 6.0
@@ -21,6 +22,11 @@ def path_of(url: str) -> Path | None:
     return Path(unquote(file.removeprefix("file:")) if file.startswith("file:") else file)
 
 
+def opened(path: Path, mode: Literal["ro", "rw"], patience: float = PATIENCE) -> sqlite3.Connection:
+    """A database that is there, to be read or written; nothing is begun by itself. patience: seconds that a lock is waited for."""
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=patience, isolation_level=None)
+
+
 def is_locked(error: sqlite3.Error) -> bool:
     """Whether an error says that another process has the file for itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -34,9 +40,8 @@ def unusable(path: Path, patience: float = PATIENCE) -> str:
     if not path.exists():
         there = path.parent.is_dir() and os.access(path.parent, os.W_OK)
         return "" if there else f"there is no folder {path.parent} in which this user may write"
-    address = f"{path.resolve().as_uri()}?mode=rw"
     try:
-        with closing(sqlite3.connect(address, uri=True, timeout=patience, isolation_level=None)) as database:
+        with closing(opened(path, "rw", patience)) as database:
             database.execute("BEGIN IMMEDIATE")
             database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
             database.execute("ROLLBACK")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from fastapi import FastAPI
 from flows import interrupt
 from flows.cli import main
 from flows.serving import run, start
+from infra.bench import free_port
 from tests.conftest import ROOT
 from tests.rollout import tiny
 
@@ -41,12 +41,6 @@ def test_a_checkpoint_folder_answers_at_its_port(tmp_path: Path) -> None:
             assert 1 <= len(answer.json()["choices"][0]["token_ids"]) <= 4, answer.text
         finally:
             server.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _ready(place: str, server: subprocess.Popen[bytes], said: Path) -> str:

@@ -21,6 +21,7 @@ from flows.cli import main
 from flows.serving import run, source, start
 from flows.serving.shadow import Shadow
 from flows.serving.source import Named
+from infra.bench import free_port
 from tasks.checkpoints import adapters
 from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
@@ -30,7 +31,6 @@ from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.player import listening
 from tasks.serving.endpoint.served import Served
-from tests.flows.test_serve import free_port
 from tests.flows.test_serve_chat import lines
 from tests.flows.test_serve_source import adapted
 from tests.rollout import tiny

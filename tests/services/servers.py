@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from infra.bench import free_port
 
 NO_POSTGRES = "NOT TESTED ON POSTGRES: it is not installed (apt-get install postgresql); neither PATH nor /usr/lib/postgresql has initdb and postgres"
 START = 180.0
@@ -127,12 +128,6 @@ def wait_until(answers: Callable[[], bool], process: subprocess.Popen[bytes], lo
             return
         time.sleep(0.25)
     raise AssertionError(f"it does not answer; it said last:\n{log.read_text(errors='replace')[-3000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _accepts(port: int) -> bool:

@@ -21,7 +21,7 @@ from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
 from tasks.serving.endpoint import chat_api
 from tasks.serving.endpoint.chat_api import Beside, under_way
-from tasks.serving.endpoint.errors import TOO_LONG, UNKNOWN, first_fault, refused
+from tasks.serving.endpoint.errors import TOO_LONG, UNKNOWN, first_fault, of_engine, refused
 from tasks.serving.endpoint.plain_fields import SAMPLING, Allowed, refusal
 from tasks.serving.endpoint.served import Served, find, unknown
 
@@ -102,10 +102,8 @@ def make(*engines: Served, beside: Beside | None = None, first: Callable[[FastAP
         try:
             with under_way(beside):
                 made = await asyncio.wrap_future(served.thread.ask(wish.prompt, sampling))
-        except LookupError as error:
-            return refused(404, str(error), UNKNOWN, "model")
         except Exception as error:  # of the engine, in its thread
-            return refused(500, f"{type(error).__name__}: {error}")
+            return of_engine(error)
         if made.finish == "full":
             return refused(400, f"the prompt's {len(wish.prompt)} tokens fill the context", TOO_LONG, "prompt")
         return _answer(served, wish, made)

@@ -17,8 +17,10 @@ from tasks.contract.params import BadInput
 from tasks.serving.endpoint.chat import Answer, Chat, Owed
 from tasks.serving.endpoint.chat_request import of_body
 from tasks.serving.endpoint.engine_thread import Watch
-from tasks.serving.endpoint.errors import TOO_LONG, UNKNOWN, error, refused
+from tasks.serving.endpoint.errors import TOO_LONG, UNKNOWN, error, of_engine, refused
 from tasks.serving.endpoint.served import Served, find, unknown
+
+END = "data: [DONE]\n\n"
 
 
 class Beside(Protocol):
@@ -92,10 +94,8 @@ async def _whole(turn: _Turn) -> Any:
     try:
         with under_way(turn.beside):
             made = await asyncio.wrap_future(turn.served.thread.ask(owed.ids, owed.sampling, watch_of(turn.chat, owed)))
-    except LookupError as wrong:
-        return refused(404, str(wrong), UNKNOWN, "model")
     except Exception as wrong:  # of the engine, in its thread
-        return refused(500, f"{type(wrong).__name__}: {wrong}")
+        return of_engine(wrong)
     try:
         answer = turn.answer(made)
     except Exception as wrong:  # such as of the disk on which answers are kept
@@ -137,7 +137,7 @@ async def _events(turn: _Turn) -> AsyncIterator[str]:
         try:
             rest = _rest(owed, turn.answer(made.result()), sent)
         except Exception as wrong:  # see `_whole`
-            rest = [_data({"error": error(500, f"{type(wrong).__name__}: {wrong}")})]
+            rest = [sent_event({"error": error(500, f"{type(wrong).__name__}: {wrong}")})]
         for event in rest:
             yield event
     finally:
@@ -151,16 +151,17 @@ def _rest(owed: Owed, answer: Answer, sent: str) -> list[str]:
         events.append(_event(owed, {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]}))
     events.append(_event(owed, {}, answer.finish))
     if (owed.request.stream_options or {}).get("include_usage"):
-        events.append(_data({**_head(owed, "chat.completion.chunk"), "choices": [], "usage": _usage(owed, answer)}))
-    return [*events, "data: [DONE]\n\n"]
+        events.append(sent_event({**_head(owed, "chat.completion.chunk"), "choices": [], "usage": _usage(owed, answer)}))
+    return [*events, END]
 
 
 def _event(owed: Owed, delta: dict[str, Any], finish: str | None = None) -> str:
     choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-    return _data({**_head(owed, "chat.completion.chunk"), "choices": [choice]})
+    return sent_event({**_head(owed, "chat.completion.chunk"), "choices": [choice]})
 
 
-def _data(value: dict[str, Any]) -> str:
+def sent_event(value: Mapping[str, Any]) -> str:
+    """A server-sent event; END is the last one of a stream."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 
+from tasks.chat.local.format import with_text_arguments
 from tasks.contract.client import Message, Request
+from tasks.serving.endpoint.prompting import with_read_arguments
 
 PATIENCE = 600.0
 """Seconds for one answer of a server in this process; ours."""
@@ -42,24 +43,14 @@ class ChatClient:
             self.refused.append(said.json()["error"]["message"])
             return {"role": "assistant", "content": "", "finish_reason": "error", "lost": "not_accepted"}
         choice = said.json()["choices"][0]
-        message = choice["message"]
-        calls = {"tool_calls": [_read(call) for call in message["tool_calls"]]} if message.get("tool_calls") else {}
-        return {"role": "assistant", "content": message.get("content") or "", "finish_reason": choice["finish_reason"], **calls}
+        message = with_read_arguments(choice["message"])
+        return {**message, "content": message.get("content") or "", "finish_reason": choice["finish_reason"]}
 
     def _body(self, request: Request) -> dict[str, Any]:
         wishes = {"temperature": request.temperature, "max_tokens": request.max_tokens, "seed": request.seed}
-        return {"model": self._model, "messages": [_sent(one) for one in request.messages], "tools": request.tools, **wishes}
-
-
-def _sent(message: Message) -> Message:
-    """Arguments of calls as JSON text."""
-    calls = message.get("tool_calls")
-    return {**message, "tool_calls": [_with(call, json.dumps(call["function"]["arguments"])) for call in calls]} if calls else message
-
-
-def _read(call: Any) -> Any:
-    return _with(call, json.loads(call["function"]["arguments"]))
-
-
-def _with(call: Any, arguments: Any) -> Any:
-    return {**call, "function": {**call["function"], "arguments": arguments}}
+        return {
+            "model": self._model,
+            "messages": [with_text_arguments(one) for one in request.messages],
+            "tools": request.tools,
+            **wishes,
+        }

@@ -21,6 +21,13 @@ def error(status: int, message: str, code: str | None = None, param: str | None 
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
+def of_engine(wrong: Exception) -> JSONResponse:
+    """An answer in place of a turn that an engine did not make: LookupError is for a model that it does not have."""
+    if isinstance(wrong, LookupError):
+        return refused(404, str(wrong), UNKNOWN, "model")
+    return refused(500, f"{type(wrong).__name__}: {wrong}")
+
+
 def first_fault(error: Any) -> tuple[str, None, str | None]:
     """(message, no code, field) of the first thing that pydantic finds wrong with a request."""
     first = error.errors()[0]
