@@ -1,10 +1,11 @@
-"""What a project inherits from the user's and the machine's own configuration of DVC and git, where it matters here."""
+"""What a project inherits, the user's and the machine's own configuration of DVC and git included, where it matters here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows import inherited
 from flows.dvc_command import config_files, sections
 from flows.inherited import Setting
 from tasks.engine.origin import git
@@ -24,6 +25,14 @@ OF_DVC = {
     "core.no_scm": "DVC does without git: no experiments",
     "core.autostage": "DVC adds what it writes to git's index",
 }
+
+
+NONE = "no setting is inherited from the environment, or from files of Prefect, DVC and git"
+
+
+def everything(project: Path) -> list[Setting]:
+    """All that a project inherits: from the environment and Prefect's files, then from those of DVC and git."""
+    return [*inherited.everything(), *of_dvc_and_git(project)]
 
 
 def of_dvc_and_git(project: Path) -> Iterator[Setting]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from flows.cli import group, values
 from flows.cli.output import print_json
 from tasks.road import ROAD
-
-if TYPE_CHECKING:
-    from flows.inherited import Setting
 
 app = group.app()
 
@@ -51,23 +48,21 @@ def status(
     return 0
 
 
-def _found() -> list[Setting]:
-    from flows import PROJECT, inherited
-    from flows.inherited_config import of_dvc_and_git
-
-    return [*inherited.everything(), *of_dvc_and_git(PROJECT)]
-
-
 def _inherited() -> list[dict[str, Any]]:
+    from flows import PROJECT
     from flows.inherited import printable
+    from flows.inherited_config import everything
 
-    return [{"name": one.name, "value": printable(one.name, one.value), "origin": one.origin, "effect": one.effect} for one in _found()]
+    found = everything(PROJECT)
+    return [{"name": one.name, "value": printable(one.name, one.value), "origin": one.origin, "effect": one.effect} for one in found]
 
 
 def _print_inherited() -> None:
-    found = _found()
-    none = "no setting is inherited from the environment, or from files of Prefect, DVC and git"
-    print("\ninherited settings:" if found else f"\n{none}")
+    from flows import PROJECT
+    from flows.inherited_config import NONE, everything
+
+    found = everything(PROJECT)
+    print("\ninherited settings:" if found else f"\n{NONE}")
     for one in found:
         print(f"  {one}")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows import inherited
 from flows.doctor.finding import Finding, Place, good, note, warning
-from flows.inherited_config import of_dvc_and_git
+from flows.inherited_config import NONE, everything
 
 
 def settings(place: Place) -> Iterator[Finding]:
     """All of them; a warning for one that changes the bytes of files, and with them every key."""
-    found = [*inherited.everything(), *of_dvc_and_git(place.project)]
+    found = everything(place.project)
     for one in found:
         if one.name == "git core.autocrlf" and one.value.lower() != "false":
             yield warning(
@@ -22,4 +21,4 @@ def settings(place: Place) -> Iterator[Finding]:
         else:
             yield note("inherited", str(one))
     if not found:
-        yield good("inherited", "no setting is inherited from the environment, or from files of Prefect, DVC and git")
+        yield good("inherited", NONE)
