@@ -183,6 +183,9 @@ class _Still:
     def start(self, base: Base) -> Saved:
         return self._saved
 
+    def protected(self, name: str) -> str:
+        return ""
+
     def call(self, *_: Any) -> Any:
         raise LookupError("a predicate looks at the state and at what was said; it calls no tool of what is real")
 

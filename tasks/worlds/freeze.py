@@ -101,12 +101,13 @@ def _classes(params: Params) -> dict[str, type]:
 
 def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write one folder per world into ctx.out, of an unseen one into `unseen` there; returns rows, users per split, tools and rules of
-    each. Raises BadInput for an unseen world that has no test problem."""
+    each. Raises BadInput for an unseen world that has no test problem, and for tools that no play may call."""
     figures = {}
     classes = _classes(params)
     for done, (address, cls) in enumerate(classes.items()):
         seed = ctx.seed_for("world", getattr(cls, "SEED", "") or str(getattr(cls, "NAME", "")))  # not its address: it may move
         world = World.build(cls, params.size, seed, address, params.longest_answer)
+        _check_playable(world)
         if address in params.unseen:
             draw_problems(world, "test", 1, seed)
         freeze_world(world, ctx.out / (UNSEEN if address in params.unseen else "") / world.name, params.allow)
@@ -118,3 +119,9 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
             **{split: len(users) for split, users in world.shared.users.items()},
         }
     return {"worlds": figures}
+
+
+def _check_playable(world: World) -> None:
+    for name, tool in world.tools.items():
+        if world.foreign is not None and tool.kind != "read" and (why := world.foreign.source.protected(name)):
+            raise BadInput(f"world {world.name}: tool {name!r} can be called in no run: {why}")

@@ -380,11 +380,11 @@ def url() -> Iterator[str]:
         server.wait()
 
 
-def over_http(folder: Path, url: str) -> World:
+def over_http(folder: Path, url: str, disposable: bool = True) -> World:
     about = {key: value for key, value in SHOP.items() if key not in ("command", "pass_env")}
     orders = {f"W{number}": {"user": f"u{number}", "status": "pending", "total": 10.5 + number} for number in range(5)}
     (folder / "start.json").write_text(json.dumps({"users": {f"u{number}": {} for number in range(5)}, "orders": orders, "looks": 0}))
-    return build(folder, **about, url=url, start="start.json")
+    return build(folder, **about, url=url, start="start.json", disposable=disposable)
 
 
 def test_over_http(url: str, tmp_path: Path) -> None:
@@ -395,6 +395,15 @@ def test_over_http(url: str, tmp_path: Path) -> None:
     assert not one.call("cancel_order", {"order_id": "W1", "reason": "late"}).ok
     assert "no order W9" in said(one.call("get_order", {"order_id": "W9"}))
     assert one.state_hash() == two.state_hash() != here.state_hash()
+
+
+def test_a_url_that_is_not_disposable_is_read_and_never_set_back(url: str, tmp_path: Path) -> None:
+    over_http(tmp_path, url).call("cancel_order", {"order_id": "W4", "reason": "late"})  # so that it is not at the start
+    here = over_http(tmp_path, url, disposable=False)
+    assert json.loads(here.fork().call("get_order", {"order_id": "W4"}).content)["status"] == "cancelled"
+    for tool, arguments in (("cancel_order", {"order_id": "W1", "reason": "late"}), ("call_a_person", {})):
+        assert "was not called: it may change the server at http://127.0.0.1:" in said(here.fork().call(tool, arguments))
+    assert json.loads(here.fork().call("get_order", {"order_id": "W1"}).content)["status"] == "pending"
 
 
 def cancel_all(here: World, answer: Any) -> None:

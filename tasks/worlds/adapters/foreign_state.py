@@ -51,6 +51,9 @@ class Source(Protocol):
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
         """Run a tool in a state; its answer (text or JSON) and the state after it. Raises Refused, or SourceFailed."""
 
+    def protected(self, name: str) -> str:
+        """Why play must not call this tool, which is no read: what stands behind it was not declared disposable; "" when it may."""
+
     def real(self) -> Real:
         """What `cairn serve --with-tools` calls, opened now. Raises BadInput when there is none that has all of the tools."""
 
@@ -92,7 +95,11 @@ class ForeignState:
         return json.loads(self.saved.text)
 
     def call(self, name: str, arguments: dict[str, Any]) -> Any:
-        """Run a tool. Raises SourceFailed when one that is no write changed the state."""
+        """Run a tool. Raises SourceFailed for one that could change what was not declared disposable, and when one that is no write
+        changed the state.
+        """
+        if self._kind != "read" and (why := self._source.protected(name)):
+            raise SourceFailed(f"tool {name!r} was not called: {why}")
         answer, after = self._source.call(self.saved, name, arguments, self._kind)
         if self._kind not in (None, "write") and after.text != self.saved.text:
             changed = text_diff(self.saved.text, after.text, DIFF_LINES).replace("\n", "; ")

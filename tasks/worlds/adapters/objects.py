@@ -24,6 +24,7 @@ from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import refusal
 from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
+from tasks.worlds.adapters.outside import Outside, watched
 from tasks.worlds.adapters.plain_data import TYPE, NotPlain, View, text_diff
 from tasks.worlds.adapters.real import RealObject
 from tasks.worlds.api.places import place
@@ -53,6 +54,7 @@ def from_object(
     users: str = "",
     problems_file: Path | str | None = None,
     real: Callable[[], Any] | None = None,
+    disposable: bool = False,
 ) -> type[Any]:
     """A world class over what `factory()` makes: one object, or several as a dict by name (their methods are then one set of tools).
 
@@ -72,6 +74,8 @@ def from_object(
     problems_file: problems as JSON lines (`tasks.worlds.adapters.problem_file`). There are no scripted humans: the role needs a model.
     real:      makes the object with the real data, once, for `cairn serve --with-tools`, which never sets it back; factory by default.
                With several objects a dict of the same names. It need not be one that can be pickled.
+    disposable: what the objects reach outside their process (a service, a database file) may be changed by every run and check. Without
+               it no method that writes is called once that is seen (`tasks.worlds.adapters.outside`), nor is restore().
 
     An exception of a method is a refusal with its message. Raises BadInput for what cannot be offered or kept, here or when the
     world is built.
@@ -82,7 +86,7 @@ def from_object(
     beginnings = _texts(name, "errors_begin", errors_begin)
     by_hand = (snapshot, restore) if snapshot and restore else None
     view = View(tuple(leave_out))
-    source = Objects(name, factory, choice, dict(types or {}), view, error_key, beginnings, by_hand, real or factory)
+    source = Objects(name, factory, choice, dict(types or {}), view, error_key, beginnings, by_hand, real or factory, disposable)
     return adapted(
         source, name=name, policy=policy, users=users, problems_file=problems_file, writes=choice.writes, where=f"world {name}"
     )
@@ -115,8 +119,10 @@ class Objects:
         errors_begin: tuple[str, ...],
         by_hand: tuple[Callable[[Any], Any], Callable[[Any, Any], None]] | None,
         real: Callable[[], Any],
+        disposable: bool = False,
     ) -> None:
-        self._real = real
+        self._real, self._disposable = real, disposable
+        self._reaches = ""  # what the objects were seen to reach outside this process
         self._where, self._factory, self._choice, self._view = f"world {name}", factory, choice, view
         self._types, self._error_key, self._errors_begin, self._by_hand = types, error_key, errors_begin, by_hand
         self._callees: dict[tuple[type, str], Callee] = {}
@@ -180,8 +186,14 @@ class Objects:
 
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
         """Run a method on an object in this state."""
-        live = self._at(saved)
-        shown = self.answer(live, name, arguments)
+        try:
+            with watched(forbidden=kind != "read" and not self._disposable) as seen:
+                live = self._at(saved)
+                shown = self.answer(live, name, arguments)
+        except Outside as error:
+            self._reaches = str(error)
+            raise SourceFailed(f"tool {name!r} was not called: {self.protected(name)}") from None
+        self._reaches = self._reaches or next(iter(seen), "")
         try:
             after = self._kept(live, saved)
         except BadInput as error:
@@ -210,6 +222,15 @@ class Objects:
             raise Refused(reason)
         return shown
 
+    def protected(self, name: str) -> str:
+        """Objects that reach something outside this process are no copies, whatever is done to them."""
+        if self._disposable or not self._reaches:
+            return ""
+        return (
+            f"it may change what the objects of {self._where} reach ({self._reaches}), which was not declared disposable. Pass "
+            "disposable=True if nobody minds, or let the factory make objects that reach a copy."
+        )
+
     def real(self) -> Real:
         """The object with the real data, made now. BadInput for one that cannot be made or lacks a tool's method."""
         try:
@@ -233,7 +254,10 @@ class Objects:
 
     def _made(self) -> Any:
         try:
-            return self._factory()
+            with watched() as seen:
+                live = self._factory()
+            self._reaches = self._reaches or next(iter(seen), "")
+            return live
         except Exception as error:
             raise BadInput(f"{self._where}: factory() failed: {type(error).__name__}: {error}") from error
 
@@ -244,7 +268,8 @@ class Objects:
             live = pickle.loads(saved.token)  # made by this process, never read from outside
         elif live is None and self._by_hand is not None:
             live = self._made()
-            self._by_hand[1](live, json.loads(saved.token))
+            if not self.protected(""):
+                self._by_hand[1](live, json.loads(saved.token))
         return live
 
     def _keep(self, saved: Saved, live: Any) -> None:

@@ -5,6 +5,7 @@
     ends: [call_a_person]
     dump: export_state                  # a tool that answers the whole state as JSON, or {command: [argv...]} that prints it
     restore: import_state               # a tool that takes it, or {command: [argv...]} that reads it
+    disposable: true                    # of a url: it is there to be changed; else nothing but reads is ever called there
     real: {url: https://shop/mcp, dump: export_state}   # for `cairn serve --with-tools`; by default the server above
 
 The real one is called and never set back. Its dump is optional: predicates of the policy that look at the state need it.
@@ -47,6 +48,7 @@ class ServerFile(Params):
 
     command: list[str] = Field([], description="program and arguments of a server that speaks over stdin and stdout")
     url: str = Field("", description="of a server that speaks streamable HTTP; it must be for Cairn alone")
+    disposable: bool = Field(False, description="a server behind a url may be changed and set back by every run and check")
     pass_env: list[str] = Field([], description="names of environment variables that the server is given")
     dump: str | Command = Field(description="tool or command that gives the state as JSON")
     restore: str | Command = Field(description="tool or command that takes the state as JSON")

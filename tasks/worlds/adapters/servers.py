@@ -164,7 +164,8 @@ class Servers:
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
         """Run a tool on a server in this state."""
         with self._seats.use(saved.token) as seat:
-            if seat.holds != saved.token:
+            untouched = bool(self.protected(name))  # then it is as it is, and only reads come here
+            if seat.holds != saved.token and not untouched:
                 self._restore(seat, saved.token)
             seat.holds = None  # until it is known what the tool has left, also when it fails
             try:
@@ -172,7 +173,7 @@ class Servers:
             except ToolFailed as error:
                 said, failure = None, str(error)
             after = saved
-            if not failure:
+            if not failure and not untouched:
                 after = self._after(seat, saved, kind)
                 seat.holds = after.token
         if failure:  # the tool's alone: the server goes on
@@ -182,6 +183,16 @@ class Servers:
     def offered(self) -> dict[str, dict[str, Any]]:
         """The tools that are offered as the server lists them."""
         return {name: self._listed[name] for name in self.tools()}
+
+    def protected(self, name: str) -> str:
+        """A server behind a url may be anybody's; one that was started here is ours."""
+        if not self._server.url or self._server.disposable:
+            return ""
+        where = server_file.without_secrets(self._server.url)
+        return (
+            f"it may change the server at {where}, which {short(self._path)} does not declare disposable. Write 'disposable: true' "
+            "there if nobody minds, or give the command of a server of your own."
+        )
 
     def real(self) -> Real:
         """The server that stands under `real`, or the file's own, as it is found."""
