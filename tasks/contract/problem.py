@@ -32,7 +32,7 @@ class Problem:
     actions:     ground truth calls (a_gt), in an order that works; its writes define the state that should have been.
     outputs:     strings (o_gt) that must each appear in some agent reply.
     required:    calls that must have succeeded during the conversation (the required act of a refusal).
-    tags:        what training never saw: unseen_user, unseen_phrasing, unseen_composition, unseen_rule.
+    tags:        what training never saw: unseen_user, unseen_phrasing, unseen_composition, unseen_rule; and PASSIVE.
     """
 
     problem_id: str
@@ -52,6 +52,15 @@ class Problem:
     def n_writes(self) -> int:
         """How many ground truth actions change the state."""
         return sum(action.kind == "write" for action in self.actions)
+
+    @property
+    def passive(self) -> bool:
+        """Whether doing nothing solves it: nothing is learned from it, and no model is chosen by it."""
+        return PASSIVE in self.tags
+
+
+PASSIVE = "passive"
+"""The tag of a problem that doing nothing solves. Only problems that somebody gives can be; they are counted apart."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Metric: pass^k of tau-bench (https://arxiv.org/abs/2406.12045), as APIGen-MT rep
 problem counts for k when k fresh trials would all succeed. Success is the world's own grading: final state, outputs,
 required calls.
 
-Five sets of trials:
+Six sets of trials:
 - test: every model, and the contender if somebody plays that role, on the same problems with the same seeds of human and sampling
   noise, so that differences are paired;
 - gate: fresh problems drawn with the candidate's identity as seed, played by the candidate, by the champion (without one, by the
@@ -14,6 +14,8 @@ Five sets of trials:
   oracle;
 - as_served: the candidate, on the first test problems, as it is served (`<step>.as_served`), with the seeds of test: what a client
   gets is to be what was evaluated;
+- passive: as test and baseline, those of the test problems that doing nothing solves (given ones may be such); their figures stand
+  apart (`passive` in metrics.json), and no gate sees them;
 - unseen: as test and baseline, in the worlds that no stage before this one got (`worlds.freeze.unseen`). Their figures stand apart
   (`unseen` in metrics.json, unseen.csv) and decide nothing.
 
@@ -39,6 +41,7 @@ from tasks.contract.context import Context, seed_of
 from tasks.contract.early_ends import broken, counted, too_many, unheard
 from tasks.contract.params import BadInput, Cap, StageFailed
 from tasks.contract.params import Params as Base
+from tasks.contract.problem import PASSIVE
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.as_served import AS_SERVED, TURNS, compared, digests
 from tasks.evaluate.core.figure_files import write_figures
@@ -145,7 +148,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     unseen = load_unseen(inputs.worlds) if params.split == "test" else {}
     reference = _reference(inputs)
     drawn = _draw_all(inputs, params, ctx, worlds, unseen)
-    problems = (problem for which in ("test", "gate", UNSEEN) for world in drawn[which].values() for problem in world)
+    problems = (problem for which in ("test", "gate", PASSIVE, UNSEEN) for world in drawn[which].values() for problem in world)
     tables.write_rows(ctx.out / "problems.parquet", schemas.PROBLEM, map(rows.problem_row, problems))
     found: list[Mapping[str, Any]] = []
     trials = _noted(inputs.candidate, _play_all(inputs, params, ctx, {**worlds, **unseen}, drawn, reference), found)
@@ -157,9 +160,11 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     if drawn[AS_SERVED]:
         assert ctx.as_served is not None
         said[AS_SERVED] = compared(found, inputs.candidate, ctx.as_served.exact and params.dtype == "float32", maker)
-    if unseen:
-        writes = {name: tuple(world.write_families) for name, world in unseen.items()}
-        said[UNSEEN] = apart(found, UNSEEN, models, BASELINES, inputs.candidate, writes, maker)
+    for which in (PASSIVE, UNSEEN):
+        if drawn[which]:
+            writes = {name: tuple({**worlds, **unseen}[name].write_families) for name in drawn[which]}
+            baselines = BASELINES if params.split == "test" else ()
+            said[which] = apart(found, which, models, baselines, inputs.candidate, writes, maker)
     write_figures(ctx.out, said, inputs.candidate)
     return said
 
@@ -184,17 +189,30 @@ def _draw_all(
 ) -> dict[str, dict[str, list[Problem]]]:
     """Set -> world -> its problems. Gate problems follow from the candidate and are none of the test problems."""
     split = params.split
-    test, apart = (
+    whole, apart = (
         {name: draw(world, params.problems, of_problems(ctx.seed, split, name), split) for name, world in some.items()}
         for some in (worlds, unseen)
     )
+    passive, test, apart = _by_passive(whole, apart)
     gate = {
-        name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), split, avoid=test[name])
+        name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), split, whole[name], passive=False)
         for name, world in worlds.items()
     }
     count = ctx.as_served.problems if ctx.as_served and split == "test" else 0
     served = {name: problems[:count] for name, problems in test.items()} if count else {}
-    return {"test": test, "gate": gate, "baseline": test, AS_SERVED: served, UNSEEN: apart}
+    return {"test": test, "gate": gate, "baseline": test, PASSIVE: passive, AS_SERVED: served, UNSEEN: apart}
+
+
+def _by_passive(
+    whole: Mapping[str, list[Problem]], apart: Mapping[str, list[Problem]]
+) -> tuple[dict[str, list[Problem]], dict[str, list[Problem]], dict[str, list[Problem]]]:
+    """(passive ones of all worlds that have some, the others of both). BadInput for a world that has no others."""
+    passive = {name: [one for one in problems if one.passive] for name, problems in {**whole, **apart}.items()}
+    test, unseen = ({name: [one for one in problems if not one.passive] for name, problems in some.items()} for some in (whole, apart))
+    for name, problems in {**test, **unseen}.items():
+        if not problems:
+            raise BadInput(f"world {name}: doing nothing solves each of its {len(passive[name])} test problems, so they tell nothing.")
+    return {name: problems for name, problems in passive.items() if problems}, test, unseen
 
 
 def _play_all(
@@ -218,7 +236,7 @@ def _play_all(
         *(("gate", model, world) for model in met if model for world in drawn["gate"]),
         *(("baseline", name, world) for name in baselines for world in drawn["baseline"]),
         *((AS_SERVED, inputs.candidate, world) for world in drawn[AS_SERVED]),
-        *((UNSEEN, name, world) for name in (*models, *baselines) for world in drawn[UNSEEN]),
+        *((which, name, world) for which in (PASSIVE, UNSEEN) for name in (*models, *baselines) for world in drawn[which]),
     ]
 
     def work(shard: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -255,12 +273,13 @@ def _as_served(
         return _trials(world, problems, params.trials, agent, (AS_SERVED, model), params, ctx)
 
 
-def draw(world: World, count: int, seed: int, split: str, avoid: Sequence[Problem] = ()) -> list[Problem]:
-    """`count` distinct problems of a world's split, families in turn, none of them in `avoid`. BadInput when it has no more."""
+def draw(world: World, count: int, seed: int, split: str, avoid: Sequence[Problem] = (), passive: bool = True) -> list[Problem]:
+    """`count` distinct problems of a world's split, families in turn, none of them in `avoid`. passive: also those that doing nothing
+    solves. BadInput when it has no more."""
     seen = {problem.problem_id for problem in avoid}
     asked = count
     while True:
-        fresh = [problem for problem in draw_problems(world, split, asked, seed) if problem.problem_id not in seen]
+        fresh = [one for one in draw_problems(world, split, asked, seed) if one.problem_id not in seen and (passive or not one.passive)]
         if len(fresh) >= count:
             return fresh[:count]
         asked += count - len(fresh)

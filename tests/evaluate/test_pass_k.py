@@ -32,6 +32,7 @@ from tasks.contract.context import Context
 from tasks.contract.generation import Engine
 from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.planned import Planned
+from tasks.contract.problem import PASSIVE, Problem
 from tasks.engine.shards import sharded
 from tasks.evaluate import Inputs
 from tasks.evaluate.pass_k import BASELINES, Params, conversations, draw, run
@@ -43,6 +44,7 @@ from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 from tasks.players.openai_compatible.cache import Cache
 from tasks.players.roles import maker
 from tasks.worlds.api.frozen import freeze_world
+from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.library.library.world import Library
 from tasks.worlds.library.retail import Retail
@@ -122,6 +124,24 @@ def test_it_plays_counts_and_reports(folders: Path, tmp_path: Path) -> None:
         "problems.parquet",
         "trials.parquet",
     ]
+
+
+def test_what_doing_nothing_solves_is_counted_apart(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the seven test problems are marked as passive, as is every family that they are of: 5 are left, and no gate problem is one."""
+
+    def marked(*about: Any) -> list[Problem]:
+        drawn = draw_problems(*about)
+        return [replace(one, tags=(*one.tags, PASSIVE)) if one.family in drawn_first else one for one in drawn]
+
+    drawn_first = [one.family for one in draw_problems(World.build(Retail, 30, 0, ADDRESS), "test", 2, 0)]
+    monkeypatch.setattr("tasks.evaluate.pass_k.draw_problems", marked)
+    ctx = context(folders, tmp_path)
+    said = run(inputs(folders), SMALL, ctx)
+    found = list(tables.read_rows(ctx.out / "trials.parquet", schemas.TRIAL))
+    sets = Counter((row["set"], PASSIVE in row["tags"]) for row in found)
+    assert sets == {("test", False): 20, ("baseline", False): 20, ("gate", False): 28, (PASSIVE, True): 8 + 8}
+    assert said["overall"]["sft"]["pass_1"]["n"] == 5 and said[PASSIVE]["overall"]["sft"]["pass_1"]["n"] == 2
+    assert said[PASSIVE]["overall"]["do_nothing"]["pass_1"]["n"] == 2, "as they are played with nothing, too"
 
 
 def test_an_adapter_is_measured_as_the_model_that_it_is_merged_into(folders: Path, tmp_path: Path) -> None:

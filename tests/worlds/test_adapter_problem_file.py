@@ -19,7 +19,7 @@ import pytest
 from tasks.contract.client import Message, Request
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
-from tasks.contract.problem import SPLITS, Problem
+from tasks.contract.problem import PASSIVE, SPLITS, Problem
 from tasks.contract.schemas import BLUEPRINT, TRAJECTORY
 from tasks.contract.scripts import STOP
 from tasks.contract.tables import read_rows
@@ -27,6 +27,7 @@ from tasks.generate import Inputs, apigen_mt
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.players.scripts.script import blocks
+from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.adapters import problem_file
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.play import play
@@ -37,6 +38,7 @@ from tests.worlds.kiosk import HERE, Adapted, Kiosk, adapted
 
 LOOK = {"name": "get_order", "arguments": {"order_id": "W1"}}
 CANCEL = {"name": "cancel_order", "arguments": {"order_id": "W1"}}
+NONE = {"name": "get_order", "arguments": {"order_id": "W99"}}
 
 
 def world() -> World:
@@ -200,7 +202,7 @@ def test_a_world_without_problems_says_so() -> None:
     [
         (["{"], "line 1: not JSON"),
         (["", "[1]"], "line 2: must be a JSON object with instruction, actions and outputs, got '[1]'"),
-        ([{"instruction": "x", "actions": []}], "line 1: actions = []"),
+        ([{"instruction": "x", "actions": 3}], "line 1: actions = 3"),
         ([{"instruction": "x", "actions": [LOOK], "output": []}], "line 1: unknown key 'output'. Did you mean 'outputs'?"),
         ([], "holds no problem"),
         ([{"instruction": "x", "actions": [LOOK], "user": "u9"}], "line 1: user 'u9' is not in _users"),
@@ -209,20 +211,69 @@ def test_a_world_without_problems_says_so() -> None:
             [{"instruction": "x", "actions": [CANCEL]}] * 2 + [{"instruction": "x", "actions": [{**CANCEL, "arguments": {}}]}],
             'line 3: its ground truth does not work: action 1 cancel_order: {"error": "argument \'order_id\' is missing"}',
         ),
-        ([{"instruction": "x", "actions": [LOOK]}] * 3, "line 1: gated: an agent that does nothing would pass"),
+        ([{"instruction": "x", "actions": [NONE]}] * 3, 'line 1: its ground truth does not work: action 1 get_order: {"error": '),
+        ([{"instruction": "x", "actions": [NONE]}] * 3, '(write "refused": true there if it has to be)'),
+        (
+            [{"instruction": "x", "actions": [{**LOOK, "refused": True}]}] * 3,
+            "line 1: its ground truth does not work: action 1 get_order is to be refused, and the world answers it",
+        ),
+        (
+            [{"instruction": "x", "actions": [{**CANCEL, "refused": True}]}] * 3,
+            "cancel_order is to be refused, and only a look-up may be",
+        ),
         ([{"instruction": "x", "actions": [CANCEL]}] * 2, "a world needs at least 3 users, one for each split; it has 2"),
     ],
 )
 def test_bad_files_are_named_by_line(lines: list[Any], says: str, tmp_path: Path) -> None:
-    file = tmp_path / "problems.jsonl"
-    file.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    file = written(tmp_path, lines)
     users = "_users" if "_users" in says else ""
     with pytest.raises(BadInput) as caught:
         World.build(adapted(problems_file=file, users=users), 1, 0)
     assert says in str(caught.value)
 
 
+def test_all_bad_lines_are_named_at_once(tmp_path: Path) -> None:
+    """Whatever is wrong with a line: its JSON, its keys, its user, its ground truth."""
+    lines = ["{", {"instruction": "x", "action": []}, {"instruction": "x", "actions": [CANCEL], "user": "u9"}]
+    fine = [{"instruction": "x", "actions": [CANCEL], "user": f"u{number}"} for number in range(3)]
+    file = written(tmp_path, [*lines, {"instruction": "x", "actions": [NONE], "user": "u1"}, *fine])
+    with pytest.raises(BadInput) as caught:
+        World.build(adapted(problems_file=file, users="_users"), 1, 0)
+    said = [line.partition(f"{file} ")[2] for line in str(caught.value).splitlines()]
+    begun = [
+        "line 1: not JSON",
+        "line 2: actions is missing",
+        "line 2: unknown key 'action'",
+        "line 3: user 'u9'",
+        "line 4: its ground",
+    ]
+    assert [line[: len(start)] for line, start in zip(said, begun, strict=True)] == begun
+
+
+def test_refused_look_ups_and_no_actions_are_problems(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A look-up that has to be refused is ground truth; what doing nothing solves is passive, and said to be."""
+    lines = [
+        {"instruction": "x", "actions": [{**NONE, "refused": True}, {**CANCEL, "arguments": {"order_id": f"W{n}"}}]} for n in (1, 2, 3)
+    ]
+    lines += [{"instruction": "Never mind.", "actions": []}, {"instruction": "Look.", "actions": [LOOK]}]
+    here = World.build(adapted(problems_file=written(tmp_path, lines), users=""), 1, 0)
+    assert "doing nothing solves the problems of 2 lines (4, 5)" in caplog.text
+    problems = [problem_file.row_problem(here, row) for row in here.shared.base.tables["problems"].values()]
+    assert [one.passive for one in problems] == [False, False, False, True, True] and problems[3].tags[-1:] == (PASSIVE,)
+    assert [[action.name for action in one.actions] for one in problems[2:4]] == [["get_order", "cancel_order"], []]
+    ended = [one.outcome.reward for one in talk(here, problems, lambda request: "No.")]
+    assert ended == [0, 0, 0, 1, 1], "graded as any other"
+    gold = play(here, [(problem, 0) for problem in problems], Oracle(problems), Model(person), seed=0)
+    assert [one.outcome.reward for one in gold if one.outcome] == [1] * 5, "a refused look-up is no fault of the oracle's"
+
+
+def written(folder: Path, lines: Sequence[Any]) -> Path:
+    file = folder / "problems.jsonl"
+    file.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return file
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"problems_file .*none.jsonl: cannot be read"):
         adapted(problems_file=tmp_path / "none.jsonl")
-    assert len(problem_file.read(HERE / "kiosk.jsonl")) == 12
+    assert len(problem_file.read(HERE / "kiosk.jsonl")[0]) == 12

@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract.params import BadInput, nearest
-from tasks.contract.problem import Kind
+from tasks.contract.problem import SPLITS, Kind
 from tasks.worlds.adapters import problem_file
 from tasks.worlds.adapters.foreign_state import Calls, ForeignState, Source
 from tasks.worlds.adapters.schemas import notes
@@ -66,12 +66,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What the runtime asks of an adapted world. users: path of the state's table of users, "" for none. lines: given problems."""
+    """What the runtime asks of an adapted world. users: path of the state's table of users, "" for none. lines: given problems.
+    mistakes: what is wrong with the other lines of their file."""
 
     source: Source
     users: str
     lines: tuple[tuple[int, problem_file.Line], ...]
     where: str
+    mistakes: tuple[str, ...] = ()
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def tools(self) -> Mapping[str, Tool]:
@@ -94,18 +96,23 @@ class Adapter:
             users = _people(self.source.start(Base(kept)).text, self.users, self.where)
         else:
             users = {row["user"]: {} for row in problems.values()}
-        for key, row in problems.items():
-            if row["user"] not in users:
-                raise BadInput(
-                    f"{self.where} line {int(key)}: user {row['user']!r} is not in {self.users}.{nearest(row['user'], users)}"
-                )
-        return {"users": users, problem_file.TABLE: problems, **kept}
+        strangers = {key: row["user"] for key, row in problems.items() if row["user"] not in users}
+        self._cache["mistakes"] = [
+            *self.mistakes,
+            *(
+                f"{self.where} line {int(key)}: user {user!r} is not in {self.users}.{nearest(user, users)}"
+                for key, user in strangers.items()
+            ),
+        ]
+        if len(users) < len(SPLITS):  # which nobody could split; the lines that are wrong say why
+            problem_file.refuse(self._cache["mistakes"])
+        return {"users": users, problem_file.TABLE: {key: row for key, row in problems.items() if key not in strangers}, **kept}
 
     def prove(self, world: World) -> None:
-        """Tell what is not checked as the tools' schemas say. Raise BadInput for a given problem that does not work."""
+        """Tell what is not checked as the tools' schemas say. Raise BadInput for the given problems that do not work, all at once."""
         for name, note in notes(world.tools):
             logging.getLogger(__name__).warning("%s: tool %r: %s.", self.where, name, note)
-        problem_file.prove(world, self.where)
+        problem_file.refuse([*self._cache.get("mistakes", self.mistakes), *problem_file.prove(world, self.where)])
 
     def compare(self, world: World, start: str | None, schemas: Any, folder: Path) -> None:
         """Raise BadInput when what was frozen is not what is there now: the code behind an adapter is not all in the world's hash."""
@@ -129,9 +136,9 @@ class Adapter:
 def adapted(
     source: Source, *, name: str, policy: str, users: str, problems_file: Path | str | None, writes: Sequence[str], where: str
 ) -> type[Any]:
-    """The world class. Raises BadInput for a problems file that cannot be read."""
-    lines = problem_file.read(Path(problems_file)) if problems_file is not None else ()
-    adapter = Adapter(source, users, lines, str(problems_file or where))
+    """The world class. Raises BadInput for a problems file that cannot be read; what is wrong in it is told when the world is built."""
+    lines, mistakes = problem_file.read(Path(problems_file)) if problems_file is not None else ((), ())
+    adapter = Adapter(source, users, lines, str(problems_file or where), mistakes)
     families = problem_file.families(lines, writes)
 
     def tables(size: int, seed: int) -> dict[str, Any]:

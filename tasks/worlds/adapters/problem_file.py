@@ -3,13 +3,17 @@
     {"instruction": "Cancel order W1.", "actions": [{"name": "cancel_order", "arguments": {"order_id": "W1"}}],
      "outputs": ["refunded"], "user": "u17"}
 
-Splits go by `user`: problems of one user are never in two splits. A line without a user is a lineage of its own.
+Splits go by `user`: problems of one user are never in two splits. A line without a user is a lineage of its own. A look-up that has to
+be refused says so (`"refused": true`). A problem that doing nothing solves, also one without actions, is tagged as passive
+(`tasks.contract.problem.PASSIVE`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from tasks.contract.context import seed_of
-from tasks.contract.params import BadInput, Params, validate
+from tasks.contract.params import MISTAKES, BadInput, Params, validate
+from tasks.contract.problem import PASSIVE
 from tasks.worlds.api.problem_making import problem_of
 
 if TYPE_CHECKING:
@@ -29,17 +34,23 @@ FAMILIES = ("information", "one_write", "two_writes", "three_writes")
 
 
 class Call(Params):
-    """One ground truth call."""
+    """A tool call."""
 
     name: str = Field(min_length=1, description="a tool")
     arguments: dict[str, Any] = Field({}, description="its arguments")
+
+
+class Step(Call):
+    """One ground truth call."""
+
+    refused: bool = Field(False, description="whether it is a look-up that the world has to refuse")
 
 
 class Line(Params):
     """One given problem."""
 
     instruction: str = Field(min_length=1, description="what the human wants, in prose")
-    actions: tuple[Call, ...] = Field(min_length=1, description="ground truth calls, in an order that works")
+    actions: tuple[Step, ...] = Field(description="ground truth calls, in an order that works; [] for none")
     outputs: tuple[str, ...] = Field((), description="what must be told")
     required: tuple[Call, ...] = Field((), description="calls that must have succeeded")
     user: str = Field("", description="whom it is about; the lineage that splits go by")
@@ -48,16 +59,31 @@ class Line(Params):
     intent: dict[str, Any] = Field({}, description="what a scripted human of your own works from")
 
 
-def read(path: Path) -> tuple[tuple[int, Line], ...]:
-    """(line number, problem) of every line that is not empty. Raises BadInput with file and line."""
+def read(path: Path) -> tuple[tuple[tuple[int, Line], ...], tuple[str, ...]]:
+    """((line number, problem) of every line that can be read, what is wrong with each other one); empty lines do not count. Raises
+    BadInput for a file that cannot be read or holds nothing."""
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"problems_file {path}: cannot be read ({error}).") from None
-    found = [(number, _line(text, f"{path} line {number}")) for number, text in enumerate(texts, 1) if text.strip()]
-    if not found:
+    found, wrong = list[tuple[int, Line]](), list[str]()
+    for number, text in enumerate(texts, 1):
+        if text.strip():
+            try:
+                found.append((number, _line(text, f"{path} line {number}")))
+            except BadInput as mistake:
+                wrong.append(str(mistake))
+    if not found and not wrong:
         raise BadInput(f"problems_file {path}: holds no problem. One JSON object a line: instruction, actions, outputs.")
-    return tuple(found)
+    return tuple(found), tuple(wrong)
+
+
+def refuse(mistakes: Sequence[str]) -> None:
+    """Raise BadInput with what is wrong with each line, if anything is."""
+    if more := len(mistakes) - MISTAKES:
+        mistakes = [*mistakes[:MISTAKES], *([f"and {more} more lines"] if more > 0 else [])]
+    if mistakes:
+        raise BadInput("\n".join(mistakes))
 
 
 def _line(text: str, where: str) -> Line:
@@ -72,7 +98,14 @@ def _line(text: str, where: str) -> Line:
 
 def rows(lines: Sequence[tuple[int, Line]]) -> dict[str, dict[str, Any]]:
     """The given problems as a table; the key holds the line."""
-    return {f"{number:06d}": {**line.model_dump(mode="json"), "user": line.user or f"line{number:06d}"} for number, line in lines}
+    return {f"{number:06d}": _row(line, f"line{number:06d}") for number, line in lines}
+
+
+def _row(line: Line, lineage: str) -> dict[str, Any]:
+    """A problem as it is kept; a call says `refused` only where it is."""
+    row = line.model_dump(mode="json")
+    actions = [{key: value for key, value in call.items() if key != "refused" or value} for call in row["actions"]]
+    return {**row, "actions": actions, "user": line.user or lineage}
 
 
 def families(lines: Sequence[tuple[int, Line]], writes: Sequence[str]) -> tuple[str, ...]:
@@ -89,21 +122,50 @@ def family_of(row: Any, writes: Sequence[str]) -> str:
 
 def row_problem(world: World, row: Any) -> Problem:
     """A row as a problem of the world."""
+    problem = _untagged(world, row)
+    return replace(problem, tags=(*problem.tags, PASSIVE)) if world.solved_by_nothing(problem) else problem
+
+
+def _untagged(world: World, row: Any) -> Problem:
     row = json.loads(json.dumps(row))  # frozen rows hold tuples, arguments are lists
     context = {"user_id": row["user"], "split": world.splits[row["user"]], "persona": row["persona"] or world.personas[0]}
     return problem_of(world, {key: row[key] for key in ("instruction", "actions", "outputs", "required", "family", "intent")}, context)
 
 
-def prove(world: World, where: str) -> None:
-    """Replay every given problem. Raises BadInput, with the line, for one whose ground truth is refused or that nothing would solve."""
+def prove(world: World, where: str) -> Iterator[str]:
+    """What is wrong with each given problem whose ground truth does not work as it says. Tells which ones are passive."""
+    passive = []
     for key, row in world.shared.base.tables.get(TABLE, {}).items():
-        problem = row_problem(world, row)
-        replay = world.replay(problem.actions)
-        if not replay.ok:
-            raise BadInput(f"{where} line {int(key)}: its ground truth does not work: {'; '.join(replay.errors)}")
-        for rule, holds in world.blueprint_predicates.items():
-            if broken := holds(problem, replay, world):
-                raise BadInput(f"{where} line {int(key)}: {rule}: {broken}")
+        if wrong := _wrong(world, row):
+            yield f"{where} line {int(key)}: {wrong}"
+        elif row_problem(world, row).passive:
+            passive.append(str(int(key)))
+    if passive:
+        logging.getLogger(__name__).warning(
+            "%s: doing nothing solves the problems of %d lines (%s): they are counted apart, no model is trained or chosen by them.",
+            *(where, len(passive), ", ".join(passive[:MISTAKES]) + (" ..." if len(passive) > MISTAKES else "")),
+        )
+
+
+def _wrong(world: World, row: Mapping[str, Any]) -> str:
+    """Why a given problem cannot be used; "" when it can."""
+    problem = _untagged(world, row)
+    replay, errors = world.replay(problem.actions), list[str]()
+    for place, (call, action, result) in enumerate(zip(row["actions"], problem.actions, replay.results, strict=True), 1):
+        wanted = call.get("refused", False)
+        if wanted and action.kind != "read":
+            errors.append(f"action {place} {action.name} is to be refused, and only a look-up may be")
+        elif wanted and result.ok:
+            errors.append(f"action {place} {action.name} is to be refused, and the world answers it")
+        elif not wanted and not result.ok:
+            hint = ' (write "refused": true there if it has to be)' if action.kind == "read" and action.name in world.tools else ""
+            errors.append(f"action {place} {action.name}: {result.content}{hint}")
+    if errors:
+        return f"its ground truth does not work: {'; '.join(errors)}"
+    if world.solved_by_nothing(problem):
+        return ""
+    broken = ((rule, holds(problem, replay, world)) for rule, holds in world.blueprint_predicates.items())
+    return next((f"{rule}: {why}" for rule, why in broken if why), "")
 
 
 def draw(world: World, split: str, count: int, seed: int, chosen: Sequence[str], where: str) -> list[Problem]:

@@ -182,6 +182,12 @@ class World:
         who, why = blame(grading.readable(trajectory), self, outcome.broken)
         return replace(outcome, blame=who, blame_reason=why)
 
+    def solved_by_nothing(self, problem: Problem) -> bool:
+        """Whether nothing is to be said or called, and the ground truth leaves the state as it was."""
+        if problem.outputs or problem.required:
+            return False
+        return not problem.n_writes or self._hash_after_truth(problem) == self._hash_after_truth(replace(problem, actions=()))
+
     def _hash_after_truth(self, problem: Problem) -> str:
         """State hash after the ground truth; kept per sequence of actions, since many trials share one problem."""
         key = canonical_json([[action.name, action.arguments] for action in problem.actions])
