@@ -6,7 +6,9 @@ came before can predict them (induction heads, https://arxiv.org/abs/2209.11895)
 takes seconds or minutes; they follow the idea of https://arxiv.org/abs/2305.09828, "Mimetic Initialization of Self-Attention
 Layers": start with products of projections that trained models end in (value-output as a scaled orthogonal map, query-key as
 a near-identity). The tokenizer is a byte-level BPE trained on conversations of the train split, played by the scripted
-roles.
+roles. A world without scripts (an API that was adapted) has nobody to play them: there it reads what every agent of the world
+will read and write, the policy, the tools' schemas, calls of these tools, and rows of train users as the world shows them to a
+generator; not how people talk, whose words are then cut into smaller pieces. No tool is called for it.
 
 Departures:
 1. The paper takes its products from trained models' statistics by singular value decomposition; here they are exact.
@@ -22,8 +24,10 @@ Cost: steps x batch x length tokens, forward and backward; about 37 s on one thr
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +37,7 @@ from tasks.base import Inputs
 from tasks.chat import proof
 from tasks.chat.local import kept, qwen3_instruct
 from tasks.checkpoints import folders, tiny
+from tasks.contract.client import Message
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.params import Params as Base
@@ -40,12 +45,14 @@ from tasks.players.client_agent import ClientAgent
 from tasks.players.scripts import people
 from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.play import play
-from tasks.worlds.api.problem_making import draw_problems
+from tasks.worlds.api.problem_making import draw_problems, user_context
 from tasks.worlds.api.system_prompt import system_message, tools_of
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    from tasks.worlds.api.runtime import World
 
 TITLE = "Tiny Qwen3 that can look back"
 PAPER = "https://arxiv.org/abs/2305.09828"
@@ -136,21 +143,55 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
 
 def corpus(worlds: Path, dialogues: int, ctx: Context) -> tuple[list[str], set[str]]:
     """Texts of the worlds' language and the words of their data: train-split conversations between the scripted roles,
-    without planted errors.
+    without planted errors, or what is read and written in a world that has no scripts.
 
     And every group of two digits, so that an id that nobody has seen is cut like the seen ones.
     """
     groups = [f"{number:02d}" for number in range(100)]
     texts, words = [" ".join(groups)] * GROUPS, set[str]()
     for world in load_all(worlds).values():
-        jobs = [(problem, 0) for problem in draw_problems(world, "train", dialogues, ctx.seed_for("corpus", world.name))]
-        human = people.client("human", world, {}, ctx.seed)
-        agent = ClientAgent(people.client("agent", world, {}, ctx.seed), ctx.prompt)
         system, tools = system_message(world, ctx.prompt), tools_of(world, ctx.prompt)
-        for played in play(world, jobs, agent, human, seed=ctx.seed_for("corpus")):
-            texts += tiny.language(system, played.messages, tools)
-            words |= tiny.data_words(played.messages)
+        for messages in _played_by_scripts(world, dialogues, ctx) if world.scripts else _made_of_rows(world, dialogues, ctx):
+            texts += tiny.language(system, messages, tools)
+            words |= tiny.data_words(messages)
     return texts, words
+
+
+def _played_by_scripts(world: World, dialogues: int, ctx: Context) -> Iterator[Sequence[Message]]:
+    """Conversations between the world's scripted roles."""
+    jobs = [(problem, 0) for problem in draw_problems(world, "train", dialogues, ctx.seed_for("corpus", world.name))]
+    human = people.client("human", world, {}, ctx.seed)
+    agent = ClientAgent(people.client("agent", world, {}, ctx.seed), ctx.prompt)
+    for played in play(world, jobs, agent, human, seed=ctx.seed_for("corpus")):
+        yield played.messages
+
+
+def _made_of_rows(world: World, dialogues: int, ctx: Context) -> Iterator[list[Message]]:
+    """What stands in for conversations: the policy and each tool's schema once, then one call a dialogue, whose arguments and answer
+    are values of what a generator is shown of a train user."""
+    yield [{"role": "user", "content": text} for text in (world.policy, *(json.dumps(one) for one in world.schemas()))]
+    tools = list(world.tools.values())
+    for place in range(dialogues):
+        rng = ctx.rng("corpus", world.name, place)
+        data = {key: value for key, value in user_context(world, rng, "train").items() if key not in ("world", "split", "given")}
+        tool, values = tools[place % len(tools)], list(_leaves(data))
+        function = {"name": tool.name, "arguments": {name: rng.choice(values) for name in tool.parameters.get("properties", {})}}
+        yield [
+            {"role": "user", "content": str(data["persona"])},
+            {"role": "assistant", "content": "", "tool_calls": [{"id": "call_0", "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": "call_0", "name": tool.name, "content": json.dumps(data, ensure_ascii=False)},
+        ]
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The single values in nested JSON; the keys of objects, which often are ids, among them."""
+    if isinstance(value, dict):
+        yield from value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from _leaves(part)
+    if not isinstance(value, dict | list):
+        yield value
 
 
 def look_back(model: PreTrainedModel) -> None:

@@ -16,6 +16,9 @@ import pytest
 from tasks.base import Inputs, tiny_qwen3
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
+from tasks.worlds.api.frozen import freeze_world, load_all
+from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.runtime import World
 from tests.chat.talks import worlds
 
 MICRO = {"width": 32, "heads": 2, "vocab": 400, "corpus_dialogues": 4, "batch": 4, "length": 24, "longest": 4, "segments": 3}
@@ -105,6 +108,27 @@ def test_the_same_bytes_again_and_after_a_kill(tmp_path: Path) -> None:
     assert same(tmp_path / "a", tmp_path / "d")
     curve = (tmp_path / "a" / "curves.csv").read_text().splitlines()
     assert curve[0] == "step,loss" and [line.split(",")[0] for line in curve[1:]] == ["1", "2", "4", "6", "8", "10", "12"]
+
+
+def adapted(folder: Path) -> Path:
+    """A folder with a world that has no scripts, frozen."""
+    address = "tests.worlds.kiosk:Adapted"
+    freeze_world(World.build(world_class(address, ("tests",)), 3, 0, address), folder / "kiosk", ("tests",))
+    return folder
+
+
+def test_a_world_without_scripts_is_learned_from_what_its_agent_reads_and_writes(tmp_path: Path) -> None:
+    frozen = adapted(tmp_path / "worlds")
+    ctx = Context(seed=3, out=tmp_path, scratch=tmp_path, prompt={"tools": "none", "policy": "none"})
+    texts, words = tiny_qwen3.corpus(frozen, 12, ctx)
+    whole = "\n".join(texts)
+    assert "Cancel only what is pending." in whole and "Look an order up." in whole, "policy and schemas"
+    for name in load_all(frozen)["kiosk"].tools:
+        assert f'"name": "{name}", "arguments"' in whole, "calls"
+    assert '"status": "pending"' in whole and "pending" in words, "rows"
+    assert (texts, words) == tiny_qwen3.corpus(frozen, 12, ctx)
+    figures = build(frozen, tmp_path / "a", tmp_path / "s")
+    assert figures["corpus_texts"] == len(tiny_qwen3.corpus(frozen, MICRO["corpus_dialogues"], ctx)[0])
 
 
 @pytest.mark.smoke
