@@ -40,6 +40,7 @@ class PlayedWorld:
     def __init__(self, world: World, backend: Calls, played: Trajectory, most: int) -> None:
         self._world, self._calls, self.played, self._most = world, backend, played, most
         self.name, self.policy, self.setting, self.tools = world.name, world.policy, world.setting, world.tools
+        self.conventions = world.conventions
         self._past = guard.Past()
         self.called: dict[int, Called] = {}
         self.left = most

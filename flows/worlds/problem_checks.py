@@ -180,8 +180,8 @@ def idle(sample: Sample) -> Check:
 
 
 def _reasons(world: World) -> int:
-    """How many different hand-overs there are: the longest enumeration of the first tool that ends a conversation."""
-    tool = next((tool for tool in world.tools.values() if tool.kind == "end"), None)
+    """How many different hand-overs there are: the longest enumeration among the arguments of the tool."""
+    tool = world.tools.get(world.conventions.hand_over)
     properties = tool.parameters.get("properties", {}).values() if tool else ()
     return max([1, *(len(schema.get("enum", ())) for schema in properties)])
 
@@ -223,13 +223,13 @@ def ambiguous(sample: Sample) -> Check:
     """Problems that nobody can tell apart by what the human says, and that want different things.
 
     Two problems are one group when their instructions are equal, or when their intents let the scripted human say the same: the
-    same name and zip, the same requests with the same slots. They are ambiguous when, within a group, the ground truths lead to
+    same identity, the same requests with the same slots. They are ambiguous when, within a group, the ground truths lead to
     different states, or different outputs are wanted.
     """
     world = sample.world
     groups: dict[str, list[Problem]] = defaultdict(list)
     for problem in sample.everything:
-        for said in _wordings(problem):
+        for said in _wordings(world, problem):
             groups[said].append(problem)
     found: dict[str, tuple[Problem, Problem]] = {}
     for alike in groups.values():
@@ -246,9 +246,10 @@ def ambiguous(sample: Sample) -> Check:
     return Check("ambiguity", f"{len(found)} of {len(sample.everything)} problems are ambiguous", findings)
 
 
-def _wordings(problem: Problem) -> Iterable[str]:
+def _wordings(world: World, problem: Problem) -> Iterable[str]:
     yield problem.instruction
     requests: list[dict[str, Any]] = problem.intent.get("requests") or []
     if requests:
         visible = [[request.get("kind"), request.get("slots")] for request in requests]
-        yield canonical_json([problem.intent.get("name"), problem.intent.get("zip"), visible])
+        who = [problem.intent.get(field) for way in world.conventions.identified_by for field in way.fields]
+        yield canonical_json([who, visible])

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks.contract.client import Message
 from tasks.contract.problem import Kind
+
+if TYPE_CHECKING:
+    from tasks.contract.conventions import Conventions
 
 
 class Tool(Protocol):
@@ -43,6 +46,11 @@ class World(Protocol):
     @property
     def tools(self) -> Mapping[str, Tool]:
         """Its tools by name."""
+        ...
+
+    @property
+    def conventions(self) -> Conventions:
+        """What it declares: which tool hands over, and more."""
         ...
 
     def schemas(self) -> list[dict[str, Any]]:

@@ -42,14 +42,14 @@ class Talk:
         self.messages.append({"role": "assistant", "content": text})
         return self
 
-    def does(self, name: str, answer: str, ok: bool = True, **arguments: Any) -> Talk:
+    def does(self, name: str, answer: str, ok: bool = True, kinds: dict[str, Any] = SHARED["tools"], **arguments: Any) -> Talk:
         key = f"call_{len(self.calls)}"
         given: dict[str, Any] = arguments or USER.get(name, {})
         function = {"name": name, "arguments": given}
         call = {"id": key, "type": "function", "function": function}
         self.messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
         self.messages.append({"role": "tool", "tool_call_id": key, "name": name, "content": answer})
-        self.calls.append((Action(name, given, SHARED["tools"][name]), ToolResult(ok, answer)))
+        self.calls.append((Action(name, given, kinds[name]), ToolResult(ok, answer)))
         return self
 
     def row(self, name: str = "t", **outcome: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from flows.worlds.report import kind_of, tool_lines
 from flows.worlds.sample import Pool
+from tasks.contract.conventions import Conventions
 from tasks.players.trivial.constant import hands_over
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.api.arguments import arguments_of
@@ -54,6 +55,7 @@ def test_every_reader_copes() -> None:
     pool, rng = Pool(world, []), Random(0)
     drawn = {name: pool.draw("it", name, schema, rng) for name, schema in arguments_of(tool.parameters).items()}
     assert drawn["size"] in SIZES["enum"] and drawn["rows"][0] in SIZES["enum"] and drawn["fixed"] == 7
+    world.conventions = Conventions(hand_over="it")
     agent = hands_over()
     agent.send("c", [], world, 0)
     ((_, turn),) = agent.poll()

@@ -78,7 +78,8 @@ class Case:
 
 
 def frame(world: World) -> dict[str, Any]:
-    """What is the same in all cases of a world: what it is, with its policy's text, criteria in two tiers, and each tool's kind.
+    """What is the same in all cases of a world: what it is, with its policy's text, criteria in two tiers, each tool's kind, and what
+    it declares of its conventions.
 
     A policy without numbered rules is one criterion."""
     rules = dict(world.rules) or ({"policy": KEPT} if world.policy.strip() else {})
@@ -86,6 +87,7 @@ def frame(world: World) -> dict[str, Any]:
         "world": asdict(world.setting),
         "criteria": {"policy": rules, "conduct": CONDUCT},
         "tools": {name: tool.kind for name, tool in world.tools.items()},
+        **({"conventions": declared} if (declared := world.conventions.as_json()) else {}),
     }
 
 

@@ -60,8 +60,8 @@ def hands_over(choice: int = 0) -> Constant:
 
 
 def _hand_over(world: World, choice: int) -> Message:
-    """A call of the world's first end tool; a refusal in a world that has none."""
-    tool = next((tool for tool in world.tools.values() if tool.kind == "end"), None)
+    """A call of the world's hand-over; a refusal in a world that has none."""
+    tool = world.tools.get(world.conventions.hand_over)
     if tool is None:
         return {"role": "assistant", "content": REFUSAL}
     schemas = arguments_of(tool.parameters)

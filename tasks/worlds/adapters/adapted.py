@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from tasks.contract.conventions import Conventions
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import SPLITS, Kind
 from tasks.worlds.adapters import problem_file
@@ -134,7 +135,15 @@ class Adapter:
 
 
 def adapted(
-    source: Source, *, name: str, policy: str, users: str, problems_file: Path | str | None, writes: Sequence[str], where: str
+    source: Source,
+    *,
+    name: str,
+    policy: str,
+    users: str,
+    problems_file: Path | str | None,
+    writes: Sequence[str],
+    where: str,
+    conventions: Conventions | None = None,
 ) -> type[Any]:
     """The world class. Raises BadInput for a problems file that cannot be read; what is wrong in it is told when the world is built."""
     lines, mistakes = problem_file.read(Path(problems_file)) if problems_file is not None else ((), ())
@@ -165,6 +174,7 @@ def adapted(
         "NAME": name,
         "POLICY": policy,
         "FOREIGN": adapter,
+        "CONVENTIONS": conventions or Conventions(),
         "FAMILIES": families,
         "WRITE_FAMILIES": tuple(family for family in families if family in problem_file.FAMILIES[1:]),
         "BLUEPRINT_PREDICATES": {"gated": gated},

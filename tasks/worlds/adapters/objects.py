@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.contract.conventions import Conventions
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Kind
 from tasks.worlds.adapters.adapted import Choice, adapted
@@ -53,6 +54,7 @@ def from_object(
     restore: Callable[[Any, Any], None] | None = None,
     users: str = "",
     problems_file: Path | str | None = None,
+    conventions: Conventions | None = None,
     real: Callable[[], Any] | None = None,
     disposable: bool = False,
 ) -> type[Any]:
@@ -72,6 +74,7 @@ def from_object(
                it. With several objects both get the dict.
     users:     dotted path of the state's table of users, which splits go by and generators draw from; "" for none.
     problems_file: problems as JSON lines (`tasks.worlds.adapters.problem_file`). There are no scripted humans: the role needs a model.
+    conventions: how a person is identified, which tool hands over, what looks up, who confirms (`tasks.contract.conventions`).
     real:      makes the object with the real data, once, for `cairn serve --with-tools`, which never sets it back; factory by default.
                With several objects a dict of the same names. It need not be one that can be pickled.
     disposable: what the objects reach outside their process (a service, a database file) may be changed by every run and check. Without
@@ -88,7 +91,14 @@ def from_object(
     view = View(tuple(leave_out))
     source = Objects(name, factory, choice, dict(types or {}), view, error_key, beginnings, by_hand, real or factory, disposable)
     return adapted(
-        source, name=name, policy=policy, users=users, problems_file=problems_file, writes=choice.writes, where=f"world {name}"
+        source,
+        name=name,
+        policy=policy,
+        users=users,
+        problems_file=problems_file,
+        writes=choice.writes,
+        where=f"world {name}",
+        conventions=conventions,
     )
 
 

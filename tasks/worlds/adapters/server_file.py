@@ -6,6 +6,7 @@
     dump: export_state                  # a tool that answers the whole state as JSON, or {command: [argv...]} that prints it
     restore: import_state               # a tool that takes it, or {command: [argv...]} that reads it
     disposable: true                    # of a url: it is there to be changed; else nothing but reads is ever called there
+    conventions: {hand_over: call_a_person, confirmed_by: nobody}       # `tasks.worlds.adapters.convention_keys`
     real: {url: https://shop/mcp, dump: export_state}   # for `cairn serve --with-tools`; by default the server above
 
 The real one is called and never set back. Its dump is optional: predicates of the policy that look at the state need it.
@@ -26,6 +27,7 @@ import yaml
 from pydantic import Field
 
 from tasks.contract.params import BadInput, Params, read_yaml, validate
+from tasks.worlds.adapters.convention_keys import ConventionKeys
 
 
 class Command(Params):
@@ -59,6 +61,7 @@ class ServerFile(Params):
     ends: list[str] = Field([], description="tools that end the conversation")
     produces: dict[str, list[str]] = Field({}, description="tool -> types of ids in its answer; by default from its output schema")
     leave_out: list[str] = Field([], description="patterns of keys of the state that do not count, such as logs and clocks")
+    conventions: ConventionKeys | None = Field(None, description="how people are identified, what hands over, who confirms")
     users: str = Field("", description="dotted path of the state's table of users")
     error_key: str = Field("", description="an answer that is an object with something under this key is a refusal")
     errors_begin: list[Annotated[str, Field(min_length=1)]] = Field(

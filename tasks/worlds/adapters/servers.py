@@ -54,7 +54,14 @@ def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | 
     about = server_file.read(path)
     source = Servers(path, about)
     made = adapted(
-        source, name=name, policy=policy, users=about.users, problems_file=problems_file, writes=about.writes, where=str(path)
+        source,
+        name=name,
+        policy=policy,
+        users=about.users,
+        problems_file=problems_file,
+        writes=about.writes,
+        where=str(path),
+        conventions=about.conventions.declared() if about.conventions else None,
     )
     made.WAITS = True
     return made

@@ -1,16 +1,18 @@
 """Policy predicates that all worlds with people share, over a trajectory or over a blueprint's replay. None means that the rule holds.
 
-A world adds its own rules as one function `check(state, action, user_id) -> {rule: reason}`, which judges one write in the state
-before it.
+A world adds its own rules as one function `check(state, action, person) -> {rule: reason}`, which judges one write in the state
+before it. person: the id that was identified, "" for nobody.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
+from tasks.contract.client import Message
+from tasks.contract.conventions import Calls, Conventions
+from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import Trajectory
 from tasks.contract.wording import words
@@ -21,44 +23,51 @@ from tasks.worlds.api.tools import Refused
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import Replay, World
 
-Calls = Sequence[tuple[Action, ToolResult]]
 Check = Callable[[State, Action, str], Mapping[str, str]]
 """Judges one write before it is made: rule id -> why the write breaks it."""
 TrajectoryPredicate = Callable[[Trajectory, "World"], str | None]
 BlueprintPredicate = Callable[[Problem, "Replay", "World"], str | None]
-FIND = "find_user"
 
 
-def user_of(calls: Calls) -> str:
-    """Id of the customer who was found last, "" when none was."""
-    found = [result.content for action, result in calls if action.name == FIND and result.ok]
-    return str(json.loads(found[-1])["user_id"]) if found else ""
+def authenticated(trajectory: Trajectory, world: World) -> str | None:
+    """Nothing is called before a person has been identified, but what is open to all. BadInput in a world that identifies nobody."""
+    return _identifies(world).unidentified(trajectory.calls)
 
 
-def authenticated(calls: Calls) -> str | None:
-    """Nothing is called before the customer has been found."""
-    for action, result in calls:
-        if action.name != FIND:
-            return f"{action.name} before the customer was found"
-        if result.ok:
-            return None
-    return None
+def _identifies(world: World) -> Conventions:
+    if not world.conventions.identified_by:
+        raise BadInput(
+            f"world {world.name}: a predicate asks whether a person was identified, and no tool identifies one. Declare it "
+            "(CONVENTIONS.identified_by, see tasks/contract/conventions.py), or leave the predicate out."
+        )
+    return world.conventions
 
 
 def confirmed(trajectory: Trajectory, world: World) -> str | None:
-    """Right before each write the agent asked, naming an argument, and the user said yes."""
-    messages = trajectory.messages
+    """Each write that needs it was confirmed by whoever confirms in this world. BadInput where nobody does."""
+    conventions, messages = world.conventions, trajectory.messages
+    if conventions.confirmed_by == "nobody":
+        raise BadInput(
+            f"world {world.name}: a predicate asks for confirmed writes, and CONVENTIONS.confirmed_by is 'nobody'. Leave it out."
+        )
+    judge = user_agreed if conventions.confirmed_by == "user" else conventions.confirmed_by
     for place, message in enumerate(messages):
         for call in message.get("tool_calls") or ():
             name, arguments = call["function"]["name"], call["function"]["arguments"]
             tool = world.tools.get(name)
-            if tool is None or tool.kind != "write":
-                continue
-            asked, answer = (messages[place - 2], messages[place - 1]) if place >= 2 else ({"role": ""}, {"role": ""})
-            if answer["role"] != "user" or not agrees(str(answer["content"])):
-                return f"{name} without a yes right before it"
-            if asked["role"] != "assistant" or asked.get("tool_calls") or not _names(str(asked["content"]), arguments):
-                return f"{name} without saying before what would be done"
+            action = Action(name, arguments, tool.kind if tool else "read")
+            if conventions.needs_yes(action) and (reason := judge(messages[:place], action)):
+                return reason
+    return None
+
+
+def user_agreed(messages: Sequence[Message], action: Action) -> str | None:
+    """Right before the write the agent asked, naming an argument, and the user said yes."""
+    asked, answer = messages[-2:] if len(messages) >= 2 else ({"role": ""}, {"role": ""})
+    if answer["role"] != "user" or not agrees(str(answer["content"])):
+        return f"{action.name} without a yes right before it"
+    if asked["role"] != "assistant" or asked.get("tool_calls") or not _names(str(asked["content"]), action.arguments):
+        return f"{action.name} without saying before what would be done"
     return None
 
 
@@ -85,7 +94,7 @@ def lean(trajectory: Trajectory, world: World) -> str | None:
     for action, result in trajectory.calls:
         if action.kind == "write" and result.ok:
             seen.clear()
-        elif action.kind == "read":
+        elif world.conventions.looks_up(action):
             key = action.name + canonical_json(action.arguments)
             if key in seen:
                 return f"{action.name} was called twice with the same arguments"
@@ -95,18 +104,18 @@ def lean(trajectory: Trajectory, world: World) -> str | None:
 
 def looked_up(tool: str) -> TrajectoryPredicate:
     """A hand-over follows a successful call of `tool`."""
-    return lambda trajectory, world: _looked_up(tool, trajectory.calls)
+    return lambda trajectory, world: _looked_up(tool, trajectory.calls, world)
 
 
 def truth_looked_up(tool: str) -> BlueprintPredicate:
     """The same for a ground truth."""
-    return lambda problem, replay, world: _looked_up(tool, pairs(problem, replay))
+    return lambda problem, replay, world: _looked_up(tool, pairs(problem, replay), world)
 
 
-def _looked_up(tool: str, calls: Calls) -> str | None:
+def _looked_up(tool: str, calls: Calls, world: World) -> str | None:
     looked = False
     for action, result in calls:
-        if action.kind == "end" and not looked:
+        if action.name == world.conventions.hand_over and not looked:
             return f"handed over without {tool}"
         looked = looked or (action.name == tool and result.ok)
     return None
@@ -141,9 +150,9 @@ class _Pass:
         return known[2].get(rule)
 
     def _look(self, calls: Calls, world: World) -> dict[str, str]:
-        user_id, found = user_of(calls), dict[str, str]()
+        person, found = world.conventions.person(calls), dict[str, str]()
         for state, action in _steps(world, calls):
-            for rule, reason in self._check(state, action, user_id).items():
+            for rule, reason in self._check(state, action, person).items():
                 found.setdefault(rule, f"{action.name}: {reason}")
         return found
 
@@ -182,11 +191,13 @@ def pairs(problem: Problem, replay: Replay) -> Calls:
 
 
 def truth_authenticated(problem: Problem, replay: Replay, world: World) -> str | None:
-    """The ground truth finds the problem's own customer before anything else."""
-    calls = pairs(problem, replay)
-    if reason := authenticated(calls):
+    """The ground truth identifies somebody before anything else: the problem's own person, where its lineage says who that is."""
+    conventions, calls = _identifies(world), pairs(problem, replay)
+    if reason := conventions.unidentified(calls):
         return reason
-    found = user_of(calls)
+    found = conventions.person(calls)
+    if conventions.lineage == "other":
+        return None if found else "nobody is identified"
     return None if found == problem.lineage[0] else f"the customer found is {found or 'nobody'}, not {problem.lineage[0]}"
 
 

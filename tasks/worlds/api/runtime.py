@@ -16,6 +16,8 @@
     BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES     rule id -> function, the policy as tests
     GUARDS                            write tool -> the rules of TRAJECTORY_PREDICATES that judge it; with one that none judges
                                       `cairn serve --with-tools` does not start unless it is told to
+    CONVENTIONS                       a tasks.contract.conventions.Conventions: how a person is identified, which tool hands over, what
+                                      counts as a look-up, who confirms which writes; by default as in the worlds that come along
     COPIES                            False: its state cannot be copied (a live service), so no method may go back into a conversation
     WAITS                             True: its tools wait for something outside this process; those of several conversations are called
                                       side by side, in threads (False by default)
@@ -32,6 +34,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.contract.context import seed_of
+from tasks.contract.conventions import conventions_of
 from tasks.contract.params import BadInput
 from tasks.contract.problem import SPLITS, Action, Problem, Setting, ToolResult
 from tasks.contract.scripts import Scripts
@@ -84,6 +87,7 @@ class World:
         self.copies = bool(getattr(cls, "COPIES", True))
         self.waits = bool(getattr(cls, "WAITS", False))
         self.tools = tools_of(cls)
+        self.conventions = conventions_of(cls, self.tools)
         self.splits = shared.splits
         self.personas: tuple[str, ...] = tuple(getattr(cls, "PERSONAS", ("plain",)))
         self.rules = rules_of(self.policy)

@@ -19,7 +19,6 @@ from tasks.players.critics.scripted.flaws import Call, Flaw, Talk, flaw_of
 Spot = tuple[int, str]
 """Where a flaw lies (message number) and what its description names."""
 
-_IDENTIFIES = re.compile(r"(find|identify|authenticate|verify|log_?in).*(user|customer|passenger|member)")
 _YES = re.compile(r"\b(yes|yeah|yep|sure|ok|okay|go ahead|confirm(ed)?|please do|do it|correct|proceed)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.#-])\$?(\d[\d,]*(?:\.\d+)?)(?![\w-])")
 _ID = re.compile(r"\b(?=[A-Za-z_]*\d)(?=\d*[A-Za-z_])\w{3,}\b")
@@ -34,23 +33,27 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 
 def _unidentified(talk: Talk) -> Iterator[Spot]:
-    if not any(_IDENTIFIES.match(name) for name in talk.tools):
+    identifying = talk.conventions.identifying
+    if not any(name in talk.tools for name in identifying):
         return
     for call in talk.calls:
-        if _IDENTIFIES.match(call.name):
+        if call.name in identifying:
             if call.ok:
                 return
-        elif call.kind in ("read", "write"):
+        elif call.kind in ("read", "write") and call.name not in talk.conventions.open_tools:
             yield call.at, call.name
             return
 
 
 def _foreign_account(talk: Talk) -> Iterator[Spot]:
-    """A change of something whose answer named another `user_id` than the one that was identified."""
+    """A change of something whose answer named another owner than the one that was identified."""
     identified, foreign = "", set[str]()
+    ways = {way.tool: way for way in talk.conventions.identified_by}
     for call in talk.calls:
-        owner = _field(call, "user_id")
-        if owner and _IDENTIFIES.match(call.name):
+        way = ways.get(call.name)
+        answered = str(call.answer.get("content", "")) if call.ok and call.answer else ""
+        owner = way.person(answered) if way else _field(call, talk.conventions.owner)
+        if owner and way:
             identified = owner
         elif owner and identified and owner != identified:
             foreign |= _ids(json.dumps(call.arguments))
@@ -78,7 +81,7 @@ def _ids(text: str) -> set[str]:
 
 def _unconfirmed(talk: Talk) -> Iterator[Spot]:
     for call in talk.calls:
-        if call.kind == "write" and not _YES.search(talk.last("user", call.at)):
+        if talk.conventions.needs_yes(call.action) and not _YES.search(talk.last("user", call.at)):
             yield call.at, call.name
 
 
@@ -226,17 +229,18 @@ def _repeated(talk: Talk) -> Iterator[Spot]:
         key = call.name + json.dumps(call.arguments, sort_keys=True)
         if call.kind == "write":
             seen.clear()
-        elif call.kind == "read" and key in seen:
+        elif talk.conventions.looks_up(call.action) and key in seen:
             yield call.at, call.name
         seen.add(key)
 
 
 def _needless_handover(talk: Talk) -> Iterator[Spot]:
-    looked = False
+    looked, ends = False, [name for name, kind in talk.tools.items() if kind == "end"]
+    hand_over = talk.conventions.hand_over if talk.conventions.hand_over in ends else next(iter(ends), "")
     for call in talk.calls:
-        if call.kind == "end" and not looked:
+        if call.name == hand_over and not looked:
             yield call.at, call.name
-        looked = looked or not _IDENTIFIES.match(call.name)
+        looked = looked or call.name not in talk.conventions.identifying
 
 
 _DETECTORS: dict[str, Callable[[Talk], Iterator[Spot]]] = {

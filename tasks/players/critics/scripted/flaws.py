@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tasks.contract.conventions import Conventions
+from tasks.contract.problem import Action
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -141,14 +144,21 @@ class Call:
         """Whether the tool did it."""
         return bool(self.answer and self.answer["ok"])
 
+    @property
+    def action(self) -> Action:
+        """The call as conventions judge one."""
+        return Action(self.name, self.arguments, self.kind)  # type: ignore[arg-type]
+
 
 class Talk:
-    """A conversation as a critic reads it. messages: numbered; tools: name -> kind; criteria: tier -> name -> text."""
+    """A conversation as a critic reads it. messages: numbered; tools: name -> kind; criteria: tier -> name -> text; conventions: as the
+    world declares them."""
 
     def __init__(self, case: dict[str, Any]) -> None:
         self.messages: list[dict[str, Any]] = case["conversation"]
         self.tools: dict[str, str] = case["tools"]
         self.criteria: dict[str, dict[str, str]] = case["criteria"]
+        self.conventions = Conventions.from_json(case.get("conventions", {}))
         self.calls: list[Call] = list(self._calls())
 
     def _calls(self) -> Iterator[Call]:

@@ -78,7 +78,7 @@ BLUEPRINT_PREDICATES: dict[str, conduct.BlueprintPredicate] = {
 """G1: doing nothing must fail. S1: what is kept for test problems stays out of the other splits."""
 
 TRAJECTORY_PREDICATES: dict[str, conduct.TrajectoryPredicate] = {
-    "R1": lambda trajectory, world: conduct.authenticated(trajectory.calls),
+    "R1": conduct.authenticated,
     "R3": conduct.confirmed,
     "R4": conduct.one_call_per_turn,
     **conduct.trajectory_rules(WRITE_RULES, check),
