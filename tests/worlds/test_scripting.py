@@ -17,12 +17,14 @@ from tasks.contract.client import Request
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Problem
 from tasks.contract.scripts import STOP
-from tasks.worlds.api.scripts.agent import ASK_NAME, CLOSING, HELP, QUESTION
+from tasks.worlds.api.scripts.agent import CLOSING, HELP, QUESTION
 from tasks.worlds.api.scripts.human import MAX_LINES, merged
-from tasks.worlds.api.scripts.phrases import IDENTITY, agrees, identity
+from tasks.worlds.api.scripts.introductions import NAME_AND_ZIP
+from tasks.worlds.api.scripts.phrases import agrees
 from tasks.worlds.api.system_prompt import human_system
 from tests.worlds.players import NAMES, problems, talk, world
 
+ASK_NAME, identity = NAME_AND_ZIP.question, NAME_AND_ZIP.find
 CANCEL = {"kind": "cancel", "slots": {"order_id": "W4821", "reason": "no_longer_needed"}, "check": ["W4821"]}
 ADDRESS = {"kind": "address", "slots": {"order_id": "W77", "address": "5 Oak Street"}, "check": ["W77", "5 Oak Street"]}
 
@@ -48,7 +50,7 @@ def acts(*messages: dict[str, Any], **errors: float) -> dict[str, Any]:
 def test_the_human_by_hand() -> None:
     one = task(CANCEL)
     assert "W4821" in says(one) and "48213" not in says(one)
-    assert identity(says(one, ASK_NAME)) == ("Anna Berg", "48213")
+    assert identity(says(one, ASK_NAME)) == {"name": "Anna Berg", "zip": "48213"}
     assert agrees(says(one, ASK_NAME, f"I will cancel order W4821. {QUESTION}"))
     no = says(one, ASK_NAME, f"I will cancel order W1111. {QUESTION}")
     assert not agrees(no) and "W4821" in no
@@ -137,8 +139,8 @@ def test_every_phrase_is_understood(name: str) -> None:
         if wish.vague:
             answers = [scripts.say(template, slots) for template in scripts.answers[wish.ask]]
             assert all(scripts.find(wish.ask, answer) == slots[wish.ask] and not scripts.parse(answer) for answer in answers)
-    for template in IDENTITY:
-        assert identity("Hello. " + template.format(name="Anna Berg", zip="48213")) == ("Anna Berg", "48213")
+    for template in NAME_AND_ZIP.sentences:
+        assert identity("Hello. " + template.format(name="Anna Berg", zip="48213")) == {"name": "Anna Berg", "zip": "48213"}
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,13 @@ from typing import Any, NoReturn
 
 from tasks.contract.client import Message, Request
 from tasks.contract.context import seed_of
+from tasks.contract.conventions import Conventions
 from tasks.contract.params import BadInput, nearest
-from tasks.worlds.api.scripts.phrases import Phrases, agrees, identity
+from tasks.worlds.api.scripts.introductions import Introduction, introduced
+from tasks.worlds.api.scripts.phrases import Phrases, agrees
 
-ASK_NAME = "Please give me your full name and zip code."
 HELP = "How can I help you?"
-UNKNOWN = "I cannot find you. Please give me your full name and zip code."
+UNKNOWN = "I cannot find you."
 CLOSING = "Anything else?"
 QUESTION = "Yes or no?"
 
@@ -57,13 +58,15 @@ class Call:
 
 @dataclass
 class AgentScript:
-    """A conversation as the agent reads it. wishes: (kind, slots, number of the user line). closed: wishes reported on."""
+    """A conversation as the agent reads it. introduced: in which way the customer said who they are; who: the fields of that. wishes:
+    (kind, slots, number of the user line). closed: wishes reported on."""
 
     phrases: Phrases
     writes: frozenset[str]
     errors: Mapping[str, float]
-    name: str = ""
-    zip: str = ""
+    conventions: Conventions
+    introduced: Introduction | None = None
+    who: dict[str, str] = field(default_factory=dict)
     wishes: list[tuple[str, dict[str, str], int]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     closed: int = 0
@@ -93,8 +96,8 @@ class AgentScript:
     def _hear_user(self, text: str) -> None:
         self.line = text
         self.lines += 1
-        if told := identity(text):
-            self.name, self.zip = told
+        if told := introduced(self.phrases.introductions, text):
+            self.introduced, self.who = told
         found = self.phrases.parse(text)
         for kind, slots in found:
             self._wish(kind, slots)
@@ -138,7 +141,8 @@ class AgentScript:
         rate = self.errors.get(name, 0.0)
         if rate <= 0.0 or not self.key:
             return False
-        who = () if name == "skips_authentication" else (self.name, self.zip)
+        fields = self.phrases.introductions[0].by.fields if self.phrases.introductions else ()
+        who = () if name == "skips_authentication" else tuple(self.who.values()) or ("",) * len(fields)
         return seed_of("error", name, self.key, *who) / 2**63 < rate
 
     def forbids(self, broken: bool) -> bool:
@@ -171,23 +175,37 @@ class AgentScript:
         ids = set(map(str, arguments.values()))
         after = max((call.place for call in self._reported if ids & set(map(str, call.arguments.values()))), default=-1)
         found = [call for call in self.calls if call.name == name and call.arguments == arguments and call.place > after]
-        if not found or (len(found) == 1 and name != "find_user" and not self._reported and self._reads_twice(name)):
+        again = name not in self.conventions.identifying and not self._reported
+        if not found or (len(found) == 1 and again and self._reads_twice(name)):
             self.call(name, arguments)
         return found[0].answer
 
     def _reads_twice(self, name: str) -> bool:
         done = any(call.name in self.writes for call in self.calls)
-        first = next(call.name for call in self.calls if call.name != "find_user")
+        first = next(call.name for call in self.calls if call.name not in self.conventions.identifying)
         return not done and name == first and self.errs("needless_reads")
 
     def user(self) -> dict[str, Any]:
-        """The customer's row as `find_user` gave it; asks for name and zip first."""
-        if not self.name:
-            self.say(ASK_NAME)
-        row: dict[str, Any] | None = self.read("find_user", name=self.name, zip=self.zip)
+        """What the world answered when the customer was identified; asks for what that takes first."""
+        question = self.phrases.introductions[0].question
+        if self.introduced is None:
+            self.say(question)
+        row: dict[str, Any] | None = self.read(self.introduced.by.tool, **self.who)
         if row is None:
-            self.say(UNKNOWN)
+            self.say(f"{UNKNOWN} {question}")
         return row
+
+    def person(self) -> str:
+        """The customer's id, who is identified first; "" in a world where nobody is."""
+        if self.phrases.introductions:
+            self.user()
+        return self._identified()
+
+    def _identified(self) -> str:
+        """The customer's id, once identified; "" before."""
+        ways = {way.tool: way for way in self.conventions.identified_by}
+        found = [ways[call.name].person(json.dumps(call.answer)) for call in self.calls if call.name in ways and call.answer]
+        return found[0] if found else ""
 
     def slot(self, slots: Mapping[str, str], name: str, question: str) -> str:
         """A detail of the wish; asks for it when it was not told."""
@@ -201,14 +219,14 @@ class AgentScript:
         """(id, row, refusal) of the row that a wish is about: its id is asked for when it was not told, and looked up with `tool`.
 
         An unknown id and somebody else's row are refused, in the words of the templates `not_found` and `foreign`, which hold
-        {slot}; the row is then empty. The tool's answer holds the owner as `user_id`.
+        {slot}; the row is then empty. The tool's answer holds the owner, in the field that the world's conventions name.
         """
         key = self.slot(slots, slot, question)
         row: dict[str, Any] | None = self.read(tool, **{slot: key})
         if row is None:
             return key, {}, self.refusal(not_found.format(**{slot: key}))
-        known = next((call.answer for call in self.calls if call.name == "find_user" and call.answer), None)
-        if known is not None and self.forbids(row["user_id"] != known["user_id"]):
+        person = self._identified()
+        if person and self.forbids(str(row[self.conventions.owner]) != person):
             return key, {}, self.refusal(foreign.format(**{slot: key}))
         return key, row, ""
 
@@ -233,7 +251,7 @@ class AgentScript:
 
     def hand_over(self, **arguments: Any) -> NoReturn:
         """Hand over to a person, which ends the conversation."""
-        self.call("transfer_to_human", arguments)
+        self.call(self.conventions.hand_over, arguments)
 
 
 def _swapped(value: str) -> str:
@@ -245,13 +263,18 @@ def _swapped(value: str) -> str:
 
 
 def agent(
-    phrases: Phrases, plans: Mapping[str, Plan], writes: Sequence[str], known: Mapping[str, str]
+    phrases: Phrases,
+    plans: Mapping[str, Plan],
+    writes: Sequence[str],
+    known: Mapping[str, str],
+    conventions: Conventions = Conventions(),
 ) -> Callable[[Request, Mapping[str, float]], Message]:
-    """The scripted agent of a world. writes: names of the tools that write. known: its catalogue of errors."""
+    """The scripted agent of a world. writes: names of the tools that write. known: its catalogue of errors.
+    conventions: the world's."""
 
     def complete(request: Request, errors: Mapping[str, float]) -> Message:
         check_errors(errors, known)
-        script = AgentScript(phrases, frozenset(writes), errors)
+        script = AgentScript(phrases, frozenset(writes), errors, conventions)
         for place, message in enumerate(request.messages):
             script.hear(place, message)
         try:
@@ -272,8 +295,8 @@ def check_errors(errors: Mapping[str, float], known: Mapping[str, str]) -> None:
 
 
 def _reply(script: AgentScript, plans: Mapping[str, Plan]) -> Message:
-    """Authenticate, then deal with the wishes one after another, then report."""
-    if not script.errs("skips_authentication"):
+    """Identify, then deal with the wishes one after another, then report."""
+    if script.phrases.introductions and not script.errs("skips_authentication"):
         script.user()
     if not script.wishes:
         script.say(HELP)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from tasks.contract.conventions import Conventions
+from tasks.worlds.api.scripts.introductions import Introduction
 from tasks.worlds.api.scripts.phrases import Phrases
 
 STYLES = ("full", "direct", "vague", "drip")
@@ -81,9 +83,10 @@ Single = Callable[[Case, Sequence[str]], Step | None]
 """The one wish of a family, of one of the given kinds when some are given."""
 
 
-def foreign(find: Callable[..., Sequence[str]], table: str, others: Sequence[str], rng: Random) -> str:
-    """The key of a row of somebody else, "" when nobody else has one. find: the state's look-up of keys by fields, `self.db.find`."""
-    found = sorted(key for other in others[:50] for key in find(table, user_id=other))
+def foreign(find: Callable[..., Sequence[str]], table: str, others: Sequence[str], rng: Random, owner: str = "user_id") -> str:
+    """The key of a row of somebody else, "" when nobody else has one. find: the state's look-up of keys by fields, `self.db.find`.
+    owner: the field that says whose a row is."""
+    found = sorted(key for other in others[:50] for key in find(table, **{owner: other}))
     return rng.choice(found) if found else ""
 
 
@@ -91,8 +94,7 @@ def look_ups(step: Step | None, rule: str, output: str, look: int = 0) -> Step |
     """A forbidden wish: its look-ups alone, the reason to be told, and the look-up that shows it (the `look`-th) required."""
     if step is None:
         return None
-    reads = tuple(action for action in step.actions if action["name"].startswith(("get_", "search_")))
-    return Step(step.kind, step.slots, step.check, reads[: look + 1], (output,), (reads[look],), rule)
+    return Step(step.kind, step.slots, step.check, step.actions[: look + 1], (output,), (step.actions[look],), rule)
 
 
 def forbidden(case: Case, makers: Mapping[str, Maker], held_out_rules: Sequence[str]) -> Step | None:
@@ -131,13 +133,15 @@ def compose(
     return [step for step in steps if step] if all(steps) else []
 
 
-def along(walk: Sequence[str], tool_of: Mapping[str, str], informs: Mapping[str, Sequence[str]]) -> tuple[str, Sequence[str]]:
+def along(
+    walk: Sequence[str], tool_of: Mapping[str, str], informs: Mapping[str, Sequence[str]], hand_over: str
+) -> tuple[str, Sequence[str]]:
     """The family and the kinds of wishes that a walk of tools asks for: its writes, else a hand-over, else its last look-up."""
     written = dict.fromkeys(name for name in walk if name in tool_of.values())
     kinds = [kind for name in written for kind, tool in tool_of.items() if tool == name][: len(NUMBER_WORDS)]
     if kinds:
         return NUMBER_WORDS[len(kinds) - 1], kinds
-    if "transfer_to_human" in walk:
+    if hand_over in walk:
         return "hand_over", ()
     return "information", next((informs[name] for name in reversed(walk) if name in informs), ())
 
@@ -150,6 +154,7 @@ def proposer(
     singles: Mapping[str, Single],
     informs: Mapping[str, Sequence[str]],
     held_out: Sequence[frozenset[str]],
+    conventions: Conventions = Conventions(),
 ) -> Callable[..., dict[str, Any]]:
     """A world's `propose`. writes: kind of wish -> its maker. tool_of: kind -> the tool that writes it. singles: every family of
     one wish without a number in its name -> its maker. informs: look-up -> the questions that it answers. held_out: pairs of
@@ -169,7 +174,7 @@ def proposer(
     ) -> dict[str, Any]:
         kinds: Sequence[str] = ()
         if walk and family is None:
-            family, kinds = along(walk, tool_of, informs)
+            family, kinds = along(walk, tool_of, informs, conventions.hand_over)
         return draft(context, rng, phrases, family or rng.choice(families), lambda case, family: steps(case, family, kinds))
 
     return propose
@@ -187,15 +192,16 @@ def draft(
 
 
 def _draft(case: Case, phrases: Phrases, steps: Sequence[Step], family: str) -> dict[str, Any]:
-    user = case.user
-    actions = [call("find_user", name=user["name"], zip=user["zip"])]
+    way = _introduction(case, phrases)
+    who = {field: case.user[field] for field in way.by.fields} if way else {}
+    actions = [call(way.by.tool, **who)] if way else []
     for step in steps:
         actions += [action for action in step.actions if action not in actions]
-    intent = _intent(case, steps)
+    intent = _intent(case, steps, who)
     forbids = f", which {steps[0].rule} forbids" if steps[0].rule else ""
     return {
         "thought": f"{case.context['user_id']} wants {', then '.join(step.kind for step in steps)}{forbids}.",
-        "instruction": _instruction(phrases, steps, intent),
+        "instruction": (f"{way.task.format(**who)} " if way else "") + _instruction(phrases, steps, intent),
         "intent": intent,
         "actions": actions,
         "outputs": [output for step in steps for output in step.outputs],
@@ -204,14 +210,19 @@ def _draft(case: Case, phrases: Phrases, steps: Sequence[Step], family: str) -> 
     }
 
 
-def _intent(case: Case, steps: Sequence[Step]) -> dict[str, Any]:
+def _introduction(case: Case, phrases: Phrases) -> Introduction | None:
+    """The way in which this customer will say who they are; None where nobody has to."""
+    ways = [way for way in phrases.introductions if way.fits(case.user)]
+    return case.rng.choice(ways) if len(ways) > 1 else next(iter(ways), None)
+
+
+def _intent(case: Case, steps: Sequence[Step], who: Mapping[str, Any]) -> dict[str, Any]:
     """What the scripted human works from."""
     rng = case.rng
     pool = "reserved" if case.test and rng.random() < RESERVED else "open"
     style = rng.choice([style for style in STYLES if style != "vague" or pool == "open"])  # no vague sentence is reserved
     intent: dict[str, Any] = {
-        "name": case.user["name"],
-        "zip": case.user["zip"],
+        **who,
         "style": style,
         "manner": str(case.context["persona"]).partition(":")[0],
         "pool": pool,
@@ -223,7 +234,7 @@ def _intent(case: Case, steps: Sequence[Step]) -> dict[str, Any]:
 
 def _instruction(phrases: Phrases, steps: Sequence[Step], intent: Mapping[str, Any]) -> str:
     wishes = [_to_you(phrases.say(phrases.wishes[step.kind].task, step.slots)) + step.hear for step in steps]
-    text = f"You are {intent['name']}, zip code {intent['zip']}. You want to {wishes[0]}."
+    text = f"You want to {wishes[0]}."
     text += "".join(f" You also want to {wish}." for wish in wishes[1:])
     return text + (" If the agent refuses, ask once for an exception, then accept it." if intent.get("insist") else "")
 

@@ -19,7 +19,6 @@ from tasks.worlds.api.scripts.phrases import (
     CLOSING_QUESTION,
     DRIP,
     GREETING,
-    IDENTITY,
     INSIST,
     NO,
     OPEN_QUESTION,
@@ -42,7 +41,6 @@ def merged(intents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 # What an agent's reply wants of the user. The first that matches counts.
-_ASKS_NAME = re.compile(r"\bname\b.*\b(zip|post(al)?)\b|\b(zip|post(al)?)\b.*\bname\b|\bwho are you\b|\bidentity\b", re.DOTALL)
 _CONFIRM = re.compile(
     r"yes or no|yes/no|\byes\b.*\?|confirm|proceed|\b(shall|should) i\b|go ahead|is (that|this) (right|correct|ok)"
     r"|would you like me to|do you want me to|do you agree"
@@ -77,9 +75,13 @@ class _Mind:
         return str(pick(choices, self.seed, self.line, *names))
 
     def identity(self) -> str:
+        """Who the human is, in the way of its intent; "" where nobody has to say it."""
+        way = next((way for way in self.phrases.introductions if way.fits(self.intent)), None)
         self.named = True
-        text = self.choose(IDENTITY, "identity")
-        return text.format(name=self.intent["name"], zip=self.intent["zip"])
+        return self.choose(way.sentences, "identity").format(**self.intent) if way else ""
+
+    def asked_for_identity(self, text: str) -> bool:
+        return any(way.asked_by.search(text) for way in self.phrases.introductions)
 
     def request(self, number: int, vague: bool = False) -> str:
         wish = self.phrases.wishes[self.requests[number]["kind"]]
@@ -139,7 +141,7 @@ def _opening(mind: _Mind) -> str:
     greeting = mind.choose(GREETING.get(mind.intent.get("manner", "curt"), ("",)), "greeting")
     if style == "drip":
         return greeting + mind.choose(DRIP, "drip")
-    who = f"{mind.identity()} " if style == "full" else ""
+    who = f"{mind.identity()} ".lstrip() if style == "full" else ""
     return greeting + who + mind.next_requests(vague=style == "vague")
 
 
@@ -154,7 +156,7 @@ def _answer(mind: _Mind, reply: str) -> str:
 
 
 def _react(mind: _Mind, text: str) -> str:
-    if _ASKS_NAME.search(text):
+    if mind.asked_for_identity(text):
         mind.patience -= mind.named
         return mind.identity()
     if _REFUSAL.search(text) and mind.intent.get("insist") and not mind.insisted and mind.requests_made == len(mind.requests):

@@ -13,10 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 from tasks.contract.context import seed_of
+from tasks.worlds.api.scripts.introductions import NAME_AND_ZIP, Introduction
 
 _SLOT = re.compile(r"\{(\w+)\}")
-NAME = r"[A-Z][a-z]+ [A-Z][a-z]+"
-ZIP = r"\d{5}"
 
 CLOSING_QUESTION = re.compile(r"anything else|something else|any other|further (help|question|request|assistance)|else i can")
 """What an agent asks when it thinks that it is done (in lower case)."""
@@ -50,12 +49,6 @@ class Wish:
         return self.reserved if pool == "reserved" else self.open
 
 
-IDENTITY = (
-    "I am {name}, zip {zip}.",
-    "My name is {name} and my zip is {zip}.",
-    "{name}, zip {zip}.",
-    "This is {name}, zip code {zip}.",
-)
 YES = ("Yes.", "Yes, please.", "Yes, go ahead.", "Yes, do it.")
 NO = ("No, that is wrong.", "No, not that.", "No.")
 THANKS = ("Thanks. ", "Good. ", "")
@@ -81,13 +74,15 @@ def agrees(text: str) -> bool:
 @dataclass(frozen=True)
 class Phrases:
     """A world's phrases. lexicon: slot -> value -> words. patterns: slot -> regular expression. answers: slot -> templates that
-    tell it alone. asks: slot -> words by which a question for it is recognised."""
+    tell it alone. asks: slot -> words by which a question for it is recognised. introductions: how people say who they are, () where
+    nobody has to."""
 
     wishes: Mapping[str, Wish]
     lexicon: Mapping[str, Mapping[str, str]]
     patterns: Mapping[str, str]
     answers: Mapping[str, tuple[str, ...]]
     asks: Mapping[str, tuple[str, ...]]
+    introductions: tuple[Introduction, ...] = (NAME_AND_ZIP,)
     _parsed: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -149,17 +144,3 @@ class Phrases:
         """The first value of one slot anywhere in a line."""
         match = re.search(rf"(?<!\w)(?:{self.pattern(slot)})(?!\w)", text, re.IGNORECASE if slot in self.lexicon else 0)
         return self.value(slot, match[0]) if match else None
-
-
-_IDENTITIES = [
-    re.compile(r"(?<!\w)" + re.escape(template.rstrip(".")).replace(r"\{name\}", f"({NAME})").replace(r"\{zip\}", f"({ZIP})"))
-    for template in IDENTITY
-]
-
-
-def identity(text: str) -> tuple[str, str] | None:
-    """(name, zip) when a line tells both."""
-    for regex in _IDENTITIES:
-        if match := regex.search(text):
-            return match[1], match[2]
-    return None

@@ -121,7 +121,7 @@ def book(script: AgentScript, slots: Slots) -> str:
         return script.refusal(say.FULL.format(day=day))
     route = {name: slots[name] for name in ("origin", "destination", "cabin")}
     summary = say.BOOK.format(day=day, flight_id=flight_id, **route)
-    user_id = script.user()["user_id"]
+    user_id = script.person()
     answer = script.write("book_flight", summary, user_id=user_id, flight_id=flight_id, cabin=slots["cabin"])
     return say.COSTS.format(price=script.amount(answer["price"])) if answer else say.DONE
 

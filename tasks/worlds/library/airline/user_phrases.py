@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.worlds.api.scripts.phrases import NAME, ZIP, Phrases, Wish
+from tasks.worlds.api.scripts.phrases import Phrases, Wish
 from tasks.worlds.library.airline.data import CABINS, CITIES, DAYS
 
 WISHES = {
@@ -190,7 +190,7 @@ PHRASES = Phrases(
         "origin": {city: city for city in CITIES},
         "destination": {city: city for city in CITIES},
     },
-    patterns={"booking_id": r"B\d+", "name": NAME, "zip": ZIP},
+    patterns={"booking_id": r"B\d+"},
     answers={"booking_id": ("It is booking {booking_id}.", "Booking {booking_id}.", "The booking is {booking_id}.")},
     asks={"booking_id": ("which booking", "what booking", "booking id", "booking number")},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.worlds.api.scripts.phrases import NAME, ZIP, Phrases, Wish
+from tasks.worlds.api.scripts.phrases import Phrases, Wish
 
 TITLES = (
     "Blue Lake", "Cold Harbour", "Dark Forest", "Empty Street", "First Snow", "Green Island", "High Tide", "Iron Bridge",
@@ -109,7 +109,7 @@ PHRASES = Phrases(
         "branch": {"north": "the north branch", "south": "the south branch"},
         "trouble": {"lost": "is lost", "damaged": "got wet"},
     },
-    patterns={"loan_id": r"L\d+", "name": NAME, "zip": ZIP},
+    patterns={"loan_id": r"L\d+"},
     answers={
         "loan_id": ("It is loan {loan_id}.", "Loan {loan_id}.", "The loan is {loan_id}."),
         "title": ("It is {title}.", "{title}.", "The book is {title}."),

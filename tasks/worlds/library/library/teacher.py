@@ -63,7 +63,7 @@ def reserve(script: AgentScript, slots: Slots) -> str:
     if script.forbids(row["free"] > 0):
         return script.refusal(f"{title} is free on the shelf")
     summary = f"I will reserve {title} at the {branch} branch."
-    script.write("reserve_title", summary, user_id=script.user()["user_id"], title=title, branch=branch)
+    script.write("reserve_title", summary, user_id=script.person(), title=title, branch=branch)
     return "Done."
 
 

@@ -34,7 +34,7 @@ def _item(order: Mapping[str, Any], product: str) -> str:
 
 def _payment(script: AgentScript, kind: str, other_than: str = "") -> str:
     """The customer's first payment of a kind."""
-    payments = script.read("get_user", user_id=script.user()["user_id"])["payments"]
+    payments = script.read("get_user", user_id=script.person())["payments"]
     return next((pay for pay, text in payments.items() if text.split()[0] == kind and pay != other_than), "")
 
 
@@ -64,7 +64,7 @@ def payment(script: AgentScript, slots: Slots) -> str:
         return refusal
     payment_id = _payment(script, slots["payment"], other_than=order["paid"])
     if slots["payment"] == "gift":
-        payments = script.read("get_user", user_id=script.user()["user_id"])["payments"]
+        payments = script.read("get_user", user_id=script.person())["payments"]
         if script.forbids(int(payments[payment_id].split()[1]) < order["total"]):
             return script.refusal(say.LOW_BALANCE)
     summary = say.PAYMENT.format(order_id=order_id, payment_id=payment_id)
@@ -145,7 +145,7 @@ def status(script: AgentScript, slots: Slots) -> str:
 
 def balance(script: AgentScript, slots: Slots) -> str:
     """The first gift card's."""
-    payments = script.read("get_user", user_id=script.user()["user_id"])["payments"]
+    payments = script.read("get_user", user_id=script.person())["payments"]
     found = next((text.split()[1] for text in payments.values() if text.startswith("gift")), "0")
     return say.BALANCE.format(price=script.amount(int(found)))
 

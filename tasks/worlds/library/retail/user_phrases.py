@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.worlds.api.scripts.phrases import NAME, ZIP, Phrases, Wish
+from tasks.worlds.api.scripts.phrases import Phrases, Wish
 from tasks.worlds.library.retail.data import OPTIONS, PRODUCTS
 
 WISHES = {
@@ -187,7 +187,7 @@ PHRASES = Phrases(
         "product": {name: name for name in PRODUCTS},
         "option": {**{name: name for name in OPTIONS}, "cheapest": "the cheapest one in stock"},
     },
-    patterns={"order_id": r"W\d+", "address": r"\d+ [A-Z][a-z]+ [A-Z][a-z]+", "name": NAME, "zip": ZIP},
+    patterns={"order_id": r"W\d+", "address": r"\d+ [A-Z][a-z]+ [A-Z][a-z]+"},
     answers={"order_id": ("It is order {order_id}.", "Order {order_id}.", "The order is {order_id}.")},
     asks={"order_id": ("which order", "what order", "order id", "order number")},
 )
