@@ -80,6 +80,18 @@ class Params(base.Params):
     walked: float = Field(0.4, ge=0, le=1, description="share along a walk of the API graph; the rest in a world's family; ours")
     max_writes: int = Field(2, ge=1, le=4, description="most write tools of a walk; not given by the paper")
     zero_writes: float = Field(0.1, ge=0, le=1, description="share of walks without a write tool; ours, reported apart")
+    context_tokens: int = Field(
+        3000,
+        ge=200,
+        le=1_000_000,
+        description="of an adapted world's state that a blueprint's author is shown around a user, about; ours",
+    )
+    edge_cases: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="share of users of an adapted world with a row at a limit of the policy, if there are such; ours",
+    )
     bank: int = Field(64, ge=0, le=4096, description="most examples in the bank of a world and split; ours")
     bank_per_walk: float = Field(0.1, gt=0, le=1, description="largest share of the bank from one walk; ours, against drift")
     recombine: float = Field(0.25, ge=0, le=2, description="recombinations per accepted base blueprint; ours")
@@ -217,7 +229,8 @@ def _commission(world: World, number: int, examples: Mapping[str, list[dict[str,
     """Draw the context of one blueprint and put it into words for the generator."""
     rng = ctx.rng("generate", world.name, number)
     split = "validation" if rng.random() < params.validation else "train"
-    material = draw(world, split, number, rng, examples[split], Tastes(params.walked, params.max_writes, params.zero_writes))
+    tastes = Tastes(**{name: getattr(params, name) for name in Tastes.__dataclass_fields__})
+    material = draw(world, split, number, rng, examples[split], tastes)
     tools = [{**tool.schema()["function"], "kind": tool.kind} for tool in world.tools.values()]
     prompt = render(
         "generate",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tasks.worlds.api.problem_making import api_graph, user_context
+from tasks.worlds.api.problem_making import Excerpt, api_graph, user_context
 
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
@@ -48,16 +48,19 @@ class Material:
 @dataclass(frozen=True)
 class Tastes:
     """What the samplers prefer. walked: share of blueprints along a walk, the others in a family of the world, drawn evenly.
-    max_writes: most write tools of a walk. zero_writes: share of walks without one."""
+    max_writes: most write tools of a walk. zero_writes: share of walks without one. context_tokens, edge_cases: of an adapted world's
+    state (`tasks.worlds.api.problem_making.Excerpt`)."""
 
     walked: float
     max_writes: int
     zero_writes: float
+    context_tokens: int
+    edge_cases: float
 
 
 def draw(world: World, split: str, number: int, rng: Random, examples: Sequence[Mapping[str, Any]], tastes: Tastes) -> Material:
     """Draw the context of blueprint `number`."""
-    data = user_context(world, rng, split)
+    data = user_context(world, rng, split, Excerpt(tastes.context_tokens, tastes.edge_cases))
     kinds = {name: tool.kind for name, tool in world.tools.items()}
     walked = not world.families or rng.random() < tastes.walked
     return Material(

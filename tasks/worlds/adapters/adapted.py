@@ -18,18 +18,17 @@ from tasks.contract.conventions import Conventions
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import SPLITS, Kind
 from tasks.worlds.adapters import problem_file
+from tasks.worlds.adapters.context import Reader, read
 from tasks.worlds.adapters.foreign_state import Calls, ForeignState, Source
 from tasks.worlds.adapters.schemas import notes
 from tasks.worlds.api.conduct import gated
-from tasks.worlds.api.state import Base, State
+from tasks.worlds.api.problem_making import Excerpt
+from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Tool
 
 if TYPE_CHECKING:
     from tasks.contract.problem import Problem
     from tasks.worlds.api.runtime import World
-
-MOST = 6
-"""Entries of one table or list in the sample of the state that a generator is shown; ours."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,13 @@ class Adapter:
         return ForeignState(self.source, base)
 
     def tables(self) -> dict[str, Any]:
-        """What is frozen: users, given problems, and what the source wants kept."""
+        """What is frozen: users (as named, or those of the given problems, or the rows that the state is about), given problems, and
+        what the source wants kept."""
         kept: dict[str, Any] = self.source.tables()
         problems = problem_file.rows(self.lines)
-        if self.users:
-            users = _people(self.source.start(Base(kept)).text, self.users, self.where)
-        else:
-            users = {row["user"]: {} for row in problems.values()}
+        users: dict[str, Any] = {row["user"]: {} for row in problems.values()}
+        if self.users or not problems:
+            users = self.reader(Base(kept)).users
         strangers = {key: row["user"] for key, row in problems.items() if row["user"] not in users}
         self._cache["mistakes"] = [
             *self.mistakes,
@@ -125,13 +124,28 @@ class Adapter:
         """Given problems; see `given.draw`."""
         return problem_file.draw(world, split, count, seed, families, self.where)
 
-    def context(self, base: Base, user: str, rng: Random) -> dict[str, Any]:
-        """What a generator is given of one user: the row, a sample of the state, and the problems given for them."""
-        if "start" not in self._cache:
-            self._cache["start"] = json.loads(self.source.start(base).text)
-        row = base.tables["users"][user]
-        mine = [dict(one) for one in base.tables.get(problem_file.TABLE, {}).values() if one["user"] == user]
-        return {"user": json.loads(json.dumps(row)), "state": _sample(self._cache["start"], rng), "given": json.loads(json.dumps(mine))}
+    def reader(self, base: Base) -> Reader:
+        """The state at the start, read once. Raises BadInput when it has no table of users where one is named."""
+        text = self.source.start(base).text
+        if self._cache.get("text") != text:
+            self._cache.update(text=text, reader=read(text, self.users, self.where))
+        found: Reader = self._cache["reader"]
+        return found
+
+    def context(self, world: World, users: Sequence[str], excerpt: Excerpt, rng: Random) -> tuple[str, dict[str, Any]]:
+        """(one of these users, what a generator is given of them): the row, an excerpt of the state around it, the problems given for
+        them, and where it is so why this user was chosen and what did not fit."""
+        base = world.shared.base
+        reader = self.reader(base)
+        user, row, reason = reader.choose(users, world.policy, excerpt, rng)
+        given = [dict(one) for one in base.tables.get(problem_file.TABLE, {}).values() if one["user"] == user]
+        root = reader.links.people.get(user)
+        if root is None and reader.links.people:  # a lineage that a given problem made: whom its calls are about, or anybody
+            root = reader.about(given) or rng.choice(list(reader.links.people.values()))
+        shown = reader.show(root, row, excerpt.tokens, rng)
+        more = {"chosen_because": reason, "left_out": dict(shown.left_out)}
+        found = {"user": shown.user, "state": shown.state, "given": given, **{name: value for name, value in more.items() if value}}
+        return user, json.loads(json.dumps(found))
 
 
 def adapted(
@@ -154,10 +168,6 @@ def adapted(
         """The frozen tables; neither size nor seed enters, since the source has one start."""
         return adapter.tables()
 
-    def context(db: State, user: str, others: Sequence[str], rng: Random) -> dict[str, Any]:
-        """What a generator is given of one user: the row, a sample of the state, and the problems given for them."""
-        return adapter.context(db.base, user, rng)
-
     def propose(context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None, family: str | None) -> dict[str, Any]:
         """A given problem of the user: of the family, or one that holds the walk's last tool; {} when there is none."""
         wanted = [
@@ -178,34 +188,10 @@ def adapted(
         "FAMILIES": families,
         "WRITE_FAMILIES": tuple(family for family in families if family in problem_file.FAMILIES[1:]),
         "BLUEPRINT_PREDICATES": {"gated": gated},
-        **{function.__name__: staticmethod(function) for function in (tables, context, propose)},
+        **{function.__name__: staticmethod(function) for function in (tables, propose)},
     }
     return type("".join(word.title() for word in name.split("_")) or "World", (), space)
 
 
 def _code(cls: type, db: Any) -> Calls:
     return Calls(db)
-
-
-def _people(text: str, path: str, where: str) -> dict[str, Any]:
-    """The state's table at a dotted path, as rows. Raises BadInput when there is none."""
-    found = json.loads(text)
-    for part in path.split("."):
-        if not isinstance(found, dict) or part not in found:
-            known = ", ".join(found) if isinstance(found, dict) else type(found).__name__
-            raise BadInput(f"{where}: users = {path!r}: the state has no {part!r} there; it has: {known}.")
-        found = found[part]
-    if not isinstance(found, dict) or not found:
-        raise BadInput(f"{where}: users = {path!r}: must be a table of the state, id -> row, that is not empty.")
-    return {key: row if isinstance(row, dict) else {"value": row} for key, row in found.items()}
-
-
-def _sample(value: Any, rng: Random) -> Any:
-    """The state with at most MOST entries in each of its tables and lists, in their own order."""
-    if isinstance(value, dict):
-        kept = set(rng.sample(sorted(value), MOST)) if len(value) > MOST else value.keys()
-        return {key: _sample(item, rng) for key, item in value.items() if key in kept}
-    if isinstance(value, list):
-        places = sorted(rng.sample(range(len(value)), MOST)) if len(value) > MOST else range(len(value))
-        return [_sample(value[place], rng) for place in places]
-    return value

@@ -72,7 +72,8 @@ def from_object(
     errors_begin: an answer that is text and begins so ("Error:") is a refusal.
     snapshot, restore: for objects that cannot be pickled: snapshot(object) gives JSON, restore(object, JSON) brings a fresh one to
                it. With several objects both get the dict.
-    users:     dotted path of the state's table of users, which splits go by and generators draw from; "" for none.
+    users:     dotted path of the state's table of users, which splits go by and generators draw from; by default the table that is
+               named as people are, or else that to which most others belong.
     problems_file: problems as JSON lines (`tasks.worlds.adapters.problem_file`). There are no scripted humans: the role needs a model.
     conventions: how a person is identified, which tool hands over, what looks up, who confirms (`tasks.contract.conventions`).
     real:      makes the object with the real data, once, for `cairn serve --with-tools`, which never sets it back; factory by default.

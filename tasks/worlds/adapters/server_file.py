@@ -62,7 +62,7 @@ class ServerFile(Params):
     produces: dict[str, list[str]] = Field({}, description="tool -> types of ids in its answer; by default from its output schema")
     leave_out: list[str] = Field([], description="patterns of keys of the state that do not count, such as logs and clocks")
     conventions: ConventionKeys | None = Field(None, description="how people are identified, what hands over, who confirms")
-    users: str = Field("", description="dotted path of the state's table of users")
+    users: str = Field("", description="dotted path of the state's table of users; found by default")
     error_key: str = Field("", description="an answer that is an object with something under this key is a refusal")
     errors_begin: list[Annotated[str, Field(min_length=1)]] = Field(
         [], description="text that begins so is a refusal, of servers that do not flag their errors"

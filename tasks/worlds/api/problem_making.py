@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +60,28 @@ def _draw(world: World, split: str, family: str, seed: int, place: int, made: Ma
     )
 
 
-def user_context(world: World, rng: Random, split: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Excerpt:
+    """How much of an adapted world's state a generator is shown. tokens: about. edge_cases: share of users who are chosen for a row
+    at a limit of the policy, 0 to 1. A world that has `context` says for itself what is shown."""
+
+    tokens: int = 3000
+    edge_cases: float = 0.2
+
+
+def user_context(world: World, rng: Random, split: str, excerpt: Excerpt = Excerpt()) -> dict[str, Any]:
     """JSON-able rows of one user of a split, with a persona: all that a generator is given of the database."""
     if not world.shared.users[split]:
         raise BadInput(
             f"world {world.name}: has no users to make problems for. Name the state's table of them (users), or give problems."
         )
-    user = rng.choice(world.shared.users[split])
-    others = [other for other in world.shared.users[split] if other != user]
-    found: dict[str, Any] = world.shared.cls.context(State(world.shared.base), user, others, rng)
+    found: dict[str, Any]
+    if not hasattr(world.shared.cls, "context") and world.foreign is not None:
+        user, found = world.foreign.context(world, world.shared.users[split], excerpt, rng)
+    else:
+        user = rng.choice(world.shared.users[split])
+        others = [other for other in world.shared.users[split] if other != user]
+        found = world.shared.cls.context(State(world.shared.base), user, others, rng)
     return {"world": world.name, "split": split, "user_id": user, "persona": rng.choice(world.personas), **found}
 
 
