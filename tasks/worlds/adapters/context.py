@@ -30,6 +30,8 @@ SETTINGS = 0.1
 """Share of the bytes for values outside of all tables, such as today's date; ours."""
 NOTHING = 40
 """Bytes into which no row fits; ours: then no further one is measured."""
+BARE = 0.1
+"""How often a user to whom nothing belongs is chosen, against one with rows of their own: there is little to be done for them; ours."""
 SHORTENED = "parts of the user"
 """What is said to be left out of a root row that is larger than the budget."""
 
@@ -53,6 +55,7 @@ class Reader:
     settings: Mapping[Place, Any]
     _limits: dict[str, Limits] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
+    _owned: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def users(self) -> dict[str, Any]:
@@ -61,13 +64,20 @@ class Reader:
         return {key: row if isinstance(row, dict) else {"value": row} for key, row in rows.items()}
 
     def choose(self, users: Sequence[str], policy: str, excerpt: Excerpt, rng: Random) -> tuple[str, int | None, str]:
-        """(one of the users, number of a row of theirs at a limit of the policy, why it is); the last two are None and "" for most."""
+        """(one of the users, mostly with rows of their own; number of a row of theirs at a limit of the policy; why it is at one). The
+        last two are None and "" for most."""
         if rng.random() < excerpt.edge_cases:
             if policy not in self._limits:
                 self._limits[policy] = limits_of(self.links, self.settings, policy)
             if found := self._limits[policy].draw(frozenset(users), rng):
                 return found.user, found.row, found.reason
-        return rng.choice(users), None, ""
+        weights = [1.0 if len(self._own(user)) > 1 else BARE for user in users]
+        return rng.choices(users, weights)[0], None, ""
+
+    def _own(self, user: str) -> list[int]:
+        if user not in self._owned:
+            self._owned[user] = self.links.own(self.links.people[user]) if user in self.links.people else []
+        return self._owned[user]
 
     def about(self, value: Any) -> int | None:
         """The root row to which the first id in a value belongs; None when it holds none."""
