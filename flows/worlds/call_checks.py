@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from flows.worlds import tool_checks
-from flows.worlds.clock_watch import Sight, watching
+from flows.worlds.clock_watch import Sight, apart, watching
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each, short
 from flows.worlds.sample import Attempt, Call, Sample, attempt, failure, led_up
 from tasks.worlds.adapters.foreign_state import SourceFailed
@@ -18,7 +18,8 @@ from tasks.worlds.api.runtime import World
 def calls_work(sample: Sample) -> Check:
     """No call ends in a failure of the tool's own code. A tool of an adapted API that fails so is taken out of the sample at once: a
     server that hangs takes its time for each call."""
-    pairs, refused, lost = [], 0, dict[str, None]()
+    pairs = [(name, Finding(sample.place(name), f"tool {name} was not called: {why}")) for name, why in _protected(sample)]
+    refused, lost = 0, {name: None for name, _ in pairs}
     total, called = len(sample.calls), {call.action.name for call in sample.calls}
     for call in sample.calls:
         if call.action.name in lost:
@@ -34,6 +35,13 @@ def calls_work(sample: Sample) -> Check:
     if findings := first_of_each(pairs):
         return Check("calls", f"{len(findings)} of {len(called)} tools failed", findings, notes)
     return Check("calls", f"{total} calls of {len(called)} tools, {refused} of them refused, none failed")
+
+
+def _protected(sample: Sample) -> list[tuple[str, str]]:
+    """(tool, why) for tools that must not be called, since they could change what was not declared disposable."""
+    foreign, tools = sample.world.foreign, sample.world.tools
+    writing = [name for name, tool in tools.items() if foreign is not None and tool.kind != "read"]
+    return [(name, why) for name in writing if (why := foreign.source.protected(name))]
 
 
 def source_failed(result: Attempt) -> bool:
@@ -69,12 +77,12 @@ class Repeats:
     """Every call twice on equal forks, the first time watched; a third time when `determinism` is asked."""
 
     def __init__(self, sample: Sample) -> None:
-        self._sample = sample
+        self._sample, self._apart = sample, apart(sample.world.shared.cls)
         self._sights: dict[str, list[Sight]] = {}
         self._first: list[Attempt] = []
         for call in sample.calls:
             fork = led_up(sample.world, call)
-            with watching(sample.files) as seen:
+            with watching(sample.files, not self._apart) as seen:
                 result = fork.call(call.action.name, call.action.arguments)
             self._first.append(Attempt(result.ok, result.content, fork.state_hash()))
             self._sights.setdefault(call.action.name, []).extend(seen)
@@ -100,7 +108,12 @@ class Repeats:
             for where, functions in lines.items():
                 called = ", ".join(dict.fromkeys(functions))
                 findings.append(Finding(where, f"tool {tool} {name}: it calls {called}", REMEDIES[what]))
-        return Check(what, f"{len(self._sights)} tools, watched while they ran", tuple(findings))
+        said = (
+            "not watched: the tools run outside of this process"
+            if self._apart
+            else f"{len(self._sights)} tools, watched while they ran"
+        )
+        return Check(what, said, tuple(findings))
 
     def determinism(self) -> Check:
         """Two equal calls give the same answer and the same state, now and some time later."""

@@ -54,10 +54,18 @@ class Sight:
     line: int
 
 
+def apart(cls: Any) -> bool:
+    """Whether the tools of a world's class run outside of this process, so that what reads clocks here is only what calls them."""
+    return getattr(cls, "FOREIGN", None) is not None and bool(getattr(cls, "WAITS", False))
+
+
 @contextmanager
-def watching(files: Collection[str]) -> Iterator[list[Sight]]:
-    """Collects sights while the block runs. files: names of the files that are the world's own code."""
+def watching(files: Collection[str], active: bool = True) -> Iterator[list[Sight]]:
+    """Collects sights while the block runs. files: names of the files that are the world's own code. active: False collects none."""
     seen: list[Sight] = []
+    if not active:
+        yield seen
+        return
 
     def hook(frame: FrameType, event: str, argument: Any) -> None:
         found = _called(argument) if event == "c_call" else _entered(frame) if event == "call" else None

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
 
 
@@ -28,20 +28,4 @@ def of(role: Mapping[str, Any]) -> str:
     if name := role["key_env"]:
         check(role, "roles")
         return os.environ[name].strip()
-    return _block(role["key_block"]) if role["key_block"] else ""
-
-
-def _block(name: str) -> str:
-    """The text of a Secret block. Loaded in a thread of its own, which has no event loop whatever the caller has."""
-    from prefect.blocks.system import Secret
-
-    def load() -> str:
-        return str(Secret.load(name).get())  # type: ignore[union-attr]
-
-    try:
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(load).result().strip()
-    except ValueError:
-        raise BadInput(
-            f"key_block: Prefect knows no Secret block {name!r}. Make one: prefect block create secret, or in the UI."
-        ) from None
+    return secret_blocks.load(role["key_block"], "key_block") if role["key_block"] else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -155,7 +155,7 @@ def adapted(
     policy: str,
     users: str,
     problems_file: Path | str | None,
-    writes: Sequence[str],
+    writes: Container[str],
     where: str,
     conventions: Conventions | None = None,
 ) -> type[Any]:

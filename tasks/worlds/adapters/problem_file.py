@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -108,13 +108,13 @@ def _row(line: Line, lineage: str) -> dict[str, Any]:
     return {**row, "actions": actions, "user": line.user or lineage}
 
 
-def families(lines: Sequence[tuple[int, Line]], writes: Sequence[str]) -> tuple[str, ...]:
+def families(lines: Sequence[tuple[int, Line]], writes: Container[str]) -> tuple[str, ...]:
     """Families of the problems, those that count writes first."""
     found = {family_of(line.model_dump(), writes) for _, line in lines}
     return tuple(sorted(found, key=lambda name: (FAMILIES.index(name) if name in FAMILIES else len(FAMILIES), name)))
 
 
-def family_of(row: Any, writes: Sequence[str]) -> str:
+def family_of(row: Any, writes: Container[str]) -> str:
     """A problem's family: its own word, or its number of writes."""
     count = sum(action["name"] in writes for action in row["actions"])
     return str(row["family"]) or FAMILIES[min(count, len(FAMILIES) - 1)]

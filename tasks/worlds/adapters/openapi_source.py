@@ -1,0 +1,284 @@
+"""The operations of one HTTP service as a `Source` (`tasks.worlds.adapters.foreign_state`), and the service as it really is."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.contract.params import BadInput, nearest
+from tasks.contract.problem import Kind
+from tasks.worlds.adapters import openapi_spec
+from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
+from tasks.worlds.adapters.openapi_answers import answer_of
+from tasks.worlds.adapters.openapi_choice import Choosing, choose
+from tasks.worlds.adapters.openapi_http import Service
+from tasks.worlds.adapters.openapi_operations import Operation, named, operation
+from tasks.worlds.adapters.openapi_operations import listed as operations_of
+from tasks.worlds.adapters.openapi_requests import prepared
+from tasks.worlds.adapters.openapi_state import Mark, Turns, Ways, brought, fingerprint
+from tasks.worlds.adapters.plain_data import NotPlain, View, text_diff
+from tasks.worlds.adapters.schemas import tool_of_schema
+from tasks.worlds.adapters.server_file import without_secrets
+from tasks.worlds.api.state import Base, canonical_json
+from tasks.worlds.api.tools import Refused, Tool
+
+START, SERVICE = "start", "service"
+"""The frozen tables: the state to begin with; what the operations and files were when the world was frozen."""
+NOTHING_READ = "{}"
+"""What is compared of a state of which nothing is read."""
+HANDED_OVER = "a person takes over"
+_SUMMARY = {
+    "type": "object",
+    "properties": {"summary": {"type": "string", "description": "What the person needs to know."}},
+    "required": [],
+    "additionalProperties": False,
+}
+
+
+class Operations:
+    """A `Source` over the operations of one service."""
+
+    def __init__(
+        self,
+        *,
+        where: str,
+        spec: Path | str | Mapping[str, Any],
+        choosing: Choosing,
+        local_ends: Mapping[str, str],
+        produces: Mapping[str, tuple[str, ...]],
+        service: Service,
+        ways: Ways,
+        view: View,
+        disposable: bool,
+        real: Service,
+    ) -> None:
+        self._where, self._spec, self._choosing, self._local_ends = where, spec, choosing, local_ends
+        self._produces, self._service, self._ways, self._view = produces, service, ways, view
+        self._disposable, self._real = disposable, real
+        self._turns = Turns(service.base_url)
+        self._started: tuple[Base, Saved] | None = None
+
+    # --- the source --------------------------------------------------------------------------------------------------------
+
+    def tools(self) -> Mapping[str, Tool]:
+        """The chosen operations, and the local ends, by name. Raises BadInput."""
+        return self._tools
+
+    @functools.cached_property
+    def _read(self) -> Mapping[str, tuple[Operation, Kind]]:
+        """Name -> (operation, kind). Every operation that cannot be used is named at once."""
+        spec = openapi_spec.read(self._spec, self._where)
+        chosen = choose(operations_of(spec), self._choosing)
+        found: dict[str, tuple[Operation, Kind]] = {}
+        wrong: list[str] = []
+        skipped: list[str] = []
+        for name, (one, kind) in chosen.tools.items():
+            try:
+                made = operation(spec, one, self._service.credentials.hidden())
+            except (BadInput, RecursionError) as error:
+                wrong.append(
+                    str(error) if isinstance(error, BadInput) else f"{spec.where}: {one.call}: nested deeper than can be followed."
+                )
+                continue
+            if made.unsendable and not {name, one.id, one.call}.isdisjoint(self._choosing.operations or ()):
+                wrong.append(f"{self._where}: {name!r} ({one.call}) can be called by nobody: {made.unsendable}.")
+            elif made.unsendable:
+                skipped.append(f"{name} ({made.unsendable})")
+            else:
+                found[name] = made, kind
+        if wrong:
+            raise BadInput("\n".join(wrong))
+        if not found:
+            raise BadInput(f"{self._where}: there is no operation to offer: {'; '.join(skipped)}.")
+        for what, listed in (("dangerous and not named in allow", chosen.off), ("which no tool call can send", skipped)):
+            if listed:
+                logging.getLogger(__name__).warning("%s: not offered, %s: %s.", self._where, what, ", ".join(listed))
+        return found
+
+    @functools.cached_property
+    def _tools(self) -> Mapping[str, Tool]:
+        tools: dict[str, Tool] = {}
+        wrong: list[str] = []
+        for name in self._produces:
+            if name not in self._read:
+                wrong.append(f"{self._where}: produces names {name!r}.{nearest(name, self._read)} Tools: {', '.join(self._read)}.")
+        for name, (one, kind) in self._read.items():
+            where = f"tool {name!r} of {self._where} ({one.listed.call})"
+            try:
+                produced = self._produces.get(name, one.gives)
+                tools[name] = tool_of_schema(name, one.description, one.parameters, kind, produced, where)
+            except BadInput as error:
+                wrong.append(str(error))
+        for name, description in self._local_ends.items():
+            if named(name) != name or name in self._read:
+                why = "is an operation of the service" if name in self._read else f"is no tool's name; {named(name)!r} would be one"
+                wrong.append(f"{self._where}: local_ends: {name!r} {why}.")
+                continue
+            tools[name] = tool_of_schema(name, description, _SUMMARY, "end", (), f"tool {name!r} of {self._where}")
+        if wrong:
+            raise BadInput("\n".join(wrong))
+        self._service.credentials.check()
+        return tools
+
+    def __contains__(self, name: object) -> bool:
+        """Whether it is a tool that writes."""
+        return name in self._read and self._read[str(name)][1] == "write"
+
+    def place(self, name: str) -> str:
+        """The description, and what it calls the tool."""
+        source = "the description" if isinstance(self._spec, Mapping) else Path(without_secrets(str(self._spec))).name
+        return f"{source}: {self._read[name][0].listed.call}" if name in self._read else self._where
+
+    def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The start, and what the operations and files are now: later plays compare."""
+        self.tools()
+        return {START: {"state": {"value": self._fresh()}}, SERVICE: {"fingerprints": self._fingerprints}}
+
+    @functools.cached_property
+    def _fingerprints(self) -> dict[str, str]:
+        """Tool or file -> what tells it from another version."""
+        said = {name: canonical_json([one.listed.call, one.body, one.parameters, kind]) for name, (one, kind) in self._read.items()}
+        return {**{name: fingerprint(text.encode()) for name, text in said.items()}, **self._ways.files()}
+
+    def start(self, base: Base) -> Saved:
+        """The frozen start. Raises BadInput, with the names, when operations or files are not what was frozen."""
+        if self._started is None or self._started[0] is not base:
+            frozen = base.tables[SERVICE]["fingerprints"]
+            now = self._fingerprints
+            changed = [name for name in dict.fromkeys((*frozen, *now)) if frozen.get(name) != now.get(name)]
+            if changed:
+                raise BadInput(
+                    f"{self._where}: changed since it was frozen: {', '.join(changed[:12])}{' ...' if len(changed) > 12 else ''} "
+                    "(operations of its description, or files that set the service back). Run the step that froze it again."
+                )
+            self._started = base, Saved((), self._compared(json.loads(canonical_json(base.tables[START]["state"]["value"]))))
+        return self._started[1]
+
+    def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
+        """Make the request, in the state that it belongs to."""
+        if name in self._local_ends:
+            return HANDED_OVER, saved
+        if not self._ways.reset:  # nothing brings a state about: the service is in the one that it is in
+            return self._answer(self._service, name, arguments), saved
+        with self._turns.mine() as mark:
+            brought(self._ways, self._service, mark, saved.token, functools.partial(self._answer, self._service))
+            if kind == "read" and self._read[name][0].listed.verb in ("GET", "HEAD"):
+                return self._answer(self._service, name, arguments), saved
+            return self._changing(mark, saved, name, arguments)
+
+    def _changing(self, mark: Mark, saved: Saved, name: str, arguments: dict[str, Any]) -> tuple[Any, Saved]:
+        """A call that may change the state. One that is refused has changed nothing; what a failed one did is not known."""
+        mark.note(None)
+        try:
+            answer = self._answer(self._service, name, arguments)
+        except Refused:
+            if self._state_text() == saved.text:
+                mark.note(saved.token)
+            raise
+        text, kind = self._state_text(), self._read[name][1]
+        if kind == "read" and text == saved.text:
+            mark.note(saved.token)
+            return answer, saved
+        after = Saved((*saved.token, json.dumps([name, arguments], ensure_ascii=False)), text)
+        mark.note(after.token)
+        return answer, after
+
+    def protected(self, name: str) -> str:
+        """Nothing but reads is sent to a service that was not declared disposable."""
+        if self._disposable or name in self._local_ends:
+            return ""
+        return (
+            f"it may change the service at {self._service.base_url}, which was not declared disposable. Point base_url to a copy "
+            "and pass disposable=True, or offer operations that read."
+        )
+
+    def real(self) -> Real:
+        """The service with the real data."""
+        self.tools()
+        self._real.credentials.check()
+        return RealService(f"the HTTP service at {self._real.base_url}", self, self._real)
+
+    # --- requests ----------------------------------------------------------------------------------------------------------
+
+    def answer(self, service: Service, name: str, arguments: dict[str, Any]) -> Any:
+        """What an operation answers at a service, or what a local end says. Raises Refused, or SourceFailed."""
+        return HANDED_OVER if name in self._local_ends else self._answer(service, name, arguments)
+
+    def _answer(self, service: Service, name: str, arguments: dict[str, Any]) -> Any:
+        one, kind = self._read[name]
+        request = prepared(one, arguments)
+        try:
+            reply = service.send(request, repeatable=kind == "read")
+            return answer_of(reply, f"{request.verb} {service.base_url}{request.path}", service.credentials.words())
+        except SourceFailed as error:
+            raise SourceFailed(f"tool {name!r}: {error}") from None
+
+    # --- the state ---------------------------------------------------------------------------------------------------------
+
+    def _fresh(self) -> Any:
+        """The state to begin with, read twice where the service can be set back. Raises BadInput when that is not the same."""
+        if not self._ways.reset:
+            return self._state_now()
+        texts = []
+        with self._turns.mine() as mark:
+            for _ in range(2):
+                mark.note(None)
+                try:
+                    self._ways.restore(self._service)
+                except SourceFailed as error:
+                    raise BadInput(f"{self._where}: it cannot be set back: {error}") from None
+                value = self._state_now()
+                texts.append(self._compared(value))
+            mark.note(())
+        if texts[0] != texts[1]:
+            changed = text_diff(texts[0], texts[1], DIFF_LINES).replace("\n", "; ")
+            raise BadInput(
+                f"{self._where}: the service is in another state each time it is set back ({changed}). Name what differs in leave_out."
+            )
+        return value
+
+    def _state_now(self) -> Any:
+        try:
+            return self._ways.read(self._service) if self._ways.parts else {}
+        except SourceFailed as error:
+            raise BadInput(f"{self._where}: its state cannot be read: {error}") from None
+
+    def _state_text(self) -> str:
+        return self._compared(self._ways.read(self._service)) if self._ways.parts else NOTHING_READ
+
+    def _compared(self, value: Any) -> str:
+        """What counts of a state, as canonical JSON."""
+        try:
+            return canonical_json(self._view.plain(value))
+        except NotPlain as error:
+            raise SourceFailed(f"the state of {self._where}: {error}") from None
+
+    def real_state(self, service: Service) -> Saved:
+        """What a service holds now. Raises SourceFailed when that cannot be read."""
+        if not self._ways.parts:
+            raise SourceFailed(f"{self._where}: state is not given, so the state of the service cannot be read")
+        return Saved(None, self._compared(self._ways.read(service)))
+
+
+class RealService:
+    """The service that is called and never set back. It is reached anew for each call, so it is never lost."""
+
+    lost = ""
+
+    def __init__(self, where: str, source: Operations, service: Service) -> None:
+        self.where, self._source, self._service = where, source, service
+
+    def call(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Make the request."""
+        return self._source.answer(self._service, name, arguments)
+
+    def state(self) -> Saved:
+        """As it is now."""
+        return self._source.real_state(self._service)
+
+    def close(self) -> None:
+        """Nothing was started."""

@@ -1,0 +1,168 @@
+"""The state of an HTTP service: how it is set back to its start, how it is read, and who may use it now.
+
+A service holds one state at a time. A state of a conversation is the start and the calls that changed it since, so it can be brought
+about again: the start is set, and the calls are made again in their order. Whoever uses the service holds a lock of this machine, and
+notes in it which state the service was left in, so that nothing is set back for a conversation that goes on alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tasks.contract.params import BadInput
+from tasks.worlds.adapters.foreign_state import SourceFailed
+from tasks.worlds.adapters.openapi_answers import answer_of
+from tasks.worlds.adapters.openapi_http import Service
+from tasks.worlds.adapters.openapi_requests import Prepared
+from tasks.worlds.api.tools import Refused
+
+VERBS = ("GET", "PUT", "POST", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A request that a world makes for itself. content: the file whose JSON is sent, None for no body."""
+
+    verb: str
+    path: str
+    query: str = ""
+    content: Path | None = None
+
+    def send(self, service: Service) -> Any:
+        """Its answer. Raises SourceFailed when the service does not take it."""
+        body = None if self.content is None else self.content.read_bytes()
+        headers = {"accept": "application/json"} | ({} if body is None else {"content-type": "application/json"})
+        reply = service.send(Prepared(self.verb, self.path, self.query, headers, body), repeatable=self.verb == "GET")
+        where = f"{self.verb} {service.base_url}{self.path}"
+        try:
+            return answer_of(reply, where, service.credentials.words())
+        except Refused as error:
+            raise SourceFailed(f"{where}: {error}") from None
+
+
+def step(text: str, where: str, content: Path | None = None) -> Step:
+    """A step out of "POST /admin/reset". where: the parameter that holds it, for messages. BadInput for anything else."""
+    verb, _, rest = str(text).partition(" ")
+    path, _, query = rest.strip().partition("?")
+    if verb.upper() not in VERBS or not path.startswith("/") or "{" in path:
+        raise BadInput(f"{where} = {text!r}: write a verb and a path without variables, such as 'POST /admin/reset'.")
+    if content is not None:
+        try:
+            json.loads(content.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise BadInput(f"{where}: {content} is no JSON file ({error}).") from None
+    return Step(verb.upper(), path, query, content)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a service's state is handled. reset: the steps that bring the start; () when nothing can. parts: name -> the read that gives
+    this part of the state; "" for the whole; {} when it cannot be read."""
+
+    reset: tuple[Step, ...]
+    parts: Mapping[str, Step]
+
+    def files(self) -> dict[str, str]:
+        """File that is sent -> fingerprint."""
+        return {one.content.name: fingerprint(one.content.read_bytes()) for one in self.reset if one.content is not None}
+
+    def restore(self, service: Service) -> None:
+        """Bring the start about. Raises SourceFailed."""
+        for one in self.reset:
+            one.send(service)
+
+    def read(self, service: Service) -> Any:
+        """The state as JSON. Raises SourceFailed."""
+        found = {part: one.send(service) for part, one in self.parts.items()}
+        return found.get("", found)
+
+
+def parts_of(state: Any, where: str) -> dict[str, Step]:
+    """The reads that give the state: of one "GET /path" it is the whole answer; several are named by a mapping, or by their paths."""
+    if isinstance(state, Mapping):
+        named = dict(state)
+    else:
+        texts = [state] if isinstance(state, str) and state else list(state or ())
+        named = (
+            {"": texts[0]} if len(texts) == 1 else {str(text).partition("?")[0].rstrip("/").rpartition("/")[2]: text for text in texts}
+        )
+        if len(named) != len(texts):
+            raise BadInput(f"{where}: state: two of its paths end alike. Name them: state={{'orders': 'GET /v1/orders', ...}}.")
+    found = {str(part): step(text, f"{where}: state") for part, text in named.items()}
+    for one in found.values():
+        if one.verb != "GET":
+            raise BadInput(f"{where}: state = '{one.verb} {one.path}': the state is read with GET.")
+    return found
+
+
+def fingerprint(content: bytes) -> str:
+    """What tells one content from another."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+class Turns:
+    """Whose turn it is at one service, in this process and in all others of this machine."""
+
+    def __init__(self, base_url: str) -> None:
+        self._path = Path(tempfile.gettempdir()) / f"cairn-service-{fingerprint(base_url.encode())}.lock"
+        self._lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def mine(self) -> Iterator[Mark]:
+        """The service for one call: nobody else uses it meanwhile."""
+        with self._lock, self._path.open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield Mark(file)
+
+
+class Mark:
+    """The note about the state in which a service was left."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def holds(self, token: tuple[str, ...]) -> bool:
+        """Whether the service is in this state."""
+        self._file.seek(0)
+        return self._file.read() == _digest(token)
+
+    def note(self, token: tuple[str, ...] | None) -> None:
+        """It is in this state now; None while that is not known."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write("" if token is None else _digest(token))
+        self._file.flush()
+
+
+def _digest(token: tuple[str, ...]) -> str:
+    return fingerprint("\n".join(("start", *token)).encode())
+
+
+Again = Callable[[str, dict[str, Any]], Any]
+
+
+def brought(ways: Ways, service: Service, mark: Mark, token: tuple[str, ...], again: Again) -> None:
+    """Bring the service to a state unless it is in it. again: makes one of the calls that led there. Raises SourceFailed."""
+    if mark.holds(token):
+        return
+    mark.note(None)
+    ways.restore(service)
+    for call in token:
+        name, arguments = json.loads(call)
+        try:
+            again(name, arguments)
+        except Refused as error:
+            raise SourceFailed(
+                f"tool {name!r} worked once and is refused when it is called again from the start ({error}): the service is not set "
+                "back as a whole, or its ids differ each time."
+            ) from None
+    mark.note(token)
