@@ -30,6 +30,9 @@ from dataclasses import dataclass, field, fields
 from email.utils import formatdate
 from typing import Any
 
+from infra import stub_roles
+from infra.stub_roles import fill
+
 WISH = "Answer with one JSON value that fits this schema: "
 """As the clients put a schema in words."""
 SLIPS = ("malformed", "truncated")
@@ -49,7 +52,7 @@ class Knobs:
     requests at once above which it says 429, 0 for any number. key: the only one it takes, empty for any.
     usage: whether it counts tokens. models: those it lists and takes, name -> more of its entry; any name without one. revision: after
     the model's name in its answers. parser: whether it reads calls out of the model's text. forms: whether it keeps to a schema.
-    refused: fields of a request that it does not know."""
+    refused: fields of a request that it does not know. plays: it plays the roles of a road (infra/stub_roles.py)."""
 
     latency: float = 0.0
     faults: dict[str, float] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class Knobs:
     revision: str = ""
     parser: bool = True
     forms: bool = True
+    plays: bool = False
     refused: list[str] = field(default_factory=list)
 
 
@@ -177,7 +181,11 @@ class Server:
         message: dict[str, Any] = {"role": "assistant", "content": None}
         finish, formed = "stop", True
         schema = (request.get("response_format") or {}).get("json_schema", {}).get("schema") if self.knobs.forms else None
-        if schema := schema or _wished(messages):
+        schema = schema or _wished(messages)
+        if self.knobs.plays:
+            message |= stub_roles.message(messages, request.get("tools") or (), schema, rng)
+            finish = "tool_calls" if message.get("tool_calls") else "stop"
+        elif schema:
             message["content"] = json.dumps(fill(schema, rng))
         elif request.get("tools") and messages[-1]["role"] == "user":
             function = rng.choice(request["tools"])["function"]
@@ -282,20 +290,6 @@ def _unbroken(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if message["role"] == "assistant" and message.get("content") == BROKEN:
             return list(messages[:place])
     return list(messages)
-
-
-def fill(schema: Mapping[str, Any], rng: random.Random) -> Any:
-    """A value that fits a JSON schema of the simple kind."""
-    if "enum" in schema:
-        return rng.choice(schema["enum"])
-    kind = schema.get("type", "object")
-    if kind == "object":
-        return {name: fill(one, rng) for name, one in schema.get("properties", {}).items()}
-    if kind == "array":
-        return [fill(schema.get("items", {"type": "string"}), rng) for _ in range(max(1, schema.get("minItems", 1)))]
-    if kind == "integer":
-        return rng.randint(schema.get("minimum", 0), schema.get("maximum", 100))
-    return {"number": round(rng.random(), 3), "boolean": rng.random() < 0.5}.get(kind, f"word{rng.getrandbits(24):06x}")
 
 
 def _error(
