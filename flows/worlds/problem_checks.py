@@ -84,7 +84,7 @@ def _never_used(sample: Sample) -> Iterable[str]:
 def _more(world: World) -> str:
     if world.foreign is not None and world.foreign.lines:
         return "add a line to the problems file that needs it"
-    return "let propose() make a wish that needs it: see WRITES and _SINGLES in tasks/worlds/library/library/problems.py for an example"
+    return "let propose() make a wish that needs it: a service in services.py, as in tasks/worlds/library/library/services.py"
 
 
 # --- the API graph ---

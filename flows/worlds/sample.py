@@ -88,7 +88,7 @@ def draw(world: World, count: int, seed: int) -> Sample:
         lacks = [name for name in ("FAMILIES", "context", "propose") if not getattr(cls, name, None)]
         what = f"it makes no problems: {', '.join(lacks)} {'is' if len(lacks) == 1 else 'are'} missing"
         sample.findings.append(
-            Finding("", what, "see tasks/worlds/api/runtime.py, and tasks/worlds/library/library/problems.py for an example")
+            Finding("", what, "see tasks/worlds/api/runtime.py, and tasks/worlds/library/library/services.py for an example")
         )
     else:
         for split in SPLITS:

@@ -26,7 +26,7 @@ from tasks.worlds.api.frozen import freeze_world, load
 from tasks.worlds.api.problem_making import draw_problems
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import tools_of
-from tasks.worlds.library.library.phrases import PHRASES
+from tasks.worlds.library.library.services import SERVICES
 from tasks.worlds.library.library.world import Library
 from tests.conftest import Project, make_project
 from tests.playing import playing
@@ -67,10 +67,7 @@ def test_new_replaces_every_name(tmp_path: Path) -> None:
     """The package, the class and the world's name, in code that is otherwise the library's."""
     files = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in write("my_shop", "Shop", tmp_path)}
     assert sorted(files) == [
-        *(
-            f"my_shop/{name}"
-            for name in ("__init__.py", "phrases.py", "policy.md", "problems.py", "rules.py", "teacher.py", "world.py")
-        ),
+        *(f"my_shop/{name}" for name in ("__init__.py", "policy.md", "services.py", "world.py")),
         "tests/test_my_shop.py",
     ]
     for name, text in files.items():
@@ -261,7 +258,8 @@ def test_a_person_as_the_user(library: World) -> None:
     """The person says the wish, and yes; the scripted teacher's calls are shown."""
     task = problem_of(library, "one_write", 5)
     (request,) = task.intent["requests"]
-    wish = PHRASES.say(PHRASES.wishes[request["kind"]].open[0], request["slots"])
+    phrases = SERVICES.phrases
+    wish = phrases.say(phrases.wishes[request["kind"]].open[0], request["slots"])
     lines = ["/problem", f"I am {task.intent['name']}, zip {task.intent['zip']}. {wish}", "Yes.", "/state"]
     talk, said = played(library, "user", "one_write", 5, lines)
     assert talk.outcome is not None and talk.outcome.reward == 1 and talk.outcome.policy == 1.0 and talk.stop == "user_stop"

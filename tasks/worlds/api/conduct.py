@@ -7,6 +7,7 @@ before it. person: the id that was identified, "" for nobody.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -199,6 +200,48 @@ def truth_authenticated(problem: Problem, replay: Replay, world: World) -> str |
     if conventions.lineage == "other":
         return None if found else "nobody is identified"
     return None if found == problem.lineage[0] else f"the customer found is {found or 'nobody'}, not {problem.lineage[0]}"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy as tests. Each of the first four is the name of the rule that says it, "" where none does.
+
+    identified: nobody is served before being identified. confirmed: writes are confirmed. one_call: a turn is one call or one reply.
+    lean: no look-up is repeated. looked_up: rule -> the look-up that a hand-over follows. check, writes: what judges one write, and the
+    rules by which it does. held_out, held_out_rules: pairs of write tools, and rules, that test problems alone may have.
+    """
+
+    check: Check
+    writes: tuple[str, ...]
+    identified: str = ""
+    confirmed: str = ""
+    one_call: str = ""
+    lean: str = ""
+    looked_up: Mapping[str, str] = field(default_factory=dict)
+    held_out: tuple[frozenset[str], ...] = ()
+    held_out_rules: tuple[str, ...] = ()
+
+    def blueprint(self) -> dict[str, BlueprintPredicate]:
+        """A world's BLUEPRINT_PREDICATES. G1: doing nothing must fail. S1: what is kept for test problems stays out of other splits."""
+        found: dict[str, BlueprintPredicate] = {
+            self.identified: truth_authenticated,
+            **blueprint_rules(self.writes, self.check),
+            **{rule: truth_looked_up(tool) for rule, tool in self.looked_up.items()},
+            "G1": gated,
+        }
+        if self.held_out or self.held_out_rules:
+            found["S1"] = held_out(self.held_out, self.held_out_rules)
+        return {rule: holds for rule, holds in found.items() if rule}
+
+    def trajectory(self) -> dict[str, TrajectoryPredicate]:
+        """A world's TRAJECTORY_PREDICATES."""
+        found: dict[str, TrajectoryPredicate] = {}
+        for rule, holds in ((self.identified, authenticated), (self.confirmed, confirmed), (self.one_call, one_call_per_turn)):
+            found[rule] = holds
+        found |= trajectory_rules(self.writes, self.check)
+        found |= {rule: looked_up(tool) for rule, tool in self.looked_up.items()}
+        found[self.lean] = lean
+        return {rule: holds for rule, holds in found.items() if rule}
 
 
 def gated(problem: Problem, replay: Replay, world: World) -> str | None:

@@ -20,8 +20,6 @@ from tasks.worlds.adapters import from_object
 from tasks.worlds.api import conduct
 from tasks.worlds.api.state import State
 from tasks.worlds.api.tools import Refused, read, write
-from tasks.worlds.library.library import problems
-from tasks.worlds.library.library.rules import BLUEPRINT_PREDICATES, TRAJECTORY_PREDICATES
 from tasks.worlds.library.library.world import Library
 
 SEEN: list[str] = []
@@ -284,9 +282,9 @@ def _crashes(trajectory: Any, world: Any) -> str | None:
 class Blind(Library):
     """Predicates that say nothing: always true, always false, and one that fails."""
 
-    BLUEPRINT_PREDICATES = {**BLUEPRINT_PREDICATES, "R5": lambda problem, replay, world: None}  # always
+    BLUEPRINT_PREDICATES = {**Library.BLUEPRINT_PREDICATES, "R5": lambda problem, replay, world: None}  # always
     TRAJECTORY_PREDICATES = {
-        **TRAJECTORY_PREDICATES,
+        **Library.TRAJECTORY_PREDICATES,
         "R6": lambda trajectory, world: "no",  # never
         "R7": _crashes,
     }
@@ -295,7 +293,7 @@ class Blind(Library):
 class Strict(Library):
     """A predicate that refuses the world's own problems."""
 
-    BLUEPRINT_PREDICATES = {**BLUEPRINT_PREDICATES, "R9": conduct.truth_looked_up("get_title")}
+    BLUEPRINT_PREDICATES = {**Library.BLUEPRINT_PREDICATES, "R9": conduct.truth_looked_up("get_title")}
 
 
 def _changed(draft: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -309,7 +307,7 @@ class Mute(Library):
     def propose(
         context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None
     ) -> dict[str, Any]:
-        draft = problems.propose(context, rng, walk, family)
+        draft = Library.propose(context, rng, walk, family)
         if family == "forbidden":
             return _changed(draft, outputs=[], required=[])
         return _changed(draft, required=[{"name": "get_loan", "arguments": {"loan_id": "L0"}}]) if family == "hand_over" else draft
@@ -322,7 +320,7 @@ class Vague(Library):
     def propose(
         context: Mapping[str, Any], rng: Random, walk: Sequence[str] | None = None, family: str | None = None
     ) -> dict[str, Any]:
-        draft = problems.propose(context, rng, walk, family)
+        draft = Library.propose(context, rng, walk, family)
         if draft and family == "one_write":
             return _changed(draft, instruction="You want something.", intent={})
         return draft

@@ -20,6 +20,7 @@ from tasks.contract.client import Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.conventions import Conventions
 from tasks.contract.params import BadInput, nearest
+from tasks.contract.problem import Action
 from tasks.worlds.api.scripts.introductions import Introduction, introduced
 from tasks.worlds.api.scripts.phrases import Phrases, agrees
 
@@ -214,18 +215,18 @@ class AgentScript:
         return slots[name]
 
     def own(
-        self, slots: Mapping[str, str], slot: str, tool: str, *, question: str, not_found: str, foreign: str
+        self, slots: Mapping[str, str], slot: str, tool: str, *, question: str, not_found: str, foreign: str, owned: bool = True
     ) -> tuple[str, dict[str, Any], str]:
         """(id, row, refusal) of the row that a wish is about: its id is asked for when it was not told, and looked up with `tool`.
 
         An unknown id and somebody else's row are refused, in the words of the templates `not_found` and `foreign`, which hold
-        {slot}; the row is then empty. The tool's answer holds the owner, in the field that the world's conventions name.
+        {slot}; the row is then empty. Of a row that is owned the answer holds the owner, in the field that the conventions name.
         """
         key = self.slot(slots, slot, question)
         row: dict[str, Any] | None = self.read(tool, **{slot: key})
         if row is None:
             return key, {}, self.refusal(not_found.format(**{slot: key}))
-        person = self._identified()
+        person = self._identified() if owned else ""
         if person and self.forbids(str(row[self.conventions.owner]) != person):
             return key, {}, self.refusal(foreign.format(**{slot: key}))
         return key, row, ""
@@ -237,13 +238,16 @@ class AgentScript:
             self._reported.append(made[0])
             return made[0].answer
         question = f"{summary} {QUESTION}"
-        if not (self.reply == question and agrees(self.line)) and not self.errs("skips_confirmation"):
+        agreed = self.conventions.confirmed_by != "user" or not self.conventions.needs_yes(Action(name, arguments, "write"))
+        if not agreed and not (self.reply == question and agrees(self.line)) and not self.errs("skips_confirmation"):
             self.say(question)
         self.call(name, self._confused(arguments) if self.errs("confuses_two_ids") else arguments)
 
     def _confused(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Another id in place of the last one: one of its kind that was seen, else two digits swapped."""
+        """Another id in place of the last one: one of its kind that was seen, else two digits swapped; as it was without one."""
         ids = {name: value for name, value in arguments.items() if re.fullmatch(r"[A-Z]\d+", str(value))}
+        if not ids:
+            return dict(arguments)
         name, value = list(ids.items())[-1]
         seen = " ".join(json.dumps(call.answer) for call in self.calls if call.answer is not None)
         others = [other for other in re.findall(rf"\b{value[0]}\d+\b", seen) if other not in ids.values()]

@@ -41,7 +41,7 @@ class Introduction:
 
     def fits(self, known: Mapping[str, Any]) -> bool:
         """Whether somebody of whom this is known can introduce themselves so."""
-        return all(field in known for field in self.by.fields)
+        return all(known.get(field) not in (None, "") for field in self.by.fields)
 
 
 NAME_AND_ZIP = Introduction(

@@ -49,6 +49,28 @@ class Wish:
         return self.reserved if pool == "reserved" else self.open
 
 
+def wish(task: str, vague: str = "", ask: str = "") -> Wish:
+    """How people ask for something to be done. task, vague: what, in words that follow "I want to"; vague leaves out the slot `ask`."""
+    return Wish(
+        open=(f"Please {task}.", f"I want to {task}.", f"I would like to {task}.", f"I need to {task}.", f"Can you help me {task}?"),
+        reserved=(f"I am here to {task}.", f"Could you help me to {task}?"),
+        vague=(f"I want to {vague}.", f"Can you help me {vague}?") if vague else (),
+        task=task,
+        ask=ask,
+    )
+
+
+def question(asked_for: str, vague: str = "", ask: str = "") -> Wish:
+    """How people ask to know something. asked_for, vague: what, in words that follow "Tell me": "the status of loan {loan_id}"."""
+    return Wish(
+        open=(f"Tell me {asked_for}.", f"I would like to know {asked_for}.", f"Can you tell me {asked_for}?", f"I need {asked_for}."),
+        reserved=(f"I want to hear {asked_for}.", f"Please look up {asked_for}."),
+        vague=(f"Can you tell me {vague}?",) if vague else (),
+        task=f"know {asked_for}",
+        ask=ask,
+    )
+
+
 YES = ("Yes.", "Yes, please.", "Yes, go ahead.", "Yes, do it.")
 NO = ("No, that is wrong.", "No, not that.", "No.")
 THANKS = ("Thanks. ", "Good. ", "")

@@ -2,7 +2,7 @@
 
 A tool is a typed method with a docstring: the model reads the first lines as what the tool does and the `Args:` section as what
 each argument means. It reads and writes through `self.db` alone, returns a JSON value, and raises `Refused` with the reason. What
-the API does not enforce is the policy's part (`policy.md`, tested in `rules.py`).
+the API does not enforce is the policy's part (`policy.md`, tested by the rules in `services.py`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ from random import Random
 from typing import Any, Literal
 
 from tasks.contract.context import seed_of
-from tasks.contract.scripts import Scripts
-from tasks.worlds.api import conduct
-from tasks.worlds.api.scripts.human import human
 from tasks.worlds.api.scripts.names import numbers, people
+from tasks.worlds.api.served import served
 from tasks.worlds.api.state import Row, State, Tables
 from tasks.worlds.api.tools import Refused, end, read, write
-from tasks.worlds.library.library import problems, rules
-from tasks.worlds.library.library.phrases import PHRASES, TITLES
-from tasks.worlds.library.library.teacher import AGENT, ERRORS, VISIBLE
+from tasks.worlds.library.library.services import SERVICES, TITLES
 
 Branch = Literal["north", "south"]
 """An enumeration: the schema lists the values, and any other is refused before the tool runs."""
@@ -51,23 +47,16 @@ def tables(size: int, seed: int) -> Tables:
     return {"users": users, "titles": titles, "loans": loans, "reservations": {}}
 
 
+@served(SERVICES, identified="R1", confirmed="R3", one_call="R4", looked_up={"R9": "get_loan"}, lean="R11")
 class Library:
-    """A lending library: its tools, and what a world states beside them (tasks/worlds/api/runtime.py explains each name)."""
+    """A lending library: its tools, and what a world states beside them (tasks/worlds/api/runtime.py explains each name). What is said
+    above it: which rule of policy.md says what a machine can check; R10 is left to the grading and to judges."""
 
     NAME = "library"
     ABOUT = "The assistant is the desk of a lending library; its user is a member."
     POLICY = Path(__file__).with_name("policy.md").read_text(encoding="utf-8")
-    FAMILIES = problems.FAMILIES
-    WRITE_FAMILIES = problems.WRITE_FAMILIES
-    PERSONAS = problems.PERSONAS
-    BLUEPRINT_PREDICATES = rules.BLUEPRINT_PREDICATES
-    TRAJECTORY_PREDICATES = rules.TRAJECTORY_PREDICATES
-    GUARDS = rules.GUARDS
-    SCRIPTS = Scripts(human(PHRASES), AGENT, ERRORS, VISIBLE)
+    PERSONAS = ("polite: a retired teacher", "friendly: a student", "curt: a busy engineer", "worried: a first-time member")
     tables = staticmethod(tables)
-    context = staticmethod(problems.context)
-    propose = staticmethod(problems.propose)
-    tags = staticmethod(conduct.tagger(rules.HELD_OUT, rules.HELD_OUT_RULES))
 
     def __init__(self, db: State) -> None:
         self.db = db
