@@ -84,8 +84,8 @@ def draw(world: World, count: int, seed: int) -> Sample:
     world.blueprint_predicates = _guarded(sample, "blueprint", world.blueprint_predicates)
     world.trajectory_predicates = _guarded(sample, "trajectory", world.trajectory_predicates)
     cls = world.shared.cls
-    if not world.families or not hasattr(cls, "context") or not hasattr(cls, "propose"):
-        lacks = [name for name in ("FAMILIES", "context", "propose") if not getattr(cls, name, None)]
+    needed = ("FAMILIES", "propose") if world.foreign is not None else ("FAMILIES", "context", "propose")
+    if lacks := [name for name in needed if not getattr(cls, name, None)]:
         what = f"it makes no problems: {', '.join(lacks)} {'is' if len(lacks) == 1 else 'are'} missing"
         sample.findings.append(
             Finding("", what, "see tasks/worlds/api/runtime.py, and tasks/worlds/library/library/services.py for an example")

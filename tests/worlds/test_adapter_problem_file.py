@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from flows.worlds.sample import draw as draw_sample
 from tasks.contract.client import Message, Request
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
@@ -175,6 +176,12 @@ def test_a_scripted_generator_hands_the_given_ones_out() -> None:
     assert propose(here, context, rng, walk=["get_order", "cancel_order"])["actions"][-1]["name"] == "cancel_order"
     assert propose(here, context, rng, walk=["tag"]) == {} and api_graph(here)["get_order"] == ("cancel_order", "tag", "move")
     assert json.loads(json.dumps(context)) == context
+
+
+def test_a_check_looks_at_given_problems() -> None:
+    sample = draw_sample(world(), 8, 0)
+    assert {split: bool(problems) for split, problems in sample.problems.items()} == {"train": True, "test": True}
+    assert not any("it makes no problems" in finding.what for finding in sample.findings)
 
 
 def test_a_world_without_problems_says_so() -> None:
