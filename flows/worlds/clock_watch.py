@@ -108,15 +108,16 @@ def _entered(frame: FrameType) -> tuple[str, str] | None:
 
 def _place(frame: FrameType, files: Collection[str]) -> tuple[str, int] | None:
     """File and line of the world's innermost frame, else of the innermost one of a library (an API that is adapted may lie anywhere);
-    ("", 0) without one; None for a log record."""
+    ("", 0) without one; None for a log record, and for what an adapter does itself, such as waiting for a program to end in time."""
     at: FrameType | None = frame
-    other = "", 0
+    other, inside = ("", 0), True
     while at is not None and not at.f_code.co_filename.startswith(_HERE):
         name = at.f_code.co_filename
         if name in files:
             return name, at.f_lineno
-        if name == logging.__file__:
+        if name == logging.__file__ or (inside and name.startswith(_RUNTIME)):
             return None
+        inside = inside and _of_python(name)
         if not other[0] and _of_a_library(name):
             other = name, at.f_lineno
         at = at.f_back
@@ -125,5 +126,8 @@ def _place(frame: FrameType, files: Collection[str]) -> tuple[str, int] | None:
 
 def _of_a_library(name: str) -> bool:
     """Whether a file is neither Python's own nor the runtime's, nor made while running ("<string>")."""
-    own = name.startswith((_RUNTIME, "<"))
-    return not own and (not name.startswith(_PYTHON) or "site-packages" in name)
+    return not name.startswith((_RUNTIME, "<")) and not _of_python(name)
+
+
+def _of_python(name: str) -> bool:
+    return name.startswith((_PYTHON, "<frozen ")) and "site-packages" not in name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +42,8 @@ class Answer:
         return words
 
 
-def answer_of(result: Any) -> Answer:
-    """The answer in a result of the Model Context Protocol."""
+def answer_of(result: Any, hide: Callable[[Any], Any] = lambda value: value) -> Answer:
+    """The answer in a result of the Model Context Protocol. hide: replaces what nobody may see."""
     texts, others = [], []
     for part in result.content:
         if part.type == "text":
@@ -52,7 +52,8 @@ def answer_of(result: Any) -> Answer:
             texts.append(part.resource.text)
         else:
             others.append(_named(part))
-    return Answer(tuple(text for text in texts if text), tuple(others), result.structured_content, bool(result.is_error))
+    said = tuple(hide(text) for text in texts if text)
+    return Answer(said, tuple(map(hide, others)), hide(result.structured_content), bool(result.is_error))
 
 
 def _named(part: Any) -> str:
@@ -72,12 +73,16 @@ def _bytes(base64: str) -> int:
     return len(base64) * 3 // 4 - base64[-2:].count("=")
 
 
-def refusal(answer: Any, key: str, beginnings: Sequence[str]) -> str:
-    """The reason when an answer says that the call failed: data with something under this key, or text that begins so; else ""."""
+def refusal(answer: Any, key: str, beginnings: Sequence[str], patterns: Sequence[str] = ()) -> str:
+    """The reason when an answer says that the call failed: data with something under this key, text that begins so, or text or JSON in
+    which one of the regular expressions is found; else ""."""
     if key and isinstance(answer, Mapping) and (reason := answer.get(key)):
         return reason if isinstance(reason, str) else json.dumps(answer, ensure_ascii=False, default=str)
     if isinstance(answer, str) and answer.lstrip().startswith(tuple(beginnings)):
         return answer.strip()
+    if patterns and answer is not None:
+        text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
+        return text.strip() if any(re.search(pattern, text) for pattern in patterns) else ""
     return ""
 
 

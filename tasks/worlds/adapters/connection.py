@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,13 +26,19 @@ from tasks.contract.values import whole_text
 from tasks.worlds.adapters import bound_process
 from tasks.worlds.adapters.answers import Answer, answer_of, clear
 from tasks.worlds.adapters.foreign_state import SourceFailed
+from tasks.worlds.adapters.placeholders import NotSet, Placeholders
 from tasks.worlds.adapters.server_file import ServerFile, argv, without_secrets
 from tasks.worlds.api.tools import Refused
 
 CLOSE = 8.0
 """Seconds for a server to end; the client closes its input, asks after 2 seconds and forces it after 2 more."""
+CONNECT = 30.0
+"""Seconds in which a server behind a url must take a connection; that of the client itself."""
 LAST = 400
 """Characters of what a server wrote last, in messages."""
+
+Put = Callable[[Path, Placeholders], None]
+"""Fills a seat before its server starts."""
 
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 
@@ -42,11 +48,20 @@ class ToolFailed(RuntimeError):
 
 
 class Connection:
-    """A server in reach. `open` before anything else; `close` in the end, which also happens when the process exits."""
+    """A server in reach. `open` before anything else; `close` in the end, which also happens when the process exits.
 
-    def __init__(self, server: ServerFile, path: Path) -> None:
-        self._server, self._path = server, path
-        self.seat = Path(tempfile.mkdtemp(dir=_seats()))
+    seat: its folder. placeholders: what stands for the seat and for secrets in all that it takes and gives; what `call` and `tools`
+    give is shown with them. relisted: the server has said that its tools changed since they were listed. put: fills the seat, over the
+    file's fixture.
+    """
+
+    def __init__(self, server: ServerFile, path: Path, put: Put | None = None) -> None:
+        self._server, self._path, self._put = server, path, put
+        self._folder = Path(tempfile.mkdtemp(dir=_seats()))
+        self.seat = self._folder / "seat"
+        self.placeholders = Placeholders(self.seat)
+        self.relisted = False
+        self.seat.mkdir()
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -60,7 +75,9 @@ class Connection:
     # --- from outside ------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Start or reach the server. Raises SourceFailed when it does not answer as an MCP server in time."""
+        """Start or reach the server. Raises SourceFailed when it does not answer as an MCP server in time, or a variable that the file
+        names is not set."""
+        self._filled()
         _open.add(self)
         self._thread.start()
         if not self._ready.wait(self._server.start_seconds):
@@ -70,7 +87,8 @@ class Connection:
 
     def tools(self) -> list[dict[str, Any]]:
         """Every tool: name, description, input and output schema. Raises SourceFailed."""
-        return self._run(self._list(), "the list of its tools")
+        self.relisted = False
+        return self.placeholders.hide(self._run(self._list(), "the list of its tools"))
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Answer:
         """Run a tool. Raises Refused when the server says that the arguments are wrong, `ToolFailed` when it answers with another error
@@ -79,18 +97,18 @@ class Connection:
         from mcp import MCPError
         from mcp_types import INVALID_PARAMS
 
-        seconds = self._server.call_seconds
+        seconds, hide = self._server.call_seconds, self.placeholders.hide
         try:
-            result = self._run(self._answered(name, dict(arguments), seconds), f"tool {name!r}", MCPError)
+            taken = self.placeholders.reveal(dict(arguments))
+            result = self._run(self._answered(name, taken, seconds), f"tool {name!r}", MCPError)
         except MCPError as error:
             if error.code == INVALID_PARAMS:
-                raise Refused(whole_text(error.message)) from None
+                raise Refused(hide(whole_text(error.message))) from None
             if self._alive(error):
-                raise ToolFailed(
-                    f"it answered with the error {error.code} of the protocol: {_cut(whole_text(error.message))}"
-                ) from None
+                words = _cut(hide(whole_text(error.message)))
+                raise ToolFailed(f"it answered with the error {error.code} of the protocol: {words}") from None
             self._give_up(self._why(error, seconds), f"tool {name!r}")
-        return answer_of(result)
+        return answer_of(result, hide)
 
     def _alive(self, error: Any) -> bool:
         """Whether the server itself answered with this error; the client makes errors of its own when it waits in vain."""
@@ -113,61 +131,96 @@ class Connection:
         if wait and self._thread.is_alive():
             self._thread.join(CLOSE)
         if not self._thread.is_alive():
-            shutil.rmtree(self.seat, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def environment(self) -> dict[str, str]:
+        """What servers and commands are given besides PATH and HOME."""
+        passed = {name: os.environ[name] for name in self._server.pass_env if name in os.environ}
+        fill = self.placeholders.fill
+        own = {name: fill(value, f"env: {name}") for name, value in self._server.env.items()}
+        return {**passed, **own, "CAIRN_SEAT": str(self.seat)}
+
+    def words(self, command: list[str]) -> list[str]:
+        """A command as it is run."""
+        return [self.placeholders.fill(word, "command") for word in argv(command, self._server.python, self._path.parent)]
+
+    def _filled(self) -> None:
+        """The seat with what lies in it before the server starts; and every placeholder of the file, so that it is known."""
+        server, fill = self._server, self.placeholders.fill
+        try:
+            self._command, self._url = self.words(server.command) if server.command else [], fill(server.url, "url")
+            self._headers = {name: fill(value, f"headers: {name}") for name, value in server.headers.items()}
+            self._environment = self.environment()
+            if server.fixture:
+                _copy(self._path.parent / server.fixture, self.seat)
+            if self._put is not None:
+                self._put(self.seat, self.placeholders)
+        except NotSet as error:
+            raise SourceFailed(f"the MCP server of {short(self._path)}: {error}") from None
+        except OSError as error:
+            words = self.placeholders.hide(str(error))
+            raise SourceFailed(f"the folder of the MCP server of {short(self._path)} cannot be filled: {words}") from None
 
     # --- in the thread -----------------------------------------------------------------------------------------------------
 
     def _live(self) -> None:
         try:
-            with (self.seat / "stderr.txt").open("w+") as errors:
+            with (self._folder / "stderr.txt").open("w+") as errors:
                 asyncio.run(self._serve(errors))
         except BaseException as error:  # whatever ends the thread is told by who waits for it
             self._failure = error
         finally:
             self._ready.set()
             if self._closing:
-                shutil.rmtree(self.seat, ignore_errors=True)
+                shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _serve(self, errors: Any) -> None:
         from mcp import Client
 
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        async with Client(
-            self._transport(errors),
-            read_timeout_seconds=self._server.start_seconds,
-            message_handler=self._on_message,
-            cache=None,
-        ) as client:
+        async with (
+            self._http() as http,
+            Client(
+                self._transport(errors, http),
+                read_timeout_seconds=self._server.start_seconds,
+                message_handler=self._on_message,
+                cache=None,
+            ) as client,
+        ):
             self._client = client
             client.session.validate_tool_result = _leave_it  # type: ignore[method-assign] # whether an answer fits is looked at by who asked
             self._ready.set()
             await asyncio.Event().wait()  # until it is cancelled
 
-    def _transport(self, errors: Any) -> Any:
+    def _http(self) -> Any:
+        """The client of a url that wants the file's headers; None where the usual one does."""
+        if not self._headers:
+            return contextlib.nullcontext()
+        import httpx2
+
+        return httpx2.AsyncClient(headers=self._headers, timeout=httpx2.Timeout(CONNECT, read=self._server.call_seconds + CLOSE))
+
+    def _transport(self, errors: Any, http: Any) -> Any:
         from mcp import StdioServerParameters, stdio_client
         from mcp.client.streamable_http import streamable_http_client
 
-        if self._server.url:
-            return streamable_http_client(self._server.url, max_sse_event_size=None)
-        command = [sys.executable, "-I", "-S", str(bound_process.__file__), str(os.getpid()), *argv(self._server.command)]
+        if self._url:
+            return streamable_http_client(self._url, http_client=http, max_sse_event_size=None)
+        command = [sys.executable, "-I", "-S", str(bound_process.__file__), str(os.getpid()), *self._command]
         parameters = StdioServerParameters(
             command=command[0],
             args=command[1:],
             cwd=self._path.parent,
-            env=self.environment(),
+            env=self._environment,
             encoding_error_handler="replace",  # bytes that are no text end no connection
         )
         return stdio_client(parameters, errlog=errors)
-
-    def environment(self) -> dict[str, str]:
-        """What servers and commands are given besides PATH and HOME."""
-        passed = {name: os.environ[name] for name in self._server.pass_env if name in os.environ}
-        return {**passed, "CAIRN_SEAT": str(self.seat)}
 
     async def _on_message(self, message: Any) -> None:
         """A line that is no message comes as an error; it is kept for the one that waits in vain. One that is an answer, in JSON that
         Python reads and the client does not, goes to the one that waits: half a character, which servers leave that cut their texts.
         """
+        self.relisted |= getattr(message, "method", "") == "notifications/tools/list_changed"
         if isinstance(message, Exception):
             self._garbage = " ".join(str(message).split())
             answer = _answer_in(message)
@@ -193,7 +246,13 @@ class Connection:
         while True:
             page = await self._client.list_tools(cursor=cursor)
             found += [
-                {"name": tool.name, "description": tool.description or "", "input": tool.input_schema, "output": tool.output_schema}
+                {
+                    "name": tool.name,
+                    "description": tool.description or "",
+                    "input": tool.input_schema,
+                    "output": tool.output_schema,
+                    "writes": tool.annotations is not None and tool.annotations.read_only_hint is False,
+                }
                 for tool in page.tools
             ]
             cursor = page.next_cursor
@@ -228,9 +287,9 @@ class Connection:
 
     def _give_up(self, why: str, what: str = "") -> NoReturn:
         """End the connection, and raise SourceFailed. What the server wrote, which may differ from run to run, is a note on it."""
-        url = self._server.url
+        url, hide = self._server.url, self.placeholders.hide
         server = without_secrets(url) if url else " ".join(self._server.command)
-        why = why.replace(url, server) if url else why
+        why = hide(why.replace(self._url, server) if url else why)
         said = [f"{what + ' of ' if what else ''}the MCP server of {short(self._path)} ({server}) {why}."]
         if self._garbage:
             said.append("It wrote to its standard output what is no JSON-RPC; a server must log to standard error.")
@@ -238,13 +297,13 @@ class Connection:
         failure = SourceFailed(" ".join(said))
         for title, text in (("no JSON-RPC", self._garbage), ("its last words", self._last_words())):
             if text:
-                failure.add_note(f"{title}: {_cut(text)}")
+                failure.add_note(f"{title}: {_cut(hide(text))}")
         self.close(wait=False)
         raise failure
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
-            return " ".join((self.seat / "stderr.txt").read_text(errors="replace")[-LAST:].split())
+            return " ".join((self._folder / "stderr.txt").read_text(errors="replace")[-LAST:].split())
         return ""
 
 
@@ -270,6 +329,14 @@ def _words(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
+
+
+def _copy(source: Path, seat: Path) -> None:
+    """A file, or what lies in a folder, into the seat."""
+    if source.is_dir():
+        shutil.copytree(source, seat, dirs_exist_ok=True)
+    else:
+        shutil.copy(source, seat / source.name)
 
 
 def short(path: Path) -> str:

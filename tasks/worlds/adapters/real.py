@@ -69,7 +69,7 @@ class RealServer:
                 connection.close(wait=False)
                 what = "takes other arguments there" if name in listed else "is not there"
                 raise BadInput(f"{self._path}: {self.where}: tool {name!r} {what}, so an agent of this world cannot call it.")
-        return Seat(connection)
+        return Seat(lambda put: connection)
 
     def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Run a tool."""
@@ -99,7 +99,7 @@ class RealServer:
         if self.lost or self._server.dump is None:
             raise SourceFailed(self.lost or f"{self._path}: real.dump is not given, so the state of {self.where} cannot be read")
         try:
-            return Saved(None, self._source.saved(self._source.dumped(self._seat, self._server.dump)).text)
+            return Saved(None, self._source.real_text(self._seat, self._server.dump))
         except SourceFailed as error:
             if self._seat.connection.closed:
                 self.lost = str(error)

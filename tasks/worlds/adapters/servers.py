@@ -1,13 +1,13 @@
-"""Worlds out of MCP servers: their tools are the tools, what they dump is the state.
+"""Worlds out of MCP servers: their tools are the tools; what their state is, if it is read at all, their file says.
 
     class Shop(from_mcp(Path(__file__).with_name("mcp.yaml"), name="shop", policy=POLICY)):
         ...
 
-A call takes a server, restores the fork's state in it unless it holds it already, runs the tool and dumps. Costs, with a small state
-and a server on the same machine: some milliseconds for each of the three, and a second or two to start a server. With as many
-`servers` as there are conversations in play, restoring falls away; with one server, forks take turns in it, and each call pays for
-all three. A server behind a url cannot be trusted to hold what it was left with, so there every call restores first, and the
-processes of one machine take turns by a lock.
+A call takes a server, brings it to the fork's state unless it holds it already (`tasks.worlds.adapters.server_state`), runs the tool
+and reads what it has left. Costs, with a small state and a server on the same machine: some milliseconds for each of the three, and a
+second or two to start a server, which restoring by another start costs each time. With as many `servers` as there are conversations
+in play, restoring falls away. A server behind a url cannot be trusted to hold what it was left with, so there every call restores
+first, and the processes of one machine take turns by a lock; one that nothing sets back takes all calls side by side.
 """
 
 from __future__ import annotations
@@ -15,33 +15,31 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
-import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.contract.params import BadInput, nearest
+from tasks.contract.params import BadInput
 from tasks.contract.problem import Kind
-from tasks.contract.values import whole_text
 from tasks.worlds.adapters import server_file
 from tasks.worlds.adapters.adapted import Choice, adapted
-from tasks.worlds.adapters.answers import Answer, refusal
-from tasks.worlds.adapters.connection import ToolFailed, short
-from tasks.worlds.adapters.foreign_state import Real, Saved, SourceFailed
-from tasks.worlds.adapters.plain_data import NotPlain, View
+from tasks.worlds.adapters.answers import Answer
+from tasks.worlds.adapters.connection import Connection, ToolFailed, short
+from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
+from tasks.worlds.adapters.plain_data import text_diff
 from tasks.worlds.adapters.real import RealServer
 from tasks.worlds.adapters.schema_dialects import Read, Unreadable, read
 from tasks.worlds.adapters.schemas import tool_of_schema, unmet
-from tasks.worlds.adapters.server_file import Command, ServerFile, argv
+from tasks.worlds.adapters.server_file import Command, ServerFile
 from tasks.worlds.adapters.server_pool import Seat, Seats
+from tasks.worlds.adapters.server_state import NO_REASON, REFUSED, Dumped, Reader, keeper_of
 from tasks.worlds.api.places import location
-from tasks.worlds.api.state import Base, canonical_json
+from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Refused, Tool
 
 START = "start"
-_NO_REASON = "the server says that the call failed, and does not say why"
 
 
 def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | str | None = None) -> type[Any]:
@@ -52,6 +50,8 @@ def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | 
     """
     path = Path(file).resolve()
     about = server_file.read(path)
+    if problems_file is not None and about.writes is None:
+        raise BadInput(f"{path}: writes is missing: problems are counted by what they write. Name the tools, or give writes: [].")
     source = Servers(path, about)
     made = adapted(
         source,
@@ -59,11 +59,13 @@ def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | 
         policy=policy,
         users=about.users,
         problems_file=problems_file,
-        writes=about.writes,
+        writes=about.writes or [],
         where=str(path),
         conventions=about.conventions.declared() if about.conventions else None,
     )
     made.WAITS = True
+    made.COMPARED = bool(about.dump or about.reads or about.files)
+    made.COPIES = not about.url or about.restore is not None or about.writes == []
     return made
 
 
@@ -71,8 +73,12 @@ class Servers:
     """A `Source` over the servers of one file."""
 
     def __init__(self, path: Path, server: ServerFile) -> None:
-        self._path, self._server, self._view = path, server, View(tuple(server.leave_out))
-        self._seats, self._lines = Seats(path, server), server_file.lines(path)
+        self._path, self._server, self._lines = path, server, server_file.lines(path)
+        self._reader = Reader(server, path, lambda: self._listed)
+        self._keeper = keeper_of(server, path, self._reader, lambda: self._listed)
+        alone = bool(server.url) and server.restore is not None
+        self._seats = Seats(path, server, self._same_tools, lambda: self._keeper.restarts, alone)
+        self._known: dict[str, dict[str, Any]] | None = None
         self._started: tuple[Base, Saved] | None = None
 
     # --- the source --------------------------------------------------------------------------------------------------------
@@ -93,22 +99,35 @@ class Servers:
     def _listed(self) -> dict[str, dict[str, Any]]:
         """Everything that the server has, by name."""
         with self._plainly(self._reached) as seat:
-            return {tool["name"]: tool for tool in seat.connection.tools()}
+            found = self._known = {tool["name"]: tool for tool in seat.connection.tools()}
+            return found
+
+    def _same_tools(self, connection: Connection) -> None:
+        """Raises SourceFailed when a server offers other tools than the first one did: conversations would be told apart by chance."""
+        if self._known is None:
+            return
+        now = {tool["name"]: tool for tool in connection.tools()}
+        names = self._server.tools or list(self._known)
+        if changed := [
+            name
+            for name in dict.fromkeys((*names, *(now if self._server.tools is None else ())))
+            if now.get(name) != self._known.get(name)
+        ]:
+            raise SourceFailed(
+                f"the MCP server of {short(self._path)} has changed its tools since this run began: {', '.join(changed)}. Run again, "
+                "which freezes the world anew, when the server has its final version."
+            )
 
     @functools.cached_property
     def _tools(self) -> Mapping[str, Tool]:
         server, listed = self._server, self._listed
-        for word in ("dump", "restore"):
-            name = getattr(server, word)
-            if isinstance(name, str) and name not in listed:
-                known = ", ".join(listed) or "none"
-                raise BadInput(f"{self._path}: {word} names {name!r}.{nearest(name, listed)} Tools of the server: {known}.")
-        if isinstance(server.restore, str):
-            _ = self._restoring
-        own = (server.dump, server.restore) if server.tools is None else ()
+        self._reader.names()
+        if isinstance(self._keeper, Dumped) and isinstance(server.restore, str):
+            self._keeper.argument()
+        own = [name for name in (server.dump, server.restore) if isinstance(name, str)] if server.tools is None else []
         made = {tool: tuple(kinds) for tool, kinds in server.produces.items()}
         asked = None if server.tools is None else tuple(server.tools)
-        choice = Choice(asked, tuple(server.writes), tuple(server.ends), made, str(self._path))
+        choice = Choice(asked, self._writes(own), tuple(server.ends), made, str(self._path))
         tools: dict[str, Tool] = {}
         wrong: list[str] = []
         for name in choice.names(name for name in listed if name not in own):
@@ -124,8 +143,25 @@ class Servers:
         _ = self._fresh
         return tools
 
+    def _writes(self, own: Iterable[str]) -> tuple[str, ...]:
+        """The tools that write: those that the file names, else those that the server says are not read-only."""
+        server = self._server
+        if server.writes is not None:
+            return tuple(server.writes)
+        offered = [name for name in self._listed if name not in own and (server.tools is None or name in server.tools)]
+        return tuple(name for name in offered if self._listed[name]["writes"] and name not in server.ends)
+
     def _unchecked(self, name: str) -> tuple[str, ...]:
-        """What is not checked about a tool's answers."""
+        """What is not checked about a tool's calls and answers."""
+        return (*self._undeclared(name), *self._loose_answers(name))
+
+    def _undeclared(self, name: str) -> tuple[str, ...]:
+        server = self._server
+        if self._listed[name]["writes"] and server.writes is not None and name not in (*server.writes, *server.ends):
+            return ("the server says that it may write, and writes does not name it",)
+        return ()
+
+    def _loose_answers(self, name: str) -> tuple[str, ...]:
         promised = self._promised.get(name)
         if isinstance(promised, str):
             return (f"its answers are not checked, since its output schema cannot be used: {promised}",)
@@ -144,28 +180,65 @@ class Servers:
         return found
 
     @functools.cached_property
-    def _fresh(self) -> str:
-        """What a server dumps in which nothing was played: tools are asked for before anything is."""
-        with self._plainly("dump") as seat:
-            return self.dumped(seat, self._server.dump)
+    def _fresh(self) -> Saved:
+        """The state of a server in which nothing was played: tools are asked for before anything is."""
+        with self._plainly(next((key for key in ("dump", "reads", "files") if key in self._lines), self._reached)) as seat:
+            saved = self._keeper.fresh(seat)
+            seat.holds = saved.token
+            return saved
 
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """The start, frozen with the world: later plays begin there, whatever a server would begin with."""
-        if self._server.start:
-            place = self._path.parent / self._server.start
-            try:
-                state = json.loads(place.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise BadInput(f"{self._path}: start = {self._server.start!r}: {place} is no JSON file ({error}).") from None
-        else:
-            self.tools()
-            state = json.loads(self._fresh)
-        return {START: {"dump": {"state": state}}}
+        """The start, frozen with the world where it can be given back: later plays begin there, whatever a server would begin with."""
+        self.tools()
+        start = self._file_start() if self._server.start else self._fresh
+        self._prove(start)
+        return {START: {"dump": {"state": json.loads(start.token.content)}}} if isinstance(self._keeper, Dumped) else {}
+
+    def _file_start(self) -> Saved:
+        place = self._path.parent / self._server.start
+        try:
+            state = json.loads(place.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self._path}: start = {self._server.start!r}: {place} is no JSON file ({error}).") from None
+        return self._saved(state)
+
+    def _saved(self, state: Any) -> Saved:
+        assert isinstance(self._keeper, Dumped)  # a start is given to a restore
+        return self._keeper.saved(json.dumps(state, ensure_ascii=False))
+
+    def _prove(self, start: Saved) -> None:
+        """Raise BadInput when a server that is brought to the start is in another state: what is lost there is lost in every play."""
+        if refused := [name for name, value in json.loads(start.text).items() if self._server.reads and _is_refusal(value)]:
+            raise BadInput(
+                f"{self._path}:{self._lines['reads']}: reads: refused at the start: {', '.join(refused)}. Read what is there."
+            )
+        if not self._keeper.compared or self.protected(""):
+            return
+        key = next(key for key in ("restore", "dump", "reads", "files") if key in self._lines)
+        if lost := self.lost_when_restored(start, key):
+            told = (
+                "must give the state that it took" if key == "restore" else "a server that is started anew must begin in the same state"
+            )
+            raise BadInput(
+                f"{self._path}:{self._lines[key]}: {key}: the start is not the same after it was restored ({lost}): {told}. Mend it, "
+                "or name in leave_out what does not count."
+            )
+
+    def lost_when_restored(self, saved: Saved, key: str = "restore") -> str:
+        """What differs, as text, when a server was brought to a state from another one and is read again; "" when nothing does."""
+        with self._plainly(key if key in self._lines else self._reached) as seat:
+            seat.fresh = False  # so that it is brought there
+            self._keeper.bring(seat, saved.token)
+            again = self._keeper.fresh(seat)
+            seat.holds = None if again.text != saved.text else saved.token
+        return text_diff(saved.text, again.text, DIFF_LINES).replace("\n", "; ")
 
     def start(self, base: Base) -> Saved:
-        """The frozen start."""
+        """The frozen start, or that of a server that was started."""
+        if START not in base.tables:
+            return self._fresh
         if self._started is None or self._started[0] is not base:
-            self._started = base, self.saved(json.dumps(base.tables[START]["dump"]["state"], ensure_ascii=False))
+            self._started = base, self._saved(base.tables[START]["dump"]["state"])
         return self._started[1]
 
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
@@ -173,15 +246,20 @@ class Servers:
         with self._seats.use(saved.token) as seat:
             untouched = bool(self.protected(name))  # then it is as it is, and only reads come here
             if seat.holds != saved.token and not untouched:
-                self._restore(seat, saved.token)
-            seat.holds = None  # until it is known what the tool has left, also when it fails
+                since = time.monotonic()
+                self._keeper.bring(seat, saved.token)
+                self._seats.spent(time.monotonic() - since)
+            seat.holds, seat.fresh = None, False  # until it is known what the tool has left, also when it fails
             try:
                 said, failure = self.read_answer(name, seat.connection.call(name, arguments))
             except ToolFailed as error:
                 said, failure = None, str(error)
+            except Refused:
+                seat.holds = self._keeper.after_refusal(seat, saved, kind)
+                raise
             after = saved
             if not failure and not untouched:
-                after = self._after(seat, saved, kind)
+                after = self._keeper.after(seat, saved, name, arguments, kind)
                 seat.holds = after.token
         if failure:  # the tool's alone: the server goes on
             raise SourceFailed(f"tool {name!r} of the MCP server of {short(self._path)}: {failure}. Mend the tool.")
@@ -205,136 +283,35 @@ class Servers:
         """The server that stands under `real`, or the file's own, as it is found."""
         return RealServer(self, server_file.real(self._server), self._path)
 
-    def _after(self, seat: Seat, saved: Saved, kind: Kind | None) -> Saved:
-        """The state that a tool has left in a server."""
-        if kind not in (None, "write") and not self._server.check_reads:
-            return saved
-        token = self.dumped(seat, self._server.dump)
-        return saved if token == saved.token else self.saved(token)
-
     def read_answer(self, name: str, answer: Answer) -> tuple[Any, str]:
         """What an agent reads, and what is wrong with it. Raises Refused when the answer is that the call failed."""
         said = answer.readable()
-        reason = self._refused(said) or self._refused(answer.structured)
+        reason = self._reader.refused(said) or self._reader.refused(answer.structured)
         if answer.failed or reason:
-            raise Refused(reason or _text(said) or _NO_REASON)
+            raise Refused(reason or _text(said) or NO_REASON)
         promised = self._promised.get(name)
         return said, unmet(promised, answer.structured) if isinstance(promised, Read) else ""
 
-    def _refused(self, result: Any) -> str:
-        return refusal(result, self._server.error_key, self._server.errors_begin)
-
-    def saved(self, token: str) -> Saved:
-        """A state that was dumped."""
-        try:
-            return Saved(token, canonical_json(self._view.plain(json.loads(token))))
-        except NotPlain as error:
-            raise SourceFailed(f"the state of {short(self._path)}: {error}") from None
+    def real_text(self, seat: Seat, dump: str | Command) -> str:
+        """What counts of the state of a real server."""
+        return self._reader.counted(json.loads(self._reader.dumped(seat, dump)))
 
     @contextlib.contextmanager
     def _plainly(self, key: str) -> Iterator[Seat]:
         """A server before anything is played, when its failure is the user's to mend, at this key of the file."""
         try:
-            with self._seats.use("") as seat:
+            with self._seats.use(None) as seat:
                 yield seat
         except (SourceFailed, Refused) as error:
             raise BadInput(" ".join([f"{self._path}:{self._lines[key]}: {error}", *getattr(error, "__notes__", ())])) from None
-
-    # --- dump and restore --------------------------------------------------------------------------------------------------
-
-    def dumped(self, seat: Seat, dump: str | Command) -> str:
-        """The state in a server as JSON. Keys keep their order: a tool's answer may show it."""
-        what = f"dump of {short(self._path)} ({' '.join(dump.command) if isinstance(dump, Command) else f'tool {dump!r}'})"
-        try:
-            text = self._ran(dump, seat, "") if isinstance(dump, Command) else _one_text(_answer(seat, dump, {}))
-            value = json.loads(text) if isinstance(text, str) else text
-            return whole_text(json.dumps(value, ensure_ascii=False, allow_nan=False))
-        except (Refused, ToolFailed) as error:
-            raise SourceFailed(f"{what}: refused: {error}. It must work in every state.") from None
-        except (ValueError, RecursionError) as error:
-            raise SourceFailed(
-                f"{what}: gave what is no JSON ({error}): {str(text)[:200]!r}. It must give the whole state as JSON."
-            ) from None
-
-    def _restore(self, seat: Seat, token: str) -> None:
-        restore = self._server.restore
-        if isinstance(restore, Command):
-            self._ran(restore, seat, token)
-            return
-        argument, is_text = self._restoring
-        try:
-            said = _answer(seat, restore, {argument: token if is_text else json.loads(token)}).readable()
-            if reason := self._refused(said):
-                raise Refused(reason)
-        except (Refused, ToolFailed) as error:
-            raise SourceFailed(
-                f"restore of {short(self._path)} (tool {restore!r}): refused: {error}. It must take what dump gives."
-            ) from None
-
-    @functools.cached_property
-    def _restoring(self) -> tuple[str, bool]:
-        """The restore tool's argument, and whether it takes the state as text."""
-        arguments = self._listed[str(self._server.restore)]["input"].get("properties") or {}
-        named = self._server.restore_argument
-        if named not in arguments and (named or len(arguments) != 1):
-            known = ", ".join(arguments) or "none"
-            raise BadInput(
-                f"{self._path}: restore_argument = {named!r}: tool {self._server.restore!r} has the arguments {known}; name the one "
-                "that takes the state."
-            )
-        name = named or next(iter(arguments))
-        return name, arguments[name].get("type") == "string"
-
-    def _ran(self, command: Command, seat: Seat, stdin: str) -> str:
-        """What a dump or restore command prints. Raises SourceFailed when it fails."""
-        environment = {**_BARE, **seat.connection.environment()}
-        try:
-            done = subprocess.run(
-                argv(command.command),
-                input=stdin,
-                cwd=self._path.parent,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=self._server.call_seconds,
-                check=False,
-            )
-        except (OSError, UnicodeDecodeError, subprocess.TimeoutExpired) as error:
-            raise SourceFailed(f"{short(self._path)}: command {' '.join(command.command)!r}: {error}") from None
-        if done.returncode:
-            last = " ".join(done.stderr.split())[-200:]
-            raise SourceFailed(f"{short(self._path)}: command {' '.join(command.command)!r} ended with {done.returncode}: {last}")
-        return done.stdout
-
-
-_BARE = {name: os.environ[name] for name in ("HOME", "PATH", "USER", "LANG") if name in os.environ}
-
-
-def _answer(seat: Seat, name: str, arguments: dict[str, Any]) -> Answer:
-    """What a tool gives when it works; raises Refused when it says that it does not."""
-    answer = seat.connection.call(name, arguments)
-    if answer.failed:
-        raise Refused(_text(answer.readable()) or _NO_REASON)
-    return answer
 
 
 def _text(result: Any) -> str:
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
-def _one_text(answer: Answer) -> Any:
-    """The dump in an answer: its one text, unless that is words about the JSON value beside it. Lists stand under "result" there."""
-    value = answer.structured
-    if len(answer.texts) == 1 and (value is None or _is_json(answer.texts[0])):
-        return answer.texts[0]
-    return value["result"] if isinstance(value, dict) and set(value) == {"result"} else value
-
-
-def _is_json(text: str) -> bool:
-    with contextlib.suppress(ValueError, RecursionError):
-        json.loads(text)
-        return True
-    return False
+def _is_refusal(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {REFUSED}
 
 
 def _produced(schema: Any) -> tuple[str, ...]:

@@ -18,6 +18,8 @@
                                       `cairn serve --with-tools` does not start unless it is told to
     CONVENTIONS                       a tasks.contract.conventions.Conventions: how a person is identified, which tool hands over, what
                                       counts as a look-up, who confirms which writes; by default as in the worlds that come along
+    COMPARED                          False: nothing reads its state, so problems are graded by required calls and outputs alone (True
+                                      by default)
     COPIES                            False: its state cannot be copied (a live service), so no method may go back into a conversation
     WAITS                             True: its tools wait for something outside this process; those of several conversations are called
                                       side by side, in threads (False by default)
@@ -84,6 +86,7 @@ class World:
         self.policy: str = cls.POLICY
         self.setting = Setting(self.name, str(getattr(cls, "ABOUT", "")), self.policy)
         self.foreign: Any = getattr(cls, "FOREIGN", None)  # a tasks.worlds.adapters.adapted.Adapter
+        self.compared = bool(getattr(cls, "COMPARED", True))
         self.copies = bool(getattr(cls, "COPIES", True))
         self.waits = bool(getattr(cls, "WAITS", False))
         self.tools = tools_of(cls)

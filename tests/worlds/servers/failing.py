@@ -10,3 +10,4 @@ HERE = Path(__file__).parent
 Dies = from_mcp(HERE / "dies.yaml", name="dies", policy="R1. Be kind.")
 Hangs = from_mcp(HERE / "hangs.yaml", name="hangs", policy="R1. Be kind.")
 Babble = from_mcp(HERE / "babble.yaml", name="babble", policy="R1. Be kind.")
+Notes = from_mcp(HERE / "notes.yaml", name="notes", policy="R1. Be kind.")
