@@ -1,8 +1,9 @@
 """The scripted agent's shared core: it reads a conversation, and a world's *plans* say what to do about each kind of request.
 
 A plan is a function (script, slots) -> report, written as if calls were answered at once: `script.read` returns the answer when the
-conversation already holds it and otherwise takes the turn to make the call; `script.write` first asks for a yes. A plan is run anew
-at every turn and gets one step further, so that the agent is a pure function of the messages.
+conversation already holds it and otherwise takes the turn to make the call; `script.write` first asks for a yes where one is needed;
+`script.mind` ends the plan with a refusal where a rule forbids. A plan is run anew at every turn and gets one step further, so that the
+agent is a pure function of the messages.
 
 Systematic errors are planned too (`script.errs`): whether one happens is decided once per conversation, by a hash of its name, the
 first user line that holds a request, and the customer. The request's seed does not enter: the rollout draws a new one every turn.
@@ -11,7 +12,6 @@ first user line that holds a request, and the customer. The request's seed does 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 from tasks.contract.client import Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.conventions import Conventions
-from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Action
+from tasks.worlds.api.scripts.agent_errors import check_errors, with_another_id
 from tasks.worlds.api.scripts.introductions import Introduction, introduced
-from tasks.worlds.api.scripts.phrases import Phrases, agrees
+from tasks.worlds.api.scripts.phrases import Phrases, agrees, thing
 
 HELP = "How can I help you?"
 UNKNOWN = "I cannot find you."
@@ -43,6 +43,10 @@ class _Turn(Exception):
     def __init__(self, message: Message) -> None:
         super().__init__()
         self.message = message
+
+
+class _Refusal(Exception):
+    """Carries what is said of a wish out of its plan."""
 
 
 @dataclass
@@ -146,13 +150,14 @@ class AgentScript:
         who = () if name == "skips_authentication" else tuple(self.who.values()) or ("",) * len(fields)
         return seed_of("error", name, self.key, *who) / 2**63 < rate
 
-    def forbids(self, broken: bool) -> bool:
-        """Whether a rule that is broken is minded."""
-        return broken and not self.errs("refused_write_attempt")
+    def mind(self, broken: bool, reason: str) -> None:
+        """Refuse a wish that a rule forbids, unless this agent does what is forbidden."""
+        if broken and not self.errs("refused_write_attempt"):
+            self.refuse(reason)
 
-    def refusal(self, text: str) -> str:
-        """A refusal with its reason."""
-        return "Sorry, I cannot do that." if self.errs("vague_refusal") else f"Sorry, {text}."
+    def refuse(self, reason: str) -> NoReturn:
+        """End the plan with a refusal and its reason."""
+        raise _Refusal("Sorry, I cannot do that." if self.errs("vague_refusal") else f"Sorry, {reason}.")
 
     def amount(self, value: float) -> str:
         """An amount as it is told."""
@@ -214,22 +219,21 @@ class AgentScript:
             self.say(question)
         return slots[name]
 
-    def own(
-        self, slots: Mapping[str, str], slot: str, tool: str, *, question: str, not_found: str, foreign: str, owned: bool = True
-    ) -> tuple[str, dict[str, Any], str]:
-        """(id, row, refusal) of the row that a wish is about: its id is asked for when it was not told, and looked up with `tool`.
+    def own(self, slots: Mapping[str, str], slot: str, tool: str, owned: bool = True) -> tuple[str, dict[str, Any]]:
+        """(id, row) of the row that a wish is about: its id is asked for when it was not told, and looked up with `tool`.
 
-        An unknown id and somebody else's row are refused, in the words of the templates `not_found` and `foreign`, which hold
-        {slot}; the row is then empty. Of a row that is owned the answer holds the owner, in the field that the conventions name.
+        An unknown id and somebody else's row are refused. Of a row that is owned the answer holds the owner, in the field that the
+        conventions name.
         """
-        key = self.slot(slots, slot, question)
+        name = thing(slot)
+        key = self.slot(slots, slot, f"Which {name} is it?")
         row: dict[str, Any] | None = self.read(tool, **{slot: key})
         if row is None:
-            return key, {}, self.refusal(not_found.format(**{slot: key}))
+            self.refuse(f"I cannot find {name} {key}")
         person = self._identified() if owned else ""
-        if person and self.forbids(str(row[self.conventions.owner]) != person):
-            return key, {}, self.refusal(foreign.format(**{slot: key}))
-        return key, row, ""
+        if person:
+            self.mind(str(row[self.conventions.owner]) != person, f"{name} {key} belongs to another account")
+        return key, row
 
     def write(self, name: str, summary: str, /, **arguments: Any) -> Any:
         """Announce a write, wait for a yes, make it. Its answer, None when it was refused."""
@@ -241,29 +245,12 @@ class AgentScript:
         agreed = self.conventions.confirmed_by != "user" or not self.conventions.needs_yes(Action(name, arguments, "write"))
         if not agreed and not (self.reply == question and agrees(self.line)) and not self.errs("skips_confirmation"):
             self.say(question)
-        self.call(name, self._confused(arguments) if self.errs("confuses_two_ids") else arguments)
-
-    def _confused(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Another id in place of the last one: one of its kind that was seen, else two digits swapped; as it was without one."""
-        ids = {name: value for name, value in arguments.items() if re.fullmatch(r"[A-Z]\d+", str(value))}
-        if not ids:
-            return dict(arguments)
-        name, value = list(ids.items())[-1]
-        seen = " ".join(json.dumps(call.answer) for call in self.calls if call.answer is not None)
-        others = [other for other in re.findall(rf"\b{value[0]}\d+\b", seen) if other not in ids.values()]
-        return {**arguments, name: others[0] if others else _swapped(value)}
+        answers = [call.answer for call in self.calls if call.answer is not None]
+        self.call(name, with_another_id(arguments, answers) if self.errs("confuses_two_ids") else arguments)
 
     def hand_over(self, **arguments: Any) -> NoReturn:
         """Hand over to a person, which ends the conversation."""
         self.call(self.conventions.hand_over, arguments)
-
-
-def _swapped(value: str) -> str:
-    """The id with its last two different neighbouring digits swapped, or with its last digit changed when all are alike."""
-    for place in range(len(value) - 1, 1, -1):
-        if value[place] != value[place - 1]:
-            return value[: place - 1] + value[place] + value[place - 1] + value[place + 1 :]
-    return value[:-1] + str((int(value[-1]) + 1) % 10)
 
 
 def agent(
@@ -289,15 +276,6 @@ def agent(
     return complete
 
 
-def check_errors(errors: Mapping[str, float], known: Mapping[str, str]) -> None:
-    """Raise BadInput for an unknown error or a rate outside [0, 1]."""
-    for name, rate in errors.items():
-        if name not in known:
-            raise BadInput(f"agent error {name!r} is unknown.{nearest(name, known)} Known: {', '.join(known)}.")
-        if not 0.0 <= rate <= 1.0:
-            raise BadInput(f"agent error {name} = {rate!r}: a rate lies between 0 and 1.")
-
-
 def _reply(script: AgentScript, plans: Mapping[str, Plan]) -> Message:
     """Identify, then deal with the wishes one after another, then report."""
     if script.phrases.introductions and not script.errs("skips_authentication"):
@@ -309,7 +287,10 @@ def _reply(script: AgentScript, plans: Mapping[str, Plan]) -> Message:
         follows = number > 0 and script.wishes[number - 1][2] == line
         if follows and script.errs("forgets_second_request"):
             continue
-        report = plans[kind](script, slots)
+        try:
+            report = plans[kind](script, slots)
+        except _Refusal as refusal:
+            report = str(refusal)
         reports.append((number, report))
     new = [report for number, report in reports if number >= script.closed] or [reports[-1][1]]  # asked again, say it again
     return {"role": "assistant", "content": " ".join([*dict.fromkeys(new), CLOSING])}

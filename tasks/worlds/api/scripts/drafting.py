@@ -97,6 +97,16 @@ def look_ups(step: Step | None, rule: str, output: str, look: int = 0) -> Step |
     return Step(step.kind, step.slots, step.check, step.actions[: look + 1], (output,), (step.actions[look],), rule)
 
 
+def question(kind: str, slots: Mapping[str, str], look: dict[str, Any], output: object, check: tuple[str, ...] = ()) -> Step:
+    """A question that a look-up answers: the look-up is required, and its answer must be told."""
+    return Step(kind, slots, check, (look,), (str(output),), (look,))
+
+
+def handed_over(kind: str, slots: Mapping[str, str], look: dict[str, Any], over: dict[str, Any], check: tuple[str, ...] = ()) -> Step:
+    """A wish that only a person can serve: the look-up and the hand-over are required."""
+    return Step(kind, slots, check, (look, over), (), (look, over))
+
+
 def forbidden(case: Case, makers: Mapping[str, Maker], held_out_rules: Sequence[str]) -> Step | None:
     """A wish that a rule forbids (rule -> its maker): in training any rule but the held-out ones; in test, if there are any, a
     held-out one every second time."""

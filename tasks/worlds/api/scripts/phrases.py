@@ -28,6 +28,11 @@ def pick(choices: Sequence[Any], *names: object) -> Any:
     return choices[seed_of(*names) % len(choices)]
 
 
+def thing(slot: str) -> str:
+    """What people call the row that a slot names: order_id -> order."""
+    return slot.removesuffix("_id").replace("_", " ")
+
+
 @dataclass(frozen=True)
 class Wish:
     """How one kind of request is said. open: full sentences. reserved: full sentences of test problems. vague: sentences that

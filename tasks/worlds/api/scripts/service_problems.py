@@ -7,6 +7,7 @@ from functools import partial
 from random import Random
 from typing import Any, Protocol
 
+from tasks.worlds.api.scripts import drafting
 from tasks.worlds.api.scripts.drafting import NUMBER_WORDS, Case, Maker, Single, Step, call, forbidden, foreign, look_ups, proposer
 from tasks.worlds.api.scripts.services import Row, Service, Services, Slots
 
@@ -97,13 +98,13 @@ def _draw(case: Case, kind: str, one: Service, made: Services, choice: Choice) -
 def _step(case: Case, kind: str, one: Service, made: Services, row: Row, slots: Slots) -> Step:
     ordered = {slot: slots[slot] for slot in (one.key, *one.slots)}
     look = call(one.look, **{one.key: ordered[one.key]})
-    outputs = (one.output.format(**{**row, **ordered}),) if one.output else ()
     if not one.act:
-        return Step(kind, ordered, (), (look,), outputs, (look,))
+        return drafting.question(kind, ordered, look, one.output.format(**{**row, **ordered}))
     arguments = one.called_with(ordered, case.context["user_id"])
     act = call(one.act, **{name: value for name, value in arguments.items() if one.defaults.get(name, ...) != value})
     if kind in made.hand_overs:
-        return Step(kind, ordered, (), (look, act), outputs, (look, act))
+        return drafting.handed_over(kind, ordered, look, act)
+    outputs = (one.output.format(**{**row, **ordered}),) if one.output else ()
     return Step(kind, ordered, tuple(ordered.values()), (look, act), outputs)
 
 

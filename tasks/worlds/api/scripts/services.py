@@ -27,7 +27,7 @@ from tasks.contract.scripts import COMMON_ERRORS, Scripts
 from tasks.worlds.api.scripts.agent import VISIBLE, AgentScript, Plan, agent
 from tasks.worlds.api.scripts.human import human
 from tasks.worlds.api.scripts.introductions import NAME_AND_ZIP, Introduction
-from tasks.worlds.api.scripts.phrases import Phrases, Wish
+from tasks.worlds.api.scripts.phrases import Phrases, Wish, thing
 
 Row = Mapping[str, Any]
 Slots = Mapping[str, str]
@@ -90,11 +90,6 @@ class Service:
     person: str = ""
     types: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def thing(self) -> str:
-        """What people call such a row."""
-        return self.key.removesuffix("_id").replace("_", " ")
 
     @property
     def sources(self) -> Mapping[str, str]:
@@ -162,9 +157,9 @@ class Services:
         spoken = {slot: {value: value for value in values} for one in self.services.values() for slot, values in one.slots.items()}
         answers, asks = {}, {}
         for one in self.services.values():
-            named = f"{one.thing} {{{one.key}}}" if one.key in self.patterns else f"{{{one.key}}}"
-            answers[one.key] = (f"It is {named}.", f"{named[0].upper()}{named[1:]}.", f"The {one.thing} is {{{one.key}}}.")
-            asks[one.key] = (f"which {one.thing}", f"{one.thing} id", f"{one.thing} number")
+            named = f"{thing(one.key)} {{{one.key}}}" if one.key in self.patterns else f"{{{one.key}}}"
+            answers[one.key] = (f"It is {named}.", f"{named[0].upper()}{named[1:]}.", f"The {thing(one.key)} is {{{one.key}}}.")
+            asks[one.key] = (f"which {thing(one.key)}", f"{thing(one.key)} id", f"{thing(one.key)} number")
         return Phrases(
             wishes={kind: one.wish for kind, one in self.services.items()},
             lexicon={**{slot: words for slot, words in spoken.items() if slot not in self.patterns}, **self.lexicon},
@@ -191,23 +186,12 @@ class Services:
         one = self.services[kind]
 
         def plan(script: AgentScript, slots: dict[str, str]) -> str:
-            key, row, refusal = script.own(
-                slots,
-                one.key,
-                one.look,
-                question=f"Which {one.thing} is it?",
-                not_found=f"I cannot find {one.thing} {{{one.key}}}",
-                foreign=f"{one.thing} {{{one.key}}} belongs to another account",
-                owned=one.owned,
-            )
-            if refusal:
-                return refusal
+            key, row = script.own(slots, one.key, one.look, one.owned)
             for slot in one.slots:
-                script.slot(slots, slot, f"Which {slot.replace('_', ' ')}?")
+                script.slot(slots, slot, f"Which {thing(slot)}?")
             known = {**row, **slots, one.key: key}
             for rule in one.rules:
-                if script.forbids(rule.forbids(row, slots)):
-                    return script.refusal(rule.reason.format(**known))
+                script.mind(rule.forbids(row, slots), rule.reason.format(**known))
             if kind in self.hand_overs:
                 script.hand_over(**one.called_with(slots, ""))
             if not one.act:
@@ -232,7 +216,7 @@ class Services:
             if row is None:
                 continue
             if one.owned and str(row[self.conventions.owner]) != person:
-                found[self.own] = f"{one.thing} {slots[one.key]} belongs to another account"
+                found[self.own] = f"{thing(one.key)} {slots[one.key]} belongs to another account"
             for rule in one.forbidden_by(row, slots):
                 found.setdefault(rule.name, rule.reason.format(**{**row, **slots}))
         found.pop("", None)

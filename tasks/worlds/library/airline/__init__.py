@@ -24,8 +24,8 @@ class Airline(Tools):
     FAMILIES = problems.FAMILIES
     WRITE_FAMILIES = problems.WRITE_FAMILIES
     PERSONAS = problems.PERSONAS
-    BLUEPRINT_PREDICATES = rules.BLUEPRINT_PREDICATES
-    TRAJECTORY_PREDICATES = rules.TRAJECTORY_PREDICATES
+    BLUEPRINT_PREDICATES = rules.POLICY.blueprint()
+    TRAJECTORY_PREDICATES = rules.POLICY.trajectory()
     GUARDS = rules.GUARDS
     SCRIPTS = Scripts(human(PHRASES), AGENT, ERRORS, VISIBLE)
     tables = staticmethod(data.tables)

@@ -1,6 +1,5 @@
 """What the airline's scripted agent says: one wording per situation, so that a small model can learn it."""
 
-ASK_BOOKING = "Which booking is it?"
 CANCEL = "I will cancel booking {booking_id}."
 MOVE = "I will move booking {booking_id} to the {day} flight {flight_id}."
 CABIN = "I will change booking {booking_id} to {cabin}."
@@ -14,8 +13,6 @@ PRICE = "The price is {price}."
 ALLOWANCE = "You can have {bags}."
 FARE = "The cheapest flight costs {price}."
 
-NOT_FOUND = "I cannot find booking {booking_id}"
-FOREIGN = "booking {booking_id} belongs to another account"
 CLOSED = "booking {booking_id} is {status}"
 TOO_OLD = "booking {booking_id} was made more than 24 hours ago"
 BASIC = "a basic booking cannot be moved"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
+from tasks.worlds.api.scripts import drafting
 from tasks.worlds.api.scripts.drafting import Case, Fits, Maker, Single, Step, call, forbidden, foreign, look_ups, proposer
 from tasks.worlds.api.state import State
 from tasks.worlds.library.airline.data import BAGS, CABINS, CITIES, SURCHARGE
@@ -218,11 +219,10 @@ def _information(case: Case, kinds: Sequence[str] = ()) -> Step | None:
         slots = dict(case.context["wish"])
         flights = _flights(case, slots["origin"], slots["destination"])
         told = min(row["fare"] for row in flights.values() if not row["full"])
-        look = call("search_flights", **slots)
-        return Step(kind, slots, (), (look,), (str(told),), (look,))
+        return drafting.question(kind, slots, call("search_flights", **slots), told)
     booking_id, row = case.choose("bookings", lambda row: row["status"] == "booked")
     told = row["price"] if kind == "price" else BAGS[row["cabin"]]
-    return Step(kind, {"booking_id": booking_id}, (booking_id,), (_look(booking_id),), (str(told),), (_look(booking_id),))
+    return drafting.question(kind, {"booking_id": booking_id}, _look(booking_id), told, (booking_id,))
 
 
 def _closed(case: Case) -> Step | None:
@@ -245,8 +245,7 @@ def _foreign(case: Case) -> Step | None:
     booking_id = case.context["foreign_booking"]
     if not booking_id:
         return None
-    look = _look(booking_id)
-    return Step("cancel", {"booking_id": booking_id}, (booking_id,), (look,), ("another account",), (look,), "R2")
+    return look_ups(Step("cancel", {"booking_id": booking_id}, (booking_id,), (_look(booking_id),)), "R2", "another account")
 
 
 def _too_many(case: Case) -> Step | None:
@@ -289,8 +288,8 @@ def _trouble(case: Case) -> Step | None:
     booking_id, _ = case.choose("bookings", lambda row: row["status"] == ("flown" if reason == "lost_bag" else "booked"))
     if not booking_id:
         return None
-    look, over = _look(booking_id), call("transfer_to_human", reason=reason)
-    return Step("trouble", {"booking_id": booking_id, "help": reason}, (booking_id,), (look, over), (), (look, over))
+    slots = {"booking_id": booking_id, "help": reason}
+    return drafting.handed_over("trouble", slots, _look(booking_id), call("transfer_to_human", reason=reason), (booking_id,))
 
 
 _SINGLES: Mapping[str, Single] = {

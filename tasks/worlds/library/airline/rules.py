@@ -68,23 +68,18 @@ def _of_booking(action: Action, booking: Row, flight: Row, new: Row | None) -> M
     return {rule: reason for rule, (broken, reason) in tests.items() if broken}
 
 
-BLUEPRINT_PREDICATES: dict[str, conduct.BlueprintPredicate] = {
-    "R1": conduct.truth_authenticated,
-    **conduct.blueprint_rules(WRITE_RULES, check),
-    "R11": conduct.truth_looked_up("get_booking"),
-    "G1": conduct.gated,
-    "S1": conduct.held_out(HELD_OUT, HELD_OUT_RULES),
-}
-"""G1: doing nothing must fail. S1: what is kept for test problems stays out of the other splits."""
-
-TRAJECTORY_PREDICATES: dict[str, conduct.TrajectoryPredicate] = {
-    "R1": conduct.authenticated,
-    "R3": conduct.confirmed,
-    "R4": conduct.one_call_per_turn,
-    **conduct.trajectory_rules(WRITE_RULES, check),
-    "R11": conduct.looked_up("get_booking"),
-    "R15": conduct.lean,
-}
+POLICY = conduct.Policy(
+    check,
+    WRITE_RULES,
+    identified="R1",
+    confirmed="R3",
+    one_call="R4",
+    looked_up={"R11": "get_booking"},
+    lean="R15",
+    held_out=HELD_OUT,
+    held_out_rules=HELD_OUT_RULES,
+)
+"""The rules of policy.md that a machine can check."""
 
 EVERY_WRITE = ("R1", "R2", "R3", "R4")
 GUARDS = {

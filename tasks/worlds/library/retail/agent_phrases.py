@@ -1,6 +1,5 @@
 """What the shop's scripted agent says: one wording per situation, so that a small model can learn it."""
 
-ASK_ORDER = "Which order is it?"
 CANCEL = "I will cancel order {order_id}."
 ADDRESS = "I will send order {order_id} to {address}."
 PAYMENT = "I will charge order {order_id} to {payment_id}."
@@ -15,8 +14,6 @@ STATUS = "Order {order_id} is {status}."
 BALANCE = "The balance is {price}."
 PRICE = "The cheapest {product} costs {price}."
 
-NOT_FOUND = "I cannot find order {order_id}"
-FOREIGN = "order {order_id} belongs to another account"
 WRONG_STATUS = "order {order_id} is {status}"
 ONLY_ONCE = "the items of an order can be changed only once"
 SOLD_OUT = "the {option} {product} is out of stock"

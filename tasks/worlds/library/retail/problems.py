@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from tasks.worlds.api.scripts import drafting
 from tasks.worlds.api.scripts.drafting import Case, Maker, Single, Step, call, forbidden, foreign, look_ups, proposer
 from tasks.worlds.api.scripts.names import address
 from tasks.worlds.api.state import State
@@ -194,14 +195,13 @@ def _information(case: Case, kinds: Sequence[str] = ()) -> Step | None:
         order_id = case.rng.choice(list(case.context["orders"]))
         order = _order(case, order_id)
         told = str(sum(item["price"] for item in order["items"])) if kind == "total" else order["status"]
-        return Step(kind, {"order_id": order_id}, (order_id,), (_look(order_id),), (told,), (_look(order_id),))
+        return drafting.question(kind, {"order_id": order_id}, _look(order_id), told, (order_id,))
     if kind == "balance":
         gift = _payments(case, "gift")[0]
-        return Step(kind, {}, (), (_user(case),), (str(case.user["balances"][gift]),), (_user(case),))
+        return drafting.question(kind, {}, _user(case), case.user["balances"][gift])
     product = case.rng.choice(list(case.context["products"]))
     prices = [row["price"] for row in case.context["products"][product]["variants"].values() if row["stock"]]
-    look = call("get_product", product=product)
-    return Step(kind, {"product": product}, (), (look,), (str(min(prices)),), (look,))
+    return drafting.question(kind, {"product": product}, call("get_product", product=product), min(prices))
 
 
 def _wrong_status(case: Case) -> Step | None:
@@ -229,8 +229,8 @@ def _foreign(case: Case) -> Step | None:
     if not order_id:
         return None
     reason = case.rng.choice(("no_longer_needed", "ordered_by_mistake"))
-    slots = {"order_id": order_id, "reason": reason}
-    return Step("cancel", slots, (order_id,), (_look(order_id),), ("another account",), (_look(order_id),), "R2")
+    step = Step("cancel", {"order_id": order_id, "reason": reason}, (order_id,), (_look(order_id),))
+    return look_ups(step, "R2", "another account")
 
 
 _FORBIDDEN: Mapping[str, Maker] = {
@@ -250,9 +250,8 @@ def _trouble(case: Case) -> Step | None:
     order_id = _choose(case, ("delivered",) if trouble == "damaged" else ("shipped", "delivered"), "trouble")
     if not order_id:
         return None
-    look, over = _look(order_id), call("transfer_to_human", reason=trouble)
     slots = {"order_id": order_id, "trouble": trouble}
-    return Step("trouble", slots, (order_id,), (look, over), (), (look, over))
+    return drafting.handed_over("trouble", slots, _look(order_id), call("transfer_to_human", reason=trouble), (order_id,))
 
 
 _SINGLES: Mapping[str, Single] = {

@@ -8,23 +8,22 @@ from typing import Any
 from tasks.contract.scripts import COMMON_ERRORS
 from tasks.worlds.api.scripts.agent import AgentScript, Plan, agent
 from tasks.worlds.library.retail import agent_phrases as say
+from tasks.worlds.library.retail.problems import TOOL_OF
 from tasks.worlds.library.retail.user_phrases import PHRASES
 
-WRITES = ("cancel_order", "change_address", "change_payment", "change_item", "exchange_item", "return_item")
 Slots = dict[str, str]
 
 
-def _order(script: AgentScript, slots: Slots) -> tuple[str, dict[str, Any], str]:
-    """(order id, its row, refusal): R2 and unknown ids are settled here."""
-    return script.own(slots, "order_id", "get_order", question=say.ASK_ORDER, not_found=say.NOT_FOUND, foreign=say.FOREIGN)
+def _order(script: AgentScript, slots: Slots) -> tuple[str, dict[str, Any]]:
+    """(order id, its row): R2 and unknown ids are settled here."""
+    return script.own(slots, "order_id", "get_order")
 
 
-def _gated(script: AgentScript, slots: Slots, status: str) -> tuple[str, dict[str, Any], str]:
-    """An order with the status that the wish needs (R5, R6), else the refusal."""
-    order_id, order, refusal = _order(script, slots)
-    if order and script.forbids(order["status"] != status):
-        refusal = script.refusal(say.WRONG_STATUS.format(order_id=order_id, status=order["status"]))
-    return order_id, order, refusal
+def _gated(script: AgentScript, slots: Slots, status: str) -> tuple[str, dict[str, Any]]:
+    """An order with the status that the wish needs (R5, R6)."""
+    order_id, order = _order(script, slots)
+    script.mind(order["status"] != status, say.WRONG_STATUS.format(order_id=order_id, status=order["status"]))
+    return order_id, order
 
 
 def _item(order: Mapping[str, Any], product: str) -> str:
@@ -40,18 +39,14 @@ def _payment(script: AgentScript, kind: str, other_than: str = "") -> str:
 
 def cancel(script: AgentScript, slots: Slots) -> str:
     """Cancel a pending order (R5)."""
-    order_id, _, refusal = _gated(script, slots, "pending")
-    if refusal:
-        return refusal
+    order_id, _ = _gated(script, slots, "pending")
     script.write("cancel_order", say.CANCEL.format(order_id=order_id), order_id=order_id, reason=slots["reason"])
     return say.DONE
 
 
 def address(script: AgentScript, slots: Slots) -> str:
     """Change the address of a pending order (R5)."""
-    order_id, _, refusal = _gated(script, slots, "pending")
-    if refusal:
-        return refusal
+    order_id, _ = _gated(script, slots, "pending")
     summary = say.ADDRESS.format(order_id=order_id, address=slots["address"])
     script.write("change_address", summary, order_id=order_id, address=slots["address"])
     return say.DONE
@@ -59,14 +54,11 @@ def address(script: AgentScript, slots: Slots) -> str:
 
 def payment(script: AgentScript, slots: Slots) -> str:
     """Change how a pending order is paid (R5, R10)."""
-    order_id, order, refusal = _gated(script, slots, "pending")
-    if refusal:
-        return refusal
+    order_id, order = _gated(script, slots, "pending")
     payment_id = _payment(script, slots["payment"], other_than=order["paid"])
     if slots["payment"] == "gift":
         payments = script.read("get_user", user_id=script.person())["payments"]
-        if script.forbids(int(payments[payment_id].split()[1]) < order["total"]):
-            return script.refusal(say.LOW_BALANCE)
+        script.mind(int(payments[payment_id].split()[1]) < order["total"], say.LOW_BALANCE)
     summary = say.PAYMENT.format(order_id=order_id, payment_id=payment_id)
     script.write("change_payment", summary, order_id=order_id, payment_id=payment_id)
     return say.DONE
@@ -74,22 +66,18 @@ def payment(script: AgentScript, slots: Slots) -> str:
 
 def _swap(script: AgentScript, slots: Slots, status: str, tool: str, phrase: str) -> str:
     """R5 or R6, R7, R9."""
-    order_id, order, refusal = _gated(script, slots, status)
-    if refusal:
-        return refusal
-    if script.forbids(bool(order.get("changed"))):
-        return script.refusal(say.ONLY_ONCE)
+    order_id, order = _gated(script, slots, status)
+    script.mind(bool(order.get("changed")), say.ONLY_ONCE)
     product, option = slots["product"], slots["option"]
     item_id = _item(order, product)
     if not item_id:
-        return script.refusal(say.NO_ITEM.format(product=product, order_id=order_id))
+        script.refuse(say.NO_ITEM.format(product=product, order_id=order_id))
     variants = script.read("get_product", product=product)
     new_item_id = _variant(script, variants, option)
     if not new_item_id:
-        return script.refusal(say.NO_VARIANT.format(option=option, product=product))
+        script.refuse(say.NO_VARIANT.format(option=option, product=product))
     found, _, *sold_out = variants[new_item_id].split()
-    if script.forbids(bool(sold_out)):
-        return script.refusal(say.SOLD_OUT.format(option=option, product=product))
+    script.mind(bool(sold_out), say.SOLD_OUT.format(option=option, product=product))
     summary = phrase.format(product=product, item_id=item_id, order_id=order_id, option=found, new_item_id=new_item_id)
     answer = script.write(tool, summary, order_id=order_id, item_id=item_id, new_item_id=new_item_id)
     return say.SWAPPED.format(price=script.amount(answer["price"])) if answer else say.DONE
@@ -117,14 +105,11 @@ def exchange(script: AgentScript, slots: Slots) -> str:
 
 def give_back(script: AgentScript, slots: Slots) -> str:
     """Return items of a delivered order (R6, R8)."""
-    order_id, order, refusal = _gated(script, slots, "delivered")
-    if refusal:
-        return refusal
-    if script.forbids(slots["target"] == "card"):
-        return script.refusal(say.REFUND_RULE)
+    order_id, order = _gated(script, slots, "delivered")
+    script.mind(slots["target"] == "card", say.REFUND_RULE)
     item_id = _item(order, slots["product"])
     if not item_id:
-        return script.refusal(say.NO_ITEM.format(product=slots["product"], order_id=order_id))
+        script.refuse(say.NO_ITEM.format(product=slots["product"], order_id=order_id))
     target = order["paid"] if slots["target"] == "original" else _payment(script, slots["target"], other_than=order["paid"])
     summary = say.RETURN.format(product=slots["product"], item_id=item_id, order_id=order_id, payment_id=target)
     answer = script.write("return_item", summary, order_id=order_id, item_id=item_id, payment_id=target)
@@ -133,14 +118,14 @@ def give_back(script: AgentScript, slots: Slots) -> str:
 
 def total(script: AgentScript, slots: Slots) -> str:
     """Tell what an order costs (R2)."""
-    _, order, refusal = _order(script, slots)
-    return refusal or say.TOTAL.format(price=script.amount(order["total"]))
+    _, order = _order(script, slots)
+    return say.TOTAL.format(price=script.amount(order["total"]))
 
 
 def status(script: AgentScript, slots: Slots) -> str:
     """Tell how an order stands (R2)."""
-    order_id, order, refusal = _order(script, slots)
-    return refusal or say.STATUS.format(order_id=order_id, status=order["status"])
+    order_id, order = _order(script, slots)
+    return say.STATUS.format(order_id=order_id, status=order["status"])
 
 
 def balance(script: AgentScript, slots: Slots) -> str:
@@ -159,9 +144,7 @@ def price(script: AgentScript, slots: Slots) -> str:
 
 def trouble(script: AgentScript, slots: Slots) -> str:
     """Hand over to a person what only a person may do (R11)."""
-    _, _, refusal = _order(script, slots)
-    if refusal:
-        return refusal
+    _order(script, slots)
     script.hand_over(reason=slots["trouble"])
 
 
@@ -179,4 +162,4 @@ PLANS: Mapping[str, Plan] = {
     "trouble": trouble,
 }
 ERRORS = COMMON_ERRORS
-AGENT = agent(PHRASES, PLANS, WRITES, ERRORS)
+AGENT = agent(PHRASES, PLANS, tuple(TOOL_OF.values()), ERRORS)
