@@ -230,10 +230,9 @@ def test_nothing_is_written_undeclared(shop: Shop, worlds: Any) -> None:
 
 def test_a_world_check_of_a_service_that_may_be_changed(shop: Shop, worlds: Any) -> None:
     report = world_check.check(worlds.Declared, count=3)
-    assert report["oracle"].ok and report["calls"].ok and report["snapshots"].ok and report["processes"].ok and shop.writes, (
-        report.text()
-    )
-    print(report.text())
+    wrong = {one.name for one in report.checks if not one.ok}
+    assert wrong <= {"API graph", "coverage"} and report["oracle"].ok, report.text()  # of three problems
+    assert shop.writes
 
 
 def test_dangerous_operations(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import tempfile
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ from tasks.worlds.adapters.openapi_http import Service
 from tasks.worlds.adapters.openapi_requests import Prepared
 from tasks.worlds.api.tools import Refused
 
+LOCKS = Path("/tmp")
+"""Where the locks are: for all projects of this machine in one place, whatever folder each has for temporary files."""
 VERBS = ("GET", "PUT", "POST", "PATCH", "DELETE")
 
 
@@ -113,15 +115,19 @@ class Turns:
     """Whose turn it is at one service, in this process and in all others of this machine."""
 
     def __init__(self, base_url: str) -> None:
-        self._path = Path(tempfile.gettempdir()) / f"cairn-service-{fingerprint(base_url.encode())}.lock"
-        self._lock = threading.RLock()
+        self._path = LOCKS / f"cairn-service-{os.getuid()}-{fingerprint(base_url.encode())}.lock"
+        self._lock, self._first = threading.RLock(), True
 
     @contextlib.contextmanager
     def mine(self) -> Iterator[Mark]:
         """The service for one call: nobody else uses it meanwhile."""
         with self._lock, self._path.open("a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield Mark(file)
+            mark = Mark(file)
+            if self._first:  # what an earlier run left may be gone: the service may have been started anew since
+                mark.note(None)
+                self._first = False
+            yield mark
 
 
 class Mark:
