@@ -18,7 +18,7 @@ from tasks.engine.artifact import Artifact
 from tasks.engine.plan import Plan
 from tasks.engine.registry import ADDRESS, About
 from tasks.serving.endpoint.card import Behaviour
-from tasks.worlds import UNSEEN
+from tasks.worlds import GRADED_WITHOUT_STATE, NOT_COMPARED, UNSEEN
 
 BASE = "<folder of the base>"
 _DATA = ("worlds", "generate", "critique", "filter")
@@ -148,7 +148,13 @@ def _results(made: _Made) -> str:
     if not lines:
         return "\n".join([*heading("Results"), "The evaluation is not at hand."]).strip()
     users = ", ".join(one for one in _roles(made.records[made.plan.settings.road.judged]) if one.startswith("human"))
-    notes = ["", f"Means with 95 % intervals, which resample problems; one training seed. Who played the user: {users}."]
+    blind = [f"- {world}: {GRADED_WITHOUT_STATE}." for world in made.metrics.get(NOT_COMPARED, ())]
+    notes = [
+        "",
+        *blind,
+        *([""] if blind else []),
+        f"Means with 95 % intervals, which resample problems; one training seed. Who played the user: {users}.",
+    ]
     return "\n".join([*heading("Results"), *table(["model", "world", "figure", "on the test problems"], lines), *notes]).strip()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.model_names import place
-from tasks.worlds import UNSEEN
+from tasks.worlds import GRADED_WITHOUT_STATE, NOT_COMPARED, UNSEEN
 
 if TYPE_CHECKING:
     from flows.survey import Outlook
@@ -52,6 +52,8 @@ def summary_lines(summary: Mapping[str, Any], report: Path) -> Iterator[str]:
         yield f"{name:<9} {stage['method']:<20} {seconds:>8}  {stage['artifact'][:12]}{'  cached' if stage['cached'] else ''}"
     if "evaluate" in summary:
         yield from _models(summary["evaluate"], (summary.get(UNSEEN) or {}).get("evaluate", {}))
+    for world in summary.get(NOT_COMPARED, ()):
+        yield f"{world}: {GRADED_WITHOUT_STATE}"
     if served := summary.get("as_served"):
         yield (
             f"as served, {served['candidate']}: {_cell(served['as_served'])}, as evaluated {_cell(served['evaluated'])}; "

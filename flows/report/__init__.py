@@ -22,6 +22,7 @@ from flows.report.scores import champion_table, families, gains, headline, ladde
 from flows.report.talks import conversations
 from tasks.engine.files import write_text
 from tasks.road import ROAD, Road, Step
+from tasks.worlds import GRADED_WITHOUT_STATE, NOT_COMPARED
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
@@ -54,6 +55,7 @@ def page(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any
         "summary": summary,
         "headline": headline(summary, decision, candidate, road),
         "models": models,
+        "blind": {"worlds": summary.get(NOT_COMPARED) or [], "words": GRADED_WITHOUT_STATE},
         "kinds": kinds,
         "ladders": with_unseen(lambda one: ladders(one, models, kinds), summary),
         "made": {"date": "", "commit": "", "changed": "", **(summary.get("made") or {})},

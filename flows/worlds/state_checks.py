@@ -12,7 +12,9 @@ from typing import Any
 from flows.worlds.fingerprints import print_of
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each
 from flows.worlds.sample import Call, Sample
+from tasks.contract.params import BadInput
 from tasks.contract.problem import Action
+from tasks.worlds import GRADED_WITHOUT_STATE
 from tasks.worlds.api.places import place
 from tasks.worlds.api.runtime import World
 
@@ -34,6 +36,8 @@ def _after(world: World, call: Call) -> World:
 def state_hash(sample: Sample) -> Check:
     """Look-ups leave the hash alone, writes change it, and independent writes may be made in any order."""
     world, pairs = sample.world, []
+    if not world.compared:
+        return Check("state hash", "the state is not compared", notes=(f"{world.name}: {GRADED_WITHOUT_STATE}",))
     reads = [call for call in sample.calls if call.action.kind != "write"]
     for call in reads:
         fork = world.fork()
@@ -112,7 +116,24 @@ def snapshots(sample: Sample) -> Check:
     for call in writes:
         for what, told in _faults(sample.world, call):
             pairs.append((call.action.name, Finding(sample.place(call.action.name), f"tool {call.action.name}: {what}", told)))
+    for name in dict.fromkeys(call.action.name for call in writes) if sample.world.compared else ():
+        if lost := _lost(sample.world, [call for call in writes if call.action.name == name]):
+            what = f"what tool {name} wrote is not there again after it was restored ({lost})"
+            pairs.append((name, Finding(sample.place(name), what, "Let restore take all that dump gives.")))
     return Check("snapshots", f"taken, overwritten and restored around {len(writes)} writes", first_of_each(pairs))
+
+
+def _lost(world: World, calls: list[Call]) -> str:
+    """What the thing behind an adapted world loses when it is really brought to the state after a write: its snapshots are promises."""
+    lost_when_restored: Callable[[Any], str] | None = getattr(getattr(world.foreign, "source", None), "lost_when_restored", None)
+    for call in calls if lost_when_restored is not None else ():
+        fork = _after(world, call)
+        if fork.diff() and lost_when_restored is not None:
+            try:
+                return lost_when_restored(fork.state.saved)
+            except BadInput as error:
+                return str(error)
+    return ""
 
 
 def _faults(world: World, call: Call) -> list[tuple[str, str]]:

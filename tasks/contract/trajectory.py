@@ -28,7 +28,7 @@ class Outcome:
     required: every required call succeeded.
     policy:   share of the trajectory predicates that hold; reported apart (the paper's verifier does not see it).
     broken:   names of the trajectory predicates that do not hold.
-    final_state_hash, wanted_state_hash: for the report.
+    final_state_hash, wanted_state_hash: for the report; "" in a world whose state is not compared (then `state` is 1).
     blame, blame_reason: of a lost conversation, whose failure it is (`tasks.worlds.api.blame`): agent, human or tool. "" when it
     was won.
     """

@@ -22,7 +22,8 @@ Six sets of trials:
 Departures:
 1. Intervals are ours (tau-bench gives none): cluster bootstrap over problems, 95 %.
 2. With fewer than 4 trials pass^4 is null, never an estimate with another k.
-3. A conversation that the simulated human or a tool broke counts as a failure; `lost_by` tells how many are whose failure.
+3. In worlds whose state nobody reads (`not_compared` in metrics.json) success is required calls and outputs alone.
+4. A conversation that the simulated human or a tool broke counts as a failure; `lost_by` tells how many are whose failure.
 
 Cost: (models + contender + 2) x worlds x problems x trials conversations, in unseen worlds without the 2, and
 worlds x as_served's problems x trials; each (set, model, world) is one unit of resuming.
@@ -48,7 +49,7 @@ from tasks.evaluate.core.figure_files import write_figures
 from tasks.evaluate.core.seeds import of_play, of_problems
 from tasks.evaluate.core.tables import COLUMNS, Maker, apart, metrics
 from tasks.evaluate.core.watch import Watch
-from tasks.worlds import UNSEEN
+from tasks.worlds import NOT_COMPARED, UNSEEN
 from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
             writes = {name: tuple({**worlds, **unseen}[name].write_families) for name in drawn[which]}
             baselines = BASELINES if params.split == "test" else ()
             said[which] = apart(found, which, models, baselines, inputs.candidate, writes, maker)
+    if blind := [name for name, world in {**worlds, **unseen}.items() if not world.compared]:
+        said[NOT_COMPARED] = blind
     write_figures(ctx.out, said, inputs.candidate)
     return said
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from tasks.contract import params as base
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
-from tasks.worlds import UNSEEN
+from tasks.worlds import NOT_COMPARED, UNSEEN
 from tasks.worlds.api.calls import ANSWER
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.loading import BUILT_IN, world_class
@@ -117,6 +117,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
             "tools": len(world.tools),
             "rules": len(world.rules),
             **{split: len(users) for split, users in world.shared.users.items()},
+            **({} if world.compared else {NOT_COMPARED: 1}),
         }
     return {"worlds": figures}
 

@@ -13,7 +13,7 @@ from typing import Any
 from tasks.contract.params import BadInput
 from tasks.contract.trajectory import GRADING
 from tasks.contract.values import TAGS, tagged, untagged
-from tasks.worlds import UNSEEN
+from tasks.worlds import GRADED_WITHOUT_STATE, UNSEEN
 from tasks.worlds.api import calls
 from tasks.worlds.api.folder import pretty, read_json, table_lines
 from tasks.worlds.api.loading import code_hash, world_class
@@ -44,6 +44,7 @@ def freeze_world(world: World, folder: Path, allow: Sequence[str] = ()) -> None:
         "optional": {name: sorted(fields) for name, fields in sorted(base.optional.items())},
         "grading": GRADING,
         "longest_answer": world.shared.longest_answer,
+        **({} if world.compared else {"graded_by": GRADED_WITHOUT_STATE}),
         **({} if world.foreign is None else {"start": world.fork().state_hash()}),
     }
     (folder / "policy.md").write_text(world.policy, encoding="utf-8")

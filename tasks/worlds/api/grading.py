@@ -1,6 +1,7 @@
 """The one grading of a conversation, in four parts (APIGen-MT section 3.1; tau-bench's reward): `grade`.
 
-state:    the conversation left the state that the ground truth leaves (equal hashes, `tasks.worlds.api.state`).
+state:    the conversation left the state that the ground truth leaves (equal hashes, `tasks.worlds.api.state`). 1, with empty hashes,
+          in a world whose state nobody reads: there the writes of the ground truth are required calls.
 outputs:  every expected output was said to the user.
 required: every required call succeeded.
 policy:   the share of the world's trajectory predicates that hold, and the names of those that do not.

@@ -97,8 +97,12 @@ def propose(
 
 
 def problem_of(world: World, draft: Mapping[str, Any], context: Mapping[str, Any], lineage: Iterable[str] = ()) -> Problem:
-    """A draft as a problem. lineage: besides the user, what it descends from (parent blueprints)."""
+    """A draft as a problem. lineage: besides the user, what it descends from (parent blueprints). Where no state is compared, the
+    writes of its ground truth are required calls.
+    """
     actions, required = _actions(world, draft["actions"]), _actions(world, draft.get("required", ()))
+    if not world.compared:
+        required += tuple(action for action in actions if action.kind == "write" and action not in required)
     intent = dict(draft.get("intent") or {})
     outputs = tuple(str(output) for output in draft.get("outputs", ()))
     family = str(draft.get("family") or _family(actions))

@@ -183,7 +183,8 @@ class World:
 
     def grade(self, trajectory: Trajectory, final: World) -> Outcome:
         """The one grading (law 6, `tasks.worlds.api.grading`). `final` is the fork that was played in; it is only looked at."""
-        outcome = grading.grade(trajectory, self, final.state_hash(), self._hash_after_truth(trajectory.problem))
+        hashes = (final.state_hash(), self._hash_after_truth(trajectory.problem)) if self.compared else ("", "")
+        outcome = grading.grade(trajectory, self, *hashes)
         if outcome.reward:
             return outcome
         who, why = blame(grading.readable(trajectory), self, outcome.broken)

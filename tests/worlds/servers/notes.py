@@ -150,7 +150,7 @@ def main() -> None:
 if KIND == "dump":
     KIND = "json"
     print(json.dumps(notes()))
-elif KIND == "restore":
-    PATH.write_text(sys.stdin.read())
+elif KIND in ("restore", "forget"):
+    PATH.write_text(sys.stdin.read() if KIND == "restore" else "{}")
 else:
     main()
