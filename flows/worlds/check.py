@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.worlds import call_checks, policy_checks, problem_checks, process_checks, sharing_checks, state_checks, tool_checks
+from flows.worlds import (
+    call_checks,
+    convention_checks,
+    policy_checks,
+    problem_checks,
+    process_checks,
+    sharing_checks,
+    state_checks,
+    tool_checks,
+)
 from flows.worlds.clock_watch import apart, watching
 from flows.worlds.report import REMEDIES, Check, Finding, Report
 from flows.worlds.sample import Sample, draw, failure, own_files
@@ -63,7 +72,11 @@ def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: s
         return Report(title, (), (shape, schemas))
     tools = _tools(cls)
     places = {name: _tool_place(cls, name) for name in tools}
-    at_rest = [shape, schemas, tool_checks.names(tools, places), policy_checks.rules(cls, _class_place(cls))]
+    where = _class_place(cls)
+    conventions = convention_checks.declared(cls, tools, where)
+    at_rest = [shape, schemas, tool_checks.names(tools, places), policy_checks.rules(cls, where), conventions]
+    if not conventions.ok:
+        return Report(title, tuple(tools.values()), at_rest)
     tables = _tables(cls, size, seed, address)
     if not tables.ok:
         return Report(title, tuple(tools.values()), (*at_rest, tables))
@@ -93,6 +106,7 @@ def _behaviour(sample: Sample, elsewhere: process_checks.Elsewhere, longest: int
     rest = [problem_checks.graph(sample)]
     if sample.everything:
         last = (
+            convention_checks.identified,
             policy_checks.policy,
             problem_checks.coverage,
             problem_checks.oracle,

@@ -467,7 +467,7 @@ def test_a_report_in_words() -> None:
 def test_the_built_in_worlds_are_sound(address: str) -> None:
     report = check.check(check.load(address), 20, 3, 14)
     assert report.ok, report.text()
-    assert len(report.checks) == 25 and len(report.tools) == 11
+    assert len(report.checks) == 27 and len(report.tools) == 11
 
 
 def test_places_are_those_an_editor_opens() -> None:

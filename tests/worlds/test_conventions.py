@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from flows.worlds import convention_checks
+from flows.worlds.sample import Sample
 from tasks.contract.client import Message
 from tasks.contract.conventions import Conventions, Identification
 from tasks.contract.params import BadInput
@@ -249,6 +251,29 @@ def test_mistakes_are_named(declared: Any, says: str) -> None:
         return
     with pytest.raises(BadInput, match=says):
         counter(declared)
+
+
+def test_world_check_tells_what_holds_and_what_does_not() -> None:
+    there = counter()
+    found = convention_checks.declared(there.shared.cls, there.tools, "here")
+    ways = "by_card(card) or by_name(name, born)"
+    assert found.ok and found.summary == f"people are identified by {ways}; front_desk hands over; a rule confirms close"
+    retail = world("retail")
+    said = "people are identified by find_user(name, zip); transfer_to_human hands over; the user confirms every write"
+    assert convention_checks.declared(retail.shared.cls, retail.tools, "").summary == said
+    made = counter().shared.cls
+    made.CONVENTIONS = Conventions(hand_over="close")
+    (wrong,) = convention_checks.declared(made, there.tools, "here").findings
+    assert wrong.where == "here" and "a tool of kind write, not end" in wrong.what and "conventions.py" in wrong.remedy
+    with_card = Problem("p", "counter", "train", "", ("7",), "", "", {}, (Action(*CARD),))
+    sample = Sample(counter(Conventions(identified_by=(Identification("by_card", ("card",), "person.id"),))), frozenset(), {})
+    sample.problems["train"] = [with_card]
+    (no_id,) = convention_checks.identified(sample).findings
+    assert no_id.what == 'the answer of by_card has no id at \'person.id\': {"person": {"no": 7}}'
+    sample.world = there
+    assert convention_checks.identified(sample).ok and convention_checks.identified(sample).notes == (
+        "no problem identifies anybody by by_name",
+    )
 
 
 def test_keys_of_a_servers_file(tmp_path: Path) -> None:
