@@ -209,15 +209,21 @@ class Shop:
 @contextmanager
 def running(shop: Shop) -> Iterator[Shop]:
     """The shop on loopback while the block runs; `url` says where."""
+    with serving(shop.app) as shop.url:
+        yield shop
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """A service on loopback while the block runs; its url."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(shop.app, host="127.0.0.1", port=port, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    shop.url = f"http://127.0.0.1:{port}"
     try:
-        yield shop
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(10)

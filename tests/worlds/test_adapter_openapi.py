@@ -139,19 +139,23 @@ def test_a_call_that_is_refused_leaves_no_trace(shop: Shop) -> None:
     assert here.snapshot() == before and shop.seen["POST", "/admin/reset"] == 2, "nothing but the two of the building"
 
 
-def test_a_replay_that_the_service_refuses(shop: Shop) -> None:
-    """A reset that does not bring all back is found when the calls are made again."""
+def test_a_replay_that_the_service_refuses(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reset that does not bring all back is found when the calls are made again, and a start of other rows when it is set back."""
     here = build(shop, **DISPOSABLE)
-    one = here.fork()
-    assert one.call("cancel_order", {"order_id": "W1", "reason": "late"}).ok
-    two = here.fork()
-    assert two.call("get_order", {"order_id": "W1"}).ok
-    original = shop_service.start
-    try:
-        shop_service.start = lambda: {**original(), "orders": {}}  # type: ignore[assignment]
-        assert "worked once and is refused when it is called again from the start (404 Not Found" in said(one.call("list_orders", {}))
-    finally:
-        shop_service.start = original  # type: ignore[assignment]
+    one, two = here.fork(), here.fork()
+    assert one.call("cancel_order", {"order_id": "W1", "reason": "late"}).ok and two.call("get_order", {"order_id": "W1"}).ok
+    assert here.foreign.source.lost_when_restored(one.state.saved) == ""
+    other = shop_service.start()
+    other["orders"].pop("W1")
+    monkeypatch.setattr(shop_service, "start", lambda: other)
+    assert two.call("list_orders", {}).ok
+    assert "worked once and is refused when it is called again from the start (404 Not Found" in said(one.call("list_orders", {}))
+    again = build(shop, **DISPOSABLE)
+    monkeypatch.undo()
+    monkeypatch.setenv("SHOP_TOKEN", TOKEN)
+    shop.state = {}
+    again.foreign.source._turns._first = True  # as in another process
+    assert "is not in the state that was frozen (+ orders.W1: " in said(again.fork().call("get_order", {"order_id": "W1"}))
 
 
 def test_the_state_of_a_fixture(shop: Shop, tmp_path: Path) -> None:
@@ -224,7 +228,7 @@ def test_nothing_is_written_undeclared(shop: Shop, worlds: Any) -> None:
     report = world_check.check(worlds.Undeclared, count=3)
     assert all(name in str(report["calls"].findings) for name in ("place_order", "cancel_order", "pay_order"))
     assert {path for verb, path in shop.seen if verb != "GET"} == {"/search"} and shop.state == shop_service.start()
-    with pytest.raises(BadInput, match="disposable=True is missing"):
+    with pytest.raises(BadInput, match="say that it may be changed: disposable=True"):
         made(shop, reset="POST /admin/reset")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from tasks.worlds.adapters.objects import from_object
 from tasks.worlds.adapters.openapi import from_openapi
+from tasks.worlds.adapters.openapi_database import PostgresDatabase, SqliteDatabase
 from tasks.worlds.adapters.servers import from_mcp
 
-__all__ = ["from_mcp", "from_object", "from_openapi"]
+__all__ = ["PostgresDatabase", "SqliteDatabase", "from_mcp", "from_object", "from_openapi"]

@@ -45,7 +45,7 @@ from tasks.worlds.adapters.adapted import adapted
 from tasks.worlds.adapters.openapi_choice import Choosing
 from tasks.worlds.adapters.openapi_http import Credentials, Service
 from tasks.worlds.adapters.openapi_source import Operations
-from tasks.worlds.adapters.openapi_state import Ways, parts_of, step
+from tasks.worlds.adapters.openapi_state import Database, Step, Ways, parts_of, step
 from tasks.worlds.adapters.plain_data import View
 from tasks.worlds.adapters.server_file import without_secrets
 
@@ -70,6 +70,7 @@ def from_openapi(
     disposable: bool = False,
     reset: str = "",
     fixture: Mapping[str, Path | str] | None = None,
+    database: Database | None = None,
     state: str | Iterable[str] | Mapping[str, str] = (),
     leave_out: Iterable[str] = (),
     users: str = "",
@@ -98,7 +99,9 @@ def from_openapi(
     disposable: the service may be changed by every run and check. Without it only reads are ever sent, also by the stage `worlds`.
     reset:     the request that brings the start back: "POST /admin/reset".
     fixture:   "PUT /admin/state" -> JSON file that is sent there, after `reset`; in their order.
-    state:     the GET that answers the state ("GET /admin/state"), or several by name. It must answer all of it at once.
+    database:  a `SqliteDatabase` or `PostgresDatabase` (`tasks.worlds.adapters.openapi_database`) that is set back before `reset`.
+    state:     the GET that answers the state ("GET /admin/state"), or several by name. It must answer all of it at once. By default
+               the tables of `database`.
     leave_out: patterns of keys of the state that do not count (clocks, versions).
     users:     dotted path of the state's table of users, "" for none.
     problems_file: problems as JSON lines (`tasks.worlds.adapters.problem_file`). There are no scripted humans: the role needs a model.
@@ -115,17 +118,19 @@ def from_openapi(
     }
     chosen = None if operations is None else _texts(where, "operations", operations)
     credentials = Credentials(auth or {}, where)
+    if database is not None:
+        database.check(where)
+    parts: dict[str, Step | Database] = {**parts_of(state, where)}
     ways = Ways(
         reset=(
+            *((database,) if database is not None else ()),
             *((step(reset, f"{where}: reset"),) if reset else ()),
             *(step(text, f"{where}: fixture", Path(file)) for text, file in (fixture or {}).items()),
         ),
-        parts=parts_of(state, where),
+        parts={"": database} if database is not None and not parts else parts,
     )
     if ways.reset and not disposable:
-        raise BadInput(
-            f"{where}: reset and fixture change the service, and disposable=True is missing, which says that it may be changed."
-        )
+        raise BadInput(f"{where}: reset, fixture and database change the service; say that it may be changed: disposable=True.")
     source = Operations(
         where=where,
         spec=spec,
@@ -153,7 +158,7 @@ def from_openapi(
         where=where,
         conventions=conventions,
     )
-    made.WAITS = True
+    made.WAITS, made.COPIES, made.COMPARED = True, bool(ways.reset) or not disposable, bool(ways.parts)
     return made
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -126,10 +127,13 @@ class Credentials:
 
 
 class Service:
-    """One HTTP service. Usable from several threads, and in processes that were forked off."""
+    """One HTTP service. Usable from several threads, and in processes that were forked off. seat: its folder, of one that was started
+    here."""
 
-    def __init__(self, base_url: str, credentials: Credentials, headers: Mapping[str, str], seconds: float) -> None:
-        self.base_url = base_url.rstrip("/")
+    def __init__(
+        self, base_url: str, credentials: Credentials, headers: Mapping[str, str], seconds: float, seat: Path | None = None
+    ) -> None:
+        self.base_url, self.seat = base_url.rstrip("/"), seat
         self.credentials = credentials
         self._headers, self._seconds = dict(headers), seconds
         self._forget()

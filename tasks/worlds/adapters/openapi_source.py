@@ -19,7 +19,7 @@ from tasks.worlds.adapters.openapi_http import Service
 from tasks.worlds.adapters.openapi_operations import Operation, named, operation
 from tasks.worlds.adapters.openapi_operations import listed as operations_of
 from tasks.worlds.adapters.openapi_requests import prepared
-from tasks.worlds.adapters.openapi_state import Mark, Turns, Ways, brought, fingerprint
+from tasks.worlds.adapters.openapi_state import Mark, Turns, Ways, fingerprint
 from tasks.worlds.adapters.plain_data import NotPlain, View, text_diff
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.adapters.server_file import without_secrets
@@ -61,6 +61,7 @@ class Operations:
         self._disposable, self._real = disposable, real
         self._turns = Turns(service.base_url)
         self._started: tuple[Base, Saved] | None = None
+        self._proven = False  # that the service begins as it was frozen
 
     # --- the source --------------------------------------------------------------------------------------------------------
 
@@ -165,10 +166,49 @@ class Operations:
         if not self._ways.reset:  # nothing brings a state about: the service is in the one that it is in
             return self._answer(self._service, name, arguments), saved
         with self._turns.mine() as mark:
-            brought(self._ways, self._service, mark, saved.token, functools.partial(self._answer, self._service))
+            self._bring(mark, saved)
             if kind == "read" and self._read[name][0].listed.verb in ("GET", "HEAD"):
                 return self._answer(self._service, name, arguments), saved
             return self._changing(mark, saved, name, arguments)
+
+    def _bring(self, mark: Mark, saved: Saved) -> None:
+        """Bring the service to a state unless it is in it: set it back, and make the calls again. Raises SourceFailed."""
+        if mark.holds(saved.token):
+            return
+        mark.note(None)
+        self._ways.restore(self._service)
+        if not self._proven and self._started is not None:
+            if changed := self._difference(self._started[1]):
+                raise SourceFailed(
+                    f"{self._where}: the service that was set back is not in the state that was frozen ({changed}). Run the step that "
+                    "froze it again."
+                )
+            self._proven = True
+        for name, arguments in map(json.loads, saved.token):
+            try:
+                self._answer(self._service, name, arguments)
+            except Refused as error:
+                raise SourceFailed(
+                    f"tool {name!r} worked once and is refused when it is called again from the start ({error}): the service is not "
+                    "set back as a whole, or its ids differ each time."
+                ) from None
+        mark.note(saved.token)
+
+    def lost_when_restored(self, saved: Saved) -> str:
+        """What differs, as text, when the service was set back and brought to a state again; "" when nothing does, or none is read."""
+        if not self._ways.reset:
+            return ""
+        with self._turns.mine() as mark:
+            mark.note(None)
+            try:
+                self._bring(mark, saved)
+                return self._difference(saved)
+            except SourceFailed as error:
+                raise BadInput(str(error)) from None
+
+    def _difference(self, saved: Saved) -> str:
+        """How the state in the service differs from this one."""
+        return text_diff(saved.text, self._state_text(), DIFF_LINES).replace("\n", "; ")
 
     def _changing(self, mark: Mark, saved: Saved, name: str, arguments: dict[str, Any]) -> tuple[Any, Saved]:
         """A call that may change the state. One that is refused has changed nothing; what a failed one did is not known."""

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,12 +21,14 @@ from typing import IO, Any
 from tasks.contract.params import BadInput
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.openapi_answers import answer_of
+from tasks.worlds.adapters.openapi_database import PostgresDatabase, SqliteDatabase
 from tasks.worlds.adapters.openapi_http import Service
 from tasks.worlds.adapters.openapi_requests import Prepared
 from tasks.worlds.api.tools import Refused
 
 LOCKS = Path("/tmp")
 """Where the locks are: for all projects of this machine in one place, whatever folder each has for temporary files."""
+Database = SqliteDatabase | PostgresDatabase
 VERBS = ("GET", "PUT", "POST", "PATCH", "DELETE")
 
 
@@ -50,6 +52,14 @@ class Step:
         except Refused as error:
             raise SourceFailed(f"{where}: {error}") from None
 
+    def value(self, service: Service) -> Any:
+        """The part of the state that it answers."""
+        return self.send(service)
+
+    def file(self) -> Path | None:
+        """The file that is sent."""
+        return self.content
+
 
 def step(text: str, where: str, content: Path | None = None) -> Step:
     """A step out of "POST /admin/reset". where: the parameter that holds it, for messages. BadInput for anything else."""
@@ -67,15 +77,16 @@ def step(text: str, where: str, content: Path | None = None) -> Step:
 
 @dataclass(frozen=True)
 class Ways:
-    """How a service's state is handled. reset: the steps that bring the start; () when nothing can. parts: name -> the read that gives
-    this part of the state; "" for the whole; {} when it cannot be read."""
+    """How a service's state is handled. reset: what brings the start about, in this order; () when nothing can. parts: name -> what
+    gives this part of the state; "" for the whole; {} when it cannot be read."""
 
-    reset: tuple[Step, ...]
-    parts: Mapping[str, Step]
+    reset: tuple[Step | Database, ...]
+    parts: Mapping[str, Step | Database]
 
     def files(self) -> dict[str, str]:
-        """File that is sent -> fingerprint."""
-        return {one.content.name: fingerprint(one.content.read_bytes()) for one in self.reset if one.content is not None}
+        """File that holds a start -> fingerprint."""
+        files = [file for one in self.reset if (file := one.file()) is not None]
+        return {file.name: fingerprint(file.read_bytes()) for file in files}
 
     def restore(self, service: Service) -> None:
         """Bring the start about. Raises SourceFailed."""
@@ -84,7 +95,7 @@ class Ways:
 
     def read(self, service: Service) -> Any:
         """The state as JSON. Raises SourceFailed."""
-        found = {part: one.send(service) for part, one in self.parts.items()}
+        found = {part: one.value(service) for part, one in self.parts.items()}
         return found.get("", found)
 
 
@@ -151,24 +162,3 @@ class Mark:
 
 def _digest(token: tuple[str, ...]) -> str:
     return fingerprint("\n".join(("start", *token)).encode())
-
-
-Again = Callable[[str, dict[str, Any]], Any]
-
-
-def brought(ways: Ways, service: Service, mark: Mark, token: tuple[str, ...], again: Again) -> None:
-    """Bring the service to a state unless it is in it. again: makes one of the calls that led there. Raises SourceFailed."""
-    if mark.holds(token):
-        return
-    mark.note(None)
-    ways.restore(service)
-    for call in token:
-        name, arguments = json.loads(call)
-        try:
-            again(name, arguments)
-        except Refused as error:
-            raise SourceFailed(
-                f"tool {name!r} worked once and is refused when it is called again from the start ({error}): the service is not set "
-                "back as a whole, or its ids differ each time."
-            ) from None
-    mark.note(token)
