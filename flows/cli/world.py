@@ -1,4 +1,4 @@
-"""`cairn world new`, `check`, `play`."""
+"""`cairn world new`, `draft`, `check`, `play`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,30 @@ def new(
 
     print("\n".join(write_new(name, cls, folder)))
     return 0
+
+
+@world.command(cls=group.Command, short_help="let a model write a world's problems, phrases, scripts and tests of its policy")
+def draft(
+    address: Address,
+    role: Annotated[str, typer.Option(metavar="NAME", help="Role of params/pipeline.yaml whose model writes.")] = "generator",
+    tries: Annotated[int, typer.Option(metavar="N", help="Drafts at most; each is proven.")] = 4,
+    problems: Annotated[int, typer.Option(metavar="N", help="Problems of each split that a draft is proven on, 1 or more.")] = 30,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over the files of an earlier draft.")] = False,
+    size: Size = 60,
+    seed: Seed = 0,
+    folder: Folder = "",
+) -> int:
+    """Let a model write a world's problems, phrases, scripts and tests of its policy, out of its tools, tables and policy. It
+    writes data, no code; `cairn world check` proves each draft, and what fails goes back to it with the remedy. What holds is
+    put beside the world as two new files, for you to read; nothing else is changed. Ends with 1 when no draft holds.
+
+    Examples:
+      cairn world draft my_shop.world:Shop
+      cairn world draft my_shop.world:Shop --role judge --tries 8
+    """
+    from flows.worlds.command import draft_world
+
+    return 0 if draft_world(address, size, seed, problems, folder, role, tries, replace) else 1
 
 
 @world.command(cls=group.Command, short_help="prove a world: tools, determinism, state, policy, problems")

@@ -14,6 +14,7 @@ from tasks.road import ROAD
 
 if TYPE_CHECKING:
     from flows.worlds.report import Report
+    from tasks.contract.client import Client
 
 ROOM = "worlds"
 NAMING = ("modules", "unseen")
@@ -58,6 +59,69 @@ def prove(address: str, size: int, seed: int, problems: int, folder: str) -> Rep
     if problems < 1:
         raise BadInput(f"--problems {problems}: at least 1.")
     return check(_class(address, size, seed, folder), size, seed, problems, address, _longest(address))
+
+
+def draft_world(address: str, size: int, seed: int, problems: int, folder: str, role: str, tries: int, replace: bool) -> bool:
+    """Let the model of a role write a world's services, prove them, and put them beside the world once they hold; whether they do.
+
+    problems: of each split, for each proof. tries: drafts at most. replace: whether files of an earlier draft may be written over.
+    Raises BadInput for a role that is no model, and for what `draft` refuses; StageFailed for a model that does not answer.
+    """
+    from flows.worlds import draft
+    from flows.worlds.check import check
+    from tasks.contract.client import BudgetSpent, CallFailed
+    from tasks.contract.params import StageFailed
+    from tasks.worlds.api.scripts import service_file
+
+    if tries < 1 or problems < 1:
+        raise BadInput(f"--tries {tries}, --problems {problems}: at least 1 each.")
+    cls = _class(address, size, seed, folder)
+    there, client = draft.target(address, replace), _model(role, f"draft {address}")
+    place = _emptied(PROJECT / ".cairn" / "drafts" / str(cls.NAME))  # type: ignore[attr-defined]
+    try:
+        last, report = draft.draft(cls, address, client, place, tries, lambda cls, at: check(cls, size, seed, problems, at), print)
+    except (CallFailed, BudgetSpent) as error:
+        raise StageFailed(f"roles.{role}: {error}") from None
+    if report is None or not report.ok:
+        print(f"No draft of {tries} holds, and nothing was put beside the world. The last one lies in {_short(last)}.")
+        return False
+    draft.put(last, address, there)
+    print("\n".join(draft.rules_in_words(service_file.read(there.data))))
+    print(f"Written: {_short(there.data)} (read it: it decides what is taught) and {_short(there.code)}.")
+    print(f'Use it in place of the world without it, in {PIPELINE}: modules: ["{there.address}"]')
+    return True
+
+
+def _emptied(place: Path) -> Path:
+    """A folder of drafts without those of an earlier call."""
+    import shutil
+
+    shutil.rmtree(place, ignore_errors=True)
+    return place
+
+
+def _model(role: str, run: str) -> Client:
+    """The model of a role of the active params. run: names its calls in what was paid. Raises BadInput when it is none."""
+    from tasks.contract.params import nearest
+    from tasks.engine import server_keys
+    from tasks.engine.settings import load
+    from tasks.players.openai_compatible import Setting
+    from tasks.players.roles import maker
+
+    if OUTSIDE:
+        raise BadInput(f"a draft needs the model of a role. {OUTSIDE}")
+    shared = load(PROJECT).shared
+    if role not in shared.roles:
+        known = f"{nearest(role, shared.roles)} Roles: {', '.join(shared.roles) or 'none'}."
+        raise BadInput(f"--role {role}: no such role in {PIPELINE}.{known}")
+    if (backend := shared.roles[role].backend) not in ("local", "openai_compatible"):
+        raise BadInput(
+            f"{PIPELINE}: roles.{role}.backend = {backend}: a draft is written by a model. Name one there, such as {role}: "
+            '{backend: openai_compatible, base_url: "http://127.0.0.1:8000/v1", model: ...}, or another role with --role.'
+        )
+    setting = Setting(PROJECT / ".cairn", run, run, shared.budget.model_dump())
+    config = {role: shared.roles[role].model_dump(mode="json")}
+    return maker(config, None, shared.seed, server_keys.of, setting, shared.device)(role)
 
 
 def active() -> tuple[str, ...]:

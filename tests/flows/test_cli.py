@@ -101,7 +101,7 @@ def texts(path: Path) -> Iterator[str]:
 
 def test_an_option_says_what_it_means_and_its_default(capsys: Captured) -> None:
     """Nothing in a command's help stands without words beside it."""
-    for name in [*COMMANDS, "world new", "world check", "world play"]:
+    for name in [*COMMANDS, "world new", "world draft", "world check", "world play"]:
         main([*name.split(), "-h"])
         text = capsys.readouterr().out
         for line in text[text.index("Options:") :].splitlines()[1:]:
@@ -141,7 +141,7 @@ def test_the_version(capsys: Captured) -> None:
     ("arguments", "message"),
     [
         (["bnak", "pin"], "no command 'bnak'. Did you mean 'bank'?"),
-        (["world", "chek"], "no command 'chek'. Did you mean 'check'? cairn world has: new, check, play."),
+        (["world", "chek"], "no command 'chek'. Did you mean 'check'? cairn world has: new, draft, check, play."),
         (["run", "--dryrun"], "run: No such option: --dryrun. Did you mean '--dry-run'? See `cairn run --help`."),
         (["--versoin"], "cairn: No such option: --versoin. Did you mean '--version'?"),
         (["run", "--to"], "run: Option '--to' requires an argument"),

@@ -257,7 +257,7 @@ def test_objects_that_are_no_state_are_named() -> None:
         ),
         ({"factory": lambda: {"a": Kiosk(), "b": Kiosk()}}, "b and another one both have a method 'get_order'"),
         ({"users": "people"}, "users = 'people': the state has no 'people' there; it has: _orders, _users"),
-        ({"users": "_users.u0.orders"}, "must be a table of the state, id -> row"),
+        ({"users": "_users.u0.orders"}, "must be a table of the state (id -> row, or a list of rows)"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], says: str) -> None:

@@ -187,7 +187,7 @@ def _check_users(state: Any, path: Place, where: str) -> None:
             known = ", ".join(found) if isinstance(found, dict) else type(found).__name__
             raise BadInput(f"{where}: users = {users!r}: the state has no {part!r} there; it has: {known}.")
         found = found[part]
-    if not isinstance(found, dict | list) or not found:
+    if not found or not (isinstance(found, dict) or (isinstance(found, list) and all(isinstance(row, dict) for row in found))):
         raise BadInput(f"{where}: users = {users!r}: must be a table of the state (id -> row, or a list of rows) that is not empty.")
 
 

@@ -109,6 +109,14 @@ def _find(
         loose[path] = value
 
 
+def rows_at(state: Any, path: tuple[str, ...]) -> dict[str, Any]:
+    """The rows of the table at a path of a state, by key, as `tables_of` gives them; {} when there is none."""
+    found = cleaned(state)
+    for part in path:
+        found = found.get(part) if isinstance(found, dict) else None
+    return dict(_table(path, found).rows) if isinstance(found, dict | list) else {}
+
+
 def _table(path: tuple[str, ...], value: Any) -> Table:
     if isinstance(value, dict):
         return Table(path, value)

@@ -7,12 +7,14 @@ changed nothing. Objects and servers behind a source are brought to the wanted s
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from tasks.contract.problem import Kind
+from tasks.worlds.adapters.context_tables import rows_at
 from tasks.worlds.adapters.plain_data import text_diff
 from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Tool
@@ -132,6 +134,22 @@ class ForeignState:
         """Back to a snapshot."""
         self.saved = snapshot
 
+    def rows(self, table: str) -> list[tuple[str, Any]]:
+        """All rows of the table at a dotted path, by key; [] when there is none."""
+        return list(_rows(self.saved.text, table).items())
+
+    def get(self, table: str, key: str) -> Any:
+        """A row, None when there is none."""
+        return _rows(self.saved.text, table).get(key)
+
+    def find(self, table: str, **fields: Any) -> list[str]:
+        """Keys of the rows with these fields."""
+        return [
+            key
+            for key, row in self.rows(table)
+            if isinstance(row, dict) and all(row.get(name) == value for name, value in fields.items())
+        ]
+
     def hash(self) -> str:
         """The canonical hash, 64 hex digits, over the frozen tables and the state."""
         content = f"{self.base.total():064x}{self.saved.text}"
@@ -140,6 +158,11 @@ class ForeignState:
     def diff(self) -> str:
         """The changes as text, one line per place: '- ' the start, '+ ' now."""
         return text_diff(self._start.text, self.saved.text)
+
+
+@functools.lru_cache(maxsize=64)
+def _rows(text: str, table: str) -> dict[str, Any]:
+    return rows_at(json.loads(text), tuple(table.split(".")))
 
 
 class Calls:

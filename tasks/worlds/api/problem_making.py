@@ -81,7 +81,8 @@ def user_context(world: World, rng: Random, split: str, excerpt: Excerpt = Excer
     else:
         user = rng.choice(world.shared.users[split])
         others = [other for other in world.shared.users[split] if other != user]
-        found = world.shared.cls.context(State(world.shared.base), user, others, rng)
+        state = State(world.shared.base) if world.foreign is None else world.foreign.state(world.shared.base)
+        found = world.shared.cls.context(state, user, others, rng)
     return {"world": world.name, "split": split, "user_id": user, "persona": rng.choice(world.personas), **found}
 
 

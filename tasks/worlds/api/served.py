@@ -8,11 +8,13 @@ class Library:
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
+from tasks.contract.conventions import Conventions
 from tasks.contract.problem import Action
 from tasks.worlds.api import conduct
-from tasks.worlds.api.scripts import service_problems
+from tasks.worlds.api.scripts import service_file, service_problems
 from tasks.worlds.api.scripts.services import Services
 
 World = TypeVar("World", bound=type)
@@ -42,6 +44,20 @@ def served(services: Services, **rules: Any) -> Callable[[World], World]:
             if name not in vars(cls):
                 setattr(cls, name, value)
         return cls
+
+    return decorate
+
+
+def served_from(path: Path) -> Callable[[World], World]:
+    """The same from a file (`tasks.worlds.api.scripts.service_file`). Conventions that the class or its base declares hold; else those
+    of the file. Raises BadInput for a file that cannot be used."""
+    file = service_file.read(path)
+
+    def decorate(cls: World) -> World:
+        conventions: Conventions = getattr(cls, "CONVENTIONS", None) or file.conventions()
+        if getattr(cls, "FOREIGN", None) is not None:
+            cls.USERS = "users"  # type: ignore[attr-defined]  # an adapted world freezes its people there, wherever the state has them
+        return served(file.made(conventions), **file.policy())(cls)
 
     return decorate
 
