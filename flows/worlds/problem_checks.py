@@ -165,18 +165,22 @@ def oracle(sample: Sample) -> Check:
 
 
 def idle(sample: Sample) -> Check:
-    """Doing nothing, always refusing and always handing over, for every reason, pass no problem."""
+    """Doing nothing, always refusing and always handing over, for every reason, pass no problem but passive ones, which are told."""
     findings, said = [], []
+    passive = sum(problem.passive for problem in sample.everything)
+    notes = (
+        (f"doing nothing solves {passive} given problems: they are passive, counted apart and outside the gates",) if passive else ()
+    )
     human = human_of(sample.world)
     for agent in (do_nothing(), refuses(), *(hands_over(choice) for choice in range(_reasons(sample.world)))):
-        played = _play(sample, agent, human, 4)
+        played = [one for one in _play(sample, agent, human, 4) if not one.problem.passive]
         said.append(f"{agent.name} {_score(played):.2f}")
         for one in played:
             if one.outcome is not None and one.outcome.reward:
                 what = f"{agent.name} passes {_named(one.problem)}"
                 told = "name the call that a right answer needs in `required`, or the words in `outputs`"
                 findings.append(Finding("", what, told))
-    return Check("idle agents", f"{', '.join(dict.fromkeys(said))} (must be 0.00)", tuple(findings))
+    return Check("idle agents", f"{', '.join(dict.fromkeys(said))} (must be 0.00)", tuple(findings), notes)
 
 
 def _reasons(world: World) -> int:

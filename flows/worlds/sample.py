@@ -91,7 +91,7 @@ def draw(world: World, count: int, seed: int) -> Sample:
             Finding("", what, "see tasks/worlds/api/runtime.py, and tasks/worlds/library/library/services.py for an example")
         )
     else:
-        for split in SPLITS:
+        for split in (split for split in SPLITS if world.shared.users[split]):  # given problems may name no other
             sample.problems[split] = _problems(sample, split, count, seed)
     pool = Pool(world, [action for problem in sample.everything for action in problem.actions])
     for name in world.tools:

@@ -212,7 +212,7 @@ def test_a_world_without_problems_says_so() -> None:
         ),
         (
             [{"instruction": "x", "actions": [{**CANCEL, "refused": True}]}] * 3,
-            "cancel_order is to be refused, and only a look-up may be",
+            "cancel_order is to be refused, and the world answers it",
         ),
         ([{"instruction": "x", "actions": [CANCEL]}] * 2, "a world needs at least 3 users, one for each split; it has 2"),
     ],

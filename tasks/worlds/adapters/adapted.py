@@ -23,7 +23,7 @@ from tasks.worlds.adapters.foreign_state import Calls, ForeignState, Source
 from tasks.worlds.adapters.schemas import notes
 from tasks.worlds.api.conduct import gated
 from tasks.worlds.api.problem_making import Excerpt
-from tasks.worlds.api.state import Base
+from tasks.worlds.api.state import Base, State
 from tasks.worlds.api.tools import Tool
 
 if TYPE_CHECKING:
@@ -67,13 +67,14 @@ class Choice:
 @dataclass(frozen=True)
 class Adapter:
     """What the runtime asks of an adapted world. users: path of the state's table of users, "" for none. lines: given problems.
-    mistakes: what is wrong with the other lines of their file."""
+    mistakes: what is wrong with the other lines of their file. people: the frozen table of those that splits go by."""
 
     source: Source
     users: str
     lines: tuple[tuple[int, problem_file.Line], ...]
     where: str
     mistakes: tuple[str, ...] = ()
+    people: str = "users"
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def tools(self) -> Mapping[str, Tool]:
@@ -84,9 +85,10 @@ class Adapter:
         """ "file:line" of a tool, or of what stands for it; "" when that is not known."""
         return self.source.place(name)
 
-    def state(self, base: Base) -> ForeignState:
-        """A state at the start."""
-        return ForeignState(self.source, base)
+    def state(self, base: Base) -> ForeignState | State:
+        """A state at the start: the source's own, where it keeps one (`tasks.worlds.adapters.tables`)."""
+        own = getattr(self.source, "state", None)
+        return own(base) if own else ForeignState(self.source, base)
 
     def tables(self) -> dict[str, Any]:
         """What is frozen: users (as named, or those of the given problems, or the rows that the state is about), given problems, and
@@ -103,10 +105,15 @@ class Adapter:
                 f"{self.where} line {int(key)}: user {user!r} is not in {self.users}.{nearest(user, users)}"
                 for key, user in strangers.items()
             ),
+            *problem_file.torn(problems, self.where),
         ]
         if len(users) < len(SPLITS):  # which nobody could split; the lines that are wrong say why
             problem_file.refuse(self._cache["mistakes"])
-        return {"users": users, problem_file.TABLE: {key: row for key, row in problems.items() if key not in strangers}, **kept}
+        return {self.people: users, problem_file.TABLE: {key: row for key, row in problems.items() if key not in strangers}, **kept}
+
+    def splits(self, tables: Mapping[str, Any]) -> dict[str, str]:
+        """user -> split, of those whose given problems name one. tables: the frozen ones."""
+        return problem_file.splits(tables[problem_file.TABLE])
 
     def prove(self, world: World) -> None:
         """Tell what is not checked as the tools' schemas say. Raise BadInput for the given problems that do not work, all at once."""
@@ -154,14 +161,20 @@ def adapted(
     name: str,
     policy: str,
     users: str,
-    problems_file: Path | str | None,
+    problems_file: Path | str | Sequence[problem_file.Line] | None,
     writes: Container[str],
     where: str,
     conventions: Conventions | None = None,
+    people: str = "users",
 ) -> type[Any]:
-    """The world class. Raises BadInput for a problems file that cannot be read; what is wrong in it is told when the world is built."""
-    lines, mistakes = problem_file.read(Path(problems_file)) if problems_file is not None else ((), ())
-    adapter = Adapter(source, users, lines, str(problems_file or where), mistakes)
+    """The world class. problems_file: or the problems themselves. people: name of the frozen table of those that splits go by. Raises
+    BadInput for a problems file that cannot be read; what is wrong in it is told when the world is built."""
+    if isinstance(problems_file, Path | str):
+        lines, mistakes = problem_file.read(Path(problems_file))
+        where = str(problems_file)
+    else:
+        lines, mistakes = tuple(enumerate(problems_file or (), 1)), ()
+    adapter = Adapter(source, users, lines, where, mistakes, people)
     families = problem_file.families(lines, writes)
 
     def tables(size: int, seed: int) -> dict[str, Any]:
@@ -183,6 +196,7 @@ def adapted(
         "__new__": _code,
         "NAME": name,
         "POLICY": policy,
+        "USERS": people,
         "FOREIGN": adapter,
         "CONVENTIONS": conventions or Conventions(),
         "FAMILIES": families,

@@ -3,8 +3,9 @@
     {"instruction": "Cancel order W1.", "actions": [{"name": "cancel_order", "arguments": {"order_id": "W1"}}],
      "outputs": ["refunded"], "user": "u17"}
 
-Splits go by `user`: problems of one user are never in two splits. A line without a user is a lineage of its own. A look-up that has to
-be refused says so (`"refused": true`). A problem that doing nothing solves, also one without actions, is tagged as passive
+Splits go by `user`: problems of one user are never in two splits. A line without a user is a lineage of its own. Where a
+benchmark has splits of its own, its lines name them (`"split": "test"`). A call that has to be refused says so (`"refused": true`), and
+counts as a look-up, since it changes nothing. A problem that doing nothing solves, also one without actions, is tagged as passive
 (`tasks.contract.problem.PASSIVE`).
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -43,7 +44,7 @@ class Call(Params):
 class Step(Call):
     """One ground truth call."""
 
-    refused: bool = Field(False, description="whether it is a look-up that the world has to refuse")
+    refused: bool = Field(False, description="whether the world has to refuse it, so that it changes nothing")
 
 
 class Line(Params):
@@ -54,6 +55,7 @@ class Line(Params):
     outputs: tuple[str, ...] = Field((), description="what must be told")
     required: tuple[Call, ...] = Field((), description="calls that must have succeeded")
     user: str = Field("", description="whom it is about; the lineage that splits go by")
+    split: Literal["", "train", "validation", "test"] = Field("", description="that of its user; by default drawn")
     family: str = Field("", description="its kind; by default the number of writes")
     persona: str = Field("", description="how the human talks")
     intent: dict[str, Any] = Field({}, description="what a scripted human of your own works from")
@@ -102,10 +104,11 @@ def rows(lines: Sequence[tuple[int, Line]]) -> dict[str, dict[str, Any]]:
 
 
 def _row(line: Line, lineage: str) -> dict[str, Any]:
-    """A problem as it is kept; a call says `refused` only where it is."""
+    """A problem as it is kept; a call says `refused` only where it is, and it names a split only where the line does."""
     row = line.model_dump(mode="json")
     actions = [{key: value for key, value in call.items() if key != "refused" or value} for call in row["actions"]]
-    return {**row, "actions": actions, "user": line.user or lineage}
+    kept = {key: value for key, value in row.items() if key != "split" or value}
+    return {**kept, "actions": actions, "user": line.user or lineage}
 
 
 def families(lines: Sequence[tuple[int, Line]], writes: Container[str]) -> tuple[str, ...]:
@@ -116,7 +119,7 @@ def families(lines: Sequence[tuple[int, Line]], writes: Container[str]) -> tuple
 
 def family_of(row: Any, writes: Container[str]) -> str:
     """A problem's family: its own word, or its number of writes."""
-    count = sum(action["name"] in writes for action in row["actions"])
+    count = sum(action["name"] in writes and not action.get("refused") for action in row["actions"])
     return str(row["family"]) or FAMILIES[min(count, len(FAMILIES) - 1)]
 
 
@@ -129,7 +132,26 @@ def row_problem(world: World, row: Any) -> Problem:
 def _untagged(world: World, row: Any) -> Problem:
     row = json.loads(json.dumps(row))  # frozen rows hold tuples, arguments are lists
     context = {"user_id": row["user"], "split": world.splits[row["user"]], "persona": row["persona"] or world.personas[0]}
-    return problem_of(world, {key: row[key] for key in ("instruction", "actions", "outputs", "required", "family", "intent")}, context)
+    writes = [name for name, tool in world.tools.items() if tool.kind == "write"]
+    draft = {key: row[key] for key in ("instruction", "actions", "outputs", "required", "intent")}
+    problem = problem_of(world, {**draft, "family": family_of(row, writes)}, context)
+    pairs = zip(row["actions"], problem.actions, strict=True)
+    return replace(problem, actions=tuple(replace(one, kind="read") if call.get("refused") else one for call, one in pairs))
+
+
+def splits(table: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """user -> split, of those whose problems name one."""
+    return {row["user"]: row["split"] for row in table.values() if row.get("split")}
+
+
+def torn(table: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[str]:
+    """What is wrong with each problem that names another split than one of the same user before it."""
+    first: dict[str, tuple[str, str]] = {}
+    for key, row in table.items():
+        if split := row.get("split"):
+            line, known = first.setdefault(row["user"], (key, split))
+            if known != split:
+                yield f"{where} line {int(key)}: split {split!r}, and user {row['user']!r} is in {known!r} by line {int(line)}"
 
 
 def prove(world: World, where: str) -> Iterator[str]:
@@ -153,9 +175,7 @@ def _wrong(world: World, row: Mapping[str, Any]) -> str:
     replay, errors = world.replay(problem.actions), list[str]()
     for place, (call, action, result) in enumerate(zip(row["actions"], problem.actions, replay.results, strict=True), 1):
         wanted = call.get("refused", False)
-        if wanted and action.kind != "read":
-            errors.append(f"action {place} {action.name} is to be refused, and only a look-up may be")
-        elif wanted and result.ok:
+        if wanted and result.ok:
             errors.append(f"action {place} {action.name} is to be refused, and the world answers it")
         elif not wanted and not result.ok:
             hint = ' (write "refused": true there if it has to be)' if action.kind == "read" and action.name in world.tools else ""

@@ -245,8 +245,8 @@ class Policy:
 
 
 def gated(problem: Problem, replay: Replay, world: World) -> str | None:
-    """Doing nothing must fail: something is written, or told, or required."""
-    if problem.n_writes or problem.outputs or problem.required:
+    """Doing nothing must fail: something is written, or told, or required. Problems that are known to be passive may."""
+    if problem.n_writes or problem.outputs or problem.required or problem.passive:
         return None
     return "an agent that does nothing would pass: there is no write, no output and no required call"
 

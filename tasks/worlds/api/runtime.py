@@ -120,7 +120,10 @@ class World:
         tables = world.tables(size, seed)  # type: ignore[attr-defined]
         users = list(tables[getattr(world, "USERS", "users")])
         foreign = getattr(world, "FOREIGN", None)
-        splits = split_users(users, seed_of(world.NAME, seed)) if users or foreign is None else {}  # type: ignore[attr-defined]
+        named = {} if foreign is None else foreign.splits(tables)
+        rest = [user for user in users if user not in named]
+        drawn = split_users(rest, seed_of(world.NAME, seed)) if rest or foreign is None else {}  # type: ignore[attr-defined]
+        splits = dict(sorted({**named, **drawn}.items()))
         shared = shared_of(world, address or f"{world.__module__}:{world.__name__}", seed, size, tables, splits)
         built = cls(replace(shared, longest_answer=longest_answer))
         if foreign is not None:
@@ -202,17 +205,14 @@ class World:
         known = self.shared.after_truth.get(key)
         if known is None:
             replay = self.replay(problem.actions)
-            writes = [error for error in replay.errors if self._is_write(error)]
-            if writes:
-                raise grading.TruthRefused(f"problem {problem.problem_id}: its ground truth is refused: {'; '.join(writes)}")
+            kinds = (action.kind if action.name in self.tools else "write" for action in problem.actions)
+            refused = [kind for kind, result in zip(kinds, replay.results, strict=True) if kind == "write" and not result.ok]
+            if refused:
+                raise grading.TruthRefused(f"problem {problem.problem_id}: its ground truth is refused: {'; '.join(replay.errors)}")
             if len(self.shared.after_truth) >= TRUTHS_KEPT:
                 self.shared.after_truth.clear()
             known = self.shared.after_truth[key] = replay.state_hash
         return known
-
-    def _is_write(self, error: str) -> bool:
-        tool = self.tools.get(error.split()[2].rstrip(":"))
-        return tool is None or tool.kind == "write"
 
 
 def rules_of(policy: str) -> dict[str, str]:
