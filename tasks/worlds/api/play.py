@@ -93,7 +93,7 @@ class Game:
         pool = ThreadPoolExecutor(agent.capacity) if self.world.waits else None
         table = _Table(agent, human, self.max_steps, until, to_reply, self.snapshots, pool)
         todo = [talk for talk in reversed(talks) if not talk.played.stop and (until is None or talk.steps < until)]
-        with pool or nullcontext():
+        with pool or nullcontext():  # which waits for the grading too
             while todo or table.open:
                 while todo and len(table.open) < agent.capacity:
                     self._begin(table, todo.pop())
@@ -106,6 +106,8 @@ class Game:
                 _grade(table)
                 if progress is not None:
                     progress(len(talks) - len(todo) - len(table.open), len(talks), "conversations")
+        for future in table.grading:
+            future.result()
         return [talk.played for talk in talks]
 
     def _begin(self, table: _Table, talk: Conversation) -> None:
@@ -123,7 +125,8 @@ class Game:
 class _Table:
     """What one `Game.play` holds: who plays, and the conversations that wait for the human.
 
-    pool: threads in which tools run that wait for something; running: their calls. owed: turns that the agent owes.
+    pool: threads in which tools run that wait for something; running: their calls; grading: conversations that are graded there, since
+    a ground truth is played in the same world. owed: turns that the agent owes.
     """
 
     agent: Agent
@@ -134,6 +137,7 @@ class _Table:
     snapshots: bool = False
     pool: ThreadPoolExecutor | None = None
     running: dict[Future[str], Conversation] = field(default_factory=dict)
+    grading: list[Future[None]] = field(default_factory=list)
     owed: int = 0
     waiting: list[Conversation] = field(default_factory=list)
     open: dict[str, Conversation] = field(default_factory=dict)
@@ -284,8 +288,15 @@ def _run_calls(talk: Conversation, calls: Sequence[dict[str, Any]]) -> str:
 
 
 def _grade(table: _Table) -> None:
-    """Grade what has ended."""
+    """Grade what has ended, or have it graded."""
     for talk in table.closed:
-        assert talk.world is not None
-        talk.played.outcome = talk.world.grade(talk.played, talk.world)
+        if table.pool is not None:
+            table.grading.append(table.pool.submit(_graded, talk))
+        else:
+            _graded(talk)
     table.closed.clear()
+
+
+def _graded(talk: Conversation) -> None:
+    assert talk.world is not None
+    talk.played.outcome = talk.world.grade(talk.played, talk.world)
