@@ -99,7 +99,8 @@ def look_ups(step: Step | None, rule: str, output: str, look: int = 0) -> Step |
 
 def question(kind: str, slots: Mapping[str, str], look: dict[str, Any], output: object, check: tuple[str, ...] = ()) -> Step:
     """A question that a look-up answers: the look-up is required, and its answer must be told."""
-    return Step(kind, slots, check, (look,), (str(output),), (look,))
+    required = {**look, "arguments": dict(look["arguments"])}  # of its own: who changes a draft's calls changes no requirement
+    return Step(kind, slots, check, (look,), (str(output),), (required,))
 
 
 def handed_over(kind: str, slots: Mapping[str, str], look: dict[str, Any], over: dict[str, Any], check: tuple[str, ...] = ()) -> Step:

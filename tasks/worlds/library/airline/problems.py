@@ -219,7 +219,8 @@ def _information(case: Case, kinds: Sequence[str] = ()) -> Step | None:
         slots = dict(case.context["wish"])
         flights = _flights(case, slots["origin"], slots["destination"])
         told = min(row["fare"] for row in flights.values() if not row["full"])
-        return drafting.question(kind, slots, call("search_flights", **slots), told)
+        look = call("search_flights", **slots)
+        return Step(kind, slots, (), (look,), (str(told),), (look,))
     booking_id, row = case.choose("bookings", lambda row: row["status"] == "booked")
     told = row["price"] if kind == "price" else BAGS[row["cabin"]]
     return drafting.question(kind, {"booking_id": booking_id}, _look(booking_id), told, (booking_id,))

@@ -201,7 +201,8 @@ def _information(case: Case, kinds: Sequence[str] = ()) -> Step | None:
         return drafting.question(kind, {}, _user(case), case.user["balances"][gift])
     product = case.rng.choice(list(case.context["products"]))
     prices = [row["price"] for row in case.context["products"][product]["variants"].values() if row["stock"]]
-    return drafting.question(kind, {"product": product}, call("get_product", product=product), min(prices))
+    look = call("get_product", product=product)
+    return Step(kind, {"product": product}, (), (look,), (str(min(prices)),), (look,))
 
 
 def _wrong_status(case: Case) -> Step | None:
@@ -229,8 +230,8 @@ def _foreign(case: Case) -> Step | None:
     if not order_id:
         return None
     reason = case.rng.choice(("no_longer_needed", "ordered_by_mistake"))
-    step = Step("cancel", {"order_id": order_id, "reason": reason}, (order_id,), (_look(order_id),))
-    return look_ups(step, "R2", "another account")
+    slots = {"order_id": order_id, "reason": reason}
+    return Step("cancel", slots, (order_id,), (_look(order_id),), ("another account",), (_look(order_id),), "R2")
 
 
 _FORBIDDEN: Mapping[str, Maker] = {
