@@ -154,7 +154,7 @@ def test_a_replay_that_the_service_refuses(shop: Shop, monkeypatch: pytest.Monke
     monkeypatch.undo()
     monkeypatch.setenv("SHOP_TOKEN", TOKEN)
     shop.state = {}
-    again.foreign.source._turns._first = True  # as in another process
+    again.foreign.source._places._first = True  # as in another process
     assert "is not in the state that was frozen (+ orders.W1: " in said(again.fork().call("get_order", {"order_id": "W1"}))
 
 
@@ -330,7 +330,7 @@ def test_a_service_that_is_down(shop: Shop) -> None:
     assert (
         "SourceFailed: tool 'get_order': GET http://127.0.0.1:9/orders/W1: the connection was refused; nothing listens there" in failed
     )
-    with pytest.raises(BadInput, match=r"it cannot be set back: POST http://127\.0\.0\.1:9/admin/reset: the connection was refused"):
+    with pytest.raises(BadInput, match=r"world shop: POST http://127\.0\.0\.1:9/admin/reset: the connection was refused"):
         build(shop, base_url="http://127.0.0.1:9", **DISPOSABLE)
 
 

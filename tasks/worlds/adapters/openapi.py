@@ -44,8 +44,9 @@ from tasks.worlds.adapters import openapi_spec
 from tasks.worlds.adapters.adapted import adapted
 from tasks.worlds.adapters.openapi_choice import Choosing
 from tasks.worlds.adapters.openapi_http import Credentials, Service
+from tasks.worlds.adapters.openapi_processes import Command, Processes
 from tasks.worlds.adapters.openapi_source import Operations
-from tasks.worlds.adapters.openapi_state import Database, Step, Ways, parts_of, step
+from tasks.worlds.adapters.openapi_state import Database, Step, Turns, Ways, parts_of, step
 from tasks.worlds.adapters.plain_data import View
 from tasks.worlds.adapters.server_file import without_secrets
 
@@ -67,6 +68,10 @@ def from_openapi(
     produces: Mapping[str, Iterable[str]] | None = None,
     auth: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
+    command: Iterable[str] = (),
+    env: Mapping[str, str] | None = None,
+    services: int = 8,
+    start_seconds: float = 60.0,
     disposable: bool = False,
     reset: str = "",
     fixture: Mapping[str, Path | str] | None = None,
@@ -96,6 +101,10 @@ def from_openapi(
                basic (of "user:password"), "header NAME", "query NAME" or "cookie NAME"; an environment variable, or prefect: and the
                name of a Secret block. No tool has an argument for it, and no file, row or message holds it.
     headers:   sent with every request; no place for secrets.
+    command:   words that start a service of the world's own, in the folder of the project: "{port}" and "{seat}", an empty folder, are
+               filled in, `python` is the one that runs Cairn. base_url then holds "{port}", and spec may. Up to `services` run at once,
+               and without reset, fixture and database one is started anew to set it back. env: its environment besides PATH and HOME;
+               "${NAME}" is filled in. start_seconds: until it takes connections.
     disposable: the service may be changed by every run and check. Without it only reads are ever sent, also by the stage `worlds`.
     reset:     the request that brings the start back: "POST /admin/reset".
     fixture:   "PUT /admin/state" -> JSON file that is sent there, after `reset`; in their order.
@@ -129,24 +138,39 @@ def from_openapi(
         ),
         parts={"": database} if database is not None and not parts else parts,
     )
-    if ways.reset and not disposable:
+    words = _texts(where, "command", command)
+    if ways.reset and not (disposable or words):
         raise BadInput(f"{where}: reset, fixture and database change the service; say that it may be changed: disposable=True.")
+    if bool(words) != ("{port}" in str(base_url)):
+        raise BadInput(
+            f"{where}: command and '{{port}}' in base_url go together: 'http://127.0.0.1:{{port}}'. Got base_url = {base_url!r}."
+        )
+    sent = _headers(where, headers or {})
+    address = _address(where, "base_url", base_url, spec)
+
+    def started(port: int, seat: Path) -> Service:
+        return Service(address.replace("{port}", str(port)), credentials, sent, call_seconds, seat)
+
+    real = Service(
+        _address(where, "real_url", real_url or base_url, spec),
+        credentials if real_auth is None else Credentials(real_auth, f"{where}: real"),
+        sent,
+        call_seconds,
+    )
     source = Operations(
         where=where,
         spec=spec,
         choosing=Choosing(where=where, operations=chosen, names=dict(names or {}), **texts),
         local_ends=dict(local_ends or {}),
         produces={tool: tuple(kinds) for tool, kinds in (produces or {}).items()},
-        service=Service(_address(where, "base_url", base_url, spec), credentials, _headers(where, headers or {}), call_seconds),
+        credentials=credentials,
+        places=Processes(Command(words, dict(env or {}), services, start_seconds, service=started, where=where))
+        if words
+        else Turns(Service(address, credentials, sent, call_seconds)),
         ways=ways,
         view=View(tuple(_texts(where, "leave_out", leave_out))),
-        disposable=disposable,
-        real=Service(
-            _address(where, "real_url", real_url or base_url, spec),
-            credentials if real_auth is None else Credentials(real_auth, f"{where}: real"),
-            _headers(where, headers or {}),
-            call_seconds,
-        ),
+        disposable=disposable or bool(words),
+        real=None if words and not real_url else real,
     )
     made = adapted(
         source,
@@ -158,7 +182,7 @@ def from_openapi(
         where=where,
         conventions=conventions,
     )
-    made.WAITS, made.COPIES, made.COMPARED = True, bool(ways.reset) or not disposable, bool(ways.parts)
+    made.WAITS, made.COPIES, made.COMPARED = True, bool(ways.reset or words) or not disposable, bool(ways.parts)
     return made
 
 

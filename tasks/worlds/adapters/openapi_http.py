@@ -23,6 +23,7 @@ from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.openapi_requests import Prepared
+from tasks.worlds.adapters.placeholders import SEAT
 
 if TYPE_CHECKING:
     import httpx
@@ -139,6 +140,11 @@ class Service:
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
 
+    @property
+    def port(self) -> str:
+        """The port, as text; "" for that of the scheme."""
+        return str(urlsplit(self.base_url).port or "")
+
     def _forget(self) -> None:
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
@@ -206,10 +212,15 @@ class Service:
                     if time.monotonic() > end:
                         raise httpx.ReadTimeout("the answer takes too long")
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            reply = Reply(response.status_code, kind, response.encoding or "utf-8", self.credentials.without(content), whole)
+            reply = Reply(response.status_code, kind, response.encoding or "utf-8", self._hidden(content), whole)
             return reply, _wait(response.headers.get("retry-after"))
         self._refuse_redirect(request, f"leads from redirect to redirect, more than {REDIRECTS} times")
         raise AssertionError("refused above")
+
+    def _hidden(self, content: bytes) -> bytes:
+        """An answer without secrets, and without the path of the service's folder."""
+        content = self.credentials.without(content)
+        return content.replace(str(self.seat).encode(), SEAT.encode()) if self.seat is not None else content
 
     def _same_host(self, request: Prepared, url: str, target: str) -> str:
         new = urljoin(url, target)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from tasks.worlds.adapters import openapi_spec
 from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
 from tasks.worlds.adapters.openapi_answers import answer_of
 from tasks.worlds.adapters.openapi_choice import Choosing, choose
-from tasks.worlds.adapters.openapi_http import Service
+from tasks.worlds.adapters.openapi_http import Credentials, Service
 from tasks.worlds.adapters.openapi_operations import Operation, named, operation
 from tasks.worlds.adapters.openapi_operations import listed as operations_of
+from tasks.worlds.adapters.openapi_processes import Process, Processes
 from tasks.worlds.adapters.openapi_requests import prepared
 from tasks.worlds.adapters.openapi_state import Mark, Turns, Ways, fingerprint
 from tasks.worlds.adapters.plain_data import NotPlain, View, text_diff
@@ -26,6 +28,7 @@ from tasks.worlds.adapters.server_file import without_secrets
 from tasks.worlds.api.state import Base, canonical_json
 from tasks.worlds.api.tools import Refused, Tool
 
+At = Mark | Process
 START, SERVICE = "start", "service"
 """The frozen tables: the state to begin with; what the operations and files were when the world was frozen."""
 NOTHING_READ = "{}"
@@ -50,16 +53,17 @@ class Operations:
         choosing: Choosing,
         local_ends: Mapping[str, str],
         produces: Mapping[str, tuple[str, ...]],
-        service: Service,
+        credentials: Credentials,
+        places: Turns | Processes,
         ways: Ways,
         view: View,
         disposable: bool,
-        real: Service,
+        real: Service | None,
     ) -> None:
         self._where, self._spec, self._choosing, self._local_ends = where, spec, choosing, local_ends
-        self._produces, self._service, self._ways, self._view = produces, service, ways, view
+        self._produces, self._credentials, self._places, self._ways, self._view = produces, credentials, places, ways, view
         self._disposable, self._real = disposable, real
-        self._turns = Turns(service.base_url)
+        self._restorable = bool(ways.reset) or isinstance(places, Processes)
         self._started: tuple[Base, Saved] | None = None
         self._proven = False  # that the service begins as it was frozen
 
@@ -72,14 +76,14 @@ class Operations:
     @functools.cached_property
     def _read(self) -> Mapping[str, tuple[Operation, Kind]]:
         """Name -> (operation, kind). Every operation that cannot be used is named at once."""
-        spec = openapi_spec.read(self._spec, self._where)
+        spec = self._description()
         chosen = choose(operations_of(spec), self._choosing)
         found: dict[str, tuple[Operation, Kind]] = {}
         wrong: list[str] = []
         skipped: list[str] = []
         for name, (one, kind) in chosen.tools.items():
             try:
-                made = operation(spec, one, self._service.credentials.hidden())
+                made = operation(spec, one, self._credentials.hidden())
             except (BadInput, RecursionError) as error:
                 wrong.append(
                     str(error) if isinstance(error, BadInput) else f"{spec.where}: {one.call}: nested deeper than can be followed."
@@ -99,6 +103,13 @@ class Operations:
             if listed:
                 logging.getLogger(__name__).warning("%s: not offered, %s: %s.", self._where, what, ", ".join(listed))
         return found
+
+    def _description(self) -> openapi_spec.Spec:
+        """The description; of a service that is started here perhaps its own."""
+        if not isinstance(self._spec, str) or "{port}" not in self._spec:
+            return openapi_spec.read(self._spec, self._where)
+        with self._plainly() as at:
+            return openapi_spec.read(self._spec.replace("{port}", at.service.port), self._where)
 
     @functools.cached_property
     def _tools(self) -> Mapping[str, Tool]:
@@ -122,7 +133,7 @@ class Operations:
             tools[name] = tool_of_schema(name, description, _SUMMARY, "end", (), f"tool {name!r} of {self._where}")
         if wrong:
             raise BadInput("\n".join(wrong))
-        self._service.credentials.check()
+        self._credentials.check()
         return tools
 
     def __contains__(self, name: object) -> bool:
@@ -163,22 +174,21 @@ class Operations:
         """Make the request, in the state that it belongs to."""
         if name in self._local_ends:
             return HANDED_OVER, saved
-        if not self._ways.reset:  # nothing brings a state about: the service is in the one that it is in
-            return self._answer(self._service, name, arguments), saved
-        with self._turns.mine() as mark:
-            self._bring(mark, saved)
+        if isinstance(self._places, Turns) and not self._restorable:  # nothing brings a state about: it is in the one that it is in
+            return self._answer(self._places.service, name, arguments), saved
+        with self._places.use(saved.token) as at:
+            self._bring(at, saved)
             if kind == "read" and self._read[name][0].listed.verb in ("GET", "HEAD"):
-                return self._answer(self._service, name, arguments), saved
-            return self._changing(mark, saved, name, arguments)
+                return self._answer(at.service, name, arguments), saved
+            return self._changing(at, saved, name, arguments)
 
-    def _bring(self, mark: Mark, saved: Saved) -> None:
+    def _bring(self, at: At, saved: Saved) -> None:
         """Bring the service to a state unless it is in it: set it back, and make the calls again. Raises SourceFailed."""
-        if mark.holds(saved.token):
+        if at.holds(saved.token):
             return
-        mark.note(None)
-        self._ways.restore(self._service)
+        self._set_back(at)
         if not self._proven and self._started is not None:
-            if changed := self._difference(self._started[1]):
+            if changed := self._difference(at.service, self._started[1]):
                 raise SourceFailed(
                     f"{self._where}: the service that was set back is not in the state that was frozen ({changed}). Run the step that "
                     "froze it again."
@@ -186,45 +196,51 @@ class Operations:
             self._proven = True
         for name, arguments in map(json.loads, saved.token):
             try:
-                self._answer(self._service, name, arguments)
+                self._answer(at.service, name, arguments)
             except Refused as error:
                 raise SourceFailed(
                     f"tool {name!r} worked once and is refused when it is called again from the start ({error}): the service is not "
                     "set back as a whole, or its ids differ each time."
                 ) from None
-        mark.note(saved.token)
+        at.note(saved.token)
+
+    def _set_back(self, at: At) -> None:
+        """Bring the start about: by what was declared, or by starting the service anew. Raises SourceFailed."""
+        at.note(None)
+        if self._ways.reset:
+            self._ways.restore(at.service)
+        elif not at.fresh:
+            at.restart()
+        at.fresh = False
 
     def lost_when_restored(self, saved: Saved) -> str:
         """What differs, as text, when the service was set back and brought to a state again; "" when nothing does, or none is read."""
-        if not self._ways.reset:
+        if not self._restorable:
             return ""
-        with self._turns.mine() as mark:
-            mark.note(None)
-            try:
-                self._bring(mark, saved)
-                return self._difference(saved)
-            except SourceFailed as error:
-                raise BadInput(str(error)) from None
+        with self._plainly() as at:
+            at.note(None)
+            self._bring(at, saved)
+            return self._difference(at.service, saved)
 
-    def _difference(self, saved: Saved) -> str:
-        """How the state in the service differs from this one."""
-        return text_diff(saved.text, self._state_text(), DIFF_LINES).replace("\n", "; ")
+    def _difference(self, service: Service, saved: Saved) -> str:
+        """How the state in a service differs from this one."""
+        return text_diff(saved.text, self._state_text(service), DIFF_LINES).replace("\n", "; ")
 
-    def _changing(self, mark: Mark, saved: Saved, name: str, arguments: dict[str, Any]) -> tuple[Any, Saved]:
+    def _changing(self, at: At, saved: Saved, name: str, arguments: dict[str, Any]) -> tuple[Any, Saved]:
         """A call that may change the state. One that is refused has changed nothing; what a failed one did is not known."""
-        mark.note(None)
+        at.note(None)
         try:
-            answer = self._answer(self._service, name, arguments)
+            answer = self._answer(at.service, name, arguments)
         except Refused:
-            if self._state_text() == saved.text:
-                mark.note(saved.token)
+            if self._state_text(at.service) == saved.text:
+                at.note(saved.token)
             raise
-        text, kind = self._state_text(), self._read[name][1]
+        text, kind = self._state_text(at.service), self._read[name][1]
         if kind == "read" and text == saved.text:
-            mark.note(saved.token)
+            at.note(saved.token)
             return answer, saved
         after = Saved((*saved.token, json.dumps([name, arguments], ensure_ascii=False)), text)
-        mark.note(after.token)
+        at.note(after.token)
         return answer, after
 
     def protected(self, name: str) -> str:
@@ -232,12 +248,14 @@ class Operations:
         if self._disposable or name in self._local_ends:
             return ""
         return (
-            f"it may change the service at {self._service.base_url}, which was not declared disposable. Point base_url to a copy "
+            f"it may change {self._places.where}, which was not declared disposable. Point base_url to a copy "
             "and pass disposable=True, or offer operations that read."
         )
 
     def real(self) -> Real:
         """The service with the real data."""
+        if self._real is None:
+            raise BadInput(f"{self._where}: real_url is missing; services that are started for plays are not the real one.")
         self.tools()
         self._real.credentials.check()
         return RealService(f"the HTTP service at {self._real.base_url}", self, self._real)
@@ -261,34 +279,35 @@ class Operations:
 
     def _fresh(self) -> Any:
         """The state to begin with, read twice where the service can be set back. Raises BadInput when that is not the same."""
-        if not self._ways.reset:
-            return self._state_now()
-        texts = []
-        with self._turns.mine() as mark:
+        with self._plainly() as at:
+            if not self._restorable:
+                return self._state_now(at.service)
+            values = []
             for _ in range(2):
-                mark.note(None)
-                try:
-                    self._ways.restore(self._service)
-                except SourceFailed as error:
-                    raise BadInput(f"{self._where}: it cannot be set back: {error}") from None
-                value = self._state_now()
-                texts.append(self._compared(value))
-            mark.note(())
-        if texts[0] != texts[1]:
-            changed = text_diff(texts[0], texts[1], DIFF_LINES).replace("\n", "; ")
+                self._set_back(at)
+                values.append(self._state_now(at.service))
+            at.note(())
+        first, second = map(self._compared, values)
+        if changed := text_diff(first, second, DIFF_LINES).replace("\n", "; "):
             raise BadInput(
                 f"{self._where}: the service is in another state each time it is set back ({changed}). Name what differs in leave_out."
             )
-        return value
+        return values[1]
 
-    def _state_now(self) -> Any:
+    @contextlib.contextmanager
+    def _plainly(self) -> Iterator[At]:
+        """The service before anything is played, when its failure is the user's to mend."""
         try:
-            return self._ways.read(self._service) if self._ways.parts else {}
+            with self._places.use(()) as at:
+                yield at
         except SourceFailed as error:
-            raise BadInput(f"{self._where}: its state cannot be read: {error}") from None
+            raise BadInput(f"{self._where}: {error}") from None
 
-    def _state_text(self) -> str:
-        return self._compared(self._ways.read(self._service)) if self._ways.parts else NOTHING_READ
+    def _state_now(self, service: Service) -> Any:
+        return self._ways.read(service) if self._ways.parts else {}
+
+    def _state_text(self, service: Service) -> str:
+        return self._compared(self._ways.read(service)) if self._ways.parts else NOTHING_READ
 
     def _compared(self, value: Any) -> str:
         """What counts of a state, as canonical JSON."""

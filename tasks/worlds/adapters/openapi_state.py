@@ -28,6 +28,8 @@ from tasks.worlds.api.tools import Refused
 
 LOCKS = Path("/tmp")
 """Where the locks are: for all projects of this machine in one place, whatever folder each has for temporary files."""
+Calls = tuple[str, ...]
+"""A state: the calls that led there from the start, each as JSON."""
 Database = SqliteDatabase | PostgresDatabase
 VERBS = ("GET", "PUT", "POST", "PATCH", "DELETE")
 
@@ -125,16 +127,17 @@ def fingerprint(content: bytes) -> str:
 class Turns:
     """Whose turn it is at one service, in this process and in all others of this machine."""
 
-    def __init__(self, base_url: str) -> None:
-        self._path = LOCKS / f"cairn-service-{os.getuid()}-{fingerprint(base_url.encode())}.lock"
+    def __init__(self, service: Service) -> None:
+        self.service, self.where = service, f"the service at {service.base_url}"
+        self._path = LOCKS / f"cairn-service-{os.getuid()}-{fingerprint(service.base_url.encode())}.lock"
         self._lock, self._first = threading.RLock(), True
 
     @contextlib.contextmanager
-    def mine(self) -> Iterator[Mark]:
-        """The service for one call: nobody else uses it meanwhile."""
+    def use(self, state: Calls) -> Iterator[Mark]:
+        """The service for one use, in whatever state it is: nobody else uses it meanwhile."""
         with self._lock, self._path.open("a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            mark = Mark(file)
+            mark = Mark(self.service, file)
             if self._first:  # what an earlier run left may be gone: the service may have been started anew since
                 mark.note(None)
                 self._first = False
@@ -142,23 +145,30 @@ class Turns:
 
 
 class Mark:
-    """The note about the state in which a service was left."""
+    """A service, and the note about the state in which it was left. fresh: nothing was called in it; nobody knows that of one that
+    others use."""
 
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
+    fresh = False
 
-    def holds(self, token: tuple[str, ...]) -> bool:
+    def __init__(self, service: Service, file: IO[str]) -> None:
+        self.service, self._file = service, file
+
+    def holds(self, state: Calls) -> bool:
         """Whether the service is in this state."""
         self._file.seek(0)
-        return self._file.read() == _digest(token)
+        return self._file.read() == _digest(state)
 
-    def note(self, token: tuple[str, ...] | None) -> None:
+    def note(self, state: Calls | None) -> None:
         """It is in this state now; None while that is not known."""
         self._file.seek(0)
         self._file.truncate()
-        self._file.write("" if token is None else _digest(token))
+        self._file.write("" if state is None else _digest(state))
         self._file.flush()
 
+    def restart(self) -> None:
+        """Nobody here started it, so nobody here can."""
+        raise SourceFailed(f"the service at {self.service.base_url} cannot be set back: give reset, fixture or database")
 
-def _digest(token: tuple[str, ...]) -> str:
-    return fingerprint("\n".join(("start", *token)).encode())
+
+def _digest(state: Calls) -> str:
+    return fingerprint("\n".join(("start", *state)).encode())
