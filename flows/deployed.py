@@ -103,11 +103,11 @@ def check_night(project: Path, push: bool) -> None:
 
 
 def set_seed(path: Path, seed: int) -> None:
-    """Write the seed of the stages that make conversations into the active params, comments kept."""
+    """Write the seed of the stages that make conversations to learn from into the active params, comments kept."""
     from flows.model_fill import written_into
 
     old = path.read_text(encoding="utf-8")
-    new = written_into(old, [(f"{stage}.seed", seed) for stage in ROAD.entering("generate")])
+    new = written_into(old, [(f"{stage}.seed", seed) for stage in ROAD.entering("generate") if stage not in ROAD.held_out])
     if new != old:
         write_text(path, new)
 

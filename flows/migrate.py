@@ -237,10 +237,20 @@ def _added(tree: Any, road: Road = ROAD) -> Iterator[str]:
     from ruamel.yaml.comments import CommentedMap
 
     for key, value in ((key, value) for one, value in layout.NEW for key in layout.in_steps(one, road)):
-        stage, name = key.split(".")
-        if isinstance(section := tree.get(stage), CommentedMap) and name not in section:
+        stage, _, name = key.partition(".")
+        if not name:
+            if stage not in tree:
+                tree.insert(_behind(tree, stage, road), stage, _flow(value))
+                yield f"{key}: {brief(value)}, new"
+        elif isinstance(section := tree.get(stage), CommentedMap) and name not in section:
             section.insert(list(section).index("method") + 1 if "method" in section else 0, name, _flow(value))
             yield f"{key}: {brief(value)}, as it was"
+
+
+def _behind(tree: Any, stage: str, road: Road) -> int:
+    """The place of a step's section: behind that of the nearest step before it that has one; at the end where it is no step."""
+    before = road.names[: road.index(stage)] if stage in road.names else ()
+    return max((list(tree).index(name) + 1 for name in before if name in tree), default=len(tree))
 
 
 def _flow(value: Mapping[str, Any]) -> Any:

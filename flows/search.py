@@ -41,6 +41,7 @@ from tasks.engine.produce import work_out
 from tasks.engine.running import own_process
 from tasks.engine.settings import Settings
 from tasks.engine.shared_params import NOBODY
+from tasks.engine.together import planned
 from tasks.road import ROAD
 from tasks.worlds import UNSEEN
 
@@ -235,7 +236,14 @@ def _scoring(plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifac
     own = {name: part for name, part in job.key.parts.items() if name != "opponent"}
     worlds = plan.settings.road.input(SCORE, "worlds")
     seen = plan.store.without(inputs[worlds], UNSEEN)  # a merge is chosen by what training may see
-    return job, Key({**own, "inputs": {worlds: seen, **identities}, "unit": "validation"})
+    proven = {name: inputs[name] for name in _proving(plan.settings)}
+    return job, Key({**own, "inputs": {worlds: seen, **proven, **identities}, "unit": "validation"})
+
+
+def _proving(settings: Settings) -> list[str]:
+    """The step that has proven the validation problems of worlds that draw none; [] where all draw theirs."""
+    made = [name for name in settings.road.entering("generate") if name not in settings.road.held_out]
+    return made[:1] if planned(settings)[SCORE].proven else []
 
 
 def _play(
@@ -259,8 +267,8 @@ def _score(job: Job, unit: Key, candidate: str) -> dict[str, str]:
     with lock(store.state, f"key-{unit.digest[:32]}"):
         if found := store.find(unit):
             return asdict(found)
-        worlds = job.plan.settings.road.input(job.stage, "worlds")
-        named = {name: identity for name, identity in unit.parts["inputs"].items() if name != worlds}
+        worlds, proving = job.plan.settings.road.input(job.stage, "worlds"), _proving(job.plan.settings)
+        named = {name: identity for name, identity in unit.parts["inputs"].items() if name not in (worlds, *proving)}
 
         def work(out: Path, scratch: Path) -> dict[str, Any]:
             inputs = {
@@ -269,6 +277,7 @@ def _score(job: Job, unit: Key, candidate: str) -> dict[str, str]:
                 "candidate": candidate,
                 "candidate_id": named[candidate],
                 "champion": None,
+                "reserve": next((job.read(unit.parts["inputs"][name]) for name in proving), None),
             }
             return own_process(job, out, scratch, inputs, "validation")
 

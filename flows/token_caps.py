@@ -341,7 +341,7 @@ def _requests_by_role(settings: Settings, worlds: Path) -> tuple[Mapping[str, li
 
         def run(stage: str, **inputs: Path) -> None:
             params = settings.params(stage)
-            few = {"problems": FEW} if hasattr(params, "problems") else {}
+            few = {name: few for name, few in (("problems", FEW), ("accepted", 0)) if hasattr(params, name)}
             (folder / stage).mkdir()
             prompt = settings.shared.prompt.model_dump()
             ctx = Context(

@@ -95,6 +95,12 @@ class Road:
         return tuple(step.name for step in self.steps if step.room == room)
 
     @cached_property
+    def held_out(self) -> frozenset[str]:
+        """The steps of room generate that evaluations alone read: what they prove is never trained on, and no night makes it anew."""
+        readers = {name: {step.room for step in self.steps if name in step.inputs} for name in self.entering("generate")}
+        return frozenset(name for name, rooms in readers.items() if rooms == {"evaluate"})
+
+    @cached_property
     def judged(self) -> str:
         """The step that evaluates the candidate; "" when there is none."""
         return next((name for name in self.entering("evaluate") if self.candidate in self[name].inputs), "")
@@ -120,6 +126,7 @@ ROAD = Road(
             ("worlds",),
             "blueprints proven by execution, policy and committee; then conversations, verified",
         ),
+        Step("reserve", "generate", ("worlds",), "test problems proven likewise for worlds that draw none, for evaluation and gates"),
         Step(
             "critique",
             "critique",
@@ -128,12 +135,12 @@ ROAD = Road(
         ),
         Step("filter", "filter", ("worlds", "generate", "critique"), "mark each conversation - keep, score, reason, split by lineage"),
         Step("sft", "sft", ("worlds", "base", "filter"), "fine-tune the base on the kept conversations"),
-        Step("rl", "rl", ("worlds", "sft"), "reinforce one specialist per world, playing with the simulated human"),
+        Step("rl", "rl", ("worlds", "generate", "sft"), "reinforce one specialist per world, playing with the simulated human"),
         Step("merge", "merge", ("sft", "rl"), "merge the specialists into one model", model="merged"),
         Step(
             "evaluate",
             "evaluate",
-            ("worlds", "base", "sft", "rl", "merge"),
+            ("worlds", "reserve", "base", "sft", "rl", "merge"),
             "play the test problems with every model, and fresh gate problems with candidate and champion",
         ),
         Step("decide", "decide", ("merge", "evaluate"), "may the merged model become champion - yes or no, and why"),

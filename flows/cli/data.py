@@ -13,7 +13,7 @@ from tasks.road import ROAD
 
 app = group.app()
 
-GENERATING = ROAD.entering("generate")
+GENERATING = tuple(step for step in ROAD.entering("generate") if step not in ROAD.held_out)
 EXPORTED = (*GENERATING, *ROAD.entering("filter"))
 """Stages whose conversations can be exported."""
 

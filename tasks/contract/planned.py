@@ -13,6 +13,7 @@ class Planned:
 
     name: of the step. room: whose methods it may use. params: of its chosen method. worlds: names of the worlds that it is about.
     inputs: the steps whose results it reads, in order. checkpoints: names of those that it will leave, in order.
+    proven: names of those of its worlds that draw no problems of their own: those that steps of room generate have proven are played.
     contender: whether somebody plays the role of that name, for a step that asks it. unseen: names of the worlds that it evaluates and
     that no training sees. as_served: test problems of each world that its candidate also plays as it is served; None for a step
     that never does.
@@ -27,6 +28,7 @@ class Planned:
     contender: bool = False
     unseen: Sequence[str] = ()
     as_served: int | None = None
+    proven: Sequence[str] = ()
 
     def reading(self, room: str) -> Planned | None:
         """Its first input that a step of a room leaves."""

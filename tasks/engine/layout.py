@@ -68,6 +68,14 @@ NEW: Sequence[tuple[str, Any]] = (
     *((f"{room}.engine", {"method": "own"}) for room in ("rl", "evaluate")),
     ("evaluate.as_served", {"method": "endpoint"}),
     ("roles.contender", {"backend": "none"}),
+    (
+        "reserve",
+        {
+            "method": "apigen_mt",
+            "agents": {"method": "react"},
+            "apigen_mt": {"lineages": "test", "problems": 800, "accepted": 200, "round_size": 64},
+        },
+    ),
 )
 """Sections that every file needs and that older ones lack, with the value that leaves all as it was."""
 

@@ -83,6 +83,7 @@ def planned(settings: Settings, chosen: Mapping[str, Params] | None = None) -> d
         params, inputs = chosen[step.name], [found[name] for name in step.inputs]
         (_, interface, shared), (_, method, _) = settings.parts(step.name)
         worlds = method.names(params) if step.room == "worlds" else inputs[0].worlds if inputs else ()
+        proven: Sequence[str] = method.proven(params) if step.room == "worlds" else inputs[0].proven if inputs else ()
         unseen: Sequence[str] = method.unseen(params) if step.room == "worlds" else ()
         if methods.reads_unseen(step.room):
             unseen = next((one.unseen for one in inputs if one.room == "worlds"), ())
@@ -91,7 +92,7 @@ def planned(settings: Settings, chosen: Mapping[str, Params] | None = None) -> d
         contender = settings.shared.contender and "contender" in getattr(interface, "ROLES", ())
         served = settings.as_served(step.name)
         problems = int(served["params"].get("problems", 0)) if served else None
-        found[step.name] = Planned(step.name, step.room, params, worlds, inputs, checkpoints, contender, unseen, problems)
+        found[step.name] = Planned(step.name, step.room, params, worlds, inputs, checkpoints, contender, unseen, problems, proven)
     return found
 
 

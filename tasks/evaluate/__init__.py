@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-INPUTS = ("worlds", "models")
-"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
+INPUTS = ("worlds", "generate", "models")
+"""What a step in this room reads: the result of one step of each room named here (of generate, the one that has proven test problems);
+model: one that leaves a checkpoint; models: some."""
 READS = ("threads", "instructions", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 ROLES = ("human", "contender")
@@ -43,7 +44,8 @@ class Inputs:
     them may be promoted. candidate_id: identity of the candidate's artifact; seeds the fresh gate problems. champion: the incumbent's
     checkpoint folder, or None when there is no champion. anchor: that of the best champion so far, None where that is the champion or
     is not to be met. contender: whether somebody plays the role `contender`: an agent that is
-    measured on the test problems beside the models, and is never promoted."""
+    measured on the test problems beside the models, and is never promoted. reserve: folder with the proven problems
+    (blueprints.parquet) of worlds that draw none."""
 
     worlds: Path
     models: Mapping[str, Path]
@@ -52,3 +54,4 @@ class Inputs:
     champion: Path | None = None
     anchor: Path | None = None
     contender: bool = False
+    reserve: Path | None = None

@@ -43,6 +43,7 @@ from tasks.contract.early_ends import broken, counted, too_many, unheard
 from tasks.contract.params import BadInput, Cap, StageFailed
 from tasks.contract.params import Params as Base
 from tasks.contract.problem import PASSIVE
+from tasks.contract.proven import proven
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.as_served import AS_SERVED, TURNS, compared, digests
 from tasks.evaluate.core.figure_files import write_figures
@@ -50,7 +51,7 @@ from tasks.evaluate.core.seeds import of_play, of_problems
 from tasks.evaluate.core.tables import COLUMNS, Maker, apart, metrics
 from tasks.evaluate.core.watch import Watch
 from tasks.worlds import NOT_COMPARED, UNSEEN
-from tasks.worlds.api.problem_making import draw_problems
+from tasks.worlds.api.problem_source import Problems
 
 if TYPE_CHECKING:
     from tasks.contract.agent import Agent
@@ -68,6 +69,11 @@ ANCHOR = "anchor"
 """And those of the best champion so far, where that is another."""
 CONTENDER = "contender"
 """The role whose player is measured beside the models, and its name among them."""
+MORE = {
+    "test": "`cairn reserve grow` proves more, and keeps those that there are; or ask for fewer (problems, gate_problems).",
+    "validation": "Raise the problems of the step of room generate, or ask for fewer.",
+}
+"""What helps where the proven problems of a split do not suffice."""
 BASELINES = ("oracle", "do_nothing", "always_refuses", "always_hands_over")
 """Players that need no model: the first must solve every problem, the others none."""
 
@@ -107,6 +113,24 @@ def caps(params: Params) -> tuple[Cap, ...]:
         Cap("max_episode_tokens", params.max_episode_tokens, "conversation", least),
         Cap("max_turn_tokens", params.max_turn_tokens, "turn", least),
     )
+
+
+def check_road(step: Planned) -> None:
+    """Refuse a reserve that cannot hold what is to be played, before anything is paid."""
+    made: Any = step.reading("generate")
+    if not step.proven or made is None:
+        return
+    params, worlds = step.params, ", ".join(step.proven)
+    if params.split != "test" or getattr(made.params, "lineages", "test") != "test":
+        what = f"its split is {params.split}" if params.split != "test" else f"{made.name} proves those of training (lineages)"
+        raise BadInput(f"{step.name}: {worlds} draw no problems of their own: proven test problems are played, but {what}.")
+    if (there := getattr(made.params, "accepted", 0)) < (wanted := params.problems + params.gate_problems):
+        raise BadInput(
+            f"{step.name}: {worlds} draw no problems of their own. {params.problems} test problems (problems) and "
+            f"{params.gate_problems} fresh ones for the gate (gate_problems) are {wanted} of each, and "
+            f"{made.name} proves {there} (accepted). Raise that, by "
+            f"{params.gate_problems} more for each further candidate; or ask for fewer."
+        )
 
 
 def conversations(params: Params, step: Planned) -> int:
@@ -191,14 +215,20 @@ def _draw_all(
     inputs: Inputs, params: Params, ctx: Context, worlds: Mapping[str, World], unseen: Mapping[str, World]
 ) -> dict[str, dict[str, list[Problem]]]:
     """Set -> world -> its problems. Gate problems follow from the candidate and are none of the test problems."""
-    split = params.split
+    split, source = params.split, Problems(proven(inputs.reserve), MORE[params.split])
     whole, apart = (
-        {name: draw(world, params.problems, of_problems(ctx.seed, split, name), split) for name, world in some.items()}
+        {name: source.first(world, split, params.problems, of_problems(ctx.seed, split, name)) for name, world in some.items()}
         for some in (worlds, unseen)
     )
     passive, test, apart = _by_passive(whole, apart)
     gate = {
-        name: draw(world, params.gate_problems, seed_of("gate", inputs.candidate_id, name), split, whole[name], passive=False)
+        name: source.fresh(
+            world,
+            split,
+            params.gate_problems,
+            seed_of("gate", inputs.candidate_id, name),
+            {one.problem_id for one in whole[name]},
+        )
         for name, world in worlds.items()
     }
     count = ctx.as_served.problems if ctx.as_served and split == "test" else 0
@@ -274,18 +304,6 @@ def _as_served(
     limits = {name: getattr(params, name) for name in ("temperature", "max_turn_tokens", "max_episode_tokens", "dtype")}
     with ctx.as_served.agent(folder, name=model, **limits) as agent:
         return _trials(world, problems, params.trials, agent, (AS_SERVED, model), params, ctx)
-
-
-def draw(world: World, count: int, seed: int, split: str, avoid: Sequence[Problem] = (), passive: bool = True) -> list[Problem]:
-    """`count` distinct problems of a world's split, families in turn, none of them in `avoid`. passive: also those that doing nothing
-    solves. BadInput when it has no more."""
-    seen = {problem.problem_id for problem in avoid}
-    asked = count
-    while True:
-        fresh = [one for one in draw_problems(world, split, asked, seed) if one.problem_id not in seen and (passive or not one.passive)]
-        if len(fresh) >= count:
-            return fresh[:count]
-        asked += count - len(fresh)
 
 
 def _baseline(name: str, problems: Sequence[Problem]) -> Agent:

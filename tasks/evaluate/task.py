@@ -53,6 +53,7 @@ def inputs(job: Job) -> dict[str, Any]:
         "champion": champion(job),
         "anchor": anchor(job),
         "contender": settings.shared.contender,
+        "reserve": job.of("generate"),
     }
 
 

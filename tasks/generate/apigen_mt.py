@@ -15,7 +15,9 @@ Departures:
 5. A recombination is replayed, and look-ups that repeat an earlier one word for word are made once; one attempt each.
 6. Lost conversations are kept beside the won ones, refused attempts beside the accepted.
 7. One number of reflections for all worlds; parts of a recombination share the customer, and take the first part's persona.
-8. Besides thought, q, a_gt, o_gt a draft may hold `intent` (the wish as data, which a scripted human needs), `required` (the act
+8. For worlds that draw no problems of their own test problems are proven likewise (`lineages: test`: a reserve for evaluation and
+   gates), of customers that no training sees; no conversation is played about them.
+9. Besides thought, q, a_gt, o_gt a draft may hold `intent` (the wish as data, which a scripted human needs), `required` (the act
    that a refusal needs) and `family`.
 
 Cost per blueprint: 1 to 1 + max_reflections generator calls, `judges` judge calls and one feedback call an attempt; per
@@ -28,7 +30,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -39,7 +41,7 @@ from tasks.contract.context import Context
 from tasks.contract.problem import ACCEPTED
 from tasks.generate import Inputs
 from tasks.generate.core import recombine
-from tasks.generate.core.accepted import Accepted, read_bank, write_bank
+from tasks.generate.core.accepted import SPLITS, Accepted, read_bank, write_bank
 from tasks.generate.core.best_of_n import BestOfN
 from tasks.generate.core.checks import DRAFT
 from tasks.generate.core.committee import CRITERIA
@@ -62,7 +64,13 @@ SLUG = "apigen_mt"
 class Params(base.Params):
     """How many blueprints, how strictly they are proven, how they are played."""
 
+    lineages: Literal["train", "test"] = Field(
+        "train",
+        description="customers that they are about: train, of train and validation; test, of test, held out for evaluation: for worlds "
+        "that draw no problems of their own, and no conversation is played",
+    )
     problems: int = Field(1000, ge=1, le=1_000_000, description="blueprints to start per world; ours")
+    accepted: int = Field(0, ge=0, le=1_000_000, description="of a world, with which it starts no further round; 0: it starts all")
     round_size: int = Field(256, ge=1, le=1_000_000, description="blueprints of a round, which sees what rounds before accepted; ours")
     validation: float = Field(0.1, ge=0, lt=1, description="share of blueprints about validation customers; ours")
     max_reflections: int = Field(3, ge=0, le=10, description="attempts after the first (3 retail, 5 airline; section 4.3)")
@@ -112,6 +120,13 @@ def check(params: Params) -> None:
             raise base.BadInput(f"criteria: judges know no criterion {name!r}.{known}")
     if len(set(params.criteria)) < len(params.criteria):
         raise base.BadInput(f"criteria: a criterion is named twice in {list(params.criteria)}; name each once.")
+    if params.lineages == "test" and not params.accepted:
+        raise base.BadInput("accepted = 0: with lineages = test it says how many test problems of each world are proven; 1 or more.")
+    if params.accepted > params.problems * (1 + params.recombine):
+        raise base.BadInput(
+            f"accepted = {params.accepted}: {params.problems} blueprints (problems) and {params.recombine:g} recombinations of each "
+            f"(recombine) are {int(params.problems * (1 + params.recombine))}. Raise problems: not every one is accepted."
+        )
     if params.feedback is False and params.max_reflections == 0:
         raise base.BadInput("feedback = false compares redraws with feedback, but max_reflections = 0 allows no second draw.")
 
@@ -127,12 +142,14 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     up to its total. A spent budget ends it early, with what was made until then."""
     from tasks.contract import schemas, tables
 
-    worlds = load_all(inputs.worlds)
-    pinned = read_bank(inputs.bank, tuple(worlds))
+    worlds, reserve = load_all(inputs.worlds), params.lineages == "test"
+    pinned = {} if reserve else read_bank(inputs.bank, tuple(worlds))
+    own = [name for name, world in worlds.items() if reserve and world.families]
+    worlds = {name: world for name, world in worlds.items() if name not in own}
     with ExitStack() as open_files:
         proven = {}
         for name in worlds:
-            shown = (params.bank, params.bank_per_walk, params.recombine, params.parts, pinned.get(name))
+            shown = (params.bank, params.bank_per_walk, params.recombine, params.parts, pinned.get(name), SPLITS[params.lineages])
             proven[name] = open_files.enter_context(closing(Accepted(ctx.scratch / f"accepted-{name}.jsonl", *shown)))
         books = _Books(
             Tally(params.problems * len(worlds)),
@@ -142,12 +159,23 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         try:
             for turn in range(-(-params.problems // params.round_size)):
                 for name, world in worlds.items():
+                    if params.accepted and len(proven[name]) >= params.accepted:
+                        continue
                     _Round(world, proven[name], turn, params, ctx, books).make()
         except BudgetSpent as spent:
             books.tally.stopped = str(spent)
-        books.tally.check_accepted(params.min_accepted)
+        if worlds:
+            books.tally.check_accepted(params.min_accepted)
+        for name, mine in proven.items():
+            books.tally.check_enough(name, len(mine), params.accepted, params.problems)
         write_bank(ctx.out / "bank.json", {name: mine.bank() for name, mine in proven.items()})
-    return books.tally.figures()
+    return {**books.tally.figures(), **({"reserve": _reserve(own, proven)} if reserve else {})}
+
+
+def _reserve(own: Sequence[str], proven: Mapping[str, Accepted]) -> dict[str, Any]:
+    """What a reserve holds, for people: nothing for worlds that draw their own problems."""
+    why = f"{', '.join(own)} draw{'s' * (len(own) == 1)} problems of {'its' if len(own) == 1 else 'their'} own"
+    return {"problems": {name: len(mine) for name, mine in proven.items()}, "none_for": own, "why": why if own else ""}
 
 
 @dataclass(frozen=True)
@@ -178,7 +206,7 @@ class _Round:
         groups = self.proven.groups(fresh, lambda place: ctx.rng("recombine", name, place))
         parts = [(group[0], self.proven.texts(group)) for group in groups]
         fresh += self._keep("recombined", _recombining(self.world, params, ctx), parts, 0.0)
-        texts = self.proven.texts([place for place, _ in fresh])
+        texts = self.proven.texts([place for place, _ in fresh if params.lineages == "train"])
         for shard in self._shards("conversations", _playing(self.world, params, ctx), texts, len(numbers) * (1 - DRAFTING)):
             tally.unreadable["scores"] += shard["unreadable"]
             for row in shard["rows"]:
@@ -229,6 +257,7 @@ def _commission(world: World, number: int, examples: Mapping[str, list[dict[str,
     """Draw the context of one blueprint and put it into words for the generator."""
     rng = ctx.rng("generate", world.name, number)
     split = "validation" if rng.random() < params.validation else "train"
+    split = "test" if params.lineages == "test" else split
     tastes = Tastes(**{name: getattr(params, name) for name in Tastes.__dataclass_fields__})
     material = draw(world, split, number, rng, examples[split], tastes)
     tools = [{**tool.schema()["function"], "kind": tool.kind} for tool in world.tools.values()]

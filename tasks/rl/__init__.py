@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.contract.params import BadInput
+from tasks.contract.planned import Planned
 from tasks.rl.core.params import Loop as Loop
 from tasks.rl.core.params import by_checkpoints as by_checkpoints
 from tasks.rl.core.params import caps as caps
 from tasks.rl.core.params import check as check
 from tasks.rl.core.params import conversations as conversations
 
-INPUTS = ("worlds", "models", "others")
+INPUTS = ("worlds", "generate", "models", "others")
 """What a step in this room reads: the result of one step of each room named here; models: those that leave checkpoints, the first of
 which it starts from; others: whatever its method asks for."""
 READS = ("threads", "instructions", "device", "prompt")
@@ -34,7 +36,8 @@ PLAYS = "checkpoints"
 
 @dataclass(frozen=True)
 class Inputs:
-    """worlds: folder of frozen worlds. sft: folder with model/. world: name of the world to specialise in.
+    """worlds: folder of frozen worlds. sft: folder with model/. world: name of the world to specialise in. blueprints: folder with
+    blueprints.parquet, of a world that draws no problems of its own.
 
     others: name of each further step whose result this one reads -> its folder. The loop knows `reward`, a reward model's model/
     (`core/reward_model.py`; SALMON, DPA), and `reference`, the model/ to stay close to in place of sft's (direct_rlhf); a method may
@@ -44,7 +47,22 @@ class Inputs:
     worlds: Path
     sft: Path
     world: str
+    blueprints: Path | None = None
     others: Mapping[str, Path] = field(default_factory=dict)
+
+
+def check_road(step: Planned) -> None:
+    """Refuse a step whose worlds get no problems to train on or to choose a checkpoint by."""
+    made: Any = step.reading("generate")
+    if not step.proven or made is None:
+        return
+    worlds = ", ".join(step.proven)
+    if getattr(made.params, "lineages", "train") != "train":
+        raise BadInput(f"{step.name}: {worlds} draw no problems of their own, and {made.name} proves those of test alone (lineages).")
+    if not getattr(made.params, "validation", 1):
+        raise BadInput(
+            f"{step.name}: {worlds} draw no problems of their own, and {made.name} proves none of validation (validation = 0)."
+        )
 
 
 def leaves(params: Any, worlds: Sequence[str]) -> list[str]:

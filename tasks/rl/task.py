@@ -37,7 +37,13 @@ def inputs(job: Job, world: str) -> dict[str, Any]:
     """What the room's `Inputs` get for a world's specialist."""
     start = next(iter(job.checkpoints()))
     others = {name: job.open(name) for name in job.inputs if name != start and job.plan.settings.room(name) != "worlds"}
-    return {"worlds": job.of("worlds"), "sft": job.start(world), "world": world, "others": others}
+    return {
+        "worlds": job.of("worlds"),
+        "sft": job.start(world),
+        "world": world,
+        "blueprints": job.of("generate"),
+        "others": others,
+    }
 
 
 @task(name="specialist", task_run_name="{job.stage}: {unit.parts[unit]}", cache_key_fn=key, **STAGE)

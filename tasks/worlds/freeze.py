@@ -79,6 +79,12 @@ def unseen(params: Params) -> list[str]:
     return [_name(classes[address]) for address in params.unseen]
 
 
+def proven(params: Params) -> list[str]:
+    """Names of those that training sees and that draw no problems of their own: room generate proves theirs."""
+    classes = _classes(params)
+    return [_name(classes[address]) for address in params.modules if not getattr(classes[address], "FAMILIES", ())]
+
+
 def _name(cls: type) -> str:
     return str(getattr(cls, "NAME", ""))
 

@@ -20,15 +20,15 @@ from tasks.engine.settings import load
 from tasks.worlds.api.loading import project_code
 from tests.conftest import Project, make_project
 
-READ_WORLDS = {"base", "generate", "critique", "filter", "sft", "rl", "evaluate"}
+READ_WORLDS = {"base", "generate", "reserve", "critique", "filter", "sft", "rl", "evaluate"}
 EDITS: dict[str, tuple[str, set[str]]] = {
     "the client of endpoints": ("tasks/players/openai_compatible/client.py", set()),
     "the pacing of endpoints": ("tasks/players/openai_compatible/rate_limit.py", set()),
     "the decoder of checkpoints": ("tasks/players/local/own/engine.py", {"rl", "evaluate"}),
     "what serves": ("tasks/serving/endpoint/chat.py", {"evaluate"}),
-    "scripted people": ("tasks/players/scripts/people.py", {"base", "generate", "rl", "evaluate"}),
+    "scripted people": ("tasks/players/scripts/people.py", {"base", "generate", "reserve", "rl", "evaluate"}),
     "scripted critics": ("tasks/players/critics/scripted/detectors.py", {"critique"}),
-    "scripted authors": ("tasks/players/authors/scripted/planted.py", {"generate"}),
+    "scripted authors": ("tasks/players/authors/scripted/planted.py", {"generate", "reserve"}),
     "a world that is not used": ("tasks/worlds/library/airline/rules.py", {"worlds"}),
     "an adapter that is not used": ("tasks/worlds/adapters/objects.py", {"worlds"}),
     "a chosen world": ("tasks/worlds/library/retail/policy.md", {"worlds"} | READ_WORLDS),

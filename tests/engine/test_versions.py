@@ -66,7 +66,7 @@ def test_instructions_for_bfloat16_are_in_the_key_of_what_computes_in_it(tmp_pat
     slow, fast = start.kernels(2), start.kernels(2, "avx512_bf16")
     assert {name for name in slow if slow[name] != fast[name]} == {"ONEDNN_MAX_CPU_ISA"}
     one, two, hashes = load(ROOT), load(ROOT, overrides=[("instructions", "avx512_bf16")]), Hashes(tmp_path)
-    names = {"filter": "f", "base": "b", "worlds": "w", "sft": "s", "rl": "r", "merge": "m", "bank": "k"}
+    names = {"generate": "g", "filter": "f", "base": "b", "worlds": "w", "sft": "s", "rl": "r", "merge": "m", "bank": "k"}
     for stage, moves in (("worlds", False), ("base", False), ("sft", True), ("rl", True)):
         keys = [key_of(settings, listed(settings)[stage], names, hashes).digest for settings in (one, two)]
         assert (keys[0] != keys[1]) is moves, stage

@@ -35,7 +35,7 @@ from tasks.contract.planned import Planned
 from tasks.contract.problem import PASSIVE, Problem
 from tasks.engine.shards import sharded
 from tasks.evaluate import Inputs
-from tasks.evaluate.pass_k import BASELINES, Params, conversations, draw, run
+from tasks.evaluate.pass_k import BASELINES, Params, conversations, run
 from tasks.evaluate.task import anchor
 from tasks.players.acting import plain
 from tasks.players.checkpoint_agent import CheckpointAgent
@@ -134,7 +134,7 @@ def test_what_doing_nothing_solves_is_counted_apart(folders: Path, tmp_path: Pat
         return [replace(one, tags=(*one.tags, PASSIVE)) if one.family in drawn_first else one for one in drawn]
 
     drawn_first = [one.family for one in draw_problems(World.build(Retail, 30, 0, ADDRESS), "test", 2, 0)]
-    monkeypatch.setattr("tasks.evaluate.pass_k.draw_problems", marked)
+    monkeypatch.setattr("tasks.worlds.api.problem_source.draw_problems", marked)
     ctx = context(folders, tmp_path)
     said = run(inputs(folders), SMALL, ctx)
     found = list(tables.read_rows(ctx.out / "trials.parquet", schemas.TRIAL))
@@ -314,15 +314,6 @@ def test_a_killed_evaluation_resumes_and_ends_in_the_same_bytes(folders: Path, t
     run(inputs(folders), SMALL, killed)
     assert [path.stat().st_mtime_ns for path in finished] == before, "finished units are not played again"
     assert digests(killed.out) == digests(whole.out)
-
-
-def test_draw_fills_up_after_leaving_out(folders: Path) -> None:
-    world = World.build(Retail, 30, 0, ADDRESS)
-    first = draw(world, 10, 1, "test")
-    again = draw(world, 10, 1, "test", avoid=first[:4])
-    assert [problem.problem_id for problem in again[:6]] == [problem.problem_id for problem in first[4:]]
-    assert len({problem.problem_id for problem in (*first, *again)}) == 14
-    assert {problem.split for problem in again} == {"test"}
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_the_flow_refuses_a_part_of_the_road_that_is_none(part: tuple[Any, ...],
     ended = pipeline.fn(first=first, last=last, refresh=refresh)
     assert isinstance(ended, State) and ended.is_failed() and ended.name == INVALID
     assert message in str(ended.message)
-    assert check_part("base", "filter", ["filter"]) == ("base", "generate", "critique", "filter")
+    assert check_part("base", "filter", ["filter"]) == ("base", "generate", "reserve", "critique", "filter")
 
 
 # --- files of any shape ----------------------------------------------------------------------------------------------

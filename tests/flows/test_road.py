@@ -61,10 +61,10 @@ def longer() -> Road:
     steps = []
     for step in ROAD:
         if step.name == "merge":
-            steps.append(Step("preference", "rl", ("worlds", "rl"), "prefer"))
+            steps.append(Step("preference", "rl", ("worlds", "generate", "rl"), "prefer"))
             step = replace(step, inputs=("sft", "preference"))
         if step.name == "evaluate":
-            step = replace(step, inputs=(*step.inputs[:3], "critic_sft", *step.inputs[3:-1], "preference", "merge"))
+            step = replace(step, inputs=(*step.inputs[:4], "critic_sft", *step.inputs[4:-1], "preference", "merge"))
         steps.append(step)
         if step.name == "sft":
             steps.append(Step("critic_sft", "sft", ("worlds", "base", "filter"), "fine-tune a critic"))
@@ -123,7 +123,7 @@ def everything(plan: Plan) -> dict[str, str]:
     found |= {"critic_sft": left(plan, "critic_sft", "model"), "merge": left(plan, "merge", "model")}
     found |= {step: left(plan, step, *specialists, **{"rewards.csv": ""}) for step in ("rl", "preference")}
     worlds = left(plan, "worlds", **{"airline/world.json": "{}", "retail/world.json": "{}"})
-    return {**found, "worlds": worlds, "filter": left(plan, "filter")}
+    return {**found, "worlds": worlds, **{step: left(plan, step) for step in ("generate", "reserve", "filter")}}
 
 
 def job(plan: Plan, stage: str, there: Mapping[str, str]) -> Job:
@@ -160,7 +160,7 @@ def test_dvc_gets_a_stage_for_each_step(settings: Settings) -> None:
     assert critic["cmd"] == "python -m flows.stage critic_sft" and critic["outs"] == ["data/critic_sft"]
     assert [dep.replace("critic_sft.", "sft.") for dep in critic["deps"]] == sft["deps"], "the same code, by the step's own method"
     assert critic["params"][0]["params/pipeline.yaml"][-1] == "critic_sft"
-    assert listed(settings)["preference"].inputs == ("worlds", "rl")
+    assert listed(settings)["preference"].inputs == ("worlds", "generate", "rl")
     assert "tasks/rl/likes.py" in listed(settings)["preference"].code and "tasks/rl/grpo.py" not in listed(settings)["preference"].code
     assert "critic_sft loss" in {name for plot in yaml.safe_load((settings.project / "dvc.yaml").read_text())["plots"] for name in plot}
 

@@ -42,7 +42,7 @@ def test_a_complete_role_is_accepted_and_is_part_of_the_key() -> None:
     found.check()
     assert found.shared.roles["judge"].max_in_flight == 32 and found.shared.budget.max_tokens == 10
     for stage, about in listed(found).items():
-        assert ("budget" in about.settings) == (stage in ("generate", "critique"))
+        assert ("budget" in about.settings) == (stage in ("generate", "reserve", "critique"))
 
 
 @pytest.mark.parametrize(

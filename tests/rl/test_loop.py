@@ -17,7 +17,7 @@ from tasks.checkpoints.adapter_params import AdapterParams
 from tasks.contract.client import Message, Request
 from tasks.contract.params import BadInput, StageFailed
 from tasks.rl import Inputs
-from tasks.rl.core import models, rollouts
+from tasks.rl.core import models
 from tasks.rl.core.loop import run
 from tasks.rl.grpo import Grpo, Params
 from tasks.worlds.api.problem_making import draw_problems
@@ -110,7 +110,8 @@ def test_humans_that_all_hang_up_stop_the_run(inputs: Inputs, tmp_path: Path) ->
 
 def test_a_world_without_training_problems_leaves_no_pool(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        rollouts, "draw_problems", lambda world, split, *more: [] if split == "train" else draw_problems(world, split, *more)
+        "tasks.worlds.api.problem_source.Problems.up_to",
+        lambda self, world, split, *more: [] if split == "train" else draw_problems(world, split, *more),
     )
     with pytest.raises(StageFailed, match="world retail gave no training problem"):
         run(inputs, LOOP, Grpo(params=Params()), context(tmp_path))

@@ -21,7 +21,8 @@ from typing import Any
 from tasks.contract.params import BadInput
 from tasks.generate.core.samplers import Bank
 
-SPLITS = ("train", "validation")
+SPLITS: Mapping[str, tuple[str, ...]] = {"train": ("train", "validation"), "test": ("test",)}
+"""What blueprints are for -> the splits of whose customers they are."""
 TRIES = 4
 """Draws of a recombination for each one wanted; a draw may repeat a group. Ours."""
 
@@ -39,16 +40,26 @@ def _kept() -> tuple[str, ...]:
 
 class Accepted:
     """The accepted blueprints of one world. file: where they are kept; it is begun anew. recombine: recombinations per base blueprint.
-    parts: most blueprints in one. pinned: the examples to show instead of those that this run accepts."""
+    parts: most blueprints in one. pinned: the examples to show instead of those that this run accepts. splits: of the
+    customers that they are about."""
 
-    def __init__(self, file: Path, bank: int, bank_per_walk: float, recombine: float, parts: int, pinned: Pinned | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        bank: int,
+        bank_per_walk: float,
+        recombine: float,
+        parts: int,
+        pinned: Pinned | None = None,
+        splits: Sequence[str] = SPLITS["train"],
+    ) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._file = file.open("w+b")
         self._places = array("q")
         self._ids: set[str] = set()
         self._users: dict[str, list[int]] = {}
-        self._banks = {split: Bank(bank, bank_per_walk) for split in SPLITS}
-        self._seen: dict[str, list[int]] = {split: [] for split in SPLITS}
+        self._banks = {split: Bank(bank, bank_per_walk) for split in splits}
+        self._seen: dict[str, list[int]] = {split: [] for split in splits}
         self._pinned = pinned
         self._rate, self._parts, self._owed = recombine, parts, 0.0
 
@@ -132,7 +143,7 @@ def read_bank(path: Path | None, worlds: Sequence[str]) -> dict[str, Pinned]:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        pinned: dict[str, Pinned] = {name: {split: _pinned(banks[split]) for split in SPLITS} for name, banks in found.items()}
+        pinned: dict[str, Pinned] = {name: {split: _pinned(banks[split]) for split in SPLITS["train"]} for name, banks in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}"
         raise BadInput(f"{path}: is no example bank ({why}). Write {{}}, or run `cairn bank pin`.") from None

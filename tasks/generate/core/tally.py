@@ -108,6 +108,16 @@ class Tally:
             f"({why}). `cairn preview generate` shows some with their reasons; look at roles.generator and roles.judge."
         )
 
+    def check_enough(self, world: str, accepted: int, least: int, started: int) -> None:
+        """StageFailed when fewer of a world's blueprints were accepted than were asked for, unless a spent budget ended it."""
+        if accepted >= least or self.stopped:
+            return
+        raise StageFailed(
+            f"generate: {accepted} blueprints of world {world} were accepted of the {least} that are wanted (accepted), although all "
+            f"{started} that may be (problems) were started. Raise problems, what was paid is not paid again; or look at why they are "
+            "refused: `cairn preview generate`."
+        )
+
     def figures(self) -> dict[str, Any]:
         """Everything as JSON. In "base" and "recombined" the reasons add up to attempts; won and lost add up to played, and
         lost_by to lost."""

@@ -27,6 +27,7 @@ from tasks.chat.local.kept import chat_of
 from tasks.checkpoints import adapters, memory, starting
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, nearest
+from tasks.contract.proven import proven
 from tasks.rl import Inputs, Loop
 from tasks.rl.core import record
 from tasks.rl.core.batch import Row
@@ -39,6 +40,7 @@ from tasks.rl.core.record import Record
 from tasks.rl.core.reward_model import RewardModel
 from tasks.rl.core.rollouts import Rollouts
 from tasks.training import distributed, fitting
+from tasks.worlds.api.problem_source import Problems
 
 
 def run(inputs: Inputs, params: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any]:
@@ -74,7 +76,8 @@ class Training:
         self.reward_model = RewardModel.load(self.others["reward"] / "model", ctx.device) if first and "reward" in self.others else None
         if first:
             adapters.lend(human, self.models.player(0), self.models.under_adapter)
-        self.rollouts = Rollouts(ctx, params, load(inputs.worlds / inputs.world), human, self.models.tokenizer)
+        problems = Problems(proven(inputs.blueprints), "Raise the problems of the step of room generate.")
+        self.rollouts = Rollouts(ctx, params, load(inputs.worlds / inputs.world), problems, human, self.models.tokenizer)
         self.screened: list[Screened] = []
         self.pool: list[Screened] = []
         self.record = Record()

@@ -17,7 +17,7 @@ from tasks.rl.core.params import SCREEN_SHARD, Loop
 from tasks.rl.core.pool import Screened
 from tasks.rl.core.record import Validation
 from tasks.worlds.api.play import play
-from tasks.worlds.api.problem_making import draw_problems
+from tasks.worlds.api.problem_source import Problems
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 class Rollouts:
     """Plays in one world, against one simulated human."""
 
-    def __init__(self, ctx: Context, params: Loop, world: World, human: Client, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.ctx, self.params, self.world, self.human, self.tokenizer = ctx, params, world, human, tokenizer
+    def __init__(
+        self, ctx: Context, params: Loop, world: World, problems: Problems, human: Client, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        self.ctx, self.params, self.world, self.problems = ctx, params, world, problems
+        self.human, self.tokenizer = human, tokenizer
         self.lost: Counter[str] = Counter()
         """Of the screening's conversations: technical reason -> how many were lost by it."""
 
@@ -53,7 +56,8 @@ class Rollouts:
     def screen(self, model: PreTrainedModel) -> list[Screened]:
         """Play training problems a few times each, to know their difficulty."""
         params, trials = self.params, self.params.screen_trials
-        problems = draw_problems(self.world, "train", params.screen_problems, self.ctx.seed_for("pool"))
+        problems = self.problems.up_to(self.world, "train", params.screen_problems, self.ctx.seed_for("pool"))
+        few = f", all that are proven ({params.screen_problems} wanted)" if len(problems) < params.screen_problems else ""
 
         def work(indices: Sequence[int]) -> dict[str, Any]:
             jobs = [(problems[index], trial) for index in indices for trial in range(trials)]
@@ -66,7 +70,7 @@ class Rollouts:
         for shard in self.ctx.shards("screen", work, list(range(len(problems))), SCREEN_SHARD):
             solved += shard["solved"]
             self.lost.update(shard["lost"])
-            self.ctx.progress(len(solved), len(problems), "problems screened")
+            self.ctx.progress(len(solved), len(problems), f"problems screened{few}")
         self._check_lost("screening", self.lost, len(problems) * trials)
         if not problems:
             raise StageFailed(f"rl: world {self.world.name} gave no training problem, so there is nothing to play (screen_problems).")
@@ -74,7 +78,8 @@ class Rollouts:
 
     def validate(self, step: int, play: Play, examine: Any) -> Validation:
         """The mean outcome on the validation split, sampled, by family. examine: the method's way to play (`Hooks.examine`)."""
-        held_out = draw_problems(self.world, "validation", self.params.validation_problems, self.ctx.seed_for("validation"))
+        seed = self.ctx.seed_for("validation")
+        held_out = self.problems.up_to(self.world, "validation", self.params.validation_problems, seed)
         played = examine([(problem, 0) for problem in held_out], play)
         self._check_lost("validation", counted(lost_by(talk, self.params.max_turn_tokens) for talk in played), len(played))
         counts = [talk for talk in played if about_agent(talk)]

@@ -24,7 +24,7 @@ from pydantic import Field
 from tasks.contract.context import seed_of
 from tasks.contract.params import MISTAKES, BadInput, Params, validate
 from tasks.contract.problem import PASSIVE
-from tasks.worlds.api.problem_making import problem_of
+from tasks.worlds.api.problem_making import in_turn, problem_of
 
 if TYPE_CHECKING:
     from tasks.contract.problem import Problem
@@ -191,13 +191,9 @@ def _wrong(world: World, row: Mapping[str, Any]) -> str:
 def draw(world: World, split: str, count: int, seed: int, chosen: Sequence[str], where: str) -> list[Problem]:
     """`count` problems of a split, families in turn, in an order that the seed gives; the first n do not depend on `count`."""
     found = [row_problem(world, row) for row in world.shared.base.tables.get(TABLE, {}).values() if world.splits[row["user"]] == split]
-    piles = {family: [problem for problem in found if problem.family == family] for family in chosen}
-    for family, pile in piles.items():
-        Random(seed_of(world.name, split, seed, family, "given")).shuffle(pile)
-    turns = max((len(pile) for pile in piles.values()), default=0)
-    drawn = [pile[turn] for turn in range(turns) for pile in piles.values() if turn < len(pile)]
+    drawn = in_turn(found, chosen, lambda family: Random(seed_of(world.name, split, seed, family, "given")))
     if count > len(drawn):
-        held = ", ".join(f"{len(pile)} {family}" for family, pile in piles.items())
+        held = ", ".join(f"{sum(one.family == family for one in found)} {family}" for family in chosen)
         raise BadInput(
             f"world {world.name}: {count} problems of split {split!r} are wanted, {where} holds {len(drawn)} ({held or 'none'}). "
             "Add lines, or ask for fewer."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,8 @@ def draw_problems(world: World, split: str, count: int, seed: int, families: Seq
             raise BadInput(f"world {world.name}: no family {family!r}.{nearest(family, world.families)} Families: {known}.")
     if count and not chosen:
         raise BadInput(
-            f"world {world.name}: makes no problems of its own (FAMILIES is empty). Give it FAMILIES, context and propose, or an "
-            "adapted world a problems_file."
+            f"world {world.name}: makes no problems of its own (FAMILIES is empty): room generate proves some. Or give it FAMILIES, "
+            "context and propose; an adapted world a problems_file."
         )
     if world.foreign is not None and world.foreign.lines:
         given: list[Problem] = world.foreign.problems(world, split, count, seed, chosen)
@@ -42,6 +42,15 @@ def draw_problems(world: World, split: str, count: int, seed: int, families: Seq
         problem = _draw(world, split, chosen[place % len(chosen)], seed, place, made)
         made[problem.problem_id] = problem
     return list(made.values())
+
+
+def in_turn(found: Sequence[Problem], families: Sequence[str], order: Callable[[str], Random]) -> list[Problem]:
+    """Problems with their families in turn, each family in an order that its generator gives."""
+    piles = {family: [problem for problem in found if problem.family == family] for family in families}
+    for family, pile in piles.items():
+        order(family).shuffle(pile)
+    turns = max((len(pile) for pile in piles.values()), default=0)
+    return [pile[turn] for turn in range(turns) for pile in piles.values() if turn < len(pile)]
 
 
 def _draw(world: World, split: str, family: str, seed: int, place: int, made: Mapping[str, Problem]) -> Problem:
@@ -71,19 +80,30 @@ class Excerpt:
 
 def user_context(world: World, rng: Random, split: str, excerpt: Excerpt = Excerpt()) -> dict[str, Any]:
     """JSON-able rows of one user of a split, with a persona: all that a generator is given of the database."""
-    if not world.shared.users[split]:
-        raise BadInput(
-            f"world {world.name}: has no users to make problems for. Name the state's table of them (users), or give problems."
-        )
+    users = world.shared.users[split] or (_case(world, rng, split),)
     found: dict[str, Any]
     if not hasattr(world.shared.cls, "context") and world.foreign is not None:
-        user, found = world.foreign.context(world, world.shared.users[split], excerpt, rng)
+        user, found = world.foreign.context(world, users, excerpt, rng)
     else:
-        user = rng.choice(world.shared.users[split])
-        others = [other for other in world.shared.users[split] if other != user]
+        user = rng.choice(users)
+        others = [other for other in users if other != user]
         state = State(world.shared.base) if world.foreign is None else world.foreign.state(world.shared.base)
         found = world.shared.cls.context(state, user, others, rng)
     return {"world": world.name, "split": split, "user_id": user, "persona": rng.choice(world.personas), **found}
+
+
+def _case(world: World, rng: Random, split: str) -> str:
+    """A lineage of its own, of a world of which no user is known: a drawn number, whose hash says its split."""
+    while True:
+        case = f"case{rng.getrandbits(48):015d}"
+        if split_of(case, seed_of(world.name, world.shared.seed)) == split:
+            return case
+
+
+def split_of(name: str, seed: int) -> str:
+    """70 / 10 / 20 % for train, validation and test, by a seeded hash of a name alone."""
+    share = seed_of(seed, "split", name) % 10
+    return "test" if share < 2 else "validation" if share < 3 else "train"
 
 
 def propose(
