@@ -40,7 +40,7 @@ run: setup ## the whole road on the active params (profile quickstart as it come
 	@$(CAIRN) run
 
 smoke: setup ## every stage on tiny inputs, in a minute or two; the workspace stays as it is
-	@$(CAIRN) run --profile smoke
+	@$(BIN)/python -m infra.smoke
 
 world: setup ## prove the worlds of the active params: tools, determinism, state, policy, problems
 	@$(CAIRN) world check

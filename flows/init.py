@@ -1,4 +1,5 @@
-"""`cairn init`: an empty folder becomes a project of the user's own, with a world that works.
+"""`cairn init`: an empty folder becomes a project of the user's own, with a world that works: a small one to be changed, or one around
+an API that exists (`flows/own_api`).
 
 A project is a clone of Cairn: it holds the code that it runs, so that a commit of the project says exactly what made a model, and its
 branch stands on top of the commit of Cairn that it was made from, so that `cairn upgrade` can merge a later one. What is the user's
@@ -11,16 +12,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flows import templates
+from flows.own_api import written
 from flows.repository import FETCHED, REMOTE, Repository
 from flows.worlds import new
 from tasks.contract.params import BadInput
 from tasks.engine import project as project_file
 from tasks.engine.param_files import PIPELINE, profile_path
+
+if TYPE_CHECKING:
+    from flows.own_api.api import Api
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(str(templates.__file__)).parent / "project"
@@ -28,11 +34,20 @@ PROFILE = "quickstart"
 """The profile that a project begins with."""
 
 
-def create(folder: Path, package: str = "", cls: str = "") -> tuple[str, list[str]]:
+def create(
+    folder: Path,
+    package: str = "",
+    cls: str = "",
+    api: Api | None = None,
+    policy: str = "",
+    player: Mapping[str, Any] | None = None,
+) -> tuple[str, list[str]]:
     """Make a project; returns the world's address, and what a person should know of its history.
 
-    package: of the world (default: the folder's name). cls: its class (default: after the package). Raises BadInput, and leaves
-    nothing behind, when the folder holds something, a name cannot be used, or git is missing or has no name for whoever commits.
+    package: of the world (default: the folder's name). cls: its class (default: after the package). api: around which the world is
+    written, with the text of its policy ("" for a placeholder) and who plays the roles that profiles leave to scripts; None for a small
+    lending library. Raises BadInput, and leaves nothing behind, when the folder holds something, a name cannot be used, the API is no
+    world, or git is missing or has no name for whoever commits.
     """
     option = "--world " if package else "the world's name (the folder's; --world gives another) "
     package = package or folder.name
@@ -46,11 +61,16 @@ def create(folder: Path, package: str = "", cls: str = "") -> tuple[str, list[st
     new.check_names(package, cls, option, new.LIBRARY)
     if not Repository(ROOT).holds("var", "GIT_COMMITTER_IDENT") or not Repository(ROOT).holds("var", "GIT_AUTHOR_IDENT"):
         raise BadInput("git does not know who you are, and a project begins with a commit: git config --global user.name, user.email.")
+    if api is not None:
+        written.check(api, package, policy)
     with _whole_or_nothing(folder):
         notes = _history(Repository(folder))
-        new.write(package, cls, folder, new.LIBRARY)
         address = new.address(package, cls)
-        _make_it_theirs(folder, address)
+        if api is None:
+            new.write(package, cls, folder, new.LIBRARY)
+        else:
+            written.write(api, address, folder, policy)
+        _make_it_theirs(folder, address, api, player)
         _commit(Repository(folder), f"{folder.name}: a world and the road to an agent for it")
     return address, [*notes, "git: first commit made. DVC: .dvc/ is set up, its cache is .cairn/store."]
 
@@ -138,7 +158,7 @@ def _commit(project: Repository, message: str) -> None:
 # --- what is the user's ----------------------------------------------------------------------------------------------------
 
 
-def _make_it_theirs(folder: Path, address: str) -> None:
+def _make_it_theirs(folder: Path, address: str, api: Api | None, player: Mapping[str, Any] | None) -> None:
     """Write project.yaml, PROJECT.md and the active params."""
     title = folder.resolve().name  # whatever a folder may be called; the registry takes less
     model = re.sub(r"\W+", "-", title).strip("-_") or address.rpartition(".world:")[0].rpartition(".")[2]
@@ -148,15 +168,29 @@ def _make_it_theirs(folder: Path, address: str) -> None:
         "@package@": new.place(address),
         "@cairn@": Repository(folder).remote() or "ADDRESS",
     }
-    about = re.sub(r"@\w+@", lambda found: filled[found[0]], (TEMPLATE / "PROJECT.md").read_text(encoding="utf-8"))
+    parts = (TEMPLATE / f"{'library' if api is None else 'own_api'}.md").read_text(encoding="utf-8").split("\n---\n")
+    about = (TEMPLATE / "PROJECT.md").read_text(encoding="utf-8")
+    for name, text in zip(("@files@", "@begins@"), parts, strict=True):
+        about = about.replace(name, text.strip())
+    about = re.sub(r"@\w+@", lambda found: filled[found[0]], about)
     (folder / "PROJECT.md").write_text(about, encoding="utf-8")
     (folder / project_file.FILE).write_text(
         "# What this project says of itself; Cairn has no such file. Profiles that name no worlds (worlds.freeze.modules) or no model\n"
         "# (promote.model) get them from here when `cairn use` or `cairn run --profile` reads them.\n"
         f"name: {json.dumps(title, ensure_ascii=False)}\n"
         f"model: {json.dumps(model, ensure_ascii=False)}    # in the MLflow registry\n"
-        f'worlds: ["{address}"]\n',
+        f'worlds: ["{address}"]\n' + _roles(player),
         encoding="utf-8",
     )
     profile = profile_path(folder, PROFILE).read_text(encoding="utf-8")
     (folder / PIPELINE).write_text(project_file.profile_text(profile, project_file.read(folder)), encoding="utf-8")
+
+
+def _roles(player: Mapping[str, Any] | None) -> str:
+    """Who plays what profiles leave to scripts, as project.yaml says it."""
+    if not player:
+        return ""
+    return (
+        "# Who plays the roles that a profile leaves to scripts: an API has no scripted people. Change it, then `cairn use PROFILE`.\n"
+        f"roles: {{{', '.join(f'{key}: {json.dumps(value, ensure_ascii=False)}' for key, value in player.items())}}}\n"
+    )

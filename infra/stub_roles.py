@@ -86,6 +86,8 @@ def _agent(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> M
     words = "\n".join(str(one["content"]) for one in messages if one["role"] == "user")
     made = [call["function"]["name"] for one in messages for call in one.get("tool_calls") or ()]
     wishes = list(_calls(words, names))
+    if not wishes and len(tools) == 1:  # it is looked at whether a server's model calls tools at all
+        wishes = [(names[0], fill(tools[0]["function"].get("parameters", {}), Random(0)))]
     if len(made) < len(wishes):
         name, arguments = wishes[len(made)]
         function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
@@ -112,14 +114,15 @@ def _calls(text: str, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any
 
 
 def _draft(messages: Sequence[Message], rng: Random) -> dict[str, Any]:
-    """A problem of one call. After two refusals a look-up is tried, which needs no luck with the state: it counts as required."""
+    """A problem of one call. After two refusals a look-up is tried, which needs no luck with the state: the call itself is required, as
+    it is where nothing can be compared."""
     tools = [tool for tool in _block(messages, "tools") or () if tool.get("kind") != "end"]
     data, walk = _block(messages, "data") or {}, _block(messages, "walk") or []
     refused = sum(one["role"] == "assistant" for one in messages)
     near = [tool for tool in tools if tool["name"] in walk] or tools
     first = [tool for tool in near if tool["kind"] == "write"] or near
     reads = [tool for tool in tools if tool["kind"] == "read"]
-    chosen = first if refused < 2 else reads or tools
+    chosen = (first if refused < 2 else reads) or tools
     if not chosen:
         return {"thought": "there is no tool to call", "instruction": "Hello.", "actions": [], "outputs": []}
     tool = rng.choice(chosen)
@@ -129,7 +132,7 @@ def _draft(messages: Sequence[Message], rng: Random) -> dict[str, Any]:
         "instruction": f"Please do this: {call['name']} {json.dumps(call['arguments'], ensure_ascii=False)}",
         "actions": [call],
         "outputs": [],
-        "required": [] if tool["kind"] == "write" else [call],
+        "required": [] if tool["kind"] == "write" and not refused else [call],
     }
 
 
@@ -141,7 +144,7 @@ def _arguments(tool: Mapping[str, Any], data: Mapping[str, Any], rng: Random) ->
     return {name: _value(name, schemas[name], tool["name"], data, rng) for name in needed}
 
 
-def _value(name: str, schema: Mapping[str, Any], tool: str, data: Any, rng: Random) -> Any:
+def _value(name: str, schema: Mapping[str, Any], tool: str, data: Mapping[str, Any], rng: Random) -> Any:
     """A value for an argument: as its schema says, else one that the data hold under its name, else one of its type."""
     for key in ("const", "default"):
         if schema.get(key) is not None:
@@ -166,6 +169,9 @@ def _value(name: str, schema: Mapping[str, Any], tool: str, data: Any, rng: Rand
         return rng.randint(int(least), max(int(least), int(min(schema.get("maximum", least + 3), least + 3))))
     if kind == "boolean":
         return rng.random() < 0.5
+    person = data.get("user_id")  # the id of the row that all is about, whatever it is called
+    if kind == "string" and "format" not in schema and isinstance(person, str) and (_stem(name) != name or rng.random() < AS_IS):
+        return person
     made = {"date": "2030-01-15", "date-time": "2030-01-15T09:00:00Z", "time": "09:00:00", "email": "ada@example.org"}
     return made.get(str(schema.get("format")), f"word{rng.getrandbits(16):04x}")
 

@@ -1,7 +1,8 @@
 """`project.yaml`: what a project that `cairn init` made says of itself. Cairn's own checkout has none.
 
 Profiles are Cairn's files and the same in every project. What they leave open, which worlds to train on and what the model is called,
-is filled in from here when a profile is read (`cairn use NAME`, `cairn run --profile NAME`); what a profile says itself stands.
+is filled in from here when a profile is read (`cairn use NAME`, `cairn run --profile NAME`); what a profile says itself stands, but for
+roles that it leaves to scripts: a world around an API has none, and a project of such a world says who plays them instead.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from tasks.contract.params import BadInput, Params, is_file, read_yaml, validate
+from tasks.engine.shared_params import NOBODY, ROLES, Role
 from tasks.road import ROAD, Road
 
 FILE = "project.yaml"
@@ -29,6 +31,10 @@ class Project(Params):
     worlds: list[str] = Field(
         min_length=1,
         description="worlds as 'package.module:Class': the `modules` of stages that freeze worlds, in profiles that name none",
+    )
+    roles: Role | None = Field(
+        None,
+        description="who plays the roles that a profile leaves to scripts, as under `roles` in the params: for worlds without scripts",
     )
 
 
@@ -51,6 +57,28 @@ def fill(tree: Any, own: Project | None, road: Road = ROAD) -> None:
         if isinstance(section, dict) and isinstance(section.get("method"), str):
             _first(section.setdefault(section["method"], {}), "modules", list(own.worlds))
     _first(tree.setdefault("promote", {}), "model", own.model)
+    if own.roles is not None and isinstance(roles := tree.setdefault("roles", {}), dict):
+        _cast(roles, own.roles.model_dump(exclude_unset=True))
+
+
+def _cast(roles: Any, player: Mapping[str, Any]) -> None:
+    """Let the player play every role that is left to a script."""
+    for name in ROLES:
+        config = roles.get(name, {"backend": NOBODY} if name == "contender" else {})
+        if isinstance(config, dict) and config.get("backend", "scripted") == "scripted":
+            written = hasattr(roles, "ca")  # a mapping that keeps comments
+            roles[name] = _in_one_line(player) if written else dict(player)
+            for token in filter(None, roles.ca.items.get(name, ()) if written else ()):
+                token.value = "\n" + token.value.partition("\n")[2]  # the comment was about the script
+
+
+def _in_one_line(values: Mapping[str, Any]) -> Any:
+    """A mapping as it is to be written."""
+    from ruamel.yaml.comments import CommentedMap
+
+    made = CommentedMap({key: _quoted(value) if isinstance(value, str) else value for key, value in values.items()})
+    made.fa.set_flow_style()
+    return made
 
 
 def _first(section: Any, key: str, value: Any) -> None:

@@ -251,7 +251,7 @@ class Connection:
                     "description": tool.description or "",
                     "input": tool.input_schema,
                     "output": tool.output_schema,
-                    "writes": tool.annotations is not None and tool.annotations.read_only_hint is False,
+                    "read_only": tool.annotations.read_only_hint if tool.annotations is not None else None,
                 }
                 for tool in page.tools
             ]

@@ -149,7 +149,7 @@ class Servers:
         if server.writes is not None:
             return tuple(server.writes)
         offered = [name for name in self._listed if name not in own and (server.tools is None or name in server.tools)]
-        return tuple(name for name in offered if self._listed[name]["writes"] and name not in server.ends)
+        return tuple(name for name in offered if self._listed[name]["read_only"] is False and name not in server.ends)
 
     def _unchecked(self, name: str) -> tuple[str, ...]:
         """What is not checked about a tool's calls and answers."""
@@ -157,7 +157,7 @@ class Servers:
 
     def _undeclared(self, name: str) -> tuple[str, ...]:
         server = self._server
-        if self._listed[name]["writes"] and server.writes is not None and name not in (*server.writes, *server.ends):
+        if self._listed[name]["read_only"] is False and server.writes is not None and name not in (*server.writes, *server.ends):
             return ("the server says that it may write, and writes does not name it",)
         return ()
 

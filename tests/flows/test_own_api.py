@@ -1,0 +1,230 @@
+"""`cairn init --from`: a project around an API that exists, without a line written; what is no API is refused in words, nothing written."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.cli import main
+from flows.init import ROOT
+from flows.own_api.api import Wish
+from flows.own_api.command import look
+from flows.own_api.guesses import guess
+from flows.worlds.new import LIBRARY
+from tasks.contract.params import BadInput
+from tasks.engine.settings import load
+from tests.flows.test_init import small  # noqa: F401
+
+BANK = '''
+"""Accounts."""
+import json
+from pathlib import Path
+from bank_rules import LEAST
+
+class Bank:
+    """Accounts of some people, with what they hold."""
+
+    def __init__(self) -> None:
+        self.accounts = json.loads(Path(__file__).with_name("accounts.json").read_text())
+
+    def get_account(self, account_id: str) -> dict:
+        """What an account holds."""
+        return dict(self.accounts[account_id])
+
+    def withdraw(self, account_id: str, cents: int) -> str:
+        """Take money out."""
+        if self.accounts[account_id]["cents"] - cents < LEAST:
+            raise ValueError("not enough")
+        self.accounts[account_id]["cents"] -= cents
+        return "here you are"
+
+    def hand_over(self, reason: str) -> str:
+        """Call a clerk."""
+        return "a clerk comes"
+
+def make() -> Bank:
+    return Bank()
+
+def make_for(owner: str) -> Bank:
+    return Bank()
+
+ready = Bank()
+'''
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Iterator[Path]:
+    """A folder with an API in two modules and a file of data; its modules are forgotten afterwards."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "own_bank.py").write_text(BANK)
+    (folder / "bank_rules.py").write_text("LEAST = 0\n")
+    (folder / "accounts.json").write_text('{"A1": {"owner": "u1", "cents": 100}, "A2": {"owner": "u2", "cents": 50}}')
+    (folder / "unrelated.py").write_text("raise SystemExit\n")
+    path = list(sys.path)
+    yield folder
+    sys.path[:] = path
+    for name in ("own_bank", "bank_rules"):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", ["Bank", "make", "ready"])
+def test_a_project_around_a_python_object(name: str, bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = tmp_path / "rules.md"
+    policy.write_text("R1. Ask before money is taken out.\n")
+    folder = tmp_path / "corner_bank"
+    asked = ["init", str(folder), "--from", f"{bank}/own_bank.py:{name}", "--policy", str(policy), "--model", "m", "--key-env", "KEY"]
+    assert main(asked) == 0
+    home = folder / LIBRARY.replace(".", "/") / "corner_bank"
+    assert sorted(path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()) == [
+        *("__init__.py", "api/accounts.json", "api/bank_rules.py", "api/own_bank.py", "policy.md", "world.py")
+    ]
+    said = capsys.readouterr().out
+    assert "only look something up: get_account\n" in said and "change something: withdraw\n" in said
+    assert (
+        "hand over to a person and end the conversation: hand_over\n" in said
+        and f"{LIBRARY.replace('.', '/')}/corner_bank/world.py" in said
+    )
+    own = yaml.safe_load((folder / "project.yaml").read_text())
+    assert own["roles"] == {"backend": "openai_compatible", "base_url": "http://127.0.0.1:8000/v1", "model": "m", "key_env": "KEY"}
+    for profile in ("", "smoke", "real_cpu"):
+        roles = load(folder, profile).shared.roles
+        assert {role.backend for part, role in roles.items() if part != "contender"} == {"openai_compatible"}
+        assert roles["contender"].backend == "none"
+    assert "What to edit next" in (folder / "PROJECT.md").read_text()
+    assert (home / "policy.md").read_text() == policy.read_text()
+    answer = elsewhere(home, "CornerBank", "withdraw", {"account_id": "A1", "cents": 40})
+    assert answer == "{'get_account': 'read', 'withdraw': 'write', 'hand_over': 'end'} True\n"
+
+
+def elsewhere(home: Path, cls: str, tool: str, arguments: dict[str, object]) -> str:
+    """What a process of its own prints of the world that was written: its tools, and whether a call succeeds."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(home.parent)!r})\n"
+        f"from {home.name}.world import {cls}\nfrom tasks.worlds.api.runtime import World\n"
+        f"world = World.build({cls}, 60, 0)\n"
+        f"print({{name: tool.kind for name, tool in world.tools.items()}}, world.call({tool!r}, {arguments!r}).ok)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+@pytest.mark.usefixtures("small")
+def test_a_project_around_an_mcp_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line in a file is enough; its program comes along, and what the server says of its tools is believed."""
+    (tmp_path / "mcp.yaml").write_text("command: [python, notes.py, memory]   # ours\n")
+    shutil.copy(ROOT / "tests/worlds/servers/notes.py", tmp_path / "notes.py")
+    folder = tmp_path / "notebook"
+    assert main(["init", str(folder), "--from", str(tmp_path / "mcp.yaml")]) == 0
+    home = folder / LIBRARY.replace(".", "/") / "notebook"
+    text = (home / "api/mcp.yaml").read_text()
+    assert "# ours" in text and yaml.safe_load(text)["writes"] == ["add", "drop", "count"] and "# guessed; correct it" in text
+    said = capsys.readouterr().out
+    assert "change something: add, drop, count\n" in said and "notebook/api/mcp.yaml" in said and "policy.md says so" in said
+    assert "stands in for a policy" in (home / "policy.md").read_text()
+    assert "'add': 'write'" in elsewhere(home, "Notebook", "add", {"id": "1", "text": "x"})
+
+
+SHOP = {
+    "openapi": "3.1.0",
+    "info": {"title": "Shop", "version": "1"},
+    "paths": {
+        "/orders/{order_id}": {
+            "get": {
+                "operationId": "get_order",
+                "parameters": [{"name": "order_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+            },
+            "post": {
+                "operationId": "cancel_order",
+                "parameters": [{"name": "order_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+            },
+        }
+    },
+}
+
+
+@pytest.mark.usefixtures("small")
+def test_a_project_around_an_http_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What writes is offered once the service may be changed; nothing is sent to it."""
+    path = tmp_path / "openapi.json"
+    path.write_text(json.dumps(SHOP))
+    with pytest.raises(BadInput, match=r"names no absolute url of the service\. Say where it is: --url"):
+        look(str(path), Wish())
+    for options, tools in (((), "{'get_order': 'read'}"), (("--disposable",), "{'get_order': 'read', 'cancel_order': 'write'}")):
+        folder = tmp_path / f"orders{len(options)}"
+        assert main(["init", str(folder), "--from", str(path), "--url", "http://127.0.0.1:9", *options]) == 0
+        said = capsys.readouterr().out
+        assert ("Nobody said that the service may be changed" in said) == (not options)
+        home = folder / LIBRARY.replace(".", "/") / folder.name
+        assert elsewhere(home, folder.name.title(), "get_order", {"order_id": "1"}) == f"{tools} False\n", "nobody listens there"
+
+
+@pytest.mark.parametrize(
+    ("origin", "says"),
+    [
+        ("{bank}/own_bank.py:make_for", "make_for needs owner. Write a function without arguments"),
+        ("{bank}/own_bank.py:Bnk", "has no 'Bnk'. Did you mean 'Bank'"),
+        ("{bank}/unrelatd.py:Bank", "there is no file .*unrelatd.py"),
+        ("{bank}/own_bank.py", "a Python object as module:name or path"),
+        ("nowhere_at_all:Bank", "there is no module 'nowhere_at_all'"),
+        ("{bank}/json.py:Bank", "a module 'json' is installed already"),
+        ("{bank}/own_bank.py:json", "json is a module"),
+        ("{bank}/broken_bank.py:Bank", "broken_bank.py:2: ModuleNotFoundError: No module named 'not_there'.*pip install"),
+        ("{bank}/random_bank.py:Bank", "makes a different state each time"),
+        ("{bank}/locked_bank.py:Bank", "its state cannot be copied"),
+        ("{bank}/nothing.yaml", "there is no such file"),
+        ("{bank}/other.json", "is no OpenAPI description"),
+        ("{bank}/clients.yaml", "mcpServers.*command: "),
+        ("{bank}/gone.yaml", "gone.yaml.*no_such_program"),
+    ],
+)
+def test_what_is_no_api_is_refused_in_words(origin: str, says: str, bank: Path) -> None:
+    (bank / "json.py").write_text("class Bank: pass\n")
+    (bank / "broken_bank.py").write_text("\nimport not_there\n")
+    (bank / "random_bank.py").write_text(
+        "import random\n\nclass Bank:\n    def __init__(self): self.n = random.random()\n    def go(self): pass\n"
+    )
+    (bank / "locked_bank.py").write_text(
+        "import threading\n\nclass Bank:\n    def __init__(self): self.n = threading.Lock()\n    def go(self): pass\n"
+    )
+    (bank / "other.json").write_text("{}")
+    (bank / "clients.yaml").write_text("mcpServers: {notes: {command: npx}}\n")
+    (bank / "gone.yaml").write_text("command: [no_such_program]\nstart_seconds: 5\n")
+    try:
+        with pytest.raises(BadInput, match=f"(?s){says}"):
+            look(origin.format(bank=bank), Wish())
+    finally:
+        for name in ("broken_bank", "random_bank", "locked_bank"):
+            sys.modules.pop(name, None)
+
+
+def test_options_of_another_kind_are_refused(bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, says in (
+        (("--policy", "x"), "go with --from API"),
+        (("--from", f"{bank}/own_bank.py:Bank", "--url", "http://x"), "--url and --disposable go with an OpenAPI description"),
+        (("--from", f"{bank}/own_bank.py:Bank", "--policy", "nowhere.md"), "--policy nowhere.md: cannot be read"),
+        (("--from", f"{bank}/own_bank.py:Bank", "--server", "localhost:1"), "must begin with http"),
+    ):
+        assert main(["init", str(tmp_path / "new"), *options]) == 2
+        assert says in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_guesses() -> None:
+    kinds = {
+        "read": ("get_order", "listOrders", "find-user", "check_stock", "is_open", "searchFlights"),
+        "write": ("cancel_order", "updateUser", "gettysburg", "exchange", "send_email", "sly"),
+        "end": ("transfer_to_human_agents", "escalate", "call_a_person", "handOver"),
+    }
+    assert {kind: tuple(name for name in names if guess(name).kind == kind) for kind, names in kinds.items()} == kinds
+    assert guess("get_then_delete", read_only=False).kind == "write" and guess("cancel", read_only=True).kind == "read"
