@@ -19,7 +19,7 @@ from flows.worlds.check import check
 from tasks import critique, generate
 from tasks.contract.client import Request
 from tasks.contract.context import Context
-from tasks.contract.conventions import Conventions
+from tasks.contract.conventions import Conventions, Identification
 from tasks.contract.problem import Action
 from tasks.contract.schemas import BLUEPRINT, CRITIQUE, TRAJECTORY
 from tasks.contract.tables import read_rows
@@ -27,11 +27,13 @@ from tasks.critique import multicritique
 from tasks.generate import apigen_mt
 from tasks.players import roles, scripted
 from tasks.players.client_agent import ClientAgent
+from tasks.worlds.adapters import from_object
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.play import play
 from tasks.worlds.api.problem_making import draw_problems, propose, user_context
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.scripts.agent import QUESTION
+from tasks.worlds.api.scripts.introductions import introduction
 from tasks.worlds.api.scripts.phrases import question, wish
 from tasks.worlds.api.scripts.services import Rule, Service, Services
 from tasks.worlds.api.served import served
@@ -197,3 +199,79 @@ def test_ground_truths_leave_out_what_the_tool_means_anyway() -> None:
     renewals = [action.arguments for one in problems for action in one.actions if action.name == "renew_loan"]
     assert {arguments.get("weeks") for arguments in renewals} == {None, 1, 3}
     assert json.dumps(renewals)  # JSON values alone
+
+
+# --- an API that exists already ---
+
+
+class Depot:
+    """Parcels of people, as a program keeps them that knows nothing of Cairn."""
+
+    def __init__(self) -> None:
+        self.clients = {str(number): {"card": f"C{number}00"} for number in range(10, 40)}
+        self.parcels = {
+            f"Z{number}": {"client": number // 10, "weight": number % 7 + 1, "sent": number % 3 == 0} for number in range(100, 400, 4)
+        }
+
+    def by_card(self, card: str) -> dict[str, Any]:
+        """Find a client by card."""
+        return {"client": next(int(number) for number, row in self.clients.items() if row["card"] == card)}
+
+    def parcel(self, parcel: str) -> dict[str, Any]:
+        """Look a parcel up."""
+        return dict(self.parcels[parcel])
+
+    def send_back(self, parcel: str) -> dict[str, Any]:
+        """Send a parcel back."""
+        self.parcels[parcel]["sent"] = True
+        return {"weight": self.parcels[parcel]["weight"]}
+
+
+CARD = Identification("by_card", ("card",), "client")
+PARCELS = Services(
+    services={
+        "back": Service(
+            wish("send parcel {parcel} back", vague="send a parcel back", ask="parcel"),
+            table="parcels",
+            key="parcel",
+            look="parcel",
+            act="send_back",
+            rules=(Rule("R2", lambda row, slots: row["sent"], "parcel {parcel} is sent already", "sent already"),),
+            summary="I will send parcel {parcel} back.",
+        ),
+        "weight": Service(
+            question("the weight of parcel {parcel}"),
+            table="parcels",
+            key="parcel",
+            look="parcel",
+            report="It weighs {weight}.",
+            output="{weight}",
+        ),
+    },
+    patterns={"parcel": r"Z\d+"},
+    own="R3",
+    introductions=(introduction(CARD, card=("card number", r"C\d+")),),
+    conventions=Conventions(identified_by=(CARD,), owner="client"),
+    users="clients",
+)
+PARCELS_POLICY = "R1. Ask for the card.\nR2. What is sent stays so.\nR3. Never touch another account.\nR4. Get a yes before a write."
+
+
+@served(PARCELS, identified="R1", confirmed="R4")
+class Parcels(
+    from_object(  # type: ignore[misc]
+        Depot,
+        name="parcels",
+        policy=PARCELS_POLICY,
+        writes=("send_back",),
+        users="clients",
+        produces={"by_card": ("parcel",), "parcel": ("parcel",)},
+    )
+):
+    """Scripted people for an object that exists."""
+
+
+def test_an_adapted_api_gets_scripted_people() -> None:
+    report = check(Parcels, size=30, count=24)
+    assert report.ok, report.text()
+    assert next(one for one in report.checks if one.name == "teacher").summary.startswith("score 1.00")

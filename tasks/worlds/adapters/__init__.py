@@ -6,8 +6,8 @@ Each gives a class to derive a world from, in a module of the user's own, which 
         ...
 
 What none of them gives is a scripted human: the conversations of such a world need a model in the human's role, or SCRIPTS in the
-class. Problems come from a file (`given`), or from FAMILIES, context and propose in the class; the generate room makes more with a
-model in the generator's role.
+class (`tasks.worlds.api.served` makes them of services). Problems come from a file (`given`), or from FAMILIES, context and propose in
+the class; the generate room makes more with a model in the generator's role.
 """
 
 from __future__ import annotations

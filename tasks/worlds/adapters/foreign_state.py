@@ -143,12 +143,9 @@ class ForeignState:
         return _rows(self.saved.text, table).get(key)
 
     def find(self, table: str, **fields: Any) -> list[str]:
-        """Keys of the rows with these fields."""
-        return [
-            key
-            for key, row in self.rows(table)
-            if isinstance(row, dict) and all(row.get(name) == value for name, value in fields.items())
-        ]
+        """Keys of the rows with these fields. A key is text, so that 7 in a field means the row "7"."""
+        rows = [(key, row) for key, row in self.rows(table) if isinstance(row, dict)]
+        return [key for key, row in rows if all(str(row.get(name)) == str(value) for name, value in fields.items())]
 
     def hash(self) -> str:
         """The canonical hash, 64 hex digits, over the frozen tables and the state."""

@@ -1,8 +1,10 @@
 """A world's class from its services: what `tasks.worlds.api.runtime` asks for beside tools, tables and policy.
 
-@served(SERVICES, identified="R1", confirmed="R3", one_call="R4", lean="R11", looked_up={"R9": "get_loan"})
-class Library:
-    ...
+    @served(SERVICES, identified="R1", confirmed="R3", one_call="R4", lean="R11", looked_up={"R9": "get_loan"})
+    class Library:
+        ...
+
+An adapted API gets scripted people, problems and predicates likewise; its tables are those of its state, by dotted path.
 """
 
 from __future__ import annotations
@@ -27,7 +29,6 @@ def served(services: Services, **rules: Any) -> Callable[[World], World]:
     families = service_problems.families(services)
     given: dict[str, Any] = {
         "CONVENTIONS": services.conventions,
-        "USERS": services.users,
         "FAMILIES": families,
         "WRITE_FAMILIES": tuple(family for family in families if family.endswith(("_write", "_writes"))),
         "BLUEPRINT_PREDICATES": policy.blueprint(),
@@ -40,7 +41,8 @@ def served(services: Services, **rules: Any) -> Callable[[World], World]:
     }
 
     def decorate(cls: World) -> World:
-        for name, value in given.items():
+        people = {} if hasattr(cls, "FOREIGN") else {"USERS": services.users}  # an adapted API says itself where its people are
+        for name, value in {**given, **people}.items():
             if name not in vars(cls):
                 setattr(cls, name, value)
         return cls
@@ -55,8 +57,6 @@ def served_from(path: Path) -> Callable[[World], World]:
 
     def decorate(cls: World) -> World:
         conventions: Conventions = getattr(cls, "CONVENTIONS", None) or file.conventions()
-        if getattr(cls, "FOREIGN", None) is not None:
-            cls.USERS = "users"  # type: ignore[attr-defined]  # an adapted world freezes its people there, wherever the state has them
         return served(file.made(conventions), **file.policy())(cls)
 
     return decorate
