@@ -16,10 +16,12 @@ import pytest
 from flows.worlds import check as world_check
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, ToolResult
+from tasks.contract.trajectory import Trajectory
 from tasks.worlds.adapters import from_openapi
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.openapi_answers import words_of
 from tasks.worlds.api.frozen import freeze_world, load
+from tasks.worlds.api.problem_making import problem_of
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import Refused
 from tasks.worlds.freeze import _check_playable
@@ -82,8 +84,26 @@ def told(result: ToolResult) -> Any:
 # --- play ---
 
 
-def test_by_hand(shop: Shop) -> None:
-    here = build(shop, **DISPOSABLE)
+def as_3_0(node: Any) -> Any:
+    """A description of 3.1 as 3.0 writes it."""
+    if isinstance(node, list):
+        return [as_3_0(one) for one in node]
+    if not isinstance(node, dict):
+        return "3.0.3" if node == "3.1.0" else node
+    found = {key: as_3_0(one) for key, one in node.items()}
+    if "const" in found:
+        found["enum"] = [found.pop("const")]
+    if {"type": "null"} in found.get("anyOf", ()):
+        (one,) = (part for part in found.pop("anyOf") if part != {"type": "null"})
+        found = {**found, **one, "nullable": True}
+    return found
+
+
+@pytest.mark.parametrize("version", ["3.0", "3.1"])
+def test_by_hand(shop: Shop, version: str) -> None:
+    spec = as_3_0(shop.app.openapi()) if version == "3.0" else f"{shop.url}/openapi.json"
+    here = build(shop, **DISPOSABLE, spec=spec)
+    assert here.call("place_order", {"user_id": "u1", "lines": [{"item": "pen"}], "note": None}).ok
     assert list(here.tools) == [
         "get_order",
         "list_orders",
@@ -167,6 +187,19 @@ def test_the_state_of_a_fixture(shop: Shop, tmp_path: Path) -> None:
     assert told(here.fork().call("list_orders", {})) == []
 
 
+def test_where_nothing_is_set_back_required_calls_are_graded(shop: Shop) -> None:
+    """A state that is read and cannot be brought about says nothing of one conversation: doing nothing would leave it, too."""
+    for state in ((), "GET /admin/state"):
+        here = build(shop, disposable=True, state=state)
+        assert not here.compared and not here.copies
+        draft = {"instruction": "Cancel W3.", "actions": [{"name": "cancel_order", "arguments": {"order_id": "W3", "reason": "late"}}]}
+        problem = problem_of(here, draft, {"user_id": "u0", "split": "test", "persona": "plain"})
+        assert [action.name for action in problem.required] == ["cancel_order"]
+        assert here.grade(Trajectory(problem=problem, trial=0, seed=0), here.fork()).required == 0
+    assert here.fork().call("cancel_order", {"order_id": "W3", "reason": "late"}).ok
+    assert not here.fork().call("cancel_order", {"order_id": "W3", "reason": "late"}).ok, "all are in the one state of the service"
+
+
 # --- schemas and requests ---
 
 
@@ -232,6 +265,7 @@ def test_nothing_is_written_undeclared(shop: Shop, worlds: Any) -> None:
         made(shop, reset="POST /admin/reset")
 
 
+@pytest.mark.long
 def test_a_world_check_of_a_service_that_may_be_changed(shop: Shop, worlds: Any) -> None:
     report = world_check.check(worlds.Declared, count=3)
     wrong = {one.name for one in report.checks if not one.ok}

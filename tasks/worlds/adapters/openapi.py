@@ -33,6 +33,7 @@ each call, with `state` one more for each part after a write; `reset` and the wr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ from tasks.worlds.adapters.openapi_source import Operations
 from tasks.worlds.adapters.openapi_state import Database, Step, Turns, Ways, parts_of, step
 from tasks.worlds.adapters.plain_data import View
 from tasks.worlds.adapters.server_file import without_secrets
+
+_SECRET = re.compile(r"auth|cookie|token|secret|password|credential|api-?key", re.IGNORECASE)
+"""Names of headers that hold secrets."""
 
 
 def from_openapi(
@@ -182,7 +186,8 @@ def from_openapi(
         where=where,
         conventions=conventions,
     )
-    made.WAITS, made.COPIES, made.COMPARED = True, bool(ways.reset or words) or not disposable, bool(ways.parts)
+    made.WAITS, made.COPIES = True, bool(ways.reset or words) or not disposable
+    made.COMPARED = bool(ways.parts) and made.COPIES  # where nothing brings a state about, it tells nothing of one conversation
     return made
 
 
@@ -210,7 +215,7 @@ def _address(where: str, word: str, url: str, spec: Any) -> str:
 
 def _headers(where: str, headers: Mapping[str, str]) -> dict[str, str]:
     for key in headers:
-        if key.lower() in ("authorization", "cookie", "proxy-authorization"):
+        if _SECRET.search(key):
             raise BadInput(
                 f"{where}: headers[{key!r}] holds a secret in code. Say where it is kept: auth={{'header {key}': 'VARIABLE'}}."
             )

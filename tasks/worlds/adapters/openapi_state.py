@@ -8,10 +8,8 @@ notes in it which state the service was left in, so that nothing is set back for
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,14 +18,13 @@ from typing import IO, Any
 
 from tasks.contract.params import BadInput
 from tasks.worlds.adapters.foreign_state import SourceFailed
+from tasks.worlds.adapters.machine_lock import locked
 from tasks.worlds.adapters.openapi_answers import answer_of
 from tasks.worlds.adapters.openapi_database import PostgresDatabase, SqliteDatabase
 from tasks.worlds.adapters.openapi_http import Service
 from tasks.worlds.adapters.openapi_requests import Prepared
 from tasks.worlds.api.tools import Refused
 
-LOCKS = Path("/tmp")
-"""Where the locks are: for all projects of this machine in one place, whatever folder each has for temporary files."""
 Calls = tuple[str, ...]
 """A state: the calls that led there from the start, each as JSON."""
 Database = SqliteDatabase | PostgresDatabase
@@ -129,14 +126,12 @@ class Turns:
 
     def __init__(self, service: Service) -> None:
         self.service, self.where = service, f"the service at {service.base_url}"
-        self._path = LOCKS / f"cairn-service-{os.getuid()}-{fingerprint(service.base_url.encode())}.lock"
         self._lock, self._first = threading.RLock(), True
 
     @contextlib.contextmanager
     def use(self, state: Calls) -> Iterator[Mark]:
         """The service for one use, in whatever state it is: nobody else uses it meanwhile."""
-        with self._lock, self._path.open("a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with self._lock, locked(self.service.base_url) as file:
             mark = Mark(self.service, file)
             if self._first:  # what an earlier run left may be gone: the service may have been started anew since
                 mark.note(None)

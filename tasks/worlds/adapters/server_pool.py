@@ -7,12 +7,9 @@ time as starting one does: so fast tools share a few servers, and slow ones get 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import hashlib
 import logging
 import os
-import tempfile
 import threading
 import time
 import weakref
@@ -22,6 +19,7 @@ from typing import Any
 
 from tasks.worlds.adapters.connection import Connection, Put
 from tasks.worlds.adapters.foreign_state import SourceFailed
+from tasks.worlds.adapters.machine_lock import locked
 from tasks.worlds.adapters.server_file import MOST_SERVERS, ServerFile
 from tasks.worlds.api.tools import Refused
 
@@ -192,9 +190,7 @@ class Seats:
         if not self._apart:
             yield
             return
-        name = hashlib.blake2b(self._server.url.encode(), digest_size=8).hexdigest()
-        with (Path(tempfile.gettempdir()) / f"cairn-mcp-{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._server.url):
             yield
 
 
