@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Message = dict[str, Any]
-"""One chat message in the OpenAI shape: role, content, and where they apply tool_calls, tool_call_id, name.
+"""One chat message in the OpenAI shape: role, content, and where they apply tool_calls, tool_call_id, name; a tool's answer that has
+pictures holds them under images (`tasks.contract.problem.Image`), for models that can take them.
 `tool_calls` is a list of {"id", "type": "function", "function": {"name", "arguments": dict}}.
 
 A model's answer may also say how it ended, as the OpenAI API does: `finish_reason` is stop, tool_calls, length (cut at the most tokens,

@@ -73,11 +73,28 @@ class Setting:
     policy: str = ""
 
 
+class Image(NamedTuple):
+    """A picture in a tool's answer. media_type: image/png, jpeg, gif or webp. data: base64. It reaches models that can take it while
+    its conversation is played; rows keep the answer's text alone, which names it by type, size and hash.
+    """
+
+    media_type: str
+    data: str
+
+
 class ToolResult(NamedTuple):
     """What a tool answered: `ok` is False when the call was refused (unknown tool, bad arguments, a rule of the API)."""
 
     ok: bool
     content: str
+    images: tuple[Image, ...] = ()
+
+
+class Illustrated(NamedTuple):
+    """What a tool returns whose answer has pictures. answer: text or JSON, as any other tool returns."""
+
+    answer: Any
+    images: tuple[Image, ...]
 
 
 ACCEPTED = "accepted"

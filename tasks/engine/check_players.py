@@ -30,6 +30,11 @@ def check_roles(shared: Shared, project: Path, source: str) -> None:
             _check_nobody(name, role, where)
         if role.others and name != "judge":
             raise BadInput(f"{where}.others: several models in turn are for the judge's role alone, and one list deep.")
+        if role.images and (role.backend != SERVER or name not in ("agent", "contender")):
+            raise BadInput(
+                f"{where}.images: pictures in tools' answers are shown to an agent or a contender behind a server alone (backend: "
+                f"{SERVER}). Leave it out: everybody else reads their names in the text."
+            )
         if role.backend == "local":
             check_folder(project / role.path, f"{where}.path = {brief(role.path)}")
         if role.backend == SERVER:

@@ -59,6 +59,9 @@ class Role(Params):
     content_beside_calls: Literal["null", "absent", "empty"] = Field(
         "null", description="content of a message that only calls tools: null, left out, or an empty text, which some servers want"
     )
+    images: bool = Field(
+        False, description="show the model the pictures in tools' answers, in a message after them; else their names alone, as text"
+    )
     others: list[Role] = Field([], description="further models that play the role in turn: a committee of several judges")
     limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="what the server calls the most tokens of an answer"

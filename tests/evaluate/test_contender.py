@@ -31,7 +31,7 @@ SMALL = Params(problems=5, gate_problems=2, trials=2, max_steps=20, max_turn_tok
 SERVED: dict[str, Any] = {
     **{"backend": "openai_compatible", "model": "some-model", "price_in": 0.0, "price_out": 0.0, "identity": "", "others": []},
     **{"max_in_flight": 16, "timeout_seconds": 5.0, "retries": 2, "structured": "json_schema", "send_seed": True, "thinking": 0},
-    **{"temperature": None, "max_tokens": None, "content_beside_calls": "null", "limit_field": "max_tokens"},
+    **{"temperature": None, "max_tokens": None, "content_beside_calls": "null", "limit_field": "max_tokens", "images": False},
 }
 
 

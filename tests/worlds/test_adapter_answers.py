@@ -54,9 +54,13 @@ ROWS = [{"id": "a", "total": 1.5}, {"id": "b", "total": 2}]
         (["done"], {"ok": False}, 'done\n{"ok": false}'),
         ([resource(text="the whole answer: 42")], None, "the whole answer: 42"),
         (["See:", resource(text="42")], None, "See:\n42"),
-        ([resource(blob="aGVsbG8=", mimeType="application/pdf")], None, "[file: file:///r, application/pdf, 5 bytes]"),
-        (["Here:", {"type": "image", "data": "aGVsbG8=", "mimeType": "image/png"}], None, "Here:\n[image: image/png, 5 bytes]"),
-        ([{"type": "audio", "data": "", "mimeType": "audio/wav"}], {"a": 1}, '[audio: audio/wav, 0 bytes]\n{"a": 1}'),
+        ([resource(blob="aGVsbG8=", mimeType="application/pdf")], None, "[file: file:///r, application/pdf, 5 bytes, afb5c5641e6a]"),
+        (
+            ["Here:", {"type": "image", "data": "aGVsbG8=", "mimeType": "image/png"}],
+            None,
+            "Here:\n[image: image/png, 5 bytes, afb5c5641e6a]",
+        ),
+        ([{"type": "audio", "data": "", "mimeType": "audio/wav"}], {"a": 1}, '[audio: audio/wav, 0 bytes, ddd9c40767f9]\n{"a": 1}'),
         (
             [{"type": "resource_link", "uri": "file:///b", "name": "b", "mimeType": "text/csv", "size": 1200, "description": "rows"}],
             None,

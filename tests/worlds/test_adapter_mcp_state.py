@@ -111,9 +111,8 @@ def test_what_nobody_reads_is_not_compared_and_forks_are_still_apart(tmp_path: P
 def test_the_users_of_a_database(tmp_path: Path) -> None:
     (tmp_path / "notes.json").write_text(json.dumps({f"u{number}": "" for number in range(4)}))
     about = serving("json", "{seat}/notes.json")
-    (tmp_path / "more").mkdir()
     here = build(tmp_path, **about, fixture="notes.json", files=["notes.json", "more.json"])
-    assert here.state.value == {f"u{number}": "" for number in range(4)}, "a file that is not there holds nothing"
+    assert here.state.value == {"notes_json": {f"u{number}": "" for number in range(4)}}, "a file that is not there holds nothing"
     with sqlite3.connect(tmp_path / "people.db") as database:
         database.execute("create table users (id integer primary key, name text, photo blob)")
         database.execute("create table log (line text)")
@@ -123,6 +122,12 @@ def test_the_users_of_a_database(tmp_path: Path) -> None:
     here = build(tmp_path, **serving("nowhere"), fixture="people.db", files=["people.db"], users="users")
     assert here.state.value["users"]["2"] == {"id": 2, "name": "U2", "photo": "(bytes 00)"} and sorted(here.splits) == list("0123")
     assert here.state.value["log"] == [{"line": "a"}, {"line": "b"}], "rows without a key have no order"
+
+
+@pytest.mark.parametrize(("files", "before", "after"), [(["notes.json"], {}, {"n1": "a"}), (["."], {}, {"notes_json": {"n1": "a"}})])
+def test_files_that_are_not_there_yet(files: list[str], before: Any, after: Any, tmp_path: Path) -> None:
+    here = build(tmp_path, **serving("json", "{seat}/notes.json"), files=files)
+    assert here.state.value == before and here.call("add", {"id": "n1", "text": "a"}).ok and here.state.value == after
 
 
 def test_a_start_that_is_lost_is_refused_with_the_difference(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.chat.answers import calls_in_text, whole, without_thought
 from tasks.contract.client import Message, Request
+from tasks.contract.problem import Image
 from tasks.contract.values import STRICT_JSON, UNREADABLE, frozen, whole_text
 
 WISH = "Answer with one JSON value that fits this schema: "
@@ -29,7 +30,7 @@ class Dialect:
     """How a model is asked. structured: json_schema, json_object or prompt, the way a wanted schema is put. temperature: instead of
     the request's, unless None. limit_field: what the server calls the most tokens of an answer. max_tokens: these, instead of the
     request's, unless None. thinking: tokens on top of these. content_beside_calls: what stands as content of a message that only
-    calls tools: null, nothing (absent), or an empty text."""
+    calls tools: null, nothing (absent), or an empty text. images: whether the model is shown the pictures in tools' answers."""
 
     model: str
     structured: str = "json_schema"
@@ -39,6 +40,7 @@ class Dialect:
     max_tokens: int | None = None
     thinking: int = 0
     content_beside_calls: str = "null"
+    images: bool = False
 
     def most(self, request: Request, room: int = 1) -> int:
         """The most tokens of an answer, thoughts included. room: times the usual."""
@@ -73,6 +75,8 @@ def body(dialect: Dialect, request: Request, room: int = 1) -> bytes:
     """The JSON that is sent. Keys keep their order, since a server may render a tool's schema as it came. room: times the usual
     number of tokens for the answer."""
     messages = [_sent(message, dialect.content_beside_calls) for message in request.messages]
+    if dialect.images:
+        messages = _illustrated(request.messages, messages)
     sent: dict[str, Any] = {
         "model": dialect.model,
         "messages": messages,
@@ -123,6 +127,26 @@ def _sent(message: Message, beside_calls: str) -> Message:
         if "name" in message:
             out["name"] = message["name"]
     return out
+
+
+SHOWN = "Pictures of the answers above:"
+"""Begins the message that shows them: the answer of a tool may hold text alone, so they follow the answers as a user's message."""
+
+
+def _illustrated(messages: Sequence[Message], sent: Sequence[Message]) -> list[Message]:
+    """What is sent, with a message of pictures after each run of answers that have some."""
+    found: list[Message] = []
+    images: list[Image] = []
+    for place, (message, one) in enumerate(zip(messages, sent, strict=True)):
+        found.append(one)
+        images += message.get("images", ())
+        last = place + 1 == len(messages) or messages[place + 1]["role"] != "tool"
+        if images and last:
+            urls = [{"url": f"data:{image.media_type};base64,{image.data}"} for image in images]
+            parts = [{"type": "text", "text": SHOWN}, *({"type": "image_url", "image_url": url} for url in urls)]
+            found.append({"role": "user", "content": parts})
+            images = []
+    return found
 
 
 def _sent_id(name: str) -> str:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.contract.problem import Image
 from tasks.contract.values import whole_text
 
 LEAVES = 2000
 """Values of a structured answer that are looked for in the text beside it; ours: with more, only equal data is the same."""
+PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""Kinds of pictures that hosted models take (OpenAI, Anthropic and Gemini agree on them)."""
+LARGEST = 5_000_000
+"""Bytes of a picture that is shown; the least of what hosted APIs allow (Anthropic). A larger one is named in the text alone."""
 LOOKED = 50_000_000
 """Values times characters of such a search; ours: some tenths of a second."""
 _NUMBERS = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -21,12 +27,14 @@ _NUMBERS = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 @dataclass(frozen=True)
 class Answer:
     """An answer of a server's tool. texts: what it said, embedded documents too. others: what it gave besides (pictures, sounds,
-    files, links), named. structured: its JSON value; None for none. failed: the server says that the call failed."""
+    files, links), named. structured: its JSON value; None for none. failed: the server says that the call failed. images: the pictures
+    among the others that models take."""
 
     texts: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     structured: Any = None
     failed: bool = False
+    images: tuple[Image, ...] = ()
 
     def readable(self) -> Any:
         """As the agent reads it: the text, with the JSON value after it when the text leaves something out. Text or a value that is
@@ -44,8 +52,10 @@ class Answer:
 
 def answer_of(result: Any, hide: Callable[[Any], Any] = lambda value: value) -> Answer:
     """The answer in a result of the Model Context Protocol. hide: replaces what nobody may see."""
-    texts, others = [], []
+    texts, others, images = [], [], []
     for part in result.content:
+        if (image := _image(part)) is not None:
+            images.append(image)
         if part.type == "text":
             texts.append(part.text)
         elif part.type == "resource" and hasattr(part.resource, "text"):
@@ -53,20 +63,32 @@ def answer_of(result: Any, hide: Callable[[Any], Any] = lambda value: value) -> 
         else:
             others.append(_named(part))
     said = tuple(hide(text) for text in texts if text)
-    return Answer(said, tuple(map(hide, others)), hide(result.structured_content), bool(result.is_error))
+    return Answer(said, tuple(map(hide, others)), hide(result.structured_content), bool(result.is_error), tuple(images))
+
+
+def _image(part: Any) -> Image | None:
+    """A picture, or an embedded file that is one, if models take its kind and size."""
+    whole, data = (part, "data") if part.type == "image" else (getattr(part, "resource", None), "blob")
+    kind, content = getattr(whole, "mime_type", None), getattr(whole, data, None)
+    return Image(kind, content) if kind in PICTURES and content and _bytes(content) <= LARGEST else None
 
 
 def _named(part: Any) -> str:
-    """What an agent cannot read, by type and size."""
+    """What is no text, by type, size and hash, so that two of them can be told apart in rows, which hold no bytes."""
     if part.type in ("image", "audio"):
-        return f"[{part.type}: {part.mime_type}, {_bytes(part.data):,} bytes]"
+        return f"[{part.type}: {part.mime_type}, {_size(part.data)}]"
     if part.type == "resource":
-        return f"[file: {part.resource.uri}, {part.resource.mime_type or 'of no named type'}, {_bytes(part.resource.blob):,} bytes]"
+        return f"[file: {part.resource.uri}, {part.resource.mime_type or 'of no named type'}, {_size(part.resource.blob)}]"
     if part.type == "resource_link":
         size = f"{part.size:,} bytes" if part.size is not None else ""
         about = [str(one) for one in (part.name, part.uri, part.mime_type, size, part.description) if one]
         return f"[link: {', '.join(about)}]"
     return f"[{part.type}]"
+
+
+def _size(base64: str) -> str:
+    digest = hashlib.blake2b(base64.encode("utf-8", "replace"), digest_size=6).hexdigest()
+    return f"{_bytes(base64):,} bytes, {digest}"
 
 
 def _bytes(base64: str) -> int:

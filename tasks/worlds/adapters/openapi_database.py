@@ -74,7 +74,7 @@ class SqliteDatabase:
             raise SourceFailed(f"database {self.path}: is not there. Start the service first, or correct its path.")
         nothing = Placeholders(path.parent)
         try:
-            return state_files.as_json(state_files.contents(path.parent, [path.name], nothing, WAIT), nothing)
+            return state_files.as_json(state_files.contents(path.parent, [path.name], nothing, WAIT), [path.name], nothing)
         except (state_files.Unreadable, OSError) as error:
             raise SourceFailed(f"database {self.path}: {error}.") from None
 

@@ -282,7 +282,9 @@ class Filed:
 
     def _saved(self, seat: Seat, state: state_files.Contents) -> Saved:
         try:
-            return Saved(Token(state), self._reader.counted(state_files.as_json(state, seat.connection.placeholders)))
+            return Saved(
+                Token(state), self._reader.counted(state_files.as_json(state, self._server.files, seat.connection.placeholders))
+            )
         except state_files.Unreadable as error:
             raise SourceFailed(f"files of {short(self._path)}: {error}.") from None
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contract.params import BadInput
-from tasks.contract.problem import Kind
+from tasks.contract.problem import Illustrated, Kind
 from tasks.worlds.adapters import server_file
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import Answer
@@ -208,7 +208,8 @@ class Servers:
 
     def _prove(self, start: Saved) -> None:
         """Raise BadInput when a server that is brought to the start is in another state: what is lost there is lost in every play."""
-        if refused := [name for name, value in json.loads(start.text).items() if self._server.reads and _is_refusal(value)]:
+        answers = json.loads(start.text) if self._server.reads else {}
+        if refused := [name for name, value in answers.items() if _is_refusal(value)]:
             raise BadInput(
                 f"{self._path}:{self._lines['reads']}: reads: refused at the start: {', '.join(refused)}. Read what is there."
             )
@@ -290,7 +291,8 @@ class Servers:
         if answer.failed or reason:
             raise Refused(reason or _text(said) or NO_REASON)
         promised = self._promised.get(name)
-        return said, unmet(promised, answer.structured) if isinstance(promised, Read) else ""
+        broken = unmet(promised, answer.structured) if isinstance(promised, Read) else ""
+        return (Illustrated(said, answer.images) if answer.images else said), broken
 
     def real_text(self, seat: Seat, dump: str | Command) -> str:
         """What counts of the state of a real server."""

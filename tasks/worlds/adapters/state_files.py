@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,14 @@ def put_live(state: Contents, seat: Path, seconds: float) -> None:
             source.backup(target)
 
 
-def as_json(state: Contents, placeholders: Placeholders) -> Any:
-    """Contents as JSON: of one file its value, of several by path, with "_" for the dots in it. Raises Unreadable."""
+def as_json(state: Contents, names: Sequence[str], placeholders: Placeholders) -> Any:
+    """Contents of these files and folders as JSON: of one file its value, and nothing ({} or []) while it is not there; of several, and
+    of a folder, by path, with "_" for the dots in it. Raises Unreadable.
+    """
     values = {name.replace(".", "_"): placeholders.hide(_value(name, content)) for name, content in state}
-    return next(iter(values.values())) if len(values) == 1 else values
+    if len(names) > 1 or [name for name, _ in state if name != Path(names[0]).as_posix()]:
+        return values
+    return next(iter(values.values()), _nothing(names[0]))
 
 
 def _is_beside(path: Path) -> bool:
@@ -101,7 +105,13 @@ def _read(path: Path, placeholders: Placeholders, seconds: float) -> bytes:
     return bytes(content)
 
 
+def _nothing(name: str) -> Any:
+    return [] if name.endswith(".jsonl") else {}
+
+
 def _value(name: str, content: bytes) -> Any:
+    if not content:  # as SQLite begins
+        return _nothing(name)
     if is_database(content):
         return _tables(name, content)
     try:

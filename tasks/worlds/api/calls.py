@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from tasks.contract.params import nearest
-from tasks.contract.problem import ToolResult
+from tasks.contract.problem import Illustrated, ToolResult
 from tasks.contract.values import canonical, canonical_json, half_character, unfit
 from tasks.worlds.api.state import State
 from tasks.worlds.api.tools import COMPARED, Refused, Tool
@@ -37,7 +37,9 @@ def run(tool: Tool, function: Callable[..., Any], state: State, arguments: Any, 
     done = False
     state.begin(tool.kind)
     try:
-        content = answer(function(**tool.validate(arguments)))
+        value = function(**tool.validate(arguments))
+        value, images = value if isinstance(value, Illustrated) else (value, ())
+        content = answer(value)
         done = True
     except Refused as refusal:
         return error(str(refusal))
@@ -45,7 +47,7 @@ def run(tool: Tool, function: Callable[..., Any], state: State, arguments: Any, 
         return error(f"tool failure: {type(failure).__name__}: {failure}")
     finally:
         state.finish(keep=done)
-    return ToolResult(True, content if len(content) <= longest else cut(content, longest, tool.name))
+    return ToolResult(True, content if len(content) <= longest else cut(content, longest, tool.name), images)
 
 
 def cut(content: str, longest: int, tool: str) -> str:

@@ -279,7 +279,8 @@ def _run_calls(talk: Conversation, calls: Sequence[dict[str, Any]]) -> str:
         action = Action(name, arguments, tool.kind if tool else "read")
         result = refused(f"the call cannot be read: {why}") if (why := call.get("unreadable")) else talk.world.call(name, arguments)
         talk.played.calls.append((action, result))
-        talk.played.messages.append({"role": "tool", "tool_call_id": call["id"], "name": name, "content": result.content})
+        message = {"role": "tool", "tool_call_id": call["id"], "name": name, "content": result.content}
+        talk.played.messages.append({**message, "images": result.images} if result.images else message)
         if action.kind == "end" and result.ok:
             return "hand_over"
         if not result.ok and result.content.startswith(TOOL_FAILURE):

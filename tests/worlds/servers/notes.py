@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-KIND, PATH = sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else "none")
+KIND, PATH = [*sys.argv[1:], "nowhere"][0], Path(sys.argv[2] if len(sys.argv) > 2 else "none")
 MEMORY: dict[str, Any] = json.loads(PATH.read_text()) if KIND == "memory" and PATH.exists() else {}
 
 
@@ -23,7 +23,7 @@ def tool(name: str, writes: bool = False, /, **arguments: str) -> dict[str, Any]
     schema = {"type": "object", "properties": properties, "required": list(arguments)}
     return {
         "name": name,
-        "description": f"{name} in {os.environ['CAIRN_SEAT']}",
+        "description": f"{name} in {os.environ.get('CAIRN_SEAT')}",
         "inputSchema": schema,
         "annotations": {"readOnlyHint": not writes},
     }
@@ -147,7 +147,9 @@ def main() -> None:
             print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **made}), flush=True)
 
 
-if KIND == "dump":
+if __name__ != "__main__":
+    pass
+elif KIND == "dump":
     KIND = "json"
     print(json.dumps(notes()))
 elif KIND in ("restore", "forget"):
