@@ -24,7 +24,7 @@ from tasks.contract.problem import Action
 from tasks.worlds.adapters import from_object
 from tasks.worlds.adapters.context import Reader
 from tasks.worlds.adapters.context_tables import KEY, is_id_name, leaves, singular, words_of
-from tasks.worlds.api.problem_making import Excerpt, user_context
+from tasks.worlds.api.problem_making import Excerpt
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import Refused, Tool
 
@@ -169,13 +169,14 @@ def _others(
 
 
 def measure(world: World, contexts: int) -> list[tuple[str, float]]:
-    """The figures of one world."""
+    """The figures of one world: contexts of anybody in its state, of whatever split."""
     reader = world.foreign.reader(world.shared.base)
     excerpt, times, acting, working, edges = Excerpt(), list[float](), 0, 0, 0
-    user_context(world, Random(-1), "train", Excerpt(edge_cases=1))
+    users = list(reader.links.people)
+    world.foreign.context(world, users, Excerpt(edge_cases=1), Random(0))
     for seed in range(contexts):
         start = time.perf_counter()
-        data = user_context(world, Random(seed), "train", excerpt)
+        _, data = world.foreign.context(world, users, excerpt, Random(seed))
         times.append(time.perf_counter() - start)
         calls = [call for call in calls_of(world, reader, data) if _fits(world.tools[call.name], call)]
         acting += bool(calls)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -181,6 +182,18 @@ def test_a_world_without_a_table_of_users_has_lineages() -> None:
             assert user_context(world, Random(seed), split, Excerpt(edge_cases=0.5)) == data, "the same seed, the same context"
     chosen = [user_context(world, Random(seed), "train", Excerpt(edge_cases=1)) for seed in range(20)]
     assert all(data["chosen_because"] for data in chosen)
+
+
+def test_a_lineage_of_a_given_problem_is_shown_its_customer(tmp_path: Path) -> None:
+    """Whom the problem's calls are about, where the file names no user."""
+    lines = [{"instruction": f"Close T1{n}.", "actions": [{"name": "close", "arguments": {"ticket": f"T1{n}"}}]} for n in range(1, 7)]
+    (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    made = from_object(Desk, name="desk", policy=POLICY, writes=("close",), problems_file=tmp_path / "problems.jsonl")
+    world = World.build(made, 1, 0)
+    for seed in range(10):
+        data = user_context(world, Random(seed), "train")
+        ticket = data["given"][0]["actions"][0]["arguments"]["ticket"]
+        assert data["user"]["name"] == f"Person {ticket[2:]}" and ticket in json.dumps(data["state"])
 
 
 VALUES = st.none() | st.booleans() | st.integers(0, 5) | st.sampled_from(["u1", "u2", "open", "see u1", "", "Ω7", "2026-01-01"])

@@ -145,10 +145,12 @@ class Adapter:
         base = world.shared.base
         reader = self.reader(base)
         user, row, reason = reader.choose(users, world.policy, excerpt, rng)
-        given = [dict(one) for one in base.tables.get(problem_file.TABLE, {}).values() if one["user"] == user]
+        rows = (dict(one) for one in base.tables.get(problem_file.TABLE, {}).values() if one["user"] == user)
+        given = json.loads(json.dumps(list(rows)))  # frozen rows hold tuples
         root = reader.links.people.get(user)
         if root is None and reader.links.people:  # a lineage that a given problem made: whom its calls are about, or anybody
-            root = reader.about(given) or rng.choice(list(reader.links.people.values()))
+            about = reader.about(given)
+            root = reader.links.people[reader.anybody(list(reader.links.people), rng)] if about is None else about
         shown = reader.show(root, row, excerpt.tokens, rng)
         more = {"chosen_because": reason, "left_out": dict(shown.left_out)}
         found = {"user": shown.user, "state": shown.state, "given": given, **{name: value for name, value in more.items() if value}}

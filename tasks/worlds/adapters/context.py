@@ -64,15 +64,17 @@ class Reader:
         return {key: row if isinstance(row, dict) else {"value": row} for key, row in rows.items()}
 
     def choose(self, users: Sequence[str], policy: str, excerpt: Excerpt, rng: Random) -> tuple[str, int | None, str]:
-        """(one of the users, mostly with rows of their own; number of a row of theirs at a limit of the policy; why it is at one). The
-        last two are None and "" for most."""
+        """(one of the users, number of a row of theirs at a limit of the policy, why it is); the last two None and "" for most."""
         if rng.random() < excerpt.edge_cases:
             if policy not in self._limits:
                 self._limits[policy] = limits_of(self.links, self.settings, policy)
             if found := self._limits[policy].draw(frozenset(users), rng):
                 return found.user, found.row, found.reason
-        weights = [1.0 if len(self._own(user)) > 1 else BARE for user in users]
-        return rng.choices(users, weights)[0], None, ""
+        return self.anybody(users, rng), None, ""
+
+    def anybody(self, users: Sequence[str], rng: Random) -> str:
+        """One of the users, mostly one with rows of their own."""
+        return rng.choices(users, [1.0 if len(self._own(user)) > 1 else BARE for user in users])[0]
 
     def _own(self, user: str) -> list[int]:
         if user not in self._owned:
