@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
-from tasks.worlds.api.state import State
+from tasks.worlds.adapters.foreign_state import Saved
+from tasks.worlds.api.state import State, canonical_json
 
 _FIXED = (str, bytes, int, float, complex, bool, type(None), type(Ellipsis), range)
 _SKIPPED = (ModuleType, State, type, logging.Logger)
@@ -25,6 +26,8 @@ def print_of(value: Any, seen: Seen | None = None) -> Any:
         return kind.__name__, value
     if isinstance(value, _SKIPPED):
         return kind.__name__
+    if isinstance(value, Saved):
+        return kind.__name__, canonical_json(value.content.value())  # what it has worked out of its rows by now is no part of it
     seen = {} if seen is None else seen
     if id(value) in seen:
         return "again", seen[id(value)][0]

@@ -25,7 +25,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.worlds.adapters.plain_data import NotPlain, View, text_diff
+from tasks.worlds.adapters.plain_data import NotPlain, View
+from tasks.worlds.adapters.state_content import text_diff
 from tasks.worlds.api.state import canonical_json
 
 

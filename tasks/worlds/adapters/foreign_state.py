@@ -11,11 +11,12 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from tasks.contract.problem import Kind
 from tasks.worlds.adapters.context_tables import rows_at
-from tasks.worlds.adapters.plain_data import text_diff
+from tasks.worlds.adapters.state_content import Content, text_diff
 from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Tool
 
@@ -23,12 +24,23 @@ DIFF_LINES = 4
 """Lines of a difference in a message; ours."""
 
 
-class Saved(NamedTuple):
-    """A state. token: what the source restores it from (text or bytes). text: what counts of it, as canonical JSON; hashed,
-    compared and shown."""
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A state. token: what the source restores it from, its own matter. counted: what counts of it, hashed, compared and shown:
+    canonical JSON, or taken apart already."""
 
     token: Any
-    text: str
+    counted: str | Content
+
+    @functools.cached_property
+    def content(self) -> Content:
+        """What counts of it."""
+        return self.counted if isinstance(self.counted, Content) else Content(self.counted)
+
+    @property
+    def text(self) -> str:
+        """What counts of it, as canonical JSON."""
+        return self.content.text
 
 
 class SourceFailed(RuntimeError):
@@ -103,8 +115,8 @@ class ForeignState:
         if self._kind != "read" and (why := self._source.protected(name)):
             raise SourceFailed(f"tool {name!r} was not called: {why}")
         answer, after = self._source.call(self.saved, name, arguments, self._kind)
-        if self._kind not in (None, "write") and after.text != self.saved.text:
-            changed = text_diff(self.saved.text, after.text, DIFF_LINES).replace("\n", "; ")
+        if self._kind not in (None, "write") and not after.content.same(self.saved.content):
+            changed = text_diff(self.saved.content, after.content, DIFF_LINES).replace("\n", "; ")
             raise SourceFailed(
                 f"tool {name!r} is not declared to write and changed the state ({changed}). Name it in 'writes', or name what it "
                 "changed in 'leave_out'."
@@ -136,11 +148,11 @@ class ForeignState:
 
     def rows(self, table: str) -> list[tuple[str, Any]]:
         """All rows of the table at a dotted path, by key; [] when there is none."""
-        return list(_rows(self.saved.text, table).items())
+        return list(_rows(self.saved.content, table).items())
 
     def get(self, table: str, key: str) -> Any:
         """A row, None when there is none."""
-        return _rows(self.saved.text, table).get(key)
+        return _rows(self.saved.content, table).get(key)
 
     def find(self, table: str, **fields: Any) -> list[str]:
         """Keys of the rows with these fields. A key is text, so that 7 in a field means the row "7"."""
@@ -149,17 +161,19 @@ class ForeignState:
 
     def hash(self) -> str:
         """The canonical hash, 64 hex digits, over the frozen tables and the state."""
-        content = f"{self.base.total():064x}{self.saved.text}"
+        content = f"{self.base.total():064x}{self.saved.content.number:064x}"
         return hashlib.blake2b(content.encode(), digest_size=32).hexdigest()
 
     def diff(self) -> str:
         """The changes as text, one line per place: '- ' the start, '+ ' now."""
-        return text_diff(self._start.text, self.saved.text)
+        return text_diff(self._start.content, self.saved.content)
 
 
 @functools.lru_cache(maxsize=64)
-def _rows(text: str, table: str) -> dict[str, Any]:
-    return rows_at(json.loads(text), tuple(table.split(".")))
+def _rows(content: Content, table: str) -> dict[str, Any]:
+    path = tuple(table.split("."))
+    wanted = {path: content.tables[path].keys()} if path in content.tables else None
+    return rows_at(content.value(wanted), path)
 
 
 class Calls:

@@ -3,17 +3,14 @@
     class Shop(from_object(make_shop, name="shop", policy=POLICY, writes=("cancel_order",), ends=("call_a_person",))):
         ...
 
-Costs: a call pickles the objects once, and shows them as JSON once when they have changed. Both are linear in their size: 0.04 ms
-without and 0.2 ms with a change for a few rows, 5 ms and 0.1 s for 10,000. Fork, reset, snapshot and restore cost nothing.
-"""
+Costs: a call pickles the rows that it was handed out of the tables (`tasks.worlds.adapters.copies`) and all that is no table, and shows
+as JSON what of that has changed. Fork, reset, snapshot and restore cost nothing; the next call brings an object to the state that is
+wanted."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import json
-import pickle
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,15 +22,15 @@ from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import refusal
 from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
+from tasks.worlds.adapters.kept_objects import ByHand, Copies, Keeper
 from tasks.worlds.adapters.outside import Outside, watched
-from tasks.worlds.adapters.plain_data import TYPE, NotPlain, View, text_diff
+from tasks.worlds.adapters.plain_data import NotPlain, View
 from tasks.worlds.adapters.real import RealObject
+from tasks.worlds.adapters.state_content import Content, text_diff
 from tasks.worlds.api.places import place
-from tasks.worlds.api.state import Base, canonical_json
+from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Refused, Tool
 
-LIVE = 256
-"""Objects that are kept at the state in which a call left them; ours: conversations in play at a time."""
 _ANSWERS = View(inside=False)
 
 
@@ -57,6 +54,8 @@ def from_object(
     conventions: Conventions | None = None,
     real: Callable[[], Any] | None = None,
     disposable: bool = False,
+    rounded: Mapping[str, float] | None = None,
+    by_row: bool = True,
 ) -> type[Any]:
     """A world class over what `factory()` makes: one object, or several as a dict by name (their methods are then one set of tools).
 
@@ -66,8 +65,10 @@ def from_object(
     ends:      those that end the conversation (hand over to a person).
     produces:  tool -> types of the ids in its answer, which other tools take as arguments of that name (edges of the API graph).
     types:     "tool.argument" -> type, for arguments whose annotation is missing or wrong.
-    leave_out: patterns of names of attributes and keys that do not count (clocks, logs, connections); they are kept and
-               restored with all others, but are no part of hash, difference and grading.
+    leave_out: patterns of what does not count (clocks, generated ids, logs, connections): of names of attributes and keys wherever they
+               are ("*_at"), or of dotted paths as differences show them, where lists add nothing ("orders.*.history.at"). It is kept
+               and restored with all else, but is no part of hash, difference and grading.
+    rounded:   pattern -> step, for numbers with noise: they count as the nearest multiple of the step ({"accounts.*.balance": 0.01}).
     error_key: an answer that is a dict with something under this key (not None, False, 0 or empty) is a refusal, and that the reason.
     errors_begin: an answer that is text and begins so ("Error:") is a refusal.
     snapshot, restore: for objects that cannot be pickled: snapshot(object) gives JSON, restore(object, JSON) brings a fresh one to
@@ -81,6 +82,9 @@ def from_object(
     disposable: what the objects reach outside their process (a service, a database file) may be changed by every run and check. Without
                it no method that writes is called once that is seen (`tasks.worlds.adapters.outside`), nor is restore().
 
+    by_row:    False copies the objects whole with every call, for code that takes its large dicts by their very type (`type(x) is
+    dict`): they are `tasks.worlds.adapters.tracked_rows.Rows` otherwise, so that a call costs the rows that it touches.
+
     An exception of a method is a refusal with its message. Raises BadInput for what cannot be offered or kept, here or when the
     world is built.
     """
@@ -89,8 +93,10 @@ def from_object(
     choice = _choice(name, tools, writes, ends, produces)
     beginnings = _texts(name, "errors_begin", errors_begin)
     by_hand = (snapshot, restore) if snapshot and restore else None
-    view = View(tuple(leave_out))
-    source = Objects(name, factory, choice, dict(types or {}), view, error_key, beginnings, by_hand, real or factory, disposable)
+    view = View(_texts(name, "leave_out", leave_out), rounded=_steps(name, rounded or {}))
+    source = Objects(
+        name, factory, choice, dict(types or {}), view, error_key, beginnings, by_hand, real or factory, disposable, by_row
+    )
     return adapted(
         source,
         name=name,
@@ -116,6 +122,15 @@ def _texts(name: str, word: str, names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _steps(name: str, rounded: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    for pattern, step in rounded.items():
+        if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < float("inf"):
+            raise BadInput(
+                f"world {name}: rounded[{pattern!r}] = {step!r} must be a number above 0: the step to which numbers there count."
+            )
+    return tuple(rounded.items())
+
+
 class Objects:
     """A `Source` over Python objects."""
 
@@ -131,13 +146,14 @@ class Objects:
         by_hand: tuple[Callable[[Any], Any], Callable[[Any, Any], None]] | None,
         real: Callable[[], Any],
         disposable: bool = False,
+        by_row: bool = True,
     ) -> None:
         self._real, self._disposable = real, disposable
         self._reaches = ""  # what the objects were seen to reach outside this process
         self._where, self._factory, self._choice, self._view = f"world {name}", factory, choice, view
         self._types, self._error_key, self._errors_begin, self._by_hand = types, error_key, errors_begin, by_hand
         self._callees: dict[tuple[type, str], Callee] = {}
-        self._live: OrderedDict[Any, Any] = OrderedDict()  # each step on it is atomic, so threads need no lock
+        self._keeper: Keeper = ByHand(self._where, view, self._made, *by_hand) if by_hand else Copies(self._where, view, _parts, by_row)
 
     # --- the source --------------------------------------------------------------------------------------------------------
 
@@ -186,9 +202,9 @@ class Objects:
 
     @functools.cached_property
     def _start(self) -> Saved:
-        first, second = (self._kept(self._made()) for _ in range(2))
-        if first.text != second.text:
-            changed = text_diff(first.text, second.text, DIFF_LINES).replace("\n", "; ")
+        first, second = (self._keeper.first(self._made()) for _ in range(2))
+        if not first.content.same(second.content):
+            changed = text_diff(first.content, second.content, DIFF_LINES).replace("\n", "; ")
             raise BadInput(
                 f"{self._where}: factory() makes a different state each time ({changed}). Take clocks and random numbers out, or name "
                 "what differs in leave_out=(...)."
@@ -197,20 +213,22 @@ class Objects:
 
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
         """Run a method on an object in this state."""
-        try:
-            with watched(forbidden=kind != "read" and not self._disposable) as seen:
-                live = self._at(saved)
-                shown = self.answer(live, name, arguments)
-        except Outside as error:
-            self._reaches = str(error)
-            raise SourceFailed(f"tool {name!r} was not called: {self.protected(name)}") from None
-        self._reaches = self._reaches or next(iter(seen), "")
-        try:
-            after = self._kept(live, saved)
-        except BadInput as error:
-            raise SourceFailed(f"tool {name!r} of {self._where}: {error}") from None
-        self._keep(after, live)
-        return shown, after
+        with self._keeper.at(saved, restored=not self.protected("")) as held:
+            try:
+                with watched(forbidden=kind != "read" and not self._disposable) as seen:
+                    shown = self.answer(held.root, name, arguments)
+            except Outside as error:
+                self._reaches = str(error)
+                raise SourceFailed(f"tool {name!r} was not called: {self.protected(name)}") from None
+            self._reaches = self._reaches or next(iter(seen), "")
+            try:
+                return shown, held.after()
+            except BadInput as error:
+                raise SourceFailed(f"tool {name!r} of {self._where}: {error}") from None
+
+    def content(self, root: Any) -> Content:
+        """What counts of an object's state; nothing is copied. BadInput for what is no data."""
+        return self._keeper.content(root)
 
     def answer(self, live: Any, name: str, arguments: dict[str, Any]) -> Any:
         """What a method of an object answers, as JSON. Raises Refused, or SourceFailed for an answer that is no data."""
@@ -261,8 +279,6 @@ class Objects:
             self._callees[cls, name] = callee_of(function)
         return self._callees[cls, name]
 
-    # --- objects and their states ------------------------------------------------------------------------------------------
-
     def _made(self) -> Any:
         try:
             with watched() as seen:
@@ -271,56 +287,6 @@ class Objects:
             return live
         except Exception as error:
             raise BadInput(f"{self._where}: factory() failed: {type(error).__name__}: {error}") from error
-
-    def _at(self, saved: Saved) -> Any:
-        """An object in this state: the one that a call left in it, or a new one."""
-        live = self._live.pop(saved.token, None)
-        if live is None and self._by_hand is None:
-            live = pickle.loads(saved.token)  # made by this process, never read from outside
-        elif live is None and self._by_hand is not None:
-            live = self._made()
-            if not self.protected(""):
-                self._by_hand[1](live, json.loads(saved.token))
-        return live
-
-    def _keep(self, saved: Saved, live: Any) -> None:
-        self._live[saved.token] = live
-        if len(self._live) > LIVE:
-            self._live.popitem(last=False)
-
-    def _kept(self, live: Any, before: Saved | None = None) -> Saved:
-        """The state of an object; `before` itself when nothing has changed."""
-        token: Any = self._pickled(live) if self._by_hand is None else self._dumped(live)
-        if before is not None and token == before.token:
-            return before
-        return Saved(token, self._text(_parts(live) if self._by_hand is None else {"": json.loads(token)}))
-
-    def state_text(self, live: Any) -> str:
-        """What counts of an object's state, as canonical JSON; nothing is copied. BadInput for what is no data."""
-        return self._text(_parts(live) if self._by_hand is None else {"": json.loads(self._dumped(live))})
-
-    def _text(self, parts: Mapping[str, Any]) -> str:
-        try:
-            shown = {part: _without_type(self._view.plain(value)) for part, value in parts.items()}
-            return canonical_json(shown.get("", shown))
-        except (NotPlain, ValueError) as error:  # the second: a number beyond what can be written
-            raise BadInput(f"{self._where}: {error}. Name it in leave_out=(...), or give snapshot= and restore=.") from None
-
-    def _dumped(self, live: Any) -> str:
-        assert self._by_hand is not None
-        try:
-            return json.dumps(self._by_hand[0](live), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"{self._where}: snapshot() must give JSON: {error}.") from None
-
-    def _pickled(self, live: Any) -> bytes:
-        try:
-            return pickle.dumps(live, protocol=pickle.HIGHEST_PROTOCOL)
-        except Exception as error:  # pickling runs code of the object's
-            raise BadInput(
-                f"{self._where}: its state cannot be copied ({error}). Keep connections, locks and local functions out of "
-                "the object, or give snapshot= and restore=."
-            ) from None
 
 
 def _parts(live: Any) -> dict[str, Any]:
@@ -338,7 +304,3 @@ def _methods(value: Any) -> list[str]:
         if inspect.isfunction(member) or isinstance(member, kinds)
     ]
     return [name for name in dict.fromkeys(names) if not name.startswith("_")]
-
-
-def _without_type(value: Any) -> Any:
-    return {key: item for key, item in value.items() if key != TYPE} if isinstance(value, dict) else value

@@ -22,9 +22,10 @@ from tasks.worlds.adapters.openapi_operations import listed as operations_of
 from tasks.worlds.adapters.openapi_processes import Process, Processes
 from tasks.worlds.adapters.openapi_requests import prepared
 from tasks.worlds.adapters.openapi_state import Mark, Turns, Ways, fingerprint
-from tasks.worlds.adapters.plain_data import NotPlain, View, text_diff
+from tasks.worlds.adapters.plain_data import NotPlain, View
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.adapters.server_file import without_secrets
+from tasks.worlds.adapters.state_content import text_diff
 from tasks.worlds.api.state import Base, canonical_json
 from tasks.worlds.api.tools import Refused, Tool
 

@@ -33,7 +33,7 @@ class RealObject:
     def state(self) -> Saved:
         """As it is now."""
         try:
-            return Saved(None, self.source.state_text(self.live))
+            return Saved(None, self.source.content(self.live))
         except BadInput as error:
             raise SourceFailed(str(error)) from None
 

@@ -28,13 +28,13 @@ from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import Answer
 from tasks.worlds.adapters.connection import Connection, ToolFailed, short
 from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
-from tasks.worlds.adapters.plain_data import text_diff
 from tasks.worlds.adapters.real import RealServer
 from tasks.worlds.adapters.schema_dialects import Read, Unreadable, read
 from tasks.worlds.adapters.schemas import tool_of_schema, unmet
 from tasks.worlds.adapters.server_file import Command, ServerFile
 from tasks.worlds.adapters.server_pool import Seat, Seats
 from tasks.worlds.adapters.server_state import NO_REASON, REFUSED, Dumped, Reader, keeper_of
+from tasks.worlds.adapters.state_content import text_diff
 from tasks.worlds.api.places import location
 from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Refused, Tool
