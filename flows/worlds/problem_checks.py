@@ -46,7 +46,12 @@ def made(sample: Sample) -> Check:
             findings.append(Finding(where, f"a problem of family {problem.family!r} is no JSON: {error}", "use JSON values alone"))
             break
     counts = ", ".join(f"{len(problems)} {split}" for split, problems in sample.problems.items())
-    return Check("problems", f"{counts or 'none'}; families {', '.join(sample.world.families) or 'none'}", tuple(findings))
+    notes = () if sample.problems or findings else (GENERATED,)
+    return Check("problems", f"{counts or 'none'}; families {', '.join(sample.world.families) or 'none'}", tuple(findings), notes)
+
+
+GENERATED = "it draws no problems itself: a model in the generator's role makes them, and each is proven by execution; or give some (problems_file)"
+"""What is told of an adapted world without problems of its own."""
 
 
 def coverage(sample: Sample) -> Check:
@@ -95,7 +100,9 @@ def graph(sample: Sample) -> Check:
     world = sample.world
     edges, kinds = api_graph(world), {name: tool.kind for name, tool in world.tools.items()}
     reached = _reached(edges, kinds, {name: tool.consumes for name, tool in world.tools.items()})
-    findings = [_unreached(sample, name) for name in world.tools if name not in reached]
+    unreached = [_unreached(sample, name) for name in world.tools if name not in reached]
+    adapted = world.foreign is not None and not sample.everything  # nobody wrote drafts that follow the edges
+    findings = [] if adapted else unreached
     rng, asked = Random(0), {action.name for problem in sample.everything for action in problem.actions}
     for name in [name for name in kinds if name in reached & asked and kinds[name] != "read"]:
         if not _drafted(world, edges, kinds, name, rng):
@@ -103,7 +110,7 @@ def graph(sample: Sample) -> Check:
             told = "let propose(walk=...) make the tools of the walk: tasks.worlds.api.scripts.drafting.proposer does"
             findings.append(Finding(place(world.shared.cls.propose), what, told))
     said = f"{len(reached)} of {len(edges)} tools reached over {sum(map(len, edges.values()))} edges; drafts follow walks to the writes"
-    return Check("API graph", said, tuple(findings))
+    return Check("API graph", said, tuple(findings), tuple(f"{one.what}; {one.remedy}" for one in unreached) if adapted else ())
 
 
 def _reached(edges: Graph, kinds: Mapping[str, str], needs: Mapping[str, Sequence[str]]) -> set[str]:
