@@ -50,7 +50,7 @@ def made(sample: Sample) -> Check:
     return Check("problems", f"{counts or 'none'}; families {', '.join(sample.world.families) or 'none'}", tuple(findings), notes)
 
 
-GENERATED = "it draws no problems itself: a model in the generator's role makes them, and each is proven by execution; or give some (problems_file)"
+GENERATED = "it draws none itself: a model in the generator's role makes them, each proven by execution; or give some (problems_file)"
 """What is told of an adapted world without problems of its own."""
 
 
