@@ -203,6 +203,16 @@ class Shop:
             self.busy += 1
             return JSONResponse("here") if self.busy > 1 else JSONResponse({"detail": "later"}, 503, {"retry-after": "0"})
 
+        @app.get("/odd/flaky")
+        def flaky() -> Response:
+            self.busy += 1
+            return JSONResponse("there") if self.busy > 2 else Response("down", 502)
+
+        @app.post("/odd/broken")
+        def broken() -> Response:
+            self.busy += 1
+            return Response("down", 503)
+
         return app
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from flows.worlds import check as world_check
+from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, ToolResult
 from tasks.contract.trajectory import Trajectory
@@ -336,6 +337,25 @@ def test_answers(shop: Shop) -> None:
     assert fork.call(odd["GET /odd/long"], {}).content.endswith("characters are left out; ask for less]")
     assert "did not answer within 0.5 s; it hangs, or call_seconds is too short" in said(fork.call(odd["GET /odd/slow"], {}))
     assert fork.call(odd["POST /odd/busy"], {}).content == "here" and shop.busy == 2, "told when to come again"
+
+
+def test_only_what_changes_nothing_is_sent_again(shop: Shop) -> None:
+    """A read three times, and a write once, unless the service says when to come again."""
+    here = build(shop, operations=("*odd*",), disposable=True)
+    odd = {here.foreign.place(name).partition(": ")[2]: name for name in here.tools}
+    assert here.fork().call(odd["GET /odd/flaky"], {}).content == "there" and shop.busy == 3
+    shop.busy = 0
+    assert "503 Service Unavailable: down. Look into the service's log" in said(here.fork().call(odd["POST /odd/broken"], {}))
+    assert shop.busy == 1
+
+
+def test_a_secret_of_a_prefect_block(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(secret_blocks, "load", lambda name, where: asked.append((name, where)) or TOKEN)
+    here = build(shop, auth={"bearer": "prefect:shop-token"})
+    assert not asked, "not before it is needed: Prefect's server may start with the run"
+    assert here.fork().call("get_order", {"order_id": "W1"}).ok and here.fork().call("get_order", {"order_id": "W2"}).ok
+    assert asked == [("shop-token", "world shop: auth['bearer']")]
 
 
 @pytest.mark.parametrize(
