@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,20 @@ from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, ToolResult
 from tasks.contract.trajectory import Trajectory
+from tasks.players.trivial.oracle import Oracle
 from tasks.worlds.adapters import from_openapi
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.openapi_answers import words_of
+from tasks.worlds.adapters.problem_file import row_problem
 from tasks.worlds.api.frozen import freeze_world, load
+from tasks.worlds.api.play import play
 from tasks.worlds.api.problem_making import problem_of
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import Refused
 from tasks.worlds.freeze import _check_playable
 from tests.worlds import shop_service
 from tests.worlds.shop_service import TOKEN, Shop, running
+from tests.worlds.test_play_waits import Human
 
 POLICY = "R1. Cancel only what is pending."
 OFFERED = ("tag:orders", "search_orders", "build_part")
@@ -52,6 +57,14 @@ def fresh(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.state, shop.busy = shop_service.start(), 0
     shop.seen.clear()
     shop.headers.clear()
+
+
+@pytest.fixture
+def worlds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("SHOP_URL", shop.url)
+    from tests.worlds import shop_worlds
+
+    return shop_worlds
 
 
 def made(shop: Shop, **about: Any) -> Any:
@@ -152,6 +165,18 @@ def test_one_conversation_alone_is_set_back_once(shop: Shop) -> None:
     assert here.call("get_order", {"order_id": "W1"}).ok and shop.seen["POST", "/admin/reset"] == 1
 
 
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_conversations_take_turns_or_come_one_after_the_other(shop: Shop, worlds: Any, exclusive: bool) -> None:
+    """The same outcomes; with `exclusive` the service is set back once for each conversation, and once for each ground truth."""
+    here = build(shop, **DISPOSABLE, exclusive=exclusive, problems_file=Path(worlds.__file__).with_name("shop.jsonl"))
+    rows = here.shared.base.tables["problems"]
+    problems = [replace(row_problem(here, {**row, "outputs": []}), problem_id=key) for key, row in rows.items()]
+    shop.seen.clear()
+    jobs = [(problem, trial) for trial in range(4) for problem in problems]
+    assert [one.outcome.reward for one in play(here, jobs, Oracle(problems), Human(), seed=0) if one.outcome] == [1] * len(jobs)
+    assert not exclusive or shop.seen["POST", "/admin/reset"] <= len(jobs) + len(problems)
+
+
 def test_a_call_that_is_refused_leaves_no_trace(shop: Shop) -> None:
     here = build(shop, **DISPOSABLE).fork()
     assert here.call("cancel_order", {"order_id": "W1", "reason": "late"}).ok
@@ -241,14 +266,6 @@ def test_parameters_arrive(shop: Shop) -> None:
 
 
 # --- what must not happen ---
-
-
-@pytest.fixture
-def worlds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("SHOP_URL", shop.url)
-    from tests.worlds import shop_worlds
-
-    return shop_worlds
 
 
 def test_nothing_is_written_undeclared(shop: Shop, worlds: Any) -> None:

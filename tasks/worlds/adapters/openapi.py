@@ -27,7 +27,7 @@ GET and HEAD only read, all else writes, until `reads`, `writes` or `ends` say o
 arguments beside the parameters; a body that is no plain object is the argument `body`. What pages its answers is left to the model.
 
 A service holds one state at a time. Conversations take turns by a lock of this machine, and a service that another one has used is
-set back and brought to the own state by the calls that made it: with one conversation at a time that falls away. Costs: a request for
+set back and brought to the own state by the calls that made it: with `exclusive`, or a `command`, that falls away. Costs: a request for
 each call, with `state` one more for each part after a write; `reset` and the writes so far where conversations take turns.
 """
 
@@ -77,6 +77,7 @@ def from_openapi(
     services: int = 8,
     start_seconds: float = 60.0,
     disposable: bool = False,
+    exclusive: bool = False,
     reset: str = "",
     fixture: Mapping[str, Path | str] | None = None,
     database: Database | None = None,
@@ -110,6 +111,7 @@ def from_openapi(
                and without reset, fixture and database one is started anew to set it back. env: its environment besides PATH and HOME;
                "${NAME}" is filled in. start_seconds: until it takes connections.
     disposable: the service may be changed by every run and check. Without it only reads are ever sent, also by the stage `worlds`.
+    exclusive: one conversation at a time, so that the service is set back once for each: for one that is slow to set back.
     reset:     the request that brings the start back: "POST /admin/reset".
     fixture:   "PUT /admin/state" -> JSON file that is sent there, after `reset`; in their order.
     database:  a `SqliteDatabase` or `PostgresDatabase` (`tasks.worlds.adapters.openapi_database`) that is set back before `reset`.
@@ -186,6 +188,7 @@ def from_openapi(
         where=where,
         conventions=conventions,
     )
+    made.SIDE_BY_SIDE = 1 if exclusive else 0
     made.WAITS, made.COPIES = True, bool(ways.reset or words) or not disposable
     made.COMPARED = bool(ways.parts) and made.COPIES  # where nothing brings a state about, it tells nothing of one conversation
     return made

@@ -90,12 +90,13 @@ class Game:
         """Play conversations on, to their end or until the agent has had `until` turns in each (those from before a fork count); what
         was played, graded where it ended. They can be played on later, by others too. to_reply: no further than to the agent's next
         reply, which a human answers who is not here."""
-        pool = ThreadPoolExecutor(agent.capacity) if self.world.waits else None
+        most = min(agent.capacity, self.world.side_by_side or agent.capacity)
+        pool = ThreadPoolExecutor(most) if self.world.waits else None
         table = _Table(agent, human, self.max_steps, until, to_reply, self.snapshots, pool)
         todo = [talk for talk in reversed(talks) if not talk.played.stop and (until is None or talk.steps < until)]
         with pool or nullcontext():  # which waits for the grading too
             while todo or table.open:
-                while todo and len(table.open) < agent.capacity:
+                while todo and len(table.open) < most:
                     self._begin(table, todo.pop())
                 _take_answers(table)
                 _ask_human(table)

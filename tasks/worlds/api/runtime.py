@@ -23,6 +23,8 @@
     COPIES                            False: its state cannot be copied (a live service), so no method may go back into a conversation
     WAITS                             True: its tools wait for something outside this process; those of several conversations are called
                                       side by side, in threads (False by default)
+    SIDE_BY_SIDE                      most conversations in play at once: 1 for a back end that holds one state at a time and is slow to
+                                      set back (0, by default: as many as the agent takes)
     PERSONAS, USERS ("users"), may_follow(first, second)   how people talk; the table that is split; edges the policy forbids
 
 Costs: fork, reset, snapshot and restore are proportional to the rows that changed; a call adds some 10 microseconds to the tool.
@@ -89,6 +91,7 @@ class World:
         self.compared = bool(getattr(cls, "COMPARED", True))
         self.copies = bool(getattr(cls, "COPIES", True))
         self.waits = bool(getattr(cls, "WAITS", False))
+        self.side_by_side = int(getattr(cls, "SIDE_BY_SIDE", 0))
         self.tools = tools_of(cls)
         self.conventions = conventions_of(cls, self.tools)
         self.splits = shared.splits
