@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import OUTSIDE, PROJECT
+from flows import OUTSIDE, PROJECT, STATE
 from tasks.contract.params import BadInput, read_yaml
 from tasks.engine import methods
 from tasks.engine.param_files import PIPELINE
@@ -77,13 +77,15 @@ def draft_world(address: str, size: int, seed: int, problems: int, folder: str, 
         raise BadInput(f"--tries {tries}, --problems {problems}: at least 1 each.")
     cls = _class(address, size, seed, folder)
     there, client = draft.target(address, replace), _model(role, f"draft {address}")
-    place = _emptied(PROJECT / ".cairn" / "drafts" / str(cls.NAME))  # type: ignore[attr-defined]
+    place = _emptied(STATE / "drafts" / str(cls.NAME))  # type: ignore[attr-defined]
+    asking = draft.Asking(client, tries, seed)
     try:
-        last, report = draft.draft(cls, address, client, place, tries, lambda cls, at: check(cls, size, seed, problems, at), print)
+        last, report = draft.draft(cls, address, asking, place, lambda cls, at: check(cls, size, seed, problems, at), print)
     except (CallFailed, BudgetSpent) as error:
         raise StageFailed(f"roles.{role}: {error}") from None
     if report is None or not report.ok:
         print(f"No draft of {tries} holds, and nothing was put beside the world. The last one lies in {_short(last)}.")
+        print("Ask for more with --tries, for other ones with --seed, or another model with --role.")
         return False
     draft.put(last, address, there)
     print("\n".join(draft.rules_in_words(service_file.read(there.data))))
@@ -101,7 +103,7 @@ def _emptied(place: Path) -> Path:
 
 
 def _model(role: str, run: str) -> Client:
-    """The model of a role of the active params. run: names its calls in what was paid. Raises BadInput when it is none."""
+    """The model of a role of the active params. run: names what its calls cost. Raises BadInput when it is none."""
     from tasks.contract.params import nearest
     from tasks.engine import server_keys
     from tasks.engine.settings import load
@@ -119,9 +121,15 @@ def _model(role: str, run: str) -> Client:
             f"{PIPELINE}: roles.{role}.backend = {backend}: a draft is written by a model. Name one there, such as {role}: "
             '{backend: openai_compatible, base_url: "http://127.0.0.1:8000/v1", model: ...}, or another role with --role.'
         )
-    setting = Setting(PROJECT / ".cairn", run, run, shared.budget.model_dump())
-    config = {role: shared.roles[role].model_dump(mode="json")}
-    return maker(config, None, shared.seed, server_keys.of, setting, shared.device)(role)
+    config = shared.roles[role].model_dump(mode="json")
+    more: dict[str, Any] = {
+        "reported": "",
+        "revision": config["identity"] or "unpinned",
+        "path": str(PROJECT / config["path"]),
+        "others": [],
+    }
+    setting = Setting(STATE, run, run, shared.budget.model_dump())
+    return maker({role: {**config, **more}}, None, shared.seed, server_keys.of, setting, shared.device)(role)
 
 
 def active() -> tuple[str, ...]:

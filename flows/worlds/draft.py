@@ -86,10 +86,19 @@ def target(address: str, replace: bool) -> Target:
     return made
 
 
+@dataclass(frozen=True)
+class Asking:
+    """Who writes, and how often it is asked at most. seed: of its answers; the same one gets the same drafts, without asking again."""
+
+    client: Client
+    tries: int
+    seed: int
+
+
 def draft(
-    cls: type, address: str, client: Client, place: Path, tries: int, prove: Prove, tell: Callable[[str], None]
+    cls: type, address: str, asking: Asking, place: Path, prove: Prove, tell: Callable[[str], None]
 ) -> tuple[Path, Report | None]:
-    """Ask until a draft holds, `tries` times at most. Returns the folder of the last draft and its report, None for one that is no
+    """Ask until a draft holds. Returns the folder of the last draft and its report, None for one that is no
     draft at all. prove(class, address): all checks. tell: what became of each try, for people.
 
     Raises BadInput for a class that has problems or scripts of its own, and for a world that does not hold without them.
@@ -100,9 +109,11 @@ def draft(
         {"role": "user", "content": _prompts("draft", **_material(known))},
     ]
     folder, report = place, None
-    for number in range(1, tries + 1):
-        request = Request(talk, schema=_ANSWER, seed=seed_of("draft", address, number), temperature=0.7, max_tokens=MOST_TOKENS)
-        answer = client.complete([request])[0]
+    for number in range(1, asking.tries + 1):
+        request = Request(
+            talk, schema=_ANSWER, seed=seed_of("draft", address, asking.seed, number), temperature=0.7, max_tokens=MOST_TOKENS
+        )
+        answer = asking.client.complete([request])[0]
         folder = place / f"try_{number}"
         folder.mkdir(parents=True)
         faults, report = _judged(answer, known, address, folder, prove)
@@ -160,7 +171,7 @@ def _judged(
         return [f"the answer is not the JSON object that was asked for: {unreadable}"], None
     (folder / "services.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     try:
-        file = service_file.parse(values, "your answer")
+        file = service_file.parse(values, "the answer")
         if strange := list(service_file.strangers(file, world.tools, world.rules, _tables(world))):
             return strange, None
         module, _, name = address.partition(":")

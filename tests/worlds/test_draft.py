@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flows.worlds import command
 from flows.worlds import draft as drafting
 from flows.worlds.check import check
 from tasks.contract.client import Message, Request
@@ -50,7 +53,8 @@ def changed(change: Callable[[Any], None]) -> Any:
 def mend(place: Path, model: Model, tries: int = 4) -> tuple[Path, Any, list[str]]:
     told: list[str] = []
     cls, address = tool_shed.Shed, f"{HERE}:Shed"
-    folder, report = drafting.draft(cls, address, model, place, tries, lambda made, at: check(made, 20, 0, 8, at), told.append)
+    asking = drafting.Asking(model, tries, 0)
+    folder, report = drafting.draft(cls, address, asking, place, lambda made, at: check(made, 20, 0, 8, at), told.append)
     return folder, report, told
 
 
@@ -97,30 +101,40 @@ def test_plain_objects_get_people_too(tmp_path: Path) -> None:
     assert [one.outcome.reward for one in played if one.outcome] == [1] * 8
 
 
-def test_where_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A package of the user's own: two files appear beside its world, which a second draft leaves alone; no other file changes."""
     package = tmp_path / "my_shed"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "world.py").write_text(f"from {HERE} import Shed\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    there = drafting.target("my_shed.world:Shed", replace=False)
-    assert there.address == "my_shed.world_drafted:Shed" and there.data == package / "world_services.json"
-    (tmp_path / "services.json").write_text(json.dumps(tool_shed.SERVICES))
-    drafting.put(tmp_path, "my_shed.world:Shed", there)
-    scope: dict[str, Any] = {"__file__": str(there.code), "__name__": "my_shed.world_drafted"}
-    exec(there.code.read_text(), scope)
-    assert scope["Shed"].FAMILIES == ("one_write", "forbidden", "information", "hand_over")
-    assert drafting.rules_in_words(service_file.read(there.data)) == ['R5 forbids extend_loan when status != "out"']
+    (package / "world.py").write_text(f"from {HERE} import Shed as Base\n\n\nclass Shed(Base):\n    pass\n")
+    monkeypatch.setattr(command, "STATE", tmp_path / "state")
+    monkeypatch.setattr(command, "_model", lambda role, run: Model("{}", tool_shed.SERVICES))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    settings = {"size": 20, "seed": 0, "problems": 8, "folder": str(tmp_path), "role": "generator"}
+    assert not command.draft_world("my_shed.world:Shed", **settings, tries=1, replace=False)
+    assert "nothing was put beside the world" in capsys.readouterr().out and len(list(package.glob("*.py"))) == 2
+    assert command.draft_world("my_shed.world:Shed", **settings, tries=2, replace=False)
+    out = capsys.readouterr().out
+    assert 'R5 forbids extend_loan when status != "out"' in out and 'modules: ["my_shed.world_drafted:Shed"]' in out
+    assert json.loads((package / "world_services.json").read_text()) == tool_shed.SERVICES
+    assert importlib.import_module("my_shed.world_drafted").Shed.FAMILIES == ("one_write", "forbidden", "information", "hand_over")
     with pytest.raises(BadInput, match=r"world_services.json and .*there already. Give --replace"):
-        drafting.target("my_shed.world:Shed", replace=False)
-    assert drafting.target("my_shed.world:Shed", replace=True) == there
+        command.draft_world("my_shed.world:Shed", **settings, tries=1, replace=False)
+
+
+def test_a_role_without_a_model_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"roles.generator.backend = scripted: a draft is written by a model"):
+        command._model("generator", "draft")
+    with pytest.raises(BadInput, match=r"--role generater: no such role .* Did you mean 'generator'"):
+        command._model("generater", "draft")
 
 
 def test_a_world_with_scripts_of_its_own_is_left_alone(tmp_path: Path) -> None:
     from tasks.worlds.library.library.world import Library
 
+    asking = drafting.Asking(Model(), 1, 0)
     with pytest.raises(BadInput, match="has FAMILIES, SCRIPTS, TRAJECTORY_PREDICATES of its own"):
-        drafting.draft(Library, "tasks.worlds.library.library.world:Library", Model(), tmp_path, 1, check, print)  # type: ignore[arg-type]
+        drafting.draft(Library, "tasks.worlds.library.library.world:Library", asking, tmp_path, check, print)
 
 
 @pytest.mark.parametrize(
