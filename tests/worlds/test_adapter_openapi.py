@@ -173,7 +173,9 @@ def test_conversations_take_turns_or_come_one_after_the_other(shop: Shop, worlds
     problems = [replace(row_problem(here, {**row, "outputs": []}), problem_id=key) for key, row in rows.items()]
     shop.seen.clear()
     jobs = [(problem, trial) for trial in range(4) for problem in problems]
-    assert [one.outcome.reward for one in play(here, jobs, Oracle(problems), Human(), seed=0) if one.outcome] == [1] * len(jobs)
+    assert [one.outcome.reward for one in play(here, jobs, Oracle([one for one, _ in jobs]), Human(), seed=0) if one.outcome] == [
+        1
+    ] * len(jobs)
     assert not exclusive or shop.seen["POST", "/admin/reset"] <= len(jobs) + len(problems)
 
 
