@@ -95,6 +95,8 @@ def test_a_server_of_its_own_for_what_is_real(tmp_path: Path) -> None:
     raw: list[Any] = ["python", str(Path(__file__).parent / "servers/raw.py"), "works"]
     with pytest.raises(BadInput, match="tool 'get_order' is not there"):
         of(build(tmp_path, **SHOP, real={"command": raw}))
+    with pytest.raises(BadInput, match=r"lies in \{seat\}, a folder that is gone when it ends. Write the command or url of the real"):
+        of(build(tmp_path, **{**SHOP, "env": {"SHOP_LOG": "{seat}/log"}}))
     (tmp_path / "mcp.yaml").write_text(json.dumps({**SHOP, "real": {"command": raw, "url": "http://127.0.0.1:1"}}))
     with pytest.raises(BadInput, match="real: give command"):
         server_file.read(tmp_path / "mcp.yaml")

@@ -180,7 +180,7 @@ def real(about: ServerFile) -> ServerFile:
     if about.real is None:
         return about
     mine = about.real
-    return about.model_copy(update=dict(mine))
+    return about.model_copy(update={**dict(mine), "fixture": ""})
 
 
 def lines(path: Path) -> dict[str, int]:

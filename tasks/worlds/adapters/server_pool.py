@@ -180,8 +180,12 @@ class Seats:
 
     def _started(self, put: Put | None) -> Connection:
         connection = Connection(self._server, self._path, put)
-        connection.open()
-        self._accept(connection)
+        try:
+            connection.open()
+            self._accept(connection)
+        except BaseException:
+            connection.close(wait=False)
+            raise
         return connection
 
     @contextlib.contextmanager

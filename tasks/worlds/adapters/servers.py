@@ -282,7 +282,13 @@ class Servers:
 
     def real(self) -> Real:
         """The server that stands under `real`, or the file's own, as it is found."""
-        return RealServer(self, server_file.real(self._server), self._path)
+        server = self._server
+        if server.real is None and any("{seat}" in word for word in (*server.command, *server.env.values())):
+            raise BadInput(
+                f"{self._path}: what this server writes lies in {{seat}}, a folder that is gone when it ends. Write the command or url "
+                "of the real one under 'real'."
+            )
+        return RealServer(self, server_file.real(server), self._path)
 
     def read_answer(self, name: str, answer: Answer) -> tuple[Any, str]:
         """What an agent reads, and what is wrong with it. Raises Refused when the answer is that the call failed."""
