@@ -55,7 +55,7 @@ class Reader:
     settings: Mapping[Place, Any]
     _limits: dict[str, Limits] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
-    _owned: dict[str, list[int]] = field(default_factory=dict)
+    _owned: dict[int, list[int]] = field(default_factory=dict)
 
     @property
     def users(self) -> dict[str, Any]:
@@ -74,12 +74,13 @@ class Reader:
 
     def anybody(self, users: Sequence[str], rng: Random) -> str:
         """One of the users, mostly one with rows of their own."""
-        return rng.choices(users, [1.0 if len(self._own(user)) > 1 else BARE for user in users])[0]
+        people = self.links.people
+        return rng.choices(users, [1.0 if user in people and len(self._own(people[user])) > 1 else BARE for user in users])[0]
 
-    def _own(self, user: str) -> list[int]:
-        if user not in self._owned:
-            self._owned[user] = self.links.own(self.links.people[user]) if user in self.links.people else []
-        return self._owned[user]
+    def _own(self, root: int) -> list[int]:
+        if root not in self._owned:
+            self._owned[root] = self.links.own(root)
+        return self._owned[root]
 
     def about(self, value: Any) -> int | None:
         """The root row to which the first id in a value belongs; None when it holds none."""
@@ -93,7 +94,7 @@ class Reader:
         settings = dict(self._settings(budget * SETTINGS))
         if root is None:
             return Slice({}, _outside(settings), {}, {})
-        own = dict.fromkeys(self.links.own(root))
+        own = dict.fromkeys(self._own(root))
         left = budget - self._size(root) - sum(map(size, settings.values()))
         chosen, skipped, level = {root: None}, dict[int, None](), [root]
         if first is not None and first != root:

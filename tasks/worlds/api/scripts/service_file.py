@@ -24,6 +24,9 @@ _TEMPLATE = re.compile(r"(?:[^{}]|\{[A-Za-z_]\w*\})*")
 _SLOT = re.compile(r"\{(\w+)\}")
 _PATTERN = re.compile(r"(?:[^()|*+{}\[\]\\]|\\[dw.\-]|\[[^\[\]\\]+\]|\{\d+(?:,\d+)?\}|\+){1,80}")
 """Of what an id looks like: characters, classes and how often they come; no groups, so that no text takes long to compare."""
+_VARYING = re.compile(r"\+|\{\d+,\d+\}")
+MOST_VARYING = 3
+"""Parts of a pattern that may come a varying number of times; ours: a text of 200 letters then is compared in milliseconds."""
 _CALLED = re.compile(r"[\w '-]{1,40}")
 _KINDS: dict[str, Callable[[str], Any]] = {"text": str, "integer": int, "number": float, "boolean": lambda text: text.lower() == "true"}
 
@@ -241,8 +244,11 @@ def _mistakes(made: ServiceFile) -> Iterator[str]:
                 yield f"people.{way.tool}.{name}: called = {told.called!r}: a few words, without braces or marks."
     fields = [(f"people.{one.tool}.{name}", field.pattern) for one in made.people for name, field in one.fields.items()]
     for where, pattern in (*((f"patterns.{slot}", pattern) for slot, pattern in made.patterns.items()), *fields):
-        if not _PATTERN.fullmatch(pattern) or not _compiles(pattern):
-            yield f"{where} = {pattern!r}: only characters, classes such as \\d or [A-Z], and how often they come; no groups."
+        if not _PATTERN.fullmatch(pattern) or len(_VARYING.findall(pattern)) > MOST_VARYING or not _compiles(pattern):
+            yield (
+                f"{where} = {pattern!r}: only characters, classes such as \\d or [A-Z], and how often they come (at most "
+                f"{MOST_VARYING} of them a varying number of times); no groups."
+            )
     for kind in made.hand_overs:
         if kind not in made.services:
             yield f"hand_overs names {kind!r}, which is no service."
