@@ -206,6 +206,25 @@ def test_a_replay_that_the_service_refuses(shop: Shop, monkeypatch: pytest.Monke
     assert "is not in the state that was frozen (+ orders.W1: " in said(again.fork().call("get_order", {"order_id": "W1"}))
 
 
+def test_two_worlds_over_one_service(shop: Shop, tmp_path: Path) -> None:
+    """Each has a start of its own: what one has set back is not what the other one wants."""
+    (tmp_path / "state.json").write_text(json.dumps({**shop_service.start(), "orders": {}}))
+    full = build(shop, **DISPOSABLE)
+    empty = build(shop, **{**DISPOSABLE, "reset": "", "fixture": {"PUT /admin/state": tmp_path / "state.json"}})
+    for _ in range(2):
+        assert len(told(full.fork().call("list_orders", {}))) == 5 and told(empty.fork().call("list_orders", {})) == []
+
+
+def test_rows_that_a_service_lists_in_any_order(shop: Shop) -> None:
+    here = build(shop, **{**DISPOSABLE, "state": {"orders": "GET /orders", "people": "GET /admin/state"}, "users": "people.users"})
+    fork = here.fork()
+    assert fork.call("cancel_order", {"order_id": "W1", "reason": "late"}).ok and "+ orders.W1.status: " in fork.diff()
+    order = shop.state["orders"].pop("W0")
+    shop.state["orders"]["W0"] = order  # now the last one
+    before = fork.state_hash()
+    assert fork.call("search_orders", {"user_id": "u1"}).ok and fork.state_hash() == before
+
+
 def test_the_state_of_a_fixture(shop: Shop, tmp_path: Path) -> None:
     state = {**shop_service.start(), "orders": {}, "users": {f"x{number}": {} for number in range(3)}}
     (tmp_path / "state.json").write_text(json.dumps(state))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.contract.params import BadInput
-from tasks.worlds.adapters import from_openapi
+from tasks.worlds.adapters import SqliteDatabase, from_openapi
 from tasks.worlds.api.runtime import World
 from tests.worlds.servers import tiny_service
 
@@ -61,6 +63,16 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     end(here)
     time.sleep(0.05)
     assert all(not Path(f"/proc/{pid}").exists() for pid in pids) or not os.path.isdir("/proc")
+
+
+def test_a_database_in_the_folder_of_each_service(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "start.db")) as start, start:
+        start.execute("create table notes (words)")
+    here = build(state=(), database=SqliteDatabase("{seat}/tiny.db", tmp_path / "start.db"))
+    one, two = here.fork(), here.fork()
+    assert one.call("note", {}).ok and two.call("note", {}).ok and two.call("note", {}).ok
+    assert (one.diff(), two.diff()) == ('+ notes[0]: {"words":"x"}', '+ notes[0]: {"words":"x"}\n+ notes[1]: {"words":"x"}')
+    end(here)
 
 
 def test_a_service_that_dies_is_replaced() -> None:

@@ -100,7 +100,7 @@ def from_openapi(
     reads, writes, ends: operations that do so, whatever their verb says (GET and HEAD read, others write). ends end the conversation.
     local_ends: name -> description of tools that the service does not have and that end the conversation, such as a hand-over.
     allow:     dangerous operations that are offered all the same, each by its name. Dangerous are DELETE, what the description marks
-               with `x-dangerous: true`, and what `dangerous` names or fits with a pattern.
+               with `x-dangerous: true`, and what `dangerous` names or fits with a pattern, for whatever reason it is to be off.
     produces:  tool -> types of the ids in its answer (edges of the API graph); by default the properties of its answer's schema.
     auth:      where a secret goes -> where it is kept: {"bearer": "SHOP_TOKEN", "header X-Api-Key": "prefect:shop-key"}; bearer,
                basic (of "user:password"), "header NAME", "query NAME" or "cookie NAME"; an environment variable, or prefect: and the
@@ -115,8 +115,8 @@ def from_openapi(
     reset:     the request that brings the start back: "POST /admin/reset".
     fixture:   "PUT /admin/state" -> JSON file that is sent there, after `reset`; in their order.
     database:  a `SqliteDatabase` or `PostgresDatabase` (`tasks.worlds.adapters.openapi_database`) that is set back before `reset`.
-    state:     the GET that answers the state ("GET /admin/state"), or several by name. It must answer all of it at once. By default
-               the tables of `database`.
+    state:     the GET that answers the state ("GET /admin/state"), or several by name. It must answer all of it at once; a list of
+               rows with an `id` each counts as a table, in any order. By default the tables of `database`.
     leave_out: patterns of keys of the state that do not count (clocks, versions).
     users:     dotted path of the state's table of users, "" for none.
     problems_file: problems as JSON lines (`tasks.worlds.adapters.problem_file`). There are no scripted humans: the role needs a model.
@@ -172,7 +172,7 @@ def from_openapi(
         credentials=credentials,
         places=Processes(Command(words, dict(env or {}), services, start_seconds, service=started, where=where))
         if words
-        else Turns(Service(address, credentials, sent, call_seconds)),
+        else Turns(Service(address, credentials, sent, call_seconds), f"{where} {ways}"),
         ways=ways,
         view=View(tuple(_texts(where, "leave_out", leave_out))),
         disposable=disposable or bool(words),

@@ -23,7 +23,7 @@ from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.openapi_requests import Prepared
-from tasks.worlds.adapters.placeholders import SEAT
+from tasks.worlds.adapters.placeholders import SEAT, SHORTEST
 
 if TYPE_CHECKING:
     import httpx
@@ -117,9 +117,13 @@ class Credentials:
         return headers, query
 
     def without(self, content: bytes) -> bytes:
-        """An answer without the secrets that a service may repeat."""
-        for secret in self._secrets.values():
-            content = content.replace(secret.encode(), b"<secret>")
+        """An answer without the secrets that a service may repeat; a short one stands there by chance."""
+        for key, secret in self._secrets.items():
+            forms = [secret.encode()]
+            if key == "basic":
+                forms += [base64.b64encode(forms[0]), secret.partition(":")[2].encode()]
+            for form in forms:
+                content = content.replace(form, b"<secret>") if len(form) >= SHORTEST else content
         return content
 
     def words(self) -> str:

@@ -94,7 +94,7 @@ class Ways:
 
     def read(self, service: Service) -> Any:
         """The state as JSON. Raises SourceFailed."""
-        found = {part: one.value(service) for part, one in self.parts.items()}
+        found = {part: _by_id(one.value(service)) for part, one in self.parts.items()}
         return found.get("", found)
 
 
@@ -116,23 +116,43 @@ def parts_of(state: Any, where: str) -> dict[str, Step]:
     return found
 
 
+def _by_id(answer: Any) -> Any:
+    """An answer in which a list of rows with an `id` each is a table by it, also one level down: services list in any order."""
+    if isinstance(answer, Mapping):
+        return {name: _table(value) for name, value in answer.items()}
+    return _table(answer)
+
+
+def _table(value: Any) -> Any:
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(row, Mapping) and isinstance(row.get("id"), str | int) for row in value)
+    ):
+        return value
+    rows = {str(row["id"]): row for row in value}
+    return rows if len(rows) == len(value) else value
+
+
 def fingerprint(content: bytes) -> str:
     """What tells one content from another."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 class Turns:
-    """Whose turn it is at one service, in this process and in all others of this machine."""
+    """Whose turn it is at one service, in this process and in all others of this machine. start: what tells its start from those of
+    other worlds over it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, start: str) -> None:
         self.service, self.where = service, f"the service at {service.base_url}"
+        self._start = start
         self._lock, self._first = threading.RLock(), True
 
     @contextlib.contextmanager
     def use(self, state: Calls) -> Iterator[Mark]:
         """The service for one use, in whatever state it is: nobody else uses it meanwhile."""
         with self._lock, locked(self.service.base_url) as file:
-            mark = Mark(self.service, file)
+            mark = Mark(self.service, self._start, file)
             if self._first:  # what an earlier run left may be gone: the service may have been started anew since
                 mark.note(None)
                 self._first = False
@@ -145,25 +165,24 @@ class Mark:
 
     fresh = False
 
-    def __init__(self, service: Service, file: IO[str]) -> None:
-        self.service, self._file = service, file
+    def __init__(self, service: Service, start: str, file: IO[str]) -> None:
+        self.service, self._start, self._file = service, start, file
 
     def holds(self, state: Calls) -> bool:
         """Whether the service is in this state."""
         self._file.seek(0)
-        return self._file.read() == _digest(state)
+        return self._file.read() == self._digest(state)
 
     def note(self, state: Calls | None) -> None:
         """It is in this state now; None while that is not known."""
         self._file.seek(0)
         self._file.truncate()
-        self._file.write("" if state is None else _digest(state))
+        self._file.write("" if state is None else self._digest(state))
         self._file.flush()
 
     def restart(self) -> None:
         """Nobody here started it, so nobody here can."""
         raise SourceFailed(f"the service at {self.service.base_url} cannot be set back: give reset, fixture or database")
 
-
-def _digest(state: Calls) -> str:
-    return fingerprint("\n".join(("start", *state)).encode())
+    def _digest(self, state: Calls) -> str:
+        return fingerprint("\n".join((self._start, *state)).encode())

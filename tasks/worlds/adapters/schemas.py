@@ -17,7 +17,7 @@ from tasks.worlds.adapters.schema_dialects import Read, Unreadable, read, shorte
 from tasks.worlds.adapters.schema_keywords import untitled
 from tasks.worlds.api.tools import Check, Refused, Tool, unknown_argument
 
-_REMEDY = "Leave it out with 'tools', or mend the server."
+_REMEDY = "Leave it out ('tools', 'operations'), or mend the server."
 
 
 def tool_of_schema(name: str, description: str, schema: Mapping[str, Any], kind: Kind, produces: tuple[str, ...], where: str) -> Tool:

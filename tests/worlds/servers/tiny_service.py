@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +38,9 @@ class Handler(BaseHTTPRequestHandler):
             place = Path(os.environ["CAIRN_SEAT"]) / "notes"
             place.write_text(place.read_text() + "x" if place.exists() else "x")
             STATE["notes"] = len(place.read_text())
+            with sqlite3.connect(Path(os.environ["CAIRN_SEAT"]) / "tiny.db") as database:
+                database.execute("create table if not exists notes (words)")
+                database.execute("insert into notes values ('x')")
         STATE["count"] += self.path == "/count"
         self.answer(STATE["count"])
 
