@@ -23,7 +23,7 @@ from tasks.engine.key import changed
 
 RESAMPLES = 10_000
 """Bootstrap samples of an interval; ours."""
-OTHER = ("versions", "kernels", "servers", "opponent", "anchor")
+OTHER = ("versions", "kernels", "servers", "opponent", "anchor", "used")
 """Parts of a key beside params, inputs and code: library versions, what fixes CPU kernels, who answers for roles, the champion met."""
 Wins = Mapping[tuple[str, str, str], Sequence[int]]
 """(model, world, problem) -> reward of each trial."""

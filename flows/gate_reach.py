@@ -11,6 +11,7 @@ from tasks.engine.plan import Plan
 from tasks.engine.settings import Settings
 from tasks.engine.together import planned
 from tasks.worlds.api.loading import world_class
+from tasks.worlds.api.problem_making import BY_WRITES
 
 
 def check(plan: Plan, stages: Collection[str], decides: bool = True) -> list[tuple[str, str]]:
@@ -37,9 +38,10 @@ def check(plan: Plan, stages: Collection[str], decides: bool = True) -> list[tup
 
 
 def _families(settings: Settings) -> list[int]:
-    """How many families each world has that is trained on; 0 for one whose problems are given."""
+    """How many families each world has that is trained on; of one whose problems are proven as many as they can be sorted into."""
     found = []
     for step in settings.road.entering("worlds"):
         params: Any = settings.params(step)
-        found += [len(getattr(world_class(one, params.allow), "FAMILIES", ())) for one in getattr(params, "modules", ())]
+        classes = [world_class(one, params.allow) for one in getattr(params, "modules", ())]
+        found += [len(getattr(one, "FAMILIES", ())) or len(BY_WRITES) for one in classes]
     return found

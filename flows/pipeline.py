@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import State, flow
 
-from flows import form, server_checks
+from flows import form, reserve, server_checks
 from flows.ahead import check_ahead
 from flows.champion_file import settle
 from flows.flow_ends import decided, in_words
@@ -58,6 +58,7 @@ def pipeline(
             walk.take(step)
 
         road, done = walk.road, walk.done
+        run.note(reserve.note(run.plan, {name: one.identity for name, one in done.items()}, road.judged in run.computed))
         try:
             promote_candidate(run, done.get(road.decision), done.get(road.candidate))
         finally:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows import reserve
 from flows.dvc_command import busy, dvc
 from flows.model_checks import Asking, write_down
 from tasks.contract.params import BadInput, StageFailed, brief, nearest
@@ -95,6 +96,8 @@ class Walk:
             self.plan.watch(stage, "cached", {"identity": found.identity, "key": found.key})
         else:
             self.caps.check(self.road.part(stage, self.last), self.done)
+            if self.road.judged in self.road.part(stage, self.last):
+                reserve.check(self.plan, {name: one.identity for name, one in self.done.items()})
         self.done[stage], self.states[stage] = take(job, [self.states[name] for name in step.inputs])
         remember(self.plan, job)
 

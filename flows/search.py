@@ -233,7 +233,7 @@ def _scoring(plan: Plan, inputs: Mapping[str, str], models: Mapping[str, Artifac
     )
     # What it depends on is the evaluation's own key, with these models in place of the road's; no champion is met.
     identities = {name: artifact.identity for name, artifact in models.items()}
-    own = {name: part for name, part in job.key.parts.items() if name != "opponent"}
+    own = {name: part for name, part in job.key.parts.items() if name not in ("opponent", "anchor", "used")}
     worlds = plan.settings.road.input(SCORE, "worlds")
     seen = plan.store.without(inputs[worlds], UNSEEN)  # a merge is chosen by what training may see
     proven = {name: inputs[name] for name in _proving(plan.settings)}

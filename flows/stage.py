@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def run_stage(stage: str, refresh: bool = False) -> str:
     """Run one stage on what lies in the workspace, and lay its artifact out there; returns the artifact's identity."""
-    from flows import gate_reach
+    from flows import gate_reach, reserve
     from flows.road import check_stage, lay_out, workspace_inputs
     from flows.run import Run
     from flows.survey import survey
@@ -48,6 +48,8 @@ def run_stage(stage: str, refresh: bool = False) -> str:
             plan.watch(stage, "cached", {"identity": artifact.identity, "key": artifact.key})
         else:
             _check_champion(plan, stage)
+            if stage == ROAD.judged:
+                reserve.check(plan, job.inputs)
             for name, line in gate_reach.check(plan, [stage], decides=False):
                 plan.watch(name, "note", {"note": line})
             check_sources(plan, [step.stage for step in survey(plan) if step.artifact is None])
@@ -60,6 +62,8 @@ def run_stage(stage: str, refresh: bool = False) -> str:
             raise Changed(f"{PIPELINE} changed while stage {stage!r} ran; DVC is told to record nothing. Run again.")
         lay_out(plan, [artifact])
         remember(plan, job)
+        if stage == ROAD.judged:
+            run.note(reserve.note(plan, {**job.inputs, stage: artifact.identity}, anew=stage in run.computed))
         if stage == ROAD.names[-1]:
             _show(run)
     return artifact.identity

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows import reserve
 from flows.champion_rows import champions_now
 from flows.ledger import ALIAS, Ledger
 from flows.promote import foreseen
@@ -36,6 +37,8 @@ def finish_unchanged(plan: Plan, steps: Sequence[Outlook], start: float) -> int:
     if not _is_current(path, plan, done):
         _render_again(plan, done)
     if not plan.experiment:
+        for line in filter(None, [reserve.note(plan, {name: one.identity for name, one in done.items()}, anew=False)]):
+            print(line)
         for line in bring_up_to_date(plan, done):
             print(line)
     summary = json.loads(path.read_text())

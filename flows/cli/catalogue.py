@@ -56,6 +56,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "export": ("data", "conversations as a data set for other trainers, with a card"),
         "regrade": ("data", "grade stored conversations again; what the present grading changes, part by part"),
         "calls": ("data", "answers of model servers that are kept: size, tokens and money per model"),
+        "reserve": ("data", "the proven test problems of worlds that draw none: how many are free, and prove more"),
         "bank": ("data", "pin the examples that a generator is shown to those of the last run, or let them grow"),
     },
     "Worlds": {"world": ("world", "write, prove or play a world of your own")},

@@ -1,4 +1,4 @@
-"""`cairn export`, `regrade`, `calls`, `bank`: conversations that were made, and what they cost."""
+"""`cairn export`, `regrade`, `calls`, `bank`, `reserve`: conversations that were made, and what they cost."""
 
 from __future__ import annotations
 
@@ -177,4 +177,42 @@ def bank(
     if action == "pin" and not stage and len(GENERATING) != 1:
         raise BadInput(f"which bank? Name the stage whose it is: `cairn bank pin STAGE`, of {', '.join(GENERATING) or 'none'}")
     print(examples.pin(PROJECT, stage or GENERATING[0]) if action == "pin" else examples.grow(PROJECT))
+    return 0
+
+
+@app.command(cls=group.Command)
+def reserve(
+    action: Annotated[
+        str, typer.Argument(metavar="[ACTION]", help="grow: prove more; default: say what there is.", **values.one_of(("grow",)))
+    ] = "",
+    more: Annotated[
+        int, typer.Argument(metavar="[N]", min=0, help="grow: problems more of each world; default: those of one gate.")
+    ] = 0,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="grow: say what its calls to model servers may cost, and change nothing.")
+    ] = False,
+) -> int:
+    """Test problems that are proven for worlds that draw none: how many there are, how many gates have used
+    (params/reserve_used.yaml), how many are free. grow raises `accepted` in params/pipeline.yaml and makes what is new;
+    what was proven stays, no answer is paid for twice, and nothing is trained again.
+
+    Examples:
+      cairn reserve
+      cairn reserve grow --estimate
+      cairn reserve grow 200
+    """
+    from flows import reserve as proven
+    from flows.run import open_plan
+    from tasks.contract.params import BadInput
+
+    if not action and (more or estimate):
+        raise BadInput("a number and --estimate go with grow: `cairn reserve grow`")
+    plan = open_plan()
+    if action:
+        from flows import reserve_growth as growth
+
+        for line in growth.cost(plan, more) if estimate else growth.grow(plan, more):
+            print(line)
+    for line in () if estimate else proven.lines(proven.state(open_plan())):
+        print(line)
     return 0

@@ -230,7 +230,9 @@ def is_part(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
 
 def kind_of(parts: Mapping[str, Any]) -> str:
     """What a key says without its inputs, as text: a part of a result (one world's specialist) has that of the whole."""
-    return json.dumps({k: v for k, v in parts.items() if k not in ("inputs", "unit", "threads", "opponent", "anchor")}, sort_keys=True)
+    return json.dumps(
+        {k: v for k, v in parts.items() if k not in ("inputs", "unit", "threads", "opponent", "anchor", "used")}, sort_keys=True
+    )
 
 
 # --- what it was made of ---------------------------------------------------------------------------------------------

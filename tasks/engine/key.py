@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from tasks.contract.params import Params, read_yaml
-from tasks.engine import champion, methods, start
+from tasks.engine import champion, methods, reserve, start
 from tasks.engine.dotted import dig
 from tasks.engine.dvc_yaml import Listed
 from tasks.engine.hashes import Hashes
@@ -41,13 +41,16 @@ def key_of(settings: Settings, listed: Listed, inputs: Mapping[str, str], hashes
 
     inputs: stage -> identity of its artifact. Everything else is read now: the bytes of the listed code, the params as they would
     be used, the library versions, what `tasks.engine.start` fixes of CPU kernels (threads where the stage has a say in them), the
-    identity of every checkpoint that plays a role, what the server of every other model said it is, and whom the candidate has to meet.
+    identity of every checkpoint that plays a role, what the server of every other model said it is, whom the candidate has to meet, and
+    which problems of the reserve other candidates used before it.
     """
     reports = in_force(settings)
     candidate = settings.road.candidate
     meets = candidate in inputs and champion.CHAMPION in listed.files
     standing = champion.read(settings.project / champion.CHAMPION) if meets else champion.Standing()
     anchor = standing.held_to(inputs[candidate]) if meets else None
+    noted = meets and reserve.USED in listed.files
+    used = reserve.read(settings.project / reserve.USED).before(inputs[candidate]) if noted else {}
     return Key(
         {
             "stage": listed.stage,
@@ -59,6 +62,7 @@ def key_of(settings: Settings, listed: Listed, inputs: Mapping[str, str], hashes
             "kernels": start.kernels(settings.shared.threads if "threads" in listed.settings else 1),
             **({"opponent": standing.opponent(inputs[candidate])} if meets else {}),
             **({"anchor": anchor} if anchor else {}),
+            **({"used": hashlib.sha256(canonical(used).encode()).hexdigest()} if used else {}),
         }
     )
 

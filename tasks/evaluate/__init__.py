@@ -10,7 +10,7 @@ system prompts anew): `by_checkpoints(params, step) -> tuple[int, int]`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ AS_SERVED = True
 """It also plays its candidate as it is served. `<step>.as_served` chooses how (`tasks/serving`)."""
 READS_UNSEEN = True
 """It also plays the worlds that no other room sees (`tasks.worlds.UNSEEN`)."""
-PARAMS = ("params/champion.yaml",)
+PARAMS = ("params/champion.yaml", "params/reserve_used.yaml")
 """Params files of which every key counts."""
 METRICS = ("metrics", "headline.yaml")
 """Files and folders of its artifact that also stand in reports/: what `dvc metrics show` prints and `dvc exp show` gives columns to."""
@@ -45,7 +45,7 @@ class Inputs:
     checkpoint folder, or None when there is no champion. anchor: that of the best champion so far, None where that is the champion or
     is not to be met. contender: whether somebody plays the role `contender`: an agent that is
     measured on the test problems beside the models, and is never promoted. reserve: folder with the proven problems
-    (blueprints.parquet) of worlds that draw none."""
+    (blueprints.parquet) of worlds that draw none. used: ids of those that gates of other candidates have used."""
 
     worlds: Path
     models: Mapping[str, Path]
@@ -55,3 +55,4 @@ class Inputs:
     anchor: Path | None = None
     contender: bool = False
     reserve: Path | None = None
+    used: Sequence[str] = ()

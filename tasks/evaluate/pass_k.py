@@ -7,9 +7,9 @@ required calls.
 Six sets of trials:
 - test: every model, and the contender if somebody plays that role, on the same problems with the same seeds of human and sampling
   noise, so that differences are paired;
-- gate: fresh problems drawn with the candidate's identity as seed, played by the candidate, by the champion (without one, by the
-  first model of the road), and by the best champion so far where that is another (`anchor`), so that no candidate is promoted for
-  luck on a fixed set;
+- gate: fresh problems drawn with the candidate's identity as seed (of a reserve of proven ones none that another used before),
+  played by the candidate, by the champion (without one, by the first model of the road), and by the best champion so far where that
+  is another (`anchor`), so that no candidate is promoted for luck on a fixed set;
 - baseline: on the test problems, one trial each, an agent that does nothing, one that always answers the same, and the
   oracle;
 - as_served: the candidate, on the first test problems, as it is served (`<step>.as_served`), with the seeds of test: what a client
@@ -227,7 +227,7 @@ def _draw_all(
             split,
             params.gate_problems,
             seed_of("gate", inputs.candidate_id, name),
-            {one.problem_id for one in whole[name]},
+            {*inputs.used, *(one.problem_id for one in whole[name])},
         )
         for name, world in worlds.items()
     }

@@ -9,6 +9,7 @@ from tasks.contract.params import StageFailed
 from tasks.engine.cached import room_task
 from tasks.engine.champion import CHAMPION
 from tasks.engine.job import Job
+from tasks.engine.reserve import USED, read
 from tasks.engine.running import own_process
 
 
@@ -40,6 +41,12 @@ def anchor(job: Job) -> Path | None:
         ) from None
 
 
+def _used(job: Job, candidate: str) -> list[str]:
+    """Ids of the problems of the reserve that other candidates used before this one, as the key has them."""
+    before = read(job.plan.settings.project / USED).before(candidate)
+    return [one for ids in before.values() for one in ids]
+
+
 def inputs(job: Job) -> dict[str, Any]:
     """What the room's `Inputs` get."""
     left, settings = job.checkpoints(), job.plan.settings
@@ -54,6 +61,7 @@ def inputs(job: Job) -> dict[str, Any]:
         "anchor": anchor(job),
         "contender": settings.shared.contender,
         "reserve": job.of("generate"),
+        "used": _used(job, job.inputs[candidate]) if "used" in job.key.parts else [],
     }
 
 

@@ -168,6 +168,7 @@ def _data(folders: dict[str, Path], worlds: dict[str, World], problems: dict[str
             played += [rows.trajectory_row(_play(world, problem, rng.random() < 0.7, "scripted-agent", trial)) for trial in range(2)]
     tables.write_rows(folders["generate"] / "blueprints.parquet", schemas.BLUEPRINT, blueprints)
     tables.write_rows(folders["generate"] / "trajectories.parquet", schemas.TRAJECTORY, played)
+    tables.write_rows(folders["reserve"] / "blueprints.parquet", schemas.BLUEPRINT, [])
     critiques = [_critique(row, number) for number, row in enumerate(played)]
     tables.write_rows(folders["critique"] / "critiques.parquet", schemas.CRITIQUE, critiques)
     pairs = [

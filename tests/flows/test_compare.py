@@ -16,6 +16,7 @@ from flows.trace.find import find
 from flows.trace.stages import Known
 from tasks.contract import schemas, tables
 from tasks.contract.params import BadInput
+from tasks.road import ROAD
 from tests.flows.test_trace import folder, known, record, untracked
 
 __all__ = ["folder", "known", "untracked"]
@@ -43,7 +44,7 @@ def other(untracked: Known, tmp_path: Path) -> Known:
         params={"rate": 2},
         code={"tasks/road.py": "x"},
     )
-    record(store, "evaluate", {name: made[name] for name in ("worlds", "base", "sft", "rl", "merge")}, made["evaluate"], {})
+    record(store, "evaluate", {name: made[name] for name in ROAD["evaluate"].inputs}, made["evaluate"], {})
     report(untracked, made)
     return untracked
 
@@ -64,7 +65,7 @@ def compared(known: Known, first: str = "workspace", second: str = OTHER) -> Com
 
 def test_params_inputs_and_code_of_what_differs(other: Known) -> None:
     found = compared(other)
-    assert [*found.same] == ["worlds", "base", "generate", "critique", "filter", "sft", "rl", "decide"]
+    assert [*found.same] == ["worlds", "base", "generate", "reserve", "critique", "filter", "sft", "rl", "decide"]
     merge, evaluate = found.stages
     assert (merge.params, merge.inputs, merge.code) == (["merge.m.rate: 1 -> 2"], [], ["tasks/road.py"])
     assert evaluate.params == [] and len(evaluate.inputs) == 1 and evaluate.inputs[0].startswith("merge ")

@@ -22,7 +22,7 @@ from tasks.worlds.adapters.context import Reader, read
 from tasks.worlds.adapters.foreign_state import Calls, ForeignState, Source
 from tasks.worlds.adapters.schemas import notes
 from tasks.worlds.api.conduct import gated
-from tasks.worlds.api.problem_making import Excerpt
+from tasks.worlds.api.problem_making import BY_WRITES, Excerpt
 from tasks.worlds.api.state import Base, State
 from tasks.worlds.api.tools import Tool
 
@@ -202,7 +202,7 @@ def adapted(
         "FOREIGN": adapter,
         "CONVENTIONS": conventions or Conventions(),
         "FAMILIES": families,
-        "WRITE_FAMILIES": tuple(family for family in families if family in problem_file.FAMILIES[1:]),
+        "WRITE_FAMILIES": tuple(family for family in families or BY_WRITES if family in BY_WRITES[1:]),
         "BLUEPRINT_PREDICATES": {"gated": gated},
         **{function.__name__: staticmethod(function) for function in (tables, propose)},
     }

@@ -24,14 +24,13 @@ from pydantic import Field
 from tasks.contract.context import seed_of
 from tasks.contract.params import MISTAKES, BadInput, Params, validate
 from tasks.contract.problem import PASSIVE
-from tasks.worlds.api.problem_making import in_turn, problem_of
+from tasks.worlds.api.problem_making import BY_WRITES, in_turn, problem_of
 
 if TYPE_CHECKING:
     from tasks.contract.problem import Problem
     from tasks.worlds.api.runtime import World
 
 TABLE = "problems"
-FAMILIES = ("information", "one_write", "two_writes", "three_writes")
 
 
 class Call(Params):
@@ -114,13 +113,13 @@ def _row(line: Line, lineage: str) -> dict[str, Any]:
 def families(lines: Sequence[tuple[int, Line]], writes: Container[str]) -> tuple[str, ...]:
     """Families of the problems, those that count writes first."""
     found = {family_of(line.model_dump(), writes) for _, line in lines}
-    return tuple(sorted(found, key=lambda name: (FAMILIES.index(name) if name in FAMILIES else len(FAMILIES), name)))
+    return tuple(sorted(found, key=lambda name: (BY_WRITES.index(name) if name in BY_WRITES else len(BY_WRITES), name)))
 
 
 def family_of(row: Any, writes: Container[str]) -> str:
     """A problem's family: its own word, or its number of writes."""
     count = sum(action["name"] in writes and not action.get("refused") for action in row["actions"])
-    return str(row["family"]) or FAMILIES[min(count, len(FAMILIES) - 1)]
+    return str(row["family"]) or BY_WRITES[min(count, len(BY_WRITES) - 1)]
 
 
 def row_problem(world: World, row: Any) -> Problem:

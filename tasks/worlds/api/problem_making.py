@@ -16,6 +16,8 @@ from tasks.worlds.api.state import State, canonical_json
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
 
+BY_WRITES = ("information", "one_write", "two_writes", "three_writes")
+"""Families of problems for which nobody names one, by the number of their writes; the last one has three or more."""
 TRIES = 200
 """Redraws of one problem before its family counts as impossible in the split; ours."""
 
@@ -171,7 +173,7 @@ def api_graph(world: World) -> dict[str, tuple[str, ...]]:
 def _family(actions: Sequence[Action]) -> str:
     """The family of a draft that names none, by its writes."""
     writes = sum(action.kind == "write" for action in actions)
-    return ("information", "one_write", "two_writes", "three_writes")[min(writes, 3)]
+    return BY_WRITES[min(writes, len(BY_WRITES) - 1)]
 
 
 def _no_tags(draft: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ first n when more are made.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ class Problems:
     def fresh(self, world: World, split: str, count: int, seed: int, avoid: Collection[str] = ()) -> list[Problem]:
         """`count` problems, families in turn, chosen by the seed: none whose id is in `avoid`, and none that is passive."""
         if not world.families:
-            return self._enough(world, split, self._shuffled(world, split, seed, avoid), count)[:count]
+            return self._enough(world, split, self._shuffled(world, split, count, seed, avoid), count)[:count]
         asked = count
         while True:
             drawn = draw_problems(world, split, asked, seed)
@@ -61,9 +62,10 @@ class Problems:
         """The accepted blueprints of a split of a world, in the order in which they were made."""
         return self._by_place.get((world, split), ())
 
-    def _shuffled(self, world: World, split: str, seed: int, avoid: Collection[str]) -> list[Problem]:
+    def _shuffled(self, world: World, split: str, count: int, seed: int, avoid: Collection[str]) -> list[Problem]:
         left = [one for one in self.proven(world.name, split) if one.problem_id not in avoid and not one.passive]
-        return in_turn(left, sorted({one.family for one in left}), lambda family: Random(seed_of(world.name, split, seed, family)))
+        families = _even(Counter(one.family for one in left), count)
+        return in_turn(left, families, lambda family: Random(seed_of(world.name, split, seed, family)))
 
     def _enough(self, world: World, split: str, found: Sequence[Problem], count: int) -> list[Problem]:
         if len(found) < count:
@@ -79,3 +81,11 @@ class Problems:
         for one in self._proven:
             found.setdefault((one.world, one.split), []).append(one)
         return found
+
+
+def _even(sizes: Mapping[str, int], count: int) -> list[str]:
+    """The families of which `count` problems can be taken in equal parts, as many as possible: a family with fewer is left out, in
+    which no comparison would see a fall. All of them where there are no such."""
+    largest = sorted(sizes, key=lambda family: (-sizes[family], family))
+    some = (largest[:number] for number in range(len(largest), 0, -1) if sizes[largest[number - 1]] * number >= count)
+    return sorted(next(some, largest))

@@ -1,0 +1,134 @@
+"""`cairn reserve`: what is free, what a gate has used, when an evaluation is refused, how it grows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows import gate_reach, reserve
+from tasks.contract import schemas, tables
+from tasks.contract.params import BadInput
+from tasks.engine.artifact import Store
+from tasks.engine.champion import Standing
+from tasks.engine.reserve import USED, read
+from tasks.engine.settings import Settings, load
+from tasks.worlds.adapters import from_object
+from tests.conftest import ROOT
+from tests.worlds.kiosk import adapted
+from tests.worlds.test_problem_source import Sums, made, written
+
+
+class Bare(adapted(users="_users")):  # type: ignore[misc]
+    """A shop that nobody gave problems for; smoke plays 8 test problems and 6 fresh ones."""
+
+
+class Adds(from_object(Sums, name="sums", policy="R1. Add.")):  # type: ignore[misc]
+    """Another world without problems."""
+
+
+def settings(*worlds: type, **more: Any) -> Settings:
+    modules = [f"{one.__module__}:{one.__name__}" for one in worlds] or ["tasks.worlds.library.retail:Retail"]
+    return load(ROOT, "smoke", [("worlds.freeze.modules", modules), *((key.replace("__", "."), value) for key, value in more.items())])
+
+
+def plan_of(folder: Path, *worlds: type, **more: Any) -> Any:
+    """As much of a plan as is looked at, with params files of its own."""
+    (folder / "params").mkdir(exist_ok=True)
+    shutil.copy(ROOT / USED, folder / "params")
+    return SimpleNamespace(settings=replace(settings(*worlds, **more), project=folder), store=Store(folder / "state"), experiment=False)
+
+
+def proven(plan: Any, folder: Path, count: int) -> str:
+    """The identity of a reserve that holds so many problems of the shop."""
+    found: str = plan.store.put(written(folder / f"reserve{count}", made(count)[1]))
+    return found
+
+
+def evaluated(plan: Any, folder: Path, ids: Sequence[str]) -> str:
+    """The identity of an evaluation whose gate played these; two models did, and a test problem beside them."""
+    blank = {field.name: None for field in schemas.TRIAL}
+    played = [*(("gate", model, one) for one in ids for model in ("merged", "champion")), ("test", "merged", "kiosk_t")]
+    rows = [{**blank, "set": which, "model": model, "world": "kiosk", "problem_id": one} for which, model, one in played]
+    tables.write_rows(folder / f"evaluate{len(ids)}" / "trials.parquet", schemas.TRIAL, rows)
+    found: str = plan.store.put(folder / f"evaluate{len(ids)}")
+    return found
+
+
+def test_what_is_free_and_what_is_lacking(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, Bare)
+    held, ids = proven(plan, tmp_path, 20), [one.problem_id for one in made(20)[1]]
+    assert [str(one) for one in reserve.holdings(plan, plan.store.view(held))] == [
+        "kiosk: 20 proven, 8 for test, 0 used by gates, 12 free; a gate takes 6"
+    ]
+    reserve.check(plan, {"reserve": held})
+    reserve.check(plan, {})
+    said = reserve.note(plan, {"merge": "a.dir", "evaluate": evaluated(plan, tmp_path, ids[8:14])}, anew=True)
+    assert said == "params/reserve_used.yaml: 6 problems of the reserve are used by the gate of this candidate"
+    reserve.check(plan, {"reserve": held})  # there are six left
+    assert [*reserve.lines(reserve.holdings(plan, plan.store.view(held)))][
+        1
+    ] == "enough for 1 more candidate; `cairn reserve grow` proves more"
+    reserve.note(plan, {"merge": "b.dir", "evaluate": evaluated(plan, tmp_path, ids[14:19])}, anew=True)
+    says = "kiosk: 20 proven, 8 for test, 11 used by gates, 1 free; a gate takes 6. `cairn reserve grow 5` proves more and keeps"
+    with pytest.raises(BadInput, match=f"the reserve of proven test problems does not suffice. {says}"):
+        reserve.check(plan, {"reserve": held})
+    reserve.check(plan, {"reserve": held, "merge": "a.dir"})  # which was the first, and may be evaluated again
+
+
+def test_noted_once_and_never_by_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(tmp_path, Bare)
+    there: Mapping[str, str] = {"merge": "a.dir", "evaluate": evaluated(plan, tmp_path, ["kiosk_1", "kiosk_2"])}
+    assert reserve.note(replace_(plan, experiment=True), there, anew=True) == ""
+    monkeypatch.setenv("DVC_EXP_NAME", "exp")
+    assert reserve.note(plan, there, anew=True) == ""
+    monkeypatch.delenv("DVC_EXP_NAME")
+    before = (tmp_path / USED).read_bytes()
+    assert reserve.note(plan_of(tmp_path), there, anew=True) == "", "worlds that draw their own use no reserve"
+    assert (tmp_path / USED).read_bytes() == before
+    assert (
+        reserve.note(plan, there, anew=False) and not reserve.note(plan, there, anew=False) and not reserve.note(plan, there, anew=True)
+    )
+    assert read(tmp_path / USED).entries == (("a.dir", {"kiosk": ["kiosk_1", "kiosk_2"]}),)
+    assert (tmp_path / USED).read_text().startswith("# Which proven test problems")
+    more = {**there, "evaluate": evaluated(plan, tmp_path, ["kiosk_1", "kiosk_2", "kiosk_3"])}
+    assert not reserve.note(plan, more, anew=False) and reserve.note(plan, more, anew=True), "evaluated again, on a reserve that grew"
+    assert [one for _, one in read(tmp_path / USED).entries] == [{"kiosk": ["kiosk_1", "kiosk_2"]}, {"kiosk": ["kiosk_3"]}]
+
+
+def replace_(plan: Any, **changed: Any) -> Any:
+    return SimpleNamespace(**{**vars(plan), **changed})
+
+
+def test_it_grows_by_a_gate_or_by_what_is_asked_for(tmp_path: Path) -> None:
+    found = settings(Bare)
+    assert reserve.step_of(found) == "reserve"
+    assert reserve.raised(found, 0) == [("reserve.apigen_mt.accepted", 20), ("reserve.apigen_mt.problems", 86)]
+    assert reserve.raised(found, 14) == [("reserve.apigen_mt.accepted", 28), ("reserve.apigen_mt.problems", 120)]
+    with pytest.raises(BadInput, match="there is no reserve: every world of the params draws its own problems"):
+        reserve.raised(settings(), 5)
+
+
+def test_sizes_that_do_not_fit_are_refused_before_anything_runs() -> None:
+    settings(Bare, Adds).check()
+    with pytest.raises(
+        BadInput, match=r"evaluate: kiosk, sums draw no problems of their own. 8 test problems .* 14 of each, and reserve proves 13"
+    ):
+        settings(Bare, Adds, reserve__apigen_mt__accepted=13).check()
+    settings(reserve__apigen_mt__accepted=13).check()
+    with pytest.raises(BadInput, match=r"evaluate: kiosk draw no .* but reserve proves those of training \(lineages\)"):
+        settings(Bare, reserve__apigen_mt__lineages="train").check()
+    with pytest.raises(BadInput, match=r"rl: kiosk draw no problems of their own, and generate proves none of validation"):
+        settings(Bare, generate__apigen_mt__validation=0.0).check()
+
+
+def test_what_a_decision_can_see_is_told_of_proven_problems_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_reach, "read", lambda path: Standing("abc.dir"))
+    plan = plan_of(tmp_path, Bare, decide__paired_gate__too_few="refuse")
+    with pytest.raises(BadInput, match=r"With 1 problems in the smallest of 4 families.*Raise gate_problems to \d+ a world"):
+        gate_reach.check(plan, ["evaluate"])
