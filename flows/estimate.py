@@ -121,9 +121,11 @@ def lines(found: Sequence[Estimate], settings: Settings) -> list[str]:
             f"That is more than the budget (max_cost {budget.max_cost:g}, max_tokens {budget.max_tokens}): the run would stop early."
         )
     out.append(
-        f"An estimate: {PROBLEMS} problems a world were made and played by scripts, and the counts scaled. A real model is refused"
+        f"An estimate: {PROBLEMS} problems a world were made and played by scripts, or by a stand-in where a world has none, and the"
     )
-    out.append("more often and says more; answers in the cache cost nothing and are not taken off.")
+    out.append(
+        "counts scaled. A real model is refused more often and says more; answers in the cache cost nothing and are not taken off."
+    )
     if any(not one.measured for one in counted):
         out.append(f"* tokens at {CHARACTERS} characters each; after {EXPERIENCE} real answers their mean is used.")
     return out

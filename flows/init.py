@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(str(templates.__file__)).parent / "project"
-PROFILE = "quickstart"
-"""The profile that a project begins with."""
+PROFILE, AROUND_AN_API = "quickstart", "own_api"
+"""The profiles that projects begin with."""
 
 
 def create(
@@ -182,7 +182,7 @@ def _make_it_theirs(folder: Path, address: str, api: Api | None, player: Mapping
         f'worlds: ["{address}"]\n' + _roles(player),
         encoding="utf-8",
     )
-    profile = profile_path(folder, PROFILE).read_text(encoding="utf-8")
+    profile = profile_path(folder, PROFILE if api is None else AROUND_AN_API).read_text(encoding="utf-8")
     (folder / PIPELINE).write_text(project_file.profile_text(profile, project_file.read(folder)), encoding="utf-8")
 
 

@@ -10,15 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra import stub_roles
 from infra.bench import ROOT
 from infra.stub import running
 from tasks.engine.settings import load
+from tasks.players import stand_in
 
 PROFILE = "smoke"
 MODEL = "stub"
-ROOM = 640
-"""Most tokens of a conversation: the built-in worlds' fit into fewer, those of an API are not known before."""
+OF_AN_API = {"rl.loop.max_episode_tokens": 640, "evaluate.pass_k.max_episode_tokens": 640, "generate.apigen_mt.validation": 0.25}
+"""Room for conversations that nobody knows before, and a share of few problems that surely gives some for validation."""
 
 
 def main() -> int:
@@ -28,9 +28,10 @@ def main() -> int:
     if not served:
         return subprocess.run(command, check=False).returncode
     print(f"smoke: a stub plays {', '.join(served)}. It is no model: every stage runs, nothing worth promoting is learned.", flush=True)
-    state = hashlib.sha256(Path(stub_roles.__file__).read_bytes()).hexdigest()[:8]  # another stub answers anew, whatever was kept
+    state = hashlib.sha256(Path(stand_in.__file__).read_bytes()).hexdigest()[:8]  # another stub answers anew, whatever was kept
     with running(plays=True, models={MODEL: {"root": f"stub-{state}"}}) as stub:
-        command += ["--set", f"rl.loop.max_episode_tokens={ROOM}", "--set", f"evaluate.pass_k.max_episode_tokens={ROOM}"]
+        for key, value in OF_AN_API.items():
+            command += ["--set", f"{key}={value}"]
         for name in served:
             player = f'{{backend: openai_compatible, base_url: "{stub.url}", model: {MODEL}}}'
             command += ["--set", f"roles.{name}={player}"]

@@ -30,8 +30,8 @@ from dataclasses import dataclass, field, fields
 from email.utils import formatdate
 from typing import Any
 
-from infra import stub_roles
-from infra.stub_roles import fill
+from tasks.players import stand_in
+from tasks.players.stand_in import fill
 
 WISH = "Answer with one JSON value that fits this schema: "
 """As the clients put a schema in words."""
@@ -52,7 +52,7 @@ class Knobs:
     requests at once above which it says 429, 0 for any number. key: the only one it takes, empty for any.
     usage: whether it counts tokens. models: those it lists and takes, name -> more of its entry; any name without one. revision: after
     the model's name in its answers. parser: whether it reads calls out of the model's text. forms: whether it keeps to a schema.
-    refused: fields of a request that it does not know. plays: it plays the roles of a road (infra/stub_roles.py)."""
+    refused: fields of a request that it does not know. plays: it plays the roles of a road (tasks/players/stand_in.py)."""
 
     latency: float = 0.0
     faults: dict[str, float] = field(default_factory=dict)
@@ -183,7 +183,7 @@ class Server:
         schema = (request.get("response_format") or {}).get("json_schema", {}).get("schema") if self.knobs.forms else None
         schema = schema or _wished(messages)
         if self.knobs.plays:
-            message |= stub_roles.message(messages, request.get("tools") or (), schema, rng)
+            message |= stand_in.message(messages, request.get("tools") or (), schema, rng)
             finish = "tool_calls" if message.get("tool_calls") else "stop"
         elif schema:
             message["content"] = json.dumps(fill(schema, rng))

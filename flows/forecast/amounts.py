@@ -172,6 +172,8 @@ class Amounts:
 
         prompt = self.settings.shared.prompt.model_dump()
         starts = {name: self.counter.start(world, prompt) for name, world in load_all(self._worlds(stage)).items()}
+        if not (folder / "dataset.parquet").is_file():  # a small run that ended early
+            return None
         wanted = some(DATASET, "world", "keep", "split", "messages")
         kept = [row for row in read_rows(folder / "dataset.parquet", wanted) if row["keep"] and row["split"] == "train"]
         talks = [(row["world"], self.counter.talk(starts[row["world"]], [*map(message_of, row["messages"])])) for row in kept]

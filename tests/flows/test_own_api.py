@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import shutil
@@ -18,6 +19,7 @@ from flows.init import ROOT
 from flows.own_api.api import Wish
 from flows.own_api.command import look
 from flows.own_api.guesses import guess
+from flows.small_run import SmallRun
 from flows.worlds.new import LIBRARY
 from tasks.contract.params import BadInput
 from tasks.engine.settings import load
@@ -97,14 +99,34 @@ def test_a_project_around_a_python_object(name: str, bank: Path, tmp_path: Path,
     )
     own = yaml.safe_load((folder / "project.yaml").read_text())
     assert own["roles"] == {"backend": "openai_compatible", "base_url": "http://127.0.0.1:8000/v1", "model": "m", "key_env": "KEY"}
-    for profile in ("", "smoke", "real_cpu"):
+    for profile in ("", "own_api", "smoke", "real_cpu"):
         roles = load(folder, profile).shared.roles
         assert {role.backend for part, role in roles.items() if part != "contender"} == {"openai_compatible"}
         assert roles["contender"].backend == "none"
+    assert load(folder).shared.profile == "own_api"
     assert "What to edit next" in (folder / "PROJECT.md").read_text()
     assert (home / "policy.md").read_text() == policy.read_text()
     answer = elsewhere(home, "CornerBank", "withdraw", {"account_id": "A1", "cents": 40})
     assert answer == "{'get_account': 'read', 'withdraw': 'write', 'hand_over': 'end'} True\n"
+
+
+def test_an_estimate_of_a_world_without_scripts(tmp_path: Path) -> None:
+    """A stand-in is asked in their place; every stage that asks people has its calls, the reserve among them."""
+    served = {"backend": "openai_compatible", "base_url": "http://127.0.0.1:9/v1", "model": "m"}
+    settings = load(ROOT, "own_api")
+    tree = copy.deepcopy(settings.tree)
+    tree["worlds"]["freeze"] = {"modules": ["tests.players.test_stand_in:BankWorld"], "allow": ["tests"]}
+    for name in tree["roles"]:
+        if name != "contender":
+            tree["roles"][name] = served
+    folder = tmp_path / "project"
+    (folder / "params").mkdir(parents=True)
+    (folder / "params/pipeline.yaml").write_text(yaml.safe_dump(tree))
+    (tmp_path / "small").mkdir()
+    found = SmallRun(load(folder), tmp_path / "small").of(["generate", "reserve", "critique", "rl", "evaluate"])
+    calls = {(stage, role) for stage, (counts, _) in found.items() for role, what in counts if what == "calls" and counts[role, what]}
+    assert {("generate", "generator"), ("reserve", "judge"), ("critique", "critic"), ("rl", "human"), ("evaluate", "human")} <= calls
+    assert found["reserve"][1] == 100 / 5 and found["generate"][1] == 300 / 20
 
 
 def elsewhere(home: Path, cls: str, tool: str, arguments: dict[str, object]) -> str:

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 
-from infra import stub_roles
 from tasks.contract import schemas, tables
-from tasks.contract.client import Message, Request
 from tasks.contract.context import Context
 from tasks.generate import Inputs, apigen_mt
+from tasks.players.stand_in import StandIn
 from tasks.worlds.adapters import from_object
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.runtime import World
 from tests.playing import playing
-
-
-class Stub:
-    """The stub without the HTTP."""
-
-    name, revision = "stub", "1"
-
-    def complete(self, requests: Sequence[Request]) -> list[Message]:
-        return [self._one(request) for request in requests]
-
-    def _one(self, request: Request) -> Message:
-        rng = Random(f"{request.seed} {json.dumps(request.messages)}")
-        answer = json.loads(json.dumps(stub_roles.message(request.messages, request.tools, request.schema, rng)))
-        for call in answer.get("tool_calls") or ():
-            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-        return dict(answer)
 
 
 class Bank:
@@ -69,15 +49,15 @@ class BankWorld(from_object(Bank, name="bank", policy="Be kind.", writes=("move"
     """The world of it."""
 
 
-def role(name: str, world: str = "") -> Stub:
+def role(name: str, world: str = "") -> StandIn:
     if "/" in name:
         raise LookupError(name)
-    return Stub()
+    return StandIn()
 
 
 @pytest.mark.parametrize(
     ("address", "writes"),
-    [("tests.worlds.kiosk:Adapted", {"cancel_order"}), ("tests.infra.test_stub_roles:BankWorld", {"move", "close"})],
+    [("tests.worlds.kiosk:Adapted", {"cancel_order"}), ("tests.players.test_stand_in:BankWorld", {"move", "close"})],
 )
 def test_what_it_drafts_is_proven_and_won(address: str, writes: set[str], tmp_path: Path) -> None:
     world = World.build(world_class(address, ("tests",)), 3, 0, address)

@@ -1,10 +1,10 @@
-"""What the stub server answers when it plays the roles of a road (knob `plays`): it reads the prompts and knows no world.
+"""A stand-in for models in all roles: it reads the prompts and knows no world. The stub server answers so (knob `plays`).
 
-It makes a road run whose world has no scripts, so that a person sees their API go down every stage without paying anybody; it is no
-model, and nothing that it writes is worth learning. A draft calls one tool, with values that the prompt's data hold under the
-argument's name; whether that works is found out by the proof, and what was refused is drafted again with other values. Its instruction
-holds the call as it is (`cancel_order {"order_id": "W1"}`), the human says the instruction, the agent makes the calls that it reads.
-Judges agree with everything; every other critic finds a flaw at random.
+It makes a road run whose world has no scripts, so that a person sees their API go down every stage without paying anybody, and an
+estimate can count what is asked; it is no model, and nothing that it writes is worth learning. A draft calls one tool, with values that
+the prompt's data hold under the argument's name; whether that works is found out by the proof, and what was refused is drafted again
+with other values. Its instruction holds the call as it is (`cancel_order {"order_id": "W1"}`), the human says it, the agent
+makes the calls that it reads. Judges agree with everything; every other critic finds a flaw at random.
 """
 
 from __future__ import annotations
@@ -15,16 +15,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from tasks.contract.client import Message, Request
 from tasks.contract.scripts import STOP
 from tasks.worlds.api.arguments import arguments_of
 
-Message = Mapping[str, Any]
 LONGEST = 2000
 """Characters of a tool's answer that the agent repeats."""
 DEEP = 8
 """Levels of the data that are searched for values."""
 AS_IS = 0.3
 """How often an argument that is no id takes a value that the data hold already: a write of that may change nothing."""
+
+
+class StandIn:
+    """It as a client, without a server."""
+
+    name, revision = "stand-in", "1"
+
+    def complete(self, requests: Sequence[Request]) -> list[Message]:
+        """An answer for each request; the same for the same one."""
+        return [self._one(request) for request in requests]
+
+    def _one(self, request: Request) -> Message:
+        rng = Random(f"{request.seed} {json.dumps(request.messages, default=str)}")
+        answer = message(request.messages, request.tools, request.schema, rng)
+        for call in answer.get("tool_calls") or ():
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+        return {**answer, "content": answer["content"] or ""}
 
 
 def message(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None, rng: Random) -> Message:
