@@ -51,7 +51,8 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     here = build(spec="http://127.0.0.1:{port}/openapi.json", env={"KEY": "${SECRET}"})
     one, two, three = (here.fork() for _ in range(3))
     assert [one.call("add", {}).content, one.call("add", {}).content, two.call("add", {}).content] == ["1", "2", "1"]
-    assert about(one)["pid"] != about(two)["pid"] and about(one)["seat"] == "/cairn-seat" and about(one)["key"] == "sesame"
+    assert about(one)["pid"] != about(two)["pid"] and about(one)["seat"] == "/cairn-seat" and about(one)["key"] == "${SECRET}"
+    assert about(one)["url"] == "http://cairn-service/about", "a port differs each time"
     assert three.call("count", {}).content == "0" and three.call("note", {}).ok
     assert (one.diff(), three.diff()) == ("- count: 0\n+ count: 2", "- notes: 0\n+ notes: 1")
     assert [fork.call("count", {}).content for fork in (one, two, three)] == ["2", "1", "0"], "brought about again"
@@ -79,7 +80,7 @@ def test_a_service_that_dies_is_replaced() -> None:
     here = build()
     fork = here.fork()
     assert fork.call("add", {}).content == "1"
-    assert "the connection was closed before an answer came" in fork.call("dies", {}).content
+    assert "POST http://127.0.0.1:{port}/dies: the connection was closed before an answer came" in fork.call("dies", {}).content
     assert fork.call("count", {}).content == "1"
     end(here)
 

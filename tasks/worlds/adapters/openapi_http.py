@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.openapi_requests import Prepared
-from tasks.worlds.adapters.placeholders import SEAT, SHORTEST
+from tasks.worlds.adapters.placeholders import SHORTEST
 
 if TYPE_CHECKING:
     import httpx
@@ -35,6 +35,8 @@ TRIES = 3
 PAUSE = 0.2
 """Seconds before the second try where the service names none; twice as many before the third; ours."""
 REDIRECTS = 5
+SERVICE = "cairn-service"
+"""Host and port of a service that was started here, as answers have them."""
 _PREFECT = "prefect:"
 _MOVED = (301, 302, 303, 307, 308)
 _LATER = (429, 503)
@@ -133,16 +135,22 @@ class Credentials:
 
 class Service:
     """One HTTP service. Usable from several threads, and in processes that were forked off. seat: its folder, of one that was started
-    here."""
+    here. hide: takes out of a text what only that one was told."""
 
     def __init__(
         self, base_url: str, credentials: Credentials, headers: Mapping[str, str], seconds: float, seat: Path | None = None
     ) -> None:
         self.base_url, self.seat = base_url.rstrip("/"), seat
+        self.hide: Callable[[str], Any] = str
         self.credentials = credentials
         self._headers, self._seconds = dict(headers), seconds
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
+
+    @property
+    def where(self) -> str:
+        """The url for messages: without the port of a service that was started here, which differs each time."""
+        return self.base_url.replace(f":{self.port}", ":{port}") if self.seat is not None else self.base_url
 
     @property
     def port(self) -> str:
@@ -168,7 +176,7 @@ class Service:
         import httpx
 
         limit = seconds or self._seconds
-        end, pause, what = time.monotonic() + limit, PAUSE, f"{request.verb} {self.base_url}{request.path}"
+        end, pause, what = time.monotonic() + limit, PAUSE, f"{request.verb} {self.where}{request.path}"
         for left in reversed(range(TRIES)):
             try:
                 reply, wait = self._once(request, end)
@@ -222,9 +230,14 @@ class Service:
         raise AssertionError("refused above")
 
     def _hidden(self, content: bytes) -> bytes:
-        """An answer without secrets, and without the path of the service's folder."""
+        """An answer without secrets; of a service that was started here also without what its environment holds, the path of its folder
+        and its port, which differ each time."""
         content = self.credentials.without(content)
-        return content.replace(str(self.seat).encode(), SEAT.encode()) if self.seat is not None else content
+        if self.seat is None:
+            return content
+        for host in ("127.0.0.1", "localhost"):
+            content = content.replace(f"{host}:{self.port}".encode(), SERVICE.encode())
+        return str(self.hide(content.decode("utf-8", "surrogateescape"))).encode("utf-8", "surrogateescape")
 
     def _same_host(self, request: Prepared, url: str, target: str) -> str:
         new = urljoin(url, target)
@@ -236,7 +249,7 @@ class Service:
         return new
 
     def _refuse_redirect(self, request: Prepared, why: str) -> None:
-        raise SourceFailed(f"{request.verb} {self.base_url}{request.path}: {why}. Set base_url to where the service is.")
+        raise SourceFailed(f"{request.verb} {self.where}{request.path}: {why}. Set base_url to where the service is.")
 
 
 def _no_auth(request: Any) -> Any:

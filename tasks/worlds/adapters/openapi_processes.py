@@ -62,12 +62,13 @@ class Process:
     def _begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cairn-service-"))
         (self.folder / "seat").mkdir()
-        self.port = _free_port()
+        self.port, self._placeholders = _free_port(), Placeholders(self.folder / "seat")
         with (self.folder / "log").open("wb") as log:
             self._process = self._starter.submit(self._started, log).result()
         _open.add(self)
         self.fresh = True
         self.service = self._command.service(self.port, self.folder / "seat")
+        self.service.hide = self._placeholders.hide
         end = time.monotonic() + self._command.seconds
         while not _listens(self.port):
             if self._process.poll() is not None or time.monotonic() > end:
@@ -80,14 +81,10 @@ class Process:
             time.sleep(0.02)
 
     def _started(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        seat = self.folder / "seat"
-        placeholders = Placeholders(seat)
+        seat, fill = self.folder / "seat", self._placeholders.fill
         try:
-            words = [placeholders.fill(word.replace("{port}", str(self.port)), "command") for word in self._command.words]
-            own = {
-                name: placeholders.fill(text.replace("{port}", str(self.port)), f"env.{name}")
-                for name, text in self._command.env.items()
-            }
+            words = [fill(word.replace("{port}", str(self.port)), "command") for word in self._command.words]
+            own = {name: fill(text.replace("{port}", str(self.port)), f"env.{name}") for name, text in self._command.env.items()}
         except NotSet as error:
             raise SourceFailed(f"{self._command.where}: {error}") from None
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
@@ -126,7 +123,7 @@ class Process:
             self._process.wait()
         self._text = ""
         with contextlib.suppress(OSError):
-            self._text = (self.folder / "log").read_text(errors="replace").replace(str(self.folder / "seat"), "{seat}")
+            self._text = str(self._placeholders.hide((self.folder / "log").read_text(errors="replace")))
         shutil.rmtree(self.folder, ignore_errors=True)
         self._held = None
 

@@ -272,7 +272,7 @@ class Operations:
         request = prepared(one, arguments)
         try:
             reply = service.send(request, repeatable=kind == "read")
-            return answer_of(reply, f"{request.verb} {service.base_url}{request.path}", service.credentials.words())
+            return answer_of(reply, f"{request.verb} {service.where}{request.path}", service.credentials.words())
         except SourceFailed as error:
             raise SourceFailed(f"tool {name!r}: {error}") from None
 

@@ -45,7 +45,7 @@ class Step:
         body = None if self.content is None else self.content.read_bytes()
         headers = {"accept": "application/json"} | ({} if body is None else {"content-type": "application/json"})
         reply = service.send(Prepared(self.verb, self.path, self.query, headers, body), repeatable=self.verb == "GET")
-        where = f"{self.verb} {service.base_url}{self.path}"
+        where = f"{self.verb} {service.where}{self.path}"
         try:
             return answer_of(reply, where, service.credentials.words())
         except Refused as error:

@@ -26,7 +26,12 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        about = {"seat": os.environ["CAIRN_SEAT"], "key": os.environ.get("KEY", ""), "pid": os.getpid()}
+        about = {
+            "seat": os.environ["CAIRN_SEAT"],
+            "key": os.environ.get("KEY", ""),
+            "pid": os.getpid(),
+            "url": f"http://127.0.0.1:{sys.argv[1]}/about",
+        }
         answers = {"/count": STATE["count"], "/state": STATE, "/openapi.json": SPEC, "/about": about}
         self.answer(answers[self.path])
 
