@@ -50,6 +50,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "merge": ("merge", "merge any checkpoints by a recipe, beside the road"),
         "search": ("merge", "better params for the merge, found on validation problems"),
         "serve": ("serve", "the champion, a version or a folder over HTTP: chat and token ids"),
+        "evaluate": ("evaluate", "pass^k of any endpoint or checkpoint on a world's problems, beside the road"),
         "chat": ("chat", "how a checkpoint writes conversations: found, proven, shown"),
     },
     "Conversations": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from flows.evaluate_agent import CHECKPOINT, CONTENDER
 from flows.model_names import left_by
 from flows.preview_text import call_text
 from flows.trace.learned import learned_from
@@ -32,7 +33,7 @@ PARTS = ("state", "outputs", "required", "policy", "reward")
 def of_row(known: Known, name: str, places: Sequence[Place]) -> Trail:
     """The trail of the row that these files hold. places: where it was found, the workspace's first."""
     place = places[0]
-    sections = [*_SECTIONS[place.path.name](known, name, place)]
+    sections = row_sections(known, name, place)
     others = {one.identity for one in places if one.stage == place.stage} - {place.identity}
     if others:
         first = sections[0]
@@ -40,6 +41,11 @@ def of_row(known: Known, name: str, places: Sequence[Place]) -> Trail:
         sections[0] = Section(first.kind, first.name, {**first.facts, "lies in": note}, first.missing, first.details)
     below, stages = down(known, {place.stage: place.identity})
     return Trail([*sections, *below], stages)
+
+
+def row_sections(known: Known, name: str, place: Place) -> list[Section]:
+    """The sections of one row, without the results that its own was made of."""
+    return [*_SECTIONS[place.path.name](known, name, place)]
 
 
 def _lines(value: str | Sequence[str] | None) -> list[str]:
@@ -228,7 +234,10 @@ def _trial(known: Known, name: str, place: Place) -> Iterator[Section]:
     for row in rows(place.path, "traj_id", name):
         said = _talk(row, place)
         who = {"evaluated": f"model {row['model']}, set {row['set']}", "checkpoint": _checkpoint(known, record, row["model"])}
-        missing = [] if who["checkpoint"] else [f"which checkpoint {row['model']} was: its evaluation's record does not name it"]
+        elsewhere = row["model"] in (CONTENDER, CHECKPOINT)  # an agent that no road made, whose name is told
+        missing = (
+            [] if who["checkpoint"] or elsewhere else [f"which checkpoint {row['model']} was: its evaluation's record does not name it"]
+        )
         yield Section(said.kind, said.name, {**who, **said.facts}, [*said.missing, *missing], said.details)
     yield from _problem(known, row["problem_id"], Place(place.stage, place.identity, place.path.with_name(PROBLEMS)), alone=False)
 

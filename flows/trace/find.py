@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from flows.trace.beside_road import of_evaluation
 from flows.trace.conversations import of_row
 from flows.trace.registry import of_alias, of_version
 from flows.trace.rows import Search, search
@@ -46,6 +47,8 @@ def _find(known: Known, name: str) -> Trail:
     if trail := _of_run(known, name) or of_commit(known, name) or _of_other_alias(known, name):
         return trail
     looked = search(known, name)
+    if not looked.found and (beside := of_evaluation(known, name)):
+        return beside
     if not looked.found:
         raise BadInput(_nothing(known, name, looked))
     return of_row(known, name, looked.found)

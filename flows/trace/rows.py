@@ -59,7 +59,7 @@ def search(known: Known, row: str) -> Search:
         done.results += 1
         for file, column in FILES[known.road[stage].room].items():
             if (folder / file).is_file():
-                ids = _column(folder / file, column)
+                ids = ids_of(folder / file, column)
                 if row in ids:
                     done.found.append(Place(stage, identity, folder / file))
                 elif not done.found and len(done.near) < TOLD:
@@ -75,7 +75,8 @@ def _results(known: Known) -> Iterator[tuple[str, str]]:
     yield from found
 
 
-def _column(path: Path, column: str) -> set[str]:
+def ids_of(path: Path, column: str) -> set[str]:
+    """The ids in a column of a file."""
     import pyarrow.parquet as pq
 
     return set(pq.read_table(path, columns=[column]).column(0).to_pylist())

@@ -227,7 +227,9 @@ class Job:
             "budget": shared.budget.model_dump(),
             "losses": shared.losses.model_dump(),
             "roles": {
-                name: _found(role.model_dump(mode="json"), self.plan.settings.project, name, self.key.parts["servers"].get(name) or {})
+                name: configured(
+                    role.model_dump(mode="json"), self.plan.settings.project, name, self.key.parts["servers"].get(name) or {}
+                )
                 for name, role in shared.roles.items()
                 if f"roles.{name}" in self.plan.stages[self.stage].settings
             },
@@ -273,9 +275,9 @@ class Job:
         return [path for path in code if plan.store.hashes.path(plan.settings.project / path) != plan.code.get(path)]
 
 
-def _found(role: Mapping[str, Any], project: Path, name: str, reports: Mapping[str, Any]) -> dict[str, Any]:
+def configured(role: Mapping[str, Any], project: Path, name: str, reports: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a player with whole paths and what its server said of the model. reports: of all players of the role."""
-    others = [_found(one, project, f"{name}/{number}", reports) for number, one in enumerate(role["others"], 2)]
+    others = [configured(one, project, f"{name}/{number}", reports) for number, one in enumerate(role["others"], 2)]
     report = reports.get(name) or {}
     said = {"reported": canonical(report) if report else "", "revision": role["identity"] or roles_lock.revision(report) or "unpinned"}
     return {**role, **said, "path": str(project / role["path"]), "others": others}

@@ -41,10 +41,10 @@ PLOTS = (
 @dataclass(frozen=True)
 class Inputs:
     """worlds: folder of frozen worlds, those that no training sees among them. models: name -> checkpoint folder. candidate: which of
-    them may be promoted. candidate_id: identity of the candidate's artifact; seeds the fresh gate problems. champion: the incumbent's
-    checkpoint folder, or None when there is no champion. anchor: that of the best champion so far, None where that is the champion or
-    is not to be met. contender: whether somebody plays the role `contender`: an agent that is
-    measured on the test problems beside the models, and is never promoted. reserve: folder with the proven problems
+    them may be promoted, or the contender where it alone is measured. candidate_id: identity of the candidate's artifact; seeds the
+    fresh gate problems. champion: the incumbent's checkpoint folder, or None when there is no champion. anchor: that of the best
+    champion so far, None where that is the champion or is not to be met. contender: whether somebody plays the role `contender`: an
+    agent that is measured on the test problems beside the models, and is never promoted. reserve: folder with the proven problems
     (blueprints.parquet) of worlds that draw none. used: ids of those that gates of other candidates have used."""
 
     worlds: Path

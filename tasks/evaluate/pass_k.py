@@ -167,7 +167,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     for name in (CHAMPION, ANCHOR, CONTENDER, *BASELINES):
         if name in inputs.models:
             raise BadInput(f"evaluate: no model may be called {name!r}: trials.parquet uses that name for another player")
-    if inputs.candidate not in inputs.models:
+    if inputs.candidate not in inputs.models and not (inputs.contender and inputs.candidate == CONTENDER):
         raise BadInput(f"evaluate: the candidate {inputs.candidate!r} is not among the models: {', '.join(inputs.models)}")
     worlds = load_all(inputs.worlds)
     unseen = load_unseen(inputs.worlds) if params.split == "test" else {}
@@ -291,7 +291,7 @@ def _play_all(
                 watch.judge()
         return played
 
-    if ctx.device == "cpu":
+    if ctx.device == "cpu" and inputs.candidate in folders:
         warm_up(folders[inputs.candidate])  # the units may be played in forks of this process
     for done in ctx.shards("evaluate", work, units, 1):
         yield from done

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.evaluate_agent import Wish, evaluate
+from flows.evaluation_text import document
+from infra.stub import running
 from tasks.contract.problem import Action, Problem
 from tasks.contract.trajectory import Outcome, Trajectory
+from tasks.engine import process
 from tasks.worlds.api.frozen import freeze_world, load
+from tests.conftest import ROOT
+from tests.flows.in_process import in_process
 from tests.tau2.package import Calls, mutants, package, problems, world
 
 pytestmark = pytest.mark.tau2
@@ -122,3 +130,20 @@ def test_a_frozen_world_is_the_same_world(domain: str, tmp_path: Any) -> None:
     )
     problem = next(one for one in problems(domain) if one.n_writes)
     assert found.replay(problem.actions).state_hash == world(domain).replay(problem.actions).state_hash
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_any_endpoint_can_be_evaluated(domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a server that talks at random: what counts is that everything is played, graded and counted."""
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    monkeypatch.setattr(process, "run", in_process)
+    few = {"evaluate.pass_k.max_lost": 1.0, "evaluate.pass_k.resamples": 100}
+    with running() as stub:
+        wish = Wish(
+            stub.url, f"tau2_{domain}", "some-model", human_model="some-human", problems=30, trials=1, split="all", overrides=few
+        )
+        found = evaluate(wish, tmp_path, tmp_path / ".cairn", lambda *_: None, lambda _: None, lambda _: pytest.fail("no checkpoint"))
+    said = document(found, "evaluate")
+    assert said["passive"]["1"]["n"] == 30 - said["problems"] > 0
+    assert said["baselines"]["oracle"]["mean"] == 1.0 and said["baselines"]["do_nothing"]["mean"] == 0.0
+    print(f"\n{domain}: cairn evaluate played {said['problems']} tasks and {30 - said['problems']} passive ones")
