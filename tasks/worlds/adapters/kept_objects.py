@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from tasks.contract.params import BadInput
 from tasks.contract.values import canonical_json
 from tasks.worlds.adapters.copies import Copier, Kept, Live
-from tasks.worlds.adapters.foreign_state import Saved
+from tasks.worlds.adapters.foreign_state import DIFF_LINES, Saved, SourceFailed
 from tasks.worlds.adapters.plain_data import NotPlain, View
-from tasks.worlds.adapters.state_content import Content
+from tasks.worlds.adapters.state_content import Content, text_diff
 
 LIVE = 256
 """Objects that are kept at the state in which a call left them, where bringing one to another state costs as much as a new one; ours:
@@ -162,8 +162,25 @@ class ByHand:
         if root is None:
             root = self._made()
             if restored:
-                self._restore(root, json.loads(saved.token))
+                self.bring(root, saved)
+        elif restored:
+            self.prove(root, saved, "another conversation has changed it, so objects share what stands behind them")
         yield _Restored(self, root, saved)
+
+    def bring(self, root: Any, saved: Saved) -> None:
+        """Restore a state in an object. Raises SourceFailed when it is in another one then."""
+        self._restore(root, json.loads(saved.token))
+        self.prove(root, saved, "restore() does not bring back all that snapshot() gave, or objects share what stands behind them")
+
+    def prove(self, root: Any, saved: Saved, why: str) -> None:
+        """Raise SourceFailed for an object that is not in the state of its conversation."""
+        token = self.dumped(root)
+        if token != saved.token and not (now := self.saved(token).content).same(saved.content):
+            changed = text_diff(saved.content, now, DIFF_LINES).replace("\n", "; ")
+            raise SourceFailed(
+                f"{self._where}: an object is not in the state of the conversation that calls it ({changed}): {why}. Pass "
+                "conversations='one_at_a_time', or 'own_process' when that is in globals of this process."
+            )
 
     def keep(self, saved: Saved, root: Any) -> None:
         """An object is in this state."""

@@ -9,11 +9,12 @@ wanted."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tasks.contract.conventions import Conventions
 from tasks.contract.params import BadInput, nearest
@@ -23,14 +24,17 @@ from tasks.worlds.adapters.answers import refusal
 from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
 from tasks.worlds.adapters.kept_objects import ByHand, Copies, Keeper
+from tasks.worlds.adapters.object_processes import Processes
 from tasks.worlds.adapters.outside import Outside, watched
 from tasks.worlds.adapters.plain_data import NotPlain, View
 from tasks.worlds.adapters.real import RealObject
+from tasks.worlds.adapters.shared_back_end import OneObject, Turns, start_of
 from tasks.worlds.adapters.state_content import Content, text_diff
 from tasks.worlds.api.places import place
 from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Refused, Tool
 
+Sharing = Literal["side_by_side", "one_at_a_time", "own_process"]
 _ANSWERS = View(inside=False)
 
 
@@ -56,6 +60,7 @@ def from_object(
     disposable: bool = False,
     rounded: Mapping[str, float] | None = None,
     by_row: bool = True,
+    conversations: Sharing = "side_by_side",
 ) -> type[Any]:
     """A world class over what `factory()` makes: one object, or several as a dict by name (their methods are then one set of tools).
 
@@ -81,9 +86,12 @@ def from_object(
                With several objects a dict of the same names. It need not be one that can be pickled.
     disposable: what the objects reach outside their process (a service, a database file) may be changed by every run and check. Without
                it no method that writes is called once that is seen (`tasks.worlds.adapters.outside`), nor is restore().
-
     by_row:    False copies the objects whole with every call, for code that takes its large dicts by their very type (`type(x) is
-    dict`): they are `tasks.worlds.adapters.tracked_rows.Rows` otherwise, so that a call costs the rows that it touches.
+               dict`): they are `tasks.worlds.adapters.tracked_rows.Rows` otherwise, so that a call costs the rows that it touches.
+    conversations: "side_by_side": every object has a state of its own. "one_at_a_time": objects share a service or a database, so calls
+               of all processes of this machine take turns, each in the state of its own conversation. "own_process": objects share
+               globals of their process, so each conversation's lives in another one. The last two need snapshot and restore, which
+               must reach all that is shared. `cairn world check` finds what is declared wrong.
 
     An exception of a method is a refusal with its message. Raises BadInput for what cannot be offered or kept, here or when the
     world is built.
@@ -94,10 +102,10 @@ def from_object(
     beginnings = _texts(name, "errors_begin", errors_begin)
     by_hand = (snapshot, restore) if snapshot and restore else None
     view = View(_texts(name, "leave_out", leave_out), rounded=_steps(name, rounded or {}))
-    source = Objects(
-        name, factory, choice, dict(types or {}), view, error_key, beginnings, by_hand, real or factory, disposable, by_row
-    )
-    return adapted(
+    calling = (dict(types or {}), view, error_key, beginnings, by_hand)
+    _check_sharing(name, conversations, by_hand is not None)
+    source = Objects(name, factory, choice, *calling, real or factory, disposable, by_row, conversations)
+    made = adapted(
         source,
         name=name,
         policy=policy,
@@ -107,6 +115,8 @@ def from_object(
         where=f"world {name}",
         conventions=conventions,
     )
+    made.WAITS, made.SIDE_BY_SIDE = conversations == "own_process", int(conversations == "one_at_a_time")
+    return made
 
 
 def _choice(name: str, tools: Any, writes: Any, ends: Any, produces: Any) -> Choice:
@@ -120,6 +130,14 @@ def _texts(name: str, word: str, names: Any) -> tuple[str, ...]:
     if isinstance(names, str):
         raise BadInput(f"world {name}: {word} = {names!r} is one text; write ({names!r},).")
     return tuple(names)
+
+
+def _check_sharing(name: str, conversations: str, by_hand: bool) -> None:
+    known = get_args(Sharing)
+    if conversations not in known:
+        raise BadInput(f"world {name}: conversations = {conversations!r}: must be one of {', '.join(map(repr, known))}.")
+    if conversations != known[0] and not by_hand:
+        raise BadInput(f"world {name}: conversations = {conversations!r} needs snapshot= and restore=, which reach what objects share.")
 
 
 def _steps(name: str, rounded: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
@@ -147,13 +165,26 @@ class Objects:
         real: Callable[[], Any],
         disposable: bool = False,
         by_row: bool = True,
+        conversations: Sharing | Literal["here"] = "side_by_side",
     ) -> None:
         self._real, self._disposable = real, disposable
         self._reaches = ""  # what the objects were seen to reach outside this process
         self._where, self._factory, self._choice, self._view = f"world {name}", factory, choice, view
         self._types, self._error_key, self._errors_begin, self._by_hand = types, error_key, errors_begin, by_hand
         self._callees: dict[tuple[type, str], Callee] = {}
-        self._keeper: Keeper = ByHand(self._where, view, self._made, *by_hand) if by_hand else Copies(self._where, view, _parts, by_row)
+        self._turns = Turns(f"{name} {_address(factory)}", self._where) if conversations == "one_at_a_time" else None
+        self._processes: Processes | None = None
+        self._keeper: Keeper
+        if by_hand is None:
+            self._keeper = Copies(self._where, view, _parts, by_row)
+            return
+        self._by_hand_keeper = ByHand(self._where, view, self._made, *by_hand)
+        one = conversations != "side_by_side"
+        self._keeper = OneObject(self._by_hand_keeper, self._made, self._turns) if one else self._by_hand_keeper
+        if conversations == "own_process":
+            calling: dict[str, Any] = {"name": name, "factory": factory, "choice": choice, "types": {}, "view": view, "real": factory}
+            calling |= {"error_key": error_key, "errors_begin": errors_begin, "by_hand": by_hand, "disposable": disposable}
+            self._processes = Processes(self._where, {**calling, "conversations": "here"})
 
     # --- the source --------------------------------------------------------------------------------------------------------
 
@@ -193,16 +224,24 @@ class Objects:
         return place(found[0]) if found else ""
 
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Nothing is frozen: the factory makes the start."""
-        return {}
+        """Nothing, since the factory makes the start; the start where what objects share may hold anything when a process begins."""
+        return {} if self._keeper is getattr(self, "_by_hand_keeper", self._keeper) else start_of(self._start.token)
 
     def start(self, base: Base) -> Saved:
-        """What the factory makes. Raises BadInput when that is not the same twice, or no state that can be kept."""
-        return self._start
+        """What was frozen, or what the factory makes. Raises BadInput when that is not the same twice, or no state that can be kept."""
+        if "start" not in base.tables or isinstance(self._keeper, Copies):
+            return self._start
+        return self.saved(base.tables["start"]["dump"]["json"])
+
+    @functools.lru_cache(maxsize=8)
+    def saved(self, token: str) -> Saved:
+        """A state that was dumped."""
+        return self._by_hand_keeper.saved(token)
 
     @functools.cached_property
     def _start(self) -> Saved:
-        first, second = (self._keeper.first(self._made()) for _ in range(2))
+        with self._turn():
+            first, second = (self._keeper.first(self._made()) for _ in range(2))
         if not first.content.same(second.content):
             changed = text_diff(first.content, second.content, DIFF_LINES).replace("\n", "; ")
             raise BadInput(
@@ -213,18 +252,22 @@ class Objects:
 
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
         """Run a method on an object in this state."""
-        with self._keeper.at(saved, restored=not self.protected("")) as held:
-            try:
-                with watched(forbidden=kind != "read" and not self._disposable) as seen:
-                    shown = self.answer(held.root, name, arguments)
-            except Outside as error:
-                self._reaches = str(error)
-                raise SourceFailed(f"tool {name!r} was not called: {self.protected(name)}") from None
-            self._reaches = self._reaches or next(iter(seen), "")
-            try:
-                return shown, held.after()
-            except BadInput as error:
-                raise SourceFailed(f"tool {name!r} of {self._where}: {error}") from None
+        if self._processes is not None:
+            answer, token = self._processes.call(saved, name, arguments, kind)
+            return answer, saved if token == saved.token else self._by_hand_keeper.saved(token)
+        try:
+            with (
+                watched(forbidden=kind != "read" and not self._disposable) as seen,
+                self._keeper.at(saved, restored=not self.protected("")) as held,
+            ):
+                answer, after = self.answer(held.root, name, arguments), held.after()
+        except Outside as error:
+            self._reaches = str(error)
+            raise SourceFailed(f"tool {name!r} was not called: {self.protected(name)}") from None
+        except BadInput as error:
+            raise SourceFailed(f"tool {name!r} of {self._where}: {error}") from None
+        self._reaches = self._reaches or next(iter(seen), "")
+        return answer, after
 
     def content(self, root: Any) -> Content:
         """What counts of an object's state; nothing is copied. BadInput for what is no data."""
@@ -263,6 +306,10 @@ class Objects:
     def real(self) -> Real:
         """The object with the real data, made now. BadInput for one that cannot be made or lacks a tool's method."""
         try:
+            held = self._turns.held(0) if self._turns is not None and self._real is self._factory else None
+        except SourceFailed as error:
+            raise BadInput(f"{error} What is real can be another back end: real=.") from None
+        try:
             live = self._real()
         except Exception as error:
             raise BadInput(f"{self._where}: real() failed: {type(error).__name__}: {error}") from error
@@ -271,7 +318,11 @@ class Objects:
             raise BadInput(f"{self._where}: real() makes an object without a method {missing!r}, which is a tool.")
         kind = ", ".join(type(part).__qualname__ for part in parts.values())
         made = getattr(self._real, "__qualname__", type(self._real).__qualname__)
-        return RealObject(f"the object that {made}() made in this process ({kind})", self, live)
+        return RealObject(f"the object that {made}() made in this process ({kind})", self, live, held=held)
+
+    def _turn(self) -> contextlib.AbstractContextManager[Any]:
+        """What objects share, for this thread alone: making one may change it."""
+        return self._turns.taken() if self._turns is not None else contextlib.nullcontext()
 
     def _callee(self, cls: type, name: str, function: Callable[..., Any]) -> Callee:
         """How a method is called; read once."""
@@ -281,12 +332,18 @@ class Objects:
 
     def _made(self) -> Any:
         try:
-            with watched() as seen:
+            with self._turn(), watched() as seen:
                 live = self._factory()
+                if self._turns is not None:  # making an object may set back what all share
+                    self._turns.disturbed = True
             self._reaches = self._reaches or next(iter(seen), "")
             return live
         except Exception as error:
             raise BadInput(f"{self._where}: factory() failed: {type(error).__name__}: {error}") from error
+
+
+def _address(factory: Callable[..., Any]) -> str:
+    return f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', type(factory).__qualname__)}"
 
 
 def _parts(live: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tasks.contract.params import BadInput
 from tasks.worlds.adapters.connection import Connection, ToolFailed, short
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class RealObject:
-    """An object of this process."""
+    """An object of this process. held: the turn at what objects share, so that no play sets it back meanwhile."""
 
     where: str
     source: Objects
     live: Any
     lost: str = ""
+    held: IO[str] | None = None
 
     def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Run a method."""
@@ -38,7 +39,9 @@ class RealObject:
             raise SourceFailed(str(error)) from None
 
     def close(self) -> None:
-        """Nothing: the object is its maker's."""
+        """Let others have their turn; the object is its maker's."""
+        if self.held is not None:
+            self.held.close()
 
 
 class RealServer:

@@ -1,0 +1,122 @@
+"""Objects in processes of their own, for those that keep their state where a process has it once: in globals of modules and classes.
+
+Each process holds one object. A conversation meets the process that holds its state; with more conversations than processes, one is
+brought to it (snapshot, restore). Costs: the imports of the world's module for each process that starts, then some 0.2 ms a call beside
+the call.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import threading
+from typing import IO, Any
+
+from tasks.contract.params import BadInput
+from tasks.contract.problem import Kind
+from tasks.worlds.adapters.foreign_state import Saved, SourceFailed
+from tasks.worlds.api.tools import Refused
+
+MOST = 16
+"""Processes that one process of Cairn starts for one world; ours."""
+
+
+def send(out: IO[bytes], message: Any) -> None:
+    """Write a message to the other process."""
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    out.write(struct.pack("!Q", len(data)) + data)
+    out.flush()
+
+
+def received(source: IO[bytes]) -> Any:
+    """The next message of the other process, which this one started or was started by. EOFError when there is none any more."""
+    head = source.read(8)
+    if len(head) < 8:
+        raise EOFError
+    return pickle.loads(source.read(struct.unpack("!Q", head)[0]))
+
+
+class _Process:
+    def __init__(self, made_of: bytes) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+        command = [sys.executable, "-m", "tasks.worlds.adapters.object_worker"]
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self.holds: Any = None
+        self.answer_to(made_of)
+
+    def answer_to(self, message: Any) -> Any:
+        """What it answers. EOFError or OSError when it has ended."""
+        assert self._child.stdin is not None and self._child.stdout is not None
+        send(self._child.stdin, message)
+        return received(self._child.stdout)
+
+    def end(self) -> int:
+        """Let it end; its exit code."""
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._child.stdin.close()
+        self._child.stdout.close()
+        return self._child.wait()
+
+
+class Processes:
+    """The processes of one world. made_of: the arguments of `Objects` that each is made of, which a new process must be able to
+    import."""
+
+    def __init__(self, where: str, made_of: dict[str, Any]) -> None:
+        self._where = where
+        try:
+            self._made_of = pickle.dumps(made_of)
+        except Exception as error:
+            raise BadInput(
+                f"{where}: conversations='own_process': factory, snapshot and restore must be functions of a module, so "
+                f"that a new process can import them ({error})."
+            ) from None
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._all: list[_Process] = []
+        self._free: list[_Process] = []
+        self._change = threading.Condition()
+
+    def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, str]:
+        """The answer, and the state after it as it was dumped. Raises Refused and SourceFailed."""
+        process = self._taken(saved.token)
+        try:
+            process.holds = None
+            how, said, token = process.answer_to((saved.token, name, arguments, kind))
+        except (EOFError, OSError):
+            code = process.end()
+            with self._change:
+                self._all.remove(process)
+                self._change.notify()
+            raise SourceFailed(
+                f"tool {name!r} of {self._where}: the process of its object ended with {code} during the call."
+            ) from None
+        process.holds = token if how == "answer" else None
+        with self._change:
+            self._free.append(process)
+            self._change.notify()
+        if how == "refused":
+            raise Refused(said)
+        if how == "failed":
+            raise SourceFailed(said)
+        return said, token
+
+    def _taken(self, token: str) -> _Process:
+        """A free process: one that holds the state, or a new one, or the one used least lately."""
+        with self._change:
+            while True:
+                best = next((one for one in self._free if one.holds == token), None)
+                if best is None and len(self._all) < MOST:
+                    best = _Process(self._made_of)
+                    self._all.append(best)
+                    return best
+                best = best or next(iter(self._free), None)
+                if best is not None:
+                    self._free.remove(best)
+                    return best
+                self._change.wait()
