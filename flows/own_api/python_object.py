@@ -1,4 +1,8 @@
-"""A Python object as an API: a class, a function that makes one, or an object that is there, in a module of the user's own."""
+"""A Python object as an API: a class, a function that makes one, or an object that is there, in a module of the user's own.
+
+One that cannot be pickled (it holds a connection) says itself how it is set back: `snapshot()` gives its state as JSON,
+`restore(state)` brings a fresh one there. These two are no tools.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import operator
 import sys
 import types
 from collections.abc import Callable
@@ -34,11 +39,13 @@ def look(origin: str) -> Api:
     found = _named(origin, root, module, name)
     factory, line = _factory(origin, found, module, name)
     files = brought.modules(root, [module]) if root else {}
-    guesses = _guesses(origin, factory)
+    by_hand = _by_hand(origin, factory)
+    guesses = _guesses(origin, factory, by_hand)
+    offered = tuple(one.name for one in guesses) if by_hand else None
     kinds = {kind: tuple(one.name for one in guesses if one.kind == kind) for kind in ("write", "end")}
 
     def built(world: str, policy: str) -> type[Any]:
-        return from_object(factory, name=world, policy=policy, writes=kinds["write"], ends=kinds["end"])
+        return from_object(factory, name=world, policy=policy, writes=kinds["write"], ends=kinds["end"], tools=offered, **by_hand)
 
     instance = line != f"{module}.{name}"
     return Api(
@@ -46,10 +53,10 @@ def look(origin: str) -> Api:
         guesses=guesses,
         files=files,
         texts={},
-        imports=("copy", "functools") if instance else (),
+        imports=(*(("copy", "functools") if instance else ()), *(("operator",) if by_hand else ())),
         own=module,
         call=("from_object", line),
-        keywords=(),
+        keywords=(f"tools={offered!r},", *_BY_HAND) if by_hand else (),
         listing=True,
         built=built,
         notes=() if root else (f"{module} is an installed package and is not copied: install it into the project's .venv too.",),
@@ -143,14 +150,37 @@ def _factory(origin: str, found: Any, module: str, name: str) -> tuple[Callable[
     return found, f"{module}.{name}"
 
 
-def _guesses(origin: str, factory: Callable[[], Any]) -> tuple[Guess, ...]:
+_BY_HAND = (
+    'snapshot=operator.methodcaller("snapshot"),',
+    "restore=lambda live, state: live.restore(state),",
+)
+"""What world.py says of an object that is set back by its own methods."""
+
+
+def _by_hand(origin: str, factory: Callable[[], Any]) -> dict[str, Any]:
+    """The arguments that say how such an object is set back; none for any other."""
+    try:
+        live = factory()
+    except Exception as error:  # the user's code
+        raise BadInput(f"--from {origin}: it cannot be made: {type(error).__name__}: {error}") from None
+    if not all(callable(getattr(live, name, None)) for name in ("snapshot", "restore")):
+        return {}
+    return {"snapshot": operator.methodcaller("snapshot"), "restore": lambda one, state: one.restore(state)}
+
+
+def _guesses(origin: str, factory: Callable[[], Any], by_hand: dict[str, Any]) -> tuple[Guess, ...]:
     """What the methods do; where there is no state, none can change it. Raises BadInput for an object that cannot be made or kept."""
-    adapter = from_object(factory, name="api", policy="...").FOREIGN
+    adapter = from_object(factory, name="api", policy="...", **by_hand).FOREIGN
     try:
         names, start = list(adapter.tools()), adapter.source.start(Base(adapter.source.tables()))
     except BadInput as error:
-        raise BadInput(f"--from {origin}: {str(error).replace('world api: ', '')}") from None
-    guessed = [guess(name) for name in names]
+        told = (
+            str(error)
+            .replace("world api: ", "")
+            .replace("give snapshot= and restore=", "give it methods snapshot() and restore(state)")
+        )
+        raise BadInput(f"--from {origin}: {told}") from None
+    guessed = [guess(name) for name in names if name not in by_hand]
     if not _holds_anything(json.loads(start.text)):
         return tuple(Guess(one.name, "read", NO_STATE) if one.kind == "write" else one for one in guessed)
     return tuple(guessed)

@@ -110,6 +110,59 @@ def test_a_project_around_a_python_object(name: str, bank: Path, tmp_path: Path,
     assert answer == "{'get_account': 'read', 'withdraw': 'write', 'hand_over': 'end'} True\n"
 
 
+OWN = """
+from their_desk import Desk
+
+class OwnDesk(Desk):
+    def snapshot(self):
+        return self.database.execute("select * from tickets order by id").fetchall()
+
+    def restore(self, state):
+        self.database.execute("delete from tickets")
+        self.database.executemany("insert into tickets values (?, ?)", state)
+"""
+RULES = "R1. Close a ticket only when its owner asks for it.\nR2. Ask for a yes before a ticket is closed.\n"
+DESK = '''
+import sqlite3
+
+class Desk:
+    def __init__(self) -> None:
+        self.database = sqlite3.connect(":memory:", check_same_thread=False)
+        self.database.execute("create table tickets (id text, status text)")
+        self.database.executemany("insert into tickets values (?, 'open')", [(f"T{n}",) for n in range(9)])
+
+    def get_ticket(self, ticket_id: str) -> str:
+        """Status of a ticket."""
+        return self.database.execute("select status from tickets where id = ?", (ticket_id,)).fetchone()[0]
+
+    def close_ticket(self, ticket_id: str) -> str:
+        """Close a ticket."""
+        self.database.execute("update tickets set status = 'closed' where id = ?", (ticket_id,))
+        return "closed"
+'''
+
+
+@pytest.mark.usefixtures("small")
+def test_a_policy_and_a_reset_of_ones_own_are_fifteen_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an API whose state cannot be copied; without them it is refused, with what to write."""
+    (tmp_path / "their_desk.py").write_text(DESK)
+    (tmp_path / "own_desk.py").write_text(OWN)
+    (tmp_path / "rules.md").write_text(RULES)
+    path, folder = list(sys.path), tmp_path / "desk"
+    try:
+        with pytest.raises(BadInput, match=r"its state cannot be copied .*or give it methods snapshot\(\) and restore\(state\)"):
+            look(f"{tmp_path}/their_desk.py:Desk", Wish())
+        assert main(["init", str(folder), "--from", f"{tmp_path}/own_desk.py:OwnDesk", "--policy", f"{tmp_path}/rules.md"]) == 0
+    finally:
+        sys.path[:] = path
+        for name in ("their_desk", "own_desk"):
+            sys.modules.pop(name, None)
+    lines = [line for text in (OWN, RULES) for line in text.splitlines() if line.strip()]
+    assert len(lines) <= 15, "what a user writes"
+    home = folder / LIBRARY.replace(".", "/") / "desk"
+    assert elsewhere(home, "Desk", "close_ticket", {"ticket_id": "T1"}) == "{'get_ticket': 'read', 'close_ticket': 'write'} True\n"
+
+
 def test_an_estimate_of_a_world_without_scripts(tmp_path: Path) -> None:
     """A stand-in is asked in their place; every stage that asks people has its calls, the reserve among them."""
     served = {"backend": "openai_compatible", "base_url": "http://127.0.0.1:9/v1", "model": "m"}
