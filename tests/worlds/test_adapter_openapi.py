@@ -165,10 +165,10 @@ def test_one_conversation_alone_is_set_back_once(shop: Shop) -> None:
     assert here.call("get_order", {"order_id": "W1"}).ok and shop.seen["POST", "/admin/reset"] == 1
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_conversations_take_turns_or_come_one_after_the_other(shop: Shop, worlds: Any, exclusive: bool) -> None:
-    """The same outcomes; with `exclusive` the service is set back once for each conversation, and once for each ground truth."""
-    here = build(shop, **DISPOSABLE, exclusive=exclusive, problems_file=Path(worlds.__file__).with_name("shop.jsonl"))
+@pytest.mark.parametrize("conversations", ["one_at_a_time", "side_by_side"])
+def test_conversations_take_turns_or_come_one_after_the_other(shop: Shop, worlds: Any, conversations: str) -> None:
+    """The same outcomes; one at a time the service is set back once for each conversation, and once for each ground truth."""
+    here = build(shop, **DISPOSABLE, conversations=conversations, problems_file=Path(worlds.__file__).with_name("shop.jsonl"))
     rows = here.shared.base.tables["problems"]
     problems = [replace(row_problem(here, {**row, "outputs": []}), problem_id=key) for key, row in rows.items()]
     shop.seen.clear()
@@ -176,7 +176,7 @@ def test_conversations_take_turns_or_come_one_after_the_other(shop: Shop, worlds
     assert [one.outcome.reward for one in play(here, jobs, Oracle([one for one, _ in jobs]), Human(), seed=0) if one.outcome] == [
         1
     ] * len(jobs)
-    assert not exclusive or shop.seen["POST", "/admin/reset"] <= len(jobs) + len(problems)
+    assert conversations == "side_by_side" or shop.seen["POST", "/admin/reset"] <= len(jobs) + len(problems)
 
 
 def test_a_call_that_is_refused_leaves_no_trace(shop: Shop) -> None:

@@ -160,6 +160,7 @@ def test_500_operations_must_be_chosen() -> None:
         ({"auth": {"bearer": "a secret!"}}, r"auth\['bearer'\] must name an environment variable"),
         ({"headers": {"Authorization": "Bearer x"}}, r"headers\['Authorization'\] holds a secret in code"),
         ({"reset": "/admin/reset"}, r"reset = '/admin/reset': write a verb and a path without variables"),
+        ({"conversations": "alone"}, r"conversations = 'alone': must be 'side_by_side' or 'one_at_a_time'"),
         ({"state": "POST /state"}, r"state = 'POST /state': the state is read with GET"),
         ({"state": ("GET /a/list", "GET /b/list")}, r"two of its paths end alike"),
         ({"fixture": {"PUT /x": "nowhere.json"}}, r"fixture: nowhere\.json is no JSON file"),

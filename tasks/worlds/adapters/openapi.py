@@ -27,8 +27,9 @@ GET and HEAD only read, all else writes, until `reads`, `writes` or `ends` say o
 arguments beside the parameters; a body that is no plain object is the argument `body`. What pages its answers is left to the model.
 
 A service holds one state at a time. Conversations take turns by a lock of this machine, and a service that another one has used is
-set back and brought to the own state by the calls that made it: with `exclusive`, or a `command`, that falls away. Costs: a request for
-each call, with `state` one more for each part after a write; `reset` and the writes so far where conversations take turns.
+set back and brought to the own state by the calls that made it: with `conversations="one_at_a_time"`, or a `command`, that falls away.
+Costs: a request for each call, with `state` one more for each part after a write; `reset` and the writes so far where conversations
+take turns.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from tasks.contract.conventions import Conventions
@@ -77,7 +78,7 @@ def from_openapi(
     services: int = 8,
     start_seconds: float = 60.0,
     disposable: bool = False,
-    exclusive: bool = False,
+    conversations: Literal["side_by_side", "one_at_a_time"] = "side_by_side",
     reset: str = "",
     fixture: Mapping[str, Path | str] | None = None,
     database: Database | None = None,
@@ -111,7 +112,8 @@ def from_openapi(
                and without reset, fixture and database one is started anew to set it back. env: its environment besides PATH and HOME;
                "${NAME}" is filled in. start_seconds: until it takes connections.
     disposable: the service may be changed by every run and check. Without it only reads are ever sent, also by the stage `worlds`.
-    exclusive: one conversation at a time, so that the service is set back once for each: for one that is slow to set back.
+    conversations: "one_at_a_time" plays one after the other, so that the service is set back once for each: for one that is slow to
+               set back. "side_by_side" has their calls take turns.
     reset:     the request that brings the start back: "POST /admin/reset".
     fixture:   "PUT /admin/state" -> JSON file that is sent there, after `reset`; in their order.
     database:  a `SqliteDatabase` or `PostgresDatabase` (`tasks.worlds.adapters.openapi_database`) that is set back before `reset`.
@@ -144,6 +146,8 @@ def from_openapi(
         ),
         parts={"": database} if database is not None and not parts else parts,
     )
+    if conversations not in ("side_by_side", "one_at_a_time"):
+        raise BadInput(f"{where}: conversations = {conversations!r}: must be 'side_by_side' or 'one_at_a_time'.")
     words = _texts(where, "command", command)
     if ways.reset and not (disposable or words):
         raise BadInput(f"{where}: reset, fixture and database change the service; say that it may be changed: disposable=True.")
@@ -188,7 +192,7 @@ def from_openapi(
         where=where,
         conventions=conventions,
     )
-    made.SIDE_BY_SIDE = 1 if exclusive else 0
+    made.SIDE_BY_SIDE = int(conversations == "one_at_a_time")
     made.WAITS, made.COPIES = True, bool(ways.reset or words) or not disposable
     made.COMPARED = bool(ways.parts) and made.COPIES  # where nothing brings a state about, it tells nothing of one conversation
     return made
