@@ -145,7 +145,8 @@ def test_edge_cases_say_why() -> None:
     state = desk()
     state["data"]["tickets"] += [{**state["data"]["tickets"][0], "id": f"T{n}9", "employee": "E9", "fee": 100} for n in (3, 4)]
     state["data"]["tickets"] = [{"fee": 7, **row} for row in state["data"]["tickets"]]
-    made, users = reader(state), [f"E{n}" for n in range(1, 10)]
+    made = reader(state)
+    users = made.links.people
     reasons = {made.choose(users, POLICY, Excerpt(edge_cases=1), Random(seed))[::2] for seed in range(200)}
     assert ("E2", "the row 'T22' of data.tickets has status 'escalated', which 1 of 20 have") in reasons
     assert any(user == "E9" and "has 4 rows of data.tickets, and the policy says: An employee may have" in why for user, why in reasons)
@@ -153,7 +154,7 @@ def test_edge_cases_say_why() -> None:
     assert not any("seats" in why or "floor" in why for _, why in reasons), "numbers that no sentence is about"
     assert {made.choose(users, POLICY, NEVER, Random(seed))[2] for seed in range(50)} == {""}
     for seed in range(50):
-        user, row, _ = made.choose(["E2", "E9"], POLICY, Excerpt(edge_cases=1), Random(seed))
+        user, row, _ = made.choose({name: users[name] for name in ("E2", "E9")}, POLICY, Excerpt(edge_cases=1), Random(seed))
         assert user in ("E2", "E9") and row is not None and made.links.owners[row] == made.links.people[user]
 
 
@@ -194,6 +195,8 @@ def test_a_lineage_of_a_given_problem_is_shown_its_customer(tmp_path: Path) -> N
         data = user_context(world, Random(seed), "train")
         ticket = data["given"][0]["actions"][0]["arguments"]["ticket"]
         assert data["user"]["name"] == f"Person {ticket[2:]}" and ticket in json.dumps(data["state"])
+    chosen = [user_context(world, Random(seed), "train", Excerpt(edge_cases=1)) for seed in range(10)]
+    assert all("chosen_because" in data and data["given"] for data in chosen)
 
 
 VALUES = st.none() | st.booleans() | st.integers(0, 5) | st.sampled_from(["u1", "u2", "open", "see u1", "", "Ω7", "2026-01-01"])
@@ -214,7 +217,7 @@ def test_any_state(state: Any, seed: int, tokens: int) -> None:
         assert "__pydantic" not in text and "(type)" not in text
         assert all(row in [one.value for one in made.links.rows] for rows in excerpt.own.values() for row in rows)
         assert SHORTENED in excerpt.left_out or excerpt.user == made.links.rows[root].value
-        made.choose([user], POLICY, Excerpt(edge_cases=1), Random(seed))
+        made.choose({user: root}, POLICY, Excerpt(edge_cases=1), Random(seed))
 
 
 @given(st.integers(1, 30), st.integers(0, 9))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,19 +143,38 @@ class Adapter:
     def context(self, world: World, users: Sequence[str], excerpt: Excerpt, rng: Random) -> tuple[str, dict[str, Any]]:
         """(one of these users, what a generator is given of them): the row, an excerpt of the state around it, the problems given for
         them, and where it is so why this user was chosen and what did not fit."""
-        base = world.shared.base
-        reader = self.reader(base)
-        user, row, reason = reader.choose(users, world.policy, excerpt, rng)
-        rows = (dict(one) for one in base.tables.get(problem_file.TABLE, {}).values() if one["user"] == user)
-        given = json.loads(json.dumps(list(rows)))  # frozen rows hold tuples
-        root = reader.links.people.get(user)
-        if root is None and reader.links.people:  # a lineage that a given problem made: whom its calls are about, or anybody
-            about = reader.about(given)
-            root = reader.links.people[reader.anybody(list(reader.links.people), rng)] if about is None else about
+        reader, problems = self.reader(world.shared.base), self._problems_of(world.shared.base)
+        roots = {user: reader.links.people.get(user, self._about(reader, user, problems)) for user in users}
+        user, row, reason = reader.choose(roots, world.policy, excerpt, rng)
+        root = roots[user]
+        if root is None and reader.links.people:
+            root = reader.links.people[reader.anybody(reader.links.people, rng)]
         shown = reader.show(root, row, excerpt.tokens, rng)
         more = {"chosen_because": reason, "left_out": dict(shown.left_out)}
-        found = {"user": shown.user, "state": shown.state, "given": given, **{name: value for name, value in more.items() if value}}
+        found = {
+            "user": shown.user,
+            "state": shown.state,
+            "given": problems.get(user, []),
+            **{name: value for name, value in more.items() if value},
+        }
         return user, json.loads(json.dumps(found))
+
+    def _problems_of(self, base: Base) -> dict[str, list[Any]]:
+        """User -> the problems given for them, as JSON."""
+        if self._cache.get("given of") is not base:
+            found: dict[str, list[Any]] = defaultdict(list)
+            for row in base.tables.get(problem_file.TABLE, {}).values():
+                found[row["user"]].append(json.loads(json.dumps(dict(row))))  # frozen rows hold tuples
+            self._cache.update({"given": found, "given of": base, "about": {}})
+        known: dict[str, list[Any]] = self._cache["given"]
+        return known
+
+    def _about(self, reader: Reader, user: str, problems: Mapping[str, list[Any]]) -> int | None:
+        """The root row that a lineage's given problems are about; None for a lineage without any."""
+        known: dict[str, int | None] = self._cache["about"]
+        if user in problems and user not in known:
+            known[user] = reader.about(problems[user])
+        return known.get(user)
 
 
 def adapted(

@@ -63,19 +63,21 @@ class Reader:
         rows = {key: self.links.rows[number].value for key, number in self.links.people.items()}
         return {key: row if isinstance(row, dict) else {"value": row} for key, row in rows.items()}
 
-    def choose(self, users: Sequence[str], policy: str, excerpt: Excerpt, rng: Random) -> tuple[str, int | None, str]:
-        """(one of the users, number of a row of theirs at a limit of the policy, why it is); the last two None and "" for most."""
+    def choose(self, users: Mapping[str, int | None], policy: str, excerpt: Excerpt, rng: Random) -> tuple[str, int | None, str]:
+        """(one of the users, number of a row of theirs at a limit of the policy, why it is); the last two None and "" for most. users:
+        user -> number of their root row, None where it is not known."""
         if rng.random() < excerpt.edge_cases:
             if policy not in self._limits:
                 self._limits[policy] = limits_of(self.links, self.settings, policy)
-            if found := self._limits[policy].draw(frozenset(users), rng):
-                return found.user, found.row, found.reason
+            of = {root: user for user, root in users.items() if root is not None}
+            if found := self._limits[policy].draw(frozenset(of), rng):
+                return of[found.root], found.row, found.reason
         return self.anybody(users, rng), None, ""
 
-    def anybody(self, users: Sequence[str], rng: Random) -> str:
+    def anybody(self, users: Mapping[str, int | None], rng: Random) -> str:
         """One of the users, mostly one with rows of their own."""
-        people = self.links.people
-        return rng.choices(users, [1.0 if user in people and len(self._own(people[user])) > 1 else BARE for user in users])[0]
+        weights = [1.0 if root is None or len(self._own(root)) > 1 else BARE for root in users.values()]
+        return rng.choices(list(users), weights)[0]
 
     def _own(self, root: int) -> list[int]:
         if root not in self._owned:

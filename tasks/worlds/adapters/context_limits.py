@@ -43,9 +43,9 @@ _QUOTED = 160
 
 @dataclass(frozen=True)
 class Edge:
-    """A row at a limit. user: key of the root that it belongs to. row: its number."""
+    """A row at a limit. root: number of the root that it belongs to. row: its own."""
 
-    user: str
+    root: int
     row: int
     reason: str
 
@@ -56,12 +56,12 @@ class Limits:
 
     groups: Sequence[Sequence[Edge]]
 
-    def draw(self, users: frozenset[str], rng: Random) -> Edge | None:
-        """An edge of one of these users: first the reason is drawn, so that frequent ones hide no others."""
+    def draw(self, roots: frozenset[int], rng: Random) -> Edge | None:
+        """An edge of one of these roots: first the reason is drawn, so that frequent ones hide no others."""
         order = list(range(len(self.groups)))
         rng.shuffle(order)
         for place in order:
-            if found := [edge for edge in self.groups[place] if edge.user in users]:
+            if found := [edge for edge in self.groups[place] if edge.root in roots]:
                 return rng.choice(found)
         return None
 
@@ -102,12 +102,12 @@ def limits_of(links: Links, settings: Mapping[Place, Any], policy: str) -> Limit
             _dates(found, today, spans),
         ):
             groups += [[_edge(links, owner, row, f"{said} {why}") for row, why in group] for group in near]
-    groups += [[Edge(links.rows[owner[row]].key, row, why) for row, why in group] for group in _counts(links, owner, rules)]
+    groups += [[Edge(owner[row], row, why) for row, why in group] for group in _counts(links, owner, rules)]
     return Limits([group for group in groups if group])
 
 
 def _edge(links: Links, owner: Mapping[int, int], row: int, why: str) -> Edge:
-    return Edge(links.rows[owner[row]].key, row, f"the row {links.rows[row].key!r} {why}")
+    return Edge(owner[row], row, f"the row {links.rows[row].key!r} {why}")
 
 
 def _rules(policy: str) -> Iterator[_Rule]:
