@@ -90,7 +90,7 @@ def globals_of(files: Collection[str]) -> Globals:
             if isinstance(value, type):
                 known.update(_attributes(value) if value.__module__ == module.__name__ else ())
             elif not name.startswith("__"):
-                known[f"{module.__name__}.{name}"] = print_of(value)
+                known[f"{module.__name__}.{name}"] = _shallow(value)
     return found
 
 
@@ -109,4 +109,12 @@ def _attributes(cls: type) -> Iterator[tuple[str, Any]]:
     for name, value in vars(cls).items():
         if not name.startswith("__"):
             inner = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-            yield f"{cls.__name__}.{name}", print_of(inner)
+            yield f"{cls.__name__}.{name}", _shallow(inner)
+
+
+def _shallow(value: Any) -> Any:
+    """The print of a value; one that is nested too deeply to be looked into counts as one thing."""
+    try:
+        return print_of(value)
+    except RecursionError:
+        return type(value).__name__

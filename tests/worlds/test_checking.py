@@ -20,7 +20,7 @@ from flows.worlds import (
     state_checks,
     tool_checks,
 )
-from flows.worlds.fingerprints import changed, print_of
+from flows.worlds.fingerprints import _attributes, changed, print_of
 from flows.worlds.report import Check, Finding, Report, kind_of
 from flows.worlds.sample import Sample, draw
 from tasks.contract.params import BadInput
@@ -437,6 +437,11 @@ def test_prints_tell_what_changes() -> None:
     before = print_of(keeps)
     keeps(1)
     assert print_of(keeps) != before
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    kept = dict(_attributes(type("Keeps", (), {"deep": deep, "near": [1]})))
+    assert kept["Keeps.deep"] == "list" and kept["Keeps.near"] == print_of([1]), "what is too deep to look into ends no check"
     loop: list[Any] = []
     loop.append(loop)
     assert print_of(loop) == print_of(loop), "a cycle ends"
