@@ -67,7 +67,7 @@ def test_the_report_is_one_readable_file(road: Project) -> None:
 def test_again_nothing_runs(road: Project) -> None:
     before = road.identities()
     answer = road.cairn("run")
-    assert "Nothing to do: 10 stages cached" in answer.stdout
+    assert "Nothing to do: 11 stages cached" in answer.stdout
     assert all(stage["cached"] for stage in summary(road)["stages"].values())
     answer = road.dvc("repro")
     assert "Running stage" not in answer.stdout
