@@ -48,7 +48,7 @@ world: setup ## prove the worlds of the active params: tools, determinism, state
 test: setup ## all tests but those of the targets below that begin with test-: some minutes; in a project (`cairn init`), its own
 	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl and not tau2 and not real and not vllm and not services" -n 2 --dist loadgroup --no-loadscope-reorder
 
-test-long: setup ## DVC's queue, what recipes teach at toy size, a training on two processes, that the locked versions work together
+test-long: setup ## DVC's queue, what recipes teach at toy size, a training on two processes, that the locked versions work together, a project around an API down the whole road
 	@$(BIN)/python -m pytest -m long
 
 test-reliability: setup ## twenty random kills of the smoke road, damage, full disk
