@@ -49,7 +49,7 @@ class Wish:
     """What to evaluate. agent: the base URL of an OpenAI-compatible server, or what `cairn serve` takes: champion, a version, a folder.
     model: at that server. world: a name or an address. human_url, human_model: who plays the user, if not as the params say. key_env,
     human_key_env: variables that hold keys. problems: None for all that are given, else as many as the params say. at_once: calls to
-    each server. overrides: of params, for this alone."""
+    each server. budget: tokens of all calls. overrides: of params, for this alone."""
 
     agent: str
     world: str
@@ -62,6 +62,7 @@ class Wish:
     trials: int | None = None
     split: str = "test"
     at_once: int | None = None
+    budget: int | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -108,7 +109,7 @@ def evaluate(
         "roles": {name: role.model_dump(mode="json") for name, role in used.items()},
     }
     name = wish.world.rpartition(":")[2].lower()
-    folder = project / FOLDER / f"{name}-{hashlib.sha256(canonical(about).encode()).hexdigest()[:8]}"
+    folder = project / FOLDER / f"{name}-{_digest(about, wish)}"
     work = folder.with_name(f".{folder.name}")
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -125,6 +126,12 @@ def evaluate(
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)
     return Evaluated(folder, figures, CHECKPOINT if agent else CONTENDER, about)
+
+
+def _digest(about: Mapping[str, Any], wish: Wish) -> str:
+    """Names an evaluation. Not by its budget, so that with a larger one it goes on from what it has spent."""
+    chosen = {key: value for key, value in wish.overrides.items() if key.partition(".")[0] not in ("budget", "losses")}
+    return hashlib.sha256(canonical([about, wish.problems, wish.trials, chosen]).encode()).hexdigest()[:8]
 
 
 def _unheard(*_: object) -> None:
@@ -155,6 +162,8 @@ def _settings(wish: Wish, project: Path) -> Settings:
         raise BadInput(f"--human-url {wish.human_url}: which model there? Name it with --human-model.")
     if wish.at_once is not None:
         given |= {f"roles.{name}.max_in_flight": wish.at_once for name in (CONTENDER, HUMAN) if f"roles.{name}" in given}
+    if wish.budget is not None:
+        given["budget.max_tokens"] = wish.budget
     if wish.trials is not None:
         given[f"{step}.{METHOD}.trials"] = wish.trials
     if wish.problems is not None:

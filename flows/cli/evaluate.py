@@ -59,13 +59,17 @@ def evaluate(
         Optional[int],  # noqa: UP045 (typer)
         typer.Option("--concurrency", metavar="N", help="Most calls at once to each server (default: as the role says)."),
     ] = None,
+    budget: Annotated[
+        Optional[int],  # noqa: UP045 (typer)
+        typer.Option("--budget", metavar="N", help="Most tokens of all calls to servers (default: budget of the params)."),
+    ] = None,
     overrides: values.Overrides = None,
     as_json: values.AsJson = False,
 ) -> int:
     """An agent that no road made, or one that a road did, plays a world's problems as the road's evaluation plays them; nothing is
     promoted. A server reads tools and policy in full; a checkpoint in a world of the road what it was trained with
     (--set prompt.policy=full). Answers of servers are kept: what was interrupted goes on, and a second time costs nothing.
-    Budgets, prices and patience are params: --set budget.max_tokens=5000000, --set roles.contender.price_in=0.5.
+    Prices, patience and a budget in money are params: --set roles.contender.price_in=0.5, --set budget.max_cost=20.
 
     tau2_retail and tau2_airline are tau2-bench's; `make .cairn/tau2/.ready` fetches them, and a model must play their user.
 
@@ -87,7 +91,7 @@ def evaluate(
     if OUTSIDE:
         raise BadInput(OUTSIDE)
     given = values.parsed(overrides)
-    wish = Wish(agent, world, model, key_env, human_url, human_model, human_key_env, problems, trials, split, at_once, given)
+    wish = Wish(agent, world, model, key_env, human_url, human_model, human_key_env, problems, trials, split, at_once, budget, given)
     if not wish.url:
         server_checks.mlflow()
     console = Console()

@@ -153,9 +153,9 @@ def test_what_cannot_be_evaluated_is_said_before_anything_is_played(project: Pat
 def test_a_spent_budget_ends_it_and_what_was_paid_is_kept(project: Path) -> None:
     with running() as stub:
         with pytest.raises(StageFailed, match="budget"):
-            go(project, at(stub, "retail", overrides={"budget.max_tokens": 6000}))
+            go(project, at(stub, "retail", budget=6000))
         paid = stub.counts()["paid"]
-        go(project, at(stub, "retail", overrides={"budget.max_tokens": 10_000_000}))
+        go(project, at(stub, "retail", budget=10_000_000))
         both = stub.counts()["paid"]
         evaluate(at(stub, "retail"), project, project / "other", lambda *_: None, lambda _: None, nobody)
         fresh = stub.counts()["paid"] - both
