@@ -84,7 +84,7 @@ class Repeats:
             fork = led_up(sample.world, call)
             with watching(sample.files, not self._apart) as seen:
                 result = fork.call(call.action.name, call.action.arguments)
-            self._first.append(Attempt(result.ok, result.content, fork.state_hash()))
+            self._first.append(Attempt(result.ok, result.content, fork.state_hash(), fork.diff()))
             self._sights.setdefault(call.action.name, []).extend(seen)
         self._second = self._attempts()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.worlds import (
+    apart_checks,
     call_checks,
     convention_checks,
     policy_checks,
@@ -23,6 +24,7 @@ from flows.worlds.clock_watch import apart, watching
 from flows.worlds.report import REMEDIES, Check, Finding, Report
 from flows.worlds.sample import Sample, draw, failure, own_files
 from tasks.contract.params import BadInput
+from tasks.worlds.adapters.foreign_state import ForeignState
 from tasks.worlds.api.calls import ANSWER
 from tasks.worlds.api.loading import world_class
 from tasks.worlds.api.places import location, place
@@ -103,6 +105,8 @@ def _behaviour(sample: Sample, elsewhere: process_checks.Elsewhere, longest: int
     repeats = call_checks.Repeats(sample)
     apart_from_state = sharing_checks.shared_state(sample)
     state = [state_checks.state_hash(sample), state_checks.snapshots(sample), state_checks.speed(sample)]
+    if isinstance(sample.world.state, ForeignState):
+        state += [apart_checks.conversations(sample), apart_checks.copies(sample)]
     rest = [problem_checks.graph(sample)]
     if sample.everything:
         last = (

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flows.worlds.apart_checks import differs
 from flows.worlds.call_checks import source_failed
 from flows.worlds.report import REMEDIES, Check, Finding, short
 from flows.worlds.sample import Sample, attempt
@@ -31,7 +32,7 @@ def record(sample: Sample) -> dict[str, Any]:
         if source_failed(made):
             lost.add(call.action.name)
         words = " ".join([*(action.name for action in call.before), call.words])
-        tools.setdefault(call.action.name, []).append([words, made.content, made.state_hash])
+        tools.setdefault(call.action.name, []).append([words, made.content, made.state_hash, made.diff])
     problems = [problem.problem_id for problem in sample.everything]
     return {"tables": sample.world.fork().state_hash(), "problems": problems, "tools": tools}
 
@@ -85,9 +86,10 @@ def _compare(sample: Sample, here: Mapping[str, Any], there: Mapping[str, Any]) 
     for tool, calls in here["tools"].items():
         for (words, *one), (others, *other) in zip(calls, there["tools"].get(tool, ()), strict=False):
             if words == others and one != other:
-                what = f"{words} leaves two states"
-                if one[0] != other[0]:
-                    what = f"{words} answers {short(one[0])} here and {short(other[0])} there"
+                if one[0] == other[0]:
+                    yield from differs(sample.place(tool), f"{words} leaves two states in two processes", one[2], other[2])
+                    break
+                what = f"{words} answers {short(one[0])} here and {short(other[0])} there"
                 yield Finding(sample.place(tool), f"tool {tool} differs in another process: {what}", REMEDIES["order"])
                 break
     if here["problems"] != there["problems"]:

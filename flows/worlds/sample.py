@@ -241,18 +241,19 @@ class Pool:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one call did: whether it was answered, the answer, the state hash after it."""
+    """What one call did: whether it was answered, the answer, the state hash after it; and what it has changed by then."""
 
     ok: bool
     content: str
     state_hash: str
+    diff: str
 
 
 def attempt(world: World, call: Call) -> Attempt:
     """The call on a fresh fork, after what led up to it."""
     fork = led_up(world, call)
     result = fork.call(call.action.name, call.action.arguments)
-    return Attempt(result.ok, result.content, fork.state_hash())
+    return Attempt(result.ok, result.content, fork.state_hash(), fork.diff())
 
 
 def led_up(world: World, call: Call) -> World:

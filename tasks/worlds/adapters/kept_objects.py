@@ -46,6 +46,9 @@ class Keeper(Protocol):
     def content(self, root: Any) -> Content:
         """What counts of an object's state; nothing is copied. Raises BadInput for what is no data."""
 
+    def copied(self, start: Saved) -> str:
+        """How a state is copied, in words."""
+
 
 @contextlib.contextmanager
 def _telling(where: str) -> Iterator[None]:
@@ -106,6 +109,14 @@ class Copies:
             kept = self._copier.after(live)
         return saved if kept is saved.token else Saved(kept, kept.content)
 
+    def copied(self, start: Saved) -> str:
+        """How much row by row, and how much with every call."""
+        kept: Kept = start.token
+        rows, tied = sum(len(table.base) for table in kept.tables), len(kept.with_rest)
+        found = f"{rows} rows of {len(kept.tables)} tables one by one" if kept.tables else "no large dict near the top"
+        shared = f", {tied} rows that share objects with others and" if tied else ","
+        return f"{found}{shared} {len(kept.rest):,} bytes of all else with every call"
+
     def content(self, root: Any) -> Content:
         """Looked at as a whole."""
         with _telling(self._where):
@@ -150,6 +161,10 @@ class ByHand:
             return json.dumps(self._snapshot(root), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise BadInput(f"{self._where}: snapshot() must give JSON: {error}.") from None
+
+    def copied(self, start: Saved) -> str:
+        """As a whole: what snapshot gives is text."""
+        return f"{len(start.token):,} characters that snapshot() gives, with every call"
 
     def content(self, root: Any) -> Content:
         """As it is dumped."""

@@ -30,6 +30,7 @@ from tasks.worlds.adapters.plain_data import NotPlain, View
 from tasks.worlds.adapters.real import RealObject
 from tasks.worlds.adapters.shared_back_end import OneObject, Turns, start_of
 from tasks.worlds.adapters.state_content import Content, text_diff
+from tasks.worlds.adapters.unequal_states import between
 from tasks.worlds.api.places import place
 from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Refused, Tool
@@ -245,8 +246,8 @@ class Objects:
         if not first.content.same(second.content):
             changed = text_diff(first.content, second.content, DIFF_LINES).replace("\n", "; ")
             raise BadInput(
-                f"{self._where}: factory() makes a different state each time ({changed}). Take clocks and random numbers out, or name "
-                "what differs in leave_out=(...)."
+                f"{self._where}: factory() makes a different state each time ({changed}). "
+                + between(text_diff(first.content, second.content))
             )
         return first
 
@@ -268,6 +269,19 @@ class Objects:
             raise SourceFailed(f"tool {name!r} of {self._where}: {error}") from None
         self._reaches = self._reaches or next(iter(seen), "")
         return answer, after
+
+    def audit(self, saved: Saved, name: str, tool: Tool, arguments: Any) -> str:
+        """What a call has changed that was not found by what it was handed: "" for nothing, and for a call that is refused."""
+        if not isinstance(self._keeper, Copies) or self.protected(name):
+            return ""
+        with contextlib.suppress(Refused, SourceFailed, BadInput), self._keeper.at(saved, restored=True) as held:
+            self.answer(held.root, name, tool.validate(arguments))
+            return text_diff(held.after().content, self._keeper.content(held.root), DIFF_LINES).replace("\n", "; ")
+        return ""
+
+    def copied(self) -> str:
+        """How the state is copied, in words."""
+        return self._keeper.copied(self._start)
 
     def content(self, root: Any) -> Content:
         """What counts of an object's state; nothing is copied. BadInput for what is no data."""

@@ -91,7 +91,7 @@ class OneObject:
     process alone reaches the back end."""
 
     def __init__(self, by_hand: ByHand, made: Callable[[], Any], turns: Turns | None) -> None:
-        self.first, self.content, self.saved = by_hand.first, by_hand.content, by_hand.saved
+        self.first, self.content, self.saved, self.copied = by_hand.first, by_hand.content, by_hand.saved, by_hand.copied
         self._by_hand, self._made, self._turns = by_hand, made, turns
         self._root: Any = None
         self._holds: str | None = None
