@@ -141,10 +141,11 @@ bench-rollout: setup ## rollouts: episodes per second; tokens per second against
 	@$(BIN)/python -m infra.bench_engine
 	@$(BIN)/python -m infra.bench_slow_tools
 
-bench-worlds: setup ## reset, snapshot, hash and call of a world of 10,000 rows; 100,000 fuzzed calls; what a generator is shown of a foreign state; 64 conversations over MCP servers
+bench-worlds: setup ## reset, snapshot, hash and call of a world of 10,000 rows; 100,000 fuzzed calls; what a generator is shown of a foreign state; 64 conversations over MCP servers; recorded conversations imported
 	@$(BIN)/python -m infra.bench_worlds
 	@$(BIN)/python -m infra.bench_contexts
 	@$(BIN)/python -m infra.bench_servers
+	@$(BIN)/python -m infra.bench_import
 
 bench-generate: setup $(if $(PEER),.cairn/designer/.ready) ## calls to a model server: ours, the ideal, bare loops; faults; kills; scripted blueprints (PEER=1: NeMo Data Designer too; BLUEPRINTS=10000,100000)
 	@$(BIN)/python -m infra.bench_generate

@@ -90,7 +90,7 @@ def _not_here(settings: Settings) -> list[str]:
 def _changes(settings: Settings, model: str) -> list[tuple[str, Any]]:
     from tasks.engine import sources
 
-    open_one = next((source for source in sources.named(settings) if not source.text), None)
+    open_one = next((source for source in sources.named(settings) if not source.text and source.holds == "checkpoint"), None)
     if not model and open_one:
         raise BadInput(f"{open_one.param} is open: name the checkpoint, `cairn use {settings.shared.profile} --model CHECKPOINT`.")
     if not model:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.regrade import PROBLEMS, Name, Worlds, graded, read_problems, world_folders
-from flows.serving.answers import Answer, conversations, files, plain_messages, read
+from tasks.contract.kept_answers import Answer, conversations, files, plain_messages, read
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.rows import trajectory_row

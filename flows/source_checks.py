@@ -44,7 +44,7 @@ def _check(plan: Plan, source: sources.Source) -> None:
             later = [name for name in settings.road.names if name in settings.road.after(stage)]
             for engine in sorted({chosen["method"] for name in later if (chosen := settings.engine(name))}):
                 package = methods.engine_module(engine)
-                if hasattr(package, "check_checkpoint"):  # what a server runs, the server knows
+                if found is not None and hasattr(package, "check_checkpoint"):  # what a server runs, the server knows
                     package.check_checkpoint(found.config.get_text_config(), [*found.shapes])
         except BadInput as error:
             raise BadInput(f"{source.param} = {source.text!r}: {error}") from None

@@ -54,6 +54,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "chat": ("chat", "how a checkpoint writes conversations: found, proven, shown"),
     },
     "Conversations": {
+        "import": ("data", "recorded conversations become rows of a stage: read, checked, replayed, masked"),
         "export": ("data", "conversations as a data set for other trainers, with a card"),
         "regrade": ("data", "grade stored conversations again; what the present grading changes, part by part"),
         "calls": ("data", "answers of model servers that are kept: size, tokens and money per model"),

@@ -1,4 +1,4 @@
-"""`cairn export`, `regrade`, `calls`, `bank`, `reserve`: conversations that were made, and what they cost."""
+"""`cairn export`, `import`, `regrade`, `calls`, `bank`, `reserve`: conversations that were made, and what they cost."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ app = group.app()
 GENERATING = tuple(step for step in ROAD.entering("generate") if step not in ROAD.held_out)
 EXPORTED = (*GENERATING, *ROAD.entering("filter"))
 """Stages whose conversations can be exported."""
+SHAPES = ("openai", "sharegpt", "xlam", "tau2", "mlflow", "served", "cairn")
 
 
 @app.command(cls=group.Command)
@@ -56,6 +57,65 @@ def export(
     if accepted and everything:
         raise BadInput("--accepted and --all: one of the two, please; --accepted is the default")
     return export_rows(stage, out, source, Wish(shape, file, not everything, split, license))
+
+
+@app.command("import", cls=group.Command)
+def import_(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="JSON lines, JSON, Parquet, a folder of `datasets`, or .cairn/served; folders are searched."
+        ),
+    ],
+    shape: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="NAME", help="How conversations are written, if that is not found out.", **values.one_of(SHAPES)
+        ),
+    ] = "",
+    world: Annotated[str, typer.Option(metavar="NAME", help="The world they are about (default: the one that has their tools).")] = "",
+    customer: Annotated[str, typer.Option(metavar="FIELD", help="Dotted field that says whom a line is about; splits go by it.")] = "",
+    mask: Annotated[
+        str | None, typer.Option(metavar="KINDS", help="Personal data to mask, with commas; 'none' for nothing (default: all kinds).")
+    ] = None,
+    mask_fields: Annotated[
+        str, typer.Option(metavar="NAMES", help="Arguments and keys whose values are masked, such as name,street.")
+    ] = "",
+    stage: Annotated[
+        str, typer.Option(metavar="STAGE", help=f"Which takes them, of {', '.join(GENERATING)}.", **values.one_of(GENERATING))
+    ] = GENERATING[0],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would become of them; the params stay as they are.")
+    ] = False,
+    as_json: values.AsJson = False,
+) -> int:
+    """Your own conversations as training data: every line is read, held against the world's tools, replayed where the
+    state can be rebuilt, and personal data is masked. Then the params take them in place of generated ones.
+
+    Examples:
+      cairn import logs.jsonl --dry-run
+      cairn import chats/*.jsonl --customer metadata.account --mask email,phone --mask-fields name,street
+      cairn import .cairn/served --stage generate
+    """
+    from flows.importing import lines, look, use
+
+    given: dict[str, object] = {"shape": shape, "world": world, "customer": customer}
+    changes = {key: value for key, value in given.items() if value}
+    if mask is not None:
+        changes["mask"] = [] if mask == "none" else mask.split(",")
+    if mask_fields:
+        changes["mask_fields"] = mask_fields.split(",")
+    chosen, figures = look(files, stage, changes)
+    if not dry_run:
+        use(chosen)
+    if as_json:
+        print_json({"params": chosen, "written": not dry_run, **figures})
+        return 0
+    print("\n".join(lines(figures)))
+    print(
+        "not written: this was a dry run" if dry_run else f"params/pipeline.yaml: {stage}.method is imported now; `cairn run` goes on"
+    )
+    return 0
 
 
 @app.command(cls=group.Command)

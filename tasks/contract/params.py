@@ -40,6 +40,8 @@ class Params(BaseModel):
     PLACE: ClassVar[str] = ""
     """The param that says where something outside of the project lies which the method reads. What lies there is named by its bytes,
     the param `identity`; the place is no part of a key. "" for a method that reads nothing but its inputs."""
+    PLACE_HOLDS: ClassVar[str] = "checkpoint"
+    """What lies there: a "checkpoint", of which the files count that are read, or "files", all of which count."""
 
     @field_validator("*", mode="before")
     @classmethod

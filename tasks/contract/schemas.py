@@ -203,3 +203,20 @@ order; null is all of them."""
 TRIAL = pa.schema([("model", pa.string()), ("set", pa.string()), *TRAJECTORY], metadata=_GRADED)
 """One trial of one model on one problem. set: "test" (report), "gate" (fresh problems), "baseline" (do-nothing, constant, oracle),
 "as_served" (through what `cairn serve` offers), "unseen" (worlds that no training saw)."""
+
+FEEDBACK = pa.schema(
+    [
+        ("traj_id", pa.string()),
+        ("world", pa.string()),
+        ("kind", pa.string()),
+        ("value", pa.float32()),
+        ("text", pa.string()),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+    ]
+)
+"""What people said of a recorded conversation. kind: thumb, score, reward (value in [0, 1], text: their words), or preference (chosen,
+rejected: JSON lists of messages that follow the conversation's own up to there)."""
+
+LEFT_OUT = pa.schema([("place", pa.string()), ("reason", pa.string())])
+"""A recorded conversation that was not taken: "file:line" and why."""

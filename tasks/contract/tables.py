@@ -6,7 +6,7 @@ same bytes under the same versions. Readers check the schema and say which file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,23 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]],
         for row in rows:
             sink.add(row)
     return sink.count
+
+
+def join(
+    parts: Sequence[Path], path: Path, schema: pa.Schema, by: Sequence[str] = (), keep: Callable[[Any], bool] | None = None
+) -> None:
+    """Write the rows of several files of one schema into one, in their order, without making them Python objects. keep: which of them,
+    told from the values of the columns `by`."""
+    with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False) as writer:
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches():
+                    if keep is not None:
+                        batch = batch.filter(
+                            pa.array([keep(row) for row in zip(*(batch[name].to_pylist() for name in by), strict=True)])
+                        )
+                    if batch.num_rows:
+                        writer.write_batch(batch)
 
 
 def _check(path: Path, schema: pa.Schema) -> None:

@@ -21,7 +21,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -38,7 +38,7 @@ TITLE = "Rejection sampling: verifier, policy, critics, duplicates, lineage"
 PAPER = ""
 SLUG = ""
 
-_MARKED_BY = ("traj_id", "problem_id", "world", "messages", "stop", "state", "outputs", "required", "policy")
+_MARKED_BY = ("traj_id", "problem_id", "world", "messages", "stop", "state", "outputs", "required", "policy", "reward")
 FINISHED = (*ENDED, "max_steps")
 """How conversations stop whose turns are whole. By any other stop the last one was cut, cannot be read or never came; the verifier may
 pass such a conversation all the same, and nobody should learn half a turn."""
@@ -56,6 +56,9 @@ class Params(base.Params):
         description="least score of the aggregated critique; 0 asks for no critique at all; ours. 0.5, measured on 3,499 scripted "
         "conversations with three critics: below it are 1.5 % of those that verifier and policy pass, and 63 % of the others",
     )
+    ungraded: Literal["drop", "liked", "keep"] = Field(
+        "liked", description="recorded conversations without a verdict: keep none, those that people said were good, or all; ours"
+    )
     deduplicate: bool = Field(True, description="keep one of several conversations with the same words and calls; ours")
 
 
@@ -70,7 +73,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         scores = _scores(inputs.critique / "critiques.parquet")
         return Marks(checks(table, offered.splits, scores, params), [scores.get(row["traj_id"], 0.0) for row in table])
 
-    return mark_rows(inputs, marker, ctx, "policy, writes, min_score")
+    return mark_rows(inputs, marker, ctx, "policy, writes, min_score, ungraded")
 
 
 def _light(row: dict[str, Any]) -> dict[str, Any]:
@@ -126,9 +129,12 @@ def checks(table: Sequence[Mapping[str, Any]], splits: Sequence[str], scores: Ma
     messages; scores: by id."""
 
     def lacks(key: str) -> Any:
-        return lambda left: {index for index in left if table[index][key] != 1}
+        return lambda left: {index for index in left if table[index][key] not in (1, None)}
 
-    made = [Check("verifier", f"failed_{part}", lacks(part)) for part in ("state", "outputs", "required")]
+    made = []
+    if ungraded := {index for index, row in enumerate(table) if row["state"] is None and not _passes(row, params.ungraded)}:
+        made.append(Check("verifier", "ungraded", ungraded.intersection))
+    made += [Check("verifier", f"failed_{part}", lacks(part)) for part in ("state", "outputs", "required")]
     made.append(Check("verifier", "unfinished", lambda left: {index for index in left if table[index]["stop"] not in FINISHED}))
     if unread := {index for index, row in enumerate(table) if row.get("unread")}:  # a bar only where there is one: no script has any
         made.append(Check("verifier", "unreadable_call", unread.intersection))
@@ -144,6 +150,11 @@ def checks(table: Sequence[Mapping[str, Any]], splits: Sequence[str], scores: Ma
     if params.deduplicate:
         made.append(Check("duplicate", "duplicate", lambda left: repeats(table, splits, left)))
     return made
+
+
+def _passes(row: Mapping[str, Any], ungraded: str) -> bool:
+    """Whether a row without a verdict goes on to the other checks."""
+    return ungraded == "keep" or (ungraded == "liked" and row["reward"] == 1)
 
 
 def repeats(table: Sequence[Mapping[str, Any]], splits: Sequence[str], left: Sequence[int]) -> set[int]:

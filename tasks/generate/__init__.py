@@ -25,7 +25,9 @@ PLAYS = "roles"
 @dataclass(frozen=True)
 class Inputs:
     """worlds: folder of frozen worlds (`tasks.worlds.api.frozen.load_all`). bank: file with pinned examples; without one, or
-    with {} in it, the bank grows from what the run accepts."""
+    with {} in it, the bank grows from what the run accepts. source: what lies where the params of a method say that it reads something
+    from outside (its `PLACE`), a folder or a file; None for a method that does not."""
 
     worlds: Path
     bank: Path | None = None
+    source: Path | None = None

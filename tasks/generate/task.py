@@ -12,7 +12,7 @@ from tasks.engine.running import in_process
 
 def inputs(job: Job) -> dict[str, Any]:
     """What the room's `Inputs` get."""
-    return {"worlds": job.of("worlds"), "bank": job.file("params/bank.json")}
+    return {"worlds": job.of("worlds"), "bank": job.file("params/bank.json"), "source": job.source()}
 
 
 @room_task("generate")

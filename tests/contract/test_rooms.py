@@ -94,10 +94,13 @@ class Chain:
             return out, process.run({**spec, **(instead or {})}, project, lambda *_: None, lambda *_: None)
 
     def _outside(self, stage: str, name: str) -> dict[str, str]:
-        """For a method that reads a checkpoint from outside: the road's own."""
-        if not (place := methods.load(stage, name).Params.PLACE):
+        """For a method that reads a checkpoint from outside the road's own, for one that reads files the road's conversations."""
+        params = methods.load(stage, name).Params
+        if not params.PLACE:
             return {}
-        return {place: f"artifact:{self.identities['base']}", "identity": identity_of(self.artifact("base") / "model", self.store)}
+        step, inside = {"checkpoint": ("base", "model"), "files": ("generate", "")}[params.PLACE_HOLDS]
+        identity = identity_of(self.artifact(step) / inside, self.store, holds=params.PLACE_HOLDS)
+        return {params.PLACE: f"artifact:{self.identities[step]}", "identity": identity}
 
     def _inputs(self, job: Job, scratch: Path) -> dict[str, Any]:
         """The room's Inputs, as its task.py fills them; the artifacts are the road's."""

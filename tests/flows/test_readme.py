@@ -51,6 +51,12 @@ HERE = (
 """Run one after the other; each must end with 0."""
 
 ELSEWHERE = {
+    "cairn import": ("flows/test_import.py", 'project.cairn("import", *names'),
+    "cairn import logs.jsonl --dry-run": ("flows/test_import.py", '"import", *names, "--world", "retail", "--dry-run"'),
+    "cairn import chats/*.jsonl --customer metadata.account --mask email,phone --mask-fields name,street": (
+        "flows/test_import.py",
+        'project.cairn("import", *names',
+    ),
     "cairn use quickstart": ("flows/test_two_drivers.py", '"use", "quickstart"'),
     "cairn run --set merge.method=median": ("contract/test_examples.py", "def test_a_method_shown_runs_in_its_room"),
     "cairn run --set sft.loop.epochs=2": ("flows/test_two_drivers.py", '"--set", "filter.rejection_sampling.deduplicate=false"'),

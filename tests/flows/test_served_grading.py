@@ -10,8 +10,8 @@ import pytest
 
 from flows.cli import main
 from flows.served_grading import grade_served, lines
-from flows.serving.answers import conversations, read
 from tasks.contract import schemas, tables
+from tasks.contract.kept_answers import conversations, read
 from tasks.contract.params import BadInput
 from tasks.contract.rows import message_of
 from tasks.serving.endpoint.kept import Kept

@@ -1,0 +1,120 @@
+"""Personal data in conversations, replaced by what it was and a number: "<email 1>".
+
+The same value has the same number through the whole of a conversation, in what is said, in arguments and in answers, so that what an
+agent copies it copies still. Patterns find what has a form of its own; `fields` masks the values of named arguments and of named keys
+in answers, for names, streets and whatever else only its field tells. A mask is no proof: look at what came out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+PATTERNS = {
+    "email": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+    "card": r"\b(?:\d[ -]?){12,18}\d\b",
+    "iban": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+    "ssn": r"\b\d{3}-\d{2}-\d{4}\b",
+    "ip": r"\b(?:\d{1,3}\.){3}\d{1,3}\b",
+    "phone": r"(?<![\w#+])(?!\d{4}-\d\d-\d\d\b|\d{1,2}[./]\d{1,2}[./]\d{2,4}\b)"
+    r"(?:\+\d{1,3}[ ./-]?(?:\(\d{1,5}\)[ ./-]?)?\d{2,5}|\(\d{2,5}\)|\d{2,5}(?=[ ./-]))(?:[ ./-]?\d{2,5}){1,4}(?!\w)",
+}
+"""Kind -> what has the form of it, in the order in which they are looked for."""
+_MAYBE = re.compile(r"\d[\d ()./-]{5}|[A-Z]{2}\d\d")
+"""What is in every text in which a pattern but the first finds anything; most texts have none of it."""
+SHORTEST = 3
+"""Length of the shortest value of a field that is masked wherever it is said, counted in bytes; ours:
+initials would be found in every word."""
+PHONE = 7
+"""Digits of the shortest phone number; ours."""
+
+
+class Masks:
+    """What is masked. kinds: of PATTERNS. fields: names of arguments and of keys in answers."""
+
+    def __init__(self, kinds: Iterable[str], fields: Iterable[str] = ()) -> None:
+        self._fields = {name.lower() for name in fields}
+        chosen = [kind for kind in PATTERNS if kind in set(kinds)]
+        self._pattern = re.compile("|".join(f"(?P<{kind}>{PATTERNS[kind]})" for kind in chosen)) if chosen else None
+
+    def __bool__(self) -> bool:
+        return bool(self._fields or self._pattern)
+
+    def of(self, *values: Any) -> Mask:
+        """The mask of one conversation. values: all JSON of it, in which fields are looked for."""
+        return Mask(self._pattern, dict(self._named(values)) if self._fields else {})
+
+    def _named(self, value: Any, field: str = "") -> Iterator[tuple[str, str]]:
+        """(text, field) of every value that stands under one of the names."""
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                yield from self._named(item, str(key).lower() if str(key).lower() in self._fields else field)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                yield from self._named(item, field)
+        elif field and value is not None and not isinstance(value, bool):
+            if len((text := str(value)).encode()) >= SHORTEST:
+                yield text, field
+        elif isinstance(value, str) and value[:1] in "[{":
+            try:
+                yield from self._named(json.loads(value))
+            except (ValueError, RecursionError):
+                return
+
+
+class Mask:
+    """The mask of one conversation. found: how many different values of each kind it has replaced."""
+
+    def __init__(self, pattern: re.Pattern[str] | None, named: Mapping[str, str]) -> None:
+        self._pattern, self._named = pattern, named
+        words = [_word(text) for text in sorted(named, key=len, reverse=True)]
+        self._words = re.compile("|".join(words), re.IGNORECASE) if words else None
+        self._known: dict[str, str] = {}
+        self._by_case = {text.lower(): field for text, field in named.items()}
+        self.found: dict[str, int] = {}
+
+    def text(self, text: str) -> str:
+        """A text with its personal data replaced."""
+        if self._words:
+            text = self._words.sub(lambda match: self._name(match[0].lower(), self._by_case[match[0].lower()]), text)
+        if self._pattern and ("@" in text or _MAYBE.search(text)):
+            return self._pattern.sub(self._replaced, text)
+        return text
+
+    def value(self, value: Any) -> Any:
+        """JSON with the personal data in its texts replaced; keys stay. A number that is masked becomes text."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {key: self.value(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.value(item) for item in value]
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and str(value).lower() in self._by_case:
+            return self.text(str(value))
+        return value
+
+    def _replaced(self, match: re.Match[str]) -> str:
+        kind = str(match.lastgroup)
+        if (kind == "card" and not _luhn(match[0])) or (kind == "phone" and sum(map(str.isdigit, match[0])) < PHONE):
+            return match[0]
+        return self._name(match[0], kind)
+
+    def _name(self, text: str, kind: str) -> str:
+        if text not in self._known:
+            self.found[kind] = self.found.get(kind, 0) + 1
+            self._known[text] = f"<{kind} {self.found[kind]}>"
+        return self._known[text]
+
+
+def _word(text: str) -> str:
+    """What a text is found by: whole words, but in scripts that have no spaces between them."""
+    spaced = text.lower() != text.upper() or text.isascii()
+    return rf"(?<!\w){re.escape(text)}(?!\w)" if spaced else re.escape(text)
+
+
+def _luhn(text: str) -> bool:
+    """Whether digits are a card's number: its last one is a checksum (ISO/IEC 7812)."""
+    digits = [int(one) for one in reversed(text) if one.isdigit()]
+    return (sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])) % 10 == 0
