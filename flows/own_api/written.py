@@ -65,7 +65,7 @@ def _world(api: Api, name: str, cls: str) -> str:
     """The text of world.py."""
     function, first = api.call
     path = ["# The API's own modules import each other by their names.", 'sys.path.append(str(HERE / "api"))', ""]
-    own = [*path, f"import {api.own}  # type: ignore[import-not-found]  # noqa: E402"] if api.own else []
+    own = [*path, f"import {api.own}  # noqa: E402"] if api.own else []
     listing = [*_listing(api, "writes", "write"), *_listing(api, "ends", "end")] if api.listing else []
     return "\n".join(
         (
@@ -87,8 +87,8 @@ def _world(api: Api, name: str, cls: str) -> str:
             *own,
             "",
             "",
-            f"class {cls}(  # type: ignore[misc]",
-            f"    {function}(",
+            f"class {cls}(",
+            f"    {function}(  # type: ignore[misc]",
             f"        {first},",
             f'        name="{name}",',
             '        policy=(HERE / "policy.md").read_text(encoding="utf-8"),',
@@ -118,8 +118,8 @@ def _test(api: Api, address: str) -> str:
 
 from __future__ import annotations
 
-from {module} import {cls}
 from tasks.worlds.api.runtime import World
+from {module} import {cls}
 
 KINDS = {{
 {"".join(f'    "{name}": "{kind}",{chr(10)}' for name, kind in sorted(kinds.items()))}}}
