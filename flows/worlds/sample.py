@@ -17,6 +17,7 @@ from flows.worlds.report import Finding
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem
+from tasks.worlds.adapters.context_tables import cleaned, tables_of
 from tasks.worlds.api.arguments import arguments_of
 from tasks.worlds.api.loading import own_files as files_of
 from tasks.worlds.api.places import location, place
@@ -30,6 +31,8 @@ PER_TOOL = 8
 """Calls of each tool out of ground truths; ours."""
 GUESSED = 4
 """Calls of each tool with other arguments, most of which the tool refuses; ours."""
+LONGEST_ROW = 30_000
+"""Bytes of the rows of an adapted world's tables, on average; ours: what is longer is looked into."""
 DRAFTS = 40
 """Drafts that are looked into when a family gives no problem; ours."""
 
@@ -201,7 +204,7 @@ class Pool:
         for action in actions:
             for name, value in action.arguments.items():
                 self._seen[name][repr(value)] = value
-        self._tables = world.shared.base.tables
+        self._tables = _tables(world)
         self._texts: dict[str, list[str]] = {}
 
     def draw(self, tool: str, name: str, schema: Mapping[str, Any], rng: Random) -> Any:
@@ -237,6 +240,16 @@ class Pool:
                 found.update(dict.fromkeys(rows))
             found.update({row[name]: None for row in rows.values() if isinstance(row.get(name), str)})
         return list(found) or [key for rows in self._tables.values() for key in rows]
+
+
+def _tables(world: World) -> Mapping[str, Mapping[str, Any]]:
+    """The rows of a world by table; of an adapted one those that its state holds, found by how they look."""
+    if world.foreign is None:
+        return world.shared.base.tables
+    users = world.shared.base.tables.get("users", {})
+    found, _ = tables_of(cleaned(world.fork().state.value), LONGEST_ROW)
+    rows = {table.path[-1]: {key: row for key, row in table.rows.items() if isinstance(row, Mapping)} for table in found if table.path}
+    return {"users": users, **rows}
 
 
 @dataclass(frozen=True)
