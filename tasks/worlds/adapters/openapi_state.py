@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -146,7 +147,12 @@ class Turns:
     def __init__(self, service: Service, start: str) -> None:
         self.service, self.where = service, f"the service at {service.base_url}"
         self._start = start
-        self._lock, self._first = threading.RLock(), True
+        self._first = True
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.RLock()  # in a process that was forked off nobody would open the parent's
 
     @contextlib.contextmanager
     def use(self, state: Calls) -> Iterator[Mark]:
