@@ -18,7 +18,7 @@ import pytest
 
 from flows.worlds.clock_watch import watching
 from tasks.contract.params import BadInput
-from tasks.worlds.adapters import from_mcp
+from tasks.worlds.adapters import from_mcp, state_files
 from tasks.worlds.api.play import TOOL_FAILURE
 from tasks.worlds.api.runtime import World
 
@@ -213,3 +213,17 @@ def test_slow_tools_get_servers_of_their_own_and_fast_ones_share(tmp_path: Path)
         taken = time.monotonic() - begin
     assert all(result.ok for result in made) and taken < 24 * 0.4 / 2
     assert few < 4 < len(here.foreign.source._seats._seats) <= 9
+
+
+def test_a_database_that_a_server_leaves_locked_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """As after a write that was refused: Python's own driver leaves its transaction open. Another server is started then."""
+    held = sqlite3.connect(tmp_path / "notes.db")
+    held.execute("create table notes (id text)")
+    held.commit()
+    content = held.serialize()
+    held.execute("delete from notes where id = 'none'")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        state_files.put_live((("notes.db", content),), tmp_path, 0.1)
+    held.rollback()
+    state_files.put_live((("notes.db", content),), tmp_path, 0.1)
+    held.close()

@@ -35,6 +35,8 @@ from tasks.worlds.api.tools import Refused
 NO_REASON = "the server says that the call failed, and does not say why"
 NOTHING_READ = "{}"
 """What is compared of a state of which nothing is read."""
+LOCKED_SECONDS = 1.0
+"""How long a server may hold its database locked before another one is started on its files; ours."""
 REFUSED = "!refused"
 """Key of what a read says that was refused."""
 
@@ -264,11 +266,9 @@ class Filed:
             seat.restart(self._put(token))
             return
         try:
-            state_files.put_live(token.content, seat.connection.seat, self._server.call_seconds)
-        except sqlite3.Error as error:
-            raise SourceFailed(
-                f"files of {short(self._path)} cannot be restored: {error}. Let the server end its transactions, or give restart: true."
-            ) from None
+            state_files.put_live(token.content, seat.connection.seat, min(LOCKED_SECONDS, self._server.call_seconds))
+        except sqlite3.Error:  # the server left a transaction open, so another one starts
+            seat.restart(self._put(token))
 
     def _put(self, token: Token) -> Put:
         return lambda seat, placeholders: state_files.put(token.content, seat, self._server.files, placeholders)

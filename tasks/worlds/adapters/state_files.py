@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -68,11 +69,20 @@ def put(state: Contents, seat: Path, names: Iterable[str], placeholders: Placeho
 
 
 def put_live(state: Contents, seat: Path, seconds: float) -> None:
-    """Write databases back into files that a server has open. Raises sqlite3.Error, such as for one that it holds locked."""
+    """Write databases back into files that a server has open. Raises sqlite3.Error, such as for one that it holds locked, after so many
+    seconds: a write that was refused often leaves a transaction open."""
+    end = time.monotonic() + seconds
+
+    def patiently(status: int, remaining: int, total: int) -> None:
+        if (
+            status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > end
+        ):  # backup() itself tries a locked database for ever
+            raise sqlite3.OperationalError("it is locked")
+
     for name, content in state:
         with closing(sqlite3.connect(":memory:")) as source, closing(sqlite3.connect(seat / name, timeout=seconds)) as target:
             source.deserialize(content)
-            source.backup(target)
+            source.backup(target, progress=patiently)
 
 
 def as_json(state: Contents, names: Sequence[str], placeholders: Placeholders) -> Any:
