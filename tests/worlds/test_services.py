@@ -11,7 +11,6 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,6 @@ from flows.worlds.check import check
 from tasks import critique, generate
 from tasks.contract.client import Request
 from tasks.contract.context import Context
-from tasks.contract.conventions import Conventions, Identification
 from tasks.contract.problem import Action
 from tasks.contract.schemas import BLUEPRINT, CRITIQUE, TRAJECTORY
 from tasks.contract.tables import read_rows
@@ -27,91 +25,22 @@ from tasks.critique import multicritique
 from tasks.generate import apigen_mt
 from tasks.players import roles, scripted
 from tasks.players.client_agent import ClientAgent
-from tasks.worlds.adapters import from_object
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.play import play
 from tasks.worlds.api.problem_making import draw_problems, propose, user_context
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.scripts.agent import QUESTION
-from tasks.worlds.api.scripts.introductions import introduction
-from tasks.worlds.api.scripts.phrases import question, wish
-from tasks.worlds.api.scripts.services import Rule, Service, Services
-from tasks.worlds.api.served import served
-from tasks.worlds.api.state import State, Tables
-from tasks.worlds.api.tools import read, write
+from tasks.worlds.api.state import State
 from tasks.worlds.library.library.services import SERVICES as LENDING
 from tests.playing import playing
-from tests.worlds.clinic import BY_BIRTH, BY_CARD, Clinic
-from tests.worlds.clinic import SERVICES as CARE
-from tests.worlds.help_desk import HelpDesk
+from tests.worlds.whole.alarms import Clock as Alarms
+from tests.worlds.whole.clinic import BY_BIRTH, BY_CARD, Clinic
+from tests.worlds.whole.clinic import SERVICES as CARE
+from tests.worlds.whole.help_desk import HelpDesk
+from tests.worlds.whole.parcels import Parcels
 
 WORLDS: tuple[type, ...] = (Clinic, HelpDesk)
 MOST_LINES = 250
-
-
-class Clock:
-    """An API of nobody in particular: alarms that anybody may read and set off."""
-
-    NAME = "clock"
-    POLICY = "R1. An alarm that is locked is not set off.\nR2. Get a yes before an alarm is set off."
-
-    def __init__(self, db: State) -> None:
-        self.db = db
-
-    @staticmethod
-    def tables(size: int, seed: int) -> Tables:
-        """alarms: id -> hour, locked, rung. users: whose problems are split, and who never say who they are."""
-        rng = Random(seed)
-        alarms = {f"A{number}": {"hour": rng.randint(1, 12), "locked": rng.random() < 0.3, "rung": False} for number in range(100, 140)}
-        return {"users": {f"u{number}": {} for number in range(size)}, "alarms": alarms}
-
-    @read(produces=("alarm",))
-    def alarm(self, alarm: str) -> dict[str, Any]:
-        """Look an alarm up.
-
-        Args:
-            alarm: Its id.
-        """
-        return dict(self.db.get("alarms", alarm) or {})
-
-    @write(consumes=("alarm",))
-    def ring(self, alarm: str) -> dict[str, Any]:
-        """Set an alarm off.
-
-        Args:
-            alarm: Its id.
-        """
-        self.db.update("alarms", alarm, rung=True)
-        return {"ok": True}
-
-
-ANONYMOUS = Services(
-    services={
-        "ring": Service(
-            wish("set off alarm {alarm}"),
-            table="alarms",
-            key="alarm",
-            look="alarm",
-            act="ring",
-            owned=False,
-            rules=(Rule("R1", lambda row, slots: row["locked"], "alarm {alarm} is locked", "locked"),),
-            summary="I will set off alarm {alarm}.",
-        ),
-        "hour": Service(
-            question("the hour of alarm {alarm}"),
-            table="alarms",
-            key="alarm",
-            look="alarm",
-            owned=False,
-            report="It is {hour}.",
-            output="{hour}",
-        ),
-    },
-    patterns={"alarm": r"A\d+"},
-    introductions=(),
-    conventions=Conventions(identified_by=()),
-)
-Alarms = served(ANONYMOUS, confirmed="R2")(Clock)
 
 
 @cache
@@ -202,73 +131,6 @@ def test_ground_truths_leave_out_what_the_tool_means_anyway() -> None:
 
 
 # --- an API that exists already ---
-
-
-class Depot:
-    """Parcels of people, as a program keeps them that knows nothing of Cairn."""
-
-    def __init__(self) -> None:
-        self.clients = {str(number): {"card": f"C{number}00"} for number in range(10, 40)}
-        self.parcels = {
-            f"Z{number}": {"client": number // 10, "weight": number % 7 + 1, "sent": number % 3 == 0} for number in range(100, 400, 4)
-        }
-
-    def by_card(self, card: str) -> dict[str, Any]:
-        """Find a client by card."""
-        return {"client": next(int(number) for number, row in self.clients.items() if row["card"] == card)}
-
-    def parcel(self, parcel: str) -> dict[str, Any]:
-        """Look a parcel up."""
-        return dict(self.parcels[parcel])
-
-    def send_back(self, parcel: str) -> dict[str, Any]:
-        """Send a parcel back."""
-        self.parcels[parcel]["sent"] = True
-        return {"weight": self.parcels[parcel]["weight"]}
-
-
-CARD = Identification("by_card", ("card",), "client")
-PARCELS = Services(
-    services={
-        "back": Service(
-            wish("send parcel {parcel} back", vague="send a parcel back", ask="parcel"),
-            table="parcels",
-            key="parcel",
-            look="parcel",
-            act="send_back",
-            rules=(Rule("R2", lambda row, slots: row["sent"], "parcel {parcel} is sent already", "sent already"),),
-            summary="I will send parcel {parcel} back.",
-        ),
-        "weight": Service(
-            question("the weight of parcel {parcel}"),
-            table="parcels",
-            key="parcel",
-            look="parcel",
-            report="It weighs {weight}.",
-            output="{weight}",
-        ),
-    },
-    patterns={"parcel": r"Z\d+"},
-    own="R3",
-    introductions=(introduction(CARD, card=("card number", r"C\d+")),),
-    conventions=Conventions(identified_by=(CARD,), owner="client"),
-    users="clients",
-)
-PARCELS_POLICY = "R1. Ask for the card.\nR2. What is sent stays so.\nR3. Never touch another account.\nR4. Get a yes before a write."
-
-
-@served(PARCELS, identified="R1", confirmed="R4")
-class Parcels(
-    from_object(  # type: ignore[misc]
-        Depot,
-        name="parcels",
-        policy=PARCELS_POLICY,
-        writes=("send_back",),
-        users="clients",
-        produces={"by_card": ("parcel",), "parcel": ("parcel",)},
-    )
-):
-    """Scripted people for an object that exists."""
 
 
 def test_an_adapted_api_gets_scripted_people() -> None:
