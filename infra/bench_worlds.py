@@ -1,9 +1,9 @@
 """What a world costs at 10,000 rows: fork, reset, snapshot, restore, state hash, a tool call; and fuzzed calls that must not hurt it.
 
-Two worlds: a ledger of 10,000 rows and the built-in retail with 2,000 users (some 9,000 rows). Medians over single operations, each
-after one write, in microseconds; the cost of a call is that of `World.call` minus that of the method alone, in alternation. The peer's
-figures are tau2's retail (114 problems, its own database), measured on a 2-core CPU.
-"""
+Three worlds: one out of plain objects at the size of tau2's retail (`infra.bench_objects`), a ledger of 10,000 rows and the built-in
+retail with 2,000 users (some 9,000 rows). Medians over single operations, each after one write, in microseconds; the cost of a call is
+that of `World.call` minus that of the method alone, in alternation. The peer's figures are tau2's retail (114 problems, its own
+database), measured on a 2-core CPU."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from infra.bench import publish
+from infra.bench_lines import Line
+from infra.bench_objects import object_lines
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.state import State
 from tasks.worlds.api.tools import read, write
@@ -28,27 +30,6 @@ CALL = 50.0
 """What a call may cost over the bare method, in microseconds, with its arguments checked against the schema."""
 
 FUZZED = "fuzzed calls, none a crash, none a change without success"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One figure: what, ours in microseconds (or a count), the most it may be, and the peer's."""
-
-    what: str
-    value: float
-    must: float | None = None
-    peer: str = ""
-
-    @property
-    def label(self) -> str:
-        """The figure's name with what it is held against."""
-        held = ([f"must {self.must:g}"] if self.must is not None else []) + ([f"tau2 {self.peer}"] if self.peer else [])
-        return f"{self.what} ({', '.join(held)})" if held else self.what
-
-    @property
-    def missed(self) -> bool:
-        """Whether it is more than it may be."""
-        return self.must is not None and self.value > self.must
 
 
 class Ledger:
@@ -219,14 +200,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--fuzz", type=int, default=100_000, help="fuzzed calls; 0 for none")
     parser.add_argument("--seed", type=int, default=0, help="of the fuzzed calls")
+    parser.add_argument("--db", type=Path, help="tables of the world out of objects: a JSON file with users and orders")
     asked = parser.parse_args()
-    lines = measure(asked.rows, asked.users, asked.rounds)
+    lines = measure(asked.rows, asked.users, asked.rounds) + object_lines(min(asked.rounds, 300), asked.db)
     if asked.fuzz:
         lines += fuzz_lines(asked.fuzz, asked.seed)
     missed = [line.what for line in lines if line.missed]
     fuzzed = sum(line.value for line in lines if FUZZED in line.what)
     print(f"microseconds, medians of {asked.rounds}; fuzzed calls: {fuzzed:,.0f}; missed: {'; '.join(missed) or 'none'}")
-    publish("worlds", [(line.label, line.value) for line in lines], vars(asked))
+    publish("worlds", [(line.label, line.value) for line in lines], {**vars(asked), "db": str(asked.db or "")})
     return 0
 
 

@@ -275,6 +275,8 @@ class Copier:
         changed: dict[Any, Row | None] = {}
         for key in {*taken.touched[number], *(key for place, key in taken.held | before.with_rest if place == number)}:
             was = old.get(key)
+            if was is not None and was.token is not None and was.token == taken.rows.get((number, key)):
+                continue  # most rows that are looked at are as they were
             now = self._row(number, key, taken, was) if key in rows else None
             if now is not was:
                 changed[key] = now

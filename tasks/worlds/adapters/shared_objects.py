@@ -8,6 +8,7 @@ import functools
 import gc
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import compress
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,16 @@ VALUES = frozenset(
 )
 """Kinds of values that nothing can change, so that it does not matter who else holds one."""
 _HOLDERS = frozenset({dict, list, set, frozenset, tuple})
+
+
+class _Objects(dict[type, bool]):
+    """Kind -> whether something may change its objects."""
+
+    def __missing__(self, kind: type) -> bool:
+        return kind not in VALUES
+
+
+_OBJECTS = _Objects(dict.fromkeys(VALUES, False) | dict.fromkeys(_HOLDERS, True))
 
 
 def is_value(value: Any) -> bool:
@@ -34,7 +45,8 @@ def surely_apart(rows: Iterable[Any], taken: set[int]) -> bool:
         if len(found) != len(layer) or not found.isdisjoint(seen) or not all(_known(kind) for kind in set(map(type, layer))):
             return False
         seen |= found
-        held = [value for value in gc.get_referents(*layer) if type(value) not in VALUES]
+        held = gc.get_referents(*layer)
+        held = list(compress(held, map(_OBJECTS.__getitem__, map(type, held))))  # without the values, which are most
         layer = [value for value in held if type(value) in _HOLDERS and value != ()] + [
             value for value in held if type(value) not in _HOLDERS and not isinstance(value, enum.Enum | type)
         ]

@@ -12,13 +12,25 @@ from typing import Any
 
 
 class _Values(ValuesView[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in _pairs(self._mapping))  # type: ignore[attr-defined]
+
     def __reversed__(self) -> Iterator[Any]:
         return (self._mapping[key] for key in reversed(self._mapping))  # type: ignore[attr-defined]
 
 
 class _Items(ItemsView[Any, Any]):
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return _pairs(self._mapping)  # type: ignore[attr-defined]
+
     def __reversed__(self) -> Iterator[tuple[Any, Any]]:
         return ((key, self._mapping[key]) for key in reversed(self._mapping))  # type: ignore[attr-defined]
+
+
+def _pairs(rows: Rows) -> Iterator[tuple[Any, Any]]:
+    for pair in dict.items(rows):
+        rows.touched.add(pair[0])
+        yield pair
 
 
 class Rows(dict[Any, Any]):
