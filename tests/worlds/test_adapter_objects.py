@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+from datetime import date
 from typing import Any
 
 import pytest
@@ -287,6 +288,37 @@ def test_frozen_and_loaded(tmp_path: Any) -> None:
     (tmp_path / "kiosk" / "schemas.json").write_text("[]")
     with pytest.raises(BadInput, match=r"the tools of .*kiosk.jsonl changed since it was frozen"):
         load(tmp_path / "kiosk")
+
+
+def test_an_object_that_changes_between_freeze_and_play_is_refused_by_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The object's class may lie in a package that is no part of the world's own code."""
+    freeze_world(World.build(Adapted, 1, 0, "tests.worlds.kiosk:Adapted"), tmp_path)
+    true = Kiosk._find
+
+    def late(self: Kiosk, order_id: str) -> Any:
+        order = true(self, order_id)
+        order.tags.add("late")
+        return order
+
+    monkeypatch.setattr(Kiosk, "_find", late)
+    with pytest.raises(
+        BadInput, match=r"what is answered to the solution, or the state that it leaves, of problem line 1, line 2, line 3"
+    ):
+        load(tmp_path)
+    monkeypatch.setattr(Kiosk, "_find", true)
+    monkeypatch.setattr(Kiosk, "move", lambda self, order_id, due: due)
+    with pytest.raises(BadInput, match=r"changed since it was frozen"):
+        load(tmp_path)
+    monkeypatch.undo()
+    moved = Kiosk.move
+
+    def move(self, order_id: str, due: date) -> date:  # type: ignore[no-untyped-def]
+        """Deliver later."""
+        return moved(self, order_id, due)
+
+    monkeypatch.setattr(Kiosk, "move", move)
+    with pytest.raises(BadInput, match=r"the code of tool move of .*changed since it was frozen"):
+        load(tmp_path)
 
 
 def test_a_fork_that_is_not_played_makes_no_object(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,11 @@ agents), context and propose (a problem generator).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -17,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract.conventions import Conventions
 from tasks.contract.params import BadInput, nearest
-from tasks.contract.problem import SPLITS, Kind
+from tasks.contract.problem import SPLITS, Action, Kind
 from tasks.worlds.adapters import problem_file
 from tasks.worlds.adapters.context import Reader, read
 from tasks.worlds.adapters.foreign_state import Calls, ForeignState, Source
 from tasks.worlds.adapters.schemas import notes
 from tasks.worlds.api.conduct import gated
 from tasks.worlds.api.problem_making import BY_WRITES, Excerpt
-from tasks.worlds.api.state import Base, State
+from tasks.worlds.api.state import Base, State, canonical_json
 from tasks.worlds.api.tools import Tool
 
 if TYPE_CHECKING:
@@ -63,6 +64,15 @@ class Choice:
     def kind(self, name: str) -> Kind:
         """What a tool does."""
         return "write" if name in self.writes else "end" if name in self.ends else "read"
+
+
+REPLAYED = 3
+"""Given problems whose solutions are played again whenever a frozen world of objects is loaded; ours."""
+
+
+def digest(text: str) -> str:
+    """16 hex digits of a text."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -122,11 +132,33 @@ class Adapter:
             logging.getLogger(__name__).warning("%s: tool %r: %s.", self.where, name, note)
         problem_file.refuse([*self._cache.get("mistakes", self.mistakes), *problem_file.prove(world, self.where)])
 
-    def compare(self, world: World, start: str | None, schemas: Any, folder: Path) -> None:
-        """Raise BadInput when what was frozen is not what is there now: the code behind an adapter is not all in the world's hash."""
-        for what, same in (("tools", world.schemas() == schemas), ("start", world.state_hash() == start)):
+    def behaviour(self, world: World) -> dict[str, dict[str, str]]:
+        """What a world does, as digests: of the code of its tools, where it is Python of this process, and of what the solutions of its
+        first given problems are answered and leave."""
+        codes: Callable[[], dict[str, str]] | None = getattr(self.source, "codes", None)
+        if codes is None:
+            return {}
+        answers = {}
+        for key, row in problem_file.rows(self.lines[:REPLAYED]).items():
+            replay = world.replay([Action(one["name"], one["arguments"], world.tools[one["name"]].kind) for one in row["actions"]])
+            answers[f"line {int(key)}"] = digest(canonical_json([[one.content for one in replay.results], replay.state_hash]))
+        return {"tool": codes(), "problem": answers}
+
+    def compare(self, world: World, about: Mapping[str, Any], schemas: Any, folder: Path) -> None:
+        """Raise BadInput when what was frozen is not what is there now: the code behind an adapter is not all in the world's hash.
+        about: what was frozen."""
+        again = "Run the step that froze it again."
+        for what, same in (("tools", world.schemas() == schemas), ("start", world.state_hash() == about.get("start"))):
             if not same:
-                raise BadInput(f"{folder}: the {what} of {self.where} changed since it was frozen. Run the step that froze it again.")
+                raise BadInput(f"{folder}: the {what} of {self.where} changed since it was frozen. {again}")
+        if "behaviour" in about:
+            now = self.behaviour(world)
+            for kind, known in about["behaviour"].items():
+                if names := [name for name, value in known.items() if now.get(kind, {}).get(name) != value]:
+                    does = "the code" if kind == "tool" else "what is answered to the solution, or the state that it leaves,"
+                    raise BadInput(
+                        f"{folder}: {does} of {kind} {', '.join(names)} of {self.where} changed since it was frozen. {again}"
+                    )
 
     def problems(self, world: World, split: str, count: int, seed: int, families: Sequence[str]) -> list[Problem]:
         """Given problems; see `given.draw`."""

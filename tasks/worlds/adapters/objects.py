@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from tasks.contract.conventions import Conventions
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Kind
-from tasks.worlds.adapters.adapted import Choice, adapted
+from tasks.worlds.adapters.adapted import Choice, adapted, digest
 from tasks.worlds.adapters.answers import refusal
 from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
@@ -218,6 +218,15 @@ class Objects:
             )
             for name in offered
         }
+
+    def codes(self) -> dict[str, str]:
+        """Tool -> digest of its method's source, with the class that it is defined in; without those whose source cannot be read."""
+        found = {}
+        for name in self.tools():
+            part = next(value for value in _parts(self._made()).values() if hasattr(value, name))
+            with contextlib.suppress(OSError, TypeError):
+                found[name] = digest(inspect.getsource(getattr(type(part), name)))
+        return found
 
     def place(self, name: str) -> str:
         """File and line of the method."""

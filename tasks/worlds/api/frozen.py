@@ -45,7 +45,7 @@ def freeze_world(world: World, folder: Path, allow: Sequence[str] = ()) -> None:
         "grading": GRADING,
         "longest_answer": world.shared.longest_answer,
         **({} if world.compared else {"graded_by": GRADED_WITHOUT_STATE}),
-        **({} if world.foreign is None else {"start": world.fork().state_hash()}),
+        **({} if world.foreign is None else {"start": world.fork().state_hash(), "behaviour": world.foreign.behaviour(world)}),
     }
     (folder / "policy.md").write_text(world.policy, encoding="utf-8")
     for name, value in (("world", about), ("schemas", world.schemas()), ("splits", world.splits)):
@@ -76,7 +76,7 @@ def load(folder: Path, allow: Sequence[str] = (), present_code: bool = False) ->
     if State(base).hash() != about["state"]:
         raise BadInput(f"{folder}: tables.json was altered after it was frozen. Run the step that froze it again.")
     if world.foreign is not None and not changed:
-        world.foreign.compare(world, about.get("start"), read_json(folder / "schemas.json"), folder)
+        world.foreign.compare(world, about, read_json(folder / "schemas.json"), folder)
     return world
 
 
