@@ -37,7 +37,10 @@ def state_hash(sample: Sample) -> Check:
     """Look-ups leave the hash alone, writes change it, and independent writes may be made in any order."""
     world, pairs = sample.world, []
     if not world.compared:
-        return Check("state hash", "the state is not compared", notes=(f"{world.name}: {GRADED_WITHOUT_STATE}",))
+        notes = [f"{world.name}: {GRADED_WITHOUT_STATE}"]
+        if all(tool.kind == "read" for tool in world.tools.values()):
+            notes.append("no tool is declared to write, so all are taken for look-ups; one that does write must be named (writes)")
+        return Check("state hash", "the state is not compared", notes=tuple(notes))
     reads = [call for call in sample.calls if call.action.kind != "write"]
     for call in reads:
         fork = world.fork()

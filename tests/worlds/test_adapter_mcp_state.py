@@ -100,6 +100,16 @@ def test_one_line_is_enough(tmp_path: Path) -> None:
     assert here.call("echo", {"text": "hello"}).content == "hello" and not here.compared
 
 
+def test_tools_that_do_not_say_whether_they_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are taken for look-ups, and that is told: nothing would show that one changes what other conversations see."""
+    raw = {"command": ["python", str(Path(SERVER).with_name("raw.py")), "works"]}
+    assert {tool.kind for tool in build(tmp_path, **raw).tools.values()} == {"read"}
+    assert "do not say whether they write are taken for look-ups: look, dump, restore. Name in writes those that do" in caplog.text
+    caplog.clear()
+    build(tmp_path, **raw, writes=[])
+    assert "look-ups" not in caplog.text
+
+
 def test_what_nobody_reads_is_not_compared_and_forks_are_still_apart(tmp_path: Path) -> None:
     here = build(tmp_path, **serving("memory"), servers=2)
     one, two = here.fork(), here.fork()

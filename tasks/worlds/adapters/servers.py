@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -33,7 +34,8 @@ from tasks.worlds.adapters.schema_dialects import Read, Unreadable, read
 from tasks.worlds.adapters.schemas import tool_of_schema, unmet
 from tasks.worlds.adapters.server_file import Command, ServerFile
 from tasks.worlds.adapters.server_pool import Seat, Seats
-from tasks.worlds.adapters.server_state import NO_REASON, REFUSED, Dumped, Reader, keeper_of
+from tasks.worlds.adapters.server_reading import NO_REASON, REFUSED, Reader, as_text
+from tasks.worlds.adapters.server_state import Dumped, keeper_of
 from tasks.worlds.adapters.state_content import text_diff
 from tasks.worlds.api.places import location
 from tasks.worlds.api.state import Base
@@ -189,10 +191,21 @@ class Servers:
 
     def tables(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The start, frozen with the world where it can be given back: later plays begin there, whatever a server would begin with."""
-        self.tools()
+        self._tell_unsure(self.tools())
         start = self._file_start() if self._server.start else self._fresh
         self._prove(start)
         return {START: {"dump": {"state": json.loads(start.token.content)}}} if isinstance(self._keeper, Dumped) else {}
+
+    def _tell_unsure(self, tools: Mapping[str, Tool]) -> None:
+        """Log which tools are taken for look-ups because nobody says that they are not, where no state would show it."""
+        unsure = [name for name in tools if self._listed[name]["read_only"] is None]
+        if unsure and self._server.writes is None and not self._keeper.compared:
+            logging.getLogger(__name__).warning(
+                "%s: tools that do not say whether they write are taken for look-ups: %s. Name in writes those that do, or give "
+                "writes: []; what they change would be seen by other conversations.",
+                self._path,
+                ", ".join(unsure),
+            )
 
     def _file_start(self) -> Saved:
         place = self._path.parent / self._server.start
@@ -295,7 +308,7 @@ class Servers:
         said = answer.readable()
         reason = self._reader.refused(said) or self._reader.refused(answer.structured)
         if answer.failed or reason:
-            raise Refused(reason or _text(said) or NO_REASON)
+            raise Refused(reason or as_text(said) or NO_REASON)
         promised = self._promised.get(name)
         broken = unmet(promised, answer.structured) if isinstance(promised, Read) else ""
         return (Illustrated(said, answer.images) if answer.images else said), broken
@@ -312,10 +325,6 @@ class Servers:
                 yield seat
         except (SourceFailed, Refused) as error:
             raise BadInput(" ".join([f"{self._path}:{self._lines[key]}: {error}", *getattr(error, "__notes__", ())])) from None
-
-
-def _text(result: Any) -> str:
-    return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
 
 
 def _is_refusal(value: Any) -> bool:
