@@ -14,16 +14,19 @@ from collections import deque
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from pathlib import PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import attrs
 import numpy
 import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import v1
 
 from tasks.worlds.adapters.plain_data import NotPlain, View
 from tasks.worlds.adapters.state_content import text_diff
@@ -199,6 +202,67 @@ def test_equal_models_are_equal_states() -> None:
     assert plain(Offer(name="a", more=2)) == {**plain(one), "more": 2}  # type: ignore[call-arg]
     one._seen = 1
     assert plain(one) != plain(two)
+
+
+@dataclass
+class Priced:
+    """A dataclass with a field that it does not compare, and what it works out of the others."""
+
+    net: float
+    seen: int = field(default=0, compare=False)
+
+    @cached_property
+    def gross(self) -> float:
+        return self.net * 1.2
+
+
+@attrs.define
+class Boxed:
+    size: int
+    looks: int = attrs.field(default=0, eq=False)
+
+
+class Mapped(pydantic.BaseModel):
+    """As SQLModel has it: what the session keeps lies beside the fields."""
+
+    name: str
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        self.__dict__["_sa_instance_state"] = object()
+
+    @cached_property
+    def long(self) -> str:
+        return self.name * 2
+
+
+class Older(v1.BaseModel):
+    name: str
+    price: float = 1.0
+    _seen: int = v1.PrivateAttr(0)
+
+
+def test_models_count_by_their_declared_fields() -> None:
+    for one, two, declared in (
+        (Priced(1.0), Priced(1.0, seen=3), {"net": 1.0}),
+        (Boxed(1), Boxed(1, looks=2), {"size": 1}),
+        (Mapped(name="a"), Mapped.model_construct(name="a"), {"name": "a"}),
+        (Older(name="a"), Older(name="a", price=1.0), {"name": "a", "price": 1.0, "_seen": 0}),
+    ):
+        getattr(one, "gross", None), getattr(one, "long", None)  # worked out and kept in one of the two
+        assert plain(one) == plain(two) == {"(type)": type(one).__name__, **declared}
+        assert canonical_json(plain(one)) == canonical_json(plain(two))
+    assert View(inside=False).plain(Priced(1.0, seen=3)) == {"net": 1.0, "seen": 3}, "an answer shows every field"
+    assert View(inside=False).plain(Older(name="a")) == {"name": "a", "price": 1.0}
+
+
+def test_patterns_and_steps_by_path() -> None:
+    value = {"orders": {"o1": {"at": 1, "total": 2.0000001, "log": [{"at": 2, "by": "x"}]}}, "at": 3, "n": 7}
+    assert plain(value, "orders.*.at") == {"orders": {"o1": {"total": 2.0000001, "log": [{"at": 2, "by": "x"}]}}, "at": 3, "n": 7}
+    assert plain(value, "orders.*.log.at", "n")["orders"]["o1"] == {"at": 1, "total": 2.0000001, "log": [{"by": "x"}]}
+    rounded = View(rounded=(("orders.*.total", 0.01), ("n", 5)))
+    assert rounded.plain(value)["orders"]["o1"]["total"] == 2 and rounded.plain(value)["n"] == 5 and rounded.plain(value)["at"] == 3
+    assert rounded.plain({"n": Decimal("12.6")}) == {"n": 15} and rounded.plain({"n": True}) == {"n": True}
 
 
 @pytest.mark.parametrize(

@@ -192,18 +192,3 @@ def _pairs(old: Any, new: Any) -> Iterable[tuple[str, Any, Any]]:
         return ((f".{key}", old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in sorted({*old, *new}))
     long = range(max(len(old), len(new)))
     return ((f"[{place}]", *(side[place] if place < len(side) else _ABSENT for side in (old, new))) for place in long)
-
-
-# --- states that come as JSON -----------------------------------------------------------------------------------------------------
-
-
-def tables_of(value: Any, path: Path = ()) -> dict[Path, dict[str, Any]]:
-    """The objects of a JSON value that are kept row by row: many entries, none with more entries of its own."""
-    if type(value) is not dict or len(path) >= DEPTH:
-        return {}
-    if len(value) >= LEAST and all(type(row) is not dict or len(row) <= len(value) for row in value.values()):
-        return {path: value}
-    found: dict[Path, dict[str, Any]] = {}
-    for name, item in value.items():
-        found.update(tables_of(item, (*path, name)))
-    return found
