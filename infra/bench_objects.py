@@ -1,9 +1,7 @@
-"""What a world out of plain Python objects costs, at the size of tau2-bench's retail: 1,550 rows, 2.8 MB of JSON, as one dict in an
-attribute.
+"""What a world out of plain Python objects costs, with as many rows as tau2-bench's retail, in one dict in an attribute.
 
-The rows are made here, of the same shapes and sizes as the package's (`make test-tau2` fetches that one); with `--db FILE` they are the
-file's. Medians in microseconds of the thread's own time, since the machine may be busy.
-"""
+The 1,550 rows are made here, of the package's shapes, 1.2 MB of JSON; with `--db FILE` they are the file's, such as the package's own
+2.8 MB (`make test-tau2` fetches it). Medians in microseconds of the thread's own time, since the machine may be busy."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ USERS, ORDERS, PRODUCTS = 500, 1000, 50
 
 
 def made() -> dict[str, Any]:
-    """Tables of the package's shapes and sizes."""
+    """Tables of the package's shapes, with as many rows."""
     rng = Random(0)
 
     def words(count: int) -> str:

@@ -1,6 +1,6 @@
 """What a world costs at 10,000 rows: fork, reset, snapshot, restore, state hash, a tool call; and fuzzed calls that must not hurt it.
 
-Three worlds: one out of plain objects at the size of tau2's retail (`infra.bench_objects`), a ledger of 10,000 rows and the built-in
+Three worlds: one out of plain objects with the rows of tau2's retail (`infra.bench_objects`), a ledger of 10,000 rows and the built-in
 retail with 2,000 users (some 9,000 rows). Medians over single operations, each after one write, in microseconds; the cost of a call is
 that of `World.call` minus that of the method alone, in alternation. The peer's figures are tau2's retail (114 problems, its own
 database), measured on a 2-core CPU."""
