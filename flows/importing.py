@@ -1,24 +1,36 @@
 """`cairn import`: recorded conversations become the rows that a stage leaves. They are read once to see what becomes of them, and then
 the params say that the stage takes them (method `imported`); the next run reads them again.
+
+What would not stay as it is is named otherwise or copied: what a stage has left is named by its identity, several files are put
+together below the state root, and traces are fetched from MLflow into a file there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows import OUTSIDE, PROJECT, STATE
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, nearest
+from tasks.engine.dvc_yaml import DATA
 from tasks.engine.files import write_text
 from tasks.engine.param_files import PIPELINE
 from tasks.engine.settings import load
 
+if TYPE_CHECKING:
+    from tasks.engine.artifact import Store
+
 METHOD = "imported"
+MLFLOW = "mlflow:"
+"""With the name of an experiment behind it: its traces."""
+PAGE = 100
+"""Traces that are fetched at a time; ours."""
 FOLDER = "imports"
 """Below the state root: where several files are put together."""
 
@@ -39,8 +51,9 @@ def look(sources: Sequence[str], stage: str, changes: Mapping[str, Any]) -> tupl
 
     if OUTSIDE:
         raise BadInput(OUTSIDE)
-    place, store = _together([Path(one).expanduser() for one in sources]), Store(STATE)
-    about = {"source": str(place), "identity": engine_sources.identity_of(place, store, holds="files"), **changes}
+    store = Store(STATE)
+    place = _together([_fetched(one) if one.startswith(MLFLOW) else Path(one).expanduser() for one in sources])
+    about = {"source": _name(place, store), "identity": engine_sources.identity_of(place, store, holds="files"), **changes}
     chosen = {f"{stage}.method": METHOD, **{f"{stage}.{METHOD}.{key}": value for key, value in about.items()}}
     plan = open_plan("", chosen)
     module = methods.load(plan.settings.room(stage), METHOD)
@@ -64,6 +77,47 @@ def use(chosen: Mapping[str, Any]) -> None:
     load(PROJECT, overrides=tuple(chosen.items())).check(here=False)
     text = (PROJECT / PIPELINE).read_text(encoding="utf-8")
     write_text(PROJECT / PIPELINE, written_into(text, [*chosen.items()]))
+
+
+def _name(place: Path, store: Store) -> str:
+    """How params name a place: what lies in data/ is written anew by its stage, so that is named by its identity."""
+    if place.is_relative_to((PROJECT / DATA).resolve()):
+        identity = store.hashes.path(place)
+        if place.is_dir() and store.has(identity):
+            return f"artifact:{identity}"
+        raise BadInput(f"{place}: what stages leave is imported whole: name {DATA}STAGE, or copy the file to another place.")
+    return str(place)
+
+
+def _fetched(name: str) -> Path:
+    """The traces of an experiment of MLflow's, fetched into a file, a line each, in the order of their times."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client: Any = MlflowClient()
+    wanted = name.removeprefix(MLFLOW)
+    try:
+        experiment = client.get_experiment_by_name(wanted)
+        if experiment is None:
+            known = [one.name for one in client.search_experiments()]
+            raise BadInput(
+                f"{name}: MLflow has no experiment {wanted!r}.{nearest(wanted, known)} It has: {', '.join(known) or 'none'}."
+            )
+        file = STATE / FOLDER / f"mlflow-{experiment.experiment_id}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        token: str | None = ""
+        with file.open("w", encoding="utf-8") as lines_of:
+            while token is not None:
+                page = client.search_traces(
+                    locations=[experiment.experiment_id], order_by=["timestamp_ms ASC"], max_results=PAGE, page_token=token or None
+                )
+                lines_of.writelines(f"{json.dumps(json.loads(trace.to_json()), ensure_ascii=False)}\n" for trace in page)
+                token = page.token or None
+    except MlflowException as error:
+        raise BadInput(f"{name}: MLflow cannot give its traces: {error}") from None
+    if not file.stat().st_size:
+        raise BadInput(f"{name}: this experiment of MLflow's has no traces.")
+    return file
 
 
 def _together(paths: Sequence[Path]) -> Path:

@@ -64,7 +64,7 @@ def import_(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...", help="JSON lines, JSON, Parquet, a folder of `datasets`, or .cairn/served; folders are searched."
+            metavar="FILE...", help="JSON lines, JSON, Parquet, a folder of `datasets`, .cairn/served, or mlflow:EXPERIMENT."
         ),
     ],
     shape: Annotated[
@@ -96,6 +96,7 @@ def import_(
       cairn import logs.jsonl --dry-run
       cairn import chats/*.jsonl --customer metadata.account --mask email,phone --mask-fields name,street
       cairn import .cairn/served --stage generate
+      cairn import mlflow:my-agent
     """
     from flows.importing import lines, look, use
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from flows import importing
 from tasks.contract.params import BadInput, read_yaml
+from tasks.engine.artifact import Store
+from tasks.generate.core.logs.formats import records
 from tests.conftest import Project
 
 TALK = [
@@ -43,6 +46,52 @@ def test_files_become_the_rows_of_a_stage(project: Project, tmp_path: Path) -> N
     (tmp_path / "one.jsonl").open("a").write("\n{}\n")  # a hard link of it lies in the project's state
     changed = project.cairn("run", "--to", "generate", "--dry-run", check=False)
     assert changed.returncode == 2 and "the bytes of" in changed.stderr
+
+
+def test_traces_are_fetched_from_mlflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All of an experiment's, with what people assessed, in a file of lines; one that is not there is named with the nearest."""
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(importing, "STATE", tmp_path / "state")
+    monkeypatch.setattr(importing, "PAGE", 2)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("my-agent")
+    for place in range(3):
+        with mlflow.start_span("call", span_type="CHAT_MODEL") as span:
+            span.set_inputs({"messages": TALK[:-1]})
+            span.set_outputs({"choices": [{"message": TALK[-1]}]})
+        mlflow.flush_trace_async_logging()
+        mlflow.log_feedback(
+            trace_id=span.trace_id,
+            name="thumb",
+            value=place > 0,
+            source=mlflow.entities.AssessmentSource("HUMAN", "me"),
+            rationale="why",
+        )
+    file = importing._fetched("mlflow:my-agent")
+    found = [record for line in file.read_text(encoding="utf-8").splitlines() for record in records(json.loads(line), 1000)]
+    assert [[one["content"] for one in record.messages] for record in found] == [[one["content"] for one in TALK]] * 3
+    assert sorted(rating.value for record in found for rating in record.ratings) == [0.0, 1.0, 1.0]
+    with pytest.raises(BadInput, match=r"no experiment 'my-agnt'. Did you mean 'my-agent'"):
+        importing._fetched("mlflow:my-agnt")
+
+
+def test_what_a_stage_has_left_is_named_by_its_identity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else the stage would read what it writes."""
+    store = Store(tmp_path / "state")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "rows.jsonl").write_text("{}\n", encoding="utf-8")
+    identity = store.put(out)
+    monkeypatch.setattr(importing, "PROJECT", tmp_path)
+    (tmp_path / "data").mkdir()
+    shutil.copytree(store.view(identity), tmp_path / "data" / "generate")
+    assert importing._name((tmp_path / "data" / "generate").resolve(), store) == f"artifact:{identity}"
+    with pytest.raises(BadInput, match=r"imported whole: name data/STAGE"):
+        importing._name((tmp_path / "data" / "generate" / "rows.jsonl").resolve(), store)
+    assert importing._name(tmp_path / "elsewhere", store) == str(tmp_path / "elsewhere")
 
 
 def test_what_cannot_be_put_together_is_named(tmp_path: Path) -> None:
