@@ -60,7 +60,12 @@ def _short(problems: Ids) -> dict[str, str]:
 
 
 def read(path: Path) -> Used:
-    """What the file says; BadInput when it is not of the form above."""
+    """What the file says; BadInput when it is not of the form above, or not there: what was used would count as free."""
+    if not path.exists():
+        raise BadInput(
+            f"{path}: no such file; it says what gates have used. `git checkout {USED}` brings it back; where no gate ever used a "
+            "reserve it says `used: []`"
+        )
     tree = read_yaml(path)
     entries = tree.get("used") if isinstance(tree, Mapping) else None
     if not isinstance(entries, list):

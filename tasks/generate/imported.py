@@ -24,6 +24,7 @@ from pydantic import Field
 from tasks.contract import params as base
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, nearest
+from tasks.contract.values import whole_text
 from tasks.generate import Inputs
 from tasks.generate.core.logs import files, formats, kept
 from tasks.generate.core.logs.checked import STATUSES, Checker, Refused, Taken
@@ -36,6 +37,8 @@ TITLE = "Recorded conversations"
 PAPER = ""
 SLUG = ""
 
+STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of what stands in a log that fits a shape at first sight: such a conversation is left out, and ends nothing."""
 SHOWN = 5
 """Reasons in a message; ours."""
 LOOKED_AT = 200
@@ -114,7 +117,7 @@ class _Counts:
         """Count a conversation that is taken."""
         self.status[taken.status] += 1
         if taken.differs:
-            self.differs[taken.differs.partition(" answers ")[0]] += 1
+            self.differs[taken.differs] += 1
         self.masked.update(taken.masked)
         self.splits[taken.row["split"]] += 1
         self.ratings.update(row["kind"] for row in taken.feedback)
@@ -164,6 +167,8 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
             counts.add(said)
         ctx.progress(min(done * params.shard_size, len(pieces)), len(pieces), f"{counts.kept:,} conversations taken")
     counts.blueprints = kept.put_together(folders, ctx.out)
+    if not counts.read:
+        raise StageFailed(f"generate: no conversation lies in {inputs.source.name}")
     if not counts.kept or counts.read - counts.kept > params.max_left_out * counts.read:
         raise StageFailed(
             f"generate: {counts.read - counts.kept:,} of {counts.read:,} recorded conversations cannot be taken, more than "
@@ -209,15 +214,18 @@ def _checker(inputs: Inputs, params: Params, seed: int, prompt: Mapping[str, str
 def _taken(checker: Checker, source: Path, piece: files.Piece, params: Params, counts: _Counts) -> Iterator[Taken | tuple[str, str]]:
     """What is taken of a piece, and (where, why) of what is not; both are counted."""
     for where, record in _records(source, piece, params):
-        if isinstance(record, str):
-            counts.leave_out(where, record)
-            yield where, record
-            continue
+        why = record if isinstance(record, str) else ""
         try:
-            found = checker.take(record, where)
+            if isinstance(record, Record):
+                found = checker.take(record, where)
         except Refused as error:
-            counts.leave_out(where, str(error))
-            yield where, str(error)
+            why = str(error)
+        except STRANGE as error:
+            why = f"unreadable: {type(error).__name__} {error}"
+        if why:
+            why = checker.masks.of().text(whole_text(why))
+            counts.leave_out(where, why)
+            yield where, why
         else:
             counts.take(found)
             yield found
@@ -232,6 +240,6 @@ def _records(source: Path, piece: files.Piece, params: Params) -> Iterator[tuple
         try:
             for number, record in enumerate(formats.records(line.value, params.longest_message, params.shape)):
                 yield f"{line.where}/{number}" if number else line.where, record
-        except (KeyError, TypeError, AttributeError, ValueError) as error:  # whatever stands in a log that fits a shape at first sight
+        except STRANGE as error:
             said = str(error) if isinstance(error, Unreadable) else f"{type(error).__name__} {error}"
             yield line.where, f"unreadable: {said}"

@@ -305,6 +305,94 @@ def test_personal_data_is_masked_the_same_everywhere(talks: Rows, take: Callable
     assert not [row for row in came.blueprints if row["status"] == "accepted"]
 
 
+def test_a_conversation_that_nothing_can_be_made_of_ends_no_import(talks: Rows, take: Callable[..., Came], tmp_path: Path) -> None:
+    """Half a character in any place, numbers that are none or too large, nesting without end: each is taken or named, none stops it."""
+    half, greeting = "\ud800", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Bye"}]
+
+    def called(arguments: Any, name: str = "get_order", number: str = "c") -> dict[str, Any]:
+        call = {"id": number, "function": {"name": name, "arguments": arguments}}
+        return {"messages": [greeting[0], {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "x"}]}
+
+    deep = "[" * 900 + "]" * 900
+    values = [
+        *(called(one) for one in ({"order_id": half}, {half: "1"}, json.dumps({"order_id": half}), {"order_id": float("nan")})),
+        *(called({}, name=f"get{half}"), called({}, number=half), {half: 1}, {"messages": [{"role": half}]}),
+        *({"messages": greeting, **one} for one in ({"customer": half}, {"model": half}, {"feedback": {"thumb": "up", "text": half}})),
+        json.dumps({"messages": greeting}).replace("{", f'{{"reward": 1{"0" * 400}, ', 1),
+        json.dumps({"messages": [{"role": "user", "content": "DEEP"}, greeting[1]]}).replace('"DEEP"', deep),
+        *talks,
+    ]
+    came = take(lines(tmp_path / "log.jsonl", values), world="retail", max_left_out=0.9)
+    counts = came.figures["conversations"]
+    assert counts["read"] == len(values) and counts["kept"] + len(came.left_out) == len(values)
+    assert len(came.left_out) == 6  # the number that is none, names of a tool, a key and a role, the number too large, the nesting
+    assert half not in json.dumps([came.rows, came.left_out], ensure_ascii=False, default=str)
+
+
+def test_a_table_says_nothing_where_it_holds_null(take: Callable[..., Came], tmp_path: Path) -> None:
+    """Structs of a table have every key that any row has; text may be bytes; a number that is missing may be NaN."""
+    function = pa.struct([("name", pa.string()), ("arguments", pa.struct([("order_id", pa.string()), ("zip", pa.int64())]))])
+    empty = pa.struct([("name", pa.string()), ("arguments", pa.string())])
+    message = pa.struct([("role", pa.binary()), ("content", pa.binary()), ("tool_calls", pa.list_(pa.struct([("function", function)]))),
+                         ("function_call", empty)])  # fmt: skip
+    call = {"function": {"name": "get_order", "arguments": {"order_id": "W1", "zip": None}}}
+    talk = [
+        {"role": b"user", "content": b"Hi", "function_call": {"name": None, "arguments": None}},
+        {"role": b"assistant", "content": None, "tool_calls": [call], "function_call": {"name": None, "arguments": None}},
+        {"role": b"tool", "content": b"none", "tool_calls": []},
+    ]
+    table = pa.Table.from_pylist([{"messages": talk, "reward": float("nan")}], pa.schema([("messages", pa.list_(message)),
+                                                                                          ("reward", pa.float64())]))  # fmt: skip
+    pq.write_table(table, tmp_path / "log.parquet")
+    came = take(tmp_path / "log.parquet", world="retail")
+    assert came.said()[0] == [
+        ("user", "Hi", "[]"),
+        ("assistant", "", '[["get_order", {"order_id": "W1"}]]'),
+        ("tool", "none", "[]"),
+    ]
+    assert not came.feedback
+
+
+def test_no_place_of_a_row_keeps_what_is_masked(take: Callable[..., Came], tmp_path: Path) -> None:
+    """Texts in JSON whatever its escapes, an end that was not preferred, keys, and the reasons why something was left out."""
+    user, bye = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Bye"}
+
+    def called(answer: str, tool: str = "get_order", arguments: Any = ()) -> Rows:
+        call = {"id": "c", "function": {"name": tool, "arguments": dict(arguments)}}
+        return [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": answer}]
+
+    address = {"name": "Jürgen Groß", "to": "A. Roe\n555-123-4567\n10.1.2.3\nada@example.org"}
+    values = [
+        {"messages": [user, *called(json.dumps(address)), bye]},
+        {"messages": [user, *called(json.dumps(json.dumps(address)), arguments={"ada@example.org": 1}), bye]},
+        {"messages": [user, *called(str({"to": address["to"]})), bye]},
+        {"messages": [user, *called("none", "ada@example.org"), bye]},
+        {
+            "input": {"messages": [user]},
+            "preferred_output": [bye],
+            "non_preferred_output": [*called("Jürgen Groß", "x", address)],
+        },
+    ]
+    came = take(lines(tmp_path / "log.jsonl", values), world="retail", mask_fields=("name",))
+    assert came.figures["conversations"]["kept"] == 4 and len(came.feedback) == 1
+    left = json.dumps([came.rows, came.blueprints, came.feedback, came.left_out, came.figures], ensure_ascii=False, default=str)
+    for word in ("example.org", "4567", "10.1.2.3", "rgen", "Gro"):
+        assert word not in left, left[left.index(word) - 100 : left.index(word) + 100]
+    answers = [one["content"] for row in came.rows for one in row["messages"] if one["role"] == "tool"]
+    assert json.loads(answers[0]) == {"name": "<name 1>", "to": "A. Roe\n<phone 1>\n<ip 1>\n<email 1>"}
+
+
+def test_a_folder_with_packed_logs_is_refused_by_name(tmp_path: Path) -> None:
+    """Nobody should think that they were read."""
+    lines(tmp_path / "a.jsonl", [{}])
+    (tmp_path / "b.jsonl.gz").write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"b.jsonl.gz: is packed"):
+        files.listed(tmp_path)
+    (tmp_path / "b.jsonl.gz").rename(tmp_path / "b.JSONL")
+    with pytest.raises(BadInput, match=r"b.JSONL: write the suffix as .jsonl"):
+        files.listed(tmp_path)
+
+
 def test_masks() -> None:
     """What has the form of personal data, and what only looks like it."""
     mask = Masks(("email", "card", "phone", "iban", "ip"), ("city",)).of({"city": "東京", "id": "W1"})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,16 +45,17 @@ class Refused(ValueError):
 
 class Replayed(NamedTuple):
     """calls: with the answers that are kept. fork: the world after them, None when it did not answer as the log says. differs: the
-    first call that it answered otherwise."""
+    first call that it answered otherwise: (tool, the world's answer, the log's), or (why it was not asked,)."""
 
     calls: list[tuple[Action, ToolResult]]
     fork: World | None
-    differs: str
+    differs: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What becomes of a conversation: rows of TRAJECTORY, BLUEPRINT and FEEDBACK, its status, and what was masked by kind."""
+    """What becomes of a conversation: rows of TRAJECTORY, BLUEPRINT and FEEDBACK, its status, the tool that answered otherwise than in
+    the log, and what was masked by kind."""
 
     row: dict[str, Any]
     blueprint: dict[str, Any]
@@ -89,7 +90,7 @@ class Checker:
         played = Trajectory(problem, 0, messages, done.calls, [], stop, agent=record.agent or "recorded", human="recorded")
         outcome = _outcome(world, played, done, truth)
         status = "graded" if truth and done.fork else "replayed" if done.fork else "ungraded"
-        mask = self.masks.of([message for message in messages if message["role"] != "system"])
+        mask = self.masks.of([message for message in messages if message["role"] != "system"], *_beside(record))
         return self._rows(world, replace(played, outcome=outcome), status, done, record, mask, where)
 
     # --- which world, whose ------------------------------------------------------------------------------------------------------
@@ -127,20 +128,22 @@ class Checker:
         problem = _masked_problem(played.problem, mask)
         row = rows.trajectory_row(replace(played, problem=problem, messages=messages, calls=calls))
         row["traj_id"] = f"{world.name}_{_digest(where)}"
+        row["blame_reason"] = mask.text(row["blame_reason"])
         liked = _liked(record)
         if status != "graded":
             row |= {name: None for name in GRADED} | {"reward": liked, "wanted_state_hash": "", "blame": "", "blame_reason": ""}
         if done.fork is None:
             row |= {"policy": None, "broken": [], "final_state_hash": ""}
-        blueprint = self._blueprint(world, played.problem, problem, status, liked, done)
+        differs = _difference(done.differs, mask) if done.fork is None else ""
+        blueprint = self._blueprint(played.problem, problem, status, liked, differs)
         feedback = list(_feedback(row["traj_id"], world.name, record, mask))
-        return Taken(row, blueprint, feedback, status, done.differs, mask.found)
+        return Taken(row, blueprint, feedback, status, done.differs[0] if done.differs else "", mask.found)
 
-    def _blueprint(self, world: World, own: Problem, masked: Problem, status: str, liked: int | None, done: Replayed) -> dict[str, Any]:
+    def _blueprint(self, own: Problem, masked: Problem, status: str, liked: int | None, differs: str) -> dict[str, Any]:
         """The conversation's problem as a row of BLUEPRINT: accepted where somebody may be asked to solve it."""
         why = ""
-        if done.fork is None:
-            why = f"failed_exec: the world answers otherwise than the log: {done.differs}"
+        if differs:
+            why = f"failed_exec: the world answers otherwise than the log: {differs}"
         elif status == "replayed" and not liked:
             why = "failed_gate: nobody said that what was done was right"
         elif masked.actions != own.actions or masked.required != own.required:
@@ -168,18 +171,34 @@ def _replay(world: World, messages: Sequence[Message]) -> Replayed:
     """The calls with their answers, made again on a fresh fork where the world's state can be copied."""
     fork = world.fork() if world.copies else None
     calls: list[tuple[Action, ToolResult]] = []
-    differs = "" if fork else "its state cannot be copied"
+    differs: tuple[str, ...] = () if fork else ("its state cannot be copied",)
     for call, answer in calls_of(messages):
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         kept = ToolResult(not _says_failed(answer), answer["content"] if answer else "")
         if fork is not None:
             got = fork.call(name, arguments)
             if answer is not None and not _alike(got.content, kept.content):
-                differs, fork = f"{name} answers {got.content[:80]!r}, the log has {kept.content[:80]!r}", None
+                differs, fork = (name, got.content, kept.content), None
             else:
                 kept = ToolResult(got.ok, kept.content if answer else got.content)
         calls.append((Action(name, arguments, world.tools[name].kind), kept))
     return Replayed(calls, fork, differs)
+
+
+def _difference(differs: Sequence[str], mask: Mask) -> str:
+    if len(differs) < 3:
+        return differs[0]
+    name, *answers = differs
+    now, then = (mask.text(one)[:80] for one in answers)  # masked first: half a number would have no form
+    return f"{name} answers {now!r}, the log has {then!r}"
+
+
+def _beside(record: Record) -> Iterator[Any]:
+    """What a record holds beside its messages that comes into rows."""
+    for choice in record.choices:
+        yield from (*choice.chosen, *choice.rejected)
+    if record.truth is not None:
+        yield from (arguments for _, arguments in (*record.truth.actions, *record.truth.required))
 
 
 def _says_failed(answer: Message | None) -> bool:

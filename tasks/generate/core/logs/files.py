@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from tasks.contract import kept_answers
 from tasks.contract.params import BadInput
 from tasks.generate.core.logs import programs
+from tasks.generate.core.logs.record import json_of
 
 PIECE = 4 * 2**20
 """Bytes of JSON lines in a piece; ours: some thousand conversations."""
@@ -24,6 +25,8 @@ TABLES = (".parquet", ".arrow")
 OWN = ("dataset", "trajectories", "trials")
 """Files of Cairn's own stages that hold conversations; what lies beside them holds none."""
 SUFFIXES = (*LINES, *TABLES, ".json")
+PACKED = (".gz", ".zip", ".zst", ".bz2", ".xz", ".tar", ".tgz", ".7z")
+"""Files that may hold logs and are not read: nobody should think that they were."""
 
 
 class Piece(NamedTuple):
@@ -47,7 +50,12 @@ def listed(source: Path) -> list[Path]:
     """The files of logs at a place, sorted. Raises BadInput when there is none."""
     if own := [path for name in OWN if (path := source / f"{name}.parquet").is_file()]:
         return own[:1]
-    found = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    inside = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    if packed := next((path for path in inside if path.suffix.lower() in PACKED), None):
+        raise BadInput(f"{packed}: is packed ({packed.suffix}); unpack it first, or take it out of the folder.")
+    found = inside if source.is_file() else [path for path in inside if path.suffix in SUFFIXES]
+    if other := next((path for path in inside if path.suffix not in SUFFIXES and path.suffix.lower() in SUFFIXES), None):
+        raise BadInput(f"{other}: write the suffix as {other.suffix.lower()}.")
     if (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file():
         found = [path for path in found if path.suffix in TABLES]  # a folder of `datasets`: its JSON files describe the table
     if not found:
@@ -106,13 +114,28 @@ def lines(source: Path, piece: Piece, shape: str = "") -> Iterator[Line]:
             if line.strip():
                 yield _line(f"{path.name}:{at}", line)
     else:
-        for at, row in enumerate(_table(path).slice(piece.start, piece.length).to_pylist(), piece.number):
-            yield Line(f"{path.name}:{at}", row)
+        rows = _table(path).slice(piece.start, piece.length).to_pylist(maps_as_pydicts="lossy")
+        for at, row in enumerate(rows, piece.number):
+            yield Line(f"{path.name}:{at}", row if "traj_id" in row else _without_nulls(row))
+
+
+def _without_nulls(value: Any) -> Any:
+    """What a row of a table says: a struct has every key that any row has, and null where it says nothing; text may stand as bytes."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    return value
 
 
 def _line(where: str, line: bytes) -> Line:
     try:
-        return Line(where, json.loads(line))
+        return Line(where, json_of(line.decode(json.detect_encoding(line)).removeprefix("\ufeff")))
     except (ValueError, RecursionError) as error:
         return Line(where, None, f"not JSON ({str(error).partition(':')[0]})")
 

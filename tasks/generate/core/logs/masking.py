@@ -24,6 +24,8 @@ PATTERNS = {
 """Kind -> what has the form of it, in the order in which they are looked for."""
 _MAYBE = re.compile(r"\d[\d ()./-]{5}|[A-Z]{2}\d\d")
 """What is in every text in which a pattern but the first finds anything; most texts have none of it."""
+_QUOTED = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\Z))', re.DOTALL)
+_BREAK = re.compile(r"(\\[nrt])")
 SHORTEST = 3
 """Length of the shortest value of a field that is masked wherever it is said, counted in bytes; ours:
 initials would be found in every word."""
@@ -57,7 +59,7 @@ class Masks:
         elif field and value is not None and not isinstance(value, bool):
             if len((text := str(value)).encode()) >= SHORTEST:
                 yield text, field
-        elif isinstance(value, str) and value[:1] in "[{":
+        elif isinstance(value, str) and value.lstrip()[:1] in ("[", "{", '"'):
             try:
                 yield from self._named(json.loads(value))
             except (ValueError, RecursionError):
@@ -76,19 +78,43 @@ class Mask:
         self.found: dict[str, int] = {}
 
     def text(self, text: str) -> str:
-        """A text with its personal data replaced."""
+        """A text with its personal data replaced. What stands in quotes with escapes, as texts in JSON do, is read as it is meant:
+        the n of a new line begins no word."""
+        if "\\" not in text:
+            return self._plain(text)
+        parts = _QUOTED.split(text)
+        parts[1::2] = [self._quoted(part) for part in parts[1::2]]
+        for place in range(0, len(parts), 2):
+            parts[place] = "".join(self._plain(part) for part in _BREAK.split(parts[place]))
+        return "".join(parts)
+
+    def _quoted(self, literal: str) -> str:
+        if "\\" not in literal:
+            return self._plain(literal)
+        try:
+            said = json.loads(literal)
+        except ValueError:
+            return "".join(self._plain(part) for part in _BREAK.split(literal))
+        shown = self.text(said)
+        return literal if shown == said else json.dumps(shown, ensure_ascii=literal.isascii())
+
+    def _plain(self, text: str) -> str:
         if self._words:
             text = self._words.sub(lambda match: self._name(match[0].lower(), self._by_case[match[0].lower()]), text)
+        return self._formed(text)
+
+    def _formed(self, text: str) -> str:
         if self._pattern and ("@" in text or _MAYBE.search(text)):
             return self._pattern.sub(self._replaced, text)
         return text
 
     def value(self, value: Any) -> Any:
-        """JSON with the personal data in its texts replaced; keys stay. A number that is masked becomes text."""
+        """JSON with the personal data in its texts replaced; of keys only what has a form of its own. A number that is masked becomes
+        text."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {key: self.value(item) for key, item in value.items()}
+            return {self._formed(str(key)): self.value(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.value(item) for item in value]
         if isinstance(value, (int, float)) and not isinstance(value, bool) and str(value).lower() in self._by_case:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.generate.core.logs.record import Rating
+from tasks.generate.core.logs.record import Rating, json_of
 
 GOOD = ("up", "thumbs_up", "thumbs up", "good", "like", "liked", "positive", "yes", "true", "accepted", "👍")
 BAD = ("down", "thumbs_down", "thumbs down", "bad", "dislike", "disliked", "negative", "no", "false", "rejected", "👎")
@@ -17,7 +17,7 @@ def parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json_of(value)
     except (ValueError, RecursionError):
         return value
 
@@ -45,7 +45,7 @@ def ratings_of(value: Mapping[str, Any]) -> Iterator[Rating]:
         given = next((given[key] for key in ("thumb", "rating", "score", "value") if key in given), None)
     if (score := thumb(given)) is not None:
         yield Rating("thumb", score, words)
-    if isinstance(reward := value.get("reward"), (int, float)):
+    if isinstance(reward := value.get("reward"), (int, float)) and reward == reward:  # NaN is no reward
         yield Rating("reward", min(1.0, max(0.0, float(reward))))
 
 
@@ -54,6 +54,8 @@ def thumb(value: Any) -> float | None:
     if isinstance(value, bool):
         return float(value)
     if isinstance(value, (int, float)):
+        if math.isnan(value):
+            return None
         return 0.0 if value < 0 else float(value) if value <= 1 else None
     word = str(value).strip().lower()
     return 1.0 if word in GOOD else 0.0 if word in BAD else None

@@ -7,11 +7,15 @@ comes out has one system message at most, calls with ids and arguments as object
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.contract.values import UNREADABLE, whole_text
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""What stands in every JSON that has half a character."""
 
 Message = dict[str, Any]
 ROLES = {
@@ -72,6 +76,14 @@ class Record:
     truth: Truth | None = None
 
 
+def json_of(text: str) -> Any:
+    """What JSON says, in text that any file can hold. Raises ValueError for what is none."""
+    found = json.loads(text)
+    if _HALF.search(text):
+        return json.loads(whole_text(json.dumps(found, ensure_ascii=False)))
+    return found
+
+
 def shaped(messages: Any, longest: int) -> list[Message]:
     """Messages of a log in the OpenAI shape. longest: characters of one message. Raises Unreadable for what is no conversation."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
@@ -98,7 +110,7 @@ def shaped(messages: Any, longest: int) -> list[Message]:
 def _one(message: Any, place: int, number: int) -> Message:
     if not isinstance(message, Mapping):
         raise Unreadable(f"message {place} is {type(message).__name__}, not an object")
-    said = message.get("role", message.get("from"))
+    said = message.get("role") or message.get("from")
     role = ROLES.get(str(said).lower())
     if role is None:
         raise Unreadable(f"message {place} has the role {str(said)[:40]!r}")
@@ -129,7 +141,8 @@ def _call(call: Any, place: int, number: int, at: int) -> Message:
     name = function.get("name")
     if not isinstance(name, str) or not name:
         raise Unreadable(f"a call of message {place} has no name")
-    arguments: Any = next((function[key] for key in ("arguments", "parameters", "args", "input") if key in function), {})
+    named = ("arguments", "parameters", "args", "input")
+    arguments: Any = next((function[key] for key in named if function.get(key) is not None), {})
     about = {"name": name, "arguments": arguments_of(arguments)}
     return {"id": str(call.get("id") or f"call_{number}_{at}"), "type": "function", "function": about}
 
@@ -144,7 +157,7 @@ def arguments_of(arguments: Any) -> dict[str, Any]:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json_of(text)
     except (ValueError, RecursionError):
         return text
 
@@ -164,6 +177,8 @@ def text_of(content: Any) -> str:
     """The text of a content: of a list of parts those that are text, with a word for each that is none; JSON of any other value."""
     if isinstance(content, str):
         return whole_text(content)
+    if isinstance(content, (bytes, bytearray)):
+        raise Unreadable("bytes where text belongs")
     if content is None:
         return ""
     if isinstance(content, Sequence):
