@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from flows import gate_reach, reserve
+from flows import gate_reach, given_problems, reserve
 from flows.source_checks import check_sources
 from flows.survey import Outlook
 from tasks.contract.params import BadInput
@@ -26,8 +26,10 @@ def check_ahead(plan: Plan, part: Collection[str], steps: Sequence[Outlook]) -> 
         plan.check_closures(todo)
         _passed.add(run)
     check_champion(plan, part, steps)
+    there = {step.stage: step.artifact.identity for step in steps if step.artifact}
+    given_problems.check(plan, todo, there)
     if plan.settings.road.judged in todo:
-        reserve.check(plan, {step.stage: step.artifact.identity for step in steps if step.artifact})
+        reserve.check(plan, there)
     told = gate_reach.check(plan, todo, plan.settings.road.decision in part)
     check_sources(plan, todo)
     return told

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import reserve
+from flows import given_problems, reserve
 from flows.dvc_command import busy, dvc
 from flows.model_checks import Asking, write_down
 from tasks.contract.params import BadInput, StageFailed, brief, nearest
@@ -95,9 +95,11 @@ class Walk:
         if found:
             self.plan.watch(stage, "cached", {"identity": found.identity, "key": found.key})
         else:
-            self.caps.check(self.road.part(stage, self.last), self.done)
-            if self.road.judged in self.road.part(stage, self.last):
-                reserve.check(self.plan, {name: one.identity for name, one in self.done.items()})
+            coming, there = self.road.part(stage, self.last), {name: one.identity for name, one in self.done.items()}
+            given_problems.check(self.plan, coming, there)
+            self.caps.check(coming, self.done)
+            if self.road.judged in coming:
+                reserve.check(self.plan, there)
         self.done[stage], self.states[stage] = take(job, [self.states[name] for name in step.inputs])
         remember(self.plan, job)
 

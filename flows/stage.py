@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def run_stage(stage: str, refresh: bool = False) -> str:
     """Run one stage on what lies in the workspace, and lay its artifact out there; returns the artifact's identity."""
-    from flows import gate_reach, reserve
+    from flows import gate_reach, given_problems, reserve
     from flows.road import check_stage, lay_out, workspace_inputs
     from flows.run import Run
     from flows.survey import survey
@@ -48,6 +48,7 @@ def run_stage(stage: str, refresh: bool = False) -> str:
             plan.watch(stage, "cached", {"identity": artifact.identity, "key": artifact.key})
         else:
             _check_champion(plan, stage)
+            given_problems.check(plan, plan.settings.road.part(stage, ROAD.names[-1]), job.inputs)
             if stage == ROAD.judged:
                 reserve.check(plan, job.inputs)
             for name, line in gate_reach.check(plan, [stage], decides=False):

@@ -133,6 +133,27 @@ def check_road(step: Planned) -> None:
         )
 
 
+def too_few_given(params: Params, worlds: Sequence[World], unseen: Sequence[World], seed: int) -> Iterator[str]:
+    """What is missing in worlds whose problems were given: `problems` of the split, of which not all are passive, and in those that
+    are trained on `gate_problems` more. seed: of the stage."""
+    for world, fresh in (*((one, params.gate_problems) for one in worlds), *((one, 0) for one in unseen)):
+        split, there = params.split, world.foreign.of_split(world, params.split)
+        test = [] if len(there) < params.problems else _first(Problems((), ""), world, params, seed)
+        left = sum(not one.passive for one in there) - sum(not one.passive for one in test)
+        if not any(not one.passive for one in test) or left < fresh:
+            passive = sum(one.passive for one in there)
+            gate = f" and {fresh} fresh ones for the gate (gate_problems), none of them passive," if fresh else ""
+            yield (
+                f"world {world.name}: {params.problems} problems of split {split!r} (problems){gate} are wanted, and "
+                f"{world.foreign.where} gives {len(there)}, {passive} of them passive. Add lines, or ask for fewer."
+            )
+
+
+def _first(source: Problems, world: World, params: Params, seed: int) -> list[Problem]:
+    """The problems that every model plays. seed: of the stage."""
+    return source.first(world, params.split, params.problems, of_problems(seed, params.split, world.name))
+
+
 def conversations(params: Params, step: Planned) -> int:
     """How many conversations `run` plays at most: the test problems with every checkpoint of the step's inputs and the contender, gate
     and baselines."""
@@ -216,10 +237,7 @@ def _draw_all(
 ) -> dict[str, dict[str, list[Problem]]]:
     """Set -> world -> its problems. Gate problems follow from the candidate and are none of the test problems."""
     split, source = params.split, Problems(proven(inputs.reserve), MORE[params.split])
-    whole, apart = (
-        {name: source.first(world, split, params.problems, of_problems(ctx.seed, split, name)) for name, world in some.items()}
-        for some in (worlds, unseen)
-    )
+    whole, apart = ({name: _first(source, world, params, ctx.seed) for name, world in some.items()} for some in (worlds, unseen))
     passive, test, apart = _by_passive(whole, apart)
     gate = {
         name: source.fresh(

@@ -8,10 +8,10 @@ stage runs one per world, each cached on its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.contract.params import BadInput
 from tasks.contract.planned import Planned
@@ -20,6 +20,9 @@ from tasks.rl.core.params import by_checkpoints as by_checkpoints
 from tasks.rl.core.params import caps as caps
 from tasks.rl.core.params import check as check
 from tasks.rl.core.params import conversations as conversations
+
+if TYPE_CHECKING:
+    from tasks.worlds.api.runtime import World
 
 INPUTS = ("worlds", "generate", "models", "others")
 """What a step in this room reads: the result of one step of each room named here; models: those that leave checkpoints, the first of
@@ -63,6 +66,17 @@ def check_road(step: Planned) -> None:
         raise BadInput(
             f"{step.name}: {worlds} draw no problems of their own, and {made.name} proves none of validation (validation = 0)."
         )
+
+
+def too_few_given(params: Loop, worlds: Sequence[World], unseen: Sequence[World], seed: int) -> Iterator[str]:
+    """What is missing in worlds whose problems were given: some to train on, and some to choose a checkpoint by."""
+    for world in worlds:
+        for split, what in (("train", "to train on"), ("validation", "to choose a checkpoint by")):
+            if all(one.passive for one in world.foreign.of_split(world, split)):
+                yield (
+                    f"world {world.name}: {world.foreign.where} gives no problem of split {split!r} {what} that doing nothing does not "
+                    "solve. Add lines."
+                )
 
 
 def leaves(params: Any, worlds: Sequence[str]) -> list[str]:

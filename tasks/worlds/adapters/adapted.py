@@ -160,8 +160,12 @@ class Adapter:
                         f"{folder}: {does} of {kind} {', '.join(names)} of {self.where} changed since it was frozen. {again}"
                     )
 
+    def of_split(self, world: World, split: str) -> list[Problem]:
+        """All given problems of a split, in the order of their lines."""
+        return problem_file.of_split(world, split)
+
     def problems(self, world: World, split: str, count: int, seed: int, families: Sequence[str]) -> list[Problem]:
-        """Given problems; see `given.draw`."""
+        """Given problems; see `problem_file.draw`."""
         return problem_file.draw(world, split, count, seed, families, self.where)
 
     def reader(self, base: Base) -> Reader:

@@ -187,9 +187,14 @@ def _wrong(world: World, row: Mapping[str, Any]) -> str:
     return next((f"{rule}: {why}" for rule, why in broken if why), "")
 
 
+def of_split(world: World, split: str) -> list[Problem]:
+    """The given problems of a split, in the order of their lines."""
+    return [row_problem(world, row) for row in world.shared.base.tables.get(TABLE, {}).values() if world.splits[row["user"]] == split]
+
+
 def draw(world: World, split: str, count: int, seed: int, chosen: Sequence[str], where: str) -> list[Problem]:
     """`count` problems of a split, families in turn, in an order that the seed gives; the first n do not depend on `count`."""
-    found = [row_problem(world, row) for row in world.shared.base.tables.get(TABLE, {}).values() if world.splits[row["user"]] == split]
+    found = of_split(world, split)
     drawn = in_turn(found, chosen, lambda family: Random(seed_of(world.name, split, seed, family, "given")))
     if count > len(drawn):
         held = ", ".join(f"{sum(one.family == family for one in found)} {family}" for family in chosen)

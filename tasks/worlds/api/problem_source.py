@@ -1,8 +1,8 @@
-"""Where the problems come from that a stage plays: a world draws them, or a step of room generate has proven them.
+"""Where the problems come from that a stage plays: a world draws them, its user gave some, or a step of room generate has proven them.
 
-A world with FAMILIES draws as many as are wanted. For any other one there are the accepted blueprints of the split (train and
-validation those of the road's `generate`, test those of its `reserve`), in the order in which they were made: so the first n stay the
-first n when more are made.
+A world with FAMILIES draws as many as are wanted, or of given ones as many as there are. For any other one there are the accepted
+blueprints of the split (train and validation those of the road's `generate`, test those of its `reserve`), in the order in which they
+were made: so the first n stay the first n when more are made.
 """
 
 from __future__ import annotations
@@ -54,8 +54,11 @@ class Problems:
             asked += count - len(found)
 
     def up_to(self, world: World, split: str, count: int, seed: int) -> list[Problem]:
-        """As `fresh`, but where they are proven as many as there are, at least one."""
-        there = len(self.proven(world.name, split)) if not world.families else count
+        """As `fresh`, but where they are given or proven as many as there are, at least one."""
+        if is_given(world):
+            there = sum(not one.passive for one in world.foreign.of_split(world, split))
+        else:
+            there = len(self.proven(world.name, split)) if not world.families else count
         return self.fresh(world, split, max(1, min(count, there)), seed)
 
     def proven(self, world: str, split: str) -> Sequence[Problem]:
@@ -81,6 +84,11 @@ class Problems:
         for one in self._proven:
             found.setdefault((one.world, one.split), []).append(one)
         return found
+
+
+def is_given(world: World) -> bool:
+    """Whether a world's problems are those that a user gave for it, of which there are so many and no more."""
+    return world.foreign is not None and bool(world.foreign.lines)
 
 
 def _even(sizes: Mapping[str, int], count: int) -> list[str]:
