@@ -78,7 +78,9 @@ class Settings:
     def _section(self, stage: str) -> Mapping[str, Any]:
         section = self.tree.get(stage)
         if not isinstance(section, Mapping):
-            raise BadInput(f"{self.source}: the section {stage!r} is missing or not a mapping. A profile is one complete file.")
+            added = stage not in self.tree and any(key == stage for key, _ in layout.NEW)
+            hint = " It is new; `cairn migrate` writes it into the files of params/." if added else ""
+            raise BadInput(f"{self.source}: the section {stage!r} is missing or not a mapping. A profile is one complete file.{hint}")
         room, loop = self.room(stage), methods.loop(self.room(stage))
         plays = methods.plays(room)
         has = {methods.LOOP: loop, methods.AGENTS: plays, methods.ENGINE: plays == "checkpoints"}

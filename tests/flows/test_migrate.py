@@ -217,6 +217,26 @@ def test_an_old_profile_is_refused_with_the_place_and_the_command(tmp_path: Path
         load(tmp_path, "", (("rl.grpo.lr", 0.1),))
 
 
+def test_a_file_from_before_a_step_gets_its_section_also_when_a_world_of_its_cannot_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal names the command; the command does its work and leaves the world to people."""
+    monkeypatch.undo()
+    text = (ROOT / "params/profiles/smoke.yaml").read_text()
+    freeze = "freeze: {size: 60, modules: ['old_shop:Shop'], allow: [old_shop]}"
+    tree = round_trip().load(text.replace("freeze: {size: 60}", freeze))
+    section = tree.pop("reserve")
+    (tmp_path / "old_shop.py").write_text("from tasks.worlds.api.tools import NO_SUCH_NAME\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    project = _project(tmp_path, pipeline=written(round_trip(), tree))
+    with pytest.raises(BadInput, match=r"the section 'reserve' is missing.* `cairn migrate` writes it"):
+        load(project).method("reserve")
+    done = migrate(project)
+    now = round_trip().load((project / "params/pipeline.yaml").read_text())
+    assert now["reserve"].keys() == section.keys() and list(now).index("reserve") == list(now).index("generate") + 1
+    assert any("old_shop.py, line 1: ImportError: cannot import name 'NO_SUCH_NAME'" in line for line in done.left), done.left
+
+
 def test_methods_files_of_earlier_versions_are_taken_over(tmp_path: Path) -> None:
     """What a profile says goes before, as it did; files and folders that are read no more go."""
     text = "decide:\n  method: paired_gate\n  paired_gate: {trials: 2}\n"

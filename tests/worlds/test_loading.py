@@ -42,7 +42,8 @@ def outside(tmp_path: Path) -> Iterator[Path]:
     sys.path.insert(0, str(tmp_path))
     yield tmp_path
     sys.path.remove(str(tmp_path))
-    sys.modules.pop("elsewhere_shop", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "elsewhere_shop"]:
+        del sys.modules[name]
 
 
 def test_a_package_outside_is_not_even_imported_unless_allowed(outside: Path) -> None:
@@ -50,6 +51,17 @@ def test_a_package_outside_is_not_even_imported_unless_allowed(outside: Path) ->
         world_class("elsewhere_shop:Shop")
     assert not (outside / "imported").exists()
     assert world_class("elsewhere_shop:Shop", allow=["elsewhere_shop"]).__name__ == "Shop"
+
+
+def test_a_world_that_cannot_be_imported_names_the_line_of_its_own(outside: Path) -> None:
+    """Also where the name that is missing is one of Cairn's: it is the world that has to be changed."""
+    (outside / "elsewhere_shop/phrases.py").write_text("SIZE = 1\nfrom tasks.contract.values import NO_SUCH_NAME\n")
+    (outside / "elsewhere_shop/world.py").write_text("from elsewhere_shop import phrases\nclass Shop: ...\n")
+    with pytest.raises(BadInput, match=r"phrases\.py, line 2: ImportError: cannot import name 'NO_SUCH_NAME' from 'tasks\.contract"):
+        world_class("elsewhere_shop.world:Shop", allow=["elsewhere_shop"])
+    (outside / "elsewhere_shop/phrases.py").write_text("SIZE = 1\nimport tasks.no_such_module\n")
+    with pytest.raises(BadInput, match=r"phrases\.py, line 2: No module named 'tasks\.no_such_module'"):
+        world_class("elsewhere_shop.world:Shop", allow=["elsewhere_shop"])
 
 
 def test_an_environment_inside_the_project_is_outside() -> None:

@@ -11,6 +11,7 @@ import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from traceback import walk_tb
 
 import tasks
 from tasks.contract.params import BadInput, nearest
@@ -30,7 +31,8 @@ _SKIPPED = {"__pycache__", ".git", ".venv", ".mypy_cache", ".ruff_cache", ".pyte
 def world_class(address: str, allow: Sequence[str] = ()) -> type:
     """The class behind "package.module:Class". allow: top-level packages outside the project folder that may be loaded.
 
-    Raises BadInput when the address is malformed, lies elsewhere, or names nothing.
+    Raises BadInput when the address is malformed, lies elsewhere, or names nothing, and when the module cannot be imported: with the
+    line of the world's that fails.
     """
     if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
         raise BadInput(f"world {address!r}: not of the form 'package.module:Class', such as 'my_shop.world:Shop'.")
@@ -39,7 +41,11 @@ def world_class(address: str, allow: Sequence[str] = ()) -> type:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise BadInput(f"world {address!r}: {error}.{nearest(address, BUILT_IN)}") from None
+        raise BadInput(f"world {address!r}: {_where(error, module_name)}{error}.{nearest(address, BUILT_IN)}") from None
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"world {address!r}: {_where(error, module_name)}{type(error).__name__}: {error}") from error
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
@@ -48,6 +54,15 @@ def world_class(address: str, allow: Sequence[str] = ()) -> type:
             f"Classes there: {', '.join(sorted(classes)) or 'none'}."
         )
     return found
+
+
+def _where(error: Exception, module_name: str) -> str:
+    """The innermost line of a world's own package at which its import failed, as "file, line 3: "; "" when none ran."""
+    depth = LIBRARY.count(".") + 2 if module_name.startswith(f"{LIBRARY}.") else 1
+    package = ".".join(module_name.split(".")[:depth])
+    frames = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    lines = [f"{file}, line {line}: " for name, file, line in frames if f"{name}.".startswith(f"{package}.")]
+    return lines[-1] if lines else ""
 
 
 def _check_place(address: str, package: str, allow: Sequence[str]) -> None:
