@@ -158,6 +158,17 @@ def test_edge_cases_say_why() -> None:
         assert user in ("E2", "E9") and row is not None and made.links.owners[row] == made.links.people[user]
 
 
+def test_a_status_that_the_policy_names_is_an_edge() -> None:
+    """Two of ten tickets wait, and two are parked: neither is rare, and a sentence about the status names one of them."""
+    states = ["open"] * 6 + ["on_hold"] * 2 + ["parked"] * 2
+    tickets = {f"T{n}7": {"customer_id": f"C{n % 5}1", "status": states[n], "colour": states[9 - n]} for n in range(10)}
+    made = reader({"customers": {f"C{n}1": {"age": 30} for n in range(5)}, "tickets": tickets})
+    policy = "R1. Be kind to open and parked people.\nR2. A ticket is closed only while its status is open, never when it is On Hold."
+    found = {made.choose(made.links.people, policy, Excerpt(edge_cases=1), Random(seed))[2] for seed in range(40)}
+    says = "has status 'on_hold', which 2 of 10 have, and the policy says: A ticket is closed only while its status is open, never when"
+    assert found and all(says in why for why in found), "not the colour, nor a status of which no sentence about it speaks"
+
+
 class Desk:
     """The help desk as an object."""
 

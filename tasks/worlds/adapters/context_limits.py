@@ -1,7 +1,8 @@
 """Rows at the edges of what a policy allows: where a task is hard, and where a random row hardly ever lies.
 
 Three kinds, each with the reason that a prompt gives: a number (or how many rows of a table somebody has) within NEAR of one that the
-policy names in a sentence about it; a value that few rows of the table have (a rare status); a date as far from today as the policy's
+policy names in a sentence about it; a value that few rows of the table have (a rare status), or that fewer than COMMON have and the
+policy names in such a sentence (a status in which an order can no longer be cancelled); a date as far from today as the policy's
 days, hours or weeks, or where nothing says what today is, the first and the last one. Only rows that belong to one root alone count.
 """
 
@@ -23,7 +24,7 @@ NEAR = 0.1
 RARE = 0.05
 """Largest share of a table's rows that have a rare value; ours."""
 COMMON = 0.3
-"""Share of a column's rows from which being near a limit is nothing special; ours."""
+"""Share of a column's rows from which being near a limit, or having a status that the policy names, is nothing special; ours."""
 VALUES = 12
 """Most different values of a column that counts as a status; ours."""
 ROWS = 8
@@ -90,6 +91,7 @@ def limits_of(links: Links, settings: Mapping[Place, Any], policy: str) -> Limit
             if KEY not in place:
                 values[row.table, place].append((number, value))
     rules, today = list(_rules(policy)), _today(settings, policy)
+    sentences = [(sentence, frozenset(words_of(sentence))) for sentence in _sentences(policy)]
     spans = [(_number(number) * _HOURS[unit.lower()], f"{number} {unit}s") for number, unit in _SPAN.findall(policy)]
     groups: list[list[Edge]] = []
     for (table, place), found in values.items():
@@ -98,7 +100,7 @@ def limits_of(links: Links, settings: Mapping[Place, Any], policy: str) -> Limit
         about = frozenset(word for part in (*links.tables[table].path, *place) for word in words_of(part))
         for near in (
             _numbers(found, name, about, rules),
-            _rare(found if set(place).isdisjoint((ANY, ITEM)) else []),
+            _rare(found if set(place).isdisjoint((ANY, ITEM)) else [], name, sentences),
             _dates(found, today, spans),
         ):
             groups += [[_edge(links, owner, row, f"{said} {why}") for row, why in group] for group in near]
@@ -112,12 +114,21 @@ def _edge(links: Links, owner: Mapping[int, int], row: int, why: str) -> Edge:
 
 def _rules(policy: str) -> Iterator[_Rule]:
     """The numbers that a policy names, but those of its own numbering, of dates and of times."""
+    for sentence in _sentences(policy):
+        words = frozenset(words_of(sentence))
+        for sign, number in _NUMBER.findall(sentence):
+            yield _Rule(_number(number), bool(sign) or "dollar" in words, _quoted(sentence), words)
+
+
+def _sentences(policy: str) -> Iterator[str]:
+    """The sentences of a policy, without its own numbering, dates and times."""
     for line in policy.splitlines():
         text = re.sub(r"^\W*[A-Z]?\d+[.)]\s", "", _DATE.sub("", re.sub(r"\d+:\d\d(:\d\d)?", "", line)))
-        for sentence in re.split(r"(?<=[.;!?])\s", text):
-            words = frozenset(words_of(sentence))
-            for sign, number in _NUMBER.findall(sentence):
-                yield _Rule(_number(number), bool(sign) or "dollar" in words, " ".join(sentence.split())[:_QUOTED], words)
+        yield from re.split(r"(?<=[.;!?])\s", text)
+
+
+def _quoted(sentence: str) -> str:
+    return " ".join(sentence.split())[:_QUOTED]
 
 
 def _number(text: str) -> float:
@@ -139,15 +150,27 @@ def _numbers(found: Sequence[tuple[int, Any]], name: str, about: frozenset[str],
                 yield near
 
 
-def _rare(found: Sequence[tuple[int, Any]]) -> Near:
+def _rare(found: Sequence[tuple[int, Any]], name: str, sentences: Iterable[tuple[str, frozenset[str]]]) -> Near:
+    """Values that few rows have, and of those of less than COMMON the ones that a sentence with a word of the field's name names."""
     texts = [
         (row, value) for row, value in found if isinstance(value, str | bool) and not (isinstance(value, str) and _DATE.match(value))
     ]
     count = Counter(value for _, value in texts)
     if len(texts) == len(found) >= ROWS and 1 < len(count) <= VALUES:
+        about = [sentence for sentence, words in sentences if words & set(words_of(name))]
         for value, times in count.items():
-            if times <= max(1, RARE * len(texts)):
-                yield [(row, f"{value!r}, which {times} of {len(texts)} have") for row, one in texts if one == value]
+            why = f"{value!r}, which {times} of {len(texts)} have"
+            if times > max(1, RARE * len(texts)):
+                if times > COMMON * len(texts) or not (sentence := next((one for one in about if _names(one, value)), "")):
+                    continue
+                why += f", and the policy says: {_quoted(sentence)}"
+            yield [(row, why) for row, one in texts if one == value]
+
+
+def _names(sentence: str, value: str | bool) -> bool:
+    """Whether a sentence names a status, as words of its own."""
+    said = re.escape(str(value).replace("_", " ").strip())
+    return isinstance(value, str) and bool(said) and bool(re.search(rf"(?<!\w){said}(?!\w)", sentence.replace("_", " "), re.IGNORECASE))
 
 
 def _dates(found: Sequence[tuple[int, Any]], today: datetime.datetime | None, spans: Iterable[tuple[float, str]]) -> Near:
