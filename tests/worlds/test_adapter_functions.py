@@ -7,7 +7,7 @@ function is the tuple.
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -141,14 +141,15 @@ class Opaque: ...
 
 
 def test_functions_that_cannot_be_called_with_json_are_named() -> None:
-    async def waits() -> None: ...
+    async def yields() -> AsyncIterator[int]:
+        yield 1
 
     def opaque(thing: Opaque) -> None: ...
 
     def lost(thing: NotThere) -> None: ...  # type: ignore[name-defined] # noqa: F821
 
     for function, says in (
-        (waits, "tool 'it' of world x: is async"),
+        (yields, "tool 'it' of world x: yields asynchronously"),
         (opaque, "argument 'thing' has type <class 'tests.worlds.test_adapter_functions.Opaque'>, which no JSON value can be"),
         (lost, "its arguments cannot be read (name 'NotThere' is not defined)"),
         (iter, "its arguments cannot be read"),

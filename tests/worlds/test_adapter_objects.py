@@ -6,6 +6,7 @@ nothing; a counter that is left out may be touched by a look-up. Limit: a fork t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import threading
@@ -345,6 +346,20 @@ class Talkative(Kiosk):
 
     def cuts(self) -> str:
         return "cut \ud83d"
+
+
+class Waiting(Kiosk):
+    """An API that is awaited."""
+
+    async def settle(self, order_id: str) -> str:
+        await asyncio.sleep(0)
+        return self.cancel_order(order_id)
+
+
+def test_async_methods_are_waited_for() -> None:
+    here = World.build(adapted(factory=Waiting, tools=("settle",), writes=("settle",), ends=()), 1, 0).fork()
+    assert here.call("settle", {"order_id": "W1"}) == ToolResult(True, "cancelled") and here.diff() == PENDING
+    assert said(here.call("settle", {"order_id": "W9"})) == "KeyError: 'W9'"
 
 
 def test_how_methods_fail() -> None:

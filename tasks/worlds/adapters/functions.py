@@ -23,7 +23,6 @@ from tasks.worlds.adapters.schema_keywords import untitled
 from tasks.worlds.adapters.type_hints import hint_of
 from tasks.worlds.api.tools import Check, Refused, Tool, by_name, docstring, schema_of
 
-_CODE = (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 _NOT_BY_NAME = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -69,8 +68,8 @@ def tool_of(
     Arguments that a function takes by place alone are given by their name too; `*names` is one argument, a list, and `**more` stands
     for arguments of any name.
     """
-    if any(is_async(function) for is_async in _CODE):
-        raise BadInput(f"{where}: is async. Offer a method that waits for it, or leave it out with tools=(...).")
+    if inspect.isasyncgenfunction(function):
+        raise BadInput(f"{where}: yields asynchronously. Offer a method that returns its answer, or leave it out with tools=(...).")
     try:
         signature, hints = inspect.signature(function), _hints(function)
     except Exception as error:  # annotations are code of somebody's

@@ -9,6 +9,7 @@ wanted."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -94,8 +95,8 @@ def from_object(
                globals of their process, so each conversation's lives in another one. The last two need snapshot and restore, which
                must reach all that is shared. `cairn world check` finds what is declared wrong.
 
-    An exception of a method is a refusal with its message. Raises BadInput for what cannot be offered or kept, here or when the
-    world is built.
+    An async method is waited for, each call in an event loop of its own. An exception of a method is a refusal with its message.
+    Raises BadInput for what cannot be offered or kept, here or when the world is built.
     """
     if (snapshot is None) != (restore is None):
         raise BadInput(f"world {name}: snapshot and restore go together; give both or neither.")
@@ -303,6 +304,7 @@ class Objects:
         placed, named = self._callee(type(part), name, function).arguments(arguments)
         try:
             answer = function(*placed, **named)
+            answer = asyncio.run(answer) if inspect.iscoroutine(answer) else answer
         except Refused:
             raise
         except (Exception, SystemExit) as error:  # the edge to the object's own code: what it raises is its answer
