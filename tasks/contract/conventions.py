@@ -7,8 +7,8 @@
     )
 
 What a class does not declare is as in the worlds that come along: `find_user(name, zip)` answers a `user_id`, `transfer_to_human`
-hands over, every tool of kind read looks up, and the user says yes to every write. A default holds where the world has the tool; a
-tool that is declared must be there.
+hands over, every tool of kind read looks up, and the user says yes to every write. A default holds where the world has the tool (in an
+adapted API with these arguments); a tool that is declared must be there.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def conventions_of(cls: Any, tools: Mapping[str, Tool]) -> Conventions:
         raise BadInput(f"{where} must be a tasks.contract.conventions.Conventions, got {type(found).__name__}.")
     if not getattr(getattr(cls, "FOREIGN", None), "users", "users"):  # splits go by something else than people
         found = replace(found, lineage="other")
-    if found.identified_by == Conventions.identified_by and not set(found.identifying) <= set(tools):
+    if found.identified_by == Conventions.identified_by and not _has_default(tools, adapted=hasattr(cls, "FOREIGN")):
         found = replace(found, identified_by=())
     if found.hand_over == Conventions.hand_over and found.hand_over not in tools:
         found = replace(found, hand_over=next((tool.name for tool in tools.values() if tool.kind == "end"), ""))
@@ -168,6 +168,12 @@ def conventions_of(cls: Any, tools: Mapping[str, Tool]) -> Conventions:
                     f"{where}.identified_by: {way.tool} has no argument {field!r}.{nearest(field, known)} It has: {', '.join(known)}."
                 )
     return found
+
+
+def _has_default(tools: Mapping[str, Tool], adapted: bool) -> bool:
+    """Whether the default way to identify people is there. A tool of that name of an API that exists may be another one."""
+    way = Identification()
+    return way.tool in tools and (not adapted or set(way.fields) <= set(tools[way.tool].parameters.get("properties", {})))
 
 
 def _check(where: str, names: Sequence[str], kind: str, tools: Mapping[str, Tool]) -> None:

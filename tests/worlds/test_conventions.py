@@ -226,6 +226,17 @@ def test_critics_read_what_is_declared() -> None:
     assert "needless_handover" not in flaws(Talk().user("Bye.").does("hang_up", "{}", kinds=kinds))
 
 
+class Desk:
+    """An API with a tool that happens to have the name of the default one."""
+
+    def find_user(self, name: str) -> dict[str, str]:
+        return {"user": name}
+
+
+def test_a_tool_of_an_api_that_only_has_the_default_name_identifies_nobody() -> None:
+    assert World.build(from_object(Desk, name="desk", policy="R1. x"), 3, 0).conventions.identified_by == ()
+
+
 @pytest.mark.parametrize(
     ("declared", "says"),
     [
