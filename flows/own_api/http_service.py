@@ -20,7 +20,7 @@ NOT_DISPOSABLE = (
 def look(origin: str, wish: Wish) -> Api:
     """The API that a description describes. Raises BadInput for what is no description, and where it names no url of a service."""
     spec = openapi_spec.read(origin, "--from")
-    known = openapi_spec.servers(spec)
+    known = openapi_spec.servers(spec, origin if origin.startswith(("http://", "https://")) else "")
     url = wish.url or (known[0] if known else "")
     if not url:
         raise BadInput(

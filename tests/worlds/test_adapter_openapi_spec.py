@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tasks.contract.params import BadInput
-from tasks.worlds.adapters import from_openapi
+from tasks.worlds.adapters import from_openapi, openapi_spec
 from tasks.worlds.adapters.openapi_operations import LONGEST_NAME, named
 from tasks.worlds.adapters.openapi_requests import Prepared, prepared
 from tasks.worlds.adapters.openapi_source import Operations
@@ -317,6 +317,16 @@ def test_a_base_url_is_needed(url: Any) -> None:
     document = {**spec({"/x": {"get": {"responses": OK}}}), "servers": [{"url": "/v1"}, {"url": "https://shop.example/v1"}]}
     with pytest.raises(BadInput, match=r"base_url = .*: write where the service is.* The description names https://shop\.example/v1"):
         from_openapi(document, url, name="shop", policy="R1. Be kind.")
+
+
+def test_a_description_from_a_url_says_where_its_service_is() -> None:
+    for listed, found in (
+        ((), ["http://h:1"]),
+        (("/v1",), ["http://h:1/v1"]),
+        (("../v2/", "https://x/y"), ["http://h:1/v2", "https://x/y"]),
+    ):
+        described = openapi_spec.Spec({"servers": [{"url": url} for url in listed]}, "x", "3.1")
+        assert openapi_spec.servers(described, "http://h:1/api/openapi.json") == found
 
 
 def test_a_base_url_holds_no_secret() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin
 
 from tasks.contract.params import BadInput, nearest
 from tasks.worlds.adapters.server_file import without_secrets
@@ -143,8 +143,12 @@ def _checked(document: Any, where: str) -> Spec:
     return Spec(document, where, version[:3])
 
 
-def servers(spec: Spec) -> list[str]:
-    """Absolute urls of the servers that the description names, for messages."""
+def servers(spec: Spec, origin: str = "") -> list[str]:
+    """Absolute urls of the servers that the description names. origin: the url that it was read from, against which relative ones
+    count, and which says the host where none is named (as OpenAPI has it); else "".
+    """
     listed = spec.document.get("servers") or []
     urls = [one.get("url") for one in listed if isinstance(one, Mapping)]
+    if origin:
+        urls = [urljoin(origin, url).rstrip("/") for url in urls or ["/"] if isinstance(url, str)]
     return [without_secrets(url) for url in urls if isinstance(url, str) and url.startswith(("http://", "https://"))]
