@@ -38,8 +38,8 @@ FOLDER = "imports"
 def look(sources: Sequence[str], stage: str, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read all conversations of some files, folders or both, as the stage would; nothing is kept of them.
 
-    changes: params of the method by name. Returns (the params that take them, the counts of `tasks.generate.imported`). Raises BadInput
-    for files that are not there, and when more of them cannot be taken than the params allow.
+    changes: params of the method by name. Returns (the params that take them, the counts of `tasks.generate.imported`, whose `stopped`
+    says it when more cannot be taken than the params allow). Raises BadInput for files that are not there.
     """
     from flows.preview import frozen_worlds
     from flows.run import open_plan
@@ -65,6 +65,8 @@ def look(sources: Sequence[str], stage: str, changes: Mapping[str, Any]) -> tupl
         context = Context(seed=plan.settings.seed(stage), out=work / "out", scratch=work / "scratch", prompt=prompt)
         try:
             figures = module.run(inputs, plan.settings.params(stage), context)
+        except module.TooManyLeftOut as error:
+            figures = dict(error.figures)
         except StageFailed as error:
             raise BadInput(str(error)) from None
     return chosen, figures

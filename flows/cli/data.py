@@ -99,6 +99,7 @@ def import_(
       cairn import mlflow:my-agent
     """
     from flows.importing import lines, look, use
+    from tasks.contract.params import BadInput
 
     given: dict[str, object] = {"shape": shape, "world": world, "customer": customer}
     changes = {key: value for key, value in given.items() if value}
@@ -107,15 +108,18 @@ def import_(
     if mask_fields:
         changes["mask_fields"] = mask_fields.split(",")
     chosen, figures = look(files, stage, changes)
-    if not dry_run:
+    if written := not dry_run and not figures["stopped"]:
         use(chosen)
     if as_json:
-        print_json({"params": chosen, "written": not dry_run, **figures})
-        return 0
-    print("\n".join(lines(figures)))
-    print(
-        "not written: this was a dry run" if dry_run else f"params/pipeline.yaml: {stage}.method is imported now; `cairn run` goes on"
-    )
+        print_json({"params": chosen, "written": written, **figures})
+    else:
+        print("\n".join(lines(figures)))
+        if written:
+            print(f"params/pipeline.yaml: {stage}.method is imported now; `cairn run` goes on")
+        elif dry_run:
+            print("not written: this was a dry run")
+    if figures["stopped"]:
+        raise BadInput(figures["stopped"])
     return 0
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -70,6 +71,12 @@ class Params(base.Params):
         0.2, ge=0, le=1, description="stop when a larger share of the conversations cannot be read, or is about no world; ours"
     )
     shard_size: int = Field(1, ge=1, le=1024, description="pieces of files per unit of caching and retry; changes no result")
+
+
+class TooManyLeftOut(StageFailed):
+    """More than max_left_out cannot be taken. figures: what became of all of them."""
+
+    figures: Mapping[str, Any] = MappingProxyType({})
 
 
 def check(params: Params) -> None:
@@ -170,11 +177,13 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     if not counts.read:
         raise StageFailed(f"generate: no conversation lies in {inputs.source.name}")
     if not counts.kept or counts.read - counts.kept > params.max_left_out * counts.read:
-        raise StageFailed(
+        failed = TooManyLeftOut(
             f"generate: {counts.read - counts.kept:,} of {counts.read:,} recorded conversations cannot be taken, more than "
-            f"max_left_out = {params.max_left_out:g}: {counts.why()}. `rename` maps tools of other names, `shape` says how lines are "
-            "written."
+            f"max_left_out = {params.max_left_out:g}: {counts.why()}. Under generate.imported in params/pipeline.yaml `rename` maps "
+            "tools of other names, `shape` says how lines are written, and `max_left_out` which share may be left out."
         )
+        failed.figures = {**counts.figures(), "stopped": str(failed)}
+        raise failed
     return counts.figures()
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from flows import importing
+from flows.cli import main
 from tasks.contract.params import BadInput, read_yaml
 from tasks.engine.artifact import Store
+from tasks.generate import imported
 from tasks.generate.core.logs.formats import records
 from tests.conftest import Project
 
@@ -92,6 +95,16 @@ def test_what_a_stage_has_left_is_named_by_its_identity(monkeypatch: pytest.Monk
     with pytest.raises(BadInput, match=r"imported whole: name data/STAGE"):
         importing._name((tmp_path / "data" / "generate" / "rows.jsonl").resolve(), store)
     assert importing._name(tmp_path / "elsewhere", store) == str(tmp_path / "elsewhere")
+
+
+def test_too_many_left_out_are_told_beside_all_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was found stands there, the command ends as a mistake, and nothing is written."""
+    counts = imported._Counts(status=Counter(replayed=3), left_out=Counter(unreadable=2), masked=Counter(email=1))
+    monkeypatch.setattr(importing, "look", lambda *_: ({}, {**counts.figures(), "stopped": "more than max_left_out"}))
+    for option in ("--dry-run", "--json"):
+        assert main(["import", "log.jsonl", option]) == 2
+        said = capsys.readouterr()
+        assert "max_left_out" in said.err and "email" in said.out and "unreadable" in said.out, option
 
 
 def test_what_cannot_be_put_together_is_named(tmp_path: Path) -> None:

@@ -275,8 +275,9 @@ def test_lines_that_cannot_be_taken_are_listed_with_reasons(talks: Rows, take: C
 
 def test_a_log_of_which_too_much_is_broken_stops_and_says_why(talks: Rows, take: Callable[..., Came], tmp_path: Path) -> None:
     """With counts by reason and an example."""
-    with pytest.raises(StageFailed, match=r"max_left_out = 0.2: .*unreadable.*log.jsonl:1: unreadable: not JSON"):
+    with pytest.raises(imported.TooManyLeftOut, match=r"max_left_out = 0.2: .*unreadable.*log.jsonl:1: unreadable: not JSON") as caught:
         take(lines(tmp_path / "log.jsonl", ["{"] * 12 + talks))
+    assert caught.value.figures["conversations"]["kept"] == 12 and caught.value.figures["left_out"] == {"unreadable": 12}
 
 
 def test_tools_of_other_names_are_renamed(talks: Rows, take: Callable[..., Came], tmp_path: Path) -> None:
