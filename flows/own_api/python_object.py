@@ -107,7 +107,7 @@ def _check_free(origin: str, root: Path, top: str) -> None:
 def _named(origin: str, root: Path | None, module: str, name: str) -> Any:
     try:
         space = importlib.import_module(module)
-    except Exception as error:  # the user's module, while it is imported
+    except (Exception, SystemExit) as error:  # the user's module, while it is imported: a script may end itself
         files = [str(path) for path in brought.modules(root, [module]).values()] if root else ()
         where, what = failure(error, files)
         more = ""
@@ -161,7 +161,7 @@ def _by_hand(origin: str, factory: Callable[[], Any]) -> dict[str, Any]:
     """The arguments that say how such an object is set back; none for any other."""
     try:
         live = factory()
-    except Exception as error:  # the user's code
+    except (Exception, SystemExit) as error:  # the user's code
         raise BadInput(f"--from {origin}: it cannot be made: {type(error).__name__}: {error}") from None
     if not all(callable(getattr(live, name, None)) for name in ("snapshot", "restore")):
         return {}

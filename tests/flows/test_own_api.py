@@ -256,6 +256,8 @@ def test_a_project_around_an_http_service(tmp_path: Path, capsys: pytest.Capture
         ("{bank}/json.py:Bank", "a module 'json' is installed already"),
         ("{bank}/own_bank.py:json", "json is a module"),
         ("{bank}/broken_bank.py:Bank", "broken_bank.py:2: ModuleNotFoundError: No module named 'not_there'.*pip install"),
+        ("{bank}/script_bank.py:Bank", "script_bank.py:1: SystemExit: 0"),
+        ("{bank}/ending_bank.py:Bank", "cannot be made: SystemExit: 0"),
         ("{bank}/random_bank.py:Bank", "makes a different state each time"),
         ("{bank}/locked_bank.py:Bank", "its state cannot be copied"),
         ("{bank}/nothing.yaml", "there is no such file"),
@@ -267,6 +269,8 @@ def test_a_project_around_an_http_service(tmp_path: Path, capsys: pytest.Capture
 def test_what_is_no_api_is_refused_in_words(origin: str, says: str, bank: Path) -> None:
     (bank / "json.py").write_text("class Bank: pass\n")
     (bank / "broken_bank.py").write_text("\nimport not_there\n")
+    (bank / "script_bank.py").write_text("raise SystemExit(0)\n")
+    (bank / "ending_bank.py").write_text("class Bank:\n    def __init__(self): raise SystemExit(0)\n    def go(self): pass\n")
     (bank / "random_bank.py").write_text(
         "import random\n\nclass Bank:\n    def __init__(self): self.n = random.random()\n    def go(self): pass\n"
     )
@@ -280,7 +284,7 @@ def test_what_is_no_api_is_refused_in_words(origin: str, says: str, bank: Path) 
         with pytest.raises(BadInput, match=f"(?s){says}"):
             look(origin.format(bank=bank), Wish())
     finally:
-        for name in ("broken_bank", "random_bank", "locked_bank"):
+        for name in ("broken_bank", "script_bank", "ending_bank", "random_bank", "locked_bank"):
             sys.modules.pop(name, None)
 
 

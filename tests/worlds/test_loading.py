@@ -120,3 +120,11 @@ def test_a_folder_of_a_world_is_no_link(tmp_path: Path) -> None:
     (tmp_path / "shop/rows").symlink_to(tmp_path / "rows")
     with pytest.raises(BadInput, match=r"shop/rows is a link to a folder"):
         project_code(["shop"], tmp_path)
+
+
+def test_a_module_that_ends_the_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script without a guard: with its exit code 0 a command would end green with nothing done."""
+    (tmp_path / "script_shop.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadInput, match=r"script_shop ends the program while it is imported"):
+        world_class("script_shop:Shop", allow=["script_shop"])

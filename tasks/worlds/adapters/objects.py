@@ -336,7 +336,7 @@ class Objects:
             raise BadInput(f"{error} What is real can be another back end: real=.") from None
         try:
             live = self._real()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInput(f"{self._where}: real() failed: {type(error).__name__}: {error}") from error
         parts = _parts(live)
         if missing := next((name for name in self.tools() if not any(hasattr(part, name) for part in parts.values())), ""):
@@ -363,7 +363,7 @@ class Objects:
                     self._turns.disturbed = True
             self._reaches = self._reaches or next(iter(seen), "")
             return live
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInput(f"{self._where}: factory() failed: {type(error).__name__}: {error}") from error
 
 

@@ -46,6 +46,11 @@ def world_class(address: str, allow: Sequence[str] = ()) -> type:
         raise
     except Exception as error:
         raise BadInput(f"world {address!r}: {_where(error, module_name)}{type(error).__name__}: {error}") from error
+    except SystemExit as error:
+        raise BadInput(
+            f"world {address!r}: {module_name} ends the program while it is imported (SystemExit: {error}). Put what does that below "
+            '`if __name__ == "__main__":`.'
+        ) from None
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
