@@ -6,13 +6,16 @@ under that name. Limit: a secret has no way back, so nobody gets it by writing i
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from tasks.contract.params import BadInput
+from tasks.worlds.adapters.openapi_http import Credentials
 from tasks.worlds.adapters.placeholders import NotSet, Placeholders
 from tasks.worlds.api.calls import ANSWER, CUT
 from tasks.worlds.api.frozen import freeze_world
@@ -71,6 +74,19 @@ def test_secrets_are_the_servers_alone(here: World, tmp_path: Path) -> None:
     frozen = World.build(failing.Notes, 1, 0, f"{failing.__name__}:Notes")
     freeze_world(frozen, tmp_path / "frozen")
     assert SECRET not in "".join(path.read_text() for path in (tmp_path / "frozen").iterdir())
+
+
+def test_a_secret_is_hidden_however_it_is_spelled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A service repeats the url that it was asked, or an error that it wrote as JSON: there a token looks otherwise."""
+    secret = 'ab/c+d"e=&f'
+    places = Placeholders(tmp_path, {"KEY": secret})
+    assert places.fill("${KEY}", "env") == secret
+    monkeypatch.setenv("KEY", secret)
+    credentials = Credentials({"query key": "KEY"}, "world shop")
+    for one in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret).lower(), json.dumps(secret), html.escape(secret)):
+        assert places.hide(f"GET /a?key={one} failed").replace('"', "") == "GET /a?key=${KEY} failed"
+        assert credentials.without(f"GET /a?key={one} failed".encode()).replace(b'"', b"") == b"GET /a?key=<secret> failed"
+    assert places.hide(json.dumps({"a": secret}).replace("/", r"\/")) == '{"a": "${KEY}"}'
 
 
 def test_a_variable_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.openapi_requests import Prepared
-from tasks.worlds.adapters.placeholders import SHORTEST
+from tasks.worlds.adapters.placeholders import SHORTEST, spellings
 
 if TYPE_CHECKING:
     import httpx
@@ -121,11 +121,11 @@ class Credentials:
     def without(self, content: bytes) -> bytes:
         """An answer without the secrets that a service may repeat; a short one stands there by chance."""
         for key, secret in self._secrets.items():
-            forms = [secret.encode()]
+            forms = [secret]
             if key == "basic":
-                forms += [base64.b64encode(forms[0]), secret.partition(":")[2].encode()]
-            for form in forms:
-                content = content.replace(form, b"<secret>") if len(form) >= SHORTEST else content
+                forms += [base64.b64encode(secret.encode()).decode(), secret.partition(":")[2]]
+            for spelled in (one for form in forms if len(form) >= SHORTEST for one in spellings(form)):
+                content = content.replace(spelled.encode(), b"<secret>")
         return content
 
     def words(self) -> str:

@@ -7,11 +7,14 @@ The seat is `{seat}` in the file of a server, and `/cairn-seat` to those who rea
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 SEAT = "/cairn-seat"
 """The seat as it is shown, in place of a temporary folder."""
@@ -23,6 +26,15 @@ _SHOWN = re.compile(rf"(?<![\w.-]){re.escape(SEAT)}(?![\w.-])")
 
 class NotSet(ValueError):
     """A variable of the environment that a file names is not set. The message says which one."""
+
+
+def spellings(secret: str) -> list[str]:
+    """A secret as a program may repeat it: as it is, in JSON, in a url and in HTML."""
+    quoted = [quote(secret, safe=""), quote(secret), quote_plus(secret)]
+    lower = [re.sub(r"%..", lambda found: found[0].lower(), one) for one in quoted]
+    inside = [json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]]
+    slashes = [one.replace("/", r"\/") for one in inside]
+    return list(dict.fromkeys((secret, *inside, *slashes, *quoted, *lower, html.escape(secret))))
 
 
 class Placeholders:
@@ -42,7 +54,8 @@ class Placeholders:
                 raise NotSet(f"{where} names ${{{name}}}, which is not set in the environment. Set it where cairn runs.")
             found = self._environment[name]
             if len(found) >= SHORTEST:
-                self._hidden.setdefault(found, f"${{{name}}}")
+                for one in spellings(found):
+                    self._hidden.setdefault(one, f"${{{name}}}")
             return found
 
         return _VARIABLE.sub(value, text.replace("{seat}", self._seat))
