@@ -90,7 +90,7 @@ def _place(origin: str, place: str) -> tuple[Path | None, str]:
 def _check_free(origin: str, root: Path, top: str) -> None:
     """The project puts the module's folder last on sys.path, so its name must be free there."""
     here = Path(__file__).resolve().parents[2]
-    if root.resolve().is_relative_to(here):
+    if root.resolve().is_relative_to(here) and not root.resolve().is_relative_to(here / ".cairn"):
         raise BadInput(f"--from {origin}: it lies in Cairn's own checkout. Put the API's files into a folder of their own.")
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != root.resolve()]
     importlib.invalidate_caches()

@@ -18,8 +18,11 @@ from tasks.worlds.api.imports import reach
 from tasks.worlds.api.loading import reached_code
 from tests.conftest import ROOT
 
-MOST = 1.25
-"""Lines in a stage's key for each line that its method reaches."""
+MOST = {"generate": 1.8}
+"""Room -> lines in a stage's key for each line that its method reaches. generate has two methods that share little (proving drafts,
+reading logs), and DVC's deps can name a folder for a room, not one for some of its methods."""
+USUAL = 1.25
+"""The same in every other room."""
 
 
 def choices(stage: str) -> Iterator[tuple[str, str, Settings]]:
@@ -45,7 +48,7 @@ def code(deps: tuple[str, ...]) -> set[Path]:
 @pytest.mark.parametrize("stage", ROAD.names)
 def test_a_key_holds_what_its_method_reaches_and_little_more(stage: str) -> None:
     """Every module that a method can reach is among the stage's deps or stands in data/worlds, whoever plays the roles; and the deps
-    are at most MOST times as long (`worlds` apart, which holds the whole library on purpose)."""
+    are at most so many times as long (`worlds` apart, which holds the whole library on purpose)."""
     rows = []
     for method, backend, settings in choices(stage):
         about = listed(settings)[stage]
@@ -56,7 +59,7 @@ def test_a_key_holds_what_its_method_reaches_and_little_more(stage: str) -> None
         rows.append((held / reached, f"{stage:9} {method:20} {backend:18} key {held:6} reached {reached:6}  {held / reached:.2f}"))
     table = "\n".join(line for _, line in rows)
     print(f"\n{table}")
-    assert stage == "worlds" or max(ratio for ratio, _ in rows) <= MOST, table
+    assert stage == "worlds" or max(ratio for ratio, _ in rows) <= MOST.get(ROAD[stage].room, USUAL), table
 
 
 def test_a_module_that_is_used_and_not_listed_is_named(tmp_path: Path) -> None:

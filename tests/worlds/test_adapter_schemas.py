@@ -184,7 +184,7 @@ def test_tools_that_cannot_be_called_are_named_when_the_world_is_built(schema: d
     with pytest.raises(BadInput) as caught:
         tool(schema)
     assert str(caught.value).startswith("tool 'it' of mcp.yaml: ") and says in str(caught.value)
-    assert str(caught.value).endswith("Leave it out with 'tools', or mend the server.")
+    assert str(caught.value).endswith("Leave it out ('tools', 'operations'), or mend the server.")
 
 
 def test_levels_beyond_python_are_an_answer() -> None:

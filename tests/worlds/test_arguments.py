@@ -51,7 +51,7 @@ def test_every_reader_copes() -> None:
     tool = tool_of_schema("it", "", SCHEMA, "end", (), "tool 'it'")
     assert kind_of(arguments_of(tool.parameters)["either"]) == "any or integer or null"
     assert next(iter(tool_lines(tool))).startswith('end    it(size: "s" or "l", same: "s" or "l", node: list of list of')
-    world: Any = SimpleNamespace(shared=SimpleNamespace(base=Base({"users": {"u1": {}}})), tools={"it": tool})
+    world: Any = SimpleNamespace(shared=SimpleNamespace(base=Base({"users": {"u1": {}}})), tools={"it": tool}, foreign=None)
     pool, rng = Pool(world, []), Random(0)
     drawn = {name: pool.draw("it", name, schema, rng) for name, schema in arguments_of(tool.parameters).items()}
     assert drawn["size"] in SIZES["enum"] and drawn["rows"][0] in SIZES["enum"] and drawn["fixed"] == 7
