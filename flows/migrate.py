@@ -41,9 +41,12 @@ class Migration:
     left: list[str] = field(default_factory=list)
 
     def lines(self, check: bool) -> list[str]:
-        """What was done, or would be, and what is left."""
+        """What was done, or would be, and what is left, said once of all files that it concerns."""
         head = [f"{'would change' if check else 'changed'}  {line}" for line in self.changed]
-        rest = [f"left to you  {line}" for line in self.left]
+        same: dict[str, list[str]] = {}
+        for name, _, what in (line.partition(": ") for line in self.left):
+            same.setdefault(what, []).append(name)
+        rest = [f"left to you  {', '.join(names)}: {what}" for what, names in same.items()]
         return [*head, *rest] or ["params/ is as today's Cairn wants it; nothing to migrate"]
 
 

@@ -41,11 +41,13 @@ def world_class(address: str, allow: Sequence[str] = ()) -> type:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise BadInput(f"world {address!r}: {_where(error, module_name)}{error}.{nearest(address, BUILT_IN)}") from None
+        where = _where(error, module_name)
+        hint = _changed(error) if where else nearest(address, BUILT_IN)
+        raise BadInput(f"world {address!r}: {where}{error}.{hint}") from None
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(f"world {address!r}: {_where(error, module_name)}{type(error).__name__}: {error}") from error
+        raise BadInput(f"world {address!r}: {_where(error, module_name)}{type(error).__name__}: {error}{_changed(error)}") from error
     except SystemExit as error:
         raise BadInput(
             f"world {address!r}: {module_name} ends the program while it is imported (SystemExit: {error}). Put what does that below "
@@ -66,8 +68,15 @@ def _where(error: Exception, module_name: str) -> str:
     depth = LIBRARY.count(".") + 2 if module_name.startswith(f"{LIBRARY}.") else 1
     package = ".".join(module_name.split(".")[:depth])
     frames = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-    lines = [f"{file}, line {line}: " for name, file, line in frames if f"{name}.".startswith(f"{package}.")]
+    own = [frame for frame in frames if frame[0] != __name__ and f"{frame[0]}.".startswith(f"{package}.")]
+    lines = [f"{file}, line {line}: " for _, file, line in own]
     return lines[-1] if lines else ""
+
+
+def _changed(error: Exception) -> str:
+    """Where it stands what has another name now, when it is a name of Cairn's that a world does not find; else ""."""
+    ours = isinstance(error, ImportError) and str(error.name).startswith("tasks.")
+    return f" {API.rpartition('/')[0]}/README.md says what changed for worlds of an earlier version." if ours else ""
 
 
 def _check_place(address: str, package: str, allow: Sequence[str]) -> None:
