@@ -3,22 +3,26 @@ schedule or a form of Prefect's may have started."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from flows import gate_reach, given_problems, reserve
+from flows.own_api.written import UNWRITTEN, is_unwritten
 from flows.source_checks import check_sources
 from flows.survey import Outlook
 from tasks.contract.params import BadInput
 from tasks.engine.champion import CHAMPION, read
 from tasks.engine.plan import Plan
+from tasks.engine.settings import Settings
+from tasks.worlds.api.loading import world_class
 
 _passed: set[tuple[str, ...]] = set()
 """Runs whose imports were found good in this process, which asks twice: see above."""
 
 
 def check_ahead(plan: Plan, part: Collection[str], steps: Sequence[Outlook]) -> list[tuple[str, str]]:
-    """Raise BadInput for what would end a run late. part: the stages that may run. Returns (stage, line) of what its decisions will be
-    able to see, for people."""
+    """Raise BadInput for what would end a run late. part: the stages that may run. Returns (stage, line) for people: worlds whose
+    policy nobody wrote yet, and what its decisions will be able to see."""
     todo = [step.stage for step in steps if step.artifact is None and step.stage in part]
     if not todo:
         return []
@@ -30,9 +34,19 @@ def check_ahead(plan: Plan, part: Collection[str], steps: Sequence[Outlook]) -> 
     given_problems.check(plan, todo, there)
     if plan.settings.road.judged in todo:
         reserve.check(plan, there)
-    told = gate_reach.check(plan, todo, plan.settings.road.decision in part)
+    told = [*unwritten(plan.settings), *gate_reach.check(plan, todo, plan.settings.road.decision in part)]
     check_sources(plan, todo)
     return told
+
+
+def unwritten(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(stage, line) of each world whose policy is still a placeholder."""
+    for step in settings.road.entering("worlds"):
+        params: Any = settings.params(step)
+        for address in getattr(params, "modules", ()):
+            cls = world_class(address, params.allow)
+            if is_unwritten(str(getattr(cls, "POLICY", ""))):
+                yield step, f"world {getattr(cls, 'NAME', address)}: {UNWRITTEN}"
 
 
 def check_champion(plan: Plan, part: Collection[str], steps: Sequence[Outlook]) -> None:

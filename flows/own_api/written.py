@@ -19,6 +19,12 @@ This text stands in for a policy, since none was given: write the rules that the
 R1. Change only what the user asked for, and only after the user said yes.
 """
 """policy.md of a project that was made without --policy."""
+UNWRITTEN = "its policy is still the text that `cairn init` put there: write policy.md, which agents, judges and problems go by"
+
+
+def is_unwritten(policy: str) -> bool:
+    """Whether a policy still begins as the one that stands in where none was given."""
+    return policy.startswith(PLACEHOLDER.partition("\n")[0])
 
 
 def check(api: Api, name: str, policy: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from flows.own_api.written import UNWRITTEN, is_unwritten
 from flows.worlds.mutants import conversation, other_calls, other_problems
 from flows.worlds.problem_checks import human_of
 from flows.worlds.report import Check, Finding, short
@@ -66,7 +67,7 @@ def rules(cls: Any, where: str) -> Check:
     whether anything checks a rule."""
     read = rules_of(cls.POLICY)
     lines = [(number, line) for number, line in enumerate(cls.POLICY.splitlines(), 1) if line.strip()]
-    findings, notes = [], []
+    findings, notes = [], [UNWRITTEN] if is_unwritten(cls.POLICY) else []
     if not read:
         what = f"no rule of the policy was read ({len(lines)} lines, the first: {short(lines[0][1].strip())!r})"
         told = 'begin each rule on a line of its own with a capital letter, a number and a full stop: "R1. Ask first."'

@@ -1,4 +1,4 @@
-"""Problems that users gave for worlds are counted against what the coming stages play, as soon as the worlds are frozen.
+"""What a user may have left out around an API is told before anything is paid: problems enough for the coming stages, and a policy.
 
 Worked by hand on `kiosk.jsonl`: six customers with a cancellation and a question each; train has 8 problems, validation and
 test have 2. In `kiosk_passive.jsonl` test has 4 and a passive one, validation a passive one alone.
@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from flows import given_problems
+from flows import ahead, given_problems
+from flows.own_api.written import PLACEHOLDER
+from flows.worlds.policy_checks import rules
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Store
 from tasks.engine.settings import load
@@ -25,6 +27,10 @@ from tests.worlds.kiosk import HERE, Adapted, adapted
 
 class Passive(adapted(problems_file=HERE / "kiosk_passive.jsonl")):  # type: ignore[misc]
     """With problems that doing nothing solves."""
+
+
+class Unwritten(adapted(policy=PLACEHOLDER)):  # type: ignore[misc]
+    """With the policy that `cairn init --from` writes where none is given."""
 
 
 def plan_of(folder: Path, *worlds: type, **more: Any) -> Any:
@@ -76,3 +82,10 @@ def test_training_takes_as_many_as_there_are() -> None:
     here, source = World.build(Adapted, 1, 0, "tests.worlds.kiosk:Adapted"), Problems((), "")
     assert len(source.up_to(here, "train", 300, 0)) == 8 and len(source.up_to(here, "train", 5, 0)) == 5
     assert len(source.up_to(here, "validation", 96, 0)) == 2
+
+
+def test_a_policy_that_nobody_wrote_is_told_before_anything_is_paid(tmp_path: Path) -> None:
+    says = "its policy is still the text that `cairn init` put there"
+    assert [step for step, line in ahead.unwritten(plan_of(tmp_path, Unwritten).settings) if says in line] == ["worlds"]
+    assert [*ahead.unwritten(load(ROOT, "smoke"))] == []
+    assert any(says in note for note in rules(Unwritten, "").notes) and not any(says in note for note in rules(Adapted, "").notes)
