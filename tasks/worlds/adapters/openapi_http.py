@@ -24,6 +24,7 @@ from tasks.contract.params import BadInput
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.openapi_requests import Prepared
 from tasks.worlds.adapters.placeholders import SHORTEST, spellings
+from tasks.worlds.api.calls import DOWN
 
 if TYPE_CHECKING:
     import httpx
@@ -260,7 +261,7 @@ def _no_auth(request: Any) -> Any:
 def _reason(error: Exception) -> str:
     text = str(error).lower()
     if "refused" in text:
-        return "the connection was refused; nothing listens there"
+        return f"the connection was refused; {DOWN}"
     if "name or service" in text or "nodename" in text or "temporary failure in name" in text:
         return "there is no host of that name"
     if "certificate" in text or "ssl" in text:

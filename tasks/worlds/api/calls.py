@@ -23,6 +23,8 @@ LONGEST = 1000
 """Characters of an error; ours: a model reads it, and it may quote an argument of any length."""
 ANSWER = 30_000
 """Characters of an answer by default; ours: some 8,000 tokens, a quarter of a common context."""
+DOWN = "nothing listens there"
+"""What the failure of a tool says whose service was not reached at all."""
 CUT = "the answer was cut"
 """How the last line of a cut answer begins."""
 
