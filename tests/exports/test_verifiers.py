@@ -17,7 +17,7 @@ import pytest
 
 from tests.exports import stored
 
-pytestmark = pytest.mark.exports
+pytestmark = [pytest.mark.exports, pytest.mark.timeout(1800)]  # eight minutes on a busy machine
 
 
 class Model(BaseHTTPRequestHandler):
