@@ -288,6 +288,11 @@ def test_state_in_a_file_and_commands(tmp_path: Path) -> None:
         "10",
     ]
     assert one.diff() == "- count: 0\n+ count: 2"
+    noisy = build(tmp_path, **about, rounded={"count": 10}).fork()
+    assert noisy.call("add", {"many": 3}).ok and noisy.diff() == ""
+    assert noisy.call("add", {"many": 4}).ok and noisy.diff() == "- count: 0\n+ count: 10"
+    with pytest.raises(BadInput, match=r"rounded\['count'\] = 0.0 must be a number above 0"):
+        build(tmp_path, **{**about, "rounded": {"count": 0}})
     with pytest.raises(BadInput, match=r"filed.py rstore' ended with 1: no rstore"):
         build(tmp_path, **{**about, "restore": {"command": command("rstore")}})
     with pytest.raises(BadInput, match=r"command 'no-such-program': .*No such file"):

@@ -225,6 +225,18 @@ def test_rows_that_a_service_lists_in_any_order(shop: Shop) -> None:
     assert fork.call("search_orders", {"user_id": "u1"}).ok and fork.state_hash() == before
 
 
+def test_numbers_with_noise_are_declared(shop: Shop) -> None:
+    """As of plain objects: to the nearest multiple of a step."""
+    noisy = {**DISPOSABLE, "leave_out": ()}  # so that the clock in `changed` counts
+    for rounded, same in (({}, False), ({"changed": 1e12}, True)):
+        one, two = build(shop, **noisy, rounded=rounded).fork(), build(shop, **noisy, rounded=rounded).fork()
+        order = {"user_id": "u1", "lines": [{"item": "pen"}]}
+        hashes = [fork.state_hash() for fork in (one, two) if fork.call("place_order", order).ok]
+        assert len(hashes) == 2 and (hashes[0] == hashes[1]) is same
+    with pytest.raises(BadInput, match=r"rounded\['\*.total'\] = -1 must be a number above 0"):
+        build(shop, **DISPOSABLE, rounded={"*.total": -1})
+
+
 def test_the_state_of_a_fixture(shop: Shop, tmp_path: Path) -> None:
     state = {**shop_service.start(), "orders": {}, "users": {f"x{number}": {} for number in range(3)}}
     (tmp_path / "state.json").write_text(json.dumps(state))

@@ -27,7 +27,7 @@ from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
 from tasks.worlds.adapters.kept_objects import ByHand, Copies, Keeper
 from tasks.worlds.adapters.object_processes import Processes
 from tasks.worlds.adapters.outside import Outside, watched
-from tasks.worlds.adapters.plain_data import NotPlain, View
+from tasks.worlds.adapters.plain_data import NotPlain, View, steps_of
 from tasks.worlds.adapters.real import RealObject
 from tasks.worlds.adapters.shared_back_end import OneObject, Turns, start_of
 from tasks.worlds.adapters.state_content import Content, text_diff
@@ -103,7 +103,7 @@ def from_object(
     choice = _choice(name, tools, writes, ends, produces)
     beginnings = _texts(name, "errors_begin", errors_begin)
     by_hand = (snapshot, restore) if snapshot and restore else None
-    view = View(_texts(name, "leave_out", leave_out), rounded=_steps(name, rounded or {}))
+    view = View(_texts(name, "leave_out", leave_out), rounded=steps_of(f"world {name}", rounded or {}))
     calling = (dict(types or {}), view, error_key, beginnings, by_hand)
     _check_sharing(name, conversations, by_hand is not None)
     source = Objects(name, factory, choice, *calling, real or factory, disposable, by_row, conversations)
@@ -140,15 +140,6 @@ def _check_sharing(name: str, conversations: str, by_hand: bool) -> None:
         raise BadInput(f"world {name}: conversations = {conversations!r}: must be one of {', '.join(map(repr, known))}.")
     if conversations != known[0] and not by_hand:
         raise BadInput(f"world {name}: conversations = {conversations!r} needs snapshot= and restore=, which reach what objects share.")
-
-
-def _steps(name: str, rounded: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
-    for pattern, step in rounded.items():
-        if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < float("inf"):
-            raise BadInput(
-                f"world {name}: rounded[{pattern!r}] = {step!r} must be a number above 0: the step to which numbers there count."
-            )
-    return tuple(rounded.items())
 
 
 class Objects:

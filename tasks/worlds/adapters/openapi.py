@@ -49,7 +49,7 @@ from tasks.worlds.adapters.openapi_http import Credentials, Service
 from tasks.worlds.adapters.openapi_processes import Command, Processes
 from tasks.worlds.adapters.openapi_source import Operations
 from tasks.worlds.adapters.openapi_state import Database, Step, Turns, Ways, parts_of, step
-from tasks.worlds.adapters.plain_data import View
+from tasks.worlds.adapters.plain_data import View, steps_of
 from tasks.worlds.adapters.server_file import without_secrets
 
 _SECRET = re.compile(r"auth|cookie|token|secret|password|credential|api-?key", re.IGNORECASE)
@@ -84,6 +84,7 @@ def from_openapi(
     database: Database | None = None,
     state: str | Iterable[str] | Mapping[str, str] = (),
     leave_out: Iterable[str] = (),
+    rounded: Mapping[str, float] | None = None,
     users: str = "",
     problems_file: Path | str | None = None,
     conventions: Conventions | None = None,
@@ -120,6 +121,7 @@ def from_openapi(
     state:     the GET that answers the state ("GET /admin/state"), or several by name. It must answer all of it at once; a list of
                rows with an `id` each counts as a table, in any order. By default the tables of `database`.
     leave_out: patterns of keys of the state that do not count (clocks, versions).
+    rounded:   pattern -> step, for numbers with noise: they count as the nearest multiple of the step ({"accounts.*.balance": 0.01}).
     users:     dotted path of the state's table of users, "" for none.
     problems_file: problems as JSON lines (`tasks.worlds.adapters.problem_file`). There are no scripted humans: the role needs a model.
     conventions: how a person is identified, which tool hands over, what looks up, who confirms (`tasks.contract.conventions`).
@@ -178,7 +180,7 @@ def from_openapi(
         if words
         else Turns(Service(address, credentials, sent, call_seconds), f"{where} {ways}"),
         ways=ways,
-        view=View(tuple(_texts(where, "leave_out", leave_out))),
+        view=View(tuple(_texts(where, "leave_out", leave_out)), rounded=steps_of(where, rounded or {})),
         disposable=disposable or bool(words),
         real=None if words and not real_url else real,
     )

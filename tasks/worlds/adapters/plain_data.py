@@ -28,6 +28,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+from tasks.contract.params import BadInput
 from tasks.contract.values import whole_text
 from tasks.worlds.adapters.answers import clear
 from tasks.worlds.adapters.declared_fields import attributes
@@ -275,3 +276,11 @@ def key_text(key: Any) -> str:
     if type(key) is str and not key.startswith("("):
         return whole_text(key)
     return f"({canonical_json(View().plain(key))})"
+
+
+def steps_of(where: str, rounded: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    """`View.rounded` of what a world declares. Raises BadInput, which begins with `where`, for a step that is none."""
+    for pattern, step in rounded.items():
+        if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < float("inf"):
+            raise BadInput(f"{where}: rounded[{pattern!r}] = {step!r} must be a number above 0: the step to which numbers there count.")
+    return tuple(rounded.items())

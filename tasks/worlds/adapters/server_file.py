@@ -99,6 +99,7 @@ class ServerFile(Params):
     ends: list[str] = Field([], description="tools that end the conversation")
     produces: dict[str, list[str]] = Field({}, description="tool -> types of ids in its answer; by default from its output schema")
     leave_out: list[str] = Field([], description="patterns of keys of the state that do not count, such as logs and clocks")
+    rounded: dict[str, float] = Field({}, description="pattern of keys -> step; numbers there count as the nearest multiple of it")
     conventions: ConventionKeys | None = Field(None, description="how people are identified, what hands over, who confirms")
     users: str = Field("", description="dotted path of the state's table of users; found by default")
     error_key: str = Field("", description="an answer that is an object with something under this key is a refusal")

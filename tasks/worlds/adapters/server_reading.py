@@ -16,7 +16,7 @@ from tasks.worlds.adapters.answers import Answer, refusal
 from tasks.worlds.adapters.connection import ToolFailed, short
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.adapters.placeholders import NotSet
-from tasks.worlds.adapters.plain_data import NotPlain, View
+from tasks.worlds.adapters.plain_data import NotPlain, View, steps_of
 from tasks.worlds.adapters.server_file import Command, ReadCall, ServerFile
 from tasks.worlds.adapters.server_pool import Seat
 from tasks.worlds.api.state import canonical_json
@@ -34,7 +34,7 @@ class Reader:
 
     def __init__(self, server: ServerFile, path: Path, listed: Callable[[], Mapping[str, Any]]) -> None:
         self._server, self._path, self._listed = server, path, listed
-        self._view = View(tuple(server.leave_out))
+        self._view = View(tuple(server.leave_out), rounded=steps_of(str(path), server.rounded))
         self.reads = bool(server.dump or server.reads)
 
     def names(self) -> None:
