@@ -20,6 +20,8 @@ _SHARED = (
     "snapshot= and restore=, which reach all that is shared."
 )
 
+_RESTLESS = "It is not the same twice alone either: begin with what `determinism` says."
+
 
 def conversations(sample: Sample) -> Check:
     """Two forks, whose calls are made in turn, answer and end as they do alone."""
@@ -33,7 +35,8 @@ def conversations(sample: Sample) -> Check:
         for call, seen in zip((one, other), _side_by_side(world, one, other), strict=True):
             if seen != alone[id(call)]:
                 what = f"two conversations are not apart: {_apart(call, alone[id(call)], seen)}"
-                found.append((call.action.name, Finding(sample.place(call.action.name), f"tool {call.action.name}: {what}", _SHARED)))
+                told = _SHARED if _played(world, call) == alone[id(call)] else f"{_RESTLESS} {_SHARED}"
+                found.append((call.action.name, Finding(sample.place(call.action.name), f"tool {call.action.name}: {what}", told)))
     said = f"{len(pairs)} pairs of conversations side by side end as each does alone"
     nothing = ("no write of the sample is carried out, so nothing could be compared: give problems",) if writes and not pairs else ()
     return Check("conversations", said, first_of_each(found), nothing)

@@ -6,7 +6,7 @@ import json
 
 from flows.worlds import tool_checks
 from flows.worlds.clock_watch import Sight, apart, watching
-from flows.worlds.report import REMEDIES, Check, Finding, first_of_each, short
+from flows.worlds.report import REMEDIES, Check, Finding, first_of_each, remedy, short
 from flows.worlds.sample import Attempt, Call, Sample, attempt, failure, led_up
 from tasks.worlds.adapters.foreign_state import SourceFailed
 from tasks.worlds.api.places import location
@@ -98,7 +98,8 @@ class Repeats:
     def watched(self, what: str) -> Check:
         """The check `clock` or `random`: no tool reads it."""
         name = {"clock": "reads the clock", "random": "draws random numbers"}[what]
-        findings = []
+        adapted, stamping = self._sample.world.foreign is not None, self._stamping()
+        findings, notes = [], []
         for tool, sights in self._sights.items():
             lines: dict[str, list[str]] = {}
             for sight in sights:
@@ -107,13 +108,24 @@ class Repeats:
                     lines.setdefault(where, []).append(sight.name)
             for where, functions in lines.items():
                 called = ", ".join(dict.fromkeys(functions))
-                findings.append(Finding(where, f"tool {tool} {name}: it calls {called}", REMEDIES[what]))
+                if tool in stamping:
+                    told = "what counts was the same twice, so leave_out may name it; a date that decides something is not seen so"
+                    notes.append(f"tool {tool} {name} ({called}): {told}")
+                else:
+                    findings.append(Finding(where, f"tool {tool} {name}: it calls {called}", remedy(what, adapted)))
         said = (
             "not watched: the tools run outside of this process"
             if self._apart
             else f"{len(self._sights)} tools, watched while they ran"
         )
-        return Check(what, said, tuple(findings))
+        return Check(what, said, tuple(findings), tuple(notes))
+
+    def _stamping(self) -> set[str]:
+        """Tools that write, and gave the same answer and left the same state twice, of an object of which something does not count."""
+        left_out: tuple[str, ...] = getattr(getattr(self._sample.world.foreign, "source", None), "left_out", tuple)()
+        writing = {name for name in self._sights if left_out and self._sample.world.tools[name].kind == "write"}
+        pairs = zip(self._sample.calls, self._first, self._second, strict=True)
+        return writing - {call.action.name for call, one, other in pairs if one != other}
 
     def determinism(self) -> Check:
         """Two equal calls give the same answer and the same state, now and some time later."""
@@ -133,4 +145,8 @@ def _differs(sample: Sample, call: Call, one: Attempt, other: Attempt) -> Findin
         what = f"answers {short(one.content)} and then {short(other.content)}"
     else:
         what = "leaves two different states"
-    return Finding(sample.place(name), f"tool {name} is not deterministic: {call.words} {what}", REMEDIES["differs"])
+    return Finding(
+        sample.place(name),
+        f"tool {name} is not deterministic: {call.words} {what}",
+        remedy("differs", sample.world.foreign is not None),
+    )

@@ -24,6 +24,20 @@ REMEDIES = {
     "in place": "Rows are shared by all conversations and snapshots. Use self.db.update(table, key, field=value) or self.db.put.",
 }
 
+OF_OBJECTS = {
+    "clock": "What only stamps rows goes into leave_out=; let the object take the date that counts from an attribute of its own.",
+    "random": "Let the object count its ids up, or draw from a random.Random in an attribute of its own; what does not count in the "
+    "state goes into leave_out=.",
+    "order": REMEDIES["order"],
+    "differs": "Let a tool depend on its arguments and the object's state alone; what does not count in it goes into leave_out=.",
+}
+"""The same for an API that exists, which has no tables of Cairn's."""
+
+
+def remedy(what: str, adapted: bool) -> str:
+    """What to do about a fault of this kind."""
+    return OF_OBJECTS.get(what, REMEDIES[what]) if adapted else REMEDIES[what]
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flows.worlds import apart_checks, process_checks
+from flows.worlds import apart_checks, call_checks, process_checks
 from flows.worlds.report import Check
 from flows.worlds.sample import Call, draw
 from tasks.contract.params import BadInput
@@ -99,6 +99,22 @@ def test_conversations_that_are_not_apart_are_found() -> None:
     unknown.calls = [Call(Action("close", {"ticket_id": "T99"}, "write"), (), False)]
     nothing = apart_checks.conversations(unknown)
     assert nothing.ok and "nothing could be compared" in told(nothing)
+
+
+def test_what_is_not_the_same_alone_is_told_as_that_first() -> None:
+    """Before anybody declares that objects share something."""
+    assert "determinism" not in told(apart_checks.conversations(sample(Undeclared)))
+    assert "not the same twice alone either" in told(apart_checks.conversations(sample(Noisy)))
+
+
+def test_a_clock_whose_time_is_left_out_is_a_note() -> None:
+    """One that shows in what counts is a fault, with a remedy that an object can follow."""
+    left_out, shown = (call_checks.Repeats(sample(cls)) for cls in (Steady, Noisy))
+    assert left_out.watched("clock").ok and "tool close reads the clock (time.time)" in told(left_out.watched("clock"))
+    assert (
+        not shown.watched("clock").ok and "leave_out" in told(shown.watched("clock")) and "tables()" not in told(shown.watched("clock"))
+    )
+    assert "leave_out" in told(shown.determinism()) and "self.db" not in told(shown.determinism())
 
 
 def test_how_states_are_copied_is_said_and_proven() -> None:

@@ -284,6 +284,10 @@ class Objects:
         """How the state is copied, in words."""
         return self._keeper.copied(self._start)
 
+    def left_out(self) -> tuple[str, ...]:
+        """Patterns of what was declared not to count in the state."""
+        return self._view.leave_out
+
     def content(self, root: Any) -> Content:
         """What counts of an object's state; nothing is copied. BadInput for what is no data."""
         return self._keeper.content(root)
