@@ -192,6 +192,8 @@ def test_rows_without_lineage_keep_their_split() -> None:
 def test_unknown_lineage_is_named() -> None:
     with pytest.raises(BadInput, match=r"trajectory 1: lineage entry 'u9' is neither a user of world 'shop' nor a blueprint"):
         resplit([row("1", ("u9",))], KNOWN, {})
+    nobody = [{**row("1", ("case7",)), "split": "validation"}]
+    assert resplit(nobody, {name: {} for name in KNOWN}, {}) == ["validation"], "a world without users draws lineages of its own"
 
 
 def test_strictness() -> None:

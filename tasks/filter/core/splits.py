@@ -25,8 +25,8 @@ def resplit(
     """Each row's split, recomputed from its lineage.
 
     known: world -> entry -> split (a world's users). parents: problem id -> its own lineage; an entry that names a problem
-    counts as everything that this problem was made from. BadInput names an entry that is neither. A row whose lineage leads
-    to nothing keeps its split.
+    counts as everything that this problem was made from. BadInput names an entry that is neither, in a world with users.
+    A row whose lineage leads to nothing keeps its split.
     """
     found = (_splits(row, row["lineage"], known[row["world"]], parents, {row["problem_id"]}) for row in trajectories)
     return [strictest(splits or [row["split"]]) for row, splits in zip(trajectories, found, strict=True)]
@@ -43,6 +43,8 @@ def _splits(
     for entry in lineage:
         if entry in known:
             found.append(known[entry])
+        elif entry not in parents and not known:  # a world of which no user is known: a lineage of the row's own
+            continue
         elif entry not in parents:
             raise BadInput(
                 f"trajectory {row['traj_id']}: lineage entry {entry!r} is neither a user of world {row['world']!r} nor a "
