@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,15 +43,7 @@ def load(address: str, folder: str = "", allow: Sequence[str] = ()) -> type:
             raise BadInput(f"--folder {folder}: holds no package {package!r} (of {address}).")
         sys.path.insert(0, str(place_of))
         allow = (*allow, package)
-    try:
-        return world_class(address, allow)
-    except BadInput:
-        raise
-    except Exception as error:  # the user's module, while it is imported
-        module = importlib.util.find_spec(address.partition(":")[0].rpartition(".")[0] or package)
-        files = [str(path) for path in Path(module.origin).parent.rglob("*.py")] if module and module.origin else []
-        where, what = failure(error, files)
-        raise BadInput(f"world {address!r}: it cannot be imported: {where}: {what}") from None
+    return world_class(address, allow)
 
 
 def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: str = "", longest: int = ANSWER) -> Report:

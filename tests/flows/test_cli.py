@@ -141,7 +141,7 @@ def test_the_version(capsys: Captured) -> None:
     ("arguments", "message"),
     [
         (["bnak", "pin"], "no command 'bnak'. Did you mean 'bank'?"),
-        (["world", "chek"], "no command 'chek'. Did you mean 'check'? cairn world has: new, draft, check, play."),
+        (["world", "chek"], "no command 'chek'. Did you mean 'check'? cairn world has: new, draft, check, play, export."),
         (["run", "--dryrun"], "run: No such option: --dryrun. Did you mean '--dry-run'? See `cairn run --help`."),
         (["--versoin"], "cairn: No such option: --versoin. Did you mean '--version'?"),
         (["run", "--to"], "run: Option '--to' requires an argument"),

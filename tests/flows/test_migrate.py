@@ -234,9 +234,9 @@ def test_a_file_from_before_a_step_gets_its_section_also_when_a_world_of_its_can
     done = migrate(project)
     now = round_trip().load((project / "params/pipeline.yaml").read_text())
     assert now["reserve"].keys() == section.keys() and list(now).index("reserve") == list(now).index("generate") + 1
-    assert any("old_shop.py, line 1: ImportError: cannot import name 'NO_SUCH_NAME'" in line for line in done.left), done.left
+    assert any("old_shop.py:1: ImportError: cannot import name 'NO_SUCH_NAME'" in line for line in done.left), done.left
     shutil.copy(project / "params/pipeline.yaml", project / "params/profiles/mine.yaml")
-    assert sum("line 1: ImportError" in line for line in migrate(project).lines(check=False)) == 1
+    assert sum(":1: ImportError" in line for line in migrate(project).lines(check=False)) == 1
 
 
 def test_methods_files_of_earlier_versions_are_taken_over(tmp_path: Path) -> None:

@@ -60,11 +60,13 @@ def test_a_world_that_cannot_be_imported_names_the_line_of_its_own(outside: Path
     """Also where the name that is missing is one of Cairn's: it is the world that has to be changed."""
     (outside / "elsewhere_shop/phrases.py").write_text("SIZE = 1\nfrom tasks.contract.values import NO_SUCH_NAME\n")
     (outside / "elsewhere_shop/world.py").write_text("from elsewhere_shop import phrases\nclass Shop: ...\n")
-    imports = r"phrases\.py, line 2: ImportError: cannot import name 'NO_SUCH_NAME' from 'tasks\.contract.*worlds/README\.md says what changed"
+    imports = (
+        r"phrases\.py:2: ImportError: cannot import name 'NO_SUCH_NAME' from 'tasks\.contract.*worlds/README\.md says what changed"
+    )
     with pytest.raises(BadInput, match=imports):
         world_class("elsewhere_shop.world:Shop", allow=["elsewhere_shop"])
     (outside / "elsewhere_shop/phrases.py").write_text("SIZE = 1\nimport tasks.no_such_module\n")
-    with pytest.raises(BadInput, match=r"phrases\.py, line 2: No module named 'tasks\.no_such_module'.*what changed"):
+    with pytest.raises(BadInput, match=r"phrases\.py:2: No module named 'tasks\.no_such_module'.*what changed"):
         world_class("elsewhere_shop.world:Shop", allow=["elsewhere_shop"])
 
 

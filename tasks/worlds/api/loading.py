@@ -16,6 +16,7 @@ from traceback import walk_tb
 import tasks
 from tasks.contract.params import BadInput, nearest
 from tasks.worlds.api.imports import reach
+from tasks.worlds.api.places import location
 
 PROJECT = Path(str(tasks.__file__)).resolve().parents[1]
 API = "tasks/worlds/api"
@@ -64,12 +65,12 @@ def world_class(address: str, allow: Sequence[str] = ()) -> type:
 
 
 def _where(error: Exception, module_name: str) -> str:
-    """The innermost line of a world's own package at which its import failed, as "file, line 3: "; "" when none ran."""
+    """The innermost line of a world's own package at which its import failed: "it cannot be imported: file:3: "; "" when none ran."""
     depth = LIBRARY.count(".") + 2 if module_name.startswith(f"{LIBRARY}.") else 1
     package = ".".join(module_name.split(".")[:depth])
     frames = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
     own = [frame for frame in frames if frame[0] != __name__ and f"{frame[0]}.".startswith(f"{package}.")]
-    lines = [f"{file}, line {line}: " for _, file, line in own]
+    lines = [f"it cannot be imported: {location(file, line)}: " for _, file, line in own]
     return lines[-1] if lines else ""
 
 
