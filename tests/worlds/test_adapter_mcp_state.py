@@ -209,7 +209,7 @@ def test_a_program_that_dumps_is_no_clock_of_the_tools(tmp_path: Path) -> None:
     here = build(tmp_path, **serving(kind, "{seat}/notes.json"), fixture=filled(tmp_path, kind), **state)
     with watching(()) as seen:
         assert here.call("add", {"id": "n2", "text": "bread"}).ok
-    assert seen == []
+    assert [one for one in seen if "hypothesis" not in one.file] == []  # which times Python's garbage collector in this process
 
 
 def test_slow_tools_get_servers_of_their_own_and_fast_ones_share(tmp_path: Path) -> None:
