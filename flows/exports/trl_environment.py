@@ -25,14 +25,14 @@ from dataclasses import dataclass, field
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Literal, Union
 
+from flows.exports.calling import call
 from tasks.contract.client import Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.scripts import STOP
 from tasks.contract.trajectory import Outcome, Trajectory
-from tasks.worlds.api.calls import error
-from tasks.worlds.api.play import HUMAN_TOKENS, TOOL_FAILURE
+from tasks.worlds.api.play import HUMAN_TOKENS
 from tasks.worlds.api.system_prompt import human_system, system_message
 from tasks.worlds.api.tools import Tool
 
@@ -60,16 +60,7 @@ class _Played:
 
     def call(self, name: str, arguments: dict[str, Any]) -> str:
         """The answer of a tool, in the words of `World.call`."""
-        if self.stop:
-            return error("the conversation has ended").content
-        action = Action(name, arguments, self.world.tools[name].kind)
-        result = self.world.call(name, arguments)
-        self.calls.append((action, result))
-        if action.kind == "end" and result.ok:
-            self.stop = "hand_over"
-        elif not result.ok and result.content.startswith(TOOL_FAILURE):
-            self.stop = "tool_error"
-        return result.content
+        return call(self, name, arguments)
 
 
 def environment_factory(world: World) -> Callable[[], Any]:

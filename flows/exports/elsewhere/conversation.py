@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.exports.calling import call
 from tasks.contract.client import Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
@@ -22,9 +23,8 @@ from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.rows import problem_of, problem_row
 from tasks.contract.scripts import STOP
 from tasks.contract.trajectory import Outcome, Trajectory
-from tasks.worlds.api.calls import error
 from tasks.worlds.api.frozen import freeze_world, load
-from tasks.worlds.api.play import HUMAN_TOKENS, TOOL_FAILURE
+from tasks.worlds.api.play import HUMAN_TOKENS
 from tasks.worlds.api.system_prompt import human_system, system_message
 
 if TYPE_CHECKING:
@@ -124,17 +124,7 @@ class Conversation:
 
     def call(self, name: str, arguments: Any) -> str:
         """The answer of a tool, in the words of `World.call`; once the conversation is over every call is refused, and counts not."""
-        if self.stop:
-            return error("the conversation has ended").content
-        tool = self.world.tools.get(name)
-        action = Action(name, arguments, tool.kind if tool else "read")
-        result = self.world.call(name, arguments)
-        self.calls.append((action, result))
-        if action.kind == "end" and result.ok:
-            self.stop = "hand_over"
-        elif not result.ok and result.content.startswith(TOOL_FAILURE):
-            self.stop = "tool_error"
-        return result.content
+        return call(self, name, arguments)
 
     def outcome(self) -> Outcome:
         """The world's grading of what was played."""
