@@ -132,6 +132,7 @@ ELSEWHERE = {
     "dvc config --local cache.dir $CAIRN_HOME/store": ("flows/test_dvc_command.py", "cache.dir"),
     "dvc exp run -S 'params/pipeline.yaml:merge.breadcrumbs.keep=0.5'": ("flows/test_two_drivers.py", '"exp", "run"'),
     "python -m flows.recipes apigen_mt --seed N": ("recipes/test_door.py", "flows.recipes"),
+    "python -m infra.bench_worlds --db FILE": ("infra/test_bench_worlds.py", '"--db", str(own)'),
     "python -m infra.bench_gate": ("decide/test_gate_power.py", "collapse_caught(fall"),
     "python -m infra.bench_quickstart --seeds 0 1": ("infra/test_bench_quickstart.py", "travel(tmp_path"),
     "python -m infra.gpu_proof --tiny": ("infra/test_gpu_proof.py", "--tiny"),

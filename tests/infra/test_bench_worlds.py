@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra import bench, bench_worlds
+from infra import bench, bench_objects, bench_worlds
 from infra.bench_worlds import CALL, MILLISECOND, Ledger, Line, call_lines, main, measure, over
 from tasks.worlds.api.runtime import World
 
@@ -52,11 +52,13 @@ def test_it_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     made: list[Any] = [Line("fast", 1, 5), Line("slow", 9, 5)]
     monkeypatch.setattr(bench, "ROOT", tmp_path)
     monkeypatch.setattr(bench_worlds, "measure", lambda *sizes: list(made))
-    monkeypatch.setattr("sys.argv", ["bench", "--fuzz", "100", "--rounds", "3"])
+    own = tmp_path / "db.json"
+    own.write_text(json.dumps(bench_objects.made()), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["bench", "--db", str(own), "--fuzz", "100", "--rounds", "3"])
     assert main() == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "microseconds, medians of 3; fuzzed calls: 100; missed: slow"
     record = json.loads(said[-1])
-    assert record == json.loads((tmp_path / "reports/bench/worlds.json").read_text()) and record["sizes"]["fuzz"] == 100
+    assert record == json.loads((tmp_path / "reports/bench/worlds.json").read_text()) and record["sizes"]["fuzz"] == 100 and record["sizes"]["db"] == str(own)
     fuzzed = {label: value for label, value in record["figures"].items() if "fuzzed calls" in label}
     assert len(fuzzed) == 2 and sum(fuzzed.values()) >= 100 and record["figures"]["slow (must 5)"] == 9
