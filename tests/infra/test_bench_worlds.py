@@ -59,6 +59,10 @@ def test_it_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "microseconds, medians of 3; fuzzed calls: 100; missed: slow"
     record = json.loads(said[-1])
-    assert record == json.loads((tmp_path / "reports/bench/worlds.json").read_text()) and record["sizes"]["fuzz"] == 100 and record["sizes"]["db"] == str(own)
+    assert (
+        record == json.loads((tmp_path / "reports/bench/worlds.json").read_text())
+        and record["sizes"]["fuzz"] == 100
+        and record["sizes"]["db"] == str(own)
+    )
     fuzzed = {label: value for label, value in record["figures"].items() if "fuzzed calls" in label}
     assert len(fuzzed) == 2 and sum(fuzzed.values()) >= 100 and record["figures"]["slow (must 5)"] == 9
