@@ -325,7 +325,7 @@ def _serve(home: Path) -> dict[str, str | int]:
         stderr=subprocess.DEVNULL,
     )
     url = f"http://127.0.0.1:{port}/api"
-    for _ in range(240):
+    for _ in range(720):  # minutes, where the machine has much else to do
         try:
             urllib.request.urlopen(f"{url}/health", timeout=1).read()
             return {"url": url, "pid": server.pid}

@@ -57,7 +57,7 @@ def test_it_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr("sys.argv", ["bench", "--db", str(own), "--fuzz", "100", "--rounds", "3"])
     assert main() == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "microseconds, medians of 3; fuzzed calls: 100; missed: slow"
+    assert said[0].startswith("microseconds, medians of 3; fuzzed calls: 100; missed: slow")  # others may be, on a busy machine
     record = json.loads(said[-1])
     assert (
         record == json.loads((tmp_path / "reports/bench/worlds.json").read_text())
