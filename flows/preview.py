@@ -134,7 +134,7 @@ def _small(job: Any, count: int) -> dict[str, Any]:
 def _gates(world: Path, made: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, int]]:
     """The gate's scores of every blueprint that came as far; rows hold the verdict alone."""
     from tasks.contract import rows
-    from tasks.generate.core.trivial_agents import gate
+    from tasks.generate.parts.apigen_mt.trivial_agents import gate
     from tasks.worlds.api.frozen import load
 
     problems = [rows.problem_of(row) for row in made if row["status"] in ("accepted", "failed_gate")]

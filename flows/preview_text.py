@@ -14,8 +14,8 @@ from itertools import groupby
 from typing import Any
 
 from tasks.contract.problem import ACCEPTED
-from tasks.generate.core.checks import FAILURES
-from tasks.generate.core.committee import CRITERIA
+from tasks.generate.parts.apigen_mt.checks import FAILURES
+from tasks.generate.parts.apigen_mt.committee import CRITERIA
 
 Row = Mapping[str, Any]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.regrade import PROBLEMS, Name, Worlds, graded, read_problems, world_folders
-from tasks.contract.kept_answers import Answer, conversations, files, plain_messages, read
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.rows import trajectory_row
 from tasks.contract.trajectory import GRADING, Trajectory
 from tasks.engine.dvc_yaml import DATA
+from tasks.generate.parts.imported.kept_answers import Answer, conversations, files, plain_messages, read
 from tasks.road import ROAD
 
 STOPS = {

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def own_engine(model: PreTrainedModel, turns: Sequence[Sequence[list[int]]], tokens: int) -> dict[str, float]:
     """turns[t][row]: what a row reads before its turn t."""
-    from tasks.contract.generation import Sampling
     from tasks.players.local import own
+    from tasks.players.local.generation import Sampling
 
     engine = own.opened(model, rows=len(turns[0]), most=8192)
     ids: dict[str, list[int]] = {str(row): [] for row in range(len(turns[0]))}

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from infra.bench import ROOT, publish
 from tasks.contract.agent import Agent
 from tasks.contract.client import Client
-from tasks.contract.generation import Engine, Generated, Sampling
 from tasks.contract.problem import Problem
+from tasks.players.local.generation import Engine, Generated, Sampling
 from tasks.worlds.api.problem_making import draw_problems
 
 if TYPE_CHECKING:

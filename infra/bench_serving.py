@@ -55,8 +55,8 @@ class Answers:
 def _engine(connection: Any, checkpoint: Path, tokens: int, ends: Sequence[int]) -> None:
     """In a process of its own: takes lists of prompts, gives Answers."""
     from tasks.checkpoints import source
-    from tasks.contract.generation import Sampling
     from tasks.players.local import own
+    from tasks.players.local.generation import Sampling
 
     source.check_folder(checkpoint, str(checkpoint))
     engine = own.opened(checkpoint, rows=64, most=8192, device="cpu", dtype=None)

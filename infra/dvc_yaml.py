@@ -59,8 +59,9 @@ def stage(step: Step) -> Iterator[str]:
 def deps(step: Step) -> list[str]:
     """What a stage depends on: its inputs, files that people edit, code.
 
-    Code is what the room's methods reach by imports, file by file; its own core/ and the folders in its CODE are named whole,
-    with the texts that lie in them. What data/worlds carries the hash of is not listed, and what a folder covers not again.
+    Code is what the room's methods reach by imports, file by file; its own core/, the parts of the method that is chosen and the
+    folders in its CODE are named whole, with the texts that lie in them. What data/worlds carries the hash of is not listed, and what
+    a folder covers not again.
     """
     room, roles = f"tasks/{step.room}", _stated(step, "ROLES")
     whole = [*_stated(step, "CODE"), *([f"{room}/core"] if (ROOT / room / "core").is_dir() else [])]
@@ -74,6 +75,8 @@ def deps(step: Step) -> list[str]:
         chosen.append(f"{methods.SERVINGS.replace('.', '/')}/${{{step.name}.as_served.method}}")
     if not covered(room, whole):
         chosen.append(f"{room}/${{{step.name}.method}}.py")
+    if parts := methods.parts(step.room, f"${{{step.name}.method}}"):
+        chosen.append(parts)
     return [*(f"data/{name}" for name in step.inputs), *_stated(step, "FILES"), *sorted([*files, *whole]), *chosen]
 
 

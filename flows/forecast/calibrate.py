@@ -119,8 +119,8 @@ def play(way: Way, how: Plays, checkpoint: Path | None = None) -> dict[str, Spee
     import torch
 
     from tasks.checkpoints.adapters import active_adapter
-    from tasks.contract.generation import Sampling
     from tasks.engine import methods
+    from tasks.players.local.generation import Sampling
 
     model = model_of(way, checkpoint).eval()
     if not way.adapter:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tasks.contract.generation import Generated
+from tasks.players.local.generation import Generated
 from tasks.serving.endpoint.chat import Answer, Chat, Owed
 from tasks.serving.endpoint.chat_api import watch_of
 from tasks.serving.endpoint.served import Engine

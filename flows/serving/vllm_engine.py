@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput, StageFailed
+from tasks.players.local.generation import Generated, Sampling
 from tasks.players.local.server.api import to_completions, words
 from tasks.serving.endpoint.engine_thread import Watch
 

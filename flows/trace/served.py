@@ -8,8 +8,8 @@ from typing import Any
 from flows.preview_text import call_text
 from flows.trace.stages import Known, down
 from flows.trace.trail import Section, Trail, utc
-from tasks.contract.kept_answers import Answer, conversations, plain_messages, read
 from tasks.contract.params import BadInput
+from tasks.generate.parts.imported.kept_answers import Answer, conversations, plain_messages, read
 from tasks.serving.endpoint.kept import FOLDER
 
 

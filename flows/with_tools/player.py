@@ -15,7 +15,7 @@ from tasks.contract.client import Message
 from tasks.serving.endpoint.prompting import with_read_arguments
 
 if TYPE_CHECKING:
-    from tasks.contract.generation import Generated
+    from tasks.players.local.generation import Generated
     from tasks.serving.endpoint.chat import Chat, Owed
     from tasks.serving.endpoint.chat_request import ChatRequest
     from tasks.serving.endpoint.served import Served

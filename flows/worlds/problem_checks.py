@@ -14,8 +14,8 @@ from tasks.contract.agent import Agent
 from tasks.contract.client import Client
 from tasks.contract.problem import Problem
 from tasks.contract.trajectory import Trajectory
-from tasks.generate.core.samplers import Graph, walk
-from tasks.generate.core.trivial_agents import Listener
+from tasks.generate.parts.apigen_mt.samplers import Graph, walk
+from tasks.generate.parts.apigen_mt.trivial_agents import Listener
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.players.trivial.constant import do_nothing, hands_over, refuses

@@ -39,12 +39,24 @@ def check_closure(settings: Settings, listed: Listed) -> None:
     Reached are: the method, the room's task and its training loop, the way of acting, the players of its model roles, everything of
     this project they import (lazy imports included), and every `module:name` that stands in the params.
     """
+    parts = methods.parts(listed.room, settings.method(listed.stage))
+    if parts and not (settings.project / parts).is_dir():
+        raise BadInput(
+            f"stage {listed.stage!r}: {parts} is not there, which dvc.yaml names among its deps: the folder of what its method alone "
+            f"needs. Make {parts}/__init__.py; a line that says what it is will do."
+        )
     for path in sorted(closure(settings, listed) - world_code(settings, listed)):
         if not covered(path, listed.code):
             if role := next((role for role, places in _others(settings, listed) if covered(path, places)), ""):
                 raise BadInput(
                     f"{settings.source}: {role}: dvc.yaml names the code of a role's first model alone, so a change of {path} would go "
                     f"unseen in stage {listed.stage!r}. Give another role of that stage the same backend, or this role's first model."
+                )
+            if covered(path, [methods.parts(listed.room, name) for name in methods.names(listed.room)]):
+                raise BadInput(
+                    f"stage {listed.stage!r} uses {path}, which is a part of another method than {settings.method(listed.stage)}, so "
+                    "a change of it would go unseen. What two methods of a room need belongs in its core/: move it to "
+                    f"tasks/{listed.room}/core/."
                 )
             raise BadInput(
                 f"stage {listed.stage!r} uses {path}, which is not among its deps in dvc.yaml, so a change of it would go unseen. "
@@ -83,9 +95,9 @@ def entry(room: str, method: str) -> list[str]:
 
 
 def to_list(project: Path, room: str, roles: Sequence[str], worlds: bool) -> list[str]:
-    """The files that a stage's deps have to name beside what they name by `${...}` (the method, the way of acting, the engine, the
-    way of serving, the folders of backends): what the room's methods and the players of these roles reach, whichever are chosen.
-    worlds: the stage reads data/worlds."""
+    """The files that a stage's deps have to name beside what they name by `${...}` (the method and its parts, the way of acting, the
+    engine, the way of serving, the folders of backends): what the room's methods and the players of these roles reach, whichever are
+    chosen. worlds: the stage reads data/worlds."""
     roots = [root for name in methods.names(room) for root in entry(room, name)]
     ways = [f"tasks.agents.{name}" for name in methods.names("agents")] if methods.plays(room) else []
     engines = [f"{methods.ENGINES}.{name}" for name in methods.engines()] if methods.plays(room) == "checkpoints" else []
@@ -100,6 +112,8 @@ def to_list(project: Path, room: str, roles: Sequence[str], worlds: bool) -> lis
             reached = _paths(project, reach(project, modules(role, backend), _is_plumbing))
             found |= {path for path in reached if not covered(path, folders(role, backend))}
     own = {f"tasks/{room}/{name}.py" for name in methods.names(room)} | {f"{way.replace('.', '/')}.py" for way in ways}
+    parts = [folder for name in methods.names(room) if (folder := methods.parts(room, name))]
+    found = {path for path in found if not covered(path, parts)}
     return sorted(found - own - (_paths(project, reached_code((), project)) if worlds else set()))
 
 

@@ -4,6 +4,9 @@ Nothing is registered; a room is listed by looking into its folder.
 
 A room that owns a training loop has `Loop` in its `__init__.py`: the loop's params, which stand once (`<stage>.loop`), for all its
 methods. The loop is `tasks/<room>/core/loop.py:run`; a method of such a room states its difference alone, `hooks(params, ctx)`.
+
+A room whose methods share little has a folder `parts/` beside `core/`, and in it a folder for each method with what that one alone
+needs: a key holds the folder of the method that is chosen.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from tasks.contract.agent import Agent
     from tasks.contract.context import AsServed, Context
-    from tasks.contract.generation import Engine, Place
+    from tasks.players.local.generation import Engine, Place
 
 LOOP = "loop"
 """The section of a stage's params that its room's training loop has; no method may be called so."""
@@ -37,7 +40,7 @@ CHECKPOINT_AGENT = "tasks.players.checkpoint_agent"
 ENGINE = "engine"
 """The section of a step's params that chooses the engine with which its checkpoints generate."""
 ENGINES = "tasks.players.local"
-"""The package of the engines, each a package of its own (`tasks.contract.generation`)."""
+"""The package of the engines, each a package of its own (`tasks.players.local.generation`)."""
 AS_SERVED = "as_served"
 """The section of a step's params that chooses how its candidate is also played as whoever serves it offers it."""
 SERVINGS = "tasks.serving"
@@ -64,6 +67,11 @@ def names(room: str) -> tuple[str, ...]:
     """The methods of a room, sorted: its modules that define TITLE, PAPER, SLUG and Params, and hooks or run."""
     found = (path for path in sorted((HERE / room).glob("*.py")) if path.stem not in _NOT_METHODS)
     return tuple(path.stem for path in found if _is_method(path))
+
+
+def parts(room: str, method: str) -> str:
+    """The folder of what a method alone needs, "" in a room whose methods have none. method: its name, or what DVC fills in."""
+    return f"tasks/{room}/parts/{method}" if (HERE / room / "parts").is_dir() else ""
 
 
 def _constants(path: Path) -> dict[str, str]:

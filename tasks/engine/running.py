@@ -10,13 +10,13 @@ from typing import Any
 
 from tasks.contract.client import NearlyAllLost
 from tasks.contract.context import Context, Losses
-from tasks.contract.generation import Place
 from tasks.contract.params import StageFailed
 from tasks.engine import methods
 from tasks.engine import server_keys as keys
 from tasks.engine.job import Job
 from tasks.engine.shards import sharded
 from tasks.engine.shared_params import SERVER
+from tasks.players.local.generation import Place
 
 LANES = 8
 """Shards under way when a model behind a server plays a role: while one waits for its last answer others keep the server busy. Ours;

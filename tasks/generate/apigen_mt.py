@@ -40,15 +40,15 @@ from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
 from tasks.contract.problem import ACCEPTED
 from tasks.generate import Inputs
-from tasks.generate.core import recombine
-from tasks.generate.core.accepted import SPLITS, Accepted, read_bank, write_bank
-from tasks.generate.core.best_of_n import BestOfN
-from tasks.generate.core.checks import DRAFT, check_reached
-from tasks.generate.core.committee import CRITERIA
-from tasks.generate.core.prompts import render
-from tasks.generate.core.proving import Commission, Prover, Rules
-from tasks.generate.core.samplers import Tastes, draw
-from tasks.generate.core.tally import Tally
+from tasks.generate.parts.apigen_mt import recombine
+from tasks.generate.parts.apigen_mt.accepted import SPLITS, Accepted, read_bank, write_bank
+from tasks.generate.parts.apigen_mt.best_of_n import BestOfN
+from tasks.generate.parts.apigen_mt.checks import DRAFT, check_reached
+from tasks.generate.parts.apigen_mt.committee import CRITERIA
+from tasks.generate.parts.apigen_mt.prompts import render
+from tasks.generate.parts.apigen_mt.proving import Commission, Prover, Rules
+from tasks.generate.parts.apigen_mt.samplers import Tastes, draw
+from tasks.generate.parts.apigen_mt.tally import Tally
 from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.play import play
 

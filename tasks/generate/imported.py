@@ -2,8 +2,8 @@
 
 What it leaves has the files of any method of the room, so that critics, filter, fine-tuning and evaluation take its rows like any
 other. Read are JSON lines, JSON, Parquet, folders of the `datasets` library and what `cairn serve` keeps; the shapes are in
-`core/logs/formats.py`. Each conversation is held against the world's tools and replayed where the state can be rebuilt
-(`core/logs/checked.py`); personal data is masked after that, before anything is written. Splits are by customer.
+`parts/imported/formats.py`. Each conversation is held against the world's tools and replayed where the state can be rebuilt
+(`parts/imported/checked.py`); personal data is masked after that, before anything is written. Splits are by customer.
 
 Departures: No departure; this is no paper's method.
 
@@ -27,10 +27,10 @@ from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, nearest
 from tasks.contract.values import whole_text
 from tasks.generate import Inputs
-from tasks.generate.core.logs import files, formats, kept
-from tasks.generate.core.logs.checked import STATUSES, Checker, Refused, Taken
-from tasks.generate.core.logs.masking import PATTERNS, Masks
-from tasks.generate.core.logs.record import Record, Unreadable
+from tasks.generate.parts.imported import files, formats, kept
+from tasks.generate.parts.imported.checked import STATUSES, Checker, Refused, Taken
+from tasks.generate.parts.imported.masking import PATTERNS, Masks
+from tasks.generate.parts.imported.record import Record, Unreadable
 from tasks.worlds.api.frozen import load_all
 from tasks.worlds.api.system_prompt import system_message
 

@@ -3,7 +3,7 @@
 Tokens are never rendered twice (law 7): each turn encodes only what the model has not read yet, and a conversation is the
 concatenation of the ids read and the ids produced. Where the checkpoint's chat format writes the past anew (`by turn`), each turn
 reads a whole prompt, as a server would send it, and its ids are kept with that. Generation itself is an engine's
-(`tasks.contract.generation`).
+(`tasks.players.local.generation`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tasks.checkpoints.adapters import active_adapter
 from tasks.contract.agent import Turn, World
 from tasks.contract.client import Message
 from tasks.contract.computed import TOKENS
-from tasks.contract.generation import Engine, Generated, Sampling
+from tasks.players.local.generation import Engine, Generated, Sampling
 from tasks.worlds.api.system_prompt import check_prompt, system_message, tools_of
 
 if TYPE_CHECKING:

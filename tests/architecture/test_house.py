@@ -82,7 +82,7 @@ def test_a_room_holds_a_door_a_task_and_methods(stage: str) -> None:
     files = {path.stem for path in room.glob("*.py")}
     assert {"__init__", "task"} <= files
     if stage != "worlds":  # the worlds room also holds the contract's runtime and the built-in worlds
-        assert files - {"__init__", "task"} == set(methods.names(stage)), "a file of a room is a method; helpers live in core/"
+        assert files - {"__init__", "task"} == set(methods.names(stage)), "a file is a method; helpers live in core/ or parts/"
     assert methods.names(stage), f"room {stage} has no method"
 
 
@@ -106,6 +106,8 @@ def test_a_method_states_what_it_is(stage: str, name: str) -> None:
         assert module.PAPER.startswith("https://arxiv.org/abs/")
         assert re.search(r"^\s*1\. ", module.__doc__, re.M) or "No departure" in module.__doc__, "departures are numbered"
     assert (ROOT / "tests" / stage / f"test_{name}.py").is_file(), "one name, two trees: tests"
+    parts = methods.parts(stage, name)
+    assert not parts or (ROOT / parts / "__init__.py").is_file(), f"DVC refuses a dep that is not there: make {parts}/__init__.py"
 
 
 def test_a_method_has_no_params_file() -> None:
@@ -115,17 +117,19 @@ def test_a_method_has_no_params_file() -> None:
 
 @pytest.mark.parametrize("stage", ROAD.rooms)
 def test_a_method_never_imports_a_method(stage: str) -> None:
-    """What siblings share lives in core/: neither a method nor core imports a method of the room."""
-    room = ROOT / "tasks" / stage
-    own = {f"tasks.{stage}.{name}" for name in methods.names(stage)}
-    for path in [*room.glob("*.py"), *room.glob("core/*.py")]:
+    """What siblings share lives in core/: neither a method, nor its parts, nor core import a method of the room or another's parts."""
+    room, names = ROOT / "tasks" / stage, methods.names(stage)
+    for path in [*room.glob("*.py"), *room.glob("core/**/*.py"), *room.glob("parts/**/*.py")]:
+        place = path.relative_to(room)
+        whose = place.parts[1] if place.parts[0] == "parts" else place.stem
+        own = {f"tasks.{stage}.{name}" for name in names}
+        own |= {f"tasks.{stage}.parts.{name}" for name in names if name != whose}
         for node in ast.walk(methods.syntax(path)):
             found = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
             if isinstance(node, ast.ImportFrom):
                 found = {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-            assert not found & own, (
-                f"{path.relative_to(ROOT)} imports {', '.join(sorted(found & own))}; what both need belongs in core/"
-            )
+            wrong = sorted(name for name in found if any(name == one or name.startswith(f"{one}.") for one in own))
+            assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(wrong)}; what both need belongs in core/"
 
 
 def test_every_profile_has_a_deployment_that_runs_it() -> None:

@@ -43,7 +43,8 @@ def test_what_readmes_show_is_written_as_all_else(shown: Path, how: list[str]) -
 
 @pytest.mark.skipif(not (ROOT / ".mypy_cache").is_dir(), reason="before the first `make check`, types of all libraries take a minute")
 def test_what_readmes_show_uses_what_is_there(shown: Path) -> None:
-    """Names, parameters and types against the code as it is now."""
-    files = [str(path) for path in sorted((shown / "tasks").rglob("*.py"))]
+    """Names, parameters and types against the code as it is now. A folder of parts has its method's name, and mypy, which sees no package
+    around the two, would take them for one module."""
+    files = [str(path) for path in sorted((shown / "tasks").rglob("*.py")) if path.name != "__init__.py"]
     assert len(files) > 5
     passes(ROOT, ["mypy", *files])

@@ -39,6 +39,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for readme in sorted((ROOT / "tasks").glob("*/README.md")):
         for path, text in files_shown(readme).items():
             assert not (folder / path).exists(), f"{readme}: {path} is there already; an example is a method of its own"
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
     return folder
 

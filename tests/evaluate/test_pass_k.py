@@ -29,7 +29,6 @@ from tasks.checkpoints.starting import begin
 from tasks.contract import schemas, tables
 from tasks.contract.client import BudgetSpent
 from tasks.contract.context import Context
-from tasks.contract.generation import Engine
 from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.planned import Planned
 from tasks.contract.problem import PASSIVE, Problem
@@ -40,6 +39,7 @@ from tasks.evaluate.task import anchor
 from tasks.players.acting import plain
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import own
+from tasks.players.local.generation import Engine
 from tasks.players.openai_compatible import Dialect, EndpointClient, Setting
 from tasks.players.openai_compatible.cache import Cache
 from tasks.players.roles import maker

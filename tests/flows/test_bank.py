@@ -9,7 +9,7 @@ import pytest
 
 from flows.bank import FILE, grow, pin
 from tasks.contract.params import BadInput
-from tasks.generate.core.accepted import read_bank
+from tasks.generate.parts.apigen_mt.accepted import read_bank
 
 
 def test_pin_and_grow(tmp_path: Path) -> None:

@@ -179,8 +179,8 @@ def test_a_trainings_memory_is_what_torch_holds(
 
 @pytest.mark.parametrize(("rows", "most"), [(3, 64), (70, 64), (3, 4000), (20, 4000)])
 def test_keys_and_values_are_those_of_the_engines_pool(rows: int, most: int) -> None:
-    from tasks.contract.generation import Sampling
     from tasks.players.local import own
+    from tasks.players.local.generation import Sampling
 
     config = {"num_hidden_layers": 8, "num_key_value_heads": 4, "hidden_size": 128, "max_position_embeddings": 4096}
     model = made("llama", **(config if most > 1000 else {}))

@@ -14,7 +14,7 @@ from flows.cli import main
 from tasks.contract.params import BadInput, read_yaml
 from tasks.engine.artifact import Store
 from tasks.generate import imported
-from tasks.generate.core.logs.formats import records
+from tasks.generate.parts.imported.formats import records
 from tests.conftest import Project
 
 TALK = [

@@ -23,10 +23,10 @@ from flows.serving.shadow import Shadow
 from flows.serving.source import Named
 from infra.bench import free_port
 from tasks.checkpoints import adapters
-from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
 from tasks.engine.artifact import Store
 from tasks.players.local import own
+from tasks.players.local.generation import Generated, Sampling
 from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.player import listening

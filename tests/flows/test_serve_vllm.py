@@ -19,9 +19,9 @@ from flows.cli import main
 from flows.serving import start, vllm_server
 from flows.serving.source import Named
 from flows.serving.vllm_engine import VllmEngine
-from tasks.contract.generation import Sampling
 from tasks.contract.params import BadInput, StageFailed
 from tasks.players.local import own
+from tasks.players.local.generation import Sampling
 from tasks.serving.endpoint.engine_thread import EngineThread
 from tests.flows.test_serve_two import USER, ask, client
 from tests.players.served import listening

@@ -11,9 +11,9 @@ import pytest
 from flows.cli import main
 from flows.served_grading import grade_served, lines
 from tasks.contract import schemas, tables
-from tasks.contract.kept_answers import conversations, read
 from tasks.contract.params import BadInput
 from tasks.contract.rows import message_of
+from tasks.generate.parts.imported.kept_answers import conversations, read
 from tasks.serving.endpoint.kept import Kept
 from tests.flows.artifacts import build
 

@@ -34,11 +34,11 @@ from flows.worlds.mutants import other_calls
 from flows.worlds.sample import Pool
 from tasks.agents import react
 from tasks.contract import schemas
-from tasks.contract.generation import Generated
 from tasks.contract.params import BadInput
 from tasks.contract.rows import problem_row
 from tasks.contract.tables import write_rows
 from tasks.engine import settings
+from tasks.players.local.generation import Generated
 from tasks.serving.endpoint.app import make
 from tasks.serving.endpoint.card import agent_card
 from tasks.serving.endpoint.chat import Chat

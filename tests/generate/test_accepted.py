@@ -15,7 +15,7 @@ import pytest
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 from tasks.contract.schemas import PROBLEM
-from tasks.generate.core.accepted import Accepted, read_bank, write_bank
+from tasks.generate.parts.apigen_mt.accepted import Accepted, read_bank, write_bank
 
 
 def row(number: int, user: str = "u1", split: str = "train") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.chat.answers import looks_like_calls, mismatch, read_json
-from tasks.generate.core.checks import DRAFT
+from tasks.generate.parts.apigen_mt.checks import DRAFT
 
 SCHEMA = {
     "type": "object",

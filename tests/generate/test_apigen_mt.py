@@ -17,7 +17,7 @@ from tasks.contract.params import BadInput, StageFailed, validate
 from tasks.contract.scripts import STOP
 from tasks.engine.shards import sharded
 from tasks.generate import apigen_mt
-from tasks.generate.core.checks import FAILURES
+from tasks.generate.parts.apigen_mt.checks import FAILURES
 from tasks.players.scripts.script import blocks
 from tasks.worlds.api.frozen import freeze_world
 from tests.generate.conftest import ERRORS, Make, through_json

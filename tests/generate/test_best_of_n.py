@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tasks.contract.client import Message, Request
 from tasks.contract.scripts import STOP
-from tasks.generate.core.best_of_n import BestOfN
+from tasks.generate.parts.apigen_mt.best_of_n import BestOfN
 from tasks.players.scripts.script import blocks
 
 DESK_ASKS = [

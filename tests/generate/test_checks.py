@@ -14,9 +14,9 @@ from jinja2.exceptions import SecurityError
 
 from tasks.contract.params import StageFailed
 from tasks.contract.problem import Action, Setting, ToolResult
-from tasks.generate.core import prompts
-from tasks.generate.core.checks import check, undone
-from tasks.generate.core.trivial_agents import gate
+from tasks.generate.parts.apigen_mt import prompts
+from tasks.generate.parts.apigen_mt.checks import check, undone
+from tasks.generate.parts.apigen_mt.trivial_agents import gate
 from tasks.worlds.api.calls import DOWN
 from tasks.worlds.api.problem_making import problem_of, propose, user_context
 from tasks.worlds.api.prompts import Prompts

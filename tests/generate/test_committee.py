@@ -14,7 +14,7 @@ from tasks.contract.client import Message, Request
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Setting
 from tasks.generate import apigen_mt
-from tasks.generate.core.committee import CRITERIA, Verdict, ask, count, flips
+from tasks.generate.parts.apigen_mt.committee import CRITERIA, Verdict, ask, count, flips
 
 
 def _answer(*lost: str) -> tuple[dict[str, Any], str]:

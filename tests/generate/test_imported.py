@@ -19,8 +19,8 @@ from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed, validate
 from tasks.contract.rows import message_of
 from tasks.generate import Inputs, imported
-from tasks.generate.core.logs import files
-from tasks.generate.core.logs.masking import PATTERNS, Masks
+from tasks.generate.parts.imported import files
+from tasks.generate.parts.imported.masking import PATTERNS, Masks
 from tasks.players.client_agent import ClientAgent
 from tasks.players.roles import maker
 from tasks.worlds.api.frozen import load

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tasks.contract.client import BudgetSpent, Client, Message, Request
-from tasks.generate.core import committee
-from tasks.generate.core.prompts import render
+from tasks.generate.parts.apigen_mt import committee
+from tasks.generate.parts.apigen_mt.prompts import render
 from tasks.players import roles
 from tests.generate.conftest import ERRORS, Make
 

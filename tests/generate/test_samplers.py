@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from random import Random
 
-from tasks.generate.core.samplers import MAX_READS, Bank, subset, walk
+from tasks.generate.parts.apigen_mt.samplers import MAX_READS, Bank, subset, walk
 
 GRAPH = {
     "find_user": ("get_user", "cancel"),

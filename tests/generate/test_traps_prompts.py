@@ -19,9 +19,9 @@ from tasks.contract.problem import Setting
 from tasks.critique import multicritique
 from tasks.engine.preflight.questions import LIMITS
 from tasks.engine.shared_params import ROLES, Role
-from tasks.generate.core import best_of_n, committee, proving, recombine
-from tasks.generate.core.checks import DRAFT
-from tasks.generate.core.prompts import render
+from tasks.generate.parts.apigen_mt import best_of_n, committee, proving, recombine
+from tasks.generate.parts.apigen_mt.checks import DRAFT
+from tasks.generate.parts.apigen_mt.prompts import render
 from tasks.players import scripted
 from tasks.players.scripts.script import blocks
 from tasks.worlds.api.system_prompt import system_message
@@ -159,7 +159,7 @@ def test_the_human_is_told_the_rules_of_its_role(requests_of: dict[str, list[Req
 
 @cache
 def _files() -> list[Path]:
-    from tasks.generate.core import prompts
+    from tasks.generate.parts.apigen_mt import prompts
 
     return sorted(Path(prompts.__file__).parent.glob("*.jinja"))
 

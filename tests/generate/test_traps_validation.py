@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.contract.rows import problem_of
-from tasks.generate.core.committee import CRITERIA, count
+from tasks.generate.parts.apigen_mt.committee import CRITERIA, count
 from tasks.players import scripted
 from tasks.players.scripts.script import blocks
 from tests.generate.conftest import ERRORS, Make

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.generation import Generated, Sampling
+from tasks.players.local.generation import Generated, Sampling
 from tasks.serving.endpoint.engine_thread import EngineThread
 
 PLAIN = Sampling(0, 0.0, 3, (), "", 1.0)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.generation import Engine
 from tasks.contract.params import BadInput, Params
 from tasks.engine import methods, together
 from tasks.engine.closure import closure
 from tasks.engine.dvc_yaml import listed
 from tasks.engine.key import params_of
 from tasks.engine.settings import Settings, load
+from tasks.players.local.generation import Engine
 from tests.conftest import ROOT
 from tests.players.served import serving
 from tests.players.test_own_engine import logprobs_of, model, prompts, sampling, turns

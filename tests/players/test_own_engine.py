@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.generation import Engine, Generated, Sampling
 from tasks.contract.params import BadInput, StageFailed
 from tasks.players.local import own
+from tasks.players.local.generation import Engine, Generated, Sampling
 from tasks.players.local.own import attention, weights
 from tasks.players.local.own.engine import OwnEngine
 

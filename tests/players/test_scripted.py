@@ -14,8 +14,8 @@ from tasks.contract.params import BadInput
 from tasks.contract.problem import Setting
 from tasks.contract.scripts import STOP
 from tasks.engine.shared_params import ROLES
-from tasks.generate.core.committee import CRITERIA
-from tasks.generate.core.prompts import render
+from tasks.generate.parts.apigen_mt.committee import CRITERIA
+from tasks.generate.parts.apigen_mt.prompts import render
 from tasks.players import scripted
 from tasks.players.authors import scripted as authors
 from tasks.players.authors.scripted.planted import PLANTS, REVEALED_BY, shape

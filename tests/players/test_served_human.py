@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any
 
 from tasks.contract.scripts import STOP
-from tasks.generate.core.best_of_n import BestOfN
+from tasks.generate.parts.apigen_mt.best_of_n import BestOfN
 from tasks.players import scripted
 from tasks.players.client_agent import ClientAgent
 from tasks.players.openai_compatible import Dialect, EndpointClient, Setting

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from tasks.contract.client import CallFailed
-from tasks.contract.generation import Place, Sampling
 from tasks.contract.params import BadInput, StageFailed
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import server
+from tasks.players.local.generation import Place, Sampling
 from tasks.players.local.server.api import Api
 from tasks.rl.core.loop import run
 from tasks.rl.grpo import Params

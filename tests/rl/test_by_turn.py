@@ -21,10 +21,10 @@ from tasks.chat.local.format import BY_TURN
 from tasks.chat.proof import find
 from tasks.checkpoints import folders
 from tasks.checkpoints import tiny as models
-from tasks.contract.generation import Engine, Sampling
 from tasks.contract.params import StageFailed
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import own
+from tasks.players.local.generation import Engine, Sampling
 from tasks.rl import Inputs, Loop
 from tasks.rl.core.batch import Batch, Row, Scored, collate, per_row
 from tasks.rl.core.hooks import Hooks, Played

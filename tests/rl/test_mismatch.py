@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
-from tasks.contract.generation import Engine, Sampling
 from tasks.contract.params import StageFailed
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import own
+from tasks.players.local.generation import Engine, Sampling
 from tasks.rl import Inputs
 from tasks.rl.core.loop import run
 from tasks.rl.core.mismatch import corrected

@@ -99,8 +99,8 @@ def test_it_starts_without_a_change_and_each_in_its_way(init: str, kind: str) ->
 
 def says(folder: Path, inputs: Inputs, prompt: list[int]) -> tuple[list[int], list[float]]:
     """What a checkpoint folder says after a prompt, sampled by the own engine: ids and their log-probabilities."""
-    from tasks.contract.generation import Sampling
     from tasks.players.local import own
+    from tasks.players.local.generation import Sampling
 
     model, _ = adapters.load(folder, {BASE: inputs.base})
     engine = own.opened(model, rows=1, most=64)

@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks.contract.generation import Engine, Place
 from tasks.players.checkpoint_agent import CheckpointAgent
 from tasks.players.local import own, server
+from tasks.players.local.generation import Engine, Place
 from tasks.rl.core.hooks import Hooks, Played
 from tasks.rl.core.loop import run
 from tasks.rl.core.reward_model import RewardModel

@@ -10,7 +10,7 @@ from tasks.checkpoints import agreement
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tasks.contract.generation import Generated
+    from tasks.players.local.generation import Generated
 
 ENOUGH = 128
 """Tokens that are compared; then it is judged, and what follows costs nothing. The mean of fewer would be noise in half precision."""

@@ -16,8 +16,8 @@ from tasks.chat.local.parsing import parse_turn
 from tasks.checkpoints.adapters import ADAPTER, find_base, is_adapter, weights_of
 from tasks.checkpoints.folders import load_tokenizer
 from tasks.contract.client import Message, Request
-from tasks.contract.generation import Engine, Sampling
 from tasks.players.local import own
+from tasks.players.local.generation import Engine, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -17,8 +17,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.checkpoints.adapters import is_adapter
-from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import BadInput
+from tasks.players.local.generation import Generated, Sampling
 from tasks.serving.endpoint import chat_api
 from tasks.serving.endpoint.chat_api import Beside, under_way
 from tasks.serving.endpoint.errors import TOO_LONG, UNKNOWN, first_fault, of_engine, refused

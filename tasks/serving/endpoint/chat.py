@@ -12,7 +12,7 @@ from typing import Any
 from tasks.chat.local.parsing import reply_alone
 from tasks.chat.local.tokens import decode
 from tasks.contract.client import Message
-from tasks.contract.generation import Generated, Sampling
+from tasks.players.local.generation import Generated, Sampling
 from tasks.serving.endpoint.chat_request import ChatRequest
 from tasks.serving.endpoint.conversations import Conversations
 from tasks.serving.endpoint.kept import Kept

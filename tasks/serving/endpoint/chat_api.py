@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from tasks.contract.generation import Generated
 from tasks.contract.params import BadInput
+from tasks.players.local.generation import Generated
 from tasks.serving.endpoint.chat import Answer, Chat, Owed
 from tasks.serving.endpoint.chat_request import of_body
 from tasks.serving.endpoint.engine_thread import Watch

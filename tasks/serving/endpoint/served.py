@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.contract.generation import Generated, Sampling
+from tasks.players.local.generation import Generated, Sampling
 from tasks.serving.endpoint.chat import Chat
 from tasks.serving.endpoint.engine_thread import Watch
 

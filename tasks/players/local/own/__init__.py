@@ -13,7 +13,7 @@ from tasks.contract import params as base
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tasks.contract.generation import Place
+    from tasks.players.local.generation import Place
     from tasks.players.local.own.engine import OwnEngine
 
 GIB = 1 << 30

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.contract.generation import Generated, Sampling
 from tasks.contract.params import StageFailed
+from tasks.players.local.generation import Generated, Sampling
 from tasks.players.local.own.attention import Decoding, Prefilling
 from tasks.players.local.own.memory import Memory, Row
 from tasks.players.local.own.pages import Pages, page_tokens
@@ -60,7 +60,7 @@ class _Batch:
 
 
 class OwnEngine:
-    """`tasks.contract.generation.Engine` over a stack. adapters: by the name that a `Sampling` gives. rows, most: see there; no
+    """`tasks.players.local.generation.Engine` over a stack. adapters: by the name that a `Sampling` gives. rows, most: see there; no
     conversation grows beyond the checkpoint's positions.
 
     memory: bytes that keys and values may take; None: as many as the tokens need. counts: decode_steps, prefills, ids read, ids shared

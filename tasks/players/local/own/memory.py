@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tasks.contract.generation import Sampling
+from tasks.players.local.generation import Sampling
 from tasks.players.local.own.pages import Pages, name_of
 
 

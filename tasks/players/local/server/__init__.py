@@ -13,7 +13,7 @@ from tasks.players.local.server.params import Params as Params
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tasks.contract.generation import Place
+    from tasks.players.local.generation import Place
     from tasks.players.local.server.engine import ServerEngine
 
 
@@ -69,7 +69,7 @@ def opened(
 
     device, dtype: the server's own matter. BadInput for a server without token ids, or with another model than the params name.
     """
-    from tasks.contract.generation import Place as Anywhere
+    from tasks.players.local.generation import Place as Anywhere
     from tasks.players.local.server.engine import ServerEngine
     from tasks.players.local.server.weights import of_folder, pushed
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract.client import CallFailed
-from tasks.contract.generation import Sampling
 from tasks.contract.params import BadInput, StageFailed, nearest
+from tasks.players.local.generation import Sampling
 from tasks.players.local.server.params import Params
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from tasks.contract.generation import Generated, Sampling
+from tasks.players.local.generation import Generated, Sampling
 from tasks.players.local.server.api import Api
 from tasks.players.local.server.params import Params
 
 
 class ServerEngine:
-    """`tasks.contract.generation.Engine` at a server. names: adapter's name here -> its name there. counts: ids read (sent as prompts),
-    ids produced, calls."""
+    """`tasks.players.local.generation.Engine` at a server. names: adapter's name here -> its name there. counts: ids read (sent as
+    prompts), ids produced, calls."""
 
     def __init__(self, params: Params, secret: str, *, rows: int, most: int) -> None:
         self.rows, self.most, self.elsewhere = rows, most, True

@@ -12,7 +12,7 @@ from tasks.contract.params import BadInput
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tasks.contract.generation import Place
+    from tasks.players.local.generation import Place
     from tasks.players.local.transformers.engine import TransformersEngine
 
 

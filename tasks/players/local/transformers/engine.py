@@ -22,7 +22,7 @@ import numpy as np
 
 from tasks.checkpoints.adapters import has_adapter
 from tasks.checkpoints.folders import context_of
-from tasks.contract.generation import Generated, Sampling
+from tasks.players.local.generation import Generated, Sampling
 from tasks.players.local.sampling import choose, uniforms
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Group:
 
 
 class TransformersEngine:
-    """`tasks.contract.generation.Engine` over a model in eval mode. counts: forward passes, ids read, ids produced."""
+    """`tasks.players.local.generation.Engine` over a model in eval mode. counts: forward passes, ids read, ids produced."""
 
     def __init__(self, model: PreTrainedModel, *, rows: int, most: int) -> None:
         self.rows, self.most, self.elsewhere = rows, min(most, context_of(model)), False

@@ -20,8 +20,8 @@ from tasks.contract.params import nearest
 from tasks.contract.problem import ACCEPTED, Action, Problem, ToolResult
 from tasks.contract.trajectory import Outcome, Trajectory
 from tasks.contract.values import UNREADABLE, canonical
-from tasks.generate.core.logs.masking import Mask, Masks
-from tasks.generate.core.logs.record import Message, Record, calls_of
+from tasks.generate.parts.imported.masking import Mask, Masks
+from tasks.generate.parts.imported.record import Message, Record, calls_of
 from tasks.worlds.api import grading
 from tasks.worlds.api.problem_making import problem_of
 

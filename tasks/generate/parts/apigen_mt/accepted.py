@@ -19,7 +19,7 @@ from random import Random
 from typing import Any
 
 from tasks.contract.params import BadInput
-from tasks.generate.core.samplers import Bank
+from tasks.generate.parts.apigen_mt.samplers import Bank
 
 SPLITS: Mapping[str, tuple[str, ...]] = {"train": ("train", "validation"), "test": ("test",)}
 """What blueprints are for -> the splits of whose customers they are."""

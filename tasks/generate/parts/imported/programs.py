@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tasks.contract.rows import message_of
-from tasks.generate.core.logs.plain import listed, parsed, ratings_of, thumb, tool_names
-from tasks.generate.core.logs.record import Rating, Record, Truth, Unreadable, shaped
+from tasks.generate.parts.imported.plain import listed, parsed, ratings_of, thumb, tool_names
+from tasks.generate.parts.imported.record import Rating, Record, Truth, Unreadable, shaped
 
 Value = Mapping[str, Any]
 

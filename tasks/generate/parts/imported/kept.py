@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tasks.generate.core.logs.checked import Taken
+from tasks.generate.parts.imported.checked import Taken
 
 GROUP = 1024
 """Rows of a group in a file; ours."""

@@ -16,11 +16,11 @@ from tasks.contract.client import Client, Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.problem import ACCEPTED, Action
 from tasks.contract.rows import problem_row
-from tasks.generate.core import committee
-from tasks.generate.core.checks import Checked, check, undone
-from tasks.generate.core.prompts import render
-from tasks.generate.core.samplers import Material
-from tasks.generate.core.trivial_agents import gate
+from tasks.generate.parts.apigen_mt import committee
+from tasks.generate.parts.apigen_mt.checks import Checked, check, undone
+from tasks.generate.parts.apigen_mt.prompts import render
+from tasks.generate.parts.apigen_mt.samplers import Material
+from tasks.generate.parts.apigen_mt.trivial_agents import gate
 
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World

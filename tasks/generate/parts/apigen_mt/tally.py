@@ -12,8 +12,8 @@ from tasks.contract.losses import Lost, stop_when_nearly_all
 from tasks.contract.params import StageFailed
 from tasks.contract.problem import ACCEPTED
 from tasks.contract.trajectory import ENDED, PARTIES
-from tasks.generate.core.checks import FAILURES
-from tasks.generate.core.trivial_agents import AGENTS
+from tasks.generate.parts.apigen_mt.checks import FAILURES
+from tasks.generate.parts.apigen_mt.trivial_agents import AGENTS
 
 if TYPE_CHECKING:
     from tasks.contract.context import Losses

@@ -15,7 +15,7 @@ from tasks.contract.client import Client, Message, Request
 from tasks.contract.context import seed_of
 from tasks.contract.problem import Setting
 from tasks.contract.scripts import STOP
-from tasks.generate.core.prompts import render
+from tasks.generate.parts.apigen_mt.prompts import render
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.chat.answers import read_json
 from tasks.contract.client import Client, Request
-from tasks.generate.core.prompts import render
+from tasks.generate.parts.apigen_mt.prompts import render
 
 CRITERIA = ("correctness", "completeness", "satisfaction", "creativity")
 """What a judge can be asked for; each has its text in prompts/judge.jinja, and its column in a blueprint's `judge_scores`."""

@@ -11,7 +11,7 @@
 | mlflow | a trace as MLflow writes it: {"info", "data": {"spans"}} |
 | cairn | a row of TRAJECTORY (Parquet) |
 
-What `cairn serve` keeps (`.cairn/served`) has its turns in lines of their own; `tasks.contract.kept_answers` joins them.
+What `cairn serve` keeps (`.cairn/served`) has its turns in lines of their own; `tasks.generate.parts.imported.kept_answers` joins them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from tasks.generate.core.logs import programs
-from tasks.generate.core.logs.plain import listed, parsed, ratings_of, tool_names
-from tasks.generate.core.logs.record import Choice, Message, Record, Unreadable, shaped
+from tasks.generate.parts.imported import programs
+from tasks.generate.parts.imported.plain import listed, parsed, ratings_of, tool_names
+from tasks.generate.parts.imported.record import Choice, Message, Record, Unreadable, shaped
 
 Value = Mapping[str, Any]
 

@@ -12,9 +12,9 @@ from typing import Any
 from tasks.contract.client import Message
 from tasks.contract.problem import Action, Problem
 from tasks.contract.rows import problem_of
-from tasks.generate.core.prompts import render
-from tasks.generate.core.proving import Commission
-from tasks.generate.core.samplers import Material
+from tasks.generate.parts.apigen_mt.prompts import render
+from tasks.generate.parts.apigen_mt.proving import Commission
+from tasks.generate.parts.apigen_mt.samplers import Material
 from tasks.worlds.api.scripts.human import merged
 
 INSTRUCTION: dict[str, Any] = {

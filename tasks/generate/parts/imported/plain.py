@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.generate.core.logs.record import Rating, json_of
+from tasks.generate.parts.imported.record import Rating, json_of
 
 GOOD = ("up", "thumbs_up", "thumbs up", "good", "like", "liked", "positive", "yes", "true", "accepted", "👍")
 BAD = ("down", "thumbs_down", "thumbs down", "bad", "dislike", "disliked", "negative", "no", "false", "rejected", "👎")

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.contract import kept_answers
 from tasks.contract.params import BadInput
-from tasks.generate.core.logs import programs
-from tasks.generate.core.logs.record import json_of
+from tasks.generate.parts.imported import kept_answers, programs
+from tasks.generate.parts.imported.record import json_of
 
 PIECE = 4 * 2**20
 """Bytes of JSON lines in a piece; ours: some thousand conversations."""

@@ -1,1 +1,0 @@
-"""Helpers that several papers of the generate room share."""
