@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-from flows.worlds.report import REMEDIES, Check, Finding, first_of_each, short
+from flows.worlds.report import REMEDIES, RESTLESS, Check, Finding, first_of_each, short
 from flows.worlds.sample import Call, Sample
 from tasks.contract.problem import Action
 from tasks.worlds.adapters.unequal_states import declaration
@@ -15,12 +15,6 @@ from tasks.worlds.api.runtime import World
 
 PAIRS = 12
 """Pairs of conversations that are played side by side; ours."""
-_SHARED = (
-    'Objects that share a service or database: conversations="one_at_a_time"; globals: conversations="own_process"; both with '
-    "snapshot= and restore=, which reach all that is shared."
-)
-
-_RESTLESS = "It is not the same twice alone either: begin with what `determinism` says."
 
 
 def conversations(sample: Sample) -> Check:
@@ -35,7 +29,8 @@ def conversations(sample: Sample) -> Check:
         for call, seen in zip((one, other), _side_by_side(world, one, other), strict=True):
             if seen != alone[id(call)]:
                 what = f"two conversations are not apart: {_apart(call, alone[id(call)], seen)}"
-                told = _SHARED if _played(world, call) == alone[id(call)] else f"{_RESTLESS} {_SHARED}"
+                restless = world.copies and _played(world, call) != alone[id(call)]
+                told = RESTLESS if restless else world.foreign.source.kept_apart()
                 found.append((call.action.name, Finding(sample.place(call.action.name), f"tool {call.action.name}: {what}", told)))
     said = f"{len(pairs)} pairs of conversations side by side end as each does alone"
     nothing = ("no write of the sample is carried out, so nothing could be compared: give problems",) if writes and not pairs else ()

@@ -134,12 +134,14 @@ class Repeats:
         for call, *answers in zip(self._sample.calls, self._first, self._second, later, strict=True):
             other = next((answer for answer in answers[1:] if answer != answers[0]), None)
             if other is not None:
-                pairs.append((call.action.name, _differs(self._sample, call, answers[0], other)))
+                cause = next((sight.what for sight in self._sights.get(call.action.name, ())), "differs")
+                pairs.append((call.action.name, _differs(self._sample, call, answers[0], other, cause)))
         said = f"{len(self._sample.calls)} calls, three times each on equal forks, the third some time later"
         return Check("determinism", said, first_of_each(pairs))
 
 
-def _differs(sample: Sample, call: Call, one: Attempt, other: Attempt) -> Finding:
+def _differs(sample: Sample, call: Call, one: Attempt, other: Attempt, cause: str) -> Finding:
+    """cause: clock or random, where the tool was seen to read it, else differs."""
     name = call.action.name
     if one.content != other.content:
         what = f"answers {short(one.content)} and then {short(other.content)}"
@@ -148,5 +150,5 @@ def _differs(sample: Sample, call: Call, one: Attempt, other: Attempt) -> Findin
     return Finding(
         sample.place(name),
         f"tool {name} is not deterministic: {call.words} {what}",
-        remedy("differs", sample.world.foreign is not None),
+        remedy(cause, sample.world.foreign is not None) if sample.world.copies else sample.world.foreign.source.kept_apart(),
     )

@@ -203,6 +203,8 @@ def _tables(cls: Any, size: int, seed: int, address: str) -> Check:
         world = World.build(cls, size, seed, address)
     except Exception as error:  # the user's code
         at, what = failure(error, files)
+        if isinstance(error, BadInput) and getattr(cls, "FOREIGN", None) is not None:  # an adapter says what to do
+            return Check("tables", "", (Finding(_class_place(cls), str(error)),))
         return Check("tables", "", (Finding(at if not isinstance(error, BadInput) else where, what, f"mend tables(); {CONTRACT}"),))
     findings = [
         Finding(location(sight.file, sight.line) if sight.file else where, f"tables() calls {sight.name}", REMEDIES[sight.what])

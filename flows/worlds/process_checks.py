@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flows.worlds.apart_checks import differs
 from flows.worlds.call_checks import source_failed
-from flows.worlds.report import REMEDIES, Check, Finding, short
-from flows.worlds.sample import Sample, attempt
+from flows.worlds.report import REMEDIES, RESTLESS, Check, Finding, short
+from flows.worlds.sample import Call, Sample, attempt
 from tasks.worlds.api.places import place
 
 HASH_SEEDS = ("1", "2")
@@ -31,8 +31,7 @@ def record(sample: Sample) -> dict[str, Any]:
         made = attempt(sample.world, call)
         if source_failed(made):
             lost.add(call.action.name)
-        words = " ".join([*(action.name for action in call.before), call.words])
-        tools.setdefault(call.action.name, []).append([words, made.content, made.state_hash, made.diff])
+        tools.setdefault(call.action.name, []).append([_recorded(call), made.content, made.state_hash, made.diff])
     problems = [problem.problem_id for problem in sample.everything]
     return {"tables": sample.world.fork().state_hash(), "problems": problems, "tools": tools}
 
@@ -90,7 +89,19 @@ def _compare(sample: Sample, here: Mapping[str, Any], there: Mapping[str, Any]) 
                     yield from differs(sample.place(tool), f"{words} leaves two states in two processes", one[2], other[2])
                     break
                 what = f"{words} answers {short(one[0])} here and {short(other[0])} there"
-                yield Finding(sample.place(tool), f"tool {tool} differs in another process: {what}", REMEDIES["order"])
+                told = RESTLESS if _restless(sample, tool, words, one) else REMEDIES["order"]
+                yield Finding(sample.place(tool), f"tool {tool} differs in another process: {what}", told)
                 break
     if here["problems"] != there["problems"]:
         yield Finding(place(sample.world.shared.cls.propose), "context() or propose() differ in another process", REMEDIES["order"])
+
+
+def _restless(sample: Sample, tool: str, words: str, known: Sequence[Any]) -> bool:
+    """Whether a call differs in this process too. words: of the call, as in its record. known: what it did before."""
+    call = next(call for call in sample.calls if call.action.name == tool and _recorded(call) == words)
+    again = attempt(sample.world, call)
+    return [again.content, again.state_hash, again.diff] != [*known]
+
+
+def _recorded(call: Call) -> str:
+    return " ".join([*(action.name for action in call.before), call.words])

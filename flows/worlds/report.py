@@ -26,12 +26,16 @@ REMEDIES = {
 
 OF_OBJECTS = {
     "clock": "What only stamps rows goes into leave_out=; let the object take the date that counts from an attribute of its own.",
-    "random": "Let the object count its ids up, or draw from a random.Random in an attribute of its own; what does not count in the "
-    "state goes into leave_out=.",
+    "random": "Ids: let the object that keeps the rows count them up (f'T{len(self.tickets) + 1}') and hand them to the classes of the "
+    "rows, or draw them from an attribute of its own: self.chance = random.Random(0), uuid.UUID(int=self.chance.getrandbits(128)). A "
+    "class whose rows name themselves takes the id as an argument. What shows in no answer and is no key goes into leave_out=.",
     "order": REMEDIES["order"],
     "differs": "Let a tool depend on its arguments and the object's state alone; what does not count in it goes into leave_out=.",
 }
 """The same for an API that exists, which has no tables of Cairn's."""
+
+
+RESTLESS = "It is not the same twice alone either: begin with what `determinism` says."
 
 
 def remedy(what: str, adapted: bool) -> str:

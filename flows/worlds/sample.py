@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections import defaultdict
@@ -196,6 +197,35 @@ def _calls(sample: Sample, name: str, pool: Pool, rng: Random) -> list[Call]:
     return found
 
 
+FORMATS = {
+    "date": "2026-01-05",
+    "date-time": "2026-01-05T10:00:00Z",
+    "time": "10:00:00Z",
+    "email": "a@example.org",
+    "uri": "https://example.org/a",
+    "uuid": "123e4567-e89b-42d3-a456-426614174000",
+}
+"""An example of each format that schemas name."""
+_DATE, _TIME = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?"
+_WRITTEN = {
+    "date": re.compile(_DATE),
+    "date-time": re.compile(f"{_DATE}[T ]{_TIME}"),
+    "time": re.compile(_TIME),
+    "email": re.compile(r"[^@\s]+@[^@\s]+"),
+    "uri": re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+"),
+    "uuid": re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"),
+}
+"""How texts of these formats look."""
+
+
+def of_format(texts: Iterable[str], name: str) -> list[str]:
+    """The texts that are of a schema's format, all of them for one that is not known; a moment gives its day. With none, an example."""
+    if name not in _WRITTEN:
+        return list(texts)
+    parts = [text[:10] if name == "date" and _WRITTEN["date-time"].fullmatch(text) else text for text in texts]
+    return list(dict.fromkeys(part for part in parts if _WRITTEN[name].fullmatch(part))) or [FORMATS[name]]
+
+
 class Pool:
     """Values for arguments: those that ground truths and tables hold under the argument's name."""
 
@@ -223,7 +253,7 @@ class Pool:
         if kind in ("integer", "number"):
             return rng.choice([*range(8), 20, 100])
         if kind == "string":
-            return rng.choice(self.texts(name) or ["x"])
+            return rng.choice(of_format(self.texts(name), str(schema.get("format", ""))) or ["x"])
         return {"boolean": rng.random() < 0.5, "object": {}}.get(str(kind))
 
     def texts(self, name: str) -> list[str]:

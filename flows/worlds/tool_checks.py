@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flows.worlds.report import Check, Finding, short
-from flows.worlds.sample import Attempt, Call, Sample
+from flows.worlds.sample import FORMATS, Attempt, Call, Sample
 from tasks.worlds.api.calls import CUT
 from tasks.worlds.api.tools import Refused, Tool
 
@@ -99,16 +99,6 @@ class _Unmade(ValueError):
     """No value was made for a schema."""
 
 
-_FORMATS = {
-    "date": "2026-01-05",
-    "date-time": "2026-01-05T10:00:00Z",
-    "time": "10:00:00Z",
-    "email": "a@example.org",
-    "uri": "https://example.org/a",
-    "uuid": "123e4567-e89b-42d3-a456-426614174000",
-}
-
-
 def _value(schema: Any, root: Mapping[str, Any], full: bool, depth: int) -> Any:
     """A value that fits a schema, as far as its plain keywords tell."""
     if not isinstance(schema, Mapping) or depth > 8:
@@ -167,7 +157,7 @@ def _array(schema: Mapping[str, Any], root: Mapping[str, Any], full: bool, depth
 def _string(schema: Mapping[str, Any], *_: Any) -> str:
     if "pattern" in schema:
         raise _Unmade
-    text = _FORMATS.get(schema.get("format", ""), "x")
+    text = FORMATS.get(schema.get("format", ""), "x")
     return text.ljust(int(schema.get("minLength", 0)), "x")
 
 

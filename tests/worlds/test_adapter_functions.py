@@ -7,7 +7,7 @@ function is the tuple.
 from __future__ import annotations
 
 import typing
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -141,6 +141,9 @@ class Opaque: ...
 
 
 def test_functions_that_cannot_be_called_with_json_are_named() -> None:
+    def one_by_one() -> Iterator[int]:
+        yield 1
+
     async def yields() -> AsyncIterator[int]:
         yield 1
 
@@ -149,7 +152,8 @@ def test_functions_that_cannot_be_called_with_json_are_named() -> None:
     def lost(thing: NotThere) -> None: ...  # type: ignore[name-defined] # noqa: F821
 
     for function, says in (
-        (yields, "tool 'it' of world x: yields asynchronously"),
+        (yields, "tool 'it' of world x: yields its answer piece by piece"),
+        (one_by_one, "Offer a method that returns it, such as list"),
         (opaque, "argument 'thing' has type <class 'tests.worlds.test_adapter_functions.Opaque'>, which no JSON value can be"),
         (lost, "its arguments cannot be read (name 'NotThere' is not defined)"),
         (iter, "its arguments cannot be read"),

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from flows.worlds import apart_checks
 from flows.worlds import check as world_check
+from flows.worlds.sample import Call, Sample
 from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, ToolResult
@@ -260,6 +262,16 @@ def test_where_nothing_is_set_back_required_calls_are_graded(shop: Shop) -> None
 
 
 # --- schemas and requests ---
+
+
+def test_a_check_of_a_service_that_nothing_sets_back_names_what_would(shop: Shop) -> None:
+    here = build(shop, disposable=True)
+    calls = [Call(Action("cancel_order", {"order_id": "W3", "reason": "late"}, "write"), (), True)]
+    (found,) = apart_checks.conversations(Sample(here, frozenset(), {}, calls=calls)).findings
+    assert "two conversations are not apart" in found.what
+    for word in ("from_openapi", "reset=", "fixture=", "database=", "command=", "state="):
+        assert word in found.remedy
+    assert "snapshot" not in found.remedy
 
 
 def test_schemas_for_models(shop: Shop) -> None:

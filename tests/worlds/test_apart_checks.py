@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.worlds import apart_checks, call_checks, process_checks
+from flows.worlds import apart_checks, call_checks, check, process_checks
 from flows.worlds.report import Check
-from flows.worlds.sample import Call, draw
+from flows.worlds.sample import FORMATS, Call, draw, of_format
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Action
 from tasks.worlds.adapters import from_object
@@ -134,6 +136,59 @@ def test_what_differs_between_two_runs_is_named_with_its_declaration() -> None:
     assert 'leave_out=("tickets.T' in found.remedy and '.at",)' in found.remedy and "rounded={" in found.remedy
     steady = sample(Steady)
     assert not list(process_checks._compare(steady, *(process_checks.record(steady) for _ in range(2))))
+
+
+@dataclass
+class Note:
+    text: str
+    key: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+class Naming(Stamped):
+    """Rows of a class of its own, which name themselves by chance."""
+
+    def close(self, ticket_id: str) -> str:
+        """Close a ticket."""
+        self.tickets[ticket_id]["note"] = made = Note("closed")
+        return made.key
+
+
+class Named(adapted(Naming)):  # type: ignore[misc]
+    """Nothing said of the ids."""
+
+
+def test_ids_that_rows_give_themselves_by_chance_are_told_once_with_what_to_write() -> None:
+    """The answer differs here and in every other process for one reason, which the remedies name or point to."""
+    named = sample(Named)
+    repeats = call_checks.Repeats(named)
+    chance, differs = told(repeats.watched("random")), told(repeats.determinism())
+    assert "calls uuid.uuid4" in chance and "A class whose rows name themselves takes the id as an argument." in chance
+    assert "getrandbits(128)" in differs and "is not deterministic" in differs
+    found = list(process_checks._compare(named, process_checks.record(named), process_checks.record(named)))
+    assert [one.remedy for one in found] == ["It is not the same twice alone either: begin with what `determinism` says."]
+
+
+class SelfNamed(Naming):
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes = {made.key: made for made in (Note("a"), Note("b"))}
+
+
+def test_a_start_that_is_not_twice_the_same_points_to_the_world_and_to_no_table_of_cairns() -> None:
+    made = adapted(SelfNamed)
+    made.__module__, made.__qualname__ = __name__, "Named"
+    (found,) = check.check(made, 1, 0, 1)["tables"].findings
+    assert "notes is named or counted anew each time: count its keys up" in found.what
+    assert "tables()" not in f"{found.what}{found.remedy}" and "adapted.py" not in found.where
+
+
+def test_a_day_is_no_moment() -> None:
+    """Where the rows hold moments alone an argument that is a day gets their days, and where nothing of a format is known an example."""
+    assert of_format(["2026-03-04T10:00:00", "W1"], "date") == ["2026-03-04"]
+    assert of_format(["2026-03-04", "2026-03-04T10:00:00Z"], "date-time") == ["2026-03-04T10:00:00Z"]
+    assert of_format(["W1"], "date") == ["2026-01-05"] and of_format(["W1"], "color") == ["W1"]
+    for name, example in FORMATS.items():
+        assert of_format([example], name) == [example]
 
 
 @pytest.mark.parametrize(

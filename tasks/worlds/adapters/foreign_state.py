@@ -68,6 +68,9 @@ class Source(Protocol):
     def protected(self, name: str) -> str:
         """Why play must not call this tool, which is no read: what stands behind it was not declared disposable; "" when it may."""
 
+    def kept_apart(self) -> str:
+        """What to declare for conversations that see each other's changes."""
+
     def real(self) -> Real:
         """What `cairn serve --with-tools` calls, opened now. Raises BadInput when there is none that has all of the tools."""
 

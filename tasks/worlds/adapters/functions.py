@@ -68,8 +68,11 @@ def tool_of(
     Arguments that a function takes by place alone are given by their name too; `*names` is one argument, a list, and `**more` stands
     for arguments of any name.
     """
-    if inspect.isasyncgenfunction(function):
-        raise BadInput(f"{where}: yields asynchronously. Offer a method that returns its answer, or leave it out with tools=(...).")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise BadInput(
+            f"{where}: yields its answer piece by piece, and a tool gives one. Offer a method that returns it, such as list(...) of "
+            "what it yields, or leave it out with tools=(...)."
+        )
     try:
         signature, hints = inspect.signature(function), _hints(function)
     except Exception as error:  # annotations are code of somebody's

@@ -323,6 +323,14 @@ class Objects:
             "disposable=True if nobody minds, or let the factory make objects that reach a copy."
         )
 
+    def kept_apart(self) -> str:
+        """How the sharing of objects is declared."""
+        return (
+            'Objects that share a service or database: conversations="one_at_a_time"; globals, or attributes of classes: '
+            'conversations="own_process"; both with snapshot= and restore=, which reach all that is shared. Or let the factory make '
+            "objects that share nothing."
+        )
+
     def real(self) -> Real:
         """The object with the real data, made now. BadInput for one that cannot be made or lacks a tool's method."""
         try:

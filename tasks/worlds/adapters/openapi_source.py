@@ -253,6 +253,19 @@ class Operations:
             "and pass disposable=True, or offer operations that read."
         )
 
+    def kept_apart(self) -> str:
+        """How the service's state is declared."""
+        if not self._restorable:
+            return (
+                "Nothing sets the service back, so each conversation is in the state that others have left. Name in from_openapi what "
+                "does (reset=, fixture= or database=), or a command= that starts a service of the world's own; and state=, which reads "
+                "it."
+            )
+        return (
+            "What sets the service back (reset=, fixture=, database=) or reads it (state=) does not reach all that the calls change. "
+            "Let it reach that, or name a command= that starts a service of the world's own for each."
+        )
+
     def real(self) -> Real:
         """The service with the real data."""
         if self._real is None:

@@ -293,6 +293,18 @@ class Servers:
             "there if nobody minds, or give the command of a server of your own."
         )
 
+    def kept_apart(self) -> str:
+        """How the server's state is declared."""
+        if self._server.url and not self._server.restore:
+            return (
+                f"Nothing sets the server of {short(self._path)} back, so each conversation is in the state that others have left. "
+                "Name dump, restore and start, or a command that starts a server of its own."
+            )
+        return (
+            f"The servers of {short(self._path)} share what they write to. Let each keep it in {{seat}}, and name how its state is "
+            "read (files, dump with restore, or reads)."
+        )
+
     def real(self) -> Real:
         """The server that stands under `real`, or the file's own, as it is found."""
         server = self._server

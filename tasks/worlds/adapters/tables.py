@@ -141,6 +141,10 @@ class Tables:
         view.keep()
         return answer
 
+    def kept_apart(self) -> str:
+        """Nothing is to be declared: conversations have rows of their own."""
+        return ""
+
     def real(self) -> Real:
         """Raises BadInput: the tables are all there is."""
         raise BadInput(f"{self._choice.where} is made of tables: nothing real stands behind its tools that could be served.")

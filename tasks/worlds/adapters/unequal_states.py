@@ -31,7 +31,10 @@ def declaration(one: str, other: str) -> str:
     told = f"Write {', '.join(said)}." if said else ""
     if new:
         names = ", ".join(".".join(path) or "the state" for path in new)
-        told += f" What stands under {names} is named or counted anew each time: derive its keys from the arguments, or from the state."
+        told += (
+            f" What stands under {names} is named or counted anew each time: count its keys up, or derive them from the arguments or "
+            "the state."
+        )
     return told.strip() or "Take clocks and random numbers out."
 
 
