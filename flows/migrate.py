@@ -11,9 +11,10 @@ version's table that counts.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +66,10 @@ def migrate(project: Path, check: bool = False, since: str = "") -> Migration:
         old = raw.replace("\r\n", "\n")
         yaml = project_file.round_trip()
         tree = _loaded(yaml, old, path)
+        before = [*tree]
         lines = [*_taken_over(tree, apart), *moved(tree), *_added(tree)]
         text = project_file.written(yaml, tree) if lines else old
+        text = _apart(text, [key for key in tree if key not in before])
         if since and name == PIPELINE:
             text, more = _follow(project, since, old, text)
             lines += more
@@ -248,6 +251,15 @@ def _added(tree: Any, road: Road = ROAD) -> Iterator[str]:
         elif isinstance(section := tree.get(stage), CommentedMap) and name not in section:
             section.insert(list(section).index("method") + 1 if "method" in section else 0, name, _flow(value))
             yield f"{key}: {brief(value)}, as it was"
+
+
+def _apart(text: str, sections: Sequence[str]) -> str:
+    """A file with a blank line on both sides of these one-line sections, where its sections stand apart from each other."""
+    if not re.search(r"\n\n+\w+:", text):
+        return text
+    for section in sections:
+        text = re.sub(rf"\n+({section}: .*\n)\n*", r"\n\n\1\n", text, count=1)
+    return text.rstrip("\n") + "\n" if sections else text
 
 
 def _behind(tree: Any, stage: str, road: Road) -> int:

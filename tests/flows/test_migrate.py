@@ -239,6 +239,19 @@ def test_a_file_from_before_a_step_gets_its_section_also_when_a_world_of_its_can
     assert sum(":1: ImportError" in line for line in migrate(project).lines(check=False)) == 1
 
 
+@pytest.mark.parametrize("gap", ["\n", ""])
+@pytest.mark.parametrize(
+    "generate", ["{method: apigen_mt}", "\n  method: apigen_mt", "\n  method: apigen_mt\n  apigen_mt: {problems: 3}  # few"]
+)
+def test_a_new_section_stands_apart_where_the_others_do(generate: str, gap: str, tmp_path: Path) -> None:
+    text = f"profile: mine\n{gap}generate: {generate}\n{gap}critique: {{method: none}}\n"
+    project = _project(tmp_path, pipeline=text)
+    migrate(project)
+    found = (project / "params/pipeline.yaml").read_text()
+    assert f"\n{gap}reserve: {{method: apigen_mt, " in found and f"}}}}\n{gap}critique: " in found and "\n\n\n" not in found, found
+    assert not any("pipeline.yaml" in line for line in migrate(project).changed)
+
+
 def test_methods_files_of_earlier_versions_are_taken_over(tmp_path: Path) -> None:
     """What a profile says goes before, as it did; files and folders that are read no more go."""
     text = "decide:\n  method: paired_gate\n  paired_gate: {trials: 2}\n"
