@@ -12,9 +12,11 @@ import yaml
 
 from tasks.contract.params import BadInput
 from tasks.engine.files import write_text
+from tasks.engine.job import reserve_met
 from tasks.engine.locks import lock
-from tasks.engine.reserve import USED, Used, read
+from tasks.engine.reserve import USED, Used, gone, read
 from tasks.engine.together import planned
+from tasks.worlds import UNSEEN
 
 if TYPE_CHECKING:
     from tasks.contract.planned import Planned
@@ -88,13 +90,20 @@ def check(plan: Plan, there: Mapping[str, str]) -> None:
     made = step and step.reading("generate")
     if step is None or made is None or made.name not in there:
         return
-    candidate = there.get(plan.settings.road.candidate, "")
-    lacking = [one for one in holdings(plan, plan.store.view(there[made.name]), candidate) if one.lacking]
+    candidate, met = there.get(plan.settings.road.candidate, ""), reserve_met(plan, step.name, there).get(made.name, "")
+    if met and not plan.store.has(met):
+        raise BadInput(f"{step.name}: {gone(candidate, met)}")
+    lacking = [one for one in holdings(plan, plan.store.view(met or there[made.name]), candidate) if one.lacking]
+    fewer, held = f"{step.name}.{plan.settings.method(step.name)}.gate_problems", ". ".join(map(str, lacking))
+    if lacking and met and met != there[made.name]:
+        raise BadInput(
+            f"{step.name}: the candidate {candidate} is held to the reserve that it was evaluated with first ({met}, {USED}), which "
+            f"does not suffice. {held}. Lower {fewer}; the next candidate takes from the present reserve."
+        )
     if lacking:
         raise BadInput(
-            f"{step.name}: the reserve of proven test problems does not suffice. {'. '.join(map(str, lacking))}. "
-            f"`cairn reserve grow {max(one.lacking for one in lacking)}` proves more and keeps those that there are; or lower "
-            f"{step.name}.{plan.settings.method(step.name)}.gate_problems."
+            f"{step.name}: the reserve of proven test problems does not suffice. {held}. "
+            f"`cairn reserve grow {max(one.lacking for one in lacking)}` proves more and keeps those that there are; or lower {fewer}."
         )
 
 
@@ -111,16 +120,18 @@ def note(plan: Plan, there: Mapping[str, str], anew: bool) -> str:
     candidate, evaluated = there.get(road.candidate), there.get(road.judged)
     if step is None or candidate is None or evaluated is None or plan.experiment or os.environ.get("DVC_EXP_NAME"):
         return ""
+    held, frozen = there[road.input(step.name, "generate")], plan.store.without(there[road.input(step.name, "worlds")], UNSEEN)
     with lock(plan.store.state, "reserve"):
         known = read(path)
-        if candidate in known.candidates and not anew:
+        if known.first_reserve(candidate, frozen) and not anew:
             return ""
-        now = known.noted(candidate, _gate_problems(plan.store.view(evaluated), step.proven))
+        now = known.noted(candidate, _gate_problems(plan.store.view(evaluated), step.proven), held, frozen)
         if now == known:
             return ""
         _write(path, now)
-    count = sum(len(ids) for ids in now.entries[-1][1].values())
-    return f"{USED}: {count} problems of the reserve are used by the gate of this candidate"
+    count = sum(map(len, now.entries[-1].problems.values())) if len(now.entries) > len(known.entries) else 0
+    used = f"{count} problems of the reserve are used by the gate of this candidate" if count else ""
+    return f"{USED}: {used or 'the reserve that this candidate was evaluated with is noted: it stays with it'}"
 
 
 def _gate_problems(folder: Path, worlds: Any) -> dict[str, list[str]]:

@@ -259,7 +259,8 @@ def reserve(
 ) -> int:
     """Test problems that are proven for worlds that draw none: how many there are, how many gates have used
     (params/reserve_used.yaml), how many are free. grow raises `accepted` in params/pipeline.yaml and makes what is new;
-    what was proven stays, no answer is paid for twice, and nothing is trained again.
+    what was proven stays, no answer is paid for twice, and nothing is trained again. A candidate that was evaluated
+    stays with the reserve that it met: it gets no second try on other problems. A grow that fails puts the params back.
 
     Examples:
       cairn reserve

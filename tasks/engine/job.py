@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract.params import Params, StageFailed
-from tasks.engine import dvc_lock, methods, roles_lock, sources
+from tasks.engine import dvc_lock, methods, reserve, roles_lock, sources
 from tasks.engine.artifact import Artifact, Store
 from tasks.engine.closure import WORLDS
 from tasks.engine.key import Key, canonical, changed, key_of
@@ -42,11 +42,23 @@ def key_now(plan: Plan, stage: str, inputs: Mapping[str, str]) -> Key:
 
 def as_read(plan: Plan, stage: str, inputs: Mapping[str, str]) -> dict[str, str]:
     """The identities of what a stage reads of its inputs: of frozen worlds, unless its room's interface says READS_UNSEEN, those alone
-    that training may see. So a stage neither finds the others nor hangs on them."""
-    settings = plan.settings
+    that training may see, so that a stage neither finds the others nor hangs on them; and the reserve that its candidate met."""
+    settings, found = plan.settings, {**inputs, **reserve_met(plan, stage, inputs)}
     if methods.reads_unseen(settings.room(stage)):
-        return dict(inputs)
-    return {name: plan.store.without(one, UNSEEN) if settings.room(name) == WORLDS else one for name, one in inputs.items()}
+        return found
+    return {name: plan.store.without(one, UNSEEN) if settings.room(name) == WORLDS else one for name, one in found.items()}
+
+
+def reserve_met(plan: Plan, stage: str, inputs: Mapping[str, str]) -> dict[str, str]:
+    """Input -> identity of the proven problems that the candidate among the inputs was evaluated with first in the same worlds, as
+    params/reserve_used.yaml has it; empty for a candidate of which nothing is noted, and for a stage that does not read that file."""
+    road = plan.settings.road
+    name, worlds = (road.input(stage, room) for room in ("generate", WORLDS))
+    if reserve.USED not in plan.stages[stage].files or not {name, worlds, road.candidate} <= {*inputs}:
+        return {}
+    noted = reserve.read(plan.settings.project / reserve.USED)
+    met = noted.first_reserve(inputs[road.candidate], plan.store.without(inputs[worlds], UNSEEN))
+    return {name: met} if met else {}
 
 
 def identities(store: Store, entry: Mapping[str, Any]) -> set[str]:

@@ -45,7 +45,8 @@ class Inputs:
     fresh gate problems. champion: the incumbent's checkpoint folder, or None when there is no champion. anchor: that of the best
     champion so far, None where that is the champion or is not to be met. contender: whether somebody plays the role `contender`: an
     agent that is measured on the test problems beside the models, and is never promoted. reserve: folder with the proven problems
-    (blueprints.parquet) of worlds that draw none. used: ids of those that gates of other candidates have used."""
+    (blueprints.parquet) of worlds that draw none; those that the candidate met, where it was evaluated before. used: ids of those
+    that gates of other candidates have used."""
 
     worlds: Path
     models: Mapping[str, Path]

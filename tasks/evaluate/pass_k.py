@@ -125,10 +125,11 @@ def check_road(step: Planned) -> None:
         what = f"its split is {params.split}" if params.split != "test" else f"{made.name} proves those of training (lineages)"
         raise BadInput(f"{step.name}: {worlds} draw no problems of their own: proven test problems are played, but {what}.")
     if (there := getattr(made.params, "accepted", 0)) < (wanted := params.problems + params.gate_problems):
+        drafts = -(-made.params.problems * wanted // max(1, there))
         raise BadInput(
             f"{step.name}: {worlds} draw no problems of their own. {params.problems} test problems (problems) and "
             f"{params.gate_problems} fresh ones for the gate (gate_problems) are {wanted} of each, and "
-            f"{made.name} proves {there} (accepted). Raise that, by "
+            f"{made.name} proves {there} (accepted). Write accepted: {wanted} there, with problems: {drafts} to prove them from, and "
             f"{params.gate_problems} more for each further candidate; or ask for fewer."
         )
 

@@ -9,7 +9,7 @@ from tasks.contract.params import StageFailed
 from tasks.engine.cached import room_task
 from tasks.engine.champion import CHAMPION
 from tasks.engine.job import Job
-from tasks.engine.reserve import USED, read
+from tasks.engine.reserve import USED, gone, read
 from tasks.engine.running import own_process
 
 
@@ -41,6 +41,17 @@ def anchor(job: Job) -> Path | None:
         ) from None
 
 
+def _reserve(job: Job, candidate: str) -> Path:
+    """The proven problems: those that the candidate was evaluated with first, or the present ones."""
+    name = job.plan.settings.road.input(job.stage, "generate")
+    if (met := job.read_inputs[name]) == job.inputs[name]:
+        return job.open(name)
+    try:
+        return job.read(met)
+    except LookupError:
+        raise StageFailed(gone(candidate, met)) from None
+
+
 def _used(job: Job, candidate: str) -> list[str]:
     """Ids of the problems of the reserve that other candidates used before this one, as the key has them."""
     before = read(job.plan.settings.project / USED).before(candidate)
@@ -52,16 +63,17 @@ def inputs(job: Job) -> dict[str, Any]:
     left, settings = job.checkpoints(), job.plan.settings
     road = settings.road
     candidate = road.candidate if road.candidate in left else list(left)[-1]
+    identity = job.inputs[candidate]
     return {
         "worlds": job.of("worlds"),
         "models": {name: path for models in left.values() for name, path in models.items()},
         "candidate": list(left[candidate])[-1],
-        "candidate_id": job.inputs[candidate],
+        "candidate_id": identity,
         "champion": champion(job),
         "anchor": anchor(job),
         "contender": settings.shared.contender,
-        "reserve": job.of("generate"),
-        "used": _used(job, job.inputs[candidate]) if "used" in job.key.parts else [],
+        "reserve": _reserve(job, identity),
+        "used": _used(job, identity) if "used" in job.key.parts else [],
     }
 
 

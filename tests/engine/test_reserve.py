@@ -7,14 +7,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
+from tasks.engine.job import as_read, job_of
 from tasks.engine.key import key_of
 from tasks.engine.plan import Plan
-from tasks.engine.reserve import USED, Used, read
+from tasks.engine.reserve import USED, Entry, Used, read
 from tasks.engine.settings import load
+from tasks.evaluate.task import inputs as evaluation_inputs
 from tests.conftest import ROOT
 
-ONE = Used((("a.dir", {"shop": ["shop_1", "shop_2"]}), ("b.dir", {"shop": ["shop_3"], "inn": ["inn_1"]})))
+ONE = Used(
+    (
+        Entry("a.dir", {"shop": ["shop_1", "shop_2"]}, "r1.dir", "w1.dir"),
+        Entry("b.dir", {"shop": ["shop_3"], "inn": ["inn_1"]}),
+    )
+)
+"""The second as earlier versions wrote it."""
+MET = ("r2.dir", "w1.dir")
+"""A larger reserve, in the same worlds."""
 
 
 def test_a_candidate_is_held_to_what_others_used_before_it(tmp_path: Path) -> None:
@@ -26,13 +36,64 @@ def test_a_candidate_is_held_to_what_others_used_before_it(tmp_path: Path) -> No
 
 def test_noting_makes_nothing_stale() -> None:
     """Neither the candidate's own evaluation nor one before it, nor one after it when it is evaluated again on more problems."""
-    noted = ONE.noted("c.dir", {"shop": ["shop_4"]})
+    noted = ONE.noted("c.dir", {"shop": ["shop_4"]}, *MET)
     assert noted.entries[:2] == ONE.entries and noted.before("c.dir") == ONE.before("c.dir")
-    assert noted.noted("c.dir", {"shop": ["shop_4"]}) is noted
-    again = noted.noted("a.dir", {"shop": ["shop_1", "shop_9"]})
-    assert again.entries[-1] == ("a.dir", {"shop": ["shop_9"]})
+    assert noted.noted("c.dir", {"shop": ["shop_4"]}, *MET) is noted
+    again = noted.noted("a.dir", {"shop": ["shop_1", "shop_9"]}, *MET)
+    assert again.entries[-1] == Entry("a.dir", {"shop": ["shop_9"]}, "r1.dir", "w1.dir"), "with the reserve that it met first"
     assert [again.before(one) for one in ("a.dir", "b.dir", "c.dir")] == [noted.before(one) for one in ("a.dir", "b.dir", "c.dir")]
     assert "shop_9" in again.before("new.dir")["shop"]
+    assert ONE.noted("new.dir", {"shop": []}, *MET) is ONE, "an evaluation without a gate uses nothing"
+
+
+def test_a_candidate_stays_with_the_reserve_that_it_met_in_these_worlds() -> None:
+    assert (
+        ONE.first_reserve("a.dir", "w1.dir") == "r1.dir"
+        and not ONE.first_reserve("a.dir", "w2.dir")
+        and not ONE.first_reserve("new.dir", "w1.dir")
+    )
+    filled = ONE.noted("b.dir", {"shop": ["shop_3"]}, *MET)
+    assert not ONE.first_reserve("b.dir", "w1.dir") and filled.first_reserve("b.dir", "w1.dir") == "r2.dir"
+    assert [one.problems for one in filled.entries] == [one.problems for one in ONE.entries], "an entry without one gets it, no other"
+    elsewhere = ONE.noted("a.dir", {"shop": ["shop_1"]}, "r9.dir", "w2.dir")
+    assert elsewhere.first_reserve("a.dir", "w2.dir") == "r9.dir" and elsewhere.first_reserve("a.dir", "w1.dir") == "r1.dir"
+    assert elsewhere.entries[-1].problems == {}, "the same problems are used once"
+
+
+def test_evaluation_reads_the_reserve_that_its_candidate_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its key, by what it opens and by what dvc.lock is held against; no other stage, and no other candidate."""
+    plan = Plan.open(load(ROOT, "smoke"), tmp_path)
+    met = plan.store.put(folder(tmp_path / "small", "two proven"))
+    inputs = {name: f"{name}.dir" for name in plan.stages["evaluate"].inputs}
+    noted = Used((Entry("merge.dir", {"shop": ["shop_1"]}, met, "worlds.dir"),))
+    monkeypatch.setattr("tasks.engine.reserve.read", lambda path: noted)
+    before, after = (job_of(plan, "evaluate", {**inputs, "reserve": one}) for one in (met, "larger.dir"))
+    assert before.key == after.key and after.inputs["reserve"] == "larger.dir"
+    assert (after.of("generate") / "problems").read_text() == "two proven"
+    for changed in ({"merge": "other.dir"}, {"worlds": "other.dir"}):
+        assert as_read(plan, "evaluate", {**inputs, **changed})["reserve"] == "reserve.dir"
+    other = {name: f"{name}.dir" for name in plan.stages["decide"].inputs}
+    assert as_read(plan, "decide", other) == other
+
+
+def test_a_reserve_whose_bytes_are_gone_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan.open(load(ROOT, "smoke"), tmp_path)
+    inputs = {name: plan.store.put(folder(tmp_path / name, name, name in ("base", "merge"))) for name in plan.stages["evaluate"].inputs}
+    noted = Used((Entry(inputs["merge"], {"shop": ["shop_1"]}, f"{'0' * 32}.dir", inputs["worlds"]),))
+    monkeypatch.setattr("tasks.engine.reserve.read", lambda path: noted)
+    job = job_of(plan, "evaluate", inputs)
+    with pytest.raises(
+        StageFailed, match=rf"{inputs['merge']} was evaluated with the reserve 0+\.dir, whose bytes are not in the store"
+    ):
+        evaluation_inputs(job)
+
+
+def folder(path: Path, text: str, model: bool = False) -> Path:
+    (path / "model").mkdir(parents=True)
+    (path / "problems").write_text(text)
+    if model:
+        (path / "model/config.json").write_text("{}")
+    return path
 
 
 def test_the_key_of_the_evaluation_has_what_others_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,9 +106,9 @@ def test_the_key_of_the_evaluation_has_what_others_used(tmp_path: Path, monkeypa
 
     assert USED in plan.stages["evaluate"].files and USED not in plan.stages["decide"].files
     assert used("evaluate", Used()) is None and used("merge", ONE) is None and used("decide", ONE) is None
-    first, later = used("evaluate", ONE), used("evaluate", ONE.noted("merge.dir", {"shop": ["shop_4"]}))
+    first, later = used("evaluate", ONE), used("evaluate", ONE.noted("merge.dir", {"shop": ["shop_4"]}, *MET))
     assert first == later is not None, "what the candidate used itself is no part of it"
-    assert used("evaluate", ONE.noted("c.dir", {"shop": ["shop_4"]})) != first
+    assert used("evaluate", ONE.noted("c.dir", {"shop": ["shop_4"]}, *MET)) != first
 
 
 @pytest.mark.parametrize(
@@ -57,6 +118,8 @@ def test_the_key_of_the_evaluation_has_what_others_used(tmp_path: Path, monkeypa
         ("used: 3", "the key 'used' is missing, or no list"),
         ("used: [a.dir]", "'a.dir': allowed is {candidate: <artifact>, problems: {<world>: <ids>}}"),
         ("used: [{candidate: 3, problems: {}}]", "allowed is"),
+        ("used: [{candidate: a.dir, reserve: r.dir, problems: {}}]", "reserve and worlds name an artifact each, or both are left out"),
+        ("used: [{candidate: a.dir, reserve: 3, worlds: w.dir, problems: {}}]", "reserve and worlds name an artifact each"),
         ("used: [{candidate: a.dir, problems: {shop: [1]}}]", "problems.shop: expected ids, separated by spaces"),
     ],
 )

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from flows import gate_reach, reserve
+from flows import gate_reach, reserve, reserve_growth
 from tasks.contract import schemas, tables
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
 from tasks.engine.artifact import Store
 from tasks.engine.champion import Standing
-from tasks.engine.reserve import USED, read
+from tasks.engine.param_files import PIPELINE
+from tasks.engine.reserve import USED, Entry, read
 from tasks.engine.settings import Settings, load
 from tasks.worlds.adapters import from_object
 from tests.conftest import ROOT
@@ -39,9 +40,12 @@ def settings(*worlds: type, **more: Any) -> Settings:
 
 def plan_of(folder: Path, *worlds: type, **more: Any) -> Any:
     """As much of a plan as is looked at, with params files of its own."""
-    (folder / "params").mkdir(exist_ok=True)
-    shutil.copy(ROOT / USED, folder / "params")
-    return SimpleNamespace(settings=replace(settings(*worlds, **more), project=folder), store=Store(folder / "state"), experiment=False)
+    if not (folder / USED).exists():
+        (folder / "params").mkdir()
+        shutil.copy(ROOT / USED, folder / "params")
+    found = replace(settings(*worlds, **more), project=folder)
+    stages = {"evaluate": SimpleNamespace(files=(USED,))}
+    return SimpleNamespace(settings=found, store=Store(folder / "state"), stages=stages, experiment=False)
 
 
 def proven(plan: Any, folder: Path, count: int) -> str:
@@ -60,6 +64,11 @@ def evaluated(plan: Any, folder: Path, ids: Sequence[str]) -> str:
     return found
 
 
+def there(plan: Any, folder: Path, candidate: str, ids: Sequence[str], held: str = "r.dir") -> dict[str, str]:
+    """Step -> identity of its result, where a candidate's gate has played these problems of a reserve."""
+    return {"worlds": "w.dir", "reserve": held, "merge": candidate, "evaluate": evaluated(plan, folder, ids)}
+
+
 def test_what_is_free_and_what_is_lacking(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, Bare)
     held, ids = proven(plan, tmp_path, 20), [one.problem_id for one in made(20)[1]]
@@ -68,13 +77,13 @@ def test_what_is_free_and_what_is_lacking(tmp_path: Path) -> None:
     ]
     reserve.check(plan, {"reserve": held})
     reserve.check(plan, {})
-    said = reserve.note(plan, {"merge": "a.dir", "evaluate": evaluated(plan, tmp_path, ids[8:14])}, anew=True)
+    said = reserve.note(plan, there(plan, tmp_path, "a.dir", ids[8:14], held), anew=True)
     assert said == "params/reserve_used.yaml: 6 problems of the reserve are used by the gate of this candidate"
     reserve.check(plan, {"reserve": held})  # there are six left
     assert [*reserve.lines(reserve.holdings(plan, plan.store.view(held)))][
         1
     ] == "enough for 1 more candidate; `cairn reserve grow` proves more"
-    reserve.note(plan, {"merge": "b.dir", "evaluate": evaluated(plan, tmp_path, ids[14:19])}, anew=True)
+    reserve.note(plan, there(plan, tmp_path, "b.dir", ids[14:19], held), anew=True)
     says = "kiosk: 20 proven, 8 for test, 11 used by gates, 1 free; a gate takes 6. `cairn reserve grow 5` proves more and keeps"
     with pytest.raises(BadInput, match=f"the reserve of proven test problems does not suffice. {says}"):
         reserve.check(plan, {"reserve": held})
@@ -83,22 +92,46 @@ def test_what_is_free_and_what_is_lacking(tmp_path: Path) -> None:
 
 def test_noted_once_and_never_by_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(tmp_path, Bare)
-    there: Mapping[str, str] = {"merge": "a.dir", "evaluate": evaluated(plan, tmp_path, ["kiosk_1", "kiosk_2"])}
-    assert reserve.note(replace_(plan, experiment=True), there, anew=True) == ""
+    done: Mapping[str, str] = there(plan, tmp_path, "a.dir", ["kiosk_1", "kiosk_2"])
+    assert reserve.note(replace_(plan, experiment=True), done, anew=True) == ""
     monkeypatch.setenv("DVC_EXP_NAME", "exp")
-    assert reserve.note(plan, there, anew=True) == ""
+    assert reserve.note(plan, done, anew=True) == ""
     monkeypatch.delenv("DVC_EXP_NAME")
     before = (tmp_path / USED).read_bytes()
-    assert reserve.note(plan_of(tmp_path), there, anew=True) == "", "worlds that draw their own use no reserve"
+    assert reserve.note(plan_of(tmp_path), done, anew=True) == "", "worlds that draw their own use no reserve"
     assert (tmp_path / USED).read_bytes() == before
-    assert (
-        reserve.note(plan, there, anew=False) and not reserve.note(plan, there, anew=False) and not reserve.note(plan, there, anew=True)
-    )
-    assert read(tmp_path / USED).entries == (("a.dir", {"kiosk": ["kiosk_1", "kiosk_2"]}),)
+    assert reserve.note(plan, done, anew=False) and not reserve.note(plan, done, anew=False) and not reserve.note(plan, done, anew=True)
+    assert read(tmp_path / USED).entries == (Entry("a.dir", {"kiosk": ["kiosk_1", "kiosk_2"]}, "r.dir", "w.dir"),)
     assert (tmp_path / USED).read_text().startswith("# Which proven test problems")
-    more = {**there, "evaluate": evaluated(plan, tmp_path, ["kiosk_1", "kiosk_2", "kiosk_3"])}
-    assert not reserve.note(plan, more, anew=False) and reserve.note(plan, more, anew=True), "evaluated again, on a reserve that grew"
-    assert [one for _, one in read(tmp_path / USED).entries] == [{"kiosk": ["kiosk_1", "kiosk_2"]}, {"kiosk": ["kiosk_3"]}]
+    more = there(plan, tmp_path, "a.dir", ["kiosk_1", "kiosk_2", "kiosk_3"], "grown.dir")
+    assert not reserve.note(plan, more, anew=False) and reserve.note(plan, more, anew=True), "evaluated again, with a larger gate"
+    assert read(tmp_path / USED).entries[1:] == (Entry("a.dir", {"kiosk": ["kiosk_3"]}, "r.dir", "w.dir"),)
+
+
+def test_a_note_of_an_earlier_version_gets_its_reserve_when_the_evaluation_is_found_cached(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, Bare)
+    (tmp_path / USED).write_text("# Kept.\nused:\n- {candidate: a.dir, problems: {kiosk: 1 2}}\n")
+    said = reserve.note(plan, there(plan, tmp_path, "a.dir", ["kiosk_1", "kiosk_2"]), anew=False)
+    assert said == f"{USED}: the reserve that this candidate was evaluated with is noted: it stays with it"
+    assert read(tmp_path / USED).entries == (Entry("a.dir", {"kiosk": ["kiosk_1", "kiosk_2"]}, "r.dir", "w.dir"),)
+
+
+def test_a_candidate_that_was_evaluated_is_held_to_the_reserve_it_met(tmp_path: Path) -> None:
+    """Its size counts, not that of the present one; where its bytes are gone that is said before anything is played."""
+    plan, ids = plan_of(tmp_path, Bare), [one.problem_id for one in made(20)[1]]
+    first, grown = proven(plan, tmp_path, 14), proven(plan, tmp_path, 20)
+    done = there(plan, tmp_path, "a.dir", ids[8:14], first)
+    reserve.note(plan, done, anew=True)
+    reserve.check(plan, {**done, "reserve": grown})
+    larger = plan_of(tmp_path, Bare, evaluate__pass_k__gate_problems=9)
+    with pytest.raises(
+        BadInput, match=rf"the candidate a.dir is held to the reserve .*{first}.* 14 proven, .* Lower evaluate.pass_k.gate"
+    ):
+        reserve.check(larger, {**done, "reserve": grown})
+    text = (tmp_path / USED).read_text()
+    (tmp_path / USED).write_text(text.replace(first, f"{'0' * 32}.dir"))
+    with pytest.raises(BadInput, match=r"the candidate a.dir was evaluated with the reserve 0+.dir, whose bytes are not in the store"):
+        reserve.check(plan, {**done, "reserve": grown})
 
 
 def replace_(plan: Any, **changed: Any) -> Any:
@@ -114,11 +147,48 @@ def test_it_grows_by_a_gate_or_by_what_is_asked_for(tmp_path: Path) -> None:
         reserve.raised(settings(), 5)
 
 
+@pytest.mark.parametrize("edited", [False, True])
+def test_growing_that_fails_puts_the_params_back_and_says_so(edited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, path = plan_of(tmp_path, Bare), tmp_path / PIPELINE
+    old = (ROOT / "params/profiles/smoke.yaml").read_text()
+    path.write_text(old)
+
+    def fails(stage: str) -> None:
+        assert stage == "reserve" and "accepted: 20" in path.read_text() and "problems: 86" in path.read_text()
+        if edited:
+            path.write_text(path.read_text() + "# mine\n")
+        raise StageFailed("too few could be proven")
+
+    monkeypatch.setattr(reserve_growth, "run_stage", fails)
+    lines = []
+    with pytest.raises(StageFailed, match="too few could be proven"):
+        lines.extend(reserve_growth.grow(plan, 0))  # takes what was said before the failure
+    assert (path.read_text() == old) is not edited
+    assert lines[:2] == [f"{PIPELINE}: reserve.apigen_mt.accepted: 20", f"{PIPELINE}: reserve.apigen_mt.problems: 86"]
+    assert ("put back to what they were" if not edited else "was edited meanwhile and stays as it is") in lines[2]
+
+
+def test_growing_tells_who_stays_with_what_it_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(tmp_path, Bare)
+    (tmp_path / PIPELINE).write_text((ROOT / "params/profiles/smoke.yaml").read_text())
+    monkeypatch.setattr(reserve_growth, "run_stage", lambda stage: None)
+    assert len([*reserve_growth.grow(plan, 0)]) == 2
+    reserve.note(plan, there(plan, tmp_path, "a.dir", ["kiosk_1"]), anew=True)
+    assert [*reserve_growth.grow(plan, 0)][2].startswith("a candidate that was evaluated stays with the reserve that it met")
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in (ROOT / "params/profiles").glob("*.yaml")))
+def test_a_profiles_reserve_is_as_large_as_its_evaluation_and_one_gate_need(profile: str) -> None:
+    found = load(ROOT, profile)
+    made: Any = found.params("reserve")
+    played: Any = found.params("evaluate")
+    assert made.accepted == played.problems + played.gate_problems
+
+
 def test_sizes_that_do_not_fit_are_refused_before_anything_runs() -> None:
     settings(Bare, Adds).check()
-    with pytest.raises(
-        BadInput, match=r"evaluate: kiosk, sums draw no problems of their own. 8 test problems .* 14 of each, and reserve proves 13"
-    ):
+    says = r"evaluate: kiosk, sums draw no .* 8 test problems .* 14 of each, and reserve proves 13 .* accepted: 14 there, .* problems: 65 to"
+    with pytest.raises(BadInput, match=says):
         settings(Bare, Adds, reserve__apigen_mt__accepted=13).check()
     settings(reserve__apigen_mt__accepted=13).check()
     with pytest.raises(BadInput, match=r"evaluate: kiosk draw no .* but reserve proves those of training \(lineages\)"):
