@@ -124,13 +124,21 @@ def test_a_key_from_a_prefect_block(prefect_server: str, tmp_path: Path) -> None
 from prefect.blocks.system import Secret
 from tasks.engine import server_keys as keys
 from tasks.contract.params import BadInput
+from tasks.worlds.adapters.openapi_http import Credentials
+from tasks.worlds.adapters.openapi_requests import Prepared
 Secret(value="from-the-block").save("stub-key")
 assert keys.of({"key_env": "", "key_block": "stub-key"}) == "from-the-block"
-try:
-    keys.of({"key_env": "", "key_block": "no-such"})
-except BadInput as error:
-    print(error)
+for ask in (
+    lambda: keys.of({"key_env": "", "key_block": "no-such"}),
+    lambda: Credentials({"bearer": "prefect:no-such"}, "world shop").added(Prepared("get", "/")),
+):
+    try:
+        ask()
+    except BadInput as error:
+        print(error)
 """
     environment = {**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(tmp_path)}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert "Prefect knows no Secret block 'no-such'" in said.stdout, said.stderr
+    missing = "Prefect knows no Secret block 'no-such'"
+    told = [line.partition(". ")[0] for line in said.stdout.splitlines()]
+    assert told == [f"key_block: {missing}", f"world shop: auth['bearer']: {missing}"], said.stderr

@@ -7,6 +7,8 @@ declared disposable gets no request that could change it, from no play, no check
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,7 @@ from tasks.worlds.api.problem_making import problem_of
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import Refused
 from tasks.worlds.freeze import _check_playable
+from tests.conftest import ROOT
 from tests.worlds import shop_service
 from tests.worlds.shop_service import TOKEN, Shop, running
 from tests.worlds.test_play_waits import Human
@@ -419,6 +422,23 @@ def test_a_secret_of_a_prefect_block(shop: Shop, monkeypatch: pytest.MonkeyPatch
     assert not asked, "not before it is needed: Prefect's server may start with the run"
     assert here.fork().call("get_order", {"order_id": "W1"}).ok and here.fork().call("get_order", {"order_id": "W2"}).ok
     assert asked == [("shop-token", "world shop: auth['bearer']")]
+
+
+def test_a_block_that_nobody_opens() -> None:
+    """The engine hands in who opens blocks; a program without it is told, and has loaded no Prefect."""
+    code = """
+import sys
+from tasks.contract.params import BadInput
+from tasks.worlds.adapters.openapi_http import Credentials
+from tasks.worlds.adapters.openapi_requests import Prepared
+try:
+    Credentials({"bearer": "prefect:token"}, "world shop").added(Prepared("get", "/"))
+except BadInput as error:
+    print(error, "prefect" in sys.modules)
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    words = "world shop: auth['bearer']: nobody opens blocks here, so 'token' cannot be read. Name an environment variable instead."
+    assert found.stdout == f"{words} False\n", found.stderr
 
 
 @pytest.mark.parametrize(
