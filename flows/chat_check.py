@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import PROJECT, STATE
+from flows.short_identities import completed
 from tasks.chat.call_frames import call
 from tasks.chat.local.format import BY_TURN, ChatFormat, ChatRefused
 from tasks.chat.local.template_text import DAY, reads_clock
@@ -47,7 +48,9 @@ def check_folder(folder: str, named: str, thinking: bool, count: int) -> Checked
     checkpoint (`checkpoint_names.FORMS`). BadInput (ChatRefused) says which property fails, and where."""
     if count < 1:
         raise BadInput(f"-n {count}: conversations of the proof, 1 or more.")
-    place = Path(folder).expanduser() if is_path(folder) else checkpoint(folder, PROJECT, Store(STATE))
+    place = (
+        Path(folder).expanduser() if is_path(folder) else checkpoint(completed(folder, PROJECT, Store(STATE)), PROJECT, Store(STATE))
+    )
     from tasks.chat import proof
     from tasks.checkpoints import gguf_file, source
 

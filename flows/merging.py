@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows import OUTSIDE, PROJECT, STATE
 from flows.console import showing_progress
+from flows.short_identities import completed
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, nearest, read_yaml, validate
 from tasks.engine import methods
@@ -60,10 +61,8 @@ def merge_by_recipe(path: Path, out: Path, overrides: Mapping[str, Any], threads
     params = validate(module.Params, recipe.params, f"{path}: params")
     methods.check(module, params, f"{path}: params")
     store = Store(STATE)
-    inputs = module.Inputs(
-        base=checkpoint(recipe.base, PROJECT, store),
-        experts={name: checkpoint(text, PROJECT, store) for name, text in recipe.experts.items()},
-    )
+    named = {text: checkpoint(completed(text, PROJECT, store), PROJECT, store) for text in (recipe.base, *recipe.experts.values())}
+    inputs = module.Inputs(base=named[recipe.base], experts={name: named[text] for name, text in recipe.experts.items()})
     scratch = out.resolve().with_name(f".{out.name}.merging")  # beside it, so that the last step is a rename; a killed merge goes on
     shutil.rmtree(scratch / "out", ignore_errors=True)
     (scratch / "out").mkdir(parents=True)

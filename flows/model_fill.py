@@ -18,6 +18,7 @@ from flows.forecast.playing import Playing
 from flows.forecast.shape import Shape
 from flows.forecast.stages import CONTEXT, GIB, LIBRARIES, sliced, training_of
 from flows.forecast.text import LOWER
+from flows.short_identities import completed
 from tasks.contract.params import BadInput
 from tasks.engine import methods, sources
 from tasks.engine import project as project_file
@@ -106,7 +107,7 @@ def chat_format(settings: Settings, model: str, store: Store) -> list[Change]:
 
 def _found(settings: Settings, model: str, store: Store) -> tuple[str, Path]:
     """A model as the params are to name it, and where it lies."""
-    text = str(Path(model).expanduser().resolve()) if sources.is_path(model) else model
+    text = str(Path(model).expanduser().resolve()) if sources.is_path(model) else completed(model, settings.project, store)
     source = sources.Source(settings.road.entering("base")[0], "--model", text, "")
     return text, sources.resolve(source, settings.project, store)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.engine.artifact import Store
 from tasks.engine.job import identities
+from tasks.engine.key import Key
 from tasks.road import ROAD, Road
 
 Record = Mapping[str, Any]
@@ -41,6 +42,17 @@ class Records:
     def each(self, identity: str, stage: str = "") -> list[Record]:
         """Every way in which a result was made (by that stage): other inputs may have given the same bytes."""
         return [one for one in self._made.get(identity, ()) if stage in ("", one["parts"]["stage"])]
+
+    def beginning(self, text: str) -> set[str]:
+        """The identities of all results, and of the parts of them that are made on their own, that begin with a text."""
+        return {identity for identity in self._made if identity.startswith(text)}
+
+    def newest(self, stage: str) -> list[Record]:
+        """The records of a stage whose bytes are in the store, the last one first."""
+        whole = [one for one in self.all if one["parts"]["stage"] == stage and "unit" not in one["parts"]]
+        ages = {one["identity"]: self._store.recorded(Key(one["parts"]).digest) for one in whole if self._store.has(one["identity"])}
+        by_identity = {one["identity"]: one for one in whole}
+        return [by_identity[identity] for identity in sorted(ages, key=lambda one: -ages[one])]
 
     def behind(self, identity: str, stage: str = "") -> dict[str, Record]:
         """Stage -> record, of a result (of that stage) and of all that it was made of, as far as they are recorded; in the road's

@@ -43,7 +43,10 @@ def export(
         str, typer.Option(metavar="NAME", help=f"One split ({', '.join(SPLITS)}); default: all, a file each.", **values.one_of(SPLITS))
     ] = "",
     license: Annotated[str, typer.Option(metavar="ID", help="For the card, such as cc-by-4.0 (default: unknown).")] = "",
-    source: Annotated[str, typer.Option("--from", metavar="SOURCE", help="A folder or artifact:IDENTITY (default: data/STAGE).")] = "",
+    source: Annotated[
+        str,
+        typer.Option("--from", metavar="SOURCE", help="A folder or artifact:IDENTITY, whole or its beginning (default: data/STAGE)."),
+    ] = "",
 ) -> int:
     """FOLDER/data/SPLIT.parquet (or .jsonl) and a card, README.md, as the Hugging Face hub reads them.
 

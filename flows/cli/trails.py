@@ -11,7 +11,10 @@ from flows.cli import group, values
 from flows.cli.output import print_json
 
 app = group.app()
-NAME = "An alias (champion), a version (3), a run's id, a result (IDENTITY.dir), a row's id, or a commit, branch or experiment."
+NAME = (
+    "An alias (champion), a version (3), a run's id, a result (its identity, or the beginning that tables print), a row's id, or a "
+    "commit, branch or experiment."
+)
 
 
 @app.command(cls=group.Command)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FILES = {"generate": "trajectories.parquet", "filter": "dataset.parquet"}
 """Room -> the file with the conversations that a step of it leaves."""
+SHOWN = 12
+"""Characters of an identity in a message, as in the tables of a run."""
 PARTS = ("state", "outputs", "required")
 """Parts of the outcome whose product is the reward."""
 
@@ -78,12 +80,13 @@ class Source:
 
 def find(stage: str, text: str, project: Path, store: Store, road: Road = ROAD) -> Source:
     """The source that `text` names: "" for data/<stage>, a folder, or artifact:<identity>. BadInput when its rows are not there."""
+    from flows.short_identities import completed
     from tasks.engine.checkpoint_names import checkpoint
 
     room, default = road[stage].room, project / DATA / stage
     if not text and not default.is_dir():
-        raise BadInput(f"{DATA}{stage} is not there; `cairn run --to {stage}` makes it, or name an artifact with --from.")
-    folder = checkpoint(text, project, store) if text else default
+        raise BadInput(_not_there(stage, Records(store, road)))
+    folder = checkpoint(completed(text, project, store), project, store) if text else default
     if not (folder / FILES[room]).is_file():
         raise BadInput(f"{text or default}: no {FILES[room]} here, so it is not what stage {stage!r} leaves.")
     records = Records(store, road).behind(store.hashes.path(folder), stage)
@@ -94,6 +97,18 @@ def find(stage: str, text: str, project: Path, store: Store, road: Road = ROAD) 
         raise BadInput(f"{folder}: the frozen worlds of its conversations are neither in the store nor beside it; `dvc pull` may help.")
     generate = folder if player == stage else _input(player, inputs, store, folder)
     return Source(room, folder, worlds, generate, records, records.get(player))
+
+
+def _not_there(stage: str, records: Records) -> str:
+    """Why the workspace has no rows of a stage, and where there are some."""
+    said = f"{DATA}{stage} is not there; `cairn run --to {stage}` makes it, or name an artifact with --from."
+    made = [f"--from artifact:{one['identity'][:SHOWN]} (profile {one.get('profile', 'unknown')})" for one in records.newest(stage)[:3]]
+    if not made:
+        return said
+    return (
+        f"{said} Experiments, such as `make smoke` and `cairn run --profile` or `--set`, leave their results in the store and not in "
+        f"{DATA}. The newest there: {', '.join(made)}."
+    )
 
 
 def _input(name: str, inputs: Mapping[str, str], store: Store, folder: Path) -> Path | None:

@@ -13,6 +13,7 @@ from typing import Any
 from flows import PROJECT, STATE
 from flows.alias import asking_registry
 from flows.ledger import Ledger
+from flows.short_identities import completed
 from tasks.checkpoints.adapters import base_of, is_adapter
 from tasks.contract.params import BadInput
 from tasks.engine import settings
@@ -70,7 +71,7 @@ def _named(text: str) -> Named:
             if text in ALIASES and "the registry does not know it" in str(error):
                 raise BadInput(_nobody(text, promote.model, promote.ledger)) from None
             raise
-    address = _pinned(text)
+    address = _pinned(completed(text, PROJECT, Store(STATE)))
     return Named(checkpoint(address, PROJECT, Store(STATE)), "model", address)
 
 

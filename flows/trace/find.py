@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from flows.short_identities import BEGINNING, completed, whole
 from flows.trace.beside_road import of_evaluation
 from flows.trace.conversations import of_row
 from flows.trace.registry import of_alias, of_version
@@ -15,7 +16,7 @@ from flows.trace.stages import Known, down
 from flows.trace.trail import Trail
 from tasks.contract.params import BadInput, nearest
 
-_RESULT = re.compile(r"(?:artifact:)?(?P<identity>[0-9a-f]{32}\.dir)(?:/.*)?")
+_RESULT = re.compile(rf"(?:artifact:)?(?P<identity>{BEGINNING})(?:/.*)?")
 _REGISTERED = re.compile(r"models:/(?P<model>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))")
 _VERSION = re.compile(r"\d{1,6}")
 _PREFECT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -32,8 +33,9 @@ def find(known: Known, name: str) -> Trail:
 
 
 def _find(known: Known, name: str) -> Trail:
-    if found := _RESULT.fullmatch(name):
-        return _of_result(known, found["identity"])
+    name = completed(name, known.project, known.store, known.records)
+    if (found := _RESULT.fullmatch(name)) and (identity := whole(found["identity"], known.project, known.store, known.records)):
+        return _of_result(known, identity)
     if found := _REGISTERED.fullmatch(name):
         model = found["model"]
         return of_version(known, model, found["version"]) if found["version"] else of_alias(known, model, found["alias"])
@@ -93,5 +95,5 @@ def _nothing(known: Known, name: str, looked: Search) -> str:
     return (
         f"{name!r}: nothing here has this name.{nearest(name, names)} Looked for: a result, a version or alias of {model}, a run of "
         f"MLflow, Cairn or Prefect, a branch, commit or experiment, and a row of {looked.results} results (blueprint, conversation, "
-        f"critique, pair).{absent} Results are named by IDENTITY.dir, versions by their number, runs by their id."
+        f"critique, pair).{absent} Results are named by IDENTITY.dir or its beginning, versions by their number, runs by their id."
     )

@@ -15,6 +15,7 @@ from tasks.contract.params import BadInput
 from tasks.engine.artifact import Store
 
 _ARTIFACT = re.compile(r"^artifact:(?P<identity>[0-9a-f]{32}\.dir)(?:/(?P<inside>.+))?$")
+_SHORT = re.compile(r"^artifact:[0-9a-f]{7,32}(/|$)")
 _REGISTERED = re.compile(r"^models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))$")
 _HUB = re.compile(r"^hub:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?$")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -51,7 +52,8 @@ def check_name(text: str) -> None:
                 f"versions', and `git ls-remote https://huggingface.co/{found['repo']}` prints it."
             )
     elif text.startswith(("artifact:", "models:", "hub:")) and not _ARTIFACT.match(text) and not _REGISTERED.match(text):
-        raise BadInput(f"{text!r} names no checkpoint. Allowed: {FORMS}.")
+        short = " An identity stands whole here; `cairn status --json` prints it so." if _SHORT.match(text) else ""
+        raise BadInput(f"{text!r} names no checkpoint. Allowed: {FORMS}.{short}")
 
 
 def is_path(text: str) -> bool:

@@ -80,6 +80,20 @@ def loaded(folder: Path, tmp_path: Path) -> Any:
     return load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
 
 
+def test_an_artifact_is_named_by_what_tables_print_of_it(made: Any) -> None:
+    """And where the workspace has no rows, those of an experiment are named so."""
+    plan, found = made
+    for stage in ("generate", "filter"):
+        short = f"artifact:{found[stage][:12]}"
+        assert find(stage, short, ROOT, plan.store) == source_of(made, stage)
+        with pytest.raises(
+            BadInput, match=rf"data/{stage} is not there; .* in the store and not in data/. The newest there: --from {short}"
+        ):
+            find(stage, "", plan.settings.project / "nowhere", plan.store)
+    with pytest.raises(BadInput, match=r"artifact:0123456789: no result of this store or of dvc.lock has an identity that begins with"):
+        find("generate", "artifact:0123456789", ROOT, plan.store)
+
+
 @pytest.mark.parametrize("file", ["parquet", "jsonl"])
 def test_datasets_reads_messages_as_they_were(made: Any, tmp_path: Path, file: str) -> None:
     """Loaded through the card: every split, every message and every tool with its own keys and no others."""

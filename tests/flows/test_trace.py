@@ -109,6 +109,17 @@ def test_a_result_leads_down_the_whole_road(untracked: Known) -> None:
     assert not (untracked.project / ".cairn/mlflow.db").exists()
     assert json.loads(json.dumps(trail.document()))["trail"][0]["name"] == decision
     assert text(find(untracked, "workspace")).endswith(text(trail))
+    for short in (decision[:12], decision.removesuffix(".dir"), f"artifact:{decision[:7]}"):
+        assert find(untracked, short).sections == trail.sections, "tables print the beginning of an identity"
+
+
+def test_a_beginning_that_several_results_share_is_refused(untracked: Known) -> None:
+    decision = untracked.workspace["decide"]
+    other = f"{decision[:12]}{'0' * 20}.dir"
+    record(untracked.store, "rl", {}, other, {})
+    with pytest.raises(BadInput, match=f"{decision[:12]}: 2 results begin so, .*{other}.*: name one with more of its characters"):
+        find(untracked, decision[:12])
+    assert find(untracked, decision[:32]).sections[0].name == decision
 
 
 def test_a_conversation_leads_to_its_blueprint_and_to_who_learned_from_it(untracked: Known) -> None:
@@ -178,6 +189,8 @@ def test_what_is_missing_is_told_with_where_it_comes_from(untracked: Known) -> N
         ("7", r"version 7 of cairn-agent is not in the registry \(no version is registered\). The ledger of promotions does not know"),
         ("models:/other@best", "other has no alias 'best'. Its aliases: none"),
         (f"{'0' * 32}.dir", "none of the 11 records of this store names it"),
+        ("0" * 12, "nothing here has this name"),
+        ("artifact:0000000", "artifact:0000000: no result of this store or of dvc.lock has an identity that begins with 0000000"),
         ("3f8e4e8e-0000-4000-8000-000000000000", "nothing here has this name"),
         ("x" * 5000, "nothing here has this name"),
         ("'; drop table", "nothing here has this name"),
