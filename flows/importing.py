@@ -161,10 +161,12 @@ WORDS = {
     "graded": "replayed, and the log says what was wanted",
     "replayed": "every call answers as it did; nothing says what was wanted",
     "ungraded": "the world answers otherwise than the log, or cannot be set back",
+    "unfinished": "the log breaks off",
 }
 TABLES = {
     "left out, by reason:": "left_out",
     "answered otherwise than in the log, by tool:": "answered_otherwise",
+    "unfinished, as they end in:": "unfinished",
     "problems that others can be asked to solve (accepted), and why not:": "problems",
     "by split:": "splits",
     "personal data masked:": "masked",

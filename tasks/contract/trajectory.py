@@ -66,7 +66,8 @@ class Trajectory:
     branch:    "" or, for one that was forked off another conversation, where: before which of the agent's turns, and the fork's number
                there ("3.0"; of a fork of it "3.0/5.1").
     stop:      user_stop, hand_over, max_steps, max_tokens, parse_error, or why a server gave no turn (`tasks.contract.losses.GONE`);
-               human_error, human_ and such a reason, and tool_error, which are not the agent's doing.
+               human_error, human_ and such a reason, and tool_error, which are not the agent's doing; no_answer: a recorded one
+               that ends in a call without an answer.
     """
 
     problem: Problem

@@ -105,6 +105,7 @@ class _Counts:
     left_out: Counter[str] = field(default_factory=Counter)
     differs: Counter[str] = field(default_factory=Counter)
     masked: Counter[str] = field(default_factory=Counter)
+    cut_off: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     ratings: Counter[str] = field(default_factory=Counter)
     blueprints: Counter[str] = field(default_factory=Counter)
@@ -125,6 +126,8 @@ class _Counts:
         self.status[taken.status] += 1
         if taken.differs:
             self.differs[taken.differs] += 1
+        if taken.cut_off:
+            self.cut_off[taken.cut_off] += 1
         self.masked.update(taken.masked)
         self.splits[taken.row["split"]] += 1
         self.ratings.update(row["kind"] for row in taken.feedback)
@@ -137,7 +140,7 @@ class _Counts:
 
     def add(self, piece: Mapping[str, Any]) -> None:
         """Add the counts of a piece, as JSON."""
-        for name in ("status", "left_out", "differs", "masked", "splits", "ratings"):
+        for name in ("status", "left_out", "differs", "cut_off", "masked", "splits", "ratings"):
             getattr(self, name).update(piece[name])
         self.examples += piece["examples"][: SHOWN - len(self.examples)]
 
@@ -152,6 +155,7 @@ class _Counts:
             "conversations": {"read": self.read, "kept": self.kept, **{name: self.status[name] for name in STATUSES}},
             "left_out": dict(sorted(self.left_out.items())),
             "answered_otherwise": {name: count for name, count in sorted(self.differs.items()) if count},
+            "unfinished": dict(sorted(self.cut_off.items())),
             "problems": dict(sorted(self.blueprints.items())),
             "splits": dict(sorted(self.splits.items())),
             "masked": dict(sorted(self.masked.items())),

@@ -161,7 +161,7 @@ def test_a_conversation_is_the_same_from_every_program(shape: str, talks: Rows, 
     came = take(source, customer="user" if shape == "mlflow" else "customer", mask=())
     seen = [_to_last_reply(talk["messages"]) if shape == "mlflow" else talk["messages"] for talk in talks]
     assert came.said() == [list(map(_said, messages)) for messages in seen]
-    assert came.figures["conversations"] == {"read": 12, "kept": 12, "graded": 0, "replayed": 12, "ungraded": 0}
+    assert came.figures["conversations"] == {"read": 12, "kept": 12, "graded": 0, "replayed": 12, "ungraded": 0, "unfinished": 0}
     assert [row["lineage"] for row in came.rows] == [[talk["customer"]] for talk in talks]
     assert {row["split"] for row in came.rows} == {"train"}
 
@@ -237,6 +237,42 @@ def test_a_log_of_another_state_is_kept_without_a_verdict(talks: Rows, take: Cal
     assert came.figures["conversations"]["ungraded"] == 1
     assert [(row["state"], row["policy"], row["reward"]) for row in came.rows] == [(None, None, 1)]
     assert came.blueprints[0]["status"] == "failed_exec"
+
+
+def test_a_log_that_breaks_off_is_unfinished(talks: Rows, take: Callable[..., Came], tmp_path: Path) -> None:
+    """In a call without an answer, or in one that cannot be read; one that hands over is at its end, and xLAM's logs hold no answers."""
+    at = next(place for place, one in enumerate(talks[0]["messages"]) if one.get("tool_calls"))
+    begun = talks[0]["messages"][: at + 1]
+    answered = talks[0]["messages"][: at + 2]
+
+    def calling(name: str, arguments: Any) -> dict[str, Any]:
+        return {"role": "assistant", "content": None, "tool_calls": [{"id": "z", "function": {"name": name, "arguments": arguments}}]}
+
+    broken = calling("get_order", '{"order_id": "#W')
+    values: list[dict[str, Any]] = [
+        {"messages": begun},
+        {"messages": [*answered, broken]},
+        {"messages": [*answered, broken, {"role": "tool", "tool_call_id": "z", "content": "Error: not JSON"}]},
+        {
+            "messages": [
+                *answered,
+                broken,
+                {"role": "tool", "tool_call_id": "z", "content": "Error: not JSON"},
+                talks[0]["messages"][-1],
+            ]
+        },
+        {"messages": [*answered, calling("transfer_to_human", {"reason": "damaged"})]},
+        {"query": "Where is it?", "answers": [{"name": "get_order", "arguments": {"order_id": "#W1"}}], "domain": "retail"},
+    ]
+    came = take(lines(tmp_path / "log.jsonl", [{**one, "feedback": "up"} for one in values]), world="retail", mask=())
+    assert [row["stop"] for row in came.rows][:3] == ["no_answer", "parse_error", "parse_error"]
+    assert [row["stop"] for row in came.rows[3:]] == ["user_stop", "hand_over", "user_stop"]
+    assert came.figures["unfinished"] == {"a call that nobody answered": 1, "a call that cannot be read": 2}
+    assert came.figures["conversations"]["unfinished"] == 3
+    assert [(row["state"], row["reward"]) for row in came.rows[:3]] == [(None, 1)] * 3
+    problems = {row["problem_id"]: row for row in came.blueprints}
+    broken_off = problems[came.rows[0]["problem_id"]]
+    assert broken_off["status"] == "failed_gate" and "the log ends in a call" in broken_off["fail_reason"]
 
 
 BAD = [
@@ -403,6 +439,17 @@ def test_masks() -> None:
     assert shown.count("<email 1>") == 2 and "<card 1>" in shown and "1112" in shown and "東京" not in shown
     assert "#W2378156" in shown and "1234567890" in shown
     assert mask.value({"a": ["ada@example.org", 5, None]}) == {"a": ["<email 1>", 5, None]}
+
+
+def test_a_short_value_is_masked_where_its_field_stands() -> None:
+    """Initials and an age, in arguments and in answers; as words of a line they stay, and what nothing is masked in keeps its bytes."""
+    answer = '{"initials": "Jo", "age":7, "note": "Jo is 7", "inner": "{\\"initials\\": \\"Jo\\"}", "email": "ada@example.org"}'
+    mask = Masks(("email",), ("initials", "age")).of({"content": answer}, {"initials": "Jo"})
+    shown = json.loads(mask.text(answer))
+    assert (shown["initials"], shown["age"], shown["note"], shown["email"]) == ("<initials 1>", "<age 1>", "Jo is 7", "<email 1>")
+    assert json.loads(shown["inner"]) == {"initials": "<initials 1>"}
+    assert mask.value({"initials": ["Jo", "JO"], "age": 7, "x": 7}) == {"initials": ["<initials 1>"] * 2, "age": "<age 1>", "x": 7}
+    assert mask.text('{"other":  1}') == '{"other":  1}' and mask.text("Jo said 7.") == "Jo said 7."
 
 
 @pytest.mark.parametrize("text", ["1", "1 ", "a.", "a", "@a-", " AB12", "+1", "a@a."])

@@ -1,9 +1,10 @@
 """A recorded conversation against a world: whose tools it calls, whether its calls come out as they did, and what that says of it.
 
-A conversation is *graded* when the log says what should have been done and the world gives the answers that the log has: then the state
-it left is known. It is *replayed* when the answers agree and nothing says what was wanted, and *ungraded* when they do not. Only the
-first has a verdict of state, outputs and required calls; of the other two these columns are null, `policy` is known where the calls
-could be replayed, and `reward` is what people said of it, null when nobody said anything.
+A conversation is *graded* when the log says what should have been done and the world gives the answers that the log has: then the
+state it left is known. It is *replayed* when the answers agree and nothing says what was wanted, *ungraded* when they do not, and
+*unfinished*, whatever the answers, when it ends in a call that nobody answered or that cannot be read. Only the first has a verdict
+of state, outputs and required calls; of the others these columns are null, `policy` is known where the calls could be replayed, and
+`reward` is what people said of it, null when nobody said anything.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from tasks.worlds.api.problem_making import problem_of
 if TYPE_CHECKING:
     from tasks.worlds.api.runtime import World
 
-STATUSES = ("graded", "replayed", "ungraded")
+STATUSES = ("graded", "replayed", "ungraded", "unfinished")
 """What a conversation that is kept can be."""
+CUT_OFF = {"no_answer": "a call that nobody answered", "parse_error": "a call that cannot be read"}
+"""Stop of an unfinished conversation -> what its log ends in."""
 TEST, VALIDATION = 0.2, 0.3
 """Of customers that the world does not know: the share that is for tests, and the share up to which it is for validation (as 70 / 10 /
 20 % of a world's own)."""
@@ -55,7 +58,7 @@ class Replayed(NamedTuple):
 @dataclass(frozen=True)
 class Taken:
     """What becomes of a conversation: rows of TRAJECTORY, BLUEPRINT and FEEDBACK, its status, the tool that answered otherwise than in
-    the log, and what was masked by kind."""
+    the log, what was masked by kind, and of CUT_OFF how it ends where it is unfinished."""
 
     row: dict[str, Any]
     blueprint: dict[str, Any]
@@ -63,6 +66,7 @@ class Taken:
     status: str
     differs: str
     masked: Mapping[str, int]
+    cut_off: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,12 @@ class Checker:
         done = _replay(world, messages)
         who, split = self._customer(world, record, done.calls, messages)
         problem, truth = _problem(world, record, done, who, split)
-        stop = "hand_over" if done.calls and done.calls[-1][0].kind == "end" and done.calls[-1][1].ok else "user_stop"
+        stop = cut_off = "" if record.without_answers else _cut_off(world, messages)
+        if not cut_off:
+            stop = "hand_over" if done.calls and done.calls[-1][0].kind == "end" and done.calls[-1][1].ok else "user_stop"
         played = Trajectory(problem, 0, messages, done.calls, [], stop, agent=record.agent or "recorded", human="recorded")
         outcome = _outcome(world, played, done, truth)
-        status = "graded" if truth and done.fork else "replayed" if done.fork else "ungraded"
+        status = "unfinished" if cut_off else "graded" if truth and done.fork else "replayed" if done.fork else "ungraded"
         mask = self.masks.of([message for message in messages if message["role"] != "system"], *_beside(record))
         return self._rows(world, replace(played, outcome=outcome), status, done, record, mask, where)
 
@@ -137,13 +143,16 @@ class Checker:
         differs = _difference(done.differs, mask) if done.fork is None else ""
         blueprint = self._blueprint(played.problem, problem, status, liked, differs)
         feedback = list(_feedback(row["traj_id"], world.name, record, mask))
-        return Taken(row, blueprint, feedback, status, done.differs[0] if done.differs else "", mask.found)
+        cut_off = CUT_OFF.get(played.stop, "")
+        return Taken(row, blueprint, feedback, status, done.differs[0] if done.differs else "", mask.found, cut_off)
 
     def _blueprint(self, own: Problem, masked: Problem, status: str, liked: int | None, differs: str) -> dict[str, Any]:
         """The conversation's problem as a row of BLUEPRINT: accepted where somebody may be asked to solve it."""
         why = ""
         if differs:
             why = f"failed_exec: the world answers otherwise than the log: {differs}"
+        elif status == "unfinished":
+            why = "failed_gate: the log ends in a call that nobody answered or that cannot be read"
         elif status == "replayed" and not liked:
             why = "failed_gate: nobody said that what was done was right"
         elif masked.actions != own.actions or masked.required != own.required:
@@ -165,6 +174,16 @@ def _renamed(message: Message, rename: Mapping[str, str]) -> Message:
         for call in message["tool_calls"]
     ]
     return {**message, "tool_calls": calls}
+
+
+def _cut_off(world: World, messages: Sequence[Message]) -> str:
+    """Of CUT_OFF how a log breaks off, "" for one that does not. Who hands over needs no answer."""
+    last = max((place for place, one in enumerate(messages) if one["role"] != "tool"), default=0)
+    ends = [(call["function"], answer) for call, answer in calls_of(messages[last:])]
+    ends = [(function, answer) for function, answer in ends if world.tools[function["name"]].kind != "end"]
+    if any(set(function["arguments"]) == {UNREADABLE} for function, _ in ends):
+        return "parse_error"
+    return "no_answer" if any(answer is None for _, answer in ends) else ""
 
 
 def _replay(world: World, messages: Sequence[Message]) -> Replayed:

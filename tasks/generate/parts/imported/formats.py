@@ -135,7 +135,8 @@ def _xlam(value: Value, longest: int) -> Iterator[Record]:
         raise Unreadable("answers is no list of calls")
     reply = {"role": "assistant", "content": "", "tool_calls": made} if made else {"role": "assistant", "content": "I cannot do that."}
     about = {key: item for key, item in value.items() if key not in ("query", "answers", "tools")}
-    yield Record(shaped([{"role": "user", "content": value["query"]}, reply], longest), tool_names(value.get("tools")), about)
+    messages = shaped([{"role": "user", "content": value["query"]}, reply], longest)
+    yield Record(messages, tool_names(value.get("tools")), about, without_answers=True)
 
 
 SHAPES = (

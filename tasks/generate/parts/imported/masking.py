@@ -3,13 +3,16 @@
 The same value has the same number through the whole of a conversation, in what is said, in arguments and in answers, so that what an
 agent copies it copies still. Patterns find what has a form of its own; `fields` masks the values of named arguments and of named keys
 in answers, for names, streets and whatever else only its field tells. A mask is no proof: look at what came out.
+
+A value of one or two letters is masked where its field stands, in arguments and in answers that are JSON, and stays where it is said:
+as a word it would be found in every line.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 PATTERNS = {
@@ -28,8 +31,8 @@ _MAYBE = re.compile(r"\d[\d ()./-]{5}|[A-Z]{2}\d\d")
 _QUOTED = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\Z))', re.DOTALL)
 _BREAK = re.compile(r"(\\[nrt])")
 SHORTEST = 3
-"""Length of the shortest value of a field that is masked wherever it is said, counted in bytes; ours:
-initials would be found in every word."""
+"""Length of the shortest value of a field that is masked wherever it is said, counted in bytes; a shorter one, such as initials, is
+masked under its field alone; ours."""
 PHONE = 7
 """Digits of the shortest phone number; ours."""
 
@@ -47,7 +50,7 @@ class Masks:
 
     def of(self, *values: Any) -> Mask:
         """The mask of one conversation. values: all JSON of it, in which fields are looked for."""
-        return Mask(self._pattern, dict(self._named(values)) if self._fields else {})
+        return Mask(self._pattern, dict(self._named(values)) if self._fields else {}, self._fields)
 
     def _named(self, value: Any, field: str = "") -> Iterator[tuple[str, str]]:
         """(text, field) of every value that stands under one of the names."""
@@ -57,30 +60,28 @@ class Masks:
         elif isinstance(value, (list, tuple)):
             for item in value:
                 yield from self._named(item, field)
-        elif field and value is not None and not isinstance(value, bool):
-            if len((text := str(value)).encode()) >= SHORTEST:
-                yield text, field
-        elif isinstance(value, str) and value.lstrip()[:1] in ("[", "{", '"'):
-            try:
-                yield from self._named(json.loads(value))
-            except (ValueError, RecursionError):
-                return
+        elif field and _tells(value):
+            yield str(value), field
+        elif (inside := _json_in(value)) is not None:
+            yield from self._named(inside)
 
 
 class Mask:
     """The mask of one conversation. found: how many different values of each kind it has replaced."""
 
-    def __init__(self, pattern: re.Pattern[str] | None, named: Mapping[str, str]) -> None:
-        self._pattern, self._named = pattern, named
-        words = [_word(text) for text in sorted(named, key=len, reverse=True)]
+    def __init__(self, pattern: re.Pattern[str] | None, named: Mapping[str, str], fields: Set[str]) -> None:
+        self._pattern, self._fields = pattern, fields
+        words = [_word(text) for text in sorted(named, key=len, reverse=True) if not _is_short(text)]
+        self._has_short = any(map(_is_short, named))
         self._words = re.compile("|".join(words), re.IGNORECASE) if words else None
         self._known: dict[str, str] = {}
-        self._by_case = {text.lower(): field for text, field in named.items()}
+        self._by_case = {text.lower(): field for text, field in named.items() if not _is_short(text)}
         self.found: dict[str, int] = {}
 
     def text(self, text: str) -> str:
         """A text with its personal data replaced. What stands in quotes with escapes, as texts in JSON do, is read as it is meant:
         the n of a new line begins no word."""
+        text = self._under_fields(text)
         if "\\" not in text:
             return self._plain(text)
         parts = _QUOTED.split(text)
@@ -112,14 +113,34 @@ class Mask:
     def value(self, value: Any) -> Any:
         """JSON with the personal data in its texts replaced; of keys only what has a form of its own. A number that is masked becomes
         text."""
+        return self._said(self._under_fields(value))
+
+    def _said(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {self._formed(str(key)): self.value(item) for key, item in value.items()}
+            return {self._formed(str(key)): self._said(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.value(item) for item in value]
+            return [self._said(item) for item in value]
         if isinstance(value, (int, float)) and not isinstance(value, bool) and str(value).lower() in self._by_case:
             return self.text(str(value))
+        return value
+
+    def _under_fields(self, value: Any, field: str = "") -> Any:
+        """JSON, or a text that is JSON, with the short values under one of the fields replaced; itself where there are none."""
+        if not self._has_short:
+            return value
+        if isinstance(value, Mapping):
+            return {
+                key: self._under_fields(item, str(key).lower() if str(key).lower() in self._fields else field)
+                for key, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self._under_fields(item, field) for item in value]
+        if field and _tells(value):
+            return self._name(str(value).lower(), field) if _is_short(str(value)) else value
+        if (inside := _json_in(value)) is not None and (shown := self._under_fields(inside)) != inside:
+            return json.dumps(shown, ensure_ascii=value.isascii())
         return value
 
     def _replaced(self, match: re.Match[str]) -> str:
@@ -133,6 +154,25 @@ class Mask:
             self.found[kind] = self.found.get(kind, 0) + 1
             self._known[text] = f"<{kind} {self.found[kind]}>"
         return self._known[text]
+
+
+def _tells(value: Any) -> bool:
+    """Whether what stands under a field can tell whose it is."""
+    return value is not None and not isinstance(value, (bool, Mapping, list, tuple)) and str(value) != ""
+
+
+def _is_short(text: str) -> bool:
+    return len(text.encode()) < SHORTEST
+
+
+def _json_in(value: Any) -> Any:
+    """What a text says that is JSON; None for any other value, and for JSON that nests without end."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{", '"'):
+        return None
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _word(text: str) -> str:

@@ -64,7 +64,8 @@ class Truth:
 @dataclass(frozen=True)
 class Record:
     """A recorded conversation. messages: OpenAI-shaped (`shaped`). tools: names of the tools that were offered, () when the
-    log does not say. about: the log's own fields beside the conversation. world: as the log calls its domain."""
+    log does not say. about: the log's own fields beside the conversation. world: as the log calls its domain.
+    without_answers: logs of its shape end in calls, and hold no answers."""
 
     messages: Sequence[Message]
     tools: Sequence[str] = ()
@@ -74,6 +75,7 @@ class Record:
     ratings: Sequence[Rating] = ()
     choices: Sequence[Choice] = ()
     truth: Truth | None = None
+    without_answers: bool = False
 
 
 def json_of(text: str) -> Any:
