@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from dataclasses import replace
 from random import Random
@@ -12,12 +11,10 @@ import pytest
 from jinja2 import UndefinedError
 from jinja2.exceptions import SecurityError
 
-from tasks.contract.params import StageFailed
-from tasks.contract.problem import Action, Setting, ToolResult
+from tasks.contract.problem import Action, Setting
 from tasks.generate.parts.apigen_mt import prompts
 from tasks.generate.parts.apigen_mt.checks import check, undone
 from tasks.generate.parts.apigen_mt.trivial_agents import gate
-from tasks.worlds.api.calls import DOWN
 from tasks.worlds.api.problem_making import problem_of, propose, user_context
 from tasks.worlds.api.prompts import Prompts
 from tasks.worlds.api.runtime import World
@@ -128,20 +125,3 @@ def test_tasks_that_undo_each_other_by_hand(world: World, case: Any) -> None:
     assert undone(world, [move("28 Hill Street"), move("28 Hill Street")]), "the same wish twice is one wish"
     assert undone(world, [move("28 Hill Street"), cancel]) == "" == undone(world, [move("28 Hill Street"), move("1 Oak Road")[:1]])
     assert undone(world, []) == ""
-
-
-def test_a_service_that_is_down_refuses_no_draft(world: World, case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its drafts would be kept as refused, each one paid for; any other failure of a tool is the draft's."""
-    data, draft = case
-    replayed = world.replay([])
-
-    def fails(words: str) -> None:
-        said = json.dumps({"error": f"tool failure: SourceFailed: tool 'get_order': {words}. Start the service."})
-        broken = replace(replayed, ok=False, results=(ToolResult(False, said),), errors=("failed",))
-        monkeypatch.setattr(World, "replay", lambda *_: broken)
-
-    fails("500 Internal Server Error")
-    assert check(world, draft, data).status == "failed_exec"
-    fails(f"the connection was refused; {DOWN}")
-    with pytest.raises(StageFailed, match=r"the service of world retail is down: .*Start the service\. Then run again"):
-        check(world, draft, data)

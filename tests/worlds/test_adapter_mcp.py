@@ -1,7 +1,7 @@
 """MCP servers as worlds, with real ones on stdin/stdout and on loopback: state, forks, and everything that a server can do wrong.
 
 Worked by hand: cancelling W1 in one fork leaves another fork, and the server behind both, as they were. Limit: a server that dies is
-replaced by the next call, in the state of the fork.
+replaced, in the state of the fork; where another one does not start, the stage ends.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from typing import Any
 import pytest
 
 from flows.worlds import check
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.problem import Action, ToolResult
 from tasks.worlds.adapters import from_mcp, server_file
 from tasks.worlds.api.places import location
@@ -169,6 +170,19 @@ def test_a_server_that_dies_in_a_call(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "the disk is full" in caplog.text
     again = json.loads(here.call("get_order", {"order_id": "W1"}).content)
     assert again["status"] == "cancelled", "another server goes on where the fork was"
+
+
+def test_a_server_that_starts_no_more_ends_the_stage(tmp_path: Path) -> None:
+    program = Path(shutil.copy(SERVERS / "shop.py", tmp_path))
+    here = build(tmp_path, **{**SHOP, "command": ["python", str(program)]})
+    assert here.call("cancel_order", {"order_id": "W1", "reason": "late"}).ok
+    program.unlink()
+    for tool, arguments in (("die", {}), ("get_order", {"order_id": "W1"})):  # the call in which it is found, and any other
+        with pytest.raises(StageFailed, match=r"world shop: the MCP server of .*shop\.py\) .* Run its command by hand .*run again"):
+            here.call(tool, arguments)
+    shutil.copy(SERVERS / "shop.py", tmp_path)
+    again = json.loads(here.call("get_order", {"order_id": "W1"}).content)
+    assert again["status"] == "cancelled", "as soon as it starts again, where the fork was"
 
 
 def test_a_server_that_hangs(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
 from tasks.worlds.adapters import SqliteDatabase, from_openapi
 from tasks.worlds.api.runtime import World
 from tests.worlds.servers import tiny_service
@@ -82,6 +83,20 @@ def test_a_service_that_dies_is_replaced() -> None:
     assert fork.call("add", {}).content == "1"
     assert "POST http://127.0.0.1:{port}/dies: the connection was closed before an answer came" in fork.call("dies", {}).content
     assert fork.call("count", {}).content == "1"
+    end(here)
+
+
+def test_a_service_that_starts_no_more_ends_the_stage(tmp_path: Path) -> None:
+    program = Path(shutil.copy(tiny_service.__file__, tmp_path))
+    here = build(command=("python", str(program), "{port}"))
+    fork = here.fork()
+    assert fork.call("add", {}).content == "1"
+    program.unlink()
+    for tool in ("dies", "count"):  # the call in which it is found, and any other
+        with pytest.raises(StageFailed, match=r"world tiny: command .* ended: .*can't open file.*Then run again: what is done is kept"):
+            fork.call(tool, {})
+    shutil.copy(tiny_service.__file__, tmp_path)
+    assert fork.call("count", {}).content == "1", "as soon as it starts again"
     end(here)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tasks.contract.agent import Turn
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.problem import Action, Problem
 from tasks.worlds.adapters import from_object, shared_back_end
 from tasks.worlds.api.frozen import freeze_world, load
@@ -159,6 +159,15 @@ def test_its_conversations_are_played_one_after_the_other() -> None:
         agent = Closer()
         played = play(here, jobs, agent, Human(), seed=0)  # type: ignore[arg-type]
         assert [one.outcome.state for one in played if one.outcome] == [1, 1, 1] and agent.most == most
+
+
+def test_a_process_that_cannot_be_made_any_more_ends_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = World.build(InProcesses, 1, 0).fork()
+    assert one.call("look", {"ticket_id": "T1"}).ok
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    for tool, arguments in (("die", {}), ("look", {"ticket_id": "T1"})):
+        with pytest.raises(StageFailed, match=r"world desk: the process of an object ended with 1 while .* Then run again"):
+            one.call(tool, arguments)
 
 
 def test_mistakes_are_named() -> None:

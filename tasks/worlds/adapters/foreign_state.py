@@ -18,7 +18,7 @@ from tasks.contract.problem import Kind
 from tasks.worlds.adapters.context_tables import rows_at
 from tasks.worlds.adapters.state_content import Content, text_diff
 from tasks.worlds.api.state import Base
-from tasks.worlds.api.tools import Tool
+from tasks.worlds.api.tools import Tool, Unreachable
 
 DIFF_LINES = 4
 """Lines of a difference in a message; ours."""
@@ -47,6 +47,18 @@ class SourceFailed(RuntimeError):
     """A tool could not run, or broke what its world says of it: nothing the agent did. The message names tool and remedy."""
 
 
+class SourceDown(SourceFailed, Unreachable):
+    """A source that no call of any conversation reaches, until a person has done something about it."""
+
+
+def down(failure: SourceFailed) -> SourceDown:
+    """The same failure, of which it is known that every other call would meet it."""
+    found = SourceDown(*failure.args)
+    for note in getattr(failure, "__notes__", ()):
+        found.add_note(note)
+    return found
+
+
 class Source(Protocol):
     """Something with tools and a state of its own."""
 
@@ -63,7 +75,8 @@ class Source(Protocol):
         """ "file:line" of a tool, or of what stands for it; "" when that is not known."""
 
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, Saved]:
-        """Run a tool in a state; its answer (text or JSON) and the state after it. Raises Refused, or SourceFailed."""
+        """Run a tool in a state; its answer (text or JSON) and the state after it. Raises Refused, SourceFailed, or
+        SourceDown."""
 
     def protected(self, name: str) -> str:
         """Why play must not call this tool, which is no read: what stands behind it was not declared disposable; "" when it may."""

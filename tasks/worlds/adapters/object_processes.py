@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from tasks.contract.params import BadInput
 from tasks.contract.problem import Kind
-from tasks.worlds.adapters.foreign_state import Saved, SourceFailed
+from tasks.worlds.adapters.foreign_state import Saved, SourceDown, SourceFailed
 from tasks.worlds.api.tools import Refused
 
 MOST = 16
@@ -45,7 +45,13 @@ class _Process:
         command = [sys.executable, "-m", "tasks.worlds.adapters.object_worker"]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self.holds: Any = None
-        self.answer_to(made_of)
+        try:
+            self.answer_to(made_of)
+        except (EOFError, OSError):
+            raise SourceDown(
+                f"the process of an object ended with {self.end()} while the object was made. Its module must be importable, and "
+                "factory must work, in a process of its own."
+            ) from None
 
     def answer_to(self, message: Any) -> Any:
         """What it answers. EOFError or OSError when it has ended."""
@@ -83,7 +89,8 @@ class Processes:
         self._change = threading.Condition()
 
     def call(self, saved: Saved, name: str, arguments: dict[str, Any], kind: Kind | None) -> tuple[Any, str]:
-        """The answer, and the state after it as it was dumped. Raises Refused and SourceFailed."""
+        """The answer, and the state after it as it was dumped. Raises Refused, SourceFailed, and SourceDown when no process can be
+        made any more."""
         process = self._taken(saved.token)
         try:
             process.holds = None
@@ -93,13 +100,12 @@ class Processes:
             with self._change:
                 self._all.remove(process)
                 self._change.notify()
+            self._put_back(self._new())  # which shows whether one can be made at all
             raise SourceFailed(
                 f"tool {name!r} of {self._where}: the process of its object ended with {code} during the call."
             ) from None
         process.holds = token if how == "answer" else None
-        with self._change:
-            self._free.append(process)
-            self._change.notify()
+        self._put_back(process)
         if how == "refused":
             raise Refused(said)
         if how == "failed":
@@ -112,11 +118,20 @@ class Processes:
             while True:
                 best = next((one for one in self._free if one.holds == token), None)
                 if best is None and len(self._all) < MOST:
-                    best = _Process(self._made_of)
-                    self._all.append(best)
-                    return best
+                    return self._new()
                 best = best or next(iter(self._free), None)
                 if best is not None:
                     self._free.remove(best)
                     return best
                 self._change.wait()
+
+    def _new(self) -> _Process:
+        """One more. Raises SourceDown for one that cannot be made."""
+        with self._change:
+            self._all.append(made := _Process(self._made_of))
+            return made
+
+    def _put_back(self, process: _Process) -> None:
+        with self._change:
+            self._free.append(process)
+            self._change.notify()

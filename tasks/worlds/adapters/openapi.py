@@ -176,7 +176,7 @@ def from_openapi(
         local_ends=dict(local_ends or {}),
         produces={tool: tuple(kinds) for tool, kinds in (produces or {}).items()},
         credentials=credentials,
-        places=Processes(Command(words, dict(env or {}), services, start_seconds, service=started, where=where))
+        places=Processes(Command(words, dict(env or {}), services, start_seconds, service=started))
         if words
         else Turns(Service(address, credentials, sent, call_seconds), f"{where} {ways}"),
         ways=ways,

@@ -22,7 +22,7 @@ from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
 from tasks.contract.values import whole_text
 from tasks.worlds.adapters import state_files
-from tasks.worlds.adapters.foreign_state import SourceFailed
+from tasks.worlds.adapters.foreign_state import SourceDown, SourceFailed
 from tasks.worlds.adapters.placeholders import Placeholders
 
 if TYPE_CHECKING:
@@ -167,13 +167,17 @@ class PostgresDatabase:
             if self.url.startswith("prefect:")
             else os.environ[self.url]
         )
+        told, connected = {"dbname": name} if name else {}, False
         try:
-            told = {"dbname": name} if name else {}
             with psycopg.connect(make_conninfo(url, connect_timeout=int(WAIT), **told)) as connection:
+                connected = True
                 yield connection
         except psycopg.Error as error:
             said = " ".join(str(error).split())[:300].replace(url, self.url)
-            raise SourceFailed(f"database {self.url}{f' ({name})' if name else ''}: {said}") from None
+            where = f"database {self.url}{f' ({name})' if name else ''}"
+            if not connected:
+                raise SourceDown(f"{where}: {said}. Start it, or mend its url.") from None
+            raise SourceFailed(f"{where}: {said}") from None
 
 
 def _tables(database: Connection[Any]) -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ httpx takes them; a .netrc file is not read.
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import functools
 import os
@@ -21,10 +22,9 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from tasks.contract import secret_blocks
 from tasks.contract.params import BadInput
-from tasks.worlds.adapters.foreign_state import SourceFailed
+from tasks.worlds.adapters.foreign_state import SourceDown, SourceFailed
 from tasks.worlds.adapters.openapi_requests import Prepared
 from tasks.worlds.adapters.placeholders import SHORTEST, spellings
-from tasks.worlds.api.calls import DOWN
 
 if TYPE_CHECKING:
     import httpx
@@ -33,6 +33,8 @@ MOST_BYTES = 8 * 2**20
 """Bytes of an answer that are read; ours: far more than any model is shown."""
 TRIES = 3
 """Times that a request is sent; ours."""
+PROBE = 5.0
+"""Seconds that a service is given to show that it lives; ours."""
 PAUSE = 0.2
 """Seconds before the second try where the service names none; twice as many before the third; ours."""
 REDIRECTS = 5
@@ -173,9 +175,11 @@ class Service:
 
     def send(self, request: Prepared, repeatable: bool, seconds: float = 0.0) -> Reply:
         """The service's answer. repeatable: a read, sent again where that may help; any other is sent again only where the service says
-        that it did not take it (429, 503) and when to come again. Raises SourceFailed when no answer comes in time."""
+        that it did not take it (429, 503) and when to come again. Raises SourceFailed when no answer comes in time, SourceDown when the
+        service answers nothing at all."""
         import httpx
 
+        self._opened()  # which takes its time once, and is none of the service's
         limit = seconds or self._seconds
         end, pause, what = time.monotonic() + limit, PAUSE, f"{request.verb} {self.where}{request.path}"
         for left in reversed(range(TRIES)):
@@ -183,7 +187,10 @@ class Service:
                 reply, wait = self._once(request, end)
             except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
                 if not repeatable or not left or time.monotonic() + pause > end:
-                    raise SourceFailed(f"{what}: {_reason(error)}. Start the service, or mend base_url.") from None
+                    kind = SourceDown if self._is_down() else SourceFailed
+                    raise kind(f"{what}: {_reason(error)}. Start the service, or mend base_url.") from None
+            except httpx.ConnectTimeout:
+                raise SourceDown(f"{what}: took no connection within {limit:g} s. Start the service, or mend base_url.") from None
             except httpx.TimeoutException:
                 raise SourceFailed(f"{what}: did not answer within {limit:g} s; it hangs, or call_seconds is too short.") from None
             except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -193,10 +200,28 @@ class Service:
                 passing = repeatable and reply.status in (*_LATER, *_PASSING)
                 pause = wait if wait is not None else pause
                 if not left or not (later or passing) or time.monotonic() + pause > end:
+                    if reply.status in _PASSING and self._is_down():
+                        raise SourceDown(f"{what}: {reply.status}, and so for any request. Start the service, or mend base_url.")
                     return reply
             time.sleep(pause)
             pause *= 2
         raise AssertionError("the last try returns or raises")
+
+    def _is_down(self) -> bool:
+        """Whether it takes no connection, or whoever stands before it says so, asked several times: one that was started anew meanwhile
+        is not down. One that was started here is somebody else's to look at, who can start another."""
+        import httpx
+
+        for pause in (0, PAUSE, 2 * PAUSE) if self.seat is None else ():
+            time.sleep(pause)
+            with contextlib.suppress(httpx.NetworkError, httpx.ProtocolError, httpx.ConnectTimeout):
+                try:
+                    reply, _ = self._once(Prepared("GET", "/", "", {}, None), time.monotonic() + PROBE)
+                except (httpx.TimeoutException, SourceFailed):  # it is there, and slow, or leads elsewhere
+                    return False
+                if reply.status not in _PASSING:
+                    return False
+        return self.seat is None
 
     def _once(self, request: Prepared, end: float) -> tuple[Reply, float | None]:
         """One answer, and how many seconds to wait before the next try, if it says so."""
@@ -261,7 +286,7 @@ def _no_auth(request: Any) -> Any:
 def _reason(error: Exception) -> str:
     text = str(error).lower()
     if "refused" in text:
-        return f"the connection was refused; {DOWN}"
+        return "the connection was refused; nothing listens there"
     if "name or service" in text or "nodename" in text or "temporary failure in name" in text:
         return "there is no host of that name"
     if "certificate" in text or "ssl" in text:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from tasks.worlds.adapters import bound_process
-from tasks.worlds.adapters.foreign_state import SourceFailed
+from tasks.worlds.adapters.foreign_state import SourceDown, SourceFailed
 from tasks.worlds.adapters.openapi_http import Service
 from tasks.worlds.adapters.openapi_state import Calls
 from tasks.worlds.adapters.placeholders import NotSet, Placeholders
@@ -31,6 +31,8 @@ from tasks.worlds.api.tools import Refused
 
 CLOSE = 5.0
 """Seconds for a service to end before it is killed; ours."""
+ENDING = 0.5
+"""Seconds that a service which answers no more is given to have ended; ours."""
 LAST = 400
 """Characters of what a service wrote last, in messages."""
 _PASSED = ("HOME", "PATH", "USER", "LANG", "PYTHONPATH", "VIRTUAL_ENV")
@@ -41,14 +43,13 @@ _open: weakref.WeakSet[Process] = weakref.WeakSet()
 class Command:
     """How a service is started. words: program and arguments; "{port}" and "{seat}" are filled in, `python` is the one that runs Cairn.
     env: environment besides PATH and HOME; "${NAME}" is filled in too. most: processes at once. seconds: until it takes connections.
-    service: makes it out of port and folder. where: the world, for messages."""
+    service: makes it out of port and folder."""
 
     words: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     most: int = 8
     seconds: float = 60.0
     service: Callable[[int, Path], Service] = field(kw_only=True)
-    where: str = field(kw_only=True)
 
 
 class Process:
@@ -74,8 +75,8 @@ class Process:
             if self._process.poll() is not None or time.monotonic() > end:
                 why = "ended" if self._process.poll() is not None else f"takes no connections within {self._command.seconds:g} s"
                 self.close()
-                raise SourceFailed(
-                    f"{self._command.where}: command {' '.join(self._command.words)!r} {why}: {self._last or 'it wrote nothing'}. "
+                raise SourceDown(
+                    f"command {' '.join(self._command.words)!r} {why}: {self._last or 'it wrote nothing'}. "
                     "It must serve HTTP at 127.0.0.1:{port}."
                 )
             time.sleep(0.02)
@@ -86,7 +87,7 @@ class Process:
             words = [fill(word.replace("{port}", str(self.port)), "command") for word in self._command.words]
             own = {name: fill(text.replace("{port}", str(self.port)), f"env.{name}") for name, text in self._command.env.items()}
         except NotSet as error:
-            raise SourceFailed(f"{self._command.where}: {error}") from None
+            raise SourceDown(str(error)) from None
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(bound_process.__file__), str(os.getpid()), *_python(words)],
@@ -96,7 +97,7 @@ class Process:
             env={**passed, "CAIRN_SEAT": str(seat), **own},
         )
 
-    def holds(self, state: Calls) -> bool:
+    def holds(self, state: Calls | None) -> bool:
         """Whether it is in this state."""
         return self._held == state
 
@@ -108,6 +109,13 @@ class Process:
         """Another process in its place. Raises SourceFailed."""
         self.close()
         self._begin()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the service has ended by itself, or is about to: its connection was closed a moment ago."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING)
+        return self._process.poll() is not None
 
     @property
     def _last(self) -> str:
@@ -143,8 +151,9 @@ class Processes:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="services")
 
     @contextlib.contextmanager
-    def use(self, state: Calls) -> Iterator[Process]:
-        """A service for one use, at best one in the wanted state. One that fails meanwhile is ended."""
+    def use(self, state: Calls | None) -> Iterator[Process]:
+        """A service for one use, at best one in the wanted state. One that fails meanwhile is ended; of one that has died another one
+        shows whether it starts at all. Raises SourceDown when it does not. state: None before anything is played."""
         one = self._taken(state)
         failed = True
         try:
@@ -152,6 +161,11 @@ class Processes:
             failed = False
         except Refused:
             failed = False
+            raise
+        except SourceFailed:
+            if state is not None and one.ended:
+                one.restart()
+                failed = False
             raise
         finally:
             with self._change:
@@ -162,7 +176,7 @@ class Processes:
             if failed:
                 one.close()
 
-    def _taken(self, state: Calls) -> Process:
+    def _taken(self, state: Calls | None) -> Process:
         """A free service: one in the wanted state, else a new one, else the one that was used least lately."""
         with self._change:
             while True:

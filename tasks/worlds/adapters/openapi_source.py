@@ -13,7 +13,7 @@ from typing import Any
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Kind
 from tasks.worlds.adapters import openapi_spec
-from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
+from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceDown, SourceFailed
 from tasks.worlds.adapters.openapi_answers import answer_of
 from tasks.worlds.adapters.openapi_choice import Choosing, choose
 from tasks.worlds.adapters.openapi_http import Credentials, Service
@@ -190,9 +190,8 @@ class Operations:
         self._set_back(at)
         if not self._proven and self._started is not None:
             if changed := self._difference(at.service, self._started[1]):
-                raise SourceFailed(
-                    f"{self._where}: the service that was set back is not in the state that was frozen ({changed}). Run the step that "
-                    "froze it again."
+                raise SourceDown(
+                    f"the service that was set back is not in the state that was frozen ({changed}). Run the step that froze it again."
                 )
             self._proven = True
         for name, arguments in map(json.loads, saved.token):
@@ -287,7 +286,7 @@ class Operations:
             reply = service.send(request, repeatable=kind == "read")
             return answer_of(reply, f"{request.verb} {service.where}{request.path}", service.credentials.words())
         except SourceFailed as error:
-            raise SourceFailed(f"tool {name!r}: {error}") from None
+            raise type(error)(f"tool {name!r}: {error}") from None
 
     # --- the state ---------------------------------------------------------------------------------------------------------
 
@@ -312,7 +311,7 @@ class Operations:
     def _plainly(self) -> Iterator[At]:
         """The service before anything is played, when its failure is the user's to mend."""
         try:
-            with self._places.use(()) as at:
+            with self._places.use(None) as at:
                 yield at
         except SourceFailed as error:
             raise BadInput(f"{self._where}: {error}") from None

@@ -155,7 +155,7 @@ class Turns:
         self._lock = threading.RLock()  # in a process that was forked off nobody would open the parent's
 
     @contextlib.contextmanager
-    def use(self, state: Calls) -> Iterator[Mark]:
+    def use(self, state: Calls | None) -> Iterator[Mark]:
         """The service for one use, in whatever state it is: nobody else uses it meanwhile."""
         with self._lock, locked(self.service.base_url) as file:
             mark = Mark(self.service, self._start, file)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.worlds.adapters.connection import Connection, Put
-from tasks.worlds.adapters.foreign_state import SourceFailed
+from tasks.worlds.adapters.foreign_state import SourceFailed, down
 from tasks.worlds.adapters.machine_lock import locked
 from tasks.worlds.adapters.server_file import MOST_SERVERS, ServerFile
 from tasks.worlds.api.tools import Refused
@@ -91,7 +91,8 @@ class Seats:
 
     @contextlib.contextmanager
     def use(self, state: Token | None) -> Iterator[Seat]:
-        """A server for one use, at best one that holds the wanted state. One that fails meanwhile is given up."""
+        """A server for one use, at best one that holds the wanted state. One that fails meanwhile is given up, and another one shows
+        whether there is still one to be had: raises SourceDown when there is none. state: None before anything is played."""
         seat = self._taken(state)
         failed = True
         try:
@@ -108,6 +109,9 @@ class Seats:
         except SourceFailed as failure:
             for note in getattr(failure, "__notes__", ()):
                 _tell(str(failure), note)
+            if state is not None and seat.connection.closed:
+                seat.restart()
+                failed = False
             raise
         finally:
             with self._change:
@@ -183,8 +187,10 @@ class Seats:
         try:
             connection.open()
             self._accept(connection)
-        except BaseException:
+        except BaseException as error:
             connection.close(wait=False)
+            if isinstance(error, SourceFailed):
+                raise down(error) from None
             raise
         return connection
 

@@ -17,14 +17,12 @@ from tasks.contract.params import nearest
 from tasks.contract.problem import Illustrated, ToolResult
 from tasks.contract.values import canonical, canonical_json, half_character, unfit
 from tasks.worlds.api.state import State
-from tasks.worlds.api.tools import COMPARED, Refused, Tool
+from tasks.worlds.api.tools import COMPARED, Refused, Tool, Unreachable
 
 LONGEST = 1000
 """Characters of an error; ours: a model reads it, and it may quote an argument of any length."""
 ANSWER = 30_000
 """Characters of an answer by default; ours: some 8,000 tokens, a quarter of a common context."""
-DOWN = "nothing listens there"
-"""What the failure of a tool says whose service was not reached at all."""
 CUT = "the answer was cut"
 """How the last line of a cut answer begins."""
 
@@ -32,7 +30,7 @@ CUT = "the answer was cut"
 def run(tool: Tool, function: Callable[..., Any], state: State, arguments: Any, longest: int = ANSWER) -> ToolResult:
     """Validate and run one call. When it is refused, or the tool's code fails, the state is as before and the answer says why.
 
-    longest: characters of an answer; of a longer one the beginning is kept, and it says what was left out.
+    longest: characters of an answer; of a longer one the beginning is kept, and it says what was left out. Raises Unreachable.
     """
     if mistake := unfit(arguments):
         return error(mistake)
@@ -45,6 +43,8 @@ def run(tool: Tool, function: Callable[..., Any], state: State, arguments: Any, 
         done = True
     except Refused as refusal:
         return error(str(refusal))
+    except Unreachable:
+        raise
     except (Exception, SystemExit) as failure:  # the edge to a world's own code: its bug must not end the run
         return error(f"tool failure: {type(failure).__name__}: {failure}")
     finally:

@@ -186,7 +186,7 @@ def play(
     The noise of agent and human is keyed by (seed, problem, trial, turn, role). max_steps counts assistant turns (30:
     tau-bench's `max_num_steps`). Stop reasons: user_stop, hand_over (a tool of kind "end" succeeded), max_steps,
     max_tokens, parse_error; and human_error (the human said nothing or half a line, or hung up before it had asked for anything) and
-    tool_error (a tool's own code failed).
+    tool_error (a tool's own code failed). Raises StageFailed when what stands behind the world's tools is down (`World.call`).
     """
     game = Game(world, seed=seed, max_steps=max_steps)
     return game.play([game.open(problem, trial) for problem, trial in jobs], agent, human, progress=progress)

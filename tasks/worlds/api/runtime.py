@@ -39,14 +39,14 @@ from typing import Any
 
 from tasks.contract.context import seed_of
 from tasks.contract.conventions import conventions_of
-from tasks.contract.params import BadInput
+from tasks.contract.params import BadInput, StageFailed
 from tasks.contract.problem import SPLITS, Action, Problem, Setting, ToolResult
 from tasks.contract.scripts import Scripts
 from tasks.contract.trajectory import Outcome, Trajectory
 from tasks.worlds.api import calls, grading
 from tasks.worlds.api.blame import blame
 from tasks.worlds.api.state import Base, Snapshot, State, canonical_json
-from tasks.worlds.api.tools import tools_of
+from tasks.worlds.api.tools import Unreachable, tools_of
 
 TRUTHS_KEPT = 4096
 """State hashes after ground truths that are kept; ours: more than the problems that are played at a time."""
@@ -169,11 +169,15 @@ class World:
     # --- calls -------------------------------------------------------------------------------------------------------------
 
     def call(self, name: str, arguments: Any) -> ToolResult:
-        """Validate and run one tool call. A call that is refused or fails changes nothing and says why; nothing is raised."""
+        """Validate and run one tool call. A call that is refused or fails changes nothing and says why. Raises StageFailed when what
+        stands behind the tools is down: nobody in the conversation is to blame, and what would be lost for it would be kept as lost."""
         tool = self.tools.get(name) if type(name) is str else None
         if tool is None:
             return calls.unknown(name, self.tools)
-        return calls.run(tool, getattr(self._code, name), self.state, arguments, self.shared.longest_answer)
+        try:
+            return calls.run(tool, getattr(self._code, name), self.state, arguments, self.shared.longest_answer)
+        except Unreachable as down:
+            raise StageFailed(f"world {self.name}: {down} Then run again: what is done is kept.") from None
 
     def replay(self, actions: Iterable[Action]) -> Replay:
         """Play actions on a fresh fork; this world is not touched."""

@@ -31,6 +31,11 @@ class Refused(Exception):
     """A call that is refused: bad arguments, or a rule of the API. The message is what the agent reads."""
 
 
+class Unreachable(Exception):
+    """What stands behind a world's tools cannot be reached or started any more, so that no call of any conversation can be answered.
+    The message says what it is and what to do."""
+
+
 @dataclass(frozen=True)
 class Tool:
     """One tool. parameters: JSON schema of the arguments. produces, consumes: types of ids and values that its answer gives

@@ -6,15 +6,12 @@ feedback prompt can carry and that begin with the check's name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.contract.params import StageFailed
-from tasks.contract.problem import Action, Problem, ToolResult
+from tasks.contract.problem import Action, Problem
 from tasks.contract.wording import words
-from tasks.worlds.api.calls import DOWN
-from tasks.worlds.api.play import TOOL_FAILURE
 from tasks.worlds.api.problem_making import problem_of
 from tasks.worlds.api.tools import Refused
 
@@ -65,7 +62,6 @@ def check(world: World, draft: Mapping[str, Any], data: Mapping[str, Any], linea
         return Checked(status="failed_format", why=f"format: {wrong}")
     problem = problem_of(world, draft, data, lineage=tuple(lineage))
     replay = world.replay(problem.actions)
-    check_reached(world.name, replay.results)
     trace = tuple(
         {"name": action.name, "arguments": action.arguments, "ok": result.ok, "answer": result.content}
         for action, result in zip(problem.actions, replay.results, strict=False)
@@ -77,15 +73,6 @@ def check(world: World, draft: Mapping[str, Any], data: Mapping[str, Any], linea
         if broken := holds(problem, replay, world):
             return _refused(checked, "failed_policy", f"policy {rule}: {broken}")
     return checked
-
-
-def check_reached(world: str, results: Iterable[ToolResult]) -> None:
-    """Raise StageFailed for calls that did not reach the world's service: no draft and no agent is to blame, and what would be refused
-    for it would be kept."""
-    for result in results:
-        if not result.ok and result.content.startswith(TOOL_FAILURE) and DOWN in result.content:
-            why = result.content.removeprefix(TOOL_FAILURE).removesuffix('"}')
-            raise StageFailed(f"generate: the service of world {world} is down: {why} Then run again: what was made before is kept.")
 
 
 def undone(world: World, parts: Sequence[Sequence[Action]]) -> str:
