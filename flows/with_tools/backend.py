@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from tasks.contract.problem import Kind, ToolResult
 from tasks.worlds.adapters.foreign_state import ForeignState, Real, Saved
+from tasks.worlds.adapters.state_content import Content
 from tasks.worlds.api import calls
 from tasks.worlds.api.play import TOOL_FAILURE
 from tasks.worlds.api.runtime import World
@@ -146,7 +147,7 @@ class Foreign:
         """A `ForeignState` in which nothing can be called. Raises what kept it from being read."""
         if isinstance(state, Exception):
             raise state
-        state = Saved(None, zlib.decompress(state).decode()) if isinstance(state, bytes) else state
+        state = Saved(None, Content(zlib.decompress(state).decode())) if isinstance(state, bytes) else state
         return ForeignState(_Still(state), self._base)  # type: ignore[arg-type]
 
     def copy(self, state: Any) -> None:

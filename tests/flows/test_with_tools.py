@@ -47,6 +47,7 @@ from tasks.serving.endpoint.kept import Kept
 from tasks.serving.endpoint.prompting import Prompting
 from tasks.serving.endpoint.served import Served
 from tasks.worlds.adapters.foreign_state import Saved, SourceFailed
+from tasks.worlds.adapters.state_content import Content
 from tasks.worlds.api import conduct
 from tasks.worlds.api.frozen import freeze_world
 from tasks.worlds.api.problem_making import draw_problems
@@ -473,7 +474,7 @@ def test_a_state_before_a_write_is_kept_small_and_shown_whole(place: SimpleNames
     with serving(told_of(place, with_rule(look)), script) as here:
         name = {"metadata": {"conversation": here.say("Cancel W1.").conversation}}
         assert here.say("And W2.", **name).calls[0]["ok"] and seen == ["pending", "pending"], "at the beginning"
-        large = Saved(None, here.backend.state().text * 500)
+        large = Saved(None, Content(here.backend.state().text * 500))
         assert len(here.backend.packed(large)) * 20 < len(large.text)
         with pytest.raises(SourceFailed, match="no dump"):
             here.backend.seen(here.backend.packed(SourceFailed("no dump")))

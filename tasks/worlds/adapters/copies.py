@@ -20,7 +20,7 @@ from tasks.contract.values import canonical_json
 from tasks.worlds.adapters.declared_fields import attributes
 from tasks.worlds.adapters.plain_data import View, key_text
 from tasks.worlds.adapters.shared_objects import VALUES, is_value, surely_apart
-from tasks.worlds.adapters.state_content import DEPTH, LEAST, Content, Path, Row, Table
+from tasks.worlds.adapters.state_content import DEPTH, Content, Path, Row, Table, is_table
 from tasks.worlds.adapters.tracked_rows import Rows
 
 REST = (-1, None)
@@ -152,7 +152,7 @@ def tables_in(root: Any) -> list[dict[Any, Any]]:
         if type(value) is not dict:
             for item in (attributes(value) or {}).values():
                 look(item, depth + 1)
-        elif depth and len(value) >= LEAST and all(type(key) in (str, int) for key in value) and _even(value):
+        elif depth and is_table(value):
             found[id(value)] = value
         else:
             for item in value.values():
@@ -160,10 +160,6 @@ def tables_in(root: Any) -> list[dict[Any, Any]]:
 
     look(root, 0)
     return list(found.values())
-
-
-def _even(table: dict[Any, Any]) -> bool:
-    return all(type(row) is not dict or len(row) <= len(table) for row in table.values())
 
 
 @dataclass

@@ -26,16 +26,10 @@ DIFF_LINES = 4
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """A state. token: what the source restores it from, its own matter. counted: what counts of it, hashed, compared and shown:
-    canonical JSON, or taken apart already."""
+    """A state. token: what the source restores it from, its own matter. content: what counts of it, hashed, compared and shown."""
 
     token: Any
-    counted: str | Content
-
-    @functools.cached_property
-    def content(self) -> Content:
-        """What counts of it."""
-        return self.counted if isinstance(self.counted, Content) else Content(self.counted)
+    content: Content
 
     @property
     def text(self) -> str:

@@ -25,14 +25,15 @@ from tasks.worlds.adapters.openapi_state import Mark, Turns, Ways, fingerprint
 from tasks.worlds.adapters.plain_data import NotPlain, View
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.adapters.server_file import without_secrets
-from tasks.worlds.adapters.state_content import text_diff
+from tasks.worlds.adapters.state_content import Content, text_diff
+from tasks.worlds.adapters.state_rows import Shown
 from tasks.worlds.api.state import Base, canonical_json
 from tasks.worlds.api.tools import Refused, Tool
 
 At = Mark | Process
 START, SERVICE = "start", "service"
 """The frozen tables: the state to begin with; what the operations and files were when the world was frozen."""
-NOTHING_READ = "{}"
+NOTHING_READ = Content("{}")
 """What is compared of a state of which nothing is read."""
 HANDED_OVER = "a person takes over"
 _SUMMARY = {
@@ -62,7 +63,7 @@ class Operations:
         real: Service | None,
     ) -> None:
         self._where, self._spec, self._choosing, self._local_ends = where, spec, choosing, local_ends
-        self._produces, self._credentials, self._places, self._ways, self._view = produces, credentials, places, ways, view
+        self._produces, self._credentials, self._places, self._ways, self._shown = produces, credentials, places, ways, Shown(view)
         self._disposable, self._real = disposable, real
         self._restorable = bool(ways.reset) or isinstance(places, Processes)
         self._started: tuple[Base, Saved] | None = None
@@ -224,7 +225,7 @@ class Operations:
 
     def _difference(self, service: Service, saved: Saved) -> str:
         """How the state in a service differs from this one."""
-        return text_diff(saved.text, self._state_text(service), DIFF_LINES).replace("\n", "; ")
+        return text_diff(saved.content, self._content(service), DIFF_LINES).replace("\n", "; ")
 
     def _changing(self, at: At, saved: Saved, name: str, arguments: dict[str, Any]) -> tuple[Any, Saved]:
         """A call that may change the state. One that is refused has changed nothing; what a failed one did is not known."""
@@ -232,14 +233,14 @@ class Operations:
         try:
             answer = self._answer(at.service, name, arguments)
         except Refused:
-            if self._state_text(at.service) == saved.text:
+            if self._content(at.service).same(saved.content):
                 at.note(saved.token)
             raise
-        text, kind = self._state_text(at.service), self._read[name][1]
-        if kind == "read" and text == saved.text:
+        content, kind = self._content(at.service), self._read[name][1]
+        if kind == "read" and content.same(saved.content):
             at.note(saved.token)
             return answer, saved
-        after = Saved((*saved.token, json.dumps([name, arguments], ensure_ascii=False)), text)
+        after = Saved((*saved.token, json.dumps([name, arguments], ensure_ascii=False)), content)
         at.note(after.token)
         return answer, after
 
@@ -319,13 +320,13 @@ class Operations:
     def _state_now(self, service: Service) -> Any:
         return self._ways.read(service) if self._ways.parts else {}
 
-    def _state_text(self, service: Service) -> str:
+    def _content(self, service: Service) -> Content:
         return self._compared(self._ways.read(service)) if self._ways.parts else NOTHING_READ
 
-    def _compared(self, value: Any) -> str:
-        """What counts of a state, as canonical JSON."""
+    def _compared(self, value: Any) -> Content:
+        """What counts of a state."""
         try:
-            return canonical_json(self._view.plain(value))
+            return self._shown.content(value)
         except NotPlain as error:
             raise SourceFailed(f"the state of {self._where}: {error}") from None
 

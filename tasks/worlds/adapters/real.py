@@ -102,7 +102,7 @@ class RealServer:
         if self.lost or self._server.dump is None:
             raise SourceFailed(self.lost or f"{self._path}: real.dump is not given, so the state of {self.where} cannot be read")
         try:
-            return Saved(None, self._source.real_text(self._seat, self._server.dump))
+            return Saved(None, self._source.real_content(self._seat, self._server.dump))
         except SourceFailed as error:
             if self._seat.connection.closed:
                 self.lost = str(error)

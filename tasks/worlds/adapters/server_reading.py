@@ -19,11 +19,13 @@ from tasks.worlds.adapters.placeholders import NotSet
 from tasks.worlds.adapters.plain_data import NotPlain, View, steps_of
 from tasks.worlds.adapters.server_file import Command, ReadCall, ServerFile
 from tasks.worlds.adapters.server_pool import Seat
+from tasks.worlds.adapters.state_content import Content
+from tasks.worlds.adapters.state_rows import Shown
 from tasks.worlds.api.state import canonical_json
 from tasks.worlds.api.tools import Refused
 
 NO_REASON = "the server says that the call failed, and does not say why"
-NOTHING_READ = "{}"
+NOTHING_READ = Content("{}")
 """What is compared of a state of which nothing is read."""
 REFUSED = "!refused"
 """Key of what a read says that was refused."""
@@ -34,7 +36,7 @@ class Reader:
 
     def __init__(self, server: ServerFile, path: Path, listed: Callable[[], Mapping[str, Any]]) -> None:
         self._server, self._path, self._listed = server, path, listed
-        self._view = View(tuple(server.leave_out), rounded=steps_of(str(path), server.rounded))
+        self._shown = Shown(View(tuple(server.leave_out), rounded=steps_of(str(path), server.rounded)))
         self.reads = bool(server.dump or server.reads)
 
     def names(self) -> None:
@@ -47,16 +49,16 @@ class Reader:
                 known = ", ".join(listed) or "none"
                 raise BadInput(f"{self._path}: {word} names {name!r}.{nearest(name, listed)} Tools of the server: {known}.")
 
-    def text(self, seat: Seat) -> str:
-        """What counts of the state in a server, as canonical JSON."""
+    def content(self, seat: Seat) -> Content:
+        """What counts of the state in a server."""
         if self._server.dump is not None:
             return self.counted(json.loads(self.dumped(seat, self._server.dump)))
         return self.counted({_label(call): self._answer_of(seat, call) for call in self._calls()}) if self.reads else NOTHING_READ
 
-    def counted(self, value: Any) -> str:
+    def counted(self, value: Any) -> Content:
         """What counts of a state."""
         try:
-            return canonical_json(self._view.plain(value))
+            return self._shown.content(value)
         except NotPlain as error:
             raise SourceFailed(f"the state of {short(self._path)}: {error}") from None
 

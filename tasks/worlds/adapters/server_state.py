@@ -199,22 +199,22 @@ class Replayed:
 
     def fresh(self, seat: Seat) -> Saved:
         """No call was made."""
-        return Saved(Token(()), self._reader.text(seat))
+        return Saved(Token(()), self._reader.content(seat))
 
     def after(self, seat: Seat, saved: Saved, name: str, arguments: Mapping[str, Any], kind: Kind | None) -> Saved:
         """One call more, of a tool that may write; or of one that must not, and has."""
         writes = kind in (None, "write")
-        text = self._reader.text(seat) if writes or self._server.check_reads else saved.text
-        if not writes and text == saved.text:
+        content = self._reader.content(seat) if writes or self._server.check_reads else saved.content
+        if not writes and content.same(saved.content):
             return saved
         call = name, json.dumps(dict(arguments), ensure_ascii=False)
-        return Saved(Token((*saved.token.content, call)), text)
+        return Saved(Token((*saved.token.content, call)), content)
 
     def after_refusal(self, seat: Seat, saved: Saved, kind: Kind | None) -> Token | None:
         """What it held, when what is read of it is still the same; where nothing is read, after tools that do not write."""
         if not self.compared:
             return saved.token if kind not in (None, "write") else None
-        return saved.token if self._reader.text(seat) == saved.text else None
+        return saved.token if self._reader.content(seat).same(saved.content) else None
 
     def bring(self, seat: Seat, token: Token) -> None:
         """Start another server, unless nothing was called in this one, and make the calls."""

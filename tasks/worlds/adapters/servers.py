@@ -36,7 +36,7 @@ from tasks.worlds.adapters.server_file import Command, ServerFile
 from tasks.worlds.adapters.server_pool import Seat, Seats
 from tasks.worlds.adapters.server_reading import NO_REASON, REFUSED, Reader, as_text
 from tasks.worlds.adapters.server_state import Dumped, keeper_of
-from tasks.worlds.adapters.state_content import text_diff
+from tasks.worlds.adapters.state_content import Content, text_diff
 from tasks.worlds.api.places import location
 from tasks.worlds.api.state import Base
 from tasks.worlds.api.tools import Refused, Tool
@@ -244,8 +244,8 @@ class Servers:
             seat.fresh = False  # so that it is brought there
             self._keeper.bring(seat, saved.token)
             again = self._keeper.fresh(seat)
-            seat.holds = None if again.text != saved.text else saved.token
-        return text_diff(saved.text, again.text, DIFF_LINES).replace("\n", "; ")
+            seat.holds = saved.token if again.content.same(saved.content) else None
+        return text_diff(saved.content, again.content, DIFF_LINES).replace("\n", "; ")
 
     def start(self, base: Base) -> Saved:
         """The frozen start, or that of a server that was started."""
@@ -325,7 +325,7 @@ class Servers:
         broken = unmet(promised, answer.structured) if isinstance(promised, Read) else ""
         return (Illustrated(said, answer.images) if answer.images else said), broken
 
-    def real_text(self, seat: Seat, dump: str | Command) -> str:
+    def real_content(self, seat: Seat, dump: str | Command) -> Content:
         """What counts of the state of a real server."""
         return self._reader.counted(json.loads(self._reader.dumped(seat, dump)))
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 DEPTH = 4
@@ -36,6 +37,12 @@ def number_of(path: Path, value: Any) -> int:
         return sum(number_of((*path, name), item) for name, item in value.items()) % MODULUS
     text = _dump(path) + _dump(value)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=32).digest(), "big")
+
+
+def is_table(value: dict[Any, Any]) -> bool:
+    """Whether a dict is kept row by row: many entries with plain keys, none of them with more entries of its own."""
+    plain = len(value) >= LEAST and all(type(key) in (str, int) for key in value)
+    return plain and all(type(row) is not dict or len(row) <= len(value) for row in value.values())
 
 
 class Row:
@@ -177,18 +184,32 @@ def text_diff(before: Content | str, after: Content | str, most: int | None = No
 
 
 def _lines(old: Any, new: Any, place: str) -> Iterator[str]:
-    if type(old) is type(new) and isinstance(old, dict | list):
-        for name, one, other in _pairs(old, new):
+    if type(old) is type(new) and isinstance(old, dict):
+        for key in sorted({*old, *new}):
+            yield from _lines(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{place}.{key}")
+    elif type(old) is type(new) and isinstance(old, list):
+        for name, one, other in _items(old, new, "[{}]", 0):
+            yield from _lines(one, other, place + name)
+    elif isinstance(old, str) and isinstance(new, str) and old != new and "\n" in old + new:
+        for name, one, other in _items(old.split("\n"), new.split("\n"), " line {}", 1):
             yield from _lines(one, other, place + name)
     elif old != new or type(old) is not type(new):
-        shown = place.lstrip(".") or "state"
+        shown = place.lstrip(". ") or "state"
         for sign, value in (("-", old), ("+", new)):
             if value is not _ABSENT:
                 yield f"{sign} {shown}: {_dump(value)}"
 
 
-def _pairs(old: Any, new: Any) -> Iterable[tuple[str, Any, Any]]:
-    if isinstance(old, dict):
-        return ((f".{key}", old.get(key, _ABSENT), new.get(key, _ABSENT)) for key in sorted({*old, *new}))
-    long = range(max(len(old), len(new)))
-    return ((f"[{place}]", *(side[place] if place < len(side) else _ABSENT for side in (old, new))) for place in long)
+def _items(old: list[Any], new: list[Any], name: str, first: int) -> Iterator[tuple[str, Any, Any]]:
+    """(name, before, now) of the items that lie between what is the same at both ends. first: the number of the first one."""
+    least = min(len(old), len(new))
+    before = next((place for place in range(least) if not _equal(old[place], new[place])), least)
+    most = least - before
+    after = next((place for place in range(most) if not _equal(old[-1 - place], new[-1 - place])), most)
+    pairs = zip_longest(old[before : len(old) - after], new[before : len(new) - after], fillvalue=_ABSENT)
+    for place, (one, other) in enumerate(pairs, before + first):
+        yield name.format(place), one, other
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return one == other and _dump(one) == _dump(other)  # True equals 1

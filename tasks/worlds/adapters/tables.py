@@ -18,6 +18,7 @@ from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.foreign_state import Real, Saved
 from tasks.worlds.adapters.problem_file import Line
 from tasks.worlds.adapters.schemas import tool_of_schema
+from tasks.worlds.adapters.state_content import Content
 from tasks.worlds.api.places import place
 from tasks.worlds.api.state import Base, State, canonical_json
 from tasks.worlds.api.tools import Refused, Tool
@@ -121,7 +122,7 @@ class Tables:
 
     @functools.cached_property
     def _start(self) -> Saved:
-        return Saved(None, canonical_json(self.rows))
+        return Saved(None, Content(canonical_json(self.rows)))
 
     def state(self, base: Base) -> State:
         """A state at the start."""
