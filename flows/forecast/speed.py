@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from flows.forecast.shape import Shape
+from flows.this_machine import processor
 from tasks.contract.params import StageFailed
 from tasks.engine.files import read_json, write_text
 from tasks.engine.start import kernels
@@ -92,7 +93,7 @@ class Way:
         about.pop("active", None)
         sizes = [shape.layers, shape.width, shape.queries, shape.keys, shape.inner, shape.vocabulary]
         how = [self.device, self.threads, self.instructions, self.processes, self.adapter, self.dtype]
-        return json.dumps([_machine(), *how, sizes, about])
+        return json.dumps([processor(), *how, sizes, about])
 
 
 @dataclass
@@ -164,12 +165,3 @@ def _in_words(way: Way, tokens: Mapping[str, float]) -> str:
     many = f"each of {way.processes} processes" if way.processes > 1 else "one process"
     speeds = ", ".join(f"{verbs[name]} {speed:,.0f}" for name, speed in tokens.items())
     return f"{many}, {way.threads} thread{'s' * (way.threads > 1)}, {way.dtype}: {speeds} tokens a second"
-
-
-def _machine() -> str:
-    """The processor, as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return sys.platform
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), sys.platform)

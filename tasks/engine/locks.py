@@ -128,6 +128,7 @@ def meaning(name: str) -> str:
         "workspace": "the workspace (data/, dvc.lock)",
         "slot": f"the one place for trainings on {rest}",
         "promote": "the registry",
+        "results": f"the results file of paper {rest}",
         USE: "the store, for a run or another command",
         CLEARING: "the store, which `cairn gc` clears up",
     }
