@@ -46,11 +46,13 @@ class Effect:
 
 @dataclass(frozen=True)
 class NotWorse:
-    """A metric in which the treatment may lose against the claim's baseline, by less than `margin` (above 0, in the metric's unit)."""
+    """A metric in which the treatment may lose against the claim's baseline, by less than `margin` (above 0, in the metric's unit).
+    limits: as of an effect; a side may lie there."""
 
     metric: str
     direction: Direction
     margin: float
+    limits: tuple[float | None, float | None] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
