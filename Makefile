@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-tau2 test-exports test-real test-vllm test-services screens check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-real bench-daily gpu-proof figures plots-page lock clean
+.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-tau2 test-exports test-real test-vllm test-services screens check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-claims bench-real bench-daily gpu-proof figures plots-page lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -167,6 +167,9 @@ bench-generate: setup $(if $(PEER),.cairn/designer/.ready) ## calls to a model s
 
 bench-chat: setup ## chat templates of TRL's wheel: form, reason, wrong masks, seconds
 	@$(BIN)/python -m infra.bench_chat
+
+bench-claims: setup ## how often the verdict of a claim errs: 1,000 simulated claims without effect, with one, with a control as good
+	@$(BIN)/python -m infra.bench_claims
 
 bench-real: setup ## LoRA fine-tuning of a 135 M model: tokens a second against a bare PEFT loop, padded and with the prompt computed once
 	@$(BIN)/python -m infra.bench_training
