@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tasks.contract.params import BadInput
-from tasks.engine import roles_lock
+from tasks.engine import project, roles_lock
 from tasks.engine.explain import last
 from tasks.engine.files import read_json, write_text
 from tasks.engine.job import job_of
@@ -117,7 +117,10 @@ class Asking:
             return []
         from tasks.engine.preflight.questions import Player
 
-        return [Player(name, f"{plan.settings.source}: {said}", role) for name, said, role in found]
+        own = project.read(plan.settings.project)
+        of_project = own.roles if own else None
+        places = [project.ROLES_SAID if role == of_project else f"{plan.settings.source}: {said}" for _, said, role in found]
+        return [Player(name, place, role) for place, (name, _, role) in zip(places, found, strict=True)]
 
     def _tell(self, players: Sequence[Player], reports: Mapping[str, ServerReport]) -> None:
         for player in players:
@@ -145,7 +148,7 @@ class Asking:
                     "dvc repro) takes the new one, and what asked the old one is computed anew; or start the old one again."
                 )
         if wrong:
-            raise BadInput("\n".join(wrong))
+            raise BadInput("\n".join(dict.fromkeys(wrong)))
 
 
 def _may_be_cached(plan: Plan, stage: str) -> bool:

@@ -19,6 +19,8 @@ from tasks.engine.shared_params import NOBODY, ROLES, Role
 from tasks.road import ROAD, Road
 
 FILE = "project.yaml"
+ROLES_SAID = f"{FILE}: roles"
+"""Where it says who plays, for messages about whoever plays as it says."""
 ROOM = "worlds"
 """The room whose stages freeze worlds."""
 

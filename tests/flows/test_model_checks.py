@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,28 @@ def test_only_who_will_be_asked_must_be_there(project: Project, server: Stub, tm
     after = asking.before(now, ["critique"], ["evaluate"])
     assert len(told) == 1 and "human: small at http://127.0.0.1:9/v1: http://127.0.0.1:9/v1 cannot be reached" in told[0]
     assert roles_lock.in_force(after.settings)["human"] is None
+
+
+def test_a_server_that_is_gone_is_told_once_where_it_is_said(
+    project: Project, server: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interview, "PAUSE", 0.01)
+    gone = "http://127.0.0.1:9/v1"
+    now = plan(project, tmp_path, gone, judge={}, human={})
+    told = f"{gone} cannot be reached"
+    with pytest.raises(BadInput) as caught:
+        Asking().before(now, ["generate", "evaluate"])
+    assert len(str(caught.value).splitlines()) == 1
+    assert all(f"roles.{role}" in str(caught.value).partition(told)[0] for role in ("judge", "human"))
+    roles = {"backend": "openai_compatible", "base_url": gone, "model": "small"}
+    file = project.folder / "project.yaml"
+    file.write_text(json.dumps({"name": "shop", "model": "shop", "worlds": ["shop.world:Shop"], "roles": roles}))  # JSON is YAML
+    try:
+        with pytest.raises(BadInput) as caught:
+            Asking().before(now, ["generate", "evaluate"])
+    finally:
+        file.unlink()
+    assert str(caught.value).startswith(f"project.yaml: roles: {told}") and len(str(caught.value).splitlines()) == 1
 
 
 def test_a_spent_budget_goes_on_with_kept_answers_of_a_known_model(project: Project, server: Stub, tmp_path: Path) -> None:

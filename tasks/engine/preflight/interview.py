@@ -193,7 +193,11 @@ def _words(body: Mapping[str, Any]) -> str:
 
 
 def check(reports: Mapping[str, ServerReport], players: Sequence[Player]) -> None:
-    """Raise BadInput when a server would lose everything that a role asks of it; each on a line of its own."""
-    wrong = [f"{player.where}: {reports[player.name].stop}" for player in players if reports[player.name].stop]
-    if wrong:
-        raise BadInput("\n".join(dict.fromkeys(wrong)))
+    """Raise BadInput when a server would lose everything that a role asks of it; each on a line of its own,
+    with all the places that say it."""
+    places: dict[str, dict[str, None]] = {}
+    for player in players:
+        if stop := reports[player.name].stop:
+            places.setdefault(stop, {})[player.where] = None
+    if places:
+        raise BadInput("\n".join(f"{', '.join(where)}: {stop}" for stop, where in places.items()))
