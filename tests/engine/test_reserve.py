@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tasks.contract.params import BadInput, StageFailed
+from tasks.engine import dvc_lock
+from tasks.engine.dotted import dig
 from tasks.engine.job import as_read, job_of
-from tasks.engine.key import key_of
+from tasks.engine.key import Key, key_of
+from tasks.engine.param_files import PIPELINE, ROLES_LOCK
 from tasks.engine.plan import Plan
 from tasks.engine.reserve import USED, Entry, Used, read
 from tasks.engine.settings import load
@@ -74,6 +78,34 @@ def test_evaluation_reads_the_reserve_that_its_candidate_met(tmp_path: Path, mon
         assert as_read(plan, "evaluate", {**inputs, **changed})["reserve"] == "reserve.dir"
     other = {name: f"{name}.dir" for name in plan.stages["decide"].inputs}
     assert as_read(plan, "decide", other) == other
+
+
+def test_what_dvc_holds_of_a_smaller_or_larger_reserve_is_the_same_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dvc.lock names the reserve that lies in data/: what it holds is taken over whichever that was, and noted anew once it is another."""
+    plan = Plan.open(load(ROOT, "smoke"), tmp_path)
+    noted = Used((Entry("merge.dir", {"shop": ["shop_1"]}, "small.dir", "worlds.dir"),))
+    monkeypatch.setattr("tasks.engine.reserve.read", lambda path: noted)
+    about = plan.stages["evaluate"]
+    inputs = {name: f"{name}.dir" for name in about.inputs} | {"reserve": "larger.dir"}
+    job = job_of(plan, "evaluate", inputs)
+    key = Key({**job.key.parts, "versions": {}, "kernels": {}, "code": {}})
+    for file in about.files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text((ROOT / file).read_text())
+
+    def taken_over(lying: Mapping[str, str]) -> tuple[str | None, bool]:
+        params = {PIPELINE: {name: dig(plan.settings.tree, name) for name in about.settings}}
+        params |= {ROLES_LOCK: dict(key.parts["servers"])} if about.roles else {}
+        params |= {file: yaml.safe_load((tmp_path / file).read_text()) or {} for file in about.files}
+        deps = [{"path": f"data/{name}", "md5": identity} for name, identity in lying.items()]
+        entry = {"deps": deps, "params": params, "outs": [{"path": "data/evaluate", "md5": "e.dir"}]}
+        (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate": entry}}))
+        found = dvc_lock.held(tmp_path, about, key, plan.settings.tree, lambda some: as_read(plan, "evaluate", some))
+        return found, dvc_lock.up_to_date(tmp_path, about, key, plan.settings.tree, "e.dir", {}, inputs)
+
+    assert taken_over(inputs) == ("e.dir", True)
+    assert taken_over({**inputs, "reserve": "small.dir"}) == ("e.dir", False)
+    assert taken_over({**inputs, "merge": "other.dir"}) == (None, False), "another candidate met the reserve that lay there"
 
 
 def test_a_reserve_whose_bytes_are_gone_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
