@@ -237,7 +237,7 @@ def _registered(run: Run, decision: Artifact, candidate: Artifact, verdict: Mapp
 def in_form(plan: Plan, folder: Path) -> Iterator[Path]:
     """A candidate's checkpoint as `promote.form` has it: an adapter is merged into its base where a whole one is wanted. BadInput when
     its base is gone."""
-    from tasks.checkpoints import adapters
+    from tasks.checkpoints import adapters, saving
 
     base = adapters.base_of(folder) if adapters.is_adapter(folder) else None
     if base is None or plan.settings.shared.promote.form == "adapter":
@@ -248,7 +248,7 @@ def in_form(plan: Plan, folder: Path) -> Iterator[Path]:
     except LookupError:
         raise BadInput(f"the candidate is an adapter, and its base ({base}) is not in the store; `dvc pull` may bring it.") from None
     with tempfile.TemporaryDirectory() as place:
-        yield adapters.merged(folder, artifacts, Path(place) / "model")
+        yield saving.merged(folder, artifacts, Path(place) / "model")
 
 
 def sha256(folder: Path) -> str:

@@ -81,7 +81,7 @@ def random_qwen3(shape: Mapping[str, int], tokenizer_of: Path, vocab: int, devic
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-    from tasks.checkpoints import folders, tiny
+    from tasks.checkpoints import folders, saving, tiny
     from tasks.merge.core.headers import open_checkpoint
 
     tokenizer = folders.load_tokenizer(tokenizer_of)
@@ -96,7 +96,7 @@ def random_qwen3(shape: Mapping[str, int], tokenizer_of: Path, vocab: int, devic
         model = Qwen3ForCausalLM(config)
     model = model.to(torch.bfloat16)
     model.generation_config = GenerationConfig(**special)
-    folders.save(model, tokenizer, folder)
+    saving.save(model, tokenizer, folder)
     parameters = sum(weight.numel() for weight in model.parameters())
     stored = sorted({spec.dtype for spec in open_checkpoint("random", folder).tensors.values()})
     return {

@@ -25,7 +25,7 @@ from tasks.base import Inputs
 from tasks.chat import proof
 from tasks.chat.local import kept
 from tasks.chat.local.format import ChatFormat, ChatRefused
-from tasks.checkpoints import adapters, folders, gguf_file, source
+from tasks.checkpoints import adapters, folders, gguf_file, saving, source
 from tasks.checkpoints.reading import readable
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
@@ -103,12 +103,12 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     if linked:
         _check_numbers(source.weight_files(place))
         _link(place, folder)
-        folders.save_tokenizer(found.tokenizer, folder)
+        saving.save_tokenizer(found.tokenizer, folder)
     else:
         model = _loaded(place, params, found, ctx)
-        if not folders.all_finite(model):
+        if not saving.all_finite(model):
             raise StageFailed(f"weights are NaN or infinite as {model.dtype}: the checkpoint is broken, or dtype too narrow for it.")
-        folders.save(model, found.tokenizer, folder)
+        saving.save(model, found.tokenizer, folder)
     (ctx.out / "curves.csv").write_text("step,loss\n", encoding="utf-8")
     about = {
         "identity": params.identity,
@@ -295,7 +295,7 @@ def _loaded(place: Path, params: Params, found: Found, ctx: Context) -> PreTrain
     for path in plain.iterdir():
         path.unlink()
     _link(place, plain)
-    folders.save_tokenizer(found.tokenizer, plain)
+    saving.save_tokenizer(found.tokenizer, plain)
     dtype = str(found.config.dtype or "float32").removeprefix("torch.") if params.dtype == "source" else params.dtype
     model, _ = folders.load(plain, dtype=dtype)
     if found.adapter:

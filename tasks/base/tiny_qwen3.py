@@ -36,7 +36,7 @@ from pydantic import Field
 from tasks.base import Inputs
 from tasks.chat import proof
 from tasks.chat.local import kept, qwen3_instruct
-from tasks.checkpoints import folders, tiny
+from tasks.checkpoints import saving, tiny
 from tasks.contract.client import Message
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
@@ -127,7 +127,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
         look_back(model)
     model.to(ctx.device)
     curve = _practise(model, params, ctx)
-    folders.save(model, tokenizer, ctx.out / "model")
+    saving.save(model, tokenizer, ctx.out / "model")
     with (ctx.out / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("step", "loss"), *curve])
     return {

@@ -6,15 +6,13 @@ them as in any checkpoint folder. It is played and trained further on its base, 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.chat.local import kept
 from tasks.checkpoints import folders
 from tasks.contract.params import StageFailed
 
@@ -120,11 +118,9 @@ def load_base(
     return model, tokenizer
 
 
-def load_whole(
-    folder: Path, artifacts: Mapping[str, Path], device: str = "cpu", dtype: str = "float32"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_whole(folder: Path, artifacts: Mapping[str, Path], device: str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A plain model, free to train: an adapter is merged into its base, in memory."""
-    model, tokenizer = load(folder, artifacts, device, dtype)
+    model, tokenizer = load(folder, artifacts, device)
     return (model.merge_and_unload() if has_adapter(model) else model).requires_grad_(True), tokenizer
 
 
@@ -153,35 +149,3 @@ def grow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
         return False
     model.resize_token_embeddings(len(tokenizer))
     return True
-
-
-def keep(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, base: Base) -> None:
-    """Write the adapter that a PEFT model computes with as a checkpoint folder; the bytes depend on its weights alone, and no path of
-    this machine is in them. StageFailed for weights that are no numbers."""
-    from peft.utils import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    if not folders.all_finite(model):
-        raise StageFailed("the training diverged: weights are NaN or infinite, so nothing was kept. Lower the learning rate.")
-    folder.mkdir(parents=True, exist_ok=True)
-    name = active_adapter(model)
-    weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    save_file(
-        {key: weights[key].detach().cpu().contiguous().clone() for key in sorted(weights)}, str(folder / WEIGHTS), {"format": "pt"}
-    )
-    config = copy.copy(model.peft_config[name])
-    config.base_model_name_or_path, config.inference_mode = "", True
-    about = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
-    (folder / CONFIG).write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
-    (folder / BASE).write_text(json.dumps(asdict(base), indent=2, sort_keys=True) + "\n")
-    plain = model.get_base_model().config
-    plain._name_or_path = tokenizer.name_or_path = ""
-    plain.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    kept.write(kept.chat_of(tokenizer), folder)
-
-
-def merged(folder: Path, artifacts: Mapping[str, Path], out: Path) -> Path:
-    """An adapter's folder as a whole checkpoint in `out`; for what reads whole ones alone."""
-    folders.save(*load_whole(folder, artifacts), out)
-    return out

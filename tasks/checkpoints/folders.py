@@ -124,34 +124,3 @@ def trainable(model: PreTrainedModel) -> list[torch.nn.Parameter]:
 def context_of(model: PreTrainedModel) -> int:
     """Positions of a checkpoint: the most tokens that it was made to read at once."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or sys.maxsize)
-
-
-def all_finite(model: torch.nn.Module) -> bool:
-    """Whether every weight is a number, and none infinite."""
-    import torch
-
-    return all(bool(torch.isfinite(weights).all()) for weights in model.parameters())
-
-
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a checkpoint folder: safetensors, JSON and the chat template. The bytes depend on the weights alone.
-
-    StageFailed for weights that are no numbers (a training that diverged), and for a model that wears an adapter (`adapters.keep`).
-    """
-    from transformers.utils import logging
-
-    if hasattr(model, "get_base_model"):
-        raise StageFailed("the trained model still wears an adapter. It is kept by adapters.keep, or merged first.")
-    if not all_finite(model):
-        raise StageFailed("the training diverged: weights are NaN or infinite, so nothing was kept. Lower the learning rate.")
-    logging.disable_progress_bar()  # Cairn reports progress itself
-    model.config._name_or_path = ""
-    model.save_pretrained(str(folder))
-    save_tokenizer(tokenizer, folder)
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a checkpoint's tokenizer, with its chat template and the chat format that it keeps."""
-    tokenizer.name_or_path = ""
-    tokenizer.save_pretrained(str(folder))
-    kept.write(kept.chat_of(tokenizer), folder)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.checkpoints import adapters, folders
+from tasks.checkpoints import adapters, folders, saving
 from tasks.checkpoints.adapter_params import TABLES, AdapterParams, another, lasting
 from tasks.contract.params import StageFailed
 
@@ -65,7 +65,7 @@ class Start:
         beside: for the adapter, where a whole checkpoint is wanted. may_change: whether `model` may be merged; else a copy is.
         """
         if not adapters.has_adapter(model):
-            folders.save(model, self.tokenizer, folder)
+            saving.save(model, self.tokenizer, folder)
             return
         if self.params.save == "adapter":
             if self.base is None:
@@ -73,12 +73,12 @@ class Start:
                     "the method's adapter changes a model that is stored nowhere: the start was an adapter, merged because "
                     "loop.adapter.kind is none. Write loop.adapter.save: full."
                 )
-            adapters.keep(model, self.tokenizer, folder, self.base)
+            saving.keep_adapter(model, self.tokenizer, folder, self.base)
             return
         if self.base is not None:
-            adapters.keep(model, self.tokenizer, beside, self.base)
+            saving.keep_adapter(model, self.tokenizer, beside, self.base)
         own = model if may_change else copy.deepcopy(model)
-        folders.save(own.float().merge_and_unload(), self.tokenizer, folder)
+        saving.save(own.float().merge_and_unload(), self.tokenizer, folder)
 
 
 def begin(folder: Path, params: AdapterParams, artifacts: Mapping[str, Path], device: str = "cpu") -> Start:

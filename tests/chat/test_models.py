@@ -21,7 +21,7 @@ from tasks.chat.local.format import ChatRefused
 from tasks.chat.local.kept import QWEN3_INSTRUCT, chat_of
 from tasks.chat.local.tokens import Rendered
 from tasks.chat.proof import find
-from tasks.checkpoints import folders, tiny
+from tasks.checkpoints import folders, saving, tiny
 from tasks.contract.params import StageFailed
 from tests.chat.talks import call, render, talk, tokenizer, turn_text
 
@@ -266,9 +266,9 @@ def test_a_checkpoint_folder_holds_no_pickle_and_the_same_bytes(tmp_path: Path) 
 
     torch.manual_seed(0)
     model = tiny.tiny_qwen3(tokenizer(), layers=2, width=32, heads=2).eval()
-    folders.save(model, tokenizer(), tmp_path / "one")
+    saving.save(model, tokenizer(), tmp_path / "one")
     loaded, words = folders.load(tmp_path / "one")
-    folders.save(loaded, words, tmp_path / "two")
+    saving.save(loaded, words, tmp_path / "two")
     names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert {path.name for path in (tmp_path / "one").iterdir()} == {*names, "chat_template.jinja", "chat_format.json"}
     for path in (tmp_path / "one").iterdir():
@@ -290,7 +290,7 @@ def test_a_format_of_another_template_is_refused(tmp_path: Path) -> None:
     import torch
 
     torch.manual_seed(0)
-    folders.save(tiny.tiny_qwen3(tokenizer(), layers=2, width=32, heads=2), tokenizer(), tmp_path)
+    saving.save(tiny.tiny_qwen3(tokenizer(), layers=2, width=32, heads=2), tokenizer(), tmp_path)
     (tmp_path / "chat_template.jinja").write_text(qwen3_instruct.CHAT_TEMPLATE + " ")
     with pytest.raises(StageFailed, match="proven for another chat template"):
         folders.load_tokenizer(tmp_path)

@@ -17,7 +17,7 @@ import pytest
 
 from flows.model_card import how_to_use
 from tasks.chat.local.kept import QWEN3_INSTRUCT
-from tasks.checkpoints import folders
+from tasks.checkpoints import folders, saving
 from tasks.engine.mlflow_run import MlflowRun
 from tasks.engine.registered.agent import Agent
 from tasks.engine.registry import About, register, short
@@ -71,7 +71,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model(ids, labels=ids.masked_fill(mask == 0, -100)).loss.backward()
         optimizer.step()
     folder = tmp_path_factory.mktemp("learnt") / "model"
-    folders.save(model.eval(), tiny.tokenizer(), folder)
+    saving.save(model.eval(), tiny.tokenizer(), folder)
     return folder
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from infra.stub import running
-from tasks.checkpoints import adapters
+from tasks.checkpoints import saving
 from tasks.checkpoints.adapter_params import AdapterParams
 from tasks.checkpoints.starting import begin
 from tasks.contract import schemas, tables
@@ -157,7 +157,7 @@ def test_an_adapter_is_measured_as_the_model_that_it_is_merged_into(folders: Pat
             if "lora_B" in name:
                 weight.normal_(std=0.3)
     start.keep(worn, tmp_path / "adapter", tmp_path / "beside")
-    merged = adapters.merged(tmp_path / "adapter", artifacts, tmp_path / "merged")
+    merged = saving.merged(tmp_path / "adapter", artifacts, tmp_path / "merged")
     small, said = SMALL.model_copy(update={"problems": 3, "gate_problems": 0}), []
     for name, model in (("on its base", tmp_path / "adapter"), ("merged", merged)):
         ctx = context(folders, tmp_path / name, artifacts=artifacts)

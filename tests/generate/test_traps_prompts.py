@@ -166,16 +166,16 @@ def _files() -> list[Path]:
 
 def test_prompts_are_files_of_the_stages_key() -> None:
     """Each is in a folder that dvc.yaml lists for the stage, so that another word is another key."""
-    import yaml
-
+    from tasks.engine.dvc_yaml import listed
+    from tasks.engine.settings import load
     from tests.conftest import ROOT
 
-    listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["generate"]["deps"]
+    code = listed(load(ROOT))["generate"].code
     assert {path.stem for path in _files()} == {
         "feedback", "generate", "generate_system", "human_critic", "judge", "recombine", "revise",
     }  # fmt: skip
     for path in _files():
-        assert any(path.is_relative_to(ROOT / one) for one in listed), path
+        assert any(path.is_relative_to(ROOT / one) for one in code), path
 
 
 NOT_OF_EVERY_WORLD = re.compile(r"customer|service|support|desk|\bshop|passenger|client", re.IGNORECASE)

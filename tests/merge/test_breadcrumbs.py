@@ -256,18 +256,18 @@ def test_a_merged_checkpoint_loads_and_is_the_same_model(tmp_path: Path) -> None
     """Two real checkpoints with a tied head: the merged one loads with transformers, in the same format as its parents."""
     import torch
 
-    from tasks.checkpoints import folders
+    from tasks.checkpoints import folders, saving
     from tests.rollout import tiny
 
     model = tiny.model(seed=0)
-    folders.save(model, tiny.tokenizer(), tmp_path / "base")
+    saving.save(model, tiny.tokenizer(), tmp_path / "base")
     experts = {}
     for number in range(2):
         torch.manual_seed(number)
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(0.02 * torch.randn_like(weight))
-        folders.save(model, tiny.tokenizer(), tmp_path / f"rl_{number}")
+        saving.save(model, tiny.tokenizer(), tmp_path / f"rl_{number}")
         experts[f"rl_{number}"] = tmp_path / f"rl_{number}"
     ctx = context(tmp_path / "out")
     run(Inputs(tmp_path / "base", experts), Params(alpha=1.0), ctx)

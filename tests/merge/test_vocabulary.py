@@ -194,7 +194,7 @@ def test_a_merged_model_reads_the_added_tokens_with_their_rows(tmp_path: Path, t
     loads, its tokenizer finds both tokens, and each model's rows stand where the tokenizer says."""
     import torch
 
-    from tasks.checkpoints import folders
+    from tasks.checkpoints import folders, saving
     from tests.rollout import tiny
 
     names = {"one": ["<red>", "<blue>"], "two": ["<blue>", "<green>"]}
@@ -202,7 +202,7 @@ def test_a_merged_model_reads_the_added_tokens_with_their_rows(tmp_path: Path, t
     if not tied:
         base.config.tie_word_embeddings = False
         base.lm_head.weight = torch.nn.Parameter(base.lm_head.weight.detach() * 2)
-    folders.save(base, tiny.tokenizer(), tmp_path / "base")
+    saving.save(base, tiny.tokenizer(), tmp_path / "base")
     saved = {}
     for number, (name, tokens) in enumerate(names.items()):
         model, tokenizer = folders.load(tmp_path / "base")
@@ -211,7 +211,7 @@ def test_a_merged_model_reads_the_added_tokens_with_their_rows(tmp_path: Path, t
         torch.manual_seed(number)
         with torch.no_grad():
             model.get_input_embeddings().weight[-len(tokens) - 30 * number :] += 0.1
-        folders.save(model, tokenizer, tmp_path / name)
+        saving.save(model, tokenizer, tmp_path / name)
         saved[name] = {key: value for key, value in load_file(tmp_path / name / "model.safetensors").items()}
     merged(tmp_path / "base", {name: tmp_path / name for name in names}, tmp_path / "m", tokenizer="union")
     model, tokenizer = folders.load(tmp_path / "m")

@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 
-from tasks.checkpoints import folders, tiny
+from tasks.checkpoints import folders, saving, tiny
 from tasks.contract.client import Request
 from tasks.contract.problem import Problem
 from tasks.contract.trajectory import Trajectory
@@ -92,7 +92,7 @@ def checkpoint(world: World, taught: Trajectory, tmp_path_factory: pytest.TempPa
             break
     assert loss.item() < 0.01, "the conversations were not learnt"
     folder = tmp_path_factory.mktemp("served") / "model"
-    folders.save(model.eval(), tokenizer, folder)
+    saving.save(model.eval(), tokenizer, folder)
     return folder
 
 

@@ -19,7 +19,7 @@ from infra.chat_tokenizers import small_tokenizer
 from tasks.chat.local import kept
 from tasks.chat.local.format import BY_TURN
 from tasks.chat.proof import find
-from tasks.checkpoints import folders
+from tasks.checkpoints import saving
 from tasks.checkpoints import tiny as models
 from tasks.contract.params import StageFailed
 from tasks.players.checkpoint_agent import CheckpointAgent
@@ -66,7 +66,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
             if weight.dim() == 2:
                 weight.mul_(4.0)
         model.get_input_embeddings().weight[thinking().convert_tokens_to_ids("<|e|>")] *= 16.0
-    folders.save(model, thinking(), root / "sft" / "model")
+    saving.save(model, thinking(), root / "sft" / "model")
     return Inputs(root / "worlds", root / "sft", "retail")
 
 

@@ -135,10 +135,10 @@ def test_an_adapter_over_a_base_in_bfloat16_plays_learns_and_is_merged_in_float3
     import torch
     from safetensors.torch import load_file
 
-    from tasks.checkpoints import folders
+    from tasks.checkpoints import folders, saving
 
     model, words = folders.load(inputs.sft / "model")
-    folders.save(model.bfloat16().float(), words, tmp_path / "coarse" / "model")
+    saving.save(model.bfloat16().float(), words, tmp_path / "coarse" / "model")
     coarse = replace(inputs, sft=tmp_path / "coarse")
     adapter = AdapterParams(kind="lora", r=2, targets=["q_proj", "v_proj"], save="full")
     more = {"dtype": "bfloat16", "pass_tokens": 300, "packing": "shared_prompt", "checkpointing": True, "adapter": adapter}

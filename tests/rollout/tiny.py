@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.chat.local import qwen3_instruct
-from tasks.checkpoints import folders, tiny
+from tasks.checkpoints import saving, tiny
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,5 +41,5 @@ def model(seed: int = 0, layers: int = 2, width: int = 32, loudness: float = 4.0
 
 def saved(folder: Path, **how: float) -> Path:
     """The model as a checkpoint folder."""
-    folders.save(model(**how), tokenizer(), folder)  # type: ignore[arg-type]
+    saving.save(model(**how), tokenizer(), folder)  # type: ignore[arg-type]
     return folder

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks.checkpoints import adapters, folders, starting
+from tasks.checkpoints import adapters, folders, saving, starting
 from tasks.checkpoints.adapter_params import AdapterParams
 from tasks.checkpoints.starting import put_new
 from tasks.contract.context import Context
@@ -33,7 +33,7 @@ KINDS = ["lora", "dora", "rslora"]
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder = tmp_path_factory.mktemp("inputs")
-    folders.save(tiny(), tokenizer(), folder / "model")
+    saving.save(tiny(), tokenizer(), folder / "model")
     return Inputs(worlds(folder / "worlds"), folder, dataset(folder, 40))
 
 
@@ -166,7 +166,7 @@ def test_added_tokens_are_trained_with_the_adapter(inputs: Inputs, tmp_path: Pat
     words = folders.load_tokenizer(inputs.base / "model")
     words.add_tokens(["<new>", "<newer>"])
     model, _ = folders.load(inputs.base / "model")
-    folders.save(model, words, tmp_path / "base" / "model")
+    saving.save(model, words, tmp_path / "base" / "model")
     at = Inputs(inputs.worlds, tmp_path / "base", inputs.filter)
     tune(at, tmp_path / "a", adapter={"kind": "lora"}, more={BASE: at.base})
     worn, words = adapters.load(tmp_path / "a" / "model", {BASE: at.base})

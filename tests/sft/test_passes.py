@@ -140,10 +140,10 @@ def test_bfloat16_learns_as_float32_does_and_leaves_float32(inputs: Inputs, tmp_
     import torch
     from safetensors.torch import load_file
 
-    from tasks.checkpoints import folders
+    from tasks.checkpoints import folders, saving
 
     base, words = folders.load(inputs.base / "model")
-    folders.save(base.bfloat16().float(), words, tmp_path / "coarse" / "model")
+    saving.save(base.bfloat16().float(), words, tmp_path / "coarse" / "model")
     coarse = Inputs(inputs.worlds, tmp_path / "coarse", inputs.filter)
     found, lora = {}, {"kind": "lora", "r": 2, "targets": ["q_proj", "v_proj"], "save": "full"}
     for dtype in ("float32", "bfloat16"):

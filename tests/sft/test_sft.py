@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.chat.local import qwen3_instruct
-from tasks.checkpoints import folders
+from tasks.checkpoints import folders, saving
 from tasks.checkpoints.tiny import tiny_qwen3
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput, StageFailed
@@ -43,7 +43,7 @@ def tiny() -> Any:
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder = tmp_path_factory.mktemp("inputs")
-    folders.save(tiny(), tokenizer(), folder / "model")
+    saving.save(tiny(), tokenizer(), folder / "model")
     return Inputs(worlds(folder / "worlds"), folder, dataset(folder, 40))
 
 
@@ -155,7 +155,7 @@ def test_rows_beyond_the_models_positions_do_not_train(inputs: Inputs, tmp_path:
     """max_length is no licence to train where the checkpoint has no positions."""
     short = tiny()
     short.config.max_position_embeddings = 64
-    folders.save(short, tokenizer(), tmp_path / "base" / "model")
+    saving.save(short, tokenizer(), tmp_path / "base" / "model")
     with pytest.raises(StageFailed, match=r"0 of 32 kept rows .* fit the model's 64 positions"):
         tune(Inputs(inputs.worlds, tmp_path / "base", inputs.filter), tmp_path / "a", tmp_path / "s", max_length=2048)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.checkpoints import folders, memory
+from tasks.checkpoints import folders, memory, saving
 from tasks.contract.params import BadInput, StageFailed
 from tasks.rl.core.params import Loop as RlLoop
 from tasks.rl.core.params import check as check_rl
@@ -113,7 +113,7 @@ def test_out_of_memory_while_a_checkpoint_plays_or_is_loaded_names_what_to_lower
     def full(*args: Any, **more: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    folders.save(made := tiny.model(), tiny.tokenizer(), tmp_path / "model")
+    saving.save(made := tiny.model(), tiny.tokenizer(), tmp_path / "model")
     agent = checkpoint_agent(made, tiny.tokenizer(), {"tools": "none", "policy": "none"}, rows=3, max_episode_tokens=50)
     monkeypatch.setattr(agent._engine, "poll", full)
     said = (

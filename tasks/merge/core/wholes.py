@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.checkpoints import adapters
+from tasks.checkpoints import adapters, saving
 from tasks.contract.params import BadInput
 
 
@@ -19,7 +19,7 @@ def mergeable(base: Path, experts: Mapping[str, Path], artifacts: Mapping[str, P
     """
 
     def whole(folder: Path, name: str) -> Path:
-        return adapters.merged(folder, artifacts, scratch / "whole" / name)
+        return saving.merged(folder, artifacts, scratch / "whole" / name)
 
     trained = adapters.base_of(base) if adapters.is_adapter(base) else adapters.named(base, artifacts, {})
     found: dict[str, Path] = {}

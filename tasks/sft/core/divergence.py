@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.checkpoints.folders import all_finite
+from tasks.checkpoints.saving import all_finite
 from tasks.contract.params import StageFailed
 from tasks.sft.core.data import Row, collate
 from tasks.sft.core.params import Loop
