@@ -162,7 +162,7 @@ def test_its_conversations_are_played_one_after_the_other() -> None:
 
 
 def test_a_process_that_cannot_be_made_any_more_ends_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = World.build(InProcesses, 1, 0).fork()
+    one = World.build(adapted("own_process", writes=("close", "die")), 1, 0).fork()
     assert one.call("look", {"ticket_id": "T1"}).ok
     monkeypatch.setattr(sys, "executable", "/bin/false")
     for tool, arguments in (("die", {}), ("look", {"ticket_id": "T1"})):

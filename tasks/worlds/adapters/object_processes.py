@@ -7,6 +7,7 @@ the call.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import struct
@@ -62,7 +63,8 @@ class _Process:
     def end(self) -> int:
         """Let it end; its exit code."""
         assert self._child.stdin is not None and self._child.stdout is not None
-        self._child.stdin.close()
+        with contextlib.suppress(OSError):  # what was not sent yet, to one that has ended
+            self._child.stdin.close()
         self._child.stdout.close()
         return self._child.wait()
 

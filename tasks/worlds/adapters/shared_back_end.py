@@ -8,34 +8,26 @@ other, so that this is rare. Declared by `conversations="own_process"`, each pro
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import logging
 import os
-import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, Any
 
+from tasks.worlds.adapters import machine_lock
 from tasks.worlds.adapters.foreign_state import Saved, SourceFailed
 from tasks.worlds.adapters.kept_objects import ByHand, Held
 
 WAIT = 600.0
 """Seconds that a call waits for its turn; ours: a call of another process that takes longer hangs."""
-TELL = 5.0
-"""Seconds after which waiting is logged."""
 
 
 class Turns:
     """The turns of all processes of this machine at one back end. name: what they agree on. where: how messages call it."""
 
     def __init__(self, name: str, where: str) -> None:
-        key = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-        everybody = Path("/tmp") if os.path.isdir("/tmp") else Path(tempfile.gettempdir())  # whatever TMPDIR each of them was given
-        self.file, self._where = everybody / f"cairn-turns-{os.getuid()}-{key}.lock", where
+        self._name, self._where = f"turns {name}", where
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
 
@@ -66,24 +58,17 @@ class Turns:
     def held(self, seconds: float) -> IO[str]:
         """The open file that is the turn, until it is closed; nobody else has one meanwhile, in this process neither. Raises
         SourceFailed after so many seconds."""
-        file = self.file.open("a+")
-        began, told = time.monotonic(), False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return file
-            except BlockingIOError:
-                waited = time.monotonic() - began
-                file.seek(0)
-                holder = file.read().partition(" ")[2] or "unknown"
-                what = f"{self._where}: its objects share a back end, which process {holder} plays in"
-                if waited >= seconds:
-                    file.close()
-                    raise SourceFailed(f"{what}; waited {waited:.0f} s for it. Let that process end, or end it.") from None
-                if waited > TELL and not told:
-                    told = True
-                    logging.getLogger(__name__).warning("%s; waiting for it", what)
-                time.sleep(0.02)
+
+        def shared(note: str) -> str:
+            return f"{self._where}: its objects share a back end, which process {note.partition(' ')[2] or 'unknown'} plays in"
+
+        def waiting(note: str) -> None:
+            logging.getLogger(__name__).warning("%s; waiting for it", shared(note))
+
+        try:
+            return machine_lock.held(self._name, seconds, waiting)
+        except machine_lock.StillHeld as still:
+            raise SourceFailed(f"{shared(still.note)}; waited {seconds:.0f} s for it. Let that process end, or end it.") from None
 
 
 class OneObject:
