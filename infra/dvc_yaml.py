@@ -64,7 +64,7 @@ def deps(step: Step) -> list[str]:
     a folder covers not again.
     """
     room, roles = f"tasks/{step.room}", _stated(step, "ROLES")
-    whole = [*_stated(step, "CODE"), *([f"{room}/core"] if (ROOT / room / "core").is_dir() else [])]
+    whole = [*_stated(step, "CODE"), *([f"{room}/core"] if (ROOT / room / "core/__init__.py").is_file() else [])]
     files = [path for path in to_list(ROOT, step.room, roles, "worlds" in _stated(step, "INPUTS")) if not covered(path, whole)]
     chosen = [folder for role in roles for folder in folders(role, f"${{roles.{role}.backend}}")]
     if methods.plays(step.room):

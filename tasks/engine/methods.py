@@ -71,7 +71,7 @@ def names(room: str) -> tuple[str, ...]:
 
 def parts(room: str, method: str) -> str:
     """The folder of what a method alone needs, "" in a room whose methods have none. method: its name, or what DVC fills in."""
-    return f"tasks/{room}/parts/{method}" if (HERE / room / "parts").is_dir() else ""
+    return f"tasks/{room}/parts/{method}" if (HERE / room / "parts/__init__.py").is_file() else ""
 
 
 def _constants(path: Path) -> dict[str, str]:

@@ -113,15 +113,15 @@ class Mask:
     def value(self, value: Any) -> Any:
         """JSON with the personal data in its texts replaced; of keys only what has a form of its own. A number that is masked becomes
         text."""
-        return self._said(self._under_fields(value))
+        return self._masked(self._under_fields(value))
 
-    def _said(self, value: Any) -> Any:
+    def _masked(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {self._formed(str(key)): self._said(item) for key, item in value.items()}
+            return {self._formed(str(key)): self._masked(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._said(item) for item in value]
+            return [self._masked(item) for item in value]
         if isinstance(value, (int, float)) and not isinstance(value, bool) and str(value).lower() in self._by_case:
             return self.text(str(value))
         return value
