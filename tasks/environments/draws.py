@@ -41,6 +41,11 @@ def below(drawn: Array, limit: int) -> Array:
     return (drawn % np.uint64(limit)).astype(np.int64)
 
 
+def happens(drawn: Array, share: float) -> Array:
+    """Whether something happens that does with probability `share`, for each of such numbers as `numbers` gives."""
+    return np.asarray((drawn >> np.uint64(11)) < share * 2.0**53)
+
+
 def split_of(*start: object) -> Split:
     """The split of whatever a start is about: 8 of 10 train, 1 validates, 1 tests. The same start is never in two."""
     place = seed_of("split", *start) % 10

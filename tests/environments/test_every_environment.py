@@ -14,6 +14,14 @@ from tasks.contract.problem import SPLITS
 from tasks.environments import NO_ACTION, Environment, NoOracle, frozen, tokens
 
 VARIATIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "arithmetic": (
+        {"tries": 3, "style": "both", "fewest": 2, "most": 2, "largest": 9999, "modulus": 100_000, "operations": ["+"]},
+        {"tool": True, "hard": 0.4, "form": "apart", "style": "long"},
+    ),
+    "grid": (
+        {"size": 5, "rooms": 2, "locked": True, "reward": "parts", "things": 2, "limit": 30},
+        {"size": 5, "goals": ["carry", "tour"], "moves": "arrows", "reward": "avoid", "things": 2, "skin": 2},
+    ),
     "maps": (
         {"named": False, "examples": 4, "alphabets": 2, "questions": 1, "law": "permutation", "symbols": 10},
         {"known": 0.5, "maps": 3},
