@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-tau2 test-exports test-real test-vllm test-services screens check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-generate bench-chat bench-claims bench-real bench-daily gpu-proof figures plots-page lock clean
+.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-tau2 test-exports test-real test-vllm test-services screens check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-environments bench-generate bench-chat bench-claims bench-real bench-daily gpu-proof figures plots-page lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -154,6 +154,9 @@ bench-worlds: setup ## reset, snapshot, hash and call of a world of 10,000 rows;
 	@$(BIN)/python -m infra.bench_contexts
 	@$(BIN)/python -m infra.bench_servers
 	@$(BIN)/python -m infra.bench_import
+
+bench-environments: setup ## steps a second of every environment, 256 episodes at once on one core; starts, texts, best actions
+	@$(BIN)/python -m infra.bench_environments
 
 bench-generate: setup $(if $(PEER),.cairn/designer/.ready) ## calls to a model server: ours, the ideal, bare loops; faults; kills; scripted blueprints (PEER=1: NeMo Data Designer too; BLUEPRINTS=10000,100000)
 	@$(BIN)/python -m infra.bench_generate
