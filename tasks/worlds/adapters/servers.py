@@ -28,7 +28,7 @@ from tasks.worlds.adapters import server_file
 from tasks.worlds.adapters.adapted import Choice, adapted
 from tasks.worlds.adapters.answers import Answer
 from tasks.worlds.adapters.connection import Connection, ToolFailed, short
-from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceDown, SourceFailed
+from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
 from tasks.worlds.adapters.real import RealServer
 from tasks.worlds.adapters.schema_dialects import Read, Unreadable, read
 from tasks.worlds.adapters.schemas import tool_of_schema, unmet
@@ -105,7 +105,7 @@ class Servers:
             return found
 
     def _same_tools(self, connection: Connection) -> None:
-        """Raises SourceDown when a server offers other tools than the first one did: conversations would be told apart by chance."""
+        """Raises SourceFailed when a server offers other tools than the first one did: conversations would be told apart by chance."""
         if self._known is None:
             return
         now = {tool["name"]: tool for tool in connection.tools()}
@@ -115,7 +115,7 @@ class Servers:
             for name in dict.fromkeys((*names, *(now if self._server.tools is None else ())))
             if now.get(name) != self._known.get(name)
         ]:
-            raise SourceDown(
+            raise SourceFailed(
                 f"the MCP server of {short(self._path)} has changed its tools since this run began: {', '.join(changed)}. Run again, "
                 "which freezes the world anew, when the server has its final version."
             )
