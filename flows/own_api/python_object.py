@@ -15,7 +15,7 @@ import json
 import operator
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from flows.own_api import brought
 from flows.own_api.api import FORMS, Api
 from flows.own_api.guesses import Guess, guess
 from flows.worlds.sample import failure
+from flows.worlds.sharing_checks import holds_anything, kept_outside
 from tasks.contract.params import BadInput, nearest
 from tasks.worlds.adapters import from_object
 from tasks.worlds.api.state import Base
@@ -181,13 +182,18 @@ def _guesses(origin: str, factory: Callable[[], Any], by_hand: dict[str, Any]) -
         )
         raise BadInput(f"--from {origin}: {told}") from None
     guessed = [guess(name) for name in names if name not in by_hand]
-    if not _holds_anything(json.loads(start.text)):
+    if not holds_anything(json.loads(start.text)):
+        _refuse_elsewhere(origin, {one.name for one in guessed if one.kind == "write"}, adapter.source.code_by_tool())
         return tuple(Guess(one.name, "read", NO_STATE) if one.kind == "write" else one for one in guessed)
     return tuple(guessed)
 
 
-def _holds_anything(value: Any) -> bool:
-    """Whether nested JSON holds any value."""
-    if isinstance(value, dict | list):
-        return any(map(_holds_anything, value.values() if isinstance(value, dict) else value))
-    return True
+def _refuse_elsewhere(origin: str, writes: Container[str], code: Mapping[str, Callable[..., Any]]) -> None:
+    """BadInput where an object holds nothing and what writes by its name uses what their class or module holds."""
+    found = {name: None for tool, function in code.items() if tool in writes for name in kept_outside(function)}
+    if found:
+        raise BadInput(
+            f"--from {origin}: the object holds nothing, and its methods use {', '.join(found)}, which all conversations would share. "
+            "Let each object have its own (self.rows = copy.deepcopy(ROWS), in __init__), or give it methods snapshot() and "
+            "restore(state) that reach it."
+        )

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 from flows.worlds.report import REMEDIES, RESTLESS, Check, Finding, first_of_each, short
 from flows.worlds.sample import Call, Sample
+from tasks.contract.params import nearest
 from tasks.contract.problem import Action
 from tasks.worlds.adapters.unequal_states import declaration
 from tasks.worlds.api.runtime import World
@@ -89,6 +91,28 @@ def copies(sample: Sample) -> Check:
             what = f"tool {call.action.name} changes the state past the dicts that it was handed: {missed}"
             found.append((call.action.name, Finding(sample.place(call.action.name), what, "Pass by_row=False.")))
     return Check("copies", f"{source.copied()}; {len(sample.calls)} calls compared with a look at the whole", first_of_each(found))
+
+
+def declared(sample: Sample) -> Check:
+    """Every pattern of `leave_out` and `rounded` fits something in the start, or in what the calls left."""
+    names = sorted(_names(sample.world.fork().state.value))
+    told = "Correct it, or take it out; for what only comes later, give a problem whose solution makes it."
+    unmet = [(word, pattern) for word, patterns in sample.world.foreign.source.unmet().items() for pattern in patterns]
+    found = []
+    for word, pattern in unmet:
+        what = f"{word} names {pattern!r}, and nothing in the start or after {len(sample.calls)} calls fits it."
+        found.append(Finding("", f"{what}{nearest(pattern.rpartition('.')[2], names)}", told))
+    said = f"{len(unmet)} patterns of leave_out and rounded fit nothing"
+    if sample.everything:
+        return Check("left out", said, tuple(found))
+    return Check("left out", said, notes=tuple(f"{one.what} {one.remedy}" for one in found))
+
+
+def _names(value: Any) -> set[str]:
+    """All names in nested JSON."""
+    if isinstance(value, dict):
+        return {*value, *(name for item in value.values() for name in _names(item))}
+    return {name for item in value for name in _names(item)} if isinstance(value, list) else set()
 
 
 def differs(place: str, what: str, one: str, other: str) -> Iterable[Finding]:

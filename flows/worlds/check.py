@@ -70,6 +70,7 @@ def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: s
     at_rest = [shape, schemas, tool_checks.names(tools, places), policy_checks.rules(cls, where), conventions]
     if not conventions.ok:
         return Report(title, tuple(tools.values()), at_rest)
+    shared = sharing_checks.OfObjects(cls, address) if getattr(cls, "FOREIGN", None) is not None else None
     tables = _tables(cls, size, seed, address)
     if not tables.ok:
         return Report(title, tuple(tools.values()), (*at_rest, tables))
@@ -84,20 +85,22 @@ def check(cls: type, size: int = 60, seed: int = 0, count: int = 105, address: s
         made, stored = problem_checks.made(sample), sharing_checks.stored_rows(sample, build)
         found = [*at_rest, tables, tool_checks.described(sample), made, stored]
         if stored.ok:  # else every figure below would be wrong for this one reason
-            found += _behaviour(sample, elsewhere, longest)
+            found += _behaviour(sample, elsewhere, longest, shared)
     finally:
         elsewhere.stop()
     return Report(title, tuple(world.tools.values()), found)
 
 
-def _behaviour(sample: Sample, elsewhere: process_checks.Elsewhere, longest: int) -> list[Check]:
+def _behaviour(
+    sample: Sample, elsewhere: process_checks.Elsewhere, longest: int, shared: sharing_checks.OfObjects | None
+) -> list[Check]:
     """Everything that calls tools. The comparison of answers ends last, so that time passes in between."""
     works = call_checks.calls_work(sample)
     repeats = call_checks.Repeats(sample)
-    apart_from_state = sharing_checks.shared_state(sample)
+    apart_from_state = shared.check(sample) if shared is not None else sharing_checks.shared_state(sample)
     state = [state_checks.state_hash(sample), state_checks.snapshots(sample), state_checks.speed(sample)]
     if isinstance(sample.world.state, ForeignState):
-        state += [apart_checks.conversations(sample), apart_checks.copies(sample)]
+        state += [apart_checks.conversations(sample), apart_checks.copies(sample), apart_checks.declared(sample)]
     rest = [problem_checks.graph(sample)]
     if sample.everything:
         last = (

@@ -5,16 +5,24 @@ from __future__ import annotations
 import inspect
 import linecache
 import re
-from collections.abc import Callable, Collection
+import sys
+from collections.abc import Callable, Collection, Mapping, MutableMapping, MutableSequence, MutableSet
 from contextlib import suppress
 from typing import Any
 
+from flows.worlds.clock_watch import apart
 from flows.worlds.fingerprints import changed, changed_globals, globals_of, print_of
 from flows.worlds.report import REMEDIES, Check, Finding, first_of_each
-from flows.worlds.sample import Call, Sample, led_up
+from flows.worlds.sample import Call, Sample, led_up, own_files
 from tasks.worlds.api.places import line_of, location
 from tasks.worlds.api.runtime import World
 from tasks.worlds.api.tools import marked
+
+SHARED = (
+    "Conversations run side by side and would see each other. Let each object have its own (self.rows = ..., in __init__), or declare "
+    'conversations="own_process", with snapshot= and restore= that reach it.'
+)
+"""What to do about objects that share something."""
 
 
 def stored_rows(sample: Sample, build: Callable[[], World]) -> Check:
@@ -38,8 +46,6 @@ def stored_rows(sample: Sample, build: Callable[[], World]) -> Check:
 def shared_state(sample: Sample) -> Check:
     """No call changes the world's object, its classes or the globals of its modules."""
     own = marked(sample.world.shared.cls)
-    if not own:
-        return Check("shared state", "", notes=("the tools are no methods of the world's class; what they share is not looked into",))
     calls = [call for call in sample.calls if call.action.name in own]
     before = globals_of(sample.files)
     changes = {(call.action.name, name): None for call in calls for name in changed_by(sample, call, ())}
@@ -52,6 +58,58 @@ def shared_state(sample: Sample) -> Check:
     findings = tuple(_remembers(sample, tool, name) for tool, name in changes)
     said = f"{len(sample.calls)} calls left attributes of objects and classes and globals of {len(sample.files)} files alone"
     return Check("shared state", "calls are remembered outside the state" if findings else said, findings, tuple(notes))
+
+
+class OfObjects:
+    """What the objects of an adapted world may share: classes and globals of the modules that hold their code. It is noted when this is
+    made, before anything is called."""
+
+    def __init__(self, cls: Any, address: str) -> None:
+        code: Callable[[], Mapping[str, Any]] | None = getattr(cls.FOREIGN.source, "code_by_tool", None)
+        self._code = {} if code is None or apart(cls) else code()
+        holders = {str(getattr(sys.modules.get(function.__module__), "__file__", None)) for function in self._code.values()}
+        self._files = frozenset(holders | own_files(address)) if self._code else frozenset()
+        self._before = globals_of(self._files)
+
+    def check(self, sample: Sample) -> Check:
+        """No call has changed any of it since."""
+        if not self._files:
+            return Check("shared state", "", notes=("the tools run elsewhere, or are no Python: what they share is not looked into",))
+        if not sample.world.foreign.source.side_by_side:
+            return Check("shared state", "", notes=("declared: snapshot and restore reach what is shared; see conversations",))
+        names = dict.fromkeys(changed_globals(self._before, globals_of(self._files)))
+        findings = [self._shared(sample, name, "calls change") for name in names]
+        if not holds_anything(sample.world.fork().state.value):  # where no call is carried out, nothing could be seen to change
+            writing = [code for tool, code in self._code.items() if sample.world.tools[tool].kind == "write"]
+            used = dict.fromkeys(name for code in writing for name in kept_outside(code) if name not in names)
+            findings += [self._shared(sample, name, "the object holds nothing, and tools that write use") for name in used]
+        said = f"{len(sample.calls)} calls left classes and globals of {len(self._files)} files alone"
+        return Check("shared state", "calls are remembered outside the state" if findings else said, tuple(findings))
+
+    def _shared(self, sample: Sample, name: str, what: str) -> Finding:
+        """At the first line that mentions it, of a tool that writes if one does."""
+        order = sorted(self._code, key=lambda tool: sample.world.tools[tool].kind != "write")
+        lines = {tool: line for tool in order if (line := _mention(self._code[tool], name))}
+        where = next((location(self._code[tool].__code__.co_filename, line) for tool, line in lines.items()), "")
+        by = f" ({', '.join(lines)} mention it)" if lines else ""
+        return Finding(where, f"{what} {name}{by}, which all conversations share and which is no part of the state", SHARED)
+
+
+def kept_outside(function: Callable[..., Any]) -> list[str]:
+    """The lists, dicts and sets of a method's class and module that its code names."""
+    space = getattr(function, "__globals__", {})
+    cls = space.get(function.__qualname__.rpartition(".")[0])
+    held = {f"{cls.__qualname__}.{name}": value for name, value in vars(cls).items()} if isinstance(cls, type) else {}
+    held |= {f"{function.__module__}.{name}": value for name, value in space.items() if not name.startswith("__")}
+    kinds = (MutableMapping, MutableSequence, MutableSet)
+    return [name for name, value in held.items() if isinstance(value, kinds) and name.rpartition(".")[2] in function.__code__.co_names]
+
+
+def holds_anything(value: Any) -> bool:
+    """Whether nested JSON holds any value."""
+    if isinstance(value, dict | list):
+        return any(map(holds_anything, value.values() if isinstance(value, dict) else value))
+    return True
 
 
 def changed_by(sample: Sample, call: Call, files: Collection[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.worlds.report import Check, Finding, short
 from flows.worlds.sample import FORMATS, Attempt, Call, Sample
+from tasks.worlds.adapters.adapted import MOST_TOOLS
 from tasks.worlds.api.calls import CUT
 from tasks.worlds.api.tools import Refused, Tool
 
@@ -38,6 +39,9 @@ def names(tools: Mapping[str, Tool], places: Mapping[str, str]) -> Check:
         if odd:
             what = f"tool {name}: hosted APIs refuse the argument names {', '.join(map(repr, odd))}"
             findings.append(Finding(places.get(name, ""), what, "use letters a to z, digits, underscores, dots and dashes, at most 64"))
+    if len(tools) > MOST_TOOLS:
+        what = f"{len(tools)} tools, and hosted APIs take {MOST_TOOLS} in one request"
+        findings.append(Finding("", what, "leave out those that no problem needs, or make one tool with an argument out of several"))
     return Check("names", f"{len(tools)} tools, looked at as hosted APIs do (letters, digits, _ and -, at most 64)", tuple(findings))
 
 

@@ -264,6 +264,13 @@ def test_a_project_around_an_http_service(tmp_path: Path, capsys: pytest.Capture
         ("{bank}/other.json", "is no OpenAPI description"),
         ("{bank}/clients.yaml", "mcpServers.*command: "),
         ("{bank}/gone.yaml", "gone.yaml.*no_such_program"),
+        (
+            "{bank}/many/mcp.yaml",
+            "mcp.yaml: 300 tools would be offered, and 128 are the most.*Name those to offer in tools, of t0, t1,",
+        ),
+        ("{bank}/piecewise_bank.py:Bank", "yields its answer piece by piece"),
+        ("{bank}/global_bank.py:Bank", "the object holds nothing, and its methods use global_bank.ROWS, which all conv.*snapshot"),
+        ("{bank}/class_bank.py:Bank", "the object holds nothing, and its methods use Bank.rows, which all conversations would share"),
     ],
 )
 def test_what_is_no_api_is_refused_in_words(origin: str, says: str, bank: Path) -> None:
@@ -277,6 +284,18 @@ def test_what_is_no_api_is_refused_in_words(origin: str, says: str, bank: Path) 
     (bank / "locked_bank.py").write_text(
         "import threading\n\nclass Bank:\n    def __init__(self): self.n = threading.Lock()\n    def go(self): pass\n"
     )
+    (bank / "piecewise_bank.py").write_text("class Bank:\n    def __init__(self): self.n = [1]\n    def go(self): yield from self.n\n")
+    body = "\nclass Bank:\n    {}\n    def get_row(self, key): return {}[key]\n    def set_row(self, key, to):\n        {}[key] = to\n"
+    (bank / "global_bank.py").write_text("ROWS = {1: 2}\n" + body.format("pass", "ROWS", "ROWS"))
+    (bank / "class_bank.py").write_text(body.format("rows = {1: 2}", "self.rows", "self.rows"))
+    (bank / "many").mkdir()
+    (bank / "many" / "server.py").write_text(
+        f"import sys\n\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests.worlds.servers import answering\n\n"
+        "answering.ANSWERS = {f't{n}': answering.text('x') for n in range(300)}\nanswering.ERRORS = {}\nanswering.serve()\n"
+    )
+    (bank / "many" / "mcp.yaml").write_text(
+        "command: [python, server.py]\nwrites: []\ndump: dump\nrestore: restore\nrestore_argument: state\n"
+    )
     (bank / "other.json").write_text("{}")
     (bank / "clients.yaml").write_text("mcpServers: {notes: {command: npx}}\n")
     (bank / "gone.yaml").write_text("command: [no_such_program]\nstart_seconds: 5\n")
@@ -284,8 +303,8 @@ def test_what_is_no_api_is_refused_in_words(origin: str, says: str, bank: Path) 
         with pytest.raises(BadInput, match=f"(?s){says}"):
             look(origin.format(bank=bank), Wish())
     finally:
-        for name in ("broken_bank", "script_bank", "ending_bank", "random_bank", "locked_bank"):
-            sys.modules.pop(name, None)
+        for name in ("broken", "script", "ending", "random", "locked", "piecewise", "global", "class"):
+            sys.modules.pop(f"{name}_bank", None)
 
 
 def test_options_of_another_kind_are_refused(bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -297,9 +297,27 @@ def test_an_api_that_is_adapted() -> None:
     (bug,) = report["calls"].findings
     assert "tool peek fails when it is called as peek(): SourceFailed" in bug.what and bug.remedy == "", "the adapter says what to do"
     assert report["schemas"].notes == ("a model reads no description of: add, add.user, add.amount",)
-    assert report["shared state"].notes == ("the tools are no methods of the world's class; what they share is not looked into",)
+    assert report["shared state"].ok and report["shared state"].summary.endswith("left classes and globals of 2 files alone")
     (uncovered,) = report["coverage"].findings
     assert uncovered.what == "tool leave (end) is in none of 3 ground truths" and "problems file" in uncovered.remedy
+    (typo,) = report["left out"].findings
+    assert typo.what.startswith("leave_out names 'amuonts.*.seen', and nothing in the start or after ")
+    assert "Correct it, or take it out" in typo.remedy, "amount is rounded, which fits"
+
+
+def test_objects_that_share_a_class_or_a_global() -> None:
+    """Found by calls that change it, at the line of a tool that writes; a table that nothing changes is no fault."""
+    report = check.check(broken.Shared, 6, 0, 4, "tests.worlds.broken:Shared")
+    found = {finding.where: finding for finding in report["shared state"].findings}
+    assert set(found) == {line("# common-1"), line("# common-2")}
+    assert found[line("# common-1")].what.startswith("calls change tests.worlds.broken.LEDGER (add mention it)")
+    assert "Counter.numbers" in found[line("# common-2")].what and "own_process" in found[line("# common-2")].remedy
+
+
+def test_more_tools_than_hosted_apis_take() -> None:
+    tools = {f"t{number}": _tool(f"t{number}") for number in range(129)}
+    (found,) = tool_checks.names(tools, {}).findings
+    assert found.what == "129 tools, and hosted APIs take 128 in one request" and "leave out" in found.remedy
 
 
 def test_an_api_without_problems_or_people() -> None:

@@ -59,6 +59,11 @@ class Choice:
                     raise BadInput(f"{self.where}: {word} names {name!r}.{nearest(name, among)} Tools: {', '.join(among) or 'none'}.")
         if not offered:
             raise BadInput(f"{self.where}: there is no tool to offer.")
+        if len(offered) > MOST_TOOLS:
+            raise BadInput(
+                f"{self.where}: {len(offered)} tools would be offered, and {MOST_TOOLS} are the most, since hosted APIs take no more. "
+                f"Name those to offer in tools, of {', '.join(offered[:_SHOWN])} and {len(offered) - _SHOWN} more."
+            )
         return offered
 
     def kind(self, name: str) -> Kind:
@@ -66,6 +71,10 @@ class Choice:
         return "write" if name in self.writes else "end" if name in self.ends else "read"
 
 
+MOST_TOOLS = 128
+"""Tools of one world; ours: what hosted APIs take, and more than a model chooses well from."""
+_SHOWN = 12
+"""Names of tools that a message lists; ours."""
 REPLAYED = 3
 """Given problems whose solutions are played again whenever a frozen world of objects is loaded; ours."""
 

@@ -75,6 +75,9 @@ class Source(Protocol):
     def protected(self, name: str) -> str:
         """Why play must not call this tool, which is no read: what stands behind it was not declared disposable; "" when it may."""
 
+    def unmet(self) -> dict[str, tuple[str, ...]]:
+        """The patterns of what does not count that nothing in any state has fitted so far, by where they are declared."""
+
     def kept_apart(self) -> str:
         """What to declare for conversations that see each other's changes."""
 

@@ -288,6 +288,21 @@ class Objects:
         """Patterns of what was declared not to count in the state."""
         return self._view.leave_out
 
+    def code_by_tool(self) -> dict[str, Callable[..., Any]]:
+        """Tool -> the function that is its method, without those that are no Python."""
+        methods = {name: getattr(part, name) for part in _parts(self._made()).values() for name in self.tools() if hasattr(part, name)}
+        functions = {name: inspect.unwrap(getattr(method, "__func__", method)) for name, method in methods.items()}
+        return {name: function for name, function in functions.items() if inspect.isfunction(function)}
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether every object is declared to have a state of its own."""
+        return self._turns is None and self._processes is None
+
+    def unmet(self) -> dict[str, tuple[str, ...]]:
+        """The patterns of leave_out and rounded that nothing has fitted so far (`View.unmet`)."""
+        return self._view.unmet()
+
     def content(self, root: Any) -> Content:
         """What counts of an object's state; nothing is copied. BadInput for what is no data."""
         return self._keeper.content(root)

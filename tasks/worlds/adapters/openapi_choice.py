@@ -8,10 +8,9 @@ from fnmatch import fnmatchcase
 
 from tasks.contract.params import BadInput, nearest
 from tasks.contract.problem import Kind
+from tasks.worlds.adapters.adapted import MOST_TOOLS
 from tasks.worlds.adapters.openapi_operations import Listed, named
 
-MOST_TOOLS = 128
-"""Tools of one world; ours: what hosted APIs take, and more than a model chooses well from."""
 SHOWN = 12
 """Tags and names that a message lists; ours."""
 

@@ -253,6 +253,10 @@ class Operations:
             "and pass disposable=True, or offer operations that read."
         )
 
+    def unmet(self) -> dict[str, tuple[str, ...]]:
+        """The patterns of leave_out and rounded that nothing has fitted so far (`View.unmet`)."""
+        return self._shown.view.unmet() if self._ways.parts else {}
+
     def kept_apart(self) -> str:
         """How the service's state is declared."""
         if not self._restorable:

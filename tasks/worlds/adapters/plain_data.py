@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Collection, ItemsView, Iterable, KeysView, Mapping, ValuesView
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -77,11 +77,13 @@ class View:
     difference shows them, where a list adds nothing ("orders.*.history.at").
     rounded: (pattern of the same two kinds, step): numbers there are shown as the nearest multiple of the step.
     inside: whether an object shows its type and its private attributes too.
+    fitted: the patterns that something has fitted so far.
     """
 
     leave_out: tuple[str, ...] = ()
     inside: bool = True
     rounded: tuple[tuple[str, float], ...] = ()
+    fitted: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def plain(self, value: Any, path: Path = ()) -> Any:
         """The value as JSON (and decimals). path: the names above it. Raises NotPlain for what is no data, or lies deeper than Python
@@ -130,6 +132,7 @@ class View:
             return f"({value})" if self.inside else clear(value)
         for pattern, step in self.rounded:
             if _matches(pattern, path):
+                self.fitted.add(pattern)
                 return _nearest(value, step)
         return value
 
@@ -202,7 +205,15 @@ class View:
 
     def leaves_out(self, path: Path) -> bool:
         """Whether what is at a path is not shown."""
-        return bool(self.leave_out) and any(_matches(pattern, path) for pattern in self.leave_out)
+        fits = [pattern for pattern in self.leave_out if _matches(pattern, path)]
+        self.fitted.update(fits)
+        return bool(fits)
+
+    def unmet(self) -> dict[str, tuple[str, ...]]:
+        """The patterns that nothing has fitted so far, by where they are declared: leave_out, rounded."""
+        declared = {"leave_out": self.leave_out, "rounded": tuple(pattern for pattern, _ in self.rounded)}
+        found = {word: tuple(one for one in patterns if one not in self.fitted) for word, patterns in declared.items()}
+        return {word: patterns for word, patterns in found.items() if patterns}
 
     def _at(self, name: str, value: Any, walk: _Walk, path: Path) -> Any:
         try:

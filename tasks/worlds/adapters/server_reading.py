@@ -55,6 +55,10 @@ class Reader:
             return self.counted(json.loads(self.dumped(seat, self._server.dump)))
         return self.counted({_label(call): self._answer_of(seat, call) for call in self._calls()}) if self.reads else NOTHING_READ
 
+    def unmet(self) -> dict[str, tuple[str, ...]]:
+        """The patterns of leave_out and rounded that nothing has fitted so far (`View.unmet`)."""
+        return self._shown.view.unmet()
+
     def counted(self, value: Any) -> Content:
         """What counts of a state."""
         try:

@@ -293,6 +293,10 @@ class Servers:
             "there if nobody minds, or give the command of a server of your own."
         )
 
+    def unmet(self) -> dict[str, tuple[str, ...]]:
+        """The patterns of leave_out and rounded that nothing has fitted so far (`View.unmet`)."""
+        return self._reader.unmet() if self._keeper.compared else {}
+
     def kept_apart(self) -> str:
         """How the server's state is declared."""
         if self._server.url and not self._server.restore:

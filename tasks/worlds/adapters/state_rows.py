@@ -20,7 +20,7 @@ class Shown:
     """The states of one source. view: how values are shown."""
 
     def __init__(self, view: View) -> None:
-        self._view = view
+        self.view = view
         self._first: dict[Path, Table] | None = None
 
     def content(self, value: Any) -> Content:
@@ -31,7 +31,7 @@ class Shown:
             first = self._first = {place: Table(table.changed) for place, table in first.items()}  # type: ignore[arg-type]
         rows = {place: found for place in first if type(found := _at(value, place)) is dict}
         tables = {_shown(place): self._table(first[place], found, place) for place, found in rows.items()}
-        return Content(canonical_json(self._view.plain(_without(value, rows))), tables, key_text)
+        return Content(canonical_json(self.view.plain(_without(value, rows))), tables, key_text)
 
     def _table(self, first: Table, rows: dict[str, Any], place: Path) -> Table:
         """A table of which only the rows that are not the first state's are new."""
@@ -50,10 +50,10 @@ class Shown:
         return first.after(changed, tuple(rows) if moved else None) if changed else first
 
     def _row(self, value: Any, token: bytes, path: Path) -> Row:
-        return Row(token, "" if self._view.leaves_out(path) else canonical_json(self._view.plain(value, path)))
+        return Row(token, "" if self.view.leaves_out(path) else canonical_json(self.view.plain(value, path)))
 
     def _left_out(self, place: Path) -> bool:
-        return any(self._view.leaves_out(_shown(place[:length])) for length in range(1, len(place) + 1))
+        return any(self.view.leaves_out(_shown(place[:length])) for length in range(1, len(place) + 1))
 
 
 def _places(value: Any, place: Path = ()) -> Iterator[Path]:

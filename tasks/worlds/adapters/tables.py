@@ -142,6 +142,10 @@ class Tables:
         view.keep()
         return answer
 
+    def unmet(self) -> dict[str, tuple[str, ...]]:
+        """Nothing is declared."""
+        return {}
+
     def kept_apart(self) -> str:
         """Nothing is to be declared: conversations have rows of their own."""
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -419,6 +420,34 @@ Ticking = from_object(
     policy="R1. Add what is asked for.",
     writes=("add",),
     ends=("leave",),
+    users="amounts",
+    problems_file=Path(__file__).with_name("ticker.jsonl"),
+    leave_out=("amuonts.*.seen",),
+    rounded={"amounts.*.amount": 1},
+)
+
+LEDGER: list[int] = []
+RATES = {"u1": 1}
+
+
+class Counter(Ticker):
+    """The same, with what it was told in a global and its numbers in the class."""
+
+    numbers = itertools.count(1)
+
+    def add(self, user: str, amount: int) -> int:
+        LEDGER.append(amount * RATES.get(user, 1))  # common-1
+        self.amounts[user]["number"] = next(self.numbers) * 0  # common-2
+        return super().add(user, amount)
+
+
+Shared = from_object(
+    Counter,
+    name="shared",
+    policy="R1. Add what is asked for.",
+    writes=("add",),
+    ends=("leave",),
+    tools=("add", "leave"),
     users="amounts",
     problems_file=Path(__file__).with_name("ticker.jsonl"),
 )

@@ -60,8 +60,13 @@ def answer(message: dict[str, Any]) -> bytes:
     return json.dumps(line).encode()
 
 
-if __name__ == "__main__":
+def serve() -> None:
+    """Answer each line until there is none any more."""
     for read in sys.stdin:
         if "id" in (request := json.loads(read)):
             sys.stdout.buffer.write(answer(request) + b"\n")
             sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    serve()
