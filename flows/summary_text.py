@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.model_names import place
+from tasks.contract.problem import PASSIVE
 from tasks.worlds import GRADED_WITHOUT_STATE, NOT_COMPARED, UNSEEN
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def summary_lines(summary: Mapping[str, Any], report: Path) -> Iterator[str]:
         yield f"{name:<9} {stage['method']:<20} {seconds:>8}  {stage['artifact'][:12]}{'  cached' if stage['cached'] else ''}"
     if "evaluate" in summary:
         yield from _models(summary["evaluate"], (summary.get(UNSEEN) or {}).get("evaluate", {}))
+        yield from _passive((summary.get(PASSIVE) or {}).get("evaluate", {}))
     for world in summary.get(NOT_COMPARED, ()):
         yield f"{world}: {GRADED_WITHOUT_STATE}"
     if served := summary.get("as_served"):
@@ -73,6 +75,15 @@ def _models(evaluate: Mapping[str, Mapping[str, Any]], unseen: Mapping[str, Mapp
         cells = [_cell(part.get(model, {}).get(world, {}).get("pass_1")) for part, world in columns]
         yield f"{model:<15}" + "".join(f"{cell:>26}" for cell in cells)
     yield "(mean, 95 % interval over problems; simulated roles)"
+
+
+def _passive(evaluate: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What each model does in problems that doing nothing solves, a line a world."""
+    for world in sorted({world for model in evaluate.values() for world in model}):
+        figures = {model: evaluate[model][world]["pass_1"] for model in sorted(evaluate, key=place) if world in evaluate[model]}
+        count = next(iter(figures.values()))["n"]
+        told = ", ".join(f"{model} {_cell(figure)}" for model, figure in figures.items())
+        yield f"{world}, {count} passive problems, apart and in no gate (doing nothing solves them): {told}"
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

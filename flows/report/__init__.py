@@ -18,7 +18,7 @@ from flows.report.costs import cost, roles, stages
 from flows.report.pictures import style
 from flows.report.reading import Folders, Summary, colours, duration, read_json, two
 from flows.report.rooms import blueprints, critique, learning, merge_map, waterfall
-from flows.report.scores import champion_table, families, gains, headline, ladders, with_unseen
+from flows.report.scores import champion_table, families, gains, headline, ladders, passive, with_unseen
 from flows.report.talks import conversations
 from tasks.engine.files import write_text
 from tasks.road import ROAD, Road, Step
@@ -58,6 +58,7 @@ def page(summary: Summary, folders: Folders, road: Road = ROAD) -> dict[str, Any
         "blind": {"worlds": summary.get(NOT_COMPARED) or [], "words": GRADED_WITHOUT_STATE},
         "kinds": kinds,
         "ladders": with_unseen(lambda one: ladders(one, models, kinds), summary),
+        "passive": passive(summary, models),
         "made": {"date": "", "commit": "", "changed": "", **(summary.get("made") or {})},
         "champions": champion_table(summary, candidate),
         "gains": with_unseen(lambda one: gains(one, kinds, road), summary),

@@ -9,6 +9,7 @@ from typing import Any
 from flows.model_names import is_step, place
 from flows.report.charts import Interval, intervals
 from flows.report.reading import Summary, certainty, mean_of, two
+from tasks.contract.problem import PASSIVE
 from tasks.road import ROAD, Road
 from tasks.worlds import UNSEEN
 
@@ -86,6 +87,16 @@ def with_unseen(cards: Callable[[Summary], list[dict[str, Any]]], summary: Summa
     apart = summary.get(UNSEEN)
     hidden = cards({**apart, "gate": summary.get("gate")}) if apart else []
     return [*({**card, UNSEEN: False} for card in cards(summary)), *({**card, UNSEEN: True} for card in hidden)]
+
+
+def passive(summary: Summary, models: Sequence[str]) -> list[dict[str, Any]]:
+    """World by world what the models do in problems that doing nothing solves: how many there are, and pass^1 of each."""
+    figures = (summary.get(PASSIVE) or {}).get("evaluate", {})
+    found = []
+    for world in sorted({world for worlds in figures.values() for world in worlds}):
+        cells = [{"model": model, **figures[model][world]["pass_1"]} for model in models if world in figures.get(model, {})]
+        found.append({"world": world, "n": cells[0]["n"], "cells": cells})
+    return found
 
 
 def _rung(model: str, world: str, block: Mapping[str, Any], kind: str) -> Interval:

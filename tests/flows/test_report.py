@@ -154,6 +154,25 @@ def test_worlds_that_no_training_saw_stand_apart(made: Made, tmp_path: Path) -> 
     assert list(summary_lines({**stages, "evaluate": summary["evaluate"]}, tmp_path))[1].split() == ["pass^1", "kiosk", "shop"]
 
 
+def test_problems_that_doing_nothing_solves_stand_apart(made: Made, tmp_path: Path) -> None:
+    """By world with their number, in the page and in the printed lines; no other figure is another one."""
+    summary, folders = made
+    idle = {"evaluate": {model: {"shop": worlds["shop"]} for model, worlds in summary["evaluate"].items()}}
+    plain, more = page(summary, folders), page({**summary, "passive": idle}, folders)
+    (shop,) = more["passive"]
+    figures = summary["evaluate"][plain["models"][0]]["shop"]["pass_1"]
+    assert (shop["world"], shop["n"]) == ("shop", figures["n"]) and shop["cells"][0]["mean"] == figures["mean"]
+    assert [cell["model"] for cell in shop["cells"]] == plain["models"] and not plain["passive"]
+    assert {**more, "passive": [], "summary": summary} == {**plain, "summary": summary}
+    sentence = f"shop: doing nothing solves {figures['n']:,} of the test problems that were given"
+    assert sentence in " ".join(shown(tmp_path / "report.html", {**summary, "passive": idle}, folders).split())
+    assert sentence not in " ".join(shown(tmp_path / "report.html", summary, folders).split())
+    stages = {"stages": {}, "promotion": {"decision": None}, "evaluate": summary["evaluate"]}
+    lines = list(summary_lines({**stages, "passive": idle}, tmp_path))
+    (line,) = [line for line in lines if line.startswith(f"shop, {figures['n']} passive problems, apart and in no gate")]
+    assert f"{plain['models'][0]} {figures['mean']:.2f} [" in line and "passive" not in "".join(summary_lines(stages, tmp_path))
+
+
 def test_nothing_at_all(tmp_path: Path) -> None:
     text = shown(tmp_path / "new" / "report.html", {"profile": "p", "run": "r", "seconds": 0.1, "stages": {}}, {})
     assert "No decision" in text and "<section" not in text
