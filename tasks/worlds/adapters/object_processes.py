@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import struct
 import subprocess
 import sys
@@ -23,6 +24,13 @@ from tasks.worlds.api.tools import Refused
 
 MOST = 16
 """Processes that one process of Cairn starts for one world; ours."""
+GRACE = 5.0
+"""Seconds after the end of a call's time until its process is ended, if that has not given up the call by itself; ours."""
+
+
+def late(where: str, tool: str, seconds: float) -> str:
+    """What is said of a call that took too long."""
+    return f"tool {tool!r} of {where}: did not answer within {seconds:g} s; let it answer sooner, or raise call_seconds"
 
 
 def send(out: IO[bytes], message: Any) -> None:
@@ -54,15 +62,19 @@ class _Process:
                 "factory must work, in a process of its own."
             ) from None
 
-    def answer_to(self, message: Any) -> Any:
-        """What it answers. EOFError or OSError when it has ended."""
+    def answer_to(self, message: Any, seconds: float | None = None) -> Any:
+        """What it answers. EOFError or OSError when it has ended, TimeoutError when it has not begun to within so many seconds."""
         assert self._child.stdin is not None and self._child.stdout is not None
         send(self._child.stdin, message)
+        if not select.select([self._child.stdout], [], [], seconds)[0]:
+            raise TimeoutError
         return received(self._child.stdout)
 
-    def end(self) -> int:
-        """Let it end; its exit code."""
+    def end(self, at_once: bool = False) -> int:
+        """Let it end, or kill it; its exit code."""
         assert self._child.stdin is not None and self._child.stdout is not None
+        if at_once:
+            self._child.kill()
         with contextlib.suppress(OSError):  # what was not sent yet, to one that has ended
             self._child.stdin.close()
         self._child.stdout.close()
@@ -71,10 +83,10 @@ class _Process:
 
 class Processes:
     """The processes of one world. made_of: the arguments of `Objects` that each is made of, which a new process must be able to
-    import."""
+    import. call_seconds: longest that a call may take."""
 
-    def __init__(self, where: str, made_of: dict[str, Any]) -> None:
-        self._where = where
+    def __init__(self, where: str, made_of: dict[str, Any], call_seconds: float) -> None:
+        self._where, self._call_seconds = where, call_seconds
         try:
             self._made_of = pickle.dumps(made_of)
         except Exception as error:
@@ -96,12 +108,12 @@ class Processes:
         process = self._taken(saved.token)
         try:
             process.holds = None
-            how, said, token = process.answer_to((saved.token, name, arguments, kind))
+            how, said, token = process.answer_to((saved.token, name, arguments, kind), self._call_seconds + GRACE)
+        except TimeoutError:
+            self._lost(process, at_once=True)
+            raise SourceFailed(f"{late(self._where, name, self._call_seconds)}. The process of its object was ended.") from None
         except (EOFError, OSError):
-            code = process.end()
-            with self._change:
-                self._all.remove(process)
-                self._change.notify()
+            code = self._lost(process)
             self._put_back(self._new())  # which shows whether one can be made at all
             raise SourceFailed(
                 f"tool {name!r} of {self._where}: the process of its object ended with {code} during the call."
@@ -113,6 +125,14 @@ class Processes:
         if how == "failed":
             raise SourceFailed(said)
         return said, token
+
+    def _lost(self, process: _Process, at_once: bool = False) -> int:
+        """Do without a process; its exit code."""
+        code = process.end(at_once)
+        with self._change:
+            self._all.remove(process)
+            self._change.notify()
+        return code
 
     def _taken(self, token: str) -> _Process:
         """A free process: one that holds the state, or a new one, or the one used least lately."""

@@ -25,12 +25,13 @@ from tasks.worlds.adapters.answers import refusal
 from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceFailed
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
 from tasks.worlds.adapters.kept_objects import ByHand, Copies, Keeper
-from tasks.worlds.adapters.object_processes import Processes
+from tasks.worlds.adapters.object_processes import Processes, late
 from tasks.worlds.adapters.outside import Outside, watched
 from tasks.worlds.adapters.plain_data import NotPlain, View, steps_of
 from tasks.worlds.adapters.real import RealObject
 from tasks.worlds.adapters.shared_back_end import OneObject, Turns, start_of
 from tasks.worlds.adapters.state_content import Content, text_diff
+from tasks.worlds.adapters.time_limit import TookTooLong, limited
 from tasks.worlds.adapters.unequal_states import between
 from tasks.worlds.api.places import place
 from tasks.worlds.api.state import Base
@@ -38,6 +39,8 @@ from tasks.worlds.api.tools import Refused, Tool
 
 Sharing = Literal["side_by_side", "one_at_a_time", "own_process"]
 _ANSWERS = View(inside=False)
+LONGEST_CALL = 3600
+"""Seconds; ours, as for servers."""
 
 
 def from_object(
@@ -63,6 +66,7 @@ def from_object(
     rounded: Mapping[str, float] | None = None,
     by_row: bool = True,
     conversations: Sharing = "side_by_side",
+    call_seconds: float = 30.0,
 ) -> type[Any]:
     """A world class over what `factory()` makes: one object, or several as a dict by name (their methods are then one set of tools).
 
@@ -94,6 +98,7 @@ def from_object(
                of all processes of this machine take turns, each in the state of its own conversation. "own_process": objects share
                globals of their process, so each conversation's lives in another one. The last two need snapshot and restore, which
                must reach all that is shared. `cairn world check` finds what is declared wrong.
+    call_seconds: longest that a call may take (`tasks.worlds.adapters.time_limit`). One that takes longer fails and changes nothing.
 
     An async method is waited for, each call in an event loop of its own. An exception of a method is a refusal with its message.
     Raises BadInput for what cannot be offered or kept, here or when the world is built.
@@ -106,7 +111,9 @@ def from_object(
     view = View(_texts(name, "leave_out", leave_out), rounded=steps_of(f"world {name}", rounded or {}))
     calling = (dict(types or {}), view, error_key, beginnings, by_hand)
     _check_sharing(name, conversations, by_hand is not None)
-    source = Objects(name, factory, choice, *calling, real or factory, disposable, by_row, conversations)
+    if isinstance(call_seconds, bool) or not isinstance(call_seconds, int | float) or not 0 < call_seconds <= LONGEST_CALL:
+        raise BadInput(f"world {name}: call_seconds = {call_seconds!r} must be above 0 and at most {LONGEST_CALL}.")
+    source = Objects(name, factory, choice, *calling, real or factory, disposable, by_row, conversations, call_seconds)
     made = adapted(
         source,
         name=name,
@@ -159,7 +166,9 @@ class Objects:
         disposable: bool = False,
         by_row: bool = True,
         conversations: Sharing | Literal["here"] = "side_by_side",
+        call_seconds: float = 30.0,
     ) -> None:
+        self._call_seconds = call_seconds
         self._real, self._disposable = real, disposable
         self._reaches = ""  # what the objects were seen to reach outside this process
         self._where, self._factory, self._choice, self._view = f"world {name}", factory, choice, view
@@ -177,7 +186,8 @@ class Objects:
         if conversations == "own_process":
             calling: dict[str, Any] = {"name": name, "factory": factory, "choice": choice, "types": {}, "view": view, "real": factory}
             calling |= {"error_key": error_key, "errors_begin": errors_begin, "by_hand": by_hand, "disposable": disposable}
-            self._processes = Processes(self._where, {**calling, "conversations": "here"})
+            calling |= {"conversations": "here", "call_seconds": call_seconds}
+            self._processes = Processes(self._where, calling, call_seconds)
 
     # --- the source --------------------------------------------------------------------------------------------------------
 
@@ -262,7 +272,7 @@ class Objects:
                 watched(forbidden=kind != "read" and not self._disposable) as seen,
                 self._keeper.at(saved, restored=not self.protected("")) as held,
             ):
-                answer, after = self.answer(held.root, name, arguments), held.after()
+                answer, after = self._answer_in_time(held.root, name, arguments), held.after()
         except Outside as error:
             self._reaches = str(error)
             raise SourceFailed(f"tool {name!r} was not called: {self.protected(name)}") from None
@@ -276,7 +286,7 @@ class Objects:
         if not isinstance(self._keeper, Copies) or self.protected(name):
             return ""
         with contextlib.suppress(Refused, SourceFailed, BadInput), self._keeper.at(saved, restored=True) as held:
-            self.answer(held.root, name, tool.validate(arguments))
+            self._answer_in_time(held.root, name, tool.validate(arguments))
             return text_diff(held.after().content, self._keeper.content(held.root), DIFF_LINES).replace("\n", "; ")
         return ""
 
@@ -306,6 +316,13 @@ class Objects:
     def content(self, root: Any) -> Content:
         """What counts of an object's state; nothing is copied. BadInput for what is no data."""
         return self._keeper.content(root)
+
+    def _answer_in_time(self, live: Any, name: str, arguments: dict[str, Any]) -> Any:
+        try:
+            with limited(self._call_seconds):
+                return self.answer(live, name, arguments)
+        except TookTooLong:
+            raise SourceFailed(late(self._where, name, self._call_seconds)) from None
 
     def answer(self, live: Any, name: str, arguments: dict[str, Any]) -> Any:
         """What a method of an object answers, as JSON. Raises Refused, or SourceFailed for an answer that is no data."""
