@@ -190,11 +190,11 @@ class Adapter:
         them, and where it is so why this user was chosen and what did not fit."""
         reader, problems = self.reader(world.shared.base), self._problems_of(world.shared.base)
         roots = {user: reader.links.people.get(user, self._about(reader, user, problems)) for user in users}
-        user, row, reason = reader.choose(roots, world.policy, excerpt, rng)
+        user, rows, reason = reader.choose(roots, world.policy, excerpt, rng)
         root = roots[user]
         if root is None and reader.links.people:
             root = reader.links.people[reader.anybody(reader.links.people, rng)]
-        shown = reader.show(root, row, excerpt.tokens, rng)
+        shown = reader.show(root, rows, excerpt.tokens, rng)
         more = {"chosen_because": reason, "left_out": dict(shown.left_out)}
         found = {
             "user": shown.user,

@@ -63,16 +63,16 @@ class Reader:
         rows = {key: self.links.rows[number].value for key, number in self.links.people.items()}
         return {key: row if isinstance(row, dict) else {"value": row} for key, row in rows.items()}
 
-    def choose(self, users: Mapping[str, int | None], policy: str, excerpt: Excerpt, rng: Random) -> tuple[str, int | None, str]:
-        """(one of the users, number of a row of theirs at a limit of the policy, why it is); the last two None and "" for most. users:
-        user -> number of their root row, None where it is not known."""
+    def choose(self, users: Mapping[str, int | None], policy: str, excerpt: Excerpt, rng: Random) -> tuple[str, tuple[int, ...], str]:
+        """(one of the users, numbers of rows of theirs at a limit, why they are); the last two () and "" for most. users: user ->
+        number of their root row, None where it is not known."""
         if rng.random() < excerpt.edge_cases:
             if policy not in self._limits:
                 self._limits[policy] = limits_of(self.links, self.settings, policy)
             of = {root: user for user, root in users.items() if root is not None}
             if found := self._limits[policy].draw(frozenset(of), rng):
-                return of[found.root], found.row, found.reason
-        return self.anybody(users, rng), None, ""
+                return of[found.root], found.rows, found.reason
+        return self.anybody(users, rng), (), ""
 
     def anybody(self, users: Mapping[str, int | None], rng: Random) -> str:
         """One of the users, mostly one with rows of their own."""
@@ -89,8 +89,8 @@ class Reader:
         rows = (self.links.named.get(str(one)) for _, one in leaves(value))
         return next((self.links.owners[row] for row in rows if row in self.links.owners), None)
 
-    def show(self, root: int | None, first: int | None, tokens: int, rng: Random) -> Slice:
-        """The excerpt around a root row; without one, the values outside of all tables. first: a row that comes before all others.
+    def show(self, root: int | None, first: Sequence[int], tokens: int, rng: Random) -> Slice:
+        """The excerpt around a root row; without one, the values outside of all tables. first: rows that come before all others.
         tokens: of the whole excerpt, about."""
         budget = tokens * BYTES_PER_TOKEN
         settings = dict(self._settings(budget * SETTINGS))
@@ -99,9 +99,10 @@ class Reader:
         own = dict.fromkeys(self._own(root))
         left = budget - self._size(root) - sum(map(size, settings.values()))
         chosen, skipped, level = {root: None}, dict[int, None](), [root]
-        if first is not None and first != root:
-            chosen[first] = None
-            level, left = [root, first], left - self._size(first)
+        for row in first:
+            if row not in chosen:
+                chosen[row] = None
+                level, left = [*level, row], left - self._size(row)
         while level:
             near = [row for row in self._near(level, own, rng) if row not in chosen and row not in skipped]
             level = self._fitting(near, left * SHARE)

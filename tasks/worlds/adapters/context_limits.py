@@ -3,7 +3,8 @@
 Three kinds, each with the reason that a prompt gives: a number (or how many rows of a table somebody has) within NEAR of one that the
 policy names in a sentence about it; a value that few rows of the table have (a rare status), or that fewer than COMMON have and the
 policy names in such a sentence (a status in which an order can no longer be cancelled); a date as far from today as the policy's
-days, hours or weeks, or where nothing says what today is, the first and the last one. Only rows that belong to one root alone count.
+days, hours or weeks, or where nothing says what today is, the first and the last one. Beside them pairs of rows, of which one does not
+cover the other (`tasks.worlds.adapters.context_cover`). Only rows that belong to one root alone count.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from tasks.worlds.adapters.context_cover import uncovered
 from tasks.worlds.adapters.context_links import Links, Place
 from tasks.worlds.adapters.context_tables import ANY, ITEM, KEY, leaves, words_of
 
@@ -44,10 +46,10 @@ _QUOTED = 160
 
 @dataclass(frozen=True)
 class Edge:
-    """A row at a limit. root: number of the root that it belongs to. row: its own."""
+    """Rows at a limit. root: number of the root that they belong to. rows: their own."""
 
     root: int
-    row: int
+    rows: tuple[int, ...]
     reason: str
 
 
@@ -104,12 +106,15 @@ def limits_of(links: Links, settings: Mapping[Place, Any], policy: str) -> Limit
             _dates(found, today, spans),
         ):
             groups += [[_edge(links, owner, row, f"{said} {why}") for row, why in group] for group in near]
-    groups += [[Edge(owner[row], row, why) for row, why in group] for group in _counts(links, owner, rules)]
+    groups += [[Edge(owner[row], (row,), why) for row, why in group] for group in _counts(links, owner, rules)]
+    groups += [
+        [Edge(owner[row], (row, holder), why) for row, holder, why in pairs] for pairs in uncovered(links, owner, values, NEAR, COMMON)
+    ]
     return Limits([group for group in groups if group])
 
 
 def _edge(links: Links, owner: Mapping[int, int], row: int, why: str) -> Edge:
-    return Edge(owner[row], row, f"the row {links.rows[row].key!r} {why}")
+    return Edge(owner[row], (row,), f"the row {links.rows[row].key!r} {why}")
 
 
 def _rules(policy: str) -> Iterator[_Rule]:
