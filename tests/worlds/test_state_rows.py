@@ -14,7 +14,7 @@ import pytest
 
 from tasks.worlds.adapters.plain_data import View
 from tasks.worlds.adapters.state_content import Content, text_diff
-from tasks.worlds.adapters.state_rows import Shown
+from tasks.worlds.adapters.state_rows import StatesByRow
 from tasks.worlds.api.state import canonical_json
 
 
@@ -28,7 +28,7 @@ def whole(value: Any, view: View) -> Content:
 
 
 def test_by_hand() -> None:
-    shown, after = Shown(View()), shop()
+    shown, after = StatesByRow(View()), shop()
     start = shown.content(shop())
     assert set(start.tables) == {("orders",), ("deep", "people")} and json.loads(start.frame)["orders"] == {}
     after["orders"]["W7"]["status"] = "cancelled"
@@ -40,7 +40,7 @@ def test_by_hand() -> None:
 
 
 def test_what_is_no_change_and_what_is() -> None:
-    shown, other, true = Shown(View()), shop(), shop()
+    shown, other, true = StatesByRow(View()), shop(), shop()
     start = shown.content(shop())
     other["orders"] = {key: dict(reversed(row.items())) for key, row in other["orders"].items()}
     assert not shown.content(other).tables["orders",].changed and shown.content(other).number == start.number
@@ -55,7 +55,7 @@ def test_what_is_no_change_and_what_is() -> None:
 )
 def test_the_same_as_a_whole(view: View) -> None:
     """Random changes, one on another: number, text and difference are those of the state looked at at once."""
-    rng, shown, value = Random(3), Shown(view), shop()
+    rng, shown, value = Random(3), StatesByRow(view), shop()
     states = [(shown.content(json.loads(json.dumps(value))), whole(value, view))]
     for step in range(60):
         table = rng.choice((value["orders"], value["deep"]["people"]))

@@ -17,7 +17,7 @@ from tasks.worlds.adapters.copies import Copier, Kept, Live
 from tasks.worlds.adapters.foreign_state import DIFF_LINES, Saved, SourceFailed
 from tasks.worlds.adapters.plain_data import NotPlain, View
 from tasks.worlds.adapters.state_content import Content, text_diff
-from tasks.worlds.adapters.state_rows import Shown
+from tasks.worlds.adapters.state_rows import StatesByRow
 
 LIVE = 256
 """Objects that are kept at the state in which a call left them, where bringing one to another state costs as much as a new one; ours:
@@ -143,7 +143,7 @@ class ByHand:
         snapshot: Callable[[Any], Any],
         restore: Callable[[Any, Any], None],
     ) -> None:
-        self._where, self._shown, self._made, self._snapshot, self._restore = where, Shown(view), made, snapshot, restore
+        self._where, self._states, self._made, self._snapshot, self._restore = where, StatesByRow(view), made, snapshot, restore
         self._live: dict[str, Any] = {}  # each step on it is atomic, so threads need no lock
 
     def first(self, root: Any) -> Saved:
@@ -153,7 +153,7 @@ class ByHand:
     def saved(self, token: str) -> Saved:
         """A state that was dumped."""
         with _telling(self._where):
-            return Saved(token, self._shown.content(json.loads(token)))
+            return Saved(token, self._states.content(json.loads(token)))
 
     def dumped(self, root: Any) -> str:
         """The state of an object."""

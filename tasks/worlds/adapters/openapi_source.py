@@ -26,7 +26,7 @@ from tasks.worlds.adapters.plain_data import NotPlain, View
 from tasks.worlds.adapters.schemas import tool_of_schema
 from tasks.worlds.adapters.server_file import without_secrets
 from tasks.worlds.adapters.state_content import Content, text_diff
-from tasks.worlds.adapters.state_rows import Shown
+from tasks.worlds.adapters.state_rows import StatesByRow
 from tasks.worlds.api.state import Base, canonical_json
 from tasks.worlds.api.tools import Refused, Tool
 
@@ -63,7 +63,8 @@ class Operations:
         real: Service | None,
     ) -> None:
         self._where, self._spec, self._choosing, self._local_ends = where, spec, choosing, local_ends
-        self._produces, self._credentials, self._places, self._ways, self._shown = produces, credentials, places, ways, Shown(view)
+        self._produces, self._credentials, self._places, self._ways = produces, credentials, places, ways
+        self._states = StatesByRow(view)
         self._disposable, self._real = disposable, real
         self._restorable = bool(ways.reset) or isinstance(places, Processes)
         self._started: tuple[Base, Saved] | None = None
@@ -255,7 +256,7 @@ class Operations:
 
     def unmet(self) -> dict[str, tuple[str, ...]]:
         """The patterns of leave_out and rounded that nothing has fitted so far (`View.unmet`)."""
-        return self._shown.view.unmet() if self._ways.parts else {}
+        return self._states.view.unmet() if self._ways.parts else {}
 
     def kept_apart(self) -> str:
         """How the service's state is declared."""
@@ -330,7 +331,7 @@ class Operations:
     def _compared(self, value: Any) -> Content:
         """What counts of a state."""
         try:
-            return self._shown.content(value)
+            return self._states.content(value)
         except NotPlain as error:
             raise SourceFailed(f"the state of {self._where}: {error}") from None
 

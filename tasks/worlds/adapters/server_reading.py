@@ -20,7 +20,7 @@ from tasks.worlds.adapters.plain_data import NotPlain, View, steps_of
 from tasks.worlds.adapters.server_file import Command, ReadCall, ServerFile
 from tasks.worlds.adapters.server_pool import Seat
 from tasks.worlds.adapters.state_content import Content
-from tasks.worlds.adapters.state_rows import Shown
+from tasks.worlds.adapters.state_rows import StatesByRow
 from tasks.worlds.api.state import canonical_json
 from tasks.worlds.api.tools import Refused
 
@@ -36,7 +36,7 @@ class Reader:
 
     def __init__(self, server: ServerFile, path: Path, listed: Callable[[], Mapping[str, Any]]) -> None:
         self._server, self._path, self._listed = server, path, listed
-        self._shown = Shown(View(tuple(server.leave_out), rounded=steps_of(str(path), server.rounded)))
+        self._states = StatesByRow(View(tuple(server.leave_out), rounded=steps_of(str(path), server.rounded)))
         self.reads = bool(server.dump or server.reads)
 
     def names(self) -> None:
@@ -57,12 +57,12 @@ class Reader:
 
     def unmet(self) -> dict[str, tuple[str, ...]]:
         """The patterns of leave_out and rounded that nothing has fitted so far (`View.unmet`)."""
-        return self._shown.view.unmet()
+        return self._states.view.unmet()
 
     def counted(self, value: Any) -> Content:
         """What counts of a state."""
         try:
-            return self._shown.content(value)
+            return self._states.content(value)
         except NotPlain as error:
             raise SourceFailed(f"the state of {short(self._path)}: {error}") from None
 

@@ -16,7 +16,7 @@ from tasks.worlds.adapters.state_content import DEPTH, Content, Path, Row, Table
 from tasks.worlds.api.state import canonical_json
 
 
-class Shown:
+class StatesByRow:
     """The states of one source. view: how values are shown."""
 
     def __init__(self, view: View) -> None:
@@ -30,7 +30,7 @@ class Shown:
             first = {place: self._table(Table({}), _at(value, place), place) for place in _places(value) if not self._left_out(place)}
             first = self._first = {place: Table(table.changed) for place, table in first.items()}  # type: ignore[arg-type]
         rows = {place: found for place in first if type(found := _at(value, place)) is dict}
-        tables = {_shown(place): self._table(first[place], found, place) for place, found in rows.items()}
+        tables = {_as_text(place): self._table(first[place], found, place) for place, found in rows.items()}
         return Content(canonical_json(self.view.plain(_without(value, rows))), tables, key_text)
 
     def _table(self, first: Table, rows: dict[str, Any], place: Path) -> Table:
@@ -41,7 +41,7 @@ class Shown:
             token, was = marshal.dumps(value, 2), first.get(key)  # equal values are no help: True equals 1
             if was is not None and was.token == token:
                 continue
-            row = self._row(value, token, (*_shown(place), key_text(key)))
+            row = self._row(value, token, (*_as_text(place), key_text(key)))
             if was is not None and was.text == row.text:
                 was.token = token  # its names came in another order, and will again
             else:
@@ -53,7 +53,7 @@ class Shown:
         return Row(token, "" if self.view.leaves_out(path) else canonical_json(self.view.plain(value, path)))
 
     def _left_out(self, place: Path) -> bool:
-        return any(self.view.leaves_out(_shown(place[:length])) for length in range(1, len(place) + 1))
+        return any(self.view.leaves_out(_as_text(place[:length])) for length in range(1, len(place) + 1))
 
 
 def _places(value: Any, place: Path = ()) -> Iterator[Path]:
@@ -79,5 +79,5 @@ def _without(value: Any, places: Collection[Path], place: Path = ()) -> Any:
     return {key: _without(item, places, (*place, key)) for key, item in value.items()}
 
 
-def _shown(place: Path) -> Path:
+def _as_text(place: Path) -> Path:
     return tuple(map(key_text, place))
