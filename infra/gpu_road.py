@@ -32,7 +32,7 @@ def road(proof: Proof, data: Mapping[str, Path], minutes: float) -> None:
         return done.folder
 
     base = stage("base", {"worlds": worlds}, "base")
-    sft = stage("sft", {"worlds": worlds, "base": base, "filter": data["filter"]}, "sft")
+    sft = stage("sft", {"worlds": worlds, "base": base, "rows": data["rows"]}, "sft")
     experts = {}
     for world in sorted_worlds(worlds):
         experts[f"rl_{world}"] = stage("rl", {"worlds": worlds, "sft": sft, "world": world}, f"rl_{world}") / "model"

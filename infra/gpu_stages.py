@@ -181,7 +181,7 @@ def make_data(proof: Proof) -> tuple[dict[str, Path], float]:
     kept = proof.run(settings, "filter", inputs)
     minutes = sum(done.seconds for done in (worlds, generate, critique, kept)) / 60
     proof.add("data", "data", "minutes", minutes, conversations=kept.figures["rows"], kept=kept.figures["kept"])
-    return {"worlds": worlds.folder, "filter": kept.folder}, minutes
+    return {"worlds": worlds.folder, "rows": kept.folder}, minutes
 
 
 def sorted_worlds(folder: Path) -> list[str]:

@@ -69,7 +69,7 @@ def throughput(proof: Proof, data: Mapping[str, Path], vocab: int, size: str) ->
     sizes = random_qwen3(shape, tokenizer.folder / "model", vocab, proof.device, base / "model")
     params = {stage: settings.values(stage) for stage in ("sft", "rl")}
     proof.note("throughput", {"model": sizes, "params": params})
-    trained = measure_sft(proof, settings, {"worlds": data["worlds"], "base": base, "filter": data["filter"]})
+    trained = measure_sft(proof, settings, {"worlds": data["worlds"], "base": base, "rows": data["rows"]})
     measure_grpo(proof, settings, {"worlds": data["worlds"], "sft": trained, "world": sorted_worlds(data["worlds"])[0]})
 
 
@@ -145,7 +145,7 @@ def planned_tokens(settings: Settings, inputs: Mapping[str, Path], proof: Proof)
 
     params: Any = settings.loop("sft")
     tokenizer = load_tokenizer(inputs["base"] / "model")
-    path, prompt = inputs["filter"] / "dataset.parquet", settings.shared.prompt.model_dump()
+    path, prompt = inputs["rows"] / "dataset.parquet", settings.shared.prompt.model_dump()
     rows = load_data(path, inputs["worlds"], tokenizer, prompt, params.max_length, Hooks().row_weight).train
     context = Context(settings.shared.seed, proof.folder, proof.folder)
     sizes = []

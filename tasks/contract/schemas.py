@@ -220,3 +220,39 @@ rejected: JSON lists of messages that follow the conversation's own up to there)
 
 LEFT_OUT = pa.schema([("place", pa.string()), ("reason", pa.string())])
 """A recorded conversation that was not taken: "file:line" and why."""
+
+TOKEN_ROW = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("environment", pa.string()),
+        ("part", pa.string()),
+        ("family", pa.string()),
+        ("split", pa.string()),
+        ("seed", pa.int64()),
+        ("ids", pa.list_(pa.int32())),
+        ("mask", pa.list_(pa.bool_())),
+        ("weight", pa.float64()),
+        ("return", pa.float64()),
+        ("turns", pa.int32()),
+    ]
+)
+"""One row of an environment as tokens. ids: of the vocabulary in the file `words.json` beside it (`tasks.environments.tokens`), the
+episode of `seed` as a conversation of so many `turns`, or with turns 0 a text of another form. mask: the tokens that train. weight: at
+least 0. return: the sum of the episode's rewards; null where nothing was played."""
+
+SCORE = pa.schema(
+    [
+        ("model", pa.string()),
+        ("environment", pa.string()),
+        ("part", pa.string()),
+        ("family", pa.string()),
+        ("row_id", pa.string()),
+        ("accuracy", pa.float64()),
+        ("exact", pa.float64()),
+        ("loss", pa.float64()),
+        ("n", pa.int32()),
+    ]
+)
+"""How good one model is on one problem of an environment. Of a row (`TOKEN_ROW`): accuracy: share of its n trained tokens that are the
+likeliest; exact: 1 where all of them are; loss: nats a token. Of an episode: accuracy: what it brought; exact: 1 where it was won;
+loss: null; n: steps."""

@@ -77,7 +77,14 @@ def closure(settings: Settings, listed: Listed) -> set[str]:
     roots += [f"{methods.ENGINES}.{engine['method']}"] if (engine := settings.engine(listed.stage)) else []
     roots += methods.serving_code(served["method"]) if (served := settings.as_served(listed.stage)) else ()
     roots += [name.partition(":")[0] for name in _module_names(settings.values(listed.stage))]
-    return _paths(settings.project, reach(settings.project, roots, _is_plumbing))
+    found = _paths(settings.project, reach(settings.project, roots, _is_plumbing))
+    return found | _whole(settings, listed.stage)
+
+
+def _whole(settings: Settings, step: str) -> set[str]:
+    """Paths of the Python files in the folders that count whole for a step's method."""
+    project, folders = settings.project, methods.folders(settings.room(step), settings.method(step))
+    return {path.relative_to(project).as_posix() for folder in folders for path in (project / folder).rglob("*.py")}
 
 
 def world_code(settings: Settings, listed: Listed) -> set[str]:
@@ -86,7 +93,8 @@ def world_code(settings: Settings, listed: Listed) -> set[str]:
     if not steps:
         return set()
     worlds = [name.partition(":")[0] for step in steps for name in _module_names(settings.values(step))]
-    return _paths(settings.project, reached_code(worlds, settings.project))
+    found = _paths(settings.project, reached_code(worlds, settings.project))
+    return found.union(*(_whole(settings, step) for step in steps))
 
 
 def entry(room: str, method: str) -> list[str]:
@@ -97,8 +105,9 @@ def entry(room: str, method: str) -> list[str]:
 def to_list(project: Path, room: str, roles: Sequence[str], worlds: bool) -> list[str]:
     """The files that a stage's deps have to name beside what they name by `${...}` (the method and its parts, the way of acting, the
     engine, the way of serving, the folders of backends): what the room's methods and the players of these roles reach, whichever are
-    chosen. worlds: the stage reads data/worlds."""
-    roots = [root for name in methods.names(room) for root in entry(room, name)]
+    chosen; methods on environments apart, whose own code is `${...}` or stands in data/worlds. worlds: the stage reads data/worlds."""
+    listed_methods = [name for name in methods.names(room) if methods.ground(room, name) == methods.WORLDS]
+    roots = [root for name in listed_methods for root in entry(room, name)]
     ways = [f"tasks.agents.{name}" for name in methods.names("agents")] if methods.plays(room) else []
     engines = [f"{methods.ENGINES}.{name}" for name in methods.engines()] if methods.plays(room) == "checkpoints" else []
     servings = [f"{methods.SERVINGS}.{name}" for name in methods.servings()] if methods.plays_as_served(room) else []

@@ -15,6 +15,7 @@ from tasks.engine.artifact import Artifact, Store
 from tasks.engine.closure import WORLDS
 from tasks.engine.key import Key, canonical, changed, key_of
 from tasks.engine.plan import Plan
+from tasks.engine.together import ROW_ROOMS
 from tasks.road import ROAD
 from tasks.worlds import UNSEEN
 
@@ -130,6 +131,12 @@ class Job:
     def of(self, room: str) -> Path:
         """`open` for the one input that a step of this room left."""
         return self.open(self.plan.settings.road.input(self.stage, room))
+
+    def rows(self) -> Path:
+        """`open` for the one input with rows to train on (`together.ROWS`)."""
+        return self.open(
+            next(name for name in self.plan.settings.road[self.stage].inputs if self.plan.settings.room(name) in ROW_ROOMS)
+        )
 
     def checkpoints(self) -> dict[str, dict[str, Path]]:
         """input -> name -> folder of every checkpoint that it left, for the inputs that left one, in the road's order."""

@@ -48,6 +48,9 @@ SERVINGS = "tasks.serving"
 HERE = Path(__file__).parents[1]
 """The folder of the rooms."""
 _NOT_METHODS = {"__init__", "task"}
+GROUNDS = WORLDS, ENVIRONMENTS = "worlds", "environments"
+"""What methods work on, told by the method of the step that enters room worlds: `GROUND` in a method's module, WORLDS where it has
+none. Of the other rooms, methods without one take whatever they are given."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,16 @@ def names(room: str) -> tuple[str, ...]:
 def parts(room: str, method: str) -> str:
     """The folder of what a method alone needs, "" in a room whose methods have none. method: its name, or what DVC fills in."""
     return f"tasks/{room}/parts/{method}" if (HERE / room / "parts/__init__.py").is_file() else ""
+
+
+def ground(room: str, method: str) -> str:
+    """What a method works on: one of GROUNDS."""
+    return _constants(HERE / room / f"{method}.py").get("GROUND", WORLDS)
+
+
+def folders(room: str, method: str) -> tuple[str, ...]:
+    """The folders that count whole for a method beside what it imports: what params name in them is chosen at run time."""
+    return tuple(getattr(load(room, method), "CODE", ()))
 
 
 def _constants(path: Path) -> dict[str, str]:

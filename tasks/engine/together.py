@@ -13,20 +13,37 @@ from tasks.engine import methods
 if TYPE_CHECKING:
     from tasks.engine.settings import Settings
 
-MODEL, MODELS, OTHERS = "model", "models", "others"
-"""In an interface's INPUTS, beside names of rooms: one input that leaves checkpoints, one or more, and any further input."""
+MODEL, MODELS, ROWS, OTHERS = "model", "models", "rows", "others"
+"""In an interface's INPUTS, beside names of rooms: one input that leaves checkpoints, one or more, one that leaves rows to train on,
+and any further input."""
+ROW_ROOMS = ("filter", "generate")
+"""The rooms whose steps leave rows to train on: marked conversations, and rows of tokens."""
 
 
 def check_together(settings: Settings, chosen: Mapping[str, Params]) -> None:
     """Raise BadInput where steps do not fit. A room's or a method's `check_road(step)` says what it alone knows."""
     for name, step in planned(settings, chosen).items():
         _check_inputs(step)
+        _check_ground(settings, step)
         for _, module, _ in settings.parts(name):
             if hasattr(module, "check_road"):
                 module.check_road(step)
         _check_adapter(settings, step)
         _check_engine(settings, step)
     _check_form(settings)
+
+
+def _check_ground(settings: Settings, step: Planned) -> None:
+    """Whether a method on environments is on a road of environments; any other says itself what it lacks."""
+    method = settings.method(step.name)
+    if methods.ground(step.room, method) != methods.ENVIRONMENTS or step.room == "worlds":
+        return
+    for one in (one for one in step.inputs if one.room == "worlds"):
+        if methods.ground("worlds", frozen := settings.method(one.name)) != methods.ENVIRONMENTS:
+            raise BadInput(
+                f"{settings.source}: {step.name}.method: {method} works on environments, and {one.name}.method: {frozen} freezes none. "
+                f"Write {one.name}.method: environments, or take another method."
+            )
 
 
 def _check_adapter(settings: Settings, step: Planned) -> None:
@@ -100,7 +117,9 @@ def _check_inputs(step: Planned) -> None:
     """Whether its inputs are what its room reads: one of each room that the interface names, and checkpoints where it wants them."""
     wanted = methods.interface(step.room).INPUTS
     left = [one.name for one in step.inputs if one.checkpoints]
-    wrong = [room for room in wanted if room not in (MODEL, MODELS, OTHERS) and sum(one.room == room for one in step.inputs) != 1]
+    rooms = {name: ROW_ROOMS if name == ROWS else (name,) for name in wanted if name not in (MODEL, MODELS, OTHERS)}
+    read = {room for allowed in rooms.values() for room in allowed}
+    wrong = [name for name, allowed in rooms.items() if sum(one.room in allowed for one in step.inputs) != 1]
     if MODEL in wanted and len(left) != 1:
         wrong.append("checkpoints")
     if MODELS in wanted and not left:
@@ -108,11 +127,12 @@ def _check_inputs(step: Planned) -> None:
     idle = (
         []
         if OTHERS in wanted
-        else [one.name for one in step.inputs if one.room not in wanted and not (one.checkpoints and {MODEL, MODELS} & {*wanted})]
+        else [one.name for one in step.inputs if one.room not in read and not (one.checkpoints and {MODEL, MODELS} & {*wanted})]
     )
     if wrong or idle:
         why = f"nothing there reads {', '.join(idle)}" if idle else f"it has none, or several, of {', '.join(wrong)}"
         raise BadInput(
             f"step {step.name!r} of the road enters room {step.room!r}, which reads {', '.join(wanted) or 'nothing'} ({MODEL}: one "
-            f"input with a checkpoint, {MODELS}: one or more): {why}. Its inputs stand in tasks/road.py."
+            f"input with a checkpoint, {MODELS}: one or more, {ROWS}: one of room {' or '.join(ROW_ROOMS)}): {why}. Its inputs "
+            "stand in tasks/road.py."
         )

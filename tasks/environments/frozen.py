@@ -51,9 +51,12 @@ def make(name: str, settings: Mapping[str, Any], where: str = "environments") ->
 
 
 def code_hash(kind: str) -> str:
-    """blake2b of the names and bytes of all code of the project that an environment's module reaches."""
-    digest = hashlib.blake2b(digest_size=16)
-    for module, path in sorted(reach(PROJECT, [f"tasks.environments.{kind}"]).items()):
+    """blake2b of the names and bytes of all code of the project that an environment's module reaches, and of what plays environments
+    and makes tokens of them (the modules of this folder that are none). It stands in the frozen folder, and with it in the key of every
+    stage that reads the environment; so those modules are among no stage's own code."""
+    digest, package = hashlib.blake2b(digest_size=16), "tasks.environments"
+    shared = {f"{package}.{path.stem}": path for path in HERE.glob("*.py") if path.stem not in (*kinds(), "__init__")}
+    for module, path in sorted({**reach(PROJECT, [f"{package}.{kind}"]), **shared}.items()):
         content = path.read_bytes()
         digest.update(f"{module}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()

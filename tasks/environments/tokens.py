@@ -3,36 +3,27 @@
 A conversation [(told, reply), ...] is `<user> told <agent> reply <end> <user> told ...`; trained are a reply's words and its `<end>`.
 As text each word is followed by a blank, also the last one, and each special stands alone, so that ids and text are the same thing
 twice: nothing in a text can be cut into words in two ways. What turns a conversation into ids here, and what the chat format of a
-checkpoint over these words (`chat_format`) does, is the same, as a test proves.
+checkpoint over these words (`whole_words.py`) does, is the same, as a test proves.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.chat.local.format import WHOLE, ChatFormat
 from tasks.contract.params import BadInput, brief, nearest
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from tasks.environments import Environment
 
 PAD, USER, AGENT, END = SPECIALS = ("<pad>", "<user>", "<agent>", "<end>")
 """Ids 0 to 3: padding, what opens what is told and what is replied, and what ends a reply. Word i is id len(SPECIALS) + i."""
-CONTEXT = 1024
-"""Positions of a model over such words, tokens; ours: an episode of 24 turns of 40 words fits."""
-TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- if message.role == 'assistant' -%}{{- '<agent>' -}}{%- generation -%}{{- message.content + ' <end>' -}}{%- endgeneration -%}"
-    "{%- else -%}{{- '<user>' + (message.content + ' ' if message.content else '') -}}{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<agent>' -}}{%- endif -%}"
-)
-"""The chat template. There is no system prompt and there are no tools: an environment tells all that is to be known."""
+WORDS = "words.json"
+"""The file beside rows of tokens that says of which vocabulary their ids are."""
 
 
 @dataclass(frozen=True)
@@ -96,47 +87,29 @@ def vocabulary(environments: Mapping[str, Environment]) -> Vocabulary:
     return Vocabulary(tuple(dict.fromkeys(word for name in sorted(environments) for word in environments[name].words)))
 
 
-def tokenizer(words: Vocabulary) -> PreTrainedTokenizerBase:
-    """The vocabulary as a tokenizer of transformers, with the chat template. It fails on a word that it does not know."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    entries = {**{special: place for place, special in enumerate(SPECIALS)}, **{f"{word} ": words.ids(word)[0] for word in words.words}}
-    level = Tokenizer(models.WordLevel(entries))
-    level.pre_tokenizer = pre_tokenizers.Split(Regex(r"\S+ "), "isolated")
-    level.decoder = decoders.Fuse()
-    level.add_special_tokens([AddedToken(special, normalized=False, special=True) for special in SPECIALS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=level,
-        eos_token=END,
-        pad_token=PAD,
-        chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=CONTEXT,
-    )
+def write_words(words: Vocabulary, folder: Path) -> None:
+    """Keep a vocabulary beside rows."""
+    (folder / WORDS).write_text(json.dumps(words.words, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def known_words(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
-    """The vocabulary of a tokenizer that `tokenizer` made. BadInput for any other: its tokens are no words of environments."""
-    entries = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-    names = [text for text, _ in entries]
-    words = names[len(SPECIALS) :]
-    if tuple(names[: len(SPECIALS)]) != SPECIALS or any(not word.endswith(" ") for word in words):
+def read_words(folder: Path) -> Vocabulary:
+    """The vocabulary that `write_words` kept. BadInput where there is none."""
+    try:
+        return Vocabulary(tuple(json.loads((folder / WORDS).read_text(encoding="utf-8"))))
+    except (FileNotFoundError, ValueError):
         raise BadInput(
-            "the model's tokenizer has no closed vocabulary of whole words, so rows of environments cannot be its rows. "
-            "Build the model with `base.method: closed_vocabulary`."
+            f"{folder / WORDS}: no list of words, so the rows' ids mean nothing. Run the step that made the rows again."
+        ) from None
+
+
+def translation(rows: Vocabulary, model: Vocabulary, used: Iterable[int]) -> dict[int, int]:
+    """id of the rows' vocabulary -> the model's, of those that are used. BadInput names the words that the model does not know."""
+    there = {word: place for place, word in enumerate((*SPECIALS, *model.words))}
+    known = (*SPECIALS, *rows.words)
+    words = {one: known[one] for one in sorted(used)}
+    if missing := [word for word in words.values() if word not in there]:
+        raise BadInput(
+            f"the model does not know {len(missing)} of the {len(words)} words in the rows: {', '.join(missing[:5])}. Build it over "
+            "the worlds stage that holds the rows' environments."
         )
-    return Vocabulary(tuple(word.removesuffix(" ") for word in words))
-
-
-def chat_format() -> ChatFormat:
-    """How a checkpoint over such words writes conversations: kept beside its tokenizer, as the format of every other is."""
-    return ChatFormat(
-        "words of environments",
-        WHOLE,
-        TEMPLATE,
-        {"eos_token": END, "pad_token": PAD},
-        ends=(END,),
-        closing=" ",
-        markers=SPECIALS,
-    )
+    return {one: there[word] for one, word in words.items()}

@@ -1,8 +1,9 @@
 """Room evaluate: a method plays test problems and estimates how good each model is.
 
-It leaves in `ctx.out`: `trials.parquet` (`schemas.TRIAL`, one row per model, problem and trial) and `metrics.json` (estimates with
-their intervals, computed from those rows alone; no times, no ids). It returns nothing that is not in metrics.json. What DVC shows is
-made of them (`core/figure_files.py`): `metrics/<model>.yaml`, `headline.yaml`, `models.csv`, `families.csv`.
+It leaves in `ctx.out`, on worlds: `trials.parquet` (`schemas.TRIAL`, one row per model, problem and trial) and `metrics.json`
+(estimates with their intervals, computed from those rows alone; no times, no ids). It returns nothing that is not in metrics.json. What
+DVC shows is made of them (`core/figure_files.py`): `metrics/<model>.yaml`, `headline.yaml`, `models.csv`, `families.csv`.
+On environments: `scores.parquet` (`schemas.SCORE`) in place of the trials.
 For `cairn run --estimate` it may tell how many conversations it plays: `conversations(params, step) -> int`, of a
 `tasks.contract.planned.Planned`; for `cairn forecast`, how many of them checkpoints play, and with how many engines (each reads the
 system prompts anew): `by_checkpoints(params, step) -> tuple[int, int]`.

@@ -1,7 +1,8 @@
 """Room generate: a method makes rows out of worlds, and proves them.
 
 It leaves in `ctx.out`: `blueprints.parquet` (`schemas.BLUEPRINT`, every attempt, accepted or refused with its reason) and
-`trajectories.parquet` (`schemas.TRAJECTORY`, every conversation played, won or lost); a method with an example bank also `bank.json`.
+`trajectories.parquet` (`schemas.TRAJECTORY`, every conversation played, won or lost); a method with an example bank also `bank.json`. A
+method on environments leaves `rows.parquet` (`schemas.TOKEN_ROW`) and `words.json` instead.
 It returns counts by reason, which add up, and "stopped": why it ended before everything was made, or "".
 """
 

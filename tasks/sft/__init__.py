@@ -16,8 +16,9 @@ from tasks.sft.core.params import Loop as Loop
 from tasks.sft.core.params import caps as caps
 from tasks.sft.core.params import check as check
 
-INPUTS = ("worlds", "model", "filter")
-"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some."""
+INPUTS = ("worlds", "model", "rows")
+"""What a step in this room reads: the result of one step of each room named here; model: one that leaves a checkpoint; models: some;
+rows: of one step of room filter, or of one of room generate that made rows of tokens."""
 READS = ("threads", "instructions", "device", "prompt")
 """Shared settings of params/pipeline.yaml that it reads, beside the seed."""
 PLOTS = ({"title": "loss", "file": "curves.csv", "x": "step", "y": ("loss", "validation_loss")},)
@@ -26,12 +27,13 @@ PLOTS = ({"title": "loss", "file": "curves.csv", "x": "step", "y": ("loss", "val
 
 @dataclass(frozen=True)
 class Inputs:
-    """worlds: folder of frozen worlds (for the system prompt). base: folder with model/. filter: folder with dataset.parquet.
-    unfiltered: train on as many rows as were kept, drawn from all, whatever the filter said (the control)."""
+    """worlds: folder of frozen worlds (for the system prompt). base: folder with model/. rows: folder with dataset.parquet (marked
+    conversations) or with rows.parquet (rows of tokens). unfiltered: train on as many rows as were kept, drawn from all, whatever the
+    filter said (the control)."""
 
     worlds: Path
     base: Path
-    filter: Path
+    rows: Path
     unfiltered: bool = False
 
 

@@ -16,7 +16,7 @@ CONTROL = "unfiltered"
 
 def inputs(job: Job) -> dict[str, Any]:
     """What the room's `Inputs` get."""
-    return {"worlds": job.of("worlds"), "base": job.start(), "filter": job.of("filter")}
+    return {"worlds": job.of("worlds"), "base": job.start(), "rows": job.rows()}
 
 
 @room_task("sft")

@@ -1,7 +1,8 @@
 """Worlds: typed tools, a policy text, tables, problems, and the one runtime that resets, calls, hashes and grades them.
 
 `api` is what a world is made of and what plays it, `adapters` make worlds out of foreign objects and servers, `library` holds the
-worlds that come along. As a room it has one method, `freeze`.
+worlds that come along. As a room it has two methods: `freeze`, and `environments` for small worlds that are no conversation
+(`tasks/environments`).
 """
 
 INPUTS: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base import Inputs, tiny_qwen3
+from tasks.base.core import looking_back
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
 from tasks.worlds.api.frozen import freeze_world, load_all
@@ -50,7 +51,7 @@ def test_the_previous_token_scores_highest() -> None:
 
     frequencies = 10000.0 ** -(torch.arange(16) / 16)
     torch.manual_seed(0)
-    query, key = tiny_qwen3._previous_token(frequencies)
+    query, key = looking_back._previous_token(frequencies)
     half = len(frequencies)
 
     def product(distance: int) -> float:
@@ -60,7 +61,7 @@ def test_the_previous_token_scores_highest() -> None:
 
     scores = {distance: product(distance) for distance in range(-40, 1)}
     assert max(scores, key=scores.__getitem__) == -1
-    assert math.isclose(scores[-1], tiny_qwen3.FAST, rel_tol=1e-5)
+    assert math.isclose(scores[-1], looking_back.FAST, rel_tol=1e-5)
 
 
 def test_heads_look_back_before_any_step() -> None:
@@ -73,7 +74,7 @@ def test_heads_look_back_before_any_step() -> None:
     torch.manual_seed(0)
     model = tiny.tiny_qwen3(tokenizer(), layers=2, width=128, heads=4).eval()
     with torch.no_grad():
-        tiny_qwen3.look_back(model)
+        looking_back.look_back(model)
         model.set_attn_implementation("eager")
         attention = model(torch.randint(7, 300, (1, 40)), output_attentions=True).attentions[0][0]
     back = attention.diagonal(offset=-1, dim1=1, dim2=2)

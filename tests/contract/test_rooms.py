@@ -2,6 +2,7 @@
 
 A new method is found by looking into its room. Where its defaults are too large for a test, its test file says `SMOKE = {...}`. What
 the smoke road left is each room's input; of the methods that it took it is also the first of two runs, which must leave the same bytes.
+Methods on environments go through the same in `test_environment_rooms.py`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tests.warm import WARM
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("road")]
 
-ALL = [(one.room, one.name) for one in methods.everything()]
+ALL = [(one.room, one.name) for one in methods.everything() if methods.ground(one.room, one.name) == methods.WORLDS]
 FILES: Mapping[str, Mapping[str, Any]] = {
     "worlds": {},
     "base": {"model/config.json": None, "model/model.safetensors": None, "curves.csv": None},
@@ -140,7 +141,12 @@ def test_contract(chain: Chain, stage: str, name: str) -> None:
 
 def check_files(stage: str, folder: Path) -> None:
     """What a method left is what its room's interface says."""
-    for file, schema in FILES[stage].items():
+    check_these(FILES[stage], folder)
+
+
+def check_these(files: Mapping[str, Any], folder: Path) -> None:
+    """A folder has these files, of these schemas, and no other kinds."""
+    for file, schema in files.items():
         assert (folder / file).is_file(), f"the interface promises {file}"
         if schema is not None:
             tables.read_table(folder / file, schema)

@@ -24,9 +24,10 @@ MOST = 1.3
 
 
 def choices(stage: str) -> Iterator[tuple[str, str, Settings]]:
-    """(method, backend of all roles, params) for everything that can be chosen in a stage."""
+    """(method, backend of all roles, params) for everything that can be chosen in a stage, on the ground that the params have."""
     plain = load(ROOT)
-    for method in methods.names(plain.room(stage)):
+    room = plain.room(stage)
+    for method in (name for name in methods.names(room) if methods.ground(room, name) == methods.WORLDS):
         tree = {**plain.tree, stage: {**plain.tree[stage], "method": method}}
         for backend in BACKENDS if listed(plain)[stage].roles else ("scripted",):
             roles = {name: {**role, "backend": backend} for name, role in plain.tree["roles"].items()}
@@ -134,3 +135,16 @@ def test_what_serves_counts_where_something_is_played_as_served(engine: str, met
     check_closure(settings, about)
     assert any(path.is_relative_to(ROOT / "tasks/serving/endpoint") for path in code(about.code)) == counts
     assert not any(path.is_relative_to(ROOT / "tasks/serving") for path in code(listed(settings)["rl"].code))
+
+
+def test_the_code_of_environments_counts_where_its_hash_stands() -> None:
+    """The step that freezes environments holds their folder whole, since params name them; those behind it have the hash in data/worlds."""
+    chosen = [("worlds.method", "environments"), ("base.method", "closed_vocabulary"), ("generate.method", "expert_rows")]
+    settings = load(ROOT, "smoke", chosen)
+    about = listed(settings)
+    assert "tasks/environments/maps.py" in closure(settings, about["worlds"])
+    for stage in ("base", "generate", "sft"):
+        check_closure(settings, about[stage])
+    assert not any(dep.startswith("tasks/environments") for dep in about["generate"].code)
+    with pytest.raises(BadInput, match=r"stage 'worlds' uses tasks/environments/.*would go unseen"):
+        check_closure(settings, about["worlds"])

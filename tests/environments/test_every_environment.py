@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,13 @@ from tasks.contract.params import BadInput
 from tasks.contract.problem import SPLITS
 from tasks.environments import NO_ACTION, Environment, NoOracle, frozen, tokens
 
-VARIATIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "arithmetic": (
-        {"tries": 3, "style": "both", "fewest": 2, "most": 2, "largest": 9999, "modulus": 100_000, "operations": ["+"]},
-        {"tool": True, "hard": 0.4, "form": "apart", "style": "long"},
-    ),
-    "grid": (
-        {"size": 5, "rooms": 2, "locked": True, "reward": "parts", "things": 2, "limit": 30},
-        {"size": 5, "goals": ["carry", "tour"], "moves": "arrows", "reward": "avoid", "things": 2, "skin": 2},
-    ),
-    "maps": (
-        {"named": False, "examples": 4, "alphabets": 2, "questions": 1, "law": "permutation", "symbols": 10},
-        {"known": 0.5, "maps": 3},
-    ),
-}
-"""Params beside the defaults with which an environment goes through the checks too."""
-CASES = [(kind, params) for kind in frozen.kinds() for params in ({}, *VARIATIONS.get(kind, ()))]
+
+def variations(kind: str) -> list[Mapping[str, Any]]:
+    """`VARIATIONS` of an environment's test file, name -> params: it goes through the checks with these too, beside its defaults."""
+    return list(getattr(import_module(f"tests.environments.test_{kind}"), "VARIATIONS", {}).values())
+
+
+CASES = [(kind, params) for kind in frozen.kinds() for params in ({}, *variations(kind))]
 SEEDS = tuple(range(1000, 1064))
 
 
@@ -113,14 +105,20 @@ def test_shapes_types_and_the_end(environment: Environment) -> None:
     assert not after.reward.any() and not (after.terminal | after.truncated).any()
 
 
-def test_no_action_takes_a_step_and_is_never_right(environment: Environment) -> None:
+def test_no_action_takes_a_step_reaches_nothing_and_is_worse_than_the_best(environment: Environment) -> None:
     environment.reset(SEEDS)
-    ended = np.zeros(len(SEEDS), dtype=bool)
+    ended, idle = np.zeros(len(SEEDS), dtype=bool), np.zeros(len(SEEDS))
     for _ in range(environment.limit):
         steps = environment.step(np.full(len(SEEDS), NO_ACTION))
-        assert (steps.reward <= 0).all() and not steps.subgoals.any()
+        assert not steps.subgoals.any()
+        idle += steps.reward
         ended |= steps.terminal | steps.truncated
     assert ended.all()
+    try:
+        best, _ = played(environment, SEEDS, lambda one: one.oracle())
+    except NoOracle:
+        return
+    assert (idle <= best + 1e-9).all() and idle.mean() < best.mean()
 
 
 def test_the_oracle_is_at_least_as_good_as_chance_and_as_an_expert_with_errors(environment: Environment) -> None:

@@ -10,6 +10,10 @@ from tasks.environments import NO_ACTION, maps
 from tasks.environments.maps import Maps, Params
 
 SEEDS = range(200)
+VARIATIONS = {
+    "in context": {"named": False, "examples": 4, "alphabets": 2, "questions": 1, "law": "permutation", "symbols": 10},
+    "partly known": {"known": 0.5, "maps": 3},
+}
 
 
 def made(**params: object) -> Maps:

@@ -12,7 +12,7 @@ from tasks.chat.local.tokens import decode, encode
 from tasks.chat.mask_proof import Example, MaskError, prove_masks
 from tasks.contract.client import Message
 from tasks.contract.params import BadInput
-from tasks.environments import frozen, tokens
+from tasks.environments import frozen, tokens, whole_words
 from tasks.environments.tokens import Vocabulary
 
 WORDS = Vocabulary(("red", "green", "a.", "a.b", "7", "{x}"))
@@ -29,7 +29,7 @@ def test_a_conversation_by_hand() -> None:
 
 
 def test_direct_ids_chat_format_and_template_agree_and_the_masks_are_proven() -> None:
-    rng, tokenizer, chat = random.Random(0), tokens.tokenizer(WORDS), tokens.chat_format()
+    rng, tokenizer, chat = random.Random(0), whole_words.tokenizer(WORDS), whole_words.chat_format()
     kept.keep(tokenizer, chat)
     examples = []
     for number in range(50):
@@ -51,11 +51,11 @@ def test_direct_ids_chat_format_and_template_agree_and_the_masks_are_proven() ->
 def test_a_folder_keeps_the_format_and_the_words(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    tokens.tokenizer(WORDS).save_pretrained(tmp_path)
-    kept.write(tokens.chat_format(), tmp_path)
-    assert kept.read(tmp_path) == tokens.chat_format()
+    whole_words.tokenizer(WORDS).save_pretrained(tmp_path)
+    kept.write(whole_words.chat_format(), tmp_path)
+    assert kept.read(tmp_path) == whole_words.chat_format()
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert tokens.known_words(loaded) == WORDS
+    assert whole_words.known_words(loaded) == WORDS
     assert encode(loaded, ["<user>red a. <agent>a.b <end>"]) == [[1, 4, 6, 2, 7, 3]]
 
 
@@ -86,7 +86,7 @@ def test_another_models_tokenizer_has_no_closed_vocabulary() -> None:
     from tasks.checkpoints.tiny import build_tokenizer
 
     with pytest.raises(BadInput, match=r"no closed vocabulary of whole words.*base.method: closed_vocabulary"):
-        tokens.known_words(build_tokenizer(["some text"], 300))
+        whole_words.known_words(build_tokenizer(["some text"], 300))
 
 
 def test_the_words_of_several_environments_stand_by_name_and_once() -> None:

@@ -86,7 +86,7 @@ def test_the_tokens_of_a_step_are_those_of_all_its_batches(tmp_path: Path, monke
     monkeypatch.setattr("tasks.checkpoints.folders.load_tokenizer", lambda _: None)
     monkeypatch.setattr("tasks.sft.core.data.load_data", lambda *_: SimpleNamespace(train=rows))
     settings = load(ROOT, "smoke", [("sft.loop.batch_tokens", 20), ("sft.loop.accumulate", 2), ("sft.loop.max_steps", 0)])
-    inputs = {"worlds": tmp_path, "base": tmp_path, "filter": tmp_path}
+    inputs = {"worlds": tmp_path, "base": tmp_path, "rows": tmp_path}
     found = gpu_throughput.planned_tokens(settings, inputs, proof(tmp_path, tiny=True))
     assert found == [(40, 40, 36), (40, 40, 36), (20, 20, 18)]
 

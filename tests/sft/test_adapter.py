@@ -144,7 +144,7 @@ def test_a_later_step_trains_the_same_adapter_further(inputs: Inputs, tmp_path: 
     """It begins where the first ended, keeps its base, and refuses to become another; kind none merges it and trains all weights."""
     first, second = tmp_path / "a", tmp_path / "b"
     tune(inputs, first, adapter={"kind": "lora"})
-    at = Inputs(inputs.worlds, first, inputs.filter)
+    at = Inputs(inputs.worlds, first, inputs.rows)
     start = starting.begin(first / "model", AdapterParams(kind="lora", r=2, alpha=4.0), {BASE: inputs.base})
     was, _ = adapters.load(first / "model", {BASE: inputs.base})
     now = dict(start.wear(start.model).named_parameters())
@@ -167,7 +167,7 @@ def test_added_tokens_are_trained_with_the_adapter(inputs: Inputs, tmp_path: Pat
     words.add_tokens(["<new>", "<newer>"])
     model, _ = folders.load(inputs.base / "model")
     saving.save(model, words, tmp_path / "base" / "model")
-    at = Inputs(inputs.worlds, tmp_path / "base", inputs.filter)
+    at = Inputs(inputs.worlds, tmp_path / "base", inputs.rows)
     tune(at, tmp_path / "a", adapter={"kind": "lora"}, more={BASE: at.base})
     worn, words = adapters.load(tmp_path / "a" / "model", {BASE: at.base})
     rows = model.get_input_embeddings().num_embeddings

@@ -144,7 +144,7 @@ def test_bfloat16_learns_as_float32_does_and_leaves_float32(inputs: Inputs, tmp_
 
     base, words = folders.load(inputs.base / "model")
     saving.save(base.bfloat16().float(), words, tmp_path / "coarse" / "model")
-    coarse = Inputs(inputs.worlds, tmp_path / "coarse", inputs.filter)
+    coarse = Inputs(inputs.worlds, tmp_path / "coarse", inputs.rows)
     found, lora = {}, {"kind": "lora", "r": 2, "targets": ["q_proj", "v_proj"], "save": "full"}
     for dtype in ("float32", "bfloat16"):
         found[dtype] = tune(coarse, tmp_path / dtype, tmp_path / f"s{dtype}", max_steps=8, dtype=dtype, adapter=lora)

@@ -44,7 +44,7 @@ def trained(inputs: Inputs, folder: Path, stop: int = 0, **more: Any) -> dict[st
         },
         "prompt": {"tools": "none", "policy": "none"},
         "loop": Loop(**{**SMALL, "max_steps": 10, "pass_tokens": 100, "validate_every": 4, **more}).model_dump(),
-        "inputs": {"worlds": str(inputs.worlds), "base": str(inputs.base), "filter": str(inputs.filter), "unfiltered": False},
+        "inputs": {"worlds": str(inputs.worlds), "base": str(inputs.base), "filter": str(inputs.rows), "unfiltered": False},
         **{name: str(folder / name) for name in ("out", "scratch")},
     }
     for name in ("out", "scratch"):

@@ -157,7 +157,7 @@ def test_rows_beyond_the_models_positions_do_not_train(inputs: Inputs, tmp_path:
     short.config.max_position_embeddings = 64
     saving.save(short, tokenizer(), tmp_path / "base" / "model")
     with pytest.raises(StageFailed, match=r"0 of 32 kept rows .* fit the model's 64 positions"):
-        tune(Inputs(inputs.worlds, tmp_path / "base", inputs.filter), tmp_path / "a", tmp_path / "s", max_length=2048)
+        tune(Inputs(inputs.worlds, tmp_path / "base", inputs.rows), tmp_path / "a", tmp_path / "s", max_length=2048)
 
 
 def test_a_training_that_nobody_could_judge_is_refused(inputs: Inputs, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.base import tiny_qwen3
+from tasks.base.core.looking_back import look_back
 from tasks.contract.context import seed_of
 from tasks.contract.params import BadInput
 
@@ -59,7 +59,7 @@ def generator(*names: object) -> torch.Generator:
 def tiny_model(vocabulary: int, layers: int, width: int, seed: int, looks_back: bool = False) -> PreTrainedModel:
     """A Qwen3 with random weights: heads of HEAD dimensions, MLP of 8/3 width (rounded up to 32), tied embeddings.
 
-    looks_back: half of the first layer's heads start as previous-token heads (`tasks.base.tiny_qwen3.look_back`), without which a
+    looks_back: half of the first layer's heads start as previous-token heads (`tasks.base.core.looking_back`), without which a
     text's sentences take several times as long to learn.
 
     Raises BadInput for a width that is no multiple of HEAD.
@@ -88,7 +88,7 @@ def tiny_model(vocabulary: int, layers: int, width: int, seed: int, looks_back: 
     model = Qwen3ForCausalLM(config)
     if looks_back:
         with torch.no_grad():
-            tiny_qwen3.look_back(model)
+            look_back(model)
     return model
 
 

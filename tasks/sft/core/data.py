@@ -136,7 +136,7 @@ def load_data(
                 data.dropped.append((name, reason))
                 continue
             labels = [token if trained else IGNORED for token, trained in zip(tokens.ids, mask, strict=True)]
-            weight = _weight(row["weight"], row_weight(row), row["traj_id"])
+            weight = weight_of(row["weight"], row_weight(row), row["traj_id"])
             ready = Row(name, tokens.ids[:end], labels[:end], weight, {key: row[key] for key in ABOUT})
             (data.train if row["split"] == "train" else data.validation).append(ready)
     return data
@@ -172,7 +172,8 @@ def _learned(masks: Sequence[Sequence[int]], turns: Sequence[bool] | None, name:
     return learned
 
 
-def _weight(in_dataset: float | None, factor: float, name: str) -> float:
+def weight_of(in_dataset: float | None, factor: float, name: str) -> float:
+    """A row's weight: that of the file times the method's factor. StageFailed naming the row for one that makes no sense."""
     weight = math.nan if in_dataset is None else in_dataset * factor
     if not (math.isfinite(weight) and weight >= 0):
         raise StageFailed(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.checkpoints import folders, starting
 from tasks.contract.context import Context
-from tasks.contract.params import StageFailed
+from tasks.contract.params import BadInput, StageFailed
 from tasks.sft import Inputs
+from tasks.sft.core import token_rows
 from tasks.sft.core.data import TOO_LONG, UNFIT, Data, load_data
 from tasks.sft.core.hooks import Hooks, Phase, Training
 from tasks.sft.core.params import Loop
@@ -43,10 +44,9 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
     set_seed(ctx.seed_for("sft") % 2**32)
     start = starting.begin(inputs.base / "model", loop.adapter, ctx.artifacts, ctx.device)
     model, tokenizer = start.model, start.tokenizer
-    drawn = ctx.rng("unfiltered") if inputs.unfiltered else None
     longest = min(loop.max_length, folders.context_of(model))
-    data = load_data(inputs.filter / "dataset.parquet", inputs.worlds, tokenizer, ctx.prompt, longest, hooks.row_weight, drawn)
-    check_used(data, loop, longest, inputs.filter)
+    data = load(inputs, tokenizer, longest, hooks, ctx)
+    check_used(data, loop, longest, inputs.rows)
     training = Training(loop, data.train, tokenizer.pad_token_id, ctx)
     model = start.wear(hooks.prepare(model, training)).train()
     if loop.checkpointing:
@@ -88,6 +88,19 @@ def run(inputs: Inputs, loop: Loop, hooks: Hooks, ctx: Context) -> dict[str, Any
         "final_loss": next((loss for _, loss, _ in reversed(curve) if loss != ""), None),
         "final_validation_loss": next((loss for _, _, loss in reversed(curve) if loss != ""), None),
     }
+
+
+def load(inputs: Inputs, tokenizer: PreTrainedTokenizerBase, longest: int, hooks: Hooks, ctx: Context) -> Data:
+    """The rows of the input, by the file that it left: marked conversations, or rows of tokens. BadInput for a control of rows of
+    tokens, of which no filter has left any out."""
+    if not (inputs.rows / token_rows.FILE).is_file():
+        drawn = ctx.rng("unfiltered") if inputs.unfiltered else None
+        return load_data(inputs.rows / "dataset.parquet", inputs.worlds, tokenizer, ctx.prompt, longest, hooks.row_weight, drawn)
+    if inputs.unfiltered:
+        raise BadInput(
+            "loop.control: rows of tokens went through no filter, so there are no unfiltered ones to compare with. Set false."
+        )
+    return token_rows.load_token_rows(inputs.rows, tokenizer, longest, hooks.row_weight)
 
 
 def check_shared(hooks: Hooks, phases: Sequence[Phase]) -> None:
@@ -196,6 +209,8 @@ def check_used(data: Data, loop: Loop, longest: int, kept: Path) -> None:
     longest: tokens of a row at most, the smaller of max_length and the model's positions. kept: the folder that the rows are from.
     """
     counts = f"{kept / 'waterfall.csv'} says what the filter dropped, and why."
+    if (kept / token_rows.FILE).is_file():
+        counts = "`generate.expert_rows.parts` says how many rows of which split there are."
     said = f"max_length = {loop.max_length}" if longest == loop.max_length else f"the model's {longest} positions"
     for split, used in (("train", data.train), ("validation", data.validation)):
         rows, tokens = data.offered[split]

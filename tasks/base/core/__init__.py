@@ -1,0 +1,1 @@
+"""Helpers that several methods of the base room share."""

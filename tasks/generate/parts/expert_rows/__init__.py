@@ -1,0 +1,1 @@
+"""Rows of experts in environments need nothing but their method and `tasks/environments`."""
