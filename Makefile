@@ -17,7 +17,7 @@ export TMPDIR := $(CURDIR)/.cairn/tmp
 # Compiled modules are kept: without them each process compiles the project anew, and each test worker all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup run smoke real world test test-long test-reliability test-bfcl test-tau2 test-exports test-real test-vllm test-services screens check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-environments bench-generate bench-chat bench-claims bench-real bench-daily gpu-proof figures plots-page lock clean
+.PHONY: help setup run smoke stub real world test test-long test-reliability test-bfcl test-tau2 test-exports test-real test-vllm test-services screens check docs bench-shards bench-rollout bench-merge parity-merge bench-noop bench-smoke bench-quickstart bench-worlds bench-environments bench-generate bench-chat bench-claims bench-real bench-daily gpu-proof figures plots-page lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -41,6 +41,9 @@ run: setup ## the whole road on the active params (profile quickstart as it come
 
 smoke: setup ## every stage on tiny inputs, in a minute or two; the workspace stays as it is
 	@$(BIN)/python -m infra.smoke
+
+stub: setup ## a stub on loopback that plays every role, until Ctrl-C (PORT=8009): to see `cairn evaluate` and `cairn preview` at work without a model
+	@$(BIN)/python -m infra.stub $(if $(PORT),--port $(PORT))
 
 world: setup ## prove the worlds of the active params: tools, determinism, state, policy, problems
 	@$(CAIRN) world check

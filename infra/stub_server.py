@@ -1,9 +1,10 @@
 """A chat-completions server for tests and benchmarks that answers from what it is asked, and misbehaves on demand.
 
-    python -m infra.stub_server '{"latency": 0.1, "faults": {"500": 0.1, "hang": 0.02}}'
+    python -m infra.stub_server '{"latency": 0.1, "faults": {"500": 0.1, "hang": 0.02}}' [PORT]
 
-prints the port it took on loopback and serves until it is killed or its standard input ends. The same request gets the same answer,
-and the n-th try of a request the same fault, in every process. GET /counts tells what was served, PUT /knobs changes how.
+prints the port it took on loopback (any that is free, or PORT) and serves until it is killed or its standard input ends. The same
+request gets the same answer, and the n-th try of a request the same fault, in every process. GET /counts tells what was served, PUT
+/knobs changes how.
 
 Faults, each with its rate: 429, 429_after (with Retry-After), 429_date (with an HTTP date), 503, 500, reset (of the connection), hang
 (no answer at all), garbage (a body that is no JSON), malformed (an answer that is not the JSON that was wanted, or arguments that are
@@ -363,15 +364,21 @@ class Connection(asyncio.Protocol):
         self.transport.write(head.encode() + body)
 
 
-async def serve(knobs: Knobs) -> None:
-    """Listen on a free port of loopback, say which, and go on until standard input ends."""
+async def serve(knobs: Knobs, port: int) -> None:
+    """Listen on a port of loopback (0: any that is free), say which, and go on until standard input ends. A port that cannot be had is
+    said instead."""
     server = Server(knobs)
     loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: Connection(server), "127.0.0.1", 0, backlog=1024)
+    try:
+        listening = await loop.create_server(lambda: Connection(server), "127.0.0.1", port, backlog=1024)
+    except (OSError, OverflowError) as error:
+        print(getattr(error, "strerror", None) or error, flush=True)
+        return
     print(listening.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     listening.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Knobs(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))))
+    given = Knobs(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))
+    asyncio.run(serve(given, int(sys.argv[2]) if len(sys.argv) > 2 else 0))
