@@ -1,4 +1,4 @@
-"""The generated parts of the READMEs: methods and papers, layers, files. `make docs` writes them, a test compares them."""
+"""The generated parts of the READMEs (methods, layers, files, claims) and the pages of papers: `make docs` writes, a test compares."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from flows.claims import page
 from tasks.engine.methods import everything
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +58,7 @@ def _first_sentence(path: Path) -> str:
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "tasks/README.md": {"methods": methods_table, "layers": layers, "tree tasks": partial(tree, "tasks")},
     "flows/README.md": {"tree flows": partial(tree, "flows")},
+    "flows/papers/README.md": {"verdicts": page.meanings, "papers": page.index},
     "infra/README.md": {"tree infra": partial(tree, "infra")},
 }
 """File -> what stands between `<!-- NAME: generated -->` and `<!-- end -->` in it."""
@@ -79,3 +81,5 @@ if __name__ == "__main__":
         if new != (ROOT / readme).read_text(encoding="utf-8"):
             print(f"{readme}: its generated parts are made anew")
             (ROOT / readme).write_text(new, encoding="utf-8")
+    for path in page.write():
+        print(f"{path}: made anew, or removed because no results need it")

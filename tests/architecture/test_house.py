@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import tasks
+from flows.claims import page
 from infra import readme
 from tasks.contract.params import BadInput, Params, read_yaml
 from tasks.engine import methods
@@ -227,6 +228,10 @@ def test_what_tests_and_tools_import_of_ours_is_there() -> None:
 @pytest.mark.parametrize("file", readme.PARTS)
 def test_the_generated_parts_of_the_readmes_are_current(file: str) -> None:
     assert readme.current(file) == (ROOT / file).read_text(encoding="utf-8"), "run `make docs`"
+
+
+def test_the_pages_of_the_papers_are_those_of_their_results() -> None:
+    assert not page.differing(), "run `make docs`"
 
 
 def test_the_front_page_is_a_page() -> None:
