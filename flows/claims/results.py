@@ -54,11 +54,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a results file holds. paper: its slug. rule: `Claim.rule` when the cells were measured. cells: by arm, then seed."""
+    """All that a results file holds. paper: its slug. rule: `Claim.rule` when the cells were measured. cells: by arm, then seed.
+    conclusion: what followed from all cells (`flows.claims.verdict.conclude`); empty before, and again when a cell is added."""
 
     paper: str
     rule: Mapping[str, Any]
     cells: tuple[Cell, ...]
+    conclusion: Mapping[str, Any] = field(default_factory=dict)
 
     def cell(self, arm: str, seed: int) -> Cell | None:
         """A cell that is there, failed or not."""
@@ -161,6 +163,7 @@ def _document(results: Results) -> dict[str, Any]:
     return {
         "paper": results.paper,
         "rule": json.loads(canonical_json(results.rule)),
+        "conclusion": json.loads(canonical_json(results.conclusion)),
         "code": code,
         "machines": machines,
         "cells": [_cell_document(cell) for cell in results.cells],
@@ -206,4 +209,4 @@ def _from_document(document: Mapping[str, Any]) -> Results:
         code, machine = document["code"][one["code"]], document["machines"][one["machine"]]
         failed = one.get("failed", "")
         cells.append(Cell(one["arm"], one["seed"], float(one["seconds"]), code, machine, one["data"], measured, failed))
-    return Results(document["paper"], document["rule"], tuple(cells))
+    return Results(document["paper"], document["rule"], tuple(cells), document["conclusion"])

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from flows.claims import intervals
 from flows.claims.declaration import Claim, Direction, Effect, NotWorse, Side
 from flows.claims.intervals import Estimate
-from flows.claims.results import Figure, Results, check_rule
+from flows.claims.results import Figure, Results, check_rule, read, write
 from tasks.contract.params import BadInput
+from tasks.engine.locks import lock
 
 Word = Literal["reproduced", "null", "reversed", "unspecific", "broken"]
 MEANING: dict[Word, str] = {
     "reproduced": "the effect is there, may be as large as matters, and the control without the mechanism does not have it",
-    "null": "the effect is not there, is too small to matter, or cannot be told from none by these seeds",
+    "null": "what is claimed is not there, is too small to matter, or cannot be told from nothing by these seeds",
     "reversed": "the effect goes the other way",
     "unspecific": "the effect is there, and a control without the mechanism does as well: the reason is another than the paper's",
     "broken": "the experiment cannot tell: a sanity condition fails, or a side was decided before it ran",
@@ -91,6 +93,31 @@ def judge(claim: Claim, results: Results) -> Verdict:
         intervals.power(claim.effect.smallest, spread, claim.seeds),
         intervals.seeds_for(claim.effect.smallest, spread),
     )
+
+
+def conclude(path: Path, claim: Claim, state: Path) -> Verdict:
+    """Judge a paper and write the conclusion into its results file. state: root of the locks. BadInput as of `judge` and `read`."""
+    with lock(state, f"results-{path.stem}"):
+        if (results := read(path)) is None:
+            raise BadInput(f"paper {path.stem}: no verdict: nothing was measured yet.")
+        verdict = judge(claim, results)
+        write(path, replace(results, conclusion=conclusion(verdict)))
+    return verdict
+
+
+def conclusion(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as a results file has it: the word, the reason, and each comparison with its interval (null: no end)."""
+    parts = ("effect", "also", "mechanisms", "sanity", "reported")
+    found = {part: getattr(verdict, part) for part in parts}
+    listed = {part: [_comparison(one) for one in ((item,) if isinstance(item, Finding) else item)] for part, item in found.items()}
+    return {"verdict": verdict.word, "reason": verdict.reason, **{part: items for part, items in listed.items() if items}}
+
+
+def _comparison(one: Finding) -> dict[str, Any]:
+    estimate = one.difference
+    ends = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+    numbers = {key: float(f"{value:.6g}") if math.isfinite(value) else None for key, value in ends.items()}
+    return {"treatment": one.treatment, "baseline": one.baseline, "metric": one.metric, **numbers, "holds": one.holds}
 
 
 def _missing_in_words(missing: Sequence[tuple[str, int, str]], claim: Claim) -> str:

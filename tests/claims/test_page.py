@@ -12,6 +12,8 @@ from flows import papers
 from flows.claims import page
 from flows.claims.results import Cell, Results, read, write
 from flows.claims.standing import standing
+from flows.claims.verdict import conclusion, judge
+from tasks.contract.values import canonical_json
 from tasks.engine.hashes import file_md5
 from tests.claims.made_up import CLAIM, CODE, MACHINE, cell
 
@@ -98,9 +100,11 @@ def test_results_are_current_older_or_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slug", papers.names())
-def test_results_of_every_paper_can_be_read(slug: str) -> None:
+def test_what_every_paper_published_follows_from_its_cells(slug: str) -> None:
     results = read(papers.RESULTS / f"{slug}.json")
-    assert results is None or results.paper == slug
+    if results and results.conclusion:
+        claim = papers.load(slug).CLAIM
+        assert canonical_json(conclusion(judge(claim, results))) == canonical_json(results.conclusion), "judged as it was published"
 
 
 def test_results_have_a_paper() -> None:

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from flows.claims.declaration import Claim, Comparison, Effect, Mechanism, NotWorse
-from flows.claims.results import Cell, Results, figures
-from flows.claims.verdict import MEANING, Verdict, judge
+from flows.claims.results import Cell, Results, add, figures, read, write
+from flows.claims.verdict import MEANING, Verdict, conclude, judge
 from tasks.contract.params import BadInput
 from tests.claims.made_up import CLAIM, CODE, MACHINE, cell, claim
 
@@ -177,8 +178,26 @@ def test_a_rule_that_was_fitted_afterwards_gives_no_verdict() -> None:
 
 
 def test_sides_with_other_problems_are_not_compared() -> None:
+    """Two problems beside forty would be paired with the wrong ones, or stretched."""
     paired = claim(interval="hierarchical_bootstrap")
     cells = [one for one in results(paired, {**LEVELS, "masked": 0.65}).cells if one.arm != "plain"]
     plain = [cell("plain", seed, {"kept": [0.5, 0.6]}, paired) for seed in range(paired.seeds)]
     with pytest.raises(BadInput, match="sides with 40 and 2 problems in one seed cannot be compared problem by problem"):
         judge(paired, Results("made_up", paired.rule(), (*cells, *plain)))
+
+
+def test_a_conclusion_stands_in_the_results_file_until_a_cell_is_added(tmp_path: Path) -> None:
+    file = tmp_path / "made_up.json"
+    with pytest.raises(BadInput, match="paper made_up: no verdict: nothing was measured yet"):
+        conclude(file, CLAIM, tmp_path)
+    whole = results(CLAIM, {**LEVELS, "masked": 0.65})
+    write(file, whole)
+    found = conclude(file, CLAIM, tmp_path)
+    kept = read(file)
+    assert kept and kept.conclusion["verdict"] == found.word == "reproduced"
+    assert kept.conclusion["effect"][0]["low"] == pytest.approx(found.effect.difference.low, rel=1e-5)
+    (control,) = kept.conclusion["mechanisms"]
+    assert (control["treatment"], control["baseline"], control["holds"]) == ("masked", "random_mask", True)
+    (sanity,) = kept.conclusion["sanity"]
+    assert sanity["baseline"] == 0.8 and kept.cells == whole.cells
+    assert not add(file, CLAIM, cell("plain", 0, {"kept": [0.1]}), tmp_path).conclusion
