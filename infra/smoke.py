@@ -31,8 +31,8 @@ def main() -> int:
 
 
 def _done(status: int, why: str) -> int:
-    """Say how to read the end of a run that went well: a decision that refuses looks like a failure, and is none here."""
-    if status == 0:
+    """Say how to read the end of a whole run that went well: a decision that refuses looks like a failure, and is none here."""
+    if status == 0 and not sys.argv[1:]:
         print(
             f"smoke: passed, every stage ran. {why}: that the decision refuses, or what pass^1 is, says nothing of your worlds. It was "
             "an experiment: data/ and dvc.lock are as they were, its results are named by the table above (cairn trace ARTIFACT, "

@@ -92,7 +92,7 @@ def in_roles(names: list[str], url: str) -> list[str]:
     return [part for name in names for part in ("--set", f"roles.{name}={player}")]
 
 
-def told(settings: Settings, url: str) -> Iterator[str]:
+def lines_to_type(settings: Settings, url: str) -> Iterator[str]:
     """What to type while the stub runs at `url`."""
     roles, worlds = served(settings), settings.params(settings.road.entering("worlds")[0])
     address = next(iter(getattr(worlds, "modules", ())), "WORLD")
@@ -110,7 +110,7 @@ def main() -> int:
     port = parser.parse_args().port
     try:
         with running(port, **of_roles()) as stub:
-            print("\n".join(told(load(ROOT), stub.url)), flush=True)
+            print("\n".join(lines_to_type(load(ROOT), stub.url)), flush=True)
             with suppress(KeyboardInterrupt):
                 signal.pause()
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flows.cli.values import parsed
-from infra.stub import MODEL, in_roles, of_roles, running, served, told
+from infra.stub import MODEL, in_roles, lines_to_type, of_roles, running, served
 from tasks.engine.settings import load
 from tests.conftest import ROOT
 
@@ -54,6 +54,6 @@ def test_what_it_says_to_type_lets_it_play_every_role() -> None:
     assert sorted(served(settings)) == names
     roles = settings.shared.roles
     assert {(roles[name].base_url, roles[name].model) for name in names} == {(url, MODEL)} and MODEL in of_roles()["models"]
-    evaluate, preview = list(told(settings, url))[1:]
+    evaluate, preview = list(lines_to_type(settings, url))[1:]
     assert f"--human-model {MODEL}" in evaluate and preview.count("--set") == len(names)
-    assert "--human-model" not in "".join(told(load(ROOT, "smoke"), url)), "scripts play the users there"
+    assert "--human-model" not in "".join(lines_to_type(load(ROOT, "smoke"), url)), "scripts play the users there"
