@@ -159,7 +159,7 @@ class Arithmetic:
         return found % self.params.modulus
 
     def reset(self, seeds: Sequence[int]) -> Array:
-        """See Environment."""
+        """Draw the numbers and operations of each seed; returns the first observations."""
         zero = np.zeros(len(seeds), dtype=np.int64)
         self._state = State(self._sums(seeds), zero, zero, zero, np.zeros(len(seeds), dtype=bool))
         return self._observation()
@@ -169,7 +169,7 @@ class Arithmetic:
         return np.column_stack([sums.terms, sums.values, sums.operations, self._state.says])
 
     def step(self, actions: Array) -> Steps:
-        """See Environment: 1 for the right answer."""
+        """The right answer is worth 1."""
         state, params = self._state, self.params
         doing, live = np.asarray(actions), ~state.over
         asks = live & params.tool & (doing == params.modulus) & (state.taken == state.answers)
@@ -183,21 +183,21 @@ class Arithmetic:
         return Steps(self._observation(), right.astype(float), terminal, truncated, np.zeros(len(doing), dtype=np.int64))
 
     def snapshot(self) -> State:
-        """See Environment."""
+        """The state, which nobody changes: a step makes another one."""
         return self._state
 
     def restore(self, kept: State) -> None:
-        """See Environment."""
+        """Go back to a state."""
         self._state = kept
 
     # Who acts.
 
     def oracle(self) -> Array:
-        """See Environment."""
+        """The right answer."""
         return np.where(self._state.over, NO_ACTION, self._state.sums.answer)
 
     def expert(self, rates: Mapping[str, float], rng: np.random.Generator) -> Array:
-        """See Environment."""
+        """The right answer, or at these rates what `errors` says."""
         sums, params, right = self._state.sums, self.params, self.oracle()
         wrong = mistakes.drawn(NAME, ERRORS, rates, len(right), rng)
         digits = len(str(params.modulus - 1))
@@ -214,7 +214,7 @@ class Arithmetic:
     # As text.
 
     def tell(self) -> list[str]:
-        """See Environment: the problem, at first and after a wrong answer; or what the tool says."""
+        """The problem, at first and after a wrong answer; or what the tool says."""
         return ["" if over else self._message(row) for row, over in enumerate(self._state.over.tolist())]
 
     def _message(self, row: int) -> str:
@@ -235,7 +235,7 @@ class Arithmetic:
         return sums.values[row, :terms].tolist(), [OPERATIONS[one] for one in sums.operations[row, : terms - 1].tolist()]
 
     def replies(self, actions: Array) -> list[str]:
-        """See Environment: a worked solution whose last result is the answer that the action is, right or wrong."""
+        """A worked solution whose last result is the answer that the action is, right or wrong."""
         return [self._reply(row, int(action)) for row, action in enumerate(np.asarray(actions))]
 
     def _reply(self, row: int, action: int) -> str:
@@ -256,7 +256,7 @@ class Arithmetic:
         return " ; ".join([*parts, answer])
 
     def read(self, replies: Sequence[str]) -> Array:
-        """See Environment: `ask`, or the digits after the last `answer`."""
+        """`ask`, or the digits after the last `answer`."""
         return np.array([self._read(reply.split()) for reply in replies], dtype=np.int64)
 
     def _read(self, words: Sequence[str]) -> int:
@@ -271,14 +271,14 @@ class Arithmetic:
     # Kinds of episodes.
 
     def family(self, seed: int) -> str:
-        """See Environment: how many numbers, and whether # is among the operations."""
+        """How many numbers, and whether # is among the operations."""
         params = self.params
         terms = params.fewest + number(seed, 0, NAME) % (params.most - params.fewest + 1)
         hard = happens(np.array(number(seed, 1, NAME), dtype=np.uint64), params.hard)
         return f"{terms}_numbers{'_hard' if hard else ''}"
 
     def split(self, seed: int) -> Split:
-        """See Environment: by the numbers and operations, whatever the style."""
+        """By the numbers and operations, whatever the style."""
         sums = self._sums([seed])
         return split_of(NAME, sums.terms.tolist(), sums.values.tolist(), sums.operations.tolist())
 

@@ -117,7 +117,7 @@ class Grid:
     # Episodes.
 
     def reset(self, seeds: Sequence[int]) -> Array:
-        """See Environment."""
+        """Draw rooms, things and the goal of each seed; returns the first observations."""
         start = starts.draw(self.params, seeds)
         n, things = start.things.shape
         no, nothing = np.zeros(n, dtype=bool), np.zeros((n, things), dtype=bool)
@@ -128,7 +128,7 @@ class Grid:
         return self._observation()
 
     def step(self, actions: Array) -> Steps:
-        """See Environment."""
+        """Move, take, drop or wait, under the rules that the params chose."""
         state = self._state
         doing = np.asarray(actions)
         doing = np.where(state.over | (doing < 0) | (doing >= self.actions), WAIT, doing)
@@ -179,11 +179,11 @@ class Grid:
         return after, reward, terminal, subgoals
 
     def snapshot(self) -> State:
-        """See Environment."""
+        """The state, which nobody changes: a step makes another one."""
         return self._state
 
     def restore(self, kept: State) -> None:
-        """See Environment."""
+        """Go back to a state."""
         self._state = kept
 
     def _observation(self) -> Array:
@@ -222,7 +222,7 @@ class Grid:
     # The optimum.
 
     def oracle(self) -> Array:
-        """See Environment; with `reward: parts`, the shortest way to the goal."""
+        """The first of the best actions; with `reward: parts`, the first of the shortest way to the goal."""
         self._check_search()
         state, n = self._state, len(self._state.agent)
         values = np.stack([self._value_after(action) for action in range(self.actions)], 1)
@@ -316,7 +316,7 @@ class Grid:
         return self._tables[row, which, option.lie]
 
     def expert(self, rates: Mapping[str, float], rng: np.random.Generator) -> Array:
-        """See Environment."""
+        """The best action, or at these rates what `errors` says."""
         best = self.oracle()
         wrong = mistakes.drawn(NAME, ERRORS, rates, len(best), rng)
         strays = rng.integers(len(DIRECTIONS), size=len(best))
@@ -325,7 +325,7 @@ class Grid:
     # As text.
 
     def tell(self) -> list[str]:
-        """See Environment: at first the goal and what is seen; then where the player is and, with `sight: near`, what is seen anew."""
+        """At first the goal and what is seen; then where the player is and, with `sight: near`, what is seen anew."""
         return ["" if over else " ".join(self._words_of(row)) for row, over in enumerate(self._state.over.tolist())]
 
     def _words_of(self, row: int) -> list[str]:
@@ -360,22 +360,22 @@ class Grid:
         return f"r{row} c{column}"
 
     def replies(self, actions: Array) -> list[str]:
-        """See Environment; no word for NO_ACTION."""
+        """The word of each action; none for NO_ACTION."""
         return ["" if action == NO_ACTION else self._replies[action] for action in np.asarray(actions).tolist()]
 
     def read(self, replies: Sequence[str]) -> Array:
-        """See Environment."""
+        """The action whose word a reply is; NO_ACTION for anything else."""
         known = {word: action for action, word in enumerate(self._replies)}
         return np.array([known.get(reply.strip(), NO_ACTION) for reply in replies], dtype=np.int64)
 
     # Kinds of episodes.
 
     def family(self, seed: int) -> str:
-        """See Environment: the kind of its goal."""
+        """The kind of its goal."""
         return starts.family(self.params, seed)
 
     def split(self, seed: int) -> Split:
-        """See Environment: by all that a start consists of, or by its goal alone (`held_out`)."""
+        """By all that a start consists of, or by its goal alone (`held_out`)."""
         start = starts.draw(self.params, [seed])
         goal = (start.goal[0].tolist(), start.negated[0].tolist())
         if self.params.held_out == "goal":
