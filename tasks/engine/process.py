@@ -20,7 +20,7 @@ from typing import Any
 
 from tasks.contract.client import BudgetSpent, CallFailed, NearlyAllLost
 from tasks.contract.params import BadInput, StageFailed
-from tasks.engine import disk
+from tasks.engine import disk, warm
 from tasks.engine.start import kernels
 from tasks.training.distributed import processes
 
@@ -29,7 +29,8 @@ class ProcessFailed(RuntimeError):
     """The child ended without a result; the message ends with what it said last."""
 
 
-_children: set[subprocess.Popen[str]] = set()
+Process = subprocess.Popen[str] | warm.Child
+_children: set[Process] = set()
 _stopped = Event()
 
 
@@ -45,7 +46,7 @@ def stopped() -> bool:
     return _stopped.is_set()
 
 
-def _kill(child: subprocess.Popen[str]) -> None:
+def _kill(child: Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)  # with its forks: the group is the child's own
 
@@ -72,32 +73,19 @@ def run(
     scratch = Path(spec["scratch"])
     (scratch / "figures.json").unlink(missing_ok=True)
     (scratch / "spec.json").write_text(json.dumps(spec))
-    environment = {**os.environ, **kernels(spec["threads"], spec["instructions"])}
-    environment.pop("PYTHONSAFEPATH", None)  # the project's own modules are found by the folder it starts in
-    if processes(spec.get("loop")) == 1:
-        environment.setdefault("CUDA_VISIBLE_DEVICES", "0")  # for one GPU: the Trainer would spread batches over all
-    with (scratch / "output.txt").open("w") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tasks.engine.child", str(scratch), str(os.getpid())],
-            cwd=project,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            text=True,
-            start_new_session=True,  # Ctrl-C in a terminal goes to the run alone, which stops the training itself
-        )
-        _children.add(child)
-        if _stopped.is_set():  # the signal came while it started
+    environment = environment_of(spec["threads"], spec["instructions"], processes(spec.get("loop")))
+    child = _started(spec, scratch, project, environment)
+    _children.add(child)
+    if _stopped.is_set():  # the signal came while it started
+        _kill(child)
+    try:
+        error = _pass_on(child, {"log": log, "progress": progress, "calls": calls, "used": used})
+        code = child.wait()
+    finally:
+        _children.discard(child)
+        if child.poll() is None:
             _kill(child)
-        try:
-            error = _pass_on(child, {"log": log, "progress": progress, "calls": calls, "used": used})
-            code = child.wait()
-        finally:
-            _children.discard(child)
-            if child.poll() is None:
-                _kill(child)
-                child.wait()
+            child.wait()
     if code == 0 and (scratch / "figures.json").exists():
         figures: dict[str, Any] = json.loads((scratch / "figures.json").read_text())
         return figures
@@ -110,6 +98,32 @@ def run(
     raise ProcessFailed(_last_words(spec, scratch, code, error))
 
 
+def environment_of(threads: int, instructions: str = "avx2", several: int = 1) -> dict[str, str]:
+    """The environment of a child. several: how many processes train together in it."""
+    found = {**os.environ, **kernels(threads, instructions)}
+    found.pop("PYTHONSAFEPATH", None)  # the project's own modules are found by the folder it starts in
+    if several == 1:
+        found.setdefault("CUDA_VISIBLE_DEVICES", "0")  # for one GPU: the Trainer would spread batches over all
+    return found
+
+
+def _started(spec: Mapping[str, Any], scratch: Path, project: Path, environment: Mapping[str, str]) -> Process:
+    """The child: a fork of a loaded process where there is one (`tasks.engine.warm`), else a new process."""
+    if spec["device"] == "cpu" and processes(spec.get("loop")) == 1 and (fork := warm.child(scratch, environment)):
+        return fork
+    with (scratch / "output.txt").open("w") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tasks.engine.child", str(scratch), str(os.getpid())],
+            cwd=project,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            start_new_session=True,  # Ctrl-C in a terminal goes to the run alone, which stops the training itself
+        )
+
+
 def die_with_parent(parent: int) -> None:
     """Linux: a killed parent takes its trainings along, so that no orphan writes into the next attempt's scratch.
 
@@ -120,7 +134,7 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _pass_on(child: subprocess.Popen[str], ears: Mapping[str, Callable[..., None]]) -> list[str] | None:
+def _pass_on(child: Process, ears: Mapping[str, Callable[..., None]]) -> list[str] | None:
     """Pass what the child tells on until it closes its end; returns [kind, text] of the error it ended with, if any."""
     assert child.stdout is not None
     error = None
