@@ -40,7 +40,7 @@ class Figure:
 class Cell:
     """One arm with one seed. figures: metric -> figure. failed: why there are none; "" for a cell that was measured. seconds: what it
     took. code: path -> md5 of each file of the project that it used. data: step -> identity of what the step left. machine: what it ran
-    on, as far as numbers depend on it."""
+    on, as far as numbers depend on it. recipe: digest of all that it is made of (params, code, versions), known before it runs."""
 
     arm: str
     seed: int
@@ -50,6 +50,7 @@ class Cell:
     data: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
     failed: str = ""
+    recipe: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ def _cell_document(cell: Cell) -> dict[str, Any]:
         document.setdefault("figures", {})[metric] = figure | ({"values": list(one.values)} if one.values else {})
     return document | {
         "seconds": round(cell.seconds, 1),
+        "recipe": cell.recipe,
         "code": _name(cell.code),
         "machine": _name(cell.machine),
         "data": dict(sorted(cell.data.items())),
@@ -208,5 +210,5 @@ def _from_document(document: Mapping[str, Any]) -> Results:
         }
         code, machine = document["code"][one["code"]], document["machines"][one["machine"]]
         failed = one.get("failed", "")
-        cells.append(Cell(one["arm"], one["seed"], float(one["seconds"]), code, machine, one["data"], measured, failed))
+        cells.append(Cell(one["arm"], one["seed"], float(one["seconds"]), code, machine, one["data"], measured, failed, one["recipe"]))
     return Results(document["paper"], document["rule"], tuple(cells), document["conclusion"])

@@ -62,6 +62,7 @@ _PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "bank": ("data", "pin the examples that a generator is shown to those of the last run, or let them grow"),
     },
     "Worlds": {"world": ("world", "write, prove or play a world of your own")},
+    "Papers": {"claims": ("claims", "papers' claims, measured here: run, verdicts, what is current")},
 }
 
 COMMANDS = {name: Entry(name, panel, module, summary) for panel, group in _PANELS.items() for name, (module, summary) in group.items()}

@@ -37,7 +37,8 @@ def check_closure(settings: Settings, listed: Listed) -> None:
     """Stop a run whose code is not wholly listed: each module that the stage can reach must be among its deps, or stand in data/worlds.
 
     Reached are: the method, the room's task and its training loop, the way of acting, the players of its model roles, everything of
-    this project they import (lazy imports included), and every `module:name` that stands in the params.
+    this project they import (lazy imports included), every `module:name` that stands in the params, and the `modules(params)` of a
+    method that loads some by other names.
     """
     parts = methods.parts(listed.room, settings.method(listed.stage))
     if parts and not (settings.project / parts).is_dir():
@@ -77,8 +78,15 @@ def closure(settings: Settings, listed: Listed) -> set[str]:
     roots += [f"{methods.ENGINES}.{engine['method']}"] if (engine := settings.engine(listed.stage)) else []
     roots += methods.serving_code(served["method"]) if (served := settings.as_served(listed.stage)) else ()
     roots += [name.partition(":")[0] for name in _module_names(settings.values(listed.stage))]
-    found = _paths(settings.project, reach(settings.project, roots, _is_plumbing))
-    return found | _whole(settings, listed.stage)
+    named = _named(settings, listed.stage)
+    found = _paths(settings.project, reach(settings.project, [*roots, *(named or ())], _is_plumbing))
+    return found if named is not None else found | _whole(settings, listed.stage)
+
+
+def _named(settings: Settings, step: str) -> list[str] | None:
+    """The modules that a step's method loads by names in its params; None where it does not say which."""
+    method = methods.load(settings.room(step), settings.method(step))
+    return list(method.modules(settings.params(step))) if hasattr(method, "modules") else None
 
 
 def _whole(settings: Settings, step: str) -> set[str]:

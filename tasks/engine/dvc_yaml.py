@@ -38,7 +38,7 @@ class Listed:
     files: tuple[str, ...]
     """params files that count whole"""
     out: str
-    """its artifact folder"""
+    """its artifact folder; "" for a step that DVC does not know"""
     extra: tuple[str, ...]
     """files and folders of the artifact that also stand elsewhere (metrics)"""
 

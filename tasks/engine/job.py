@@ -200,6 +200,8 @@ class Job:
         if found := self.plan.store.find(self.key):
             return found
         plan = self.plan
+        if not plan.stages[self.stage].out:
+            return None
         identity = dvc_lock.held(
             plan.settings.project,
             plan.stages[self.stage],

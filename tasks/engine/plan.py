@@ -45,15 +45,23 @@ class Plan:
     """told of every event: (stage, event, facts); events: started, progress, cached, adopted, done, failed"""
 
     @classmethod
-    def open(cls, settings: Settings, state: Path, whole: bool = True, **more: Any) -> Plan:
+    def open(
+        cls,
+        settings: Settings,
+        state: Path,
+        whole: bool = True,
+        listing: Callable[[Settings], Mapping[str, Listed]] = listed,
+        **more: Any,
+    ) -> Plan:
         """Hash the code first, then look at the params (which imports methods). Names of methods and of
         backends are parts of paths: before both.
-        whole: the road may be run to its end, so what its stages say together is looked at too; False for a search of single ones."""
+        whole: the road may be run to its end, so what its stages say together is looked at too; False for a search of single ones.
+        listing: says what each stage depends on; by default dvc.yaml does."""
         for stage in settings.road.names:
             settings.method(stage)
         _ = settings.shared
         store = Store(state)
-        stages = listed(settings)
+        stages = listing(settings)
         code = {}
         for path in {path for about in stages.values() for path in about.code}:
             if (settings.project / path).exists():

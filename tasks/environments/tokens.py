@@ -110,6 +110,6 @@ def translation(rows: Vocabulary, model: Vocabulary, used: Iterable[int]) -> dic
     if missing := [word for word in words.values() if word not in there]:
         raise BadInput(
             f"the model does not know {len(missing)} of the {len(words)} words in the rows: {', '.join(missing[:5])}. Build it over "
-            "the worlds stage that holds the rows' environments."
+            "the environments of the rows (worlds.environments)."
         )
     return {one: there[word] for one, word in words.items()}

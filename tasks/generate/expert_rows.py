@@ -44,7 +44,7 @@ DRAWN = 100
 class Part(Base):
     """Some rows of one environment."""
 
-    environment: str = Field("maps", description="which, by its name in the worlds stage")
+    environment: str = Field("maps", description="which, by the name that worlds.environments gives it")
     form: str = Field(PLAY, description="play: episodes of the expert; or a form that the environment has beside")
     families: list[str] = Field([], description="kinds of episodes; none: all")
     rows: dict[Literal["train", "validation", "test"], int] = Field(

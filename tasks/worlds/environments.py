@@ -54,6 +54,11 @@ def made(params: Params) -> dict[str, Environment]:
     return {name: frozen.make(name, params.environments[name]) for name in sorted(params.environments)}
 
 
+def modules(params: Params) -> list[str]:
+    """The modules of the environments that the params name."""
+    return [f"tasks.environments.{settings.get(frozen.KIND, name)}" for name, settings in params.environments.items()]
+
+
 def names(params: Params) -> list[str]:
     """The names of the environments."""
     return sorted(params.environments)
