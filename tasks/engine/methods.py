@@ -79,7 +79,7 @@ def parts(room: str, method: str) -> str:
 
 def ground(room: str, method: str) -> str:
     """What a method works on: one of GROUNDS."""
-    return _constants(HERE / room / f"{method}.py").get("GROUND", WORLDS)
+    return str(getattr(load(room, method), "GROUND", WORLDS))
 
 
 def folders(room: str, method: str) -> tuple[str, ...]:

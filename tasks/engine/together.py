@@ -34,8 +34,15 @@ def check_together(settings: Settings, chosen: Mapping[str, Params]) -> None:
 
 
 def _check_ground(settings: Settings, step: Planned) -> None:
-    """Whether a method on environments is on a road of environments; any other says itself what it lacks."""
+    """Whether a method on environments is on a road of environments (any other says itself what it lacks), and whether a step of room
+    generate that leaves rows to train on has a method that does."""
     method = settings.method(step.name)
+    for one in step.inputs if ROWS in methods.interface(step.room).INPUTS else ():
+        if one.room == "generate" and methods.ground("generate", rows := settings.method(one.name)) != methods.ENVIRONMENTS:
+            raise BadInput(
+                f"{settings.source}: {step.name} trains on what {one.name} leaves, and {one.name}.method: {rows} leaves conversations "
+                "that nobody has marked. Put a step of room filter between them in tasks/road.py, or take a method on environments."
+            )
     if methods.ground(step.room, method) != methods.ENVIRONMENTS or step.room == "worlds":
         return
     for one in (one for one in step.inputs if one.room == "worlds"):

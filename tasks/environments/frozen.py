@@ -9,6 +9,7 @@ import ast
 import hashlib
 import importlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ KIND = "environment"
 """The key of settings that names the module, where an environment is called otherwise."""
 
 
+@cache
 def kinds() -> tuple[str, ...]:
     """The environments there are, sorted: the modules of this folder that say a NAME."""
     return tuple(path.stem for path in sorted(HERE.glob("*.py")) if _says_name(path))

@@ -213,6 +213,24 @@ def test_steps_that_do_not_fit_their_room_are_refused(settings: Settings) -> Non
         with_inputs("critic_sft", "worlds", "base", "filter", "critique").check()
     with pytest.raises(BadInput, match="merge: a merge reads two inputs or more"):
         with_inputs("merge", "sft").check()
+    with pytest.raises(BadInput, match=r"step 'critic_sft' .* it has none, or several, of rows"):
+        with_inputs("critic_sft", "worlds", "base", "generate", "filter").check()
+    with pytest.raises(
+        BadInput, match=r"critic_sft trains on what generate leaves, and generate.method: apigen_mt leaves conversations that"
+    ):
+        with_inputs("critic_sft", "worlds", "base", "generate").check()
+
+
+def test_methods_on_environments_want_a_road_of_environments(settings: Settings) -> None:
+    def chosen(**names: str) -> Settings:
+        sections = {step: {**settings.tree[step], "method": name} for step, name in names.items()}
+        return replace(settings, tree={**settings.tree, **sections})
+
+    with pytest.raises(BadInput, match=r"generate.method: expert_rows works on environments, and worlds.method: freeze freezes none"):
+        chosen(generate="expert_rows").check()
+    on_rows = chosen(worlds="environments", base="closed_vocabulary", generate="expert_rows")
+    steps = tuple(replace(one, inputs=("worlds", "base", "generate")) if one.name == "critic_sft" else one for one in settings.road)
+    replace(on_rows, road=Road(steps, "merge")).check()
 
 
 def test_two_steps_of_a_room_share_neither_key_nor_random_streams_unless_params_ask(settings: Settings, plan: Plan) -> None:
