@@ -60,9 +60,8 @@ def measured_anew(paper: str, seed: int, arms: Sequence[str]) -> list[Cell]:
     console = Console()
     with stopping():
         try:
-            return list(
-                running.cells(load(paper), running.anew(paper, seed, arms, PROJECT, STATE), lambda plan: _watching(plan, console))
-            )
+            walk = running.Seed(running.anew(paper, seed, arms, PROJECT, STATE))
+            return list(running.cells(load(paper), walk, lambda plan: _watching(plan, console)))
         finally:
             console.close()
 

@@ -93,30 +93,45 @@ def todo(wish: Wish, project: Path, state: Path, more: Mapping[str, Any] | None 
 
 
 def run(wish: Wish, work: Sequence[Todo], state: Path, watching: Watching, tell: Tell) -> Results | None:
-    """Measure what is to be done; returns what is in the results file then."""
+    """Measure what is to be done; returns what is in the results file then. The last line told says what the runner took beside the
+    steps: of the seconds that as many workers had, the share in which none of the steps was computed."""
     threads = max((one.plan.settings.shared.threads for one in work), default=1)
     most = 1 if any(one.plan.settings.shared.device != "cpu" for one in work) else max(1, len(os.sched_getaffinity(0)) // threads)
-    with ThreadPoolExecutor(min(most, max(1, len(work)))) as pool:
+    workers, begun = min(most, max(1, len(work))), time.monotonic()
+    with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(copy_context().run, _measure, wish, one, state, watching, tell) for one in work]
-        for future in futures:
-            future.result()
+        busy = [future.result() for future in futures]
+    if work:
+        elapsed, steps = sum(one.elapsed for one in busy), sum(one.steps for one in busy)
+        beside = f"; {(elapsed - steps) / steps:.1%} beside them" if steps else ""
+        tell(f"{time.monotonic() - begun:.0f} s with {workers} seeds at a time; {steps:.0f} s of steps{beside}")
     found = results.read(wish.file(state))
     if found and not wish.quick and not found.open_cells(wish.paper.CLAIM):
         conclude(wish.file(state), wish.paper.CLAIM, state)
     return found
 
 
-def _measure(wish: Wish, one: Todo, state: Path, watching: Watching, tell: Tell) -> None:
-    for cell in cells(wish.paper, one, watching):
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of a seed: from its begin to its end, and in which its steps were computed."""
+
+    elapsed: float
+    steps: float
+
+
+def _measure(wish: Wish, one: Todo, state: Path, watching: Watching, tell: Tell) -> Spent:
+    begun, walk = time.monotonic(), Seed(one)
+    for cell in cells(wish.paper, walk, watching):
         results.add(wish.file(state), wish.paper.CLAIM, cell, state)
         tell(_line(cell))
+    return Spent(time.monotonic() - begun, sum(walk.computed.values()))
 
 
-def cells(paper: Paper, one: Todo, watching: Watching) -> Iterator[Cell]:
+def cells(paper: Paper, walk: Seed, watching: Watching) -> Iterator[Cell]:
     """The arms of a seed that are to be measured, one after another, as they end."""
-    with watching(one.plan) as plan:
-        walk = Seed(replace(one, plan=plan))
-        for arm in one.arms:
+    with watching(walk.todo.plan) as plan:
+        walk.todo = replace(walk.todo, plan=plan)
+        for arm in walk.todo.arms:
             if not process.stopped() and (cell := walk.cell(paper, arm)):
                 yield cell
 
@@ -144,6 +159,9 @@ class Seed:
         self.done: dict[str, Artifact] = {}
         self.states: dict[str, State[Any]] = {}
         self.seconds: dict[str, float] = {}
+        """step -> what it took when it was computed, whenever that was"""
+        self.computed: dict[str, float] = {}
+        """the same, of those that were computed in this walk"""
 
     def cell(self, paper: Paper, arm: str) -> Cell | None:
         """Take the arm's steps and measure it: a cell, also of what failed; None when the run was stopped from outside."""
@@ -186,7 +204,11 @@ class Seed:
             return
         plan, start = self.todo.plan, time.monotonic()
         job = job_of(plan, step.name, {name: self.done[name].identity for name in step.inputs})
-        if found := job.find():
+        found = job.find()
+        if found:
             plan.watch(step.name, "cached", {"identity": found.identity, "key": found.key})
         self.done[step.name], self.states[step.name] = take(job, [self.states[name] for name in step.inputs])
-        self.seconds[step.name] = float((plan.store.entry(job.key.digest) or {}).get("seconds") or time.monotonic() - start)
+        took = float((plan.store.entry(job.key.digest) or {}).get("seconds") or time.monotonic() - start)
+        self.seconds[step.name] = took
+        if not found:
+            self.computed[step.name] = took

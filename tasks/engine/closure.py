@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,15 @@ def closure(settings: Settings, listed: Listed) -> set[str]:
     roots += methods.serving_code(served["method"]) if (served := settings.as_served(listed.stage)) else ()
     roots += [name.partition(":")[0] for name in _module_names(settings.values(listed.stage))]
     named = _named(settings, listed.stage)
-    found = _paths(settings.project, reach(settings.project, [*roots, *(named or ())], _is_plumbing))
+    found = set(_reached(settings.project, (*roots, *(named or ()))))
     return found if named is not None else found | _whole(settings, listed.stage)
+
+
+@lru_cache(maxsize=1024)
+def _reached(project: Path, roots: Sequence[str]) -> frozenset[str]:
+    """Paths that modules reach, looked at once a process: whoever changes an import meanwhile changes code that is hashed, and is told
+    so. A paper's seeds reach the same, step by step."""
+    return frozenset(_paths(project, reach(project, roots, _is_plumbing)))
 
 
 def _named(settings: Settings, step: str) -> list[str] | None:
@@ -101,8 +109,13 @@ def world_code(settings: Settings, listed: Listed) -> set[str]:
     if not steps:
         return set()
     worlds = [name.partition(":")[0] for step in steps for name in _module_names(settings.values(step))]
-    found = _paths(settings.project, reached_code(worlds, settings.project))
-    return found.union(*(_whole(settings, step) for step in steps))
+    return set(_of_worlds(settings.project, tuple(worlds))).union(*(_whole(settings, step) for step in steps))
+
+
+@lru_cache(maxsize=64)
+def _of_worlds(project: Path, worlds: Sequence[str]) -> frozenset[str]:
+    """Paths of the code that worlds in these modules are made of and played by, looked at once a process."""
+    return frozenset(_paths(project, reached_code(worlds, project)))
 
 
 def entry(room: str, method: str) -> list[str]:

@@ -44,6 +44,15 @@ def lock(state: Path, name: str, waiting: Callable[[str], None] | None = None) -
 
 
 @contextmanager
+def slot(state: Path, device: str, places: int) -> Iterator[None]:
+    """One of the places for trainings on a device: a free one, or the last of them when it becomes free. places: at least 1."""
+    names = [f"slot-{device}", *(f"slot-{device}-{number}" for number in range(2, places + 1))]
+    free = next((name for name in names if not is_held(state / FOLDER / name)), names[-1])
+    with lock(state, free):
+        yield
+
+
+@contextmanager
 def using(state: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """While the block runs, nobody deletes results that it may have found (`cairn gc`); one that deletes now is waited for."""
     name = f"{USE}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -126,7 +135,7 @@ def meaning(name: str) -> str:
         "key": "the same result, which another run is making",
         "view": "an artifact that is being laid out",
         "workspace": "the workspace (data/, dvc.lock)",
-        "slot": f"the one place for trainings on {rest}",
+        "slot": f"a place for trainings on {rest.partition('-')[0]}",
         "promote": "the registry",
         "results": f"the results file of paper {rest}",
         USE: "the store, for a run or another command",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from tasks.engine.cached import STAGE, key, room_task
 from tasks.engine.hashes import folder_id
 from tasks.engine.job import Job
 from tasks.engine.key import Key
-from tasks.engine.locks import lock
+from tasks.engine.locks import lock, slot
 from tasks.engine.produce import work_out
 from tasks.engine.running import own_process
 from tasks.rl.core import overview
@@ -70,7 +71,7 @@ def run_step(job: Job, out: Path, scratch: Path) -> dict[str, Any]:
     threads = max(1, job.plan.settings.shared.threads // len(worlds))  # the specialists are trained side by side
     units = [unit_key(job, world, threads) for world in worlds]
     device = job.plan.settings.shared.device
-    with lock(store.state, f"slot-{device}"):
+    with slot(store.state, device, 1 if device != "cpu" else max(1, len(os.sched_getaffinity(0)) // job.plan.settings.shared.threads)):
         futures: list[Any] = []
         for unit in units:
             if futures and device != "cpu":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.locks import alive, holder, is_held, lock, meaning
+from tasks.engine.locks import FOLDER, alive, holder, is_held, lock, meaning, slot
 from tests.conftest import ROOT
 
 WANT = "import sys; from pathlib import Path; from tasks.engine.locks import lock\nwith lock(Path(sys.argv[1]), sys.argv[2]): pass\n"
@@ -76,4 +76,13 @@ def test_who_let_go_is_not_named(tmp_path: Path) -> None:
     with lock(tmp_path, "promote"):
         pass
     assert (tmp_path / "locks/promote").read_text() == "" and not is_held(tmp_path / "locks/promote")
-    assert meaning("promote") == "the registry" and meaning("slot-cuda") == "the one place for trainings on cuda"
+    assert meaning("promote") == "the registry" and meaning("slot-cuda-2") == "a place for trainings on cuda"
+
+
+def test_places_for_trainings_are_taken_one_by_one(tmp_path: Path) -> None:
+    names = ("slot-cpu", "slot-cpu-2")
+    with slot(tmp_path, "cpu", 2):
+        assert [is_held(tmp_path / FOLDER / name) for name in names] == [True, False]
+        with slot(tmp_path, "cpu", 2):
+            assert [is_held(tmp_path / FOLDER / name) for name in names] == [True, True]
+    assert not any(is_held(tmp_path / FOLDER / name) for name in names)

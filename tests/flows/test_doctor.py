@@ -180,4 +180,4 @@ def test_half_written_files_and_locks_are_told_and_no_damage(plan: Plan) -> None
     with lock(plan.store.state, "slot-cpu"):
         count, text = look(plan)
     assert count == 0 and "2 half-written files of killed processes were deleted" in text, text
-    assert "the one place for trainings on cpu: process" in text
+    assert "a place for trainings on cpu: process" in text
