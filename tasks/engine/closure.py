@@ -7,8 +7,7 @@ What a stage reaches and its deps do not name would change unseen; what they nam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +83,28 @@ def closure(settings: Settings, listed: Listed) -> set[str]:
     return found if named is not None else found | _whole(settings, listed.stage)
 
 
-@lru_cache(maxsize=1024)
+_seen: dict[tuple[str, ...], tuple[frozenset[str], tuple[tuple[int, int], ...]]] = {}
+"""What was looked up in this process, by what was asked: paths, and the state that their files had."""
+
+
 def _reached(project: Path, roots: Sequence[str]) -> frozenset[str]:
-    """Paths that modules reach, looked at once a process: whoever changes an import meanwhile changes code that is hashed, and is told
-    so. A paper's seeds reach the same, step by step."""
-    return frozenset(_paths(project, reach(project, roots, _is_plumbing)))
+    """Paths that modules reach. A paper's seeds reach the same, step by step: it is looked up again only where one of the files is
+    another one now."""
+    return _once((str(project), "modules", *roots), project, lambda: reach(project, roots, _is_plumbing))
+
+
+def _once(asked: tuple[str, ...], project: Path, look: Callable[[], Mapping[str, Path]]) -> frozenset[str]:
+    found, before = _seen.get(asked, (frozenset[str](), ()))
+    if not before or _state(project, found) != before:
+        found = frozenset(_paths(project, look()))
+        _seen[asked] = found, _state(project, found)
+    return found
+
+
+def _state(project: Path, paths: Iterable[str]) -> tuple[tuple[int, int], ...]:
+    """When each file was last changed, and its size; zeros for one that is gone."""
+    about = [path.stat() if path.exists() else None for path in (project / name for name in sorted(paths))]
+    return tuple((one.st_mtime_ns, one.st_size) if one else (0, 0) for one in about)
 
 
 def _named(settings: Settings, step: str) -> list[str] | None:
@@ -112,10 +128,9 @@ def world_code(settings: Settings, listed: Listed) -> set[str]:
     return set(_of_worlds(settings.project, tuple(worlds))).union(*(_whole(settings, step) for step in steps))
 
 
-@lru_cache(maxsize=64)
 def _of_worlds(project: Path, worlds: Sequence[str]) -> frozenset[str]:
-    """Paths of the code that worlds in these modules are made of and played by, looked at once a process."""
-    return frozenset(_paths(project, reached_code(worlds, project)))
+    """Paths of the code that worlds in these modules are made of and played by."""
+    return _once((str(project), "worlds", *worlds), project, lambda: reached_code(worlds, project))
 
 
 def entry(room: str, method: str) -> list[str]:
