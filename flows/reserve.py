@@ -101,10 +101,9 @@ def check(plan: Plan, there: Mapping[str, str]) -> None:
             f"does not suffice. {held}. Lower {fewer}; the next candidate takes from the present reserve."
         )
     if lacking:
-        raise BadInput(
-            f"{step.name}: the reserve of proven test problems does not suffice. {held}. "
-            f"`cairn reserve grow {max(one.lacking for one in lacking)}` proves more and keeps those that there are; or lower {fewer}."
-        )
+        more = f"`cairn reserve grow {max(one.lacking for one in lacking)}` proves more and keeps those that there are"
+        more = more if _grows(made.params) else f"Add conversations to what {made.name} reads"
+        raise BadInput(f"{step.name}: the reserve of proven test problems does not suffice. {held}. {more}; or lower {fewer}.")
 
 
 # --- what was used ---------------------------------------------------------------------------------------------------
@@ -174,10 +173,19 @@ def lines(found: list[Holding]) -> Iterator[str]:
     yield f"enough for {gates} more candidate{'s' * (gates != 1)}; `cairn reserve grow` proves more"
 
 
+def _grows(params: Any) -> bool:
+    """Whether a method proves as many as it is told: recorded conversations are as many as there are."""
+    return hasattr(params, "accepted")
+
+
 def raised(settings: Settings, more: int) -> list[tuple[str, int]]:
-    """The params that make the reserve larger by so many proven problems a world (0: by one gate), with their new values."""
+    """The params that make the reserve larger by so many proven problems a world (0: by one gate), with their new values.
+    Raises BadInput where its method makes as many as it finds."""
     name = step_of(settings)
     params: Any = settings.params(name)
+    if not _grows(params):
+        what = f"{name}.method is {settings.method(name)}, which has as many problems as it finds"
+        raise BadInput(f"{settings.source}: {what}. Add conversations to what it reads (`cairn import FILE... --stage {name}`).")
     more = more or int(getattr(settings.params(settings.road.judged), "gate_problems", 0)) or params.accepted
     wanted = params.accepted + more
     key = f"{name}.{settings.method(name)}"

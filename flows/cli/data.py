@@ -14,6 +14,7 @@ from tasks.road import ROAD
 app = group.app()
 
 GENERATING = tuple(step for step in ROAD.entering("generate") if step not in ROAD.held_out)
+IMPORTING = ROAD.entering("generate")
 EXPORTED = (*GENERATING, *ROAD.entering("filter"))
 """Stages whose conversations can be exported."""
 SHAPES = ("openai", "sharegpt", "xlam", "tau2", "mlflow", "served", "cairn")
@@ -85,7 +86,7 @@ def import_(
         str, typer.Option(metavar="NAMES", help="Arguments and keys whose values are masked, such as name,street.")
     ] = "",
     stage: Annotated[
-        str, typer.Option(metavar="STAGE", help=f"Which takes them, of {', '.join(GENERATING)}.", **values.one_of(GENERATING))
+        str, typer.Option(metavar="STAGE", help=f"Which takes them, of {', '.join(IMPORTING)}.", **values.one_of(IMPORTING))
     ] = GENERATING[0],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would become of them; the params stay as they are.")
@@ -93,12 +94,14 @@ def import_(
     as_json: values.AsJson = False,
 ) -> int:
     """Your own conversations as training data: every line is read, held against the world's tools, replayed where the
-    state can be rebuilt, and personal data is masked. Then the params take them in place of generated ones.
+    state can be rebuilt, and personal data is masked. Then the params take them in place of generated ones. Stage reserve takes
+    those of held-out customers, as test problems of a world that draws none: evaluations play what was liked and replays.
 
     Examples:
       cairn import logs.jsonl --dry-run
       cairn import chats/*.jsonl --customer metadata.account --mask email,phone --mask-fields name,street
       cairn import .cairn/served --stage generate
+      cairn import chats/*.jsonl --stage reserve
       cairn import mlflow:my-agent
     """
     from flows.importing import lines, look, use

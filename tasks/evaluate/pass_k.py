@@ -116,7 +116,8 @@ def caps(params: Params) -> tuple[Cap, ...]:
 
 
 def check_road(step: Planned) -> None:
-    """Refuse a reserve that cannot hold what is to be played, before anything is paid."""
+    """Refuse a reserve that cannot hold what is to be played, before anything is paid. What a method holds that is not told how many
+    (`accepted`), as recorded conversations, is counted when it is made."""
     made: Any = step.reading("generate")
     if not step.proven or made is None:
         return
@@ -124,7 +125,8 @@ def check_road(step: Planned) -> None:
     if params.split != "test" or getattr(made.params, "lineages", "test") != "test":
         what = f"its split is {params.split}" if params.split != "test" else f"{made.name} proves those of training (lineages)"
         raise BadInput(f"{step.name}: {worlds} draw no problems of their own: proven test problems are played, but {what}.")
-    if (there := getattr(made.params, "accepted", 0)) < (wanted := params.problems + params.gate_problems):
+    there = getattr(made.params, "accepted", None)
+    if there is not None and there < (wanted := params.problems + params.gate_problems):
         drafts = -(-made.params.problems * wanted // max(1, there))
         raise BadInput(
             f"{step.name}: {worlds} draw no problems of their own. {params.problems} test problems (problems) and "

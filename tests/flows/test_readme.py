@@ -61,6 +61,10 @@ ELSEWHERE = {
         "flows/test_import.py",
         'project.cairn("import", *names',
     ),
+    "cairn import chats/*.jsonl --stage reserve": (
+        "flows/test_reserve.py",
+        "def test_recorded_conversations_are_a_reserve_as_large_as_they_are",
+    ),
     "cairn use quickstart": ("flows/test_two_drivers.py", '"use", "quickstart"'),
     "cairn run --set merge.method=median": ("contract/test_examples.py", "def test_a_method_shown_runs_in_its_room"),
     "cairn run --set sft.loop.epochs=2": ("flows/test_two_drivers.py", '"--set", "filter.rejection_sampling.deduplicate=false"'),

@@ -147,6 +147,20 @@ def test_it_grows_by_a_gate_or_by_what_is_asked_for(tmp_path: Path) -> None:
         reserve.raised(settings(), 5)
 
 
+def test_recorded_conversations_are_a_reserve_as_large_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    chosen = {"reserve__method": "imported", "reserve__imported__source": str(tmp_path / "log.jsonl")}
+    plan = plan_of(tmp_path, Bare, **chosen)
+    plan.settings.check(here=False)
+    held = proven(plan, tmp_path, 13)
+    says = "kiosk: 13 proven, 8 for test, 0 used by gates, 5 free; a gate takes 6. Add conversations to what reserve reads; or lower evaluate"
+    with pytest.raises(BadInput, match=says):
+        reserve.check(plan, {"reserve": held})
+    reserve.check(plan, {"reserve": proven(plan, tmp_path, 14)})
+    with pytest.raises(BadInput, match=r"reserve\.method is imported, which has as many problems as it finds. Add conversations"):
+        reserve.raised(plan.settings, 0)
+
+
 @pytest.mark.parametrize("edited", [False, True])
 def test_growing_that_fails_puts_the_params_back_and_says_so(edited: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, path = plan_of(tmp_path, Bare), tmp_path / PIPELINE

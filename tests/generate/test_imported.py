@@ -68,13 +68,13 @@ def _said(message: dict[str, Any]) -> tuple[str, str, str]:
 
 @pytest.fixture
 def take(folder: Path, tmp_path: Path) -> Callable[..., Came]:
-    """take(source, **params) -> Came."""
+    """take(source, seed of the stage, **params) -> Came."""
     count = iter(range(100))
 
-    def run(source: Path, **params: Any) -> Came:
+    def run(source: Path, seed: int = 0, **params: Any) -> Came:
         out = tmp_path / f"out{next(count)}"
         out.mkdir()
-        ctx = Context(seed=0, out=out, scratch=tmp_path, shards=through_json, prompt=NO_PROMPT)
+        ctx = Context(seed=seed, out=out, scratch=tmp_path, shards=through_json, prompt=NO_PROMPT)
         return Came(out, imported.run(Inputs(folder, None, source), imported.Params(**params), ctx))
 
     return run
@@ -167,7 +167,7 @@ def test_a_conversation_is_the_same_from_every_program(shape: str, talks: Rows, 
 
 
 def test_parquet_json_and_lines_are_read_alike(talks: Rows, take: Callable[..., Came], tmp_path: Path) -> None:
-    """A table, one JSON list and JSON lines."""
+    """A table, one JSON list, JSON lines and a folder of the `datasets` library, whose own JSON files are no logs."""
     values = [openai_request(talk) for talk in talks]
     (tmp_path / "a").mkdir()
     pq.write_table(
@@ -175,7 +175,21 @@ def test_parquet_json_and_lines_are_read_alike(talks: Rows, take: Callable[..., 
         tmp_path / "a" / "t.parquet",
     )
     (tmp_path / "b.json").write_text(json.dumps(values), encoding="utf-8")
-    assert take(tmp_path / "a").said() == take(tmp_path / "b.json").said() == take(lines(tmp_path / "c.jsonl", values)).said()
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"messages": text_arguments(talk["messages"])} for talk in talks])
+    datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path / "d")
+    came = take(tmp_path / "d")
+    assert came.figures["conversations"]["read"] == len(talks)
+    assert take(tmp_path / "a").said() == take(tmp_path / "b.json").said() == came.said()
+    assert came.said() == take(lines(tmp_path / "c.jsonl", values)).said()
+
+
+def test_steps_of_different_seeds_agree_on_who_is_held_out(talks: Rows, take: Callable[..., Came], tmp_path: Path) -> None:
+    """Customers that the world does not know are sorted by who they are alone: none is trained on in one step and a test in another."""
+    source = lines(tmp_path / "log.jsonl", [{**talks[number % 12], "customer": f"c{number}"} for number in range(60)])
+    splits = [{row["traj_id"]: row["split"] for row in take(source, seed, mask=()).rows} for seed in (0, 1)]
+    assert splits[0] == splits[1] and set(splits[0].values()) == {"train", "validation", "test"}
 
 
 def test_what_was_liked_becomes_a_problem_with_what_was_done_as_its_solution(
