@@ -29,6 +29,8 @@ MODEL = "stub"
 """Its name."""
 PORT = 8009
 """Where it is found when nothing else is said; ours: servers of models are at 8000."""
+DRAWS = "tasks.worlds.library.retail:Retail"
+"""A world that draws problems of its own: an API without scripted people has none before a model has had some proven."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,12 @@ def lines_to_type(settings: Settings, url: str) -> Iterator[str]:
     """What to type while the stub runs at `url`."""
     roles, worlds = served(settings), settings.params(settings.road.entering("worlds")[0])
     address = next(iter(getattr(worlds, "modules", ())), "WORLD")
+    scripted = "human" not in roles
     yield f"stub: {url}, model {MODEL}, until Ctrl-C. It is no model: commands work, and figures say nothing. In another terminal:"
-    human = f" --human-model {MODEL}" if "human" in roles else ""
-    yield f"  cairn evaluate {url} --model {MODEL} --world {address}{human} --problems 2 --trials 1"
+    human = "" if scripted else f" --human-model {MODEL}"
+    yield f"  cairn evaluate {url} --model {MODEL} --world {address if scripted else DRAWS}{human} --problems 2 --trials 1"
+    if not scripted:
+        yield f"  (with --world {address} once it has problems: a file of them, or what `make run` or `cairn reserve grow` proves)"
     options = " ".join(part if part == "--set" else f"'{part}'" for part in in_roles(roles, url))
     yield f"  cairn preview generate -n 2{' ' if options else ''}{options}"
 

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from importlib import import_module
 from typing import Any
 
 import pytest
 
 from flows.cli.values import parsed
-from infra.stub import MODEL, in_roles, lines_to_type, of_roles, running, served
+from infra.stub import DRAWS, MODEL, in_roles, lines_to_type, of_roles, running, served
 from tasks.engine.settings import load
+from tasks.worlds.api.problem_making import draw_problems
+from tasks.worlds.api.runtime import World
 from tests.conftest import ROOT
 
 
@@ -54,6 +57,9 @@ def test_what_it_says_to_type_lets_it_play_every_role() -> None:
     assert sorted(served(settings)) == names
     roles = settings.shared.roles
     assert {(roles[name].base_url, roles[name].model) for name in names} == {(url, MODEL)} and MODEL in of_roles()["models"]
-    evaluate, preview = list(lines_to_type(settings, url))[1:]
+    evaluate, problems, preview = list(lines_to_type(settings, url))[1:]
+    assert f"--world {DRAWS} " in evaluate and "once it has problems" in problems, "an API has none before some are proven"
+    module, _, name = DRAWS.partition(":")
+    assert len(draw_problems(World.build(getattr(import_module(module), name), 30, 0, DRAWS), "test", 2, 0)) == 2
     assert f"--human-model {MODEL}" in evaluate and preview.count("--set") == len(names)
     assert "--human-model" not in "".join(lines_to_type(load(ROOT, "smoke"), url)), "scripts play the users there"
