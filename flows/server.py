@@ -24,6 +24,8 @@ from tasks.engine.sqlite_files import path_of, unusable
 
 START = 180.0
 """Seconds it may take to start: a fresh database on a busy machine takes long."""
+LONGEST_START = 900.0
+"""Seconds after which it is given up even if it has not stopped computing."""
 END = 5.0
 """Seconds it may take to write down what it was told last."""
 
@@ -82,8 +84,7 @@ def serving(home: Path) -> Iterator[None]:
             stderr=said,
             start_new_session=True,
         )
-    late = threading.Timer(START, server.kill)
-    late.daemon = True
+    late = _Patience(server)
     late.start()
     try:
         url = f"http://127.0.0.1:{_line(server, log)}/api"
@@ -101,6 +102,40 @@ def serving(home: Path) -> Iterator[None]:
         _end(server)
 
 
+class _Patience(threading.Thread):
+    """Ends a server that has not started after START seconds, unless it computes: then a machine is slow, and it has until
+    LONGEST_START."""
+
+    def __init__(self, server: subprocess.Popen[bytes]) -> None:
+        super().__init__(name="patience with a server", daemon=True)
+        self._server, self._over = server, threading.Event()
+
+    def run(self) -> None:
+        """Wait, and look at what it has computed, until `cancel`."""
+        begun, patience = time.monotonic(), START
+        while not self._over.wait(patience):
+            before = _computed(self._server.pid)
+            if self._over.wait(min(START, 5.0)):
+                return
+            if time.monotonic() - begun > LONGEST_START or _computed(self._server.pid) <= before:
+                self._server.kill()
+                return
+            patience = min(START, 5.0)
+
+    def cancel(self) -> None:
+        """It has started, or has ended."""
+        self._over.set()
+
+
+def _computed(process: int) -> int:
+    """Ticks of a processor that a process has had; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
+
+
 def _line(server: subprocess.Popen[bytes], log: Path) -> str:
     """The next line of what the server tells: its port, then that it answers."""
     assert server.stdout is not None
@@ -110,10 +145,8 @@ def _line(server: subprocess.Popen[bytes], log: Path) -> str:
     if (file := own_database()) and (why := unusable(file, 1)):
         raise BadInput(f"Prefect's own server did not start: its database cannot be used: {why}.")
     lines = log.read_text(errors="replace").strip().splitlines()
-    how = "did not start" if ended == -signal.SIGKILL else f"ended with code {ended}"
-    raise NoServer(
-        f"Prefect's own server {how} (it has {START:.0f} s). It said last: {lines[-1] if lines else 'nothing'}. All of it: {log}"
-    )
+    how = f"did not start in {START:.0f} s" if ended == -signal.SIGKILL else f"ended with code {ended}"
+    raise NoServer(f"Prefect's own server {how}. It said last: {lines[-1] if lines else 'nothing'}. All of it: {log}")
 
 
 def own_database() -> Path | None:

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -354,3 +355,20 @@ def test_no_project_is_run_by_the_code_of_another(tmp_path: Path) -> None:
     answer = version()
     assert answer.returncode == 2 and f"There it is {tmp_path}/.venv/bin/cairn" in answer.stderr, answer
     assert not (tmp_path / ".cairn/store").exists()
+
+
+def test_a_server_that_still_computes_is_waited_for_and_one_that_hangs_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.server.START", 1.0)
+    computing, hanging = (
+        subprocess.Popen([sys.executable, "-c", code])
+        for code in ("import time\nuntil = time.monotonic() + 150\nwhile time.monotonic() < until: pass", "import time; time.sleep(60)")
+    )
+    patient = [server._Patience(one) for one in (computing, hanging)]
+    for one in patient:
+        one.start()
+    assert hanging.wait(120) == -signal.SIGKILL and computing.poll() is None
+    patient[0].cancel()
+    patient[0].join()
+    assert computing.poll() is None
+    computing.kill()
+    computing.wait()
