@@ -125,3 +125,57 @@ def test_what_is_seen() -> None:
     with socket.socket() as one:
         one.connect_ex(("127.0.0.1", 9))
     assert len(seen) == 1, "nothing is seen after the block"
+
+
+class Noted:
+    """Orders in a JSON file, in the manner of small programs; the object itself holds nothing."""
+
+    def get_order(self, order_id: str) -> str:
+        """Status of an order."""
+        return str(json.loads(Path(FILE).read_text())[order_id])
+
+    def cancel_order(self, order_id: str) -> str:
+        """Cancel an order."""
+        Path(FILE).write_text(json.dumps({order_id: "cancelled"}))
+        return "cancelled"
+
+    def cancel_safely(self, order_id: str) -> str:
+        """Cancel an order, by way of a new file that takes the place of the other."""
+        Path(FILE + ".new").write_text(json.dumps({order_id: "cancelled"}))
+        Path(FILE + ".new").replace(FILE)
+        return "cancelled"
+
+    def forget_orders(self) -> str:
+        """Delete all orders."""
+        Path(FILE).unlink()
+        return "forgotten"
+
+    def print_order(self, order_id: str) -> int:
+        """Length of a letter about an order, which is printed into a file of its own and thrown away."""
+        letter = Path(FILE).with_name("letter.txt")
+        letter.write_text(order_id)
+        length = len(letter.read_text())
+        letter.unlink()
+        return length
+
+
+WRITING = ("cancel_order", "cancel_safely", "forget_orders")
+
+
+@pytest.mark.parametrize("declared", [WRITING, ()], ids=["as writing", "as looking"])
+def test_a_file_that_was_there_is_not_changed_undeclared(declared: tuple[str, ...]) -> None:
+    """However the tools were declared: `cairn init` takes those of an object that holds nothing for look-ups."""
+    Path(FILE).write_text('{"W1": "pending"}')
+    here = World.build(from_object(Noted, name="noted", policy="R1. Be kind.", writes=declared), 1, 0)
+    assert json.loads(here.fork().call("print_order", {"order_id": "W1"}).content) == 2
+    for tool in WRITING:
+        refused = here.fork().call(tool, {} if tool == "forget_orders" else {"order_id": "W1"})
+        assert f"the file {FILE}" in refused.content and "not declared disposable" in refused.content
+        assert json.loads(Path(FILE).read_text()) == {"W1": "pending"}
+    assert "pending" in here.fork().call("get_order", {"order_id": "W1"}).content
+
+
+def test_a_file_of_a_world_that_is_disposable_is_changed() -> None:
+    Path(FILE).write_text('{"W1": "pending"}')
+    here = World.build(from_object(Noted, name="noted", policy="R1. Be kind.", writes=WRITING, disposable=True), 1, 0)
+    assert here.fork().call("cancel_safely", {"order_id": "W1"}).ok and "cancelled" in Path(FILE).read_text()

