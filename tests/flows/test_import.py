@@ -60,6 +60,7 @@ def test_traces_are_fetched_from_mlflow(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(importing, "STATE", tmp_path / "state")
     monkeypatch.setattr(importing, "PAGE", 2)
     mlflow.set_tracking_uri(uri)
+    mlflow.MlflowClient().create_experiment("my-agent", str(tmp_path / "artifacts"))  # else a folder mlruns/ wherever tests run
     mlflow.set_experiment("my-agent")
     for place in range(3):
         with mlflow.start_span("call", span_type="CHAT_MODEL") as span:
