@@ -69,14 +69,14 @@ class Difference:
         """Enter one conversation, as it is stored and as it is graded now."""
         self.graded += 1
         self.before += old["reward"]
-        self.after += new.reward
+        self.after += new.solved
         same = (old["final_state_hash"], old["wanted_state_hash"]) == (new.final_state_hash, new.wanted_state_hash)
         self.hashes += not same
         parts = {name: (old[name], getattr(new, name)) for name in GRADING if name != "policy"}
         parts["policy"] = (not old["broken"], not new.broken)
         for rule in sorted({*old["broken"], *new.broken}):
             parts[f"policy {rule}"] = (rule not in old["broken"], rule not in new.broken)
-        parts["reward"] = (old["reward"], new.reward)
+        parts["reward"] = (old["reward"], int(new.solved))
         for part, (was, now) in parts.items():
             if was != now:
                 (self.lost if was else self.won).setdefault(part, []).append(old["problem_id"])

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem, ToolResult
 from tasks.contract.trajectory import GRADING, Outcome, Trajectory
 
@@ -130,7 +131,12 @@ def trajectory_row(played: Trajectory) -> dict[str, Any]:
 
 
 def outcome_row(outcome: Outcome) -> dict[str, Any]:
-    """The columns of a row that say how its conversation was graded."""
+    """The columns of a row that say how its conversation was graded. BadInput for one that was graded by a real number."""
+    if outcome.value is not None:
+        raise BadInput(
+            "conversations with an environment are graded by what they brought, and no row of conversations holds that. "
+            "`generate.method: expert_rows` leaves rows of environments, `evaluate.method: episodes` plays them."
+        )
     return {
         **{name: getattr(outcome, name) for name in GRADING},
         "broken": list(outcome.broken),

@@ -21,7 +21,8 @@ PARTIES: tuple[Party, ...] = ("agent", "human", "tool")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The one grading of a conversation in its parts (`GRADING`). Each is 0 or 1; `reward` is their product, without `policy`.
+    """The one grading of a conversation in its parts (`GRADING`). Each is 0 or 1; `reward` is their product, without `policy`, or
+    `value` where there is one.
 
     state:    the final state hash equals that of the replayed ground truth.
     outputs:  every expected output appears in an agent reply (both sides normalised).
@@ -31,6 +32,8 @@ class Outcome:
     final_state_hash, wanted_state_hash: for the report; "" in a world whose state is not compared (then `state` is 1).
     blame, blame_reason: of a lost conversation, whose failure it is (`tasks.worlds.api.blame`): agent, human or tool. "" when it
     was won.
+    value: what it brought, in a world that grades by a real number (the sum of an episode's rewards); else None. rewards, subgoals: of
+    each step of such an episode: its reward, and how many subgoals it reached for the first time.
     """
 
     state: int
@@ -42,11 +45,19 @@ class Outcome:
     wanted_state_hash: str = ""
     blame: Party | Literal[""] = ""
     blame_reason: str = ""
+    value: float | None = None
+    rewards: tuple[float, ...] = ()
+    subgoals: tuple[int, ...] = ()
 
     @property
-    def reward(self) -> int:
-        """1 when the problem is solved, else 0."""
-        return self.state * self.outputs * self.required
+    def solved(self) -> bool:
+        """Whether all that was wanted was done."""
+        return bool(self.state * self.outputs * self.required)
+
+    @property
+    def reward(self) -> float:
+        """1 when the problem is solved, else 0; or what it brought, in a world that grades so."""
+        return self.state * self.outputs * self.required if self.value is None else self.value
 
     @property
     def about_agent(self) -> bool:

@@ -16,6 +16,7 @@ from tasks.environments import NO_ACTION, Environment
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
+    Act = Callable[[Environment], Array]
 
 TRIES = 10_000
 """Seeds looked at for each that is wanted, before families of a split count as empty; ours."""
@@ -58,7 +59,7 @@ def seeds(environment: Environment, split: Split, families: Sequence[str] = (), 
         seed += 1
 
 
-def play(environment: Environment, chosen: Sequence[int], act: Callable[[Environment], Array]) -> Episodes:
+def play(environment: Environment, chosen: Sequence[int], act: Act) -> Episodes:
     """Play the episodes of these seeds; act(environment) gives the actions (n,) of a step."""
     environment.reset(chosen)
     running = np.ones(len(chosen), dtype=bool)
@@ -92,6 +93,11 @@ def won(environment: Environment, chosen: Sequence[int], total: Array) -> Array:
     """(n,) bool: whether sums of rewards are the most that can be had. Raises NoOracle where nobody can compute that."""
     found: Array = total >= best(environment, chosen) - EQUAL
     return found
+
+
+def solved(brought: float, best: float | None) -> bool:
+    """Whether an episode that brought so much was won: it is the most that can be had, or where nobody knows the most, above 0."""
+    return brought > 0 if best is None else brought >= best - EQUAL
 
 
 def first(count: int, found: Iterator[int]) -> list[int]:

@@ -16,11 +16,11 @@ CONTEXT = 1024
 TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message.role == 'assistant' -%}{{- '<agent>' -}}{%- generation -%}{{- message.content + ' <end>' -}}{%- endgeneration -%}"
-    "{%- else -%}{{- '<user>' + (message.content + ' ' if message.content else '') -}}{%- endif -%}"
+    "{%- elif message.role != 'system' -%}{{- '<user>' + (message.content + ' ' if message.content else '') -}}{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<agent>' -}}{%- endif -%}"
 )
-"""The chat template. There is no system prompt and there are no tools: an environment tells all that is to be known."""
+"""The chat template. It writes no system prompt and no tools: an environment tells all that is to be known."""
 
 
 def tokenizer(words: Vocabulary) -> PreTrainedTokenizerBase:

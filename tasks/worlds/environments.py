@@ -1,5 +1,7 @@
 """Freeze environments, small worlds that are no conversation, into one artifact: params, words and the hash of the code of each.
 
+Beside them each is frozen as a world in which one talks with the environment itself (`tasks/environments/as_world.py`).
+
 All later steps load environments from this artifact, so that a change of their code or params is a change of their input. The words of
 all of them together are the vocabulary of the models that are built over it (`base.method: closed_vocabulary`).
 Cost: none to speak of.
@@ -15,7 +17,7 @@ from pydantic import Field
 from tasks.contract import params as base
 from tasks.contract.context import Context
 from tasks.contract.params import BadInput
-from tasks.environments import Environment, frozen, tokens
+from tasks.environments import Environment, as_world, frozen, tokens
 from tasks.worlds import UNSEEN
 
 TITLE = "Freeze environments"
@@ -78,7 +80,7 @@ def run(inputs: Inputs, params: Params, ctx: Context) -> dict[str, Any]:
     """Write one folder per environment into ctx.out; returns words, actions, steps and families of each, and words of all."""
     environments = made(params)
     for name, environment in environments.items():
-        frozen.freeze(environment, ctx.out / name)
+        as_world.freeze(environment, ctx.out / name)
     figures = {
         name: {"words": len(one.words), "actions": one.actions, "steps": one.limit, "families": len(one.families)}
         for name, one in environments.items()

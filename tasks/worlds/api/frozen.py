@@ -63,6 +63,8 @@ def load(folder: Path, allow: Sequence[str] = (), present_code: bool = False) ->
     if about.get("format") != FORMAT:
         raise BadInput(f"{folder}: format {about.get('format')!r}, this version reads {FORMAT}. Run the step that froze it again.")
     cls = world_class(about["address"], (*about.get("allow", ()), *allow))
+    if hasattr(cls, "of_folder"):
+        cls = cls.of_folder(folder)
     changed = code_hash(about["address"]) != about["code"]
     if changed and not present_code:
         raise BadInput(f"{folder}: the code of {about['address']} has changed since it was frozen. Run the step that froze it again.")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tasks.contract.agent import Agent, Turn
 from tasks.contract.client import Client, Message, Request
 from tasks.contract.context import seed_of
+from tasks.contract.params import BadInput
 from tasks.contract.problem import Action, Problem
 from tasks.contract.scripts import STOP
 from tasks.contract.trajectory import Trajectory
@@ -42,11 +43,17 @@ class Game:
     """Conversations in one world that can be played in parts, gone back into and forked; graded as `play` grades.
 
     seed, max_steps: as for `play`. snapshots: keep the world's state before each turn of the agent's, so that a fork restores it;
-    without, the calls up to there are made again. A state costs the rows that changed.
+    without, the calls up to there are made again. A state costs the rows that changed. BadInput for fewer steps than a conversation
+    may take there (`TURNS` of a world).
     """
 
     def __init__(self, world: World, *, seed: int, max_steps: int = 30, snapshots: bool = False) -> None:
         self.world, self.seed, self.max_steps, self.snapshots = world, seed, max_steps, snapshots
+        if max_steps < world.turns:
+            raise BadInput(
+                f"world {world.name}: a conversation takes up to {world.turns} turns, and {max_steps} are allowed. Raise what the "
+                "step's params say (max_turns, max_steps)."
+            )
         self._opened = 0
 
     def open(self, problem: Problem, trial: int = 0) -> Conversation:
@@ -92,7 +99,7 @@ class Game:
         reply, which a human answers who is not here."""
         most = min(agent.capacity, self.world.side_by_side or agent.capacity)
         pool = ThreadPoolExecutor(most) if self.world.waits else None
-        table = _Table(agent, human, self.max_steps, until, to_reply, self.snapshots, pool)
+        table = _Table(agent, self.world.human or human, self.max_steps, until, to_reply, self.snapshots, pool)
         todo = [talk for talk in reversed(talks) if not talk.played.stop and (until is None or talk.steps < until)]
         with pool or nullcontext():  # which waits for the grading too
             while todo or table.open:

@@ -36,6 +36,9 @@ def draw_problems(world: World, split: str, count: int, seed: int, families: Seq
             f"world {world.name}: makes no problems of its own (FAMILIES is empty): room generate proves some. Or give it FAMILIES, "
             "context and propose; an adapted world a problems_file."
         )
+    if hasattr(world.shared.cls, "problems"):
+        own: list[Problem] = world.shared.cls.problems(split, count, seed, chosen)
+        return own
     if world.foreign is not None and world.foreign.lines:
         given: list[Problem] = world.foreign.problems(world, split, count, seed, chosen)
         return given
@@ -82,6 +85,8 @@ class Excerpt:
 
 def user_context(world: World, rng: Random, split: str, excerpt: Excerpt = Excerpt()) -> dict[str, Any]:
     """JSON-able rows of one user of a split, with a persona: all that a generator is given of the database."""
+    if hasattr(world.shared.cls, "problems"):
+        raise BadInput(f"world {world.name}: is an environment, without rows of which problems could be made: it draws them itself.")
     users = world.shared.users[split] or (_case(world, rng, split),)
     found: dict[str, Any]
     if not hasattr(world.shared.cls, "context") and world.foreign is not None:

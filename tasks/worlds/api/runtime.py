@@ -20,6 +20,11 @@
                                       counts as a look-up, who confirms which writes; by default as in the worlds that come along
     COMPARED                          False: nothing reads its state, so problems are graded by required calls and outputs alone (True
                                       by default)
+    problems, grades                  in place of context and propose, and of ground truths: problems(split, count, seed, families) ->
+                                      list of Problem, grades(trajectory) -> Outcome, which may be a real number
+    HUMAN                             a tasks.contract.client.Client that talks to the agent, whoever plays the role `human` elsewhere
+    TURNS                             agent's turns of the longest conversation, for which whoever plays has to leave room (0: any)
+    of_folder(folder) -> class        static: the class to take for a frozen folder, where one address stands for many worlds
     COPIES                            False: its state cannot be copied (a live service), so no method may go back into a conversation
     WAITS                             True: its tools wait for something outside this process; those of several conversations are called
                                       side by side, in threads (False by default)
@@ -37,6 +42,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tasks.contract.client import Client
 from tasks.contract.context import seed_of
 from tasks.contract.conventions import conventions_of
 from tasks.contract.params import BadInput, StageFailed
@@ -92,6 +98,8 @@ class World:
         self.copies = bool(getattr(cls, "COPIES", True))
         self.waits = bool(getattr(cls, "WAITS", False))
         self.side_by_side = int(getattr(cls, "SIDE_BY_SIDE", 0))
+        self.human: Client | None = getattr(cls, "HUMAN", None)
+        self.turns = int(getattr(cls, "TURNS", 0))
         self.tools = tools_of(cls)
         self.conventions = conventions_of(cls, self.tools)
         self.splits = shared.splits
@@ -193,9 +201,12 @@ class World:
 
     def grade(self, trajectory: Trajectory, final: World) -> Outcome:
         """The one grading (law 6, `tasks.worlds.api.grading`). `final` is the fork that was played in; it is only looked at."""
+        if hasattr(self.shared.cls, "grades"):
+            own: Outcome = self.shared.cls.grades(trajectory)
+            return own
         hashes = (final.state_hash(), self._hash_after_truth(trajectory.problem)) if self.compared else ("", "")
         outcome = grading.grade(trajectory, self, *hashes)
-        if outcome.reward:
+        if outcome.solved:
             return outcome
         who, why = blame(grading.readable(trajectory), self, outcome.broken)
         return replace(outcome, blame=who, blame_reason=why)
