@@ -46,10 +46,10 @@ from tasks.contract.problem import PASSIVE
 from tasks.contract.proven import proven
 from tasks.evaluate import Inputs
 from tasks.evaluate.core.as_served import AS_SERVED, TURNS, compared, digests
+from tasks.evaluate.core.checkpoint_agents import checkpoint_agent
 from tasks.evaluate.core.figure_files import write_figures
 from tasks.evaluate.core.seeds import of_play, of_problems
 from tasks.evaluate.core.tables import COLUMNS, Maker, apart, metrics
-from tasks.evaluate.core.watch import Watch
 from tasks.worlds import NOT_COMPARED, UNSEEN
 from tasks.worlds.api.problem_source import Problems
 
@@ -306,7 +306,7 @@ def _play_all(
             elif model == CONTENDER:
                 agent, trials = ctx.agent(name, role_name=CONTENDER, temperature=params.temperature), params.trials
             else:
-                (agent, watch), trials = _checkpoint(folders[model], (which, model), name, params, ctx), params.trials
+                (agent, watch), trials = checkpoint_agent(folders[model], (which, model), name, params, ctx), params.trials
             played += _trials(worlds[name], problems, trials, agent, (which, model), params, ctx)
             if watch:
                 watch.judge()
@@ -338,30 +338,6 @@ def _baseline(name: str, problems: Sequence[Problem]) -> Agent:
         "always_hands_over": hands_over,
     }
     return players[name]()
-
-
-def _checkpoint(folder: Path, unit: tuple[str, str], world: str, params: Params, ctx: Context) -> tuple[Agent, Watch]:
-    """A checkpoint that plays, an adapter on its base; loaded anew for each unit, so that units do not depend on each other; and who
-    sees whether a server plays it. unit: (set, model)."""
-    from tasks.checkpoints import adapters, agreement
-
-    which, model = unit
-    loaded, tokenizer = adapters.load(folder, ctx.artifacts, ctx.device, params.dtype)
-    base = adapters.base_of(folder)
-    adapters.lend(ctx.human(world), loaded, base.weights if base else "")
-    highest = agreement.highest_mean(params.max_mismatch, params.dtype)
-    watch = Watch(loaded, params.temperature, highest, tokenizer.bos_token_id, f"evaluate: {model} in {world} ({which})")
-    agent = ctx.agent(
-        world,
-        name=model,
-        checkpoint=(loaded, tokenizer),
-        rows=params.rows,
-        temperature=params.temperature,
-        max_turn_tokens=params.max_turn_tokens,
-        max_episode_tokens=params.max_episode_tokens,
-        compare=watch.turn,
-    )
-    return agent, watch
 
 
 def _trials(

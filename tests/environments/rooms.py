@@ -1,4 +1,4 @@
-"""The rooms called as their tasks call them, on environments: worlds, base, generate, sft, evaluate in one process."""
+"""The rooms called as their tasks call them, on environments: worlds, base, generate, sft, rl, evaluate in one process."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks import base, evaluate, generate, sft
+from tasks import base, evaluate, generate, rl, sft
 from tasks.base import closed_vocabulary
 from tasks.contract.context import Context
-from tasks.evaluate import row_scores
+from tasks.evaluate import episodes, row_scores
 from tasks.generate import expert_rows
+from tasks.players import roles
+from tasks.rl import grpo
+from tasks.rl.core import loop as reinforcing
 from tasks.sft import sft as plain
 from tasks.sft.core import loop
 from tasks.worlds import environments
+from tests.playing import playing
 
 SIZES = {"layers": 2, "width": 64, "heads": 2}
 
@@ -28,7 +32,7 @@ class Rooms:
         out, scratch = self.folder / name, self.folder / f"{name}.scratch"
         for place in (out, scratch):
             place.mkdir(parents=True)
-        return Context(seed=self.seed, out=out, scratch=scratch)
+        return Context(seed=self.seed, out=out, scratch=scratch, **playing(roles.maker({}, self.folder / "worlds", self.seed)))
 
     def worlds(self, settings: Mapping[str, Any], name: str = "worlds") -> dict[str, Any]:
         params = environments.Params(environments=settings)
@@ -53,3 +57,12 @@ class Rooms:
         found = {model: self.folder / model / "model" for model in models}
         inputs = evaluate.Inputs(self.folder / "worlds", found, models[-1], "candidate", reserve=self.folder / rows)
         return row_scores.run(inputs, row_scores.Params(**params), self.context(name))
+
+    def rl(self, start: str, world: str, name: str, **params: Any) -> dict[str, Any]:
+        inputs, ctx = rl.Inputs(self.folder / "worlds", self.folder / start, world), self.context(name)
+        return reinforcing.run(inputs, rl.Loop(**params), grpo.hooks(grpo.Params(), ctx), ctx)
+
+    def episodes(self, models: list[str], name: str = "episodes", **params: Any) -> dict[str, Any]:
+        found = {model: self.folder / model / "model" for model in models}
+        inputs = evaluate.Inputs(self.folder / "worlds", found, models[-1], "candidate")
+        return episodes.run(inputs, episodes.Params(**params), self.context(name))
