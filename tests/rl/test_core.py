@@ -38,6 +38,21 @@ def test_the_pool_keeps_every_family() -> None:
     assert difficulty(items) == {"forbidden": {"always": 2, "never": 2}, "write": {"never": 1, "sometimes": 3}}
 
 
+def test_real_outcomes_are_of_medium_difficulty_when_they_differ() -> None:
+    """Sums of four outcomes: -2 that differ, -4 alike (a trap each time), 2 alike (half of all each time), 90 that differ."""
+    sums = [(-2.0, True), (-4.0, False), (2.0, False), (90.0, True)]
+    items = [Screened(problem(f"grid{place}", "fetch"), total, 4, apart) for place, (total, apart) in enumerate(sums)]
+    assert difficulty(items) == {"fetch": {"always": 1, "never": 1, "sometimes": 2}}
+    assert names(choose_pool(items, 4)) == ["grid0", "grid3", "grid2", "grid1"]
+
+
+def test_of_real_outcomes_beyond_one_the_highest_validation_is_kept() -> None:
+    kept = record.Record()
+    rates = [3.0, 2.5, -1.0, 3.5]
+    found = [kept.validated(record.Validation(step, {"fetch": (4 * rate, 4)}), 9.0) for step, rate in enumerate(rates)]
+    assert found == [True, False, False, True] and kept.best == 3
+
+
 def test_scores_under_autocast_are_those_of_float32_up_to_its_rounding() -> None:
     """What a GPU does: matrices in bfloat16 (8 bits of mantissa), log-probabilities summed in float32."""
     import torch

@@ -20,11 +20,18 @@ agreed when it did not; ours."""
 @dataclass(frozen=True)
 class Screened:
     """A problem of the training pool. solved: how many of the `trials` screening conversations reached its goal; where outcomes are
-    real numbers, their sum."""
+    real numbers, their sum. apart: whether outcomes differ, where they are real numbers; None: `solved` tells it."""
 
     problem: Problem
     solved: float
     trials: int
+    apart: bool | None = None
+
+    @property
+    def difficulty(self) -> str:
+        """never, sometimes or always: never and always are alike in all trials, by nothing or by something brought."""
+        apart = 0 < self.solved < self.trials if self.apart is None else self.apart
+        return "sometimes" if apart else "always" if self.solved > 0 else "never"
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,9 @@ def choose_pool(screened: Sequence[Screened], size: int) -> list[Screened]:
     pool: list[Screened] = []
     for family in families:
         mine = [item for item in screened if item.problem.family == family]
-        medium = [item for item in mine if 0 < item.solved < item.trials]
-        always = [item for item in mine if item.solved == item.trials][:guards]
-        never = [item for item in mine if item.solved == 0][:guards]
+        medium = [item for item in mine if item.difficulty == "sometimes"]
+        always = [item for item in mine if item.difficulty == "always"][:guards]
+        never = [item for item in mine if item.difficulty == "never"][:guards]
         pool += (medium + always + never)[:share]
     return pool
 
@@ -84,8 +91,7 @@ def difficulty(screened: Sequence[Screened]) -> dict[str, dict[str, int]]:
     """Per family: how many problems were solved never, sometimes, always."""
     table: dict[str, Counter[str]] = {}
     for item in screened:
-        word = "never" if item.solved == 0 else "always" if item.solved == item.trials else "sometimes"
-        table.setdefault(item.problem.family, Counter())[word] += 1
+        table.setdefault(item.problem.family, Counter())[item.difficulty] += 1
     return {family: dict(sorted(table[family].items())) for family in sorted(table)}
 
 

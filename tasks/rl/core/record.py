@@ -73,7 +73,7 @@ class Record:
         if earlier:
             start = next(iter(earlier.values()))
             high = max(entry.rate for entry in earlier.values())
-            error = math.sqrt(high * (1 - high) / max(1, result.tried))
+            error = math.sqrt(max(0.0, high * (1 - high)) / max(1, result.tried))  # of real numbers beyond 0 and 1 none is known
             if result.rate < high - error or any(fall > max_fall for fall in result.falls(start).values()):
                 return False
         self.best = result.step

@@ -14,7 +14,7 @@ from tasks.contract.trajectory import Trajectory
 from tasks.rl.core.figures import about_agent, outcome_of
 from tasks.rl.core.hooks import Job, Play
 from tasks.rl.core.params import SCREEN_SHARD, Loop
-from tasks.rl.core.pool import Screened
+from tasks.rl.core.pool import Screened, spread
 from tasks.rl.core.record import Validation
 from tasks.worlds.api.play import play
 from tasks.worlds.api.problem_source import Problems
@@ -63,18 +63,21 @@ class Rollouts:
             jobs = [(problems[index], trial) for index in indices for trial in range(trials)]
             played = self.play(model, jobs, "screen")
             won = [outcome_of(talk) for talk in played]
-            solved = [sum(won[at : at + trials]) for at in range(0, len(won), trials)]
-            return {"solved": solved, "lost": counted(lost_by(talk, params.max_turn_tokens) for talk in played)}
+            each = [won[at : at + trials] for at in range(0, len(won), trials)]
+            solved, apart = [sum(one) for one in each], [spread(one) for one in each]
+            return {"solved": solved, "apart": apart, "lost": counted(lost_by(talk, params.max_turn_tokens) for talk in played)}
 
         solved: list[float] = []
+        apart: list[bool] = []
         for shard in self.ctx.shards("screen", work, list(range(len(problems))), SCREEN_SHARD):
             solved += shard["solved"]
+            apart += shard["apart"]
             self.lost.update(shard["lost"])
             self.ctx.progress(len(solved), len(problems), f"problems screened{few}")
         self._check_lost("screening", self.lost, len(problems) * trials)
         if not problems:
             raise StageFailed(f"rl: world {self.world.name} gave no training problem, so there is nothing to play (screen_problems).")
-        return [Screened(problem, won, trials) for problem, won in zip(problems, solved, strict=True)]
+        return [Screened(problem, won, trials, differ) for problem, won, differ in zip(problems, solved, apart, strict=True)]
 
     def validate(self, step: int, play: Play, examine: Any) -> Validation:
         """The mean outcome on the validation split, sampled, by family. examine: the method's way to play (`Hooks.examine`)."""
