@@ -100,34 +100,6 @@ def test_a_term_is_added_once_a_step_however_many_batches_it_has() -> None:
         assert [mine - theirs for mine, theirs in zip(gradient, plain, strict=True)] == pytest.approx([-0.5] * 3)
 
 
-class Dft(Hooks):
-    """Dynamic fine-tuning: a token's own probability, detached, weighs its loss."""
-
-    def token_weight(self, tokens: Any) -> Any:
-        return (-tokens.nll).exp()
-
-
-class Otr(Hooks):
-    """One-token rollout in its exact form at temperature 1: reward 1 for the data's token, beta for any other."""
-
-    beta = -0.1
-
-    def token_loss(self, tokens: Any) -> Any:
-        import torch
-
-        logp = tokens.logits.log_softmax(-1)
-        rewards = torch.full_like(logp, self.beta).scatter(1, tokens.targets[:, None], 1.0)
-        return -(logp.detach().exp() * rewards * logp).sum(-1)
-
-
-def test_one_token_rollout_is_dynamic_fine_tuning_times_one_minus_beta() -> None:
-    """By hand: at p = 1/2 DFT's gradient of a token is -p (1 - p) = -0.25, OTR's -0.275. Per token of row weight 1: a fifth of it."""
-    even = math.log(2)
-    dft, otr = (step_of(hooks, model=toy(even, even, even))[1] for hooks in (Dft(), Otr()))
-    assert dft == pytest.approx([-0.25 / 5, -0.25 / 5, -0.75 / 5]) and otr == pytest.approx([1.1 * one for one in dft])
-    assert step_of(Otr())[1] == pytest.approx([1.1 * one for one in step_of(Dft())[1]])
-
-
 class Rise(Hooks):
     """Recursive introspection: the mean over rows of each row's weighted mean over its tokens."""
 

@@ -7,6 +7,9 @@
 In the order in which the loop calls them: `row_weight`, `prepare`, `teacher`, `phases`; for each phase `begin`; for each step `step`
 (which calls `count` and `objective`, and this `token_loss`, `token_weight` and `loss_term`) and `gradients`; now and then `validation`;
 at the end `finish`. When a killed run goes on, every hook but those of a step is called again and must then do the same.
+
+What a step draws at random (OTR's tokens) comes from torch's own generator, which the loop seeds and a resume state keeps: a run that
+goes on draws what it would have drawn. Other hooks use `training.ctx.rng(name)`.
 """
 
 from __future__ import annotations
@@ -161,8 +164,8 @@ class Hooks:
         return weights
 
     def token_loss(self, tokens: Tokens) -> Tensor:
-        """(n,) losses of the trained tokens. Default: the negative log-likelihood. OTR (one-token rollout) takes a policy gradient over
-        the logits instead."""
+        """(n,) losses of the trained tokens. Default: the negative log-likelihood. `otr` takes a policy gradient over the logits
+        instead."""
         return tokens.nll
 
     def token_weight(self, tokens: Tokens) -> Tensor | None:
