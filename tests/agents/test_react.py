@@ -11,6 +11,8 @@ from tasks.engine.settings import Settings, load
 from tasks.players.acting import acting
 from tests.conftest import ROOT
 
+KNOWN = ", ".join(methods.names(methods.AGENTS))
+
 
 def test_react_is_the_player() -> None:
     player = object()
@@ -29,10 +31,10 @@ def test_a_way_states_what_it_is(name: str) -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"method": "reakt"}, r"rl.agents.method: no way of acting 'reakt'. Did you mean 'react'\? Known: react"),
+        ({"method": "reakt"}, rf"rl.agents.method: no way of acting 'reakt'. Did you mean 'react'\? Known: {KNOWN}"),
         ({}, r"rl.agents.method is missing: how its agents act. Write agents: {method: react}"),
         (None, "rl.agents.method is missing"),
-        ({"method": "react", "tries": 2}, "rl.agents: unknown key 'tries'. Known: method, react"),
+        ({"method": "react", "tries": 2}, f"rl.agents: unknown key 'tries'. Known: method, {KNOWN}"),
         ({"method": "react", "react": {"tries": 2}}, "rl.agents.react: unknown key 'tries'"),
         ({"method": "react", "react": 2}, "rl.agents.react: expected a mapping of params, got 2"),
     ],

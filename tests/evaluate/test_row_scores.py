@@ -11,7 +11,7 @@ import pytest
 from tasks.contract.params import BadInput
 from tasks.contract.schemas import SCORE
 from tasks.contract.tables import read_table
-from tasks.evaluate import row_scores
+from tasks.evaluate.core.scored_rows import score
 from tests.environments.rooms import Rooms
 
 MAPS = {"maps": {"maps": 2, "symbols": 5, "questions": 4}}
@@ -56,7 +56,7 @@ def test_scores_by_hand_and_whatever_the_batch(rooms: Rooms) -> None:
     model = folders.load_model(rooms.folder / "base" / "model")
     ids, masks = [[1, 4, 6, 2, 7, 3], [4, 7, 8]], [[False] * 4 + [True] * 2, [False, False, True]]
     for batch_tokens in (4096, 1):
-        for row, mask, said in zip(ids, masks, row_scores.score(model, ids, masks, batch_tokens), strict=True):
+        for row, mask, said in zip(ids, masks, score(model, ids, masks, batch_tokens), strict=True):
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([row])).logits[0].log_softmax(-1)
             places = [place for place, scored in enumerate(mask) if scored]

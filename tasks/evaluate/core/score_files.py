@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,21 @@ RESAMPLES = 1000
 MEANS = ("accuracy", "exact", "loss")
 
 
-def write_scores(folder: Path, scores: Scores, candidate: str, seed: int) -> dict[str, Any]:
+def write_scores(
+    folder: Path, scores: Scores, candidate: str, seed: int, further: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     """Write scores.parquet and its figures: metrics.json, metrics/<model>.yaml, headline.yaml, models.csv, families.csv.
 
-    candidate: the model that headline.yaml speaks of. seed: of the intervals. Returns what is in metrics.json: means over problems by
-    model and part.
+    candidate: the model that headline.yaml speaks of. seed: of the intervals. further: other figures that the method made of the same
+    scores. Returns what is in metrics.json: these, and means over problems by model and part.
     """
     from tasks.contract.schemas import SCORE
     from tasks.contract.tables import write_rows
 
     write_rows(folder / "scores.parquet", SCORE, scores)
     measured = {model: {part: _means(own) for part, own in _by(mine, "part").items()} for model, mine in _by(scores, "model").items()}
-    text = json.dumps({"scores": measured}, indent=2, sort_keys=True, allow_nan=False)
+    said = {"scores": measured, **further}
+    text = json.dumps(said, indent=2, sort_keys=True, allow_nan=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     overall = {model: _means(mine) for model, mine in _by(scores, "model").items()}
     (folder / "metrics").mkdir(exist_ok=True)
@@ -42,7 +46,7 @@ def write_scores(folder: Path, scores: Scores, candidate: str, seed: int) -> dic
     _yaml(folder / "headline.yaml", {"accuracy": overall[candidate]["accuracy"], **gain})
     _table(folder / "models.csv", MODELS, ({"model": model, **_interval(own, seed)} for model, own in _by(scores, "model").items()))
     _table(folder / "families.csv", FAMILIES, _families(scores, seed))
-    return {"scores": measured}
+    return said
 
 
 def _by(scores: Scores, column: str) -> dict[str, list[Mapping[str, Any]]]:
