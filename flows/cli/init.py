@@ -35,6 +35,10 @@ def init(
     disposable: Annotated[
         bool, typer.Option("--disposable", help="The HTTP service may be changed by every run and check.", rich_help_panel=AROUND)
     ] = False,
+    operations: Annotated[
+        str,
+        typer.Option(metavar="NAMES", help="Operations that become tools: ids or 'GET /path', with commas.", rich_help_panel=AROUND),
+    ] = "",
     server: Annotated[
         str, typer.Option(metavar="URL", help="OpenAI-compatible server of the model that plays all roles.", rich_help_panel=AROUND)
     ] = SERVER,
@@ -55,6 +59,7 @@ def init(
       cairn init ../bank --from bank.py:Bank            around a Python class, function or object
       cairn init ../notes --from mcp.yaml --policy policy.md --model gpt-oss-20b
       cairn init ../orders --from openapi.json --url http://127.0.0.1:8000
+      cairn init ../orders --from openapi.json --disposable --operations "getOrder,POST /refunds"
     """
     import shlex
     import subprocess
@@ -65,12 +70,15 @@ def init(
     from tasks.contract.params import BadInput
 
     place = Path(folder).resolve()
-    if not origin and (policy or url or disposable or (server, model, key_env) != (SERVER, MODEL, "")):
-        raise BadInput("--policy, --url, --disposable, --server, --model and --key-env go with --from API.")
+    chosen = tuple(filter(None, map(str.strip, operations.split(","))))
+    if operations and not chosen:
+        raise BadInput(f"--operations {operations!r}: names none. Give ids or 'GET /path', with commas between them.")
+    if not origin and (policy or url or disposable or chosen or (server, model, key_env) != (SERVER, MODEL, "")):
+        raise BadInput("--policy, --url, --disposable, --operations, --server, --model and --key-env go with --from API.")
     if origin:
         from flows.own_api.api import Wish
 
-        api, player = look(origin, Wish(url, disposable)), player_of(server, model, key_env)
+        api, player = look(origin, Wish(url, disposable, chosen)), player_of(server, model, key_env)
         address, notes = create(place, world, cls, api, policy_of(policy), player)
         notes = [*begun(api, address, bool(policy), player), *notes]
     else:

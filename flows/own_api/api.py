@@ -18,11 +18,12 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Wish:
-    """How an API is to be used. url: of an HTTP service, "" for the one that its description names. disposable: that service may be
-    changed by every run and check."""
+    """How an HTTP service is to be used. url: where it is, "" for where its description says. disposable: it may be changed by every
+    run and check. operations: those that become tools, by operationId, "GET /path", "tag:NAME" or pattern; () for all."""
 
     url: str = ""
     disposable: bool = False
+    operations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

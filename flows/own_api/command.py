@@ -24,10 +24,12 @@ def look(origin: str, wish: Wish) -> Api:
         if path.suffix == ".json" or _is_description(path):
             return http_service.look(origin, wish)
         if wish != Wish():
-            raise BadInput("--url and --disposable go with an OpenAPI description; an MCP server's file says both itself.")
+            raise BadInput(
+                "--url, --disposable and --operations go with an OpenAPI description; an MCP server's file says this itself."
+            )
         return mcp_server.look(path.resolve())
     if wish != Wish():
-        raise BadInput("--url and --disposable go with an OpenAPI description.")
+        raise BadInput("--url, --disposable and --operations go with an OpenAPI description.")
     if ":" not in origin:
         raise BadInput(f"--from {origin}: give {FORMS}.")
     return python_object.look(origin)

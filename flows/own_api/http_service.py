@@ -7,8 +7,10 @@ from typing import Any
 
 from flows.own_api.api import Api, Wish
 from flows.own_api.guesses import Guess, guess
+from flows.own_api.source_text import INDENT, argument, quoted
 from tasks.contract.params import BadInput
 from tasks.worlds.adapters import from_openapi, openapi_spec
+from tasks.worlds.adapters.openapi_survey import survey
 
 FILE = "openapi.json"
 NOT_DISPOSABLE = (
@@ -27,20 +29,22 @@ def look(origin: str, wish: Wish) -> Api:
             f"--from {origin}: the description names no absolute url of the service. Say where it is: --url http://127.0.0.1:8000"
         )
 
-    def built(world: str, policy: str, operations: tuple[str, ...] | None = None) -> type[Any]:
-        return from_openapi(spec.document, url, name=world, policy=policy, operations=operations, disposable=wish.disposable)
+    found = survey(spec, wish.operations or None, reads_only=not wish.disposable)
+    guesses = tuple(_guessed(name, kind) for name, kind in found.kinds.items())
+    ends = tuple(one.name for one in guesses if one.kind == "end")
 
-    kinds = {name: tool.kind for name, tool in built("api", "...").FOREIGN.tools().items()}
-    guesses = tuple(_guessed(name, kind) for name, kind in kinds.items() if wish.disposable or kind == "read")
-    if not guesses:
-        raise BadInput(
-            f"--from {origin}: no operation only reads, and the service was not declared disposable, so nothing could be called. Point "
-            "--url to a copy that may be changed, and add --disposable."
+    def built(world: str, policy: str) -> type[Any]:
+        return from_openapi(
+            spec.document, url, name=world, policy=policy, operations=found.operations, ends=ends, disposable=wish.disposable
         )
-    reading = None if wish.disposable else tuple(one.name for one in guesses)
-    chosen = (
-        "disposable=True,  # every run and check may change it" if reading is None else f"operations={reading!r},  # those that read"
-    )
+
+    keywords: list[str] = []
+    if found.operations is not None:
+        keywords += argument("operations", found.operations, INDENT, "" if wish.disposable or wish.operations else "those that read")
+    if ends:
+        keywords += argument("ends", ends, INDENT, "by their names")
+    if wish.disposable:
+        keywords.append("disposable=True,  # every run and check may change it")
     return Api(
         origin=f"the HTTP service at {url}",
         guesses=guesses,
@@ -48,11 +52,11 @@ def look(origin: str, wish: Wish) -> Api:
         texts={FILE: json.dumps(spec.document, indent=1, ensure_ascii=False) + "\n"},
         imports=(),
         own="",
-        call=("from_openapi", f'HERE / "api" / "{FILE}", {url!r}'),
-        keywords=(chosen,),
+        call=("from_openapi", f'HERE / "api" / "{FILE}",\n        {quoted(url)}'),
+        keywords=tuple(keywords),
         listing=False,
-        built=lambda world, policy: built(world, policy, reading),
-        notes=() if wish.disposable else (NOT_DISPOSABLE,),
+        built=built,
+        notes=(*(() if wish.disposable else (NOT_DISPOSABLE,)), *(f"left out: {call}: {why}" for call, why in found.left_out.items())),
     )
 
 

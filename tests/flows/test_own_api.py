@@ -182,13 +182,14 @@ def test_an_estimate_of_a_world_without_scripts(tmp_path: Path) -> None:
     assert found["reserve"][1] == 100 / 5 and found["generate"][1] == 300 / 20
 
 
-def elsewhere(home: Path, cls: str, tool: str, arguments: dict[str, object]) -> str:
-    """What a process of its own prints of the world that was written: its tools, and whether a call succeeds."""
+def elsewhere(home: Path, cls: str, tool: str = "", arguments: dict[str, object] | None = None) -> str:
+    """What a process of its own prints of the world that was written: its tools, and whether a call succeeds, where one is made."""
+    called = [(tool, arguments)] if tool else []
     code = (
         f"import sys; sys.path.insert(0, {str(home.parent)!r})\n"
         f"from {home.name}.world import {cls}\nfrom tasks.worlds.api.runtime import World\n"
         f"world = World.build({cls}, 60, 0)\n"
-        f"print({{name: tool.kind for name, tool in world.tools.items()}}, world.call({tool!r}, {arguments!r}).ok)\n"
+        f"print({{name: tool.kind for name, tool in world.tools.items()}}, *(world.call(*one).ok for one in {called!r}))\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
@@ -242,7 +243,79 @@ def test_a_project_around_an_http_service(tmp_path: Path, capsys: pytest.Capture
         said = capsys.readouterr().out
         assert ("Nobody said that the service may be changed" in said) == (not options)
         home = folder / LIBRARY.replace(".", "/") / folder.name
-        assert elsewhere(home, folder.name.title(), "get_order", {"order_id": "1"}) == f"{tools} False\n", "nobody listens there"
+        assert elsewhere(home, folder.name.title()) == f"{tools}\n"
+
+
+def described(**operations: dict[str, object]) -> dict[str, object]:
+    """A description with one path for each operation, "get /a" -> about it."""
+    paths: dict[str, dict[str, object]] = {}
+    for call, about in operations.items():
+        verb, _, path = call.partition(" ")
+        paths.setdefault(path, {})[verb] = about
+    return {"openapi": "3.1.0", "info": {"title": "Many", "version": "1"}, "servers": [{"url": "http://127.0.0.1:9"}], "paths": paths}
+
+
+NOWHERE = {"$ref": "#/components/schemas/Nowhere"}
+BROKEN = {"parameters": [{"name": "a", "in": "query", "schema": NOWHERE}]}
+SOME = {
+    "get /a": {"operationId": "getThing"},
+    "get /b": {"operationId": "getThing"},
+    "get /c": {"operationId": "getBroken", **BROKEN},
+    "get /d": {"operationId": "getFile", "tags": ["files"]},
+    "post /d": {"operationId": "sendFile"},
+    "post /e": {"operationId": "hand_over"},
+    "delete /d": {"operationId": "dropFile"},
+}
+
+
+@pytest.mark.usefixtures("small")
+def test_operations_that_cannot_be_tools_are_left_out_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "openapi.json"
+    path.write_text(json.dumps(described(**SOME)))
+    folder = tmp_path / "files"
+    assert main(["init", str(folder), "--from", str(path), "--disposable"]) == 0
+    said = capsys.readouterr().out
+    assert "left out: GET /b: GET /a is called 'getThing' as well\n" in said
+    assert "left out: GET /c: " in said and "there is no 'components'" in said
+    assert "left out: DELETE /d: it is dangerous (DELETE); name it in operations and allow" in said
+    home = folder / LIBRARY.replace(".", "/") / "files"
+    assert 'operations=("GET /a", "getFile", "sendFile", "hand_over"),\n' in (home / "world.py").read_text()
+    tools = "{'getThing': 'read', 'getFile': 'read', 'sendFile': 'write', 'hand_over': 'end'}"
+    assert elsewhere(home, "Files") == f"{tools}\n"
+    reading = look(str(path), Wish())
+    assert [one.name for one in reading.guesses] == ["getThing", "getFile"] and not any("DELETE" in note for note in reading.notes)
+
+
+def test_operations_are_chosen_by_an_option(tmp_path: Path) -> None:
+    path = tmp_path / "openapi.json"
+    path.write_text(json.dumps(described(**SOME)))
+
+    def kinds(*operations: str, disposable: bool = True) -> dict[str, str]:
+        return {one.name: one.kind for one in look(str(path), Wish("", disposable, operations)).guesses}
+
+    assert kinds("GET /b", "sendFile") == {"getThing": "read", "sendFile": "write"}
+    assert kinds("tag:files", "send*") == {"getFile": "read", "sendFile": "write"}
+    assert kinds("*File", disposable=False) == {"getFile": "read"}
+    for words, disposable, says in (
+        (("getFil",), True, "--operations: 'getFil' stands for no operation. Did you mean 'getFile'"),
+        (("getThing",), True, "--operations names GET /b, which cannot be a tool: GET /a is called 'getThing' as well"),
+        (("getBroken",), True, "--operations names GET /c, which cannot be a tool: it refers to"),
+        (("sendFile",), False, r"names POST /d, which cannot be a tool: it writes, .*\(--disposable\)"),
+        (("send*",), False, "there is no operation that only reads.*add --disposable"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            kinds(*words, disposable=disposable)
+
+
+def test_more_operations_than_a_world_can_have_name_the_option(tmp_path: Path) -> None:
+    path = tmp_path / "openapi.json"
+    path.write_text(json.dumps(described(**{f"get /o{n}": {"operationId": f"getO{n}"} for n in range(130)})))
+    with pytest.raises(
+        BadInput, match=r"130 operations would be tools, and 128 are the most\. Choose some with --operations a,b,c: by"
+    ):
+        look(str(path), Wish())
+    made = look(str(path), Wish(operations=tuple(f"getO{n}" for n in range(128))))
+    assert len(made.guesses) == 128 and list(made.built("many", "...").FOREIGN.tools()) == [one.name for one in made.guesses]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +383,10 @@ def test_what_is_no_api_is_refused_in_words(origin: str, says: str, bank: Path) 
 def test_options_of_another_kind_are_refused(bank: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, says in (
         (("--policy", "x"), "go with --from API"),
-        (("--from", f"{bank}/own_bank.py:Bank", "--url", "http://x"), "--url and --disposable go with an OpenAPI description"),
+        (
+            ("--from", f"{bank}/own_bank.py:Bank", "--url", "http://x"),
+            "--url, --disposable and --operations go with an OpenAPI description",
+        ),
         (("--from", f"{bank}/own_bank.py:Bank", "--policy", "nowhere.md"), "--policy nowhere.md: cannot be read"),
         (("--from", f"{bank}/own_bank.py:Bank", "--server", "localhost:1"), "must begin with http"),
     ):

@@ -49,15 +49,15 @@ def choose(listed: list[Listed], how: Choosing) -> Chosen:
         ("allow", how.allow, True),
         ("dangerous", how.dangerous, False),
     ):
-        _check_known(how, word, entries, exact, listed)
+        check_known(how, word, entries, exact, listed)
     _check_dangerous_names(how, listed)
-    wanted = [one for one in listed if how.operations is None or _fits(how, one, how.operations)]
-    off = tuple(_name(how, one) for one in wanted if _dangerous(how, one) and not _exactly(how, one, how.allow))
-    offered = [one for one in wanted if not _dangerous(how, one) or _exactly(how, one, how.allow)]
+    wanted = [one for one in listed if how.operations is None or fits(how, one, how.operations)]
+    off = tuple(_name(how, one) for one in wanted if is_dangerous(how, one) and not exactly(how, one, how.allow))
+    offered = [one for one in wanted if not is_dangerous(how, one) or exactly(how, one, how.allow)]
     if not offered:
         raise BadInput(f"{how.where}: there is no operation to offer. Dangerous ones must be named in allow: {_some(off) or 'none'}.")
     if len(offered) > MOST_TOOLS:
-        raise BadInput(_too_many(how, offered))
+        raise BadInput(too_many(how, offered, "operations=(...)"))
     tools: dict[str, tuple[Listed, Kind]] = {}
     for one in offered:
         name = _name(how, one)
@@ -66,7 +66,7 @@ def choose(listed: list[Listed], how: Choosing) -> Chosen:
                 f"{how.where}: {tools[name][0].call} and {one.call} would both be called {name!r}. Name one of them: "
                 f"names={{{one.call!r}: ...}}."
             )
-        tools[name] = one, _kind(how, one)
+        tools[name] = one, kind_of(how, one)
     return Chosen(tools, off)
 
 
@@ -79,23 +79,25 @@ def _words(how: Choosing, one: Listed) -> tuple[str, ...]:
     return (_name(how, one), *one.words())
 
 
-def _fits(how: Choosing, one: Listed, entries: Iterable[str]) -> bool:
+def fits(how: Choosing, one: Listed, entries: Iterable[str]) -> bool:
+    """Whether an entry stands for an operation, by its name or as a pattern."""
     return any(fnmatchcase(word, entry) for entry in entries for word in _words(how, one))
 
 
-def _exactly(how: Choosing, one: Listed, entries: Iterable[str]) -> bool:
+def exactly(how: Choosing, one: Listed, entries: Iterable[str]) -> bool:
     """Whether an operation is named, and not only fitted by a pattern or a tag."""
     return any(entry in _words(how, one) and not entry.startswith("tag:") for entry in entries)
 
 
-def _dangerous(how: Choosing, one: Listed) -> bool:
-    return one.verb == "DELETE" or one.marked or _fits(how, one, how.dangerous)
+def is_dangerous(how: Choosing, one: Listed) -> bool:
+    """Whether an operation is off until it is allowed by its name."""
+    return one.verb == "DELETE" or one.marked or fits(how, one, how.dangerous)
 
 
-def _kind(how: Choosing, one: Listed) -> Kind:
+def kind_of(how: Choosing, one: Listed) -> Kind:
     """What an operation does: as it was declared, else by its verb."""
     declared: dict[Kind, tuple[str, ...]] = {"read": how.reads, "write": how.writes, "end": how.ends}
-    said = [kind for kind, entries in declared.items() if _fits(how, one, entries)]
+    said = [kind for kind, entries in declared.items() if fits(how, one, entries)]
     if len(said) > 1:
         raise BadInput(
             f"{how.where}: {_name(how, one)!r} is declared to be {' and '.join(said)} at once. Keep one of reads, writes, ends."
@@ -103,9 +105,10 @@ def _kind(how: Choosing, one: Listed) -> Kind:
     return said[0] if said else "read" if one.verb in ("GET", "HEAD") else "write"
 
 
-def _check_known(how: Choosing, word: str, entries: Iterable[str], exact: bool, listed: list[Listed]) -> None:
+def check_known(how: Choosing, word: str, entries: Iterable[str], exact: bool, listed: list[Listed]) -> None:
+    """Raise BadInput for an entry that stands for no operation. exact: patterns stand for none."""
     for entry in entries:
-        if not any(_exactly(how, one, [entry]) if exact else _fits(how, one, [entry]) for one in listed):
+        if not any(exactly(how, one, [entry]) if exact else fits(how, one, [entry]) for one in listed):
             known = list(dict.fromkeys(other for one in listed for other in _words(how, one)))
             also = " It must be a name, not a pattern." if exact and any(sign in entry for sign in "*?[") else ""
             raise BadInput(
@@ -123,7 +126,7 @@ def _check_known(how: Choosing, word: str, entries: Iterable[str], exact: bool, 
 def _check_dangerous_names(how: Choosing, listed: list[Listed]) -> None:
     """One that is asked for by its name must be allowed by it too; a pattern may fit dangerous ones, which then stay off."""
     for one in listed:
-        if _dangerous(how, one) and _exactly(how, one, how.operations or ()) and not _exactly(how, one, how.allow):
+        if is_dangerous(how, one) and exactly(how, one, how.operations or ()) and not exactly(how, one, how.allow):
             why = "DELETE" if one.verb == "DELETE" else "marked as dangerous"
             raise BadInput(
                 f"{how.where}: operations names {_name(how, one)!r}, which is dangerous ({why}) and off until it is allowed by name: "
@@ -131,7 +134,8 @@ def _check_dangerous_names(how: Choosing, listed: list[Listed]) -> None:
             )
 
 
-def _too_many(how: Choosing, offered: list[Listed]) -> str:
+def too_many(how: Choosing, offered: list[Listed], option: str) -> str:
+    """What is said of more operations than a world can have. option: where some of them are chosen."""
     tags: dict[str, int] = {}
     for one in offered:
         for tag in one.tags:
@@ -139,7 +143,7 @@ def _too_many(how: Choosing, offered: list[Listed]) -> str:
     most = sorted(tags, key=lambda tag: (-tags[tag], tag))
     told = f" Its tags: {_some([f'tag:{tag} ({tags[tag]})' for tag in most])}." if tags else ""
     return (
-        f"{how.where}: {len(offered)} operations would be tools, and {MOST_TOOLS} are the most. Choose some with operations=(...): by "
+        f"{how.where}: {len(offered)} operations would be tools, and {MOST_TOOLS} are the most. Choose some with {option}: by "
         f"name, operationId, 'GET /path', tag or pattern.{told} Names: {_some([_name(how, one) for one in offered])}."
     )
 
