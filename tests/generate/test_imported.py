@@ -253,6 +253,18 @@ def test_a_log_of_another_state_is_kept_without_a_verdict(talks: Rows, take: Cal
     assert came.blueprints[0]["status"] == "failed_exec"
 
 
+def test_an_answer_to_another_call_is_none(talks: Rows, take: Callable[..., Came], tmp_path: Path) -> None:
+    """Its call stays without one, wherever it stands; a log whose answers name no call has them in their order."""
+    talk = next(one for one in talks if any(message["role"] == "tool" for message in one["messages"]))["messages"]
+    at = next(place for place, one in enumerate(talk) if one["role"] == "tool")
+    strange = [*talk[:at], {**talk[at], "tool_call_id": "another"}, *talk[at + 1 :]]
+    nameless = [{key: item for key, item in one.items() if key != "tool_call_id"} for one in talk]
+    came = take(lines(tmp_path / "log.jsonl", [{"messages": nameless}, {"messages": strange}]))
+    assert came.rows[0]["stop"] != "no_answer" == came.rows[1]["stop"]
+    assert came.figures["conversations"]["unfinished"] == 1 == came.figures["conversations"]["replayed"]
+    assert came.figures["problems"]["no verdict"] == 1
+
+
 def test_a_log_that_breaks_off_is_unfinished(talks: Rows, take: Callable[..., Came], tmp_path: Path) -> None:
     """In a call without an answer, or in one that cannot be read; one that hands over is at its end, and xLAM's logs hold no answers."""
     at = next(place for place, one in enumerate(talks[0]["messages"]) if one.get("tool_calls"))
@@ -286,7 +298,7 @@ def test_a_log_that_breaks_off_is_unfinished(talks: Rows, take: Callable[..., Ca
     assert [(row["state"], row["reward"]) for row in came.rows[:3]] == [(None, 1)] * 3
     problems = {row["problem_id"]: row for row in came.blueprints}
     broken_off = problems[came.rows[0]["problem_id"]]
-    assert broken_off["status"] == "failed_gate" and "the log ends in a call" in broken_off["fail_reason"]
+    assert broken_off["status"] == "failed_gate" and "the log holds a call that nobody answered" in broken_off["fail_reason"]
 
 
 BAD = [

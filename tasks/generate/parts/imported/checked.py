@@ -2,9 +2,9 @@
 
 A conversation is *graded* when the log says what should have been done and the world gives the answers that the log has: then the
 state it left is known. It is *replayed* when the answers agree and nothing says what was wanted, *ungraded* when they do not, and
-*unfinished*, whatever the answers, when it ends in a call that nobody answered or that cannot be read. Only the first has a verdict
-of state, outputs and required calls; of the others these columns are null, `policy` is known where the calls could be replayed, and
-`reward` is what people said of it, null when nobody said anything.
+*unfinished*, whatever the answers, when nobody answered one of its calls, or it ends in one that cannot be read. Only the first has
+a verdict of state, outputs and required calls; of the others these columns are null, `policy` is known where the calls could be
+replayed, and `reward` is what people said of it, null when nobody said anything.
 """
 
 from __future__ import annotations
@@ -153,9 +153,9 @@ class Checker:
         if differs:
             why = f"failed_exec: the world answers otherwise than the log: {differs}"
         elif status == "unfinished":
-            why = "failed_gate: the log ends in a call that nobody answered or that cannot be read"
+            why = "failed_gate: the log holds a call that nobody answered, or ends in one that cannot be read"
         elif status == "replayed" and not liked:
-            why = "failed_gate: nobody said that what was done was right"
+            why = "failed_gate: no verdict: nobody said that what was done was right"
         elif masked.actions != own.actions or masked.required != own.required:
             why = "failed_gate: its calls hold personal data, which is masked"
         elif not (own.n_writes or own.outputs or own.required):
@@ -178,13 +178,15 @@ def _renamed(message: Message, rename: Mapping[str, str]) -> Message:
 
 
 def _cut_off(world: World, messages: Sequence[Message]) -> str:
-    """Of CUT_OFF how a log breaks off, "" for one that does not. Who hands over needs no answer."""
+    """Of CUT_OFF how a log breaks off, "" for one that does not: its last calls, and an earlier one without an answer. Who hands over
+    needs none."""
     last = max((place for place, one in enumerate(messages) if one["role"] != "tool"), default=0)
     ends = [(call["function"], answer) for call, answer in calls_of(messages[last:])]
     ends = [(function, answer) for function, answer in ends if world.tools[function["name"]].kind != "end"]
     if any(set(function["arguments"]) == {UNREADABLE} for function, _ in ends):
         return "parse_error"
-    return "no_answer" if any(answer is None for _, answer in ends) else ""
+    waiting = [call for call, answer in calls_of(messages) if answer is None and world.tools[call["function"]["name"]].kind != "end"]
+    return "no_answer" if waiting else ""
 
 
 def _replay(world: World, messages: Sequence[Message]) -> Replayed:

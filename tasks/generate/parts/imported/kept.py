@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tasks.contract.problem import ACCEPTED
 from tasks.generate.parts.imported.checked import Taken
 
 GROUP = 1024
@@ -45,20 +46,20 @@ def write(folder: Path, found: Iterable[Taken | tuple[str, str]]) -> None:
 
 def put_together(folders: Sequence[Path], out: Path) -> Counter[str]:
     """One file of each kind out of those of the pieces, in their order; a problem that comes again is written once. Returns how many
-    problems have each status."""
+    problems are accepted, and of the others how many are not for each kind of reason, in words."""
     from tasks.contract import tables
 
     problems, seen = Counter[str](), set[str]()
 
-    def first_time(row: tuple[str, str]) -> bool:
+    def first_time(row: tuple[str, str, str]) -> bool:
         if row[0] in seen:
             return False
         seen.add(row[0])
-        problems[row[1]] += 1
+        problems[row[1] if row[1] == ACCEPTED else row[2].partition(":")[0]] += 1
         return True
 
     for name, schema in _schemas().items():
         parts = [folder / f"{name}.parquet" for folder in folders]
-        by, keep = (("problem_id", "status"), first_time) if name == "blueprints" else ((), None)
+        by, keep = (("problem_id", "status", "fail_reason"), first_time) if name == "blueprints" else ((), None)
         tables.join(parts, out / f"{name}.parquet", schema, by, keep)
     return problems

@@ -87,19 +87,25 @@ def json_of(text: str) -> Any:
 
 
 def shaped(messages: Any, longest: int) -> list[Message]:
-    """Messages of a log in the OpenAI shape. longest: characters of one message. Raises Unreadable for what is no conversation."""
+    """Messages of a log in the OpenAI shape. longest: characters of one message. An answer to another call than those that were made
+    is left out, so that theirs stay without one. Raises Unreadable for what is no conversation."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise Unreadable("no list of messages")
     found: list[Message] = []
-    open_calls: list[dict[str, str]] = []
+    open_calls: list[dict[str, Any]] = []
     for place, message in enumerate(messages):
         one = _one(message, place, len(found))
         if len(one["content"]) > longest:
             raise Unreadable(f"message {place} has {len(one['content']):,} characters (longest_message = {longest:,})")
         if one["role"] == "tool":
+            if message.get("tool_call_id") and _is_to_another(one, open_calls):
+                continue
             _answering(one, open_calls, place)
         elif calls := one.get("tool_calls"):
-            open_calls = [{"id": call["id"], "name": call["function"]["name"]} for call in calls]
+            given = [isinstance(call, Mapping) and bool(call.get("id")) for call in _listed(_calls(message))]
+            open_calls = [
+                {"id": call["id"], "name": call["function"]["name"], "given": has_id} for call, has_id in zip(calls, given, strict=True)
+            ]
         if one["role"] == "system" and found:
             continue  # an instruction in the middle was the log's own program's
         found.append(one)
@@ -118,7 +124,7 @@ def _one(message: Any, place: int, number: int) -> Message:
         raise Unreadable(f"message {place} has the role {str(said)[:40]!r}")
     content = text_of(message.get("content", message.get("value")))
     one: Message = {"role": role, "content": content}
-    calls = message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else [])
+    calls = _calls(message)
     if role == "assistant" and calls:
         one["tool_calls"] = [_call(call, place, number, at) for at, call in enumerate(_listed(calls))]
     if role == "tool":
@@ -127,6 +133,10 @@ def _one(message: Any, place: int, number: int) -> Message:
         if message.get("error") is True or message.get("is_error") is True:
             one["failed"] = True
     return one
+
+
+def _calls(message: Mapping[str, Any]) -> Any:
+    return message.get("tool_calls") or ([message["function_call"]] if message.get("function_call") else [])
 
 
 def _listed(calls: Any) -> list[Any]:
@@ -164,7 +174,13 @@ def _json(text: str) -> Any:
         return text
 
 
-def _answering(one: Message, open_calls: list[dict[str, str]], place: int) -> None:
+def _is_to_another(one: Message, open_calls: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an answer with an id is to none of the calls, all of which have one in the log."""
+    known = [call["id"] for call in open_calls if call["given"]]
+    return bool(open_calls) and len(known) == len(open_calls) and one["tool_call_id"] not in known
+
+
+def _answering(one: Message, open_calls: list[dict[str, Any]], place: int) -> None:
     """Find the call that an answer is to: by its id, else by its tool's name, else the first without an answer."""
     by_id = [call for call in open_calls if call["id"] == one["tool_call_id"]]
     by_name = [call for call in open_calls if call["name"] == one["name"]]
