@@ -320,6 +320,15 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_file_of_another_encoding_is_refused_once(encoding: str, take: Callable[..., Came], tmp_path: Path) -> None:
+    """It has no lines that could be told apart."""
+    source = tmp_path / "log.jsonl"
+    source.write_bytes('{"messages": []}\n{"messages": []}\n'.encode(encoding))
+    with pytest.raises(BadInput, match=r"log.jsonl: is UTF-16.*Save it as UTF-8: iconv -f UTF-16(LE|BE)? -t UTF-8"):
+        take(source)
+
+
 def test_lines_that_cannot_be_taken_are_listed_with_reasons(talks: Rows, take: Callable[..., Came], tmp_path: Path) -> None:
     """Every one, with its line; the others come in."""
     source = lines(tmp_path / "log.jsonl", [*BAD, *talks])

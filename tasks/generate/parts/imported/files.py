@@ -91,6 +91,15 @@ def pieces(source: Path, shape: str = "") -> Iterator[Piece]:
 def _of_lines(path: Path, name: str) -> Iterator[Piece]:
     start, number = 0, 1
     with path.open("rb") as file:
+        head = file.read(4)
+        encoding = json.detect_encoding(head)
+        if head.strip(b"\0") and not encoding.startswith("utf-8"):  # a line's end is no single byte there
+            known = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+            raise BadInput(
+                f"{path}: is {known[:6]}, which has no lines that can be read one by one. Save it as UTF-8: iconv -f {known} -t UTF-8 "
+                f"{path.name} > other.jsonl"
+            )
+        file.seek(0)
         while block := file.read(PIECE):
             block += file.readline()
             yield Piece(name, start, len(block), number)
