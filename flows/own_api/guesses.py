@@ -31,7 +31,7 @@ class Guess:
 
 
 def guess(name: str, read_only: bool | None = None) -> Guess:
-    """What one tool does. read_only: what an MCP server says of it (`readOnlyHint`).
+    """What one tool does. read_only: what an MCP server says of it (`readOnlyHint`, `destructiveHint`).
 
     >>> guess("getOrder").kind, guess("cancel_order").kind, guess("call_a_person").kind
     ('read', 'write', 'end')

@@ -12,7 +12,9 @@ from flows.own_api.guesses import Guess, guess
 from tasks.contract.params import BadInput, read_yaml
 from tasks.contract.problem import Kind
 from tasks.engine.project import round_trip, written
-from tasks.worlds.adapters import from_mcp
+from tasks.worlds.adapters import from_mcp, server_file
+from tasks.worlds.adapters.server_file import ServerFile
+from tasks.worlds.adapters.servers import world_of
 
 FILE = "mcp.yaml"
 
@@ -28,9 +30,10 @@ def look(path: Path) -> Api:
         )
     guesses = _guesses(path, values)
     text, files, notes = _moved(path, guesses)
+    about = _filled_in(server_file.read(path), guesses)
 
     def built(world: str, policy: str) -> type[Any]:
-        return from_mcp(path, name=world, policy=policy)
+        return world_of(path, about, world, policy)
 
     return Api(
         origin=f"the MCP server of {path}",
@@ -63,6 +66,17 @@ def _guesses(path: Path, values: Any) -> tuple[Guess, ...]:
     return tuple(found)
 
 
+def _filled_in(about: ServerFile, guesses: tuple[Guess, ...]) -> ServerFile:
+    """What the file will say in the project: with the guesses where it says nothing."""
+    kinds = {kind: [one.name for one in guesses if one.kind == kind] for kind in ("write", "end")}
+    return about.model_copy(
+        update={
+            "writes": kinds["write"] if about.writes is None else about.writes,
+            "ends": about.ends or kinds["end"],
+        }
+    )
+
+
 def _moved(path: Path, guesses: tuple[Guess, ...]) -> tuple[str, dict[str, Path], tuple[str, ...]]:
     """(the file as it stands in the project, what comes along, notes): its own words and comments, with the guesses where it says
     nothing."""
@@ -91,7 +105,8 @@ def _moved(path: Path, guesses: tuple[Guess, ...]) -> tuple[str, dict[str, Path]
         tree["python"] = str((path.parent / tree["python"]).absolute())
     brought.check_size(files.values())
     for key, kind in (("writes", "write"), ("ends", "end")):
-        if key not in tree and (names := [one.name for one in guesses if one.kind == kind]):
+        names = [one.name for one in guesses if one.kind == kind]
+        if key not in tree and (names or kind == "write"):
             tree[key] = names
             tree.yaml_add_eol_comment("guessed; correct it", key)
     return written(yaml, tree), files, tuple(notes)

@@ -16,6 +16,7 @@ import yaml
 
 from flows.cli import main
 from flows.init import ROOT
+from flows.own_api import written
 from flows.own_api.api import Wish
 from flows.own_api.command import look
 from flows.own_api.guesses import guess
@@ -244,6 +245,31 @@ def test_a_project_around_an_http_service(tmp_path: Path, capsys: pytest.Capture
         assert ("Nobody said that the service may be changed" in said) == (not options)
         home = folder / LIBRARY.replace(".", "/") / folder.name
         assert elsewhere(home, folder.name.title()) == f"{tools}\n"
+
+
+HINTED = """
+import sys
+
+sys.path.insert(0, ROOT)
+from tests.worlds.servers import answering
+
+answering.ANSWERS = {name: answering.text("x") for name in ("get_all", "list_and_clear", "rename")}
+answering.ERRORS, answering.ANNOTATIONS = {}, {"list_and_clear": {"destructiveHint": True}}
+answering.serve()
+"""
+
+
+def test_what_is_guessed_of_an_mcp_server_counts_when_it_is_looked_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A tool that is said to destroy writes; none is logged as a look-up that the project's file lists among the writes."""
+    (tmp_path / "server.py").write_text(HINTED.replace("ROOT", repr(str(ROOT))))
+    (tmp_path / "mcp.yaml").write_text("command: [python, server.py]\n")
+    made = look(str(tmp_path / "mcp.yaml"), Wish())
+    kinds = {one.name: one.kind for one in made.guesses}
+    assert kinds == {"get_all": "read", **dict.fromkeys(("list_and_clear", "rename", "dump", "restore"), "write")}
+    assert next(one.why for one in made.guesses if one.name == "list_and_clear") == "the server says that it changes something"
+    written.check(made, "hinted", "R1. Ask first.")
+    assert "taken for look-ups" not in caplog.text
+    assert yaml.safe_load(str(made.texts["mcp.yaml"]))["writes"] == ["list_and_clear", "rename", "dump", "restore"]
 
 
 def described(**operations: dict[str, object]) -> dict[str, object]:

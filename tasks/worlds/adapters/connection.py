@@ -251,7 +251,7 @@ class Connection:
                     "description": tool.description or "",
                     "input": tool.input_schema,
                     "output": tool.output_schema,
-                    "read_only": tool.annotations.read_only_hint if tool.annotations is not None else None,
+                    "read_only": _only_reads(tool.annotations),
                 }
                 for tool in page.tools
             ]
@@ -342,6 +342,13 @@ def _copy(source: Path, seat: Path) -> None:
 def short(path: Path) -> str:
     """A file without the place where it lies, for what is kept."""
     return f"{path.parent.name}/{path.name}"
+
+
+def _only_reads(hints: Any) -> bool | None:
+    """What a server says of a tool by its hints, which MCP gives no meaning to where they are missing: that it only reads, that it
+    writes (also one that is said to destroy), or nothing."""
+    said: bool | None = hints.read_only_hint if hints is not None else None
+    return False if said is None and hints is not None and hints.destructive_hint else said
 
 
 def _cut(text: str) -> str:

@@ -51,7 +51,11 @@ def from_mcp(file: Path | str, *, name: str, policy: str, problems_file: Path | 
     Raises BadInput for a file that says too little or too much; the world's building raises it for a server that does not answer.
     """
     path = Path(file).resolve()
-    about = server_file.read(path)
+    return world_of(path, server_file.read(path), name, policy, problems_file)
+
+
+def world_of(path: Path, about: ServerFile, name: str, policy: str, problems_file: Path | str | None = None) -> type[Any]:
+    """The world class of `from_mcp`. about: what the file at `path` says, or will say."""
     if problems_file is not None and about.writes is None:
         raise BadInput(f"{path}: writes is missing: problems are counted by what they write. Name the tools, or give writes: [].")
     source = Servers(path, about)

@@ -31,6 +31,7 @@ ANSWERS: dict[str, Any] = {
     "huge": text("x" * 3_000_000),
 }
 PROMISED = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
+ANNOTATIONS: dict[str, dict[str, bool]] = {}
 ERRORS = {"internal": -32603, "own": -32000, "parameters": -32602}
 
 
@@ -38,7 +39,8 @@ def listed(name: str) -> dict[str, Any]:
     """A tool as it is listed."""
     argument = {"properties": {"state": {"type": "object"}}} if name == "restore" else {}
     promised = {"outputSchema": PROMISED} if name.startswith("unmet") else {}
-    return {"name": name, "inputSchema": {"type": "object", **argument}, **promised}
+    hints = {"annotations": ANNOTATIONS[name]} if name in ANNOTATIONS else {}
+    return {"name": name, "inputSchema": {"type": "object", **argument}, **promised, **hints}
 
 
 def answer(message: dict[str, Any]) -> bytes:
