@@ -15,13 +15,14 @@ import json
 import operator
 import sys
 import types
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from flows.own_api import brought
 from flows.own_api.api import FORMS, Api
 from flows.own_api.guesses import Guess, guess
+from flows.own_api.source_text import INDENT, argument
 from flows.worlds.sample import failure
 from flows.worlds.sharing_checks import holds_anything, kept_outside
 from tasks.contract.params import BadInput, nearest
@@ -57,11 +58,22 @@ def look(origin: str) -> Api:
         imports=(*(("copy", "functools") if instance else ()), *(("operator",) if by_hand else ())),
         own=module,
         call=("from_object", line),
-        keywords=(f"tools={offered!r},", *_BY_HAND) if by_hand else (),
+        keywords=(*argument("tools", offered, INDENT), *_BY_HAND) if offered else (),
         listing=True,
         built=built,
-        notes=() if root else (f"{module} is an installed package and is not copied: install it into the project's .venv too.",),
+        notes=tuple(_notes(guesses, "" if root else module)),
     )
+
+
+def _notes(guesses: tuple[Guess, ...], installed: str) -> Iterator[str]:
+    """What a person should know. installed: the API's module where it is not copied, else ""."""
+    if installed:
+        yield f"{installed} is an installed package and is not copied: install it into the project's .venv too."
+    if quiet := [one.name for one in guesses if one.why == NO_STATE]:
+        yield (
+            f"The object holds nothing, so these tools count as look-ups, whatever their names say: {', '.join(quiet)}. If they change "
+            "something (a service, a file), give the object methods snapshot() and restore(state) that reach it."
+        )
 
 
 def _place(origin: str, place: str) -> tuple[Path | None, str]:

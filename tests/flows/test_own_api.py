@@ -194,7 +194,25 @@ def elsewhere(home: Path, cls: str, tool: str = "", arguments: dict[str, object]
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
+    check_form(home)
     return answer.stdout
+
+
+def check_form(home: Path) -> None:
+    """What was written is as the project's own `make check` wants it."""
+    ruff = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--check",
+        "--diff",
+        "--config",
+        str(ROOT / "pyproject.toml"),
+        str(home / "world.py"),
+    ]
+    answer = subprocess.run(ruff, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 @pytest.mark.usefixtures("small")
@@ -270,6 +288,17 @@ def test_what_is_guessed_of_an_mcp_server_counts_when_it_is_looked_at(tmp_path: 
     written.check(made, "hinted", "R1. Ask first.")
     assert "taken for look-ups" not in caplog.text
     assert yaml.safe_load(str(made.texts["mcp.yaml"]))["writes"] == ["list_and_clear", "rename", "dump", "restore"]
+
+
+def test_tools_of_an_object_that_holds_nothing_are_named(bank: Path) -> None:
+    (bank / "empty_bank.py").write_text("class Bank:\n    def get_row(self): pass\n    def send_mail(self): pass\n")
+    try:
+        made = look(f"{bank}/empty_bank.py:Bank", Wish())
+    finally:
+        sys.modules.pop("empty_bank", None)
+    assert {one.kind for one in made.guesses} == {"read"}
+    (note,) = made.notes
+    assert "The object holds nothing, so these tools count as look-ups, whatever their names say: send_mail." in note
 
 
 def described(**operations: dict[str, object]) -> dict[str, object]:
