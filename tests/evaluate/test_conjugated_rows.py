@@ -24,9 +24,9 @@ SWAP = {f"a{one}": f"b{one}" for one in range(5)}
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> Rooms:
     made = Rooms(tmp_path_factory.mktemp("rooms"))
-    made.worlds({"maps": {"maps": 2, "symbols": 5, "questions": 2, "examples": 2, "named": False, "alphabets": 2}})
+    made.worlds({"maps": {"maps": 2, "symbols": 5, "questions": 4, "alphabets": 2}})
     made.base()
-    first = {"form": "pairs", "families": ["map_0_a", "map_1_a"], "rows": {"train": 300, "validation": 5, "test": 20}}
+    first = {"form": "pairs", "families": ["map_0_a", "map_1_a"], "rows": {"train": 500, "validation": 5, "test": 20}}
     made.rows({"first": first})
     return made
 
@@ -98,4 +98,4 @@ def test_bad_input_is_told(rooms: Rooms, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"conjugations.swap: the rows' vocabulary has no word 'c0'"):
         scored(rooms, ["base"], "unknown", conjugations={"swap": {"a0": "c0"}})
     with pytest.raises(BadInput, match=r"conjugations.names: no row has any of its words"):
-        scored(rooms, ["base"], "idle", conjugations={"names": {"map_0": "map_1"}})
+        scored(rooms, ["base"], "idle", conjugations={"names": {"b0": "b1"}})

@@ -79,6 +79,6 @@ def test_bad_input_is_told(rooms: Rooms, tmp_path: Path) -> None:
     other.base()
     (other.folder / "rows").symlink_to(rooms.folder / "rows")
     with pytest.raises(
-        BadInput, match=r"the model does not know 2 of the \d+ words in the rows: a3, a4. Build it over the worlds stage"
+        BadInput, match=r"the model does not know 2 of the \d+ words in the rows: a3, a4. Build it over the environments of the rows"
     ):
         other.scores(["base"])
