@@ -93,11 +93,11 @@ def _reached(project: Path, roots: Sequence[str]) -> frozenset[str]:
     return _once((str(project), "modules", *roots), project, lambda: reach(project, roots, _is_plumbing))
 
 
-def _once(asked: tuple[str, ...], project: Path, look: Callable[[], Mapping[str, Path]]) -> frozenset[str]:
-    found, before = _seen.get(asked, (frozenset[str](), ()))
+def _once(lookup: tuple[str, ...], project: Path, look: Callable[[], Mapping[str, Path]]) -> frozenset[str]:
+    found, before = _seen.get(lookup, (frozenset[str](), ()))
     if not before or _state(project, found) != before:
         found = frozenset(_paths(project, look()))
-        _seen[asked] = found, _state(project, found)
+        _seen[lookup] = found, _state(project, found)
     return found
 
 
