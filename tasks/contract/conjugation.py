@@ -68,24 +68,24 @@ class Conjugation:
         return self.inverse.there(text)
 
 
-def said(value: Any, say: Say) -> Any:
+def value_said(value: Any, say: Say) -> Any:
     """A value of JSON with every text in it, keys too, said by `say`."""
     if isinstance(value, str):
         return say(value)
     if isinstance(value, Mapping):
-        return {say(key): said(one, say) for key, one in value.items()}
-    return [said(one, say) for one in value] if isinstance(value, list | tuple) else value
+        return {say(key): value_said(one, say) for key, one in value.items()}
+    return [value_said(one, say) for one in value] if isinstance(value, list | tuple) else value
 
 
 def message_said(message: Message, say: Say) -> Message:
     """A message with its text, and the names and arguments of its calls, said by `say`; ids of calls and pictures stay."""
-    told: dict[str, Any] = {key: said(message[key], say) for key in ("content", "name") if key in message}
+    told: dict[str, Any] = {key: value_said(message[key], say) for key in ("content", "name") if key in message}
     calls = [{**call, "function": _call_said(call["function"], say)} for call in message.get("tool_calls") or ()]
     return {**message, **told, **({"tool_calls": calls} if calls else {})}
 
 
 def _call_said(function: Mapping[str, Any], say: Say) -> dict[str, Any]:
-    return {**function, "name": say(function["name"]), "arguments": said(function["arguments"], say)}
+    return {**function, "name": say(function["name"]), "arguments": value_said(function["arguments"], say)}
 
 
 def schema_said(schema: Any, say: Say) -> Any:
@@ -99,7 +99,7 @@ def schema_said(schema: Any, say: Say) -> Any:
         if key in NAMES:
             found[key] = {say(name): schema_said(one, say) for name, one in value.items()}
         else:
-            found[key] = said(value, say) if key in SAID else schema_said(value, say)
+            found[key] = value_said(value, say) if key in SAID else schema_said(value, say)
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contract.conjugation import Conjugation, message_said, said, schema_said
+from tasks.contract.conjugation import Conjugation, message_said, schema_said, value_said
 from tasks.contract.params import BadInput
 
 WORDS = ("a0", "a1", "b0", "b1", "find_user", "Wort", "\u00e4")
@@ -43,7 +43,7 @@ def test_by_hand() -> None:
     assert swap.there("map_3 a1 b0, a00") == "map_3 b1 a0, a00"
     turn = Conjugation.of({"one": "two", "two": "three"})
     assert turn.there("one two three") == "two three one" and turn.back("one two three") == "three one two"
-    assert said({"one": ["two", 2, None]}, turn.there) == {"two": ["three", 2, None]}
+    assert value_said({"one": ["two", 2, None]}, turn.there) == {"two": ["three", 2, None]}
 
 
 def test_a_schema_keeps_its_keywords() -> None:

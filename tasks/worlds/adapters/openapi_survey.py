@@ -29,13 +29,13 @@ class Survey:
     left_out: Mapping[str, str]
 
 
-def survey(spec: Spec, wanted: Iterable[str] | None, reads_only: bool) -> Survey:
-    """wanted: as `operations` of `from_openapi`, None for all. reads_only: writes are no tools.
+def survey(spec: Spec, operations: Iterable[str] | None, reads_only: bool) -> Survey:
+    """operations: as of `from_openapi`, None for all. reads_only: writes are no tools.
 
     Raises BadInput for a word that stands for nothing, for an operation that is named and cannot be used, for more than 128 tools, and
     where nothing is left.
     """
-    chosen = None if wanted is None else tuple(wanted)
+    chosen = None if operations is None else tuple(operations)
     how = Choosing(spec.where, chosen, {}, (), (), (), (), ())
     known = listed(spec)
     check_known(how, OPTION, chosen or (), False, known)
