@@ -113,6 +113,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.stub", description="A stub that plays every role; it is no model.")
     parser.add_argument("--port", type=int, default=PORT, help=f"where, on loopback (default {PORT})")
     port = parser.parse_args().port
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background commands ignore it
     try:
         with running(port, **of_roles()) as stub:
             print("\n".join(lines_to_type(load(ROOT), stub.url)), flush=True)

@@ -118,7 +118,7 @@ def test_the_rooms_loop_runs_with_the_methods_hooks(sibling: str, monkeypatch: p
     given: list[Any] = []
     monkeypatch.setattr(training, "run", lambda *what: given.extend(what) or {"steps": 1})
     chosen = settings(sft__method=sibling)
-    ctx, places = Context(0, Path(), Path()), {name: Path(name) for name in ("worlds", "base", "filter")}
+    ctx, places = Context(0, Path(), Path()), {name: Path(name) for name in ("worlds", "base", "rows")}
     assert methods.run("sft", sibling, places, chosen.params("sft"), chosen.loop("sft"), ctx) == {"steps": 1}
     inputs, loop, hooks, _ = given
     assert (inputs.base, loop.optimizer, hooks) == (Path("base"), "muon", ("hooks of halves", 0.5))

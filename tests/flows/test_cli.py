@@ -60,7 +60,9 @@ def commands() -> Iterator[tuple[str, Any]]:
     for name in COMMANDS:
         command = top.load(None, name)
         yield from (
-            ((f"{name} {below}", one) for below, one in command.commands.items()) if name in ("world", "chat") else [(name, command)]
+            ((f"{name} {below}", one) for below, one in command.commands.items())
+            if name in ("world", "chat", "claims")
+            else [(name, command)]
         )
 
 

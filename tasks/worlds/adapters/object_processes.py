@@ -66,7 +66,9 @@ class _Process:
         """What it answers. EOFError or OSError when it has ended, TimeoutError when it has not begun to within so many seconds."""
         assert self._child.stdin is not None and self._child.stdout is not None
         send(self._child.stdin, message)
-        if not select.select([self._child.stdout], [], [], seconds)[0]:
+        waiting = select.poll()  # not select, which fails in a process with more than 1,024 files open
+        waiting.register(self._child.stdout, select.POLLIN | select.POLLHUP)
+        if not waiting.poll(None if seconds is None else seconds * 1000):
             raise TimeoutError
         return received(self._child.stdout)
 
