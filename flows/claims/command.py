@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -33,14 +34,21 @@ def run_all(slugs: Sequence[str], seeds: int, quick: bool, again: bool) -> int:
 
 
 def _measure(wishes: Sequence[Wish]) -> None:
-    from flows.server import prefect_api
-    from tasks.engine import process, warm
-
-    with prefect_api(), warm.processes(PROJECT, process.environment_of(1)):  # in this order: a fork has the environment of now
+    with _servers():
         from flows.claims.flow import claim
 
         for wish in wishes:
             claim(wish.slug, wish.seeds, wish.quick, wish.again)
+
+
+@contextmanager
+def _servers() -> Iterator[None]:
+    """While the block runs, there is what cells are measured with: Prefect's server, and a loaded process for trainings."""
+    from flows.server import prefect_api
+    from tasks.engine import process, warm
+
+    with prefect_api(), warm.processes(PROJECT, process.environment_of(1)):  # in this order: a fork has the environment of now
+        yield
 
 
 def _tell(wish: Wish) -> int:
@@ -107,10 +115,7 @@ def check_seed(slug: str, seed: int) -> int:
         raise BadInput(
             f"paper {slug}: its results file has no cells of {' and '.join(arms)} with seed {seed}; `cairn claims run {slug}`."
         )
-    from flows.server import prefect_api
-    from tasks.engine import process, warm
-
-    with prefect_api(), warm.processes(PROJECT, process.environment_of(1)):  # in this order: a fork has the environment of now
+    with _servers():
         from flows.claims.flow import measured_anew
 
         now = measured_anew(slug, seed, arms)

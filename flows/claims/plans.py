@@ -30,17 +30,15 @@ SHARED: Mapping[str, Any] = {
 where somebody is talked to, the environment answers."""
 
 
-def settings_of(graph: Graph, project: Path, more: Mapping[str, Any] | None = None) -> Settings:
-    """The graph's params. more: shared ones beside `SHARED`, such as the device."""
-    tree = {**SHARED, "profile": f"{graph.paper}, seed {graph.seed}", "seed": graph.seed, **(more or {})}
-    unknown = tree.keys() - Shared.model_fields.keys()
-    assert not unknown, unknown
+def settings_of(graph: Graph, project: Path) -> Settings:
+    """The graph's params."""
+    tree = {**SHARED, "profile": f"{graph.paper}, seed {graph.seed}", "seed": graph.seed}
     return Settings(project, {**tree, **graph.sections}, f"flows/papers/{graph.paper}.py", road=graph.road)
 
 
-def open_plan(graph: Graph, project: Path, state: Path, more: Mapping[str, Any] | None = None) -> Plan:
+def open_plan(graph: Graph, project: Path, state: Path) -> Plan:
     """The checked plan of a paper with one seed. BadInput for a graph that a room or a method refuses."""
-    return Plan.open(settings_of(graph, project, more), state, listing=reached, experiment=True)
+    return Plan.open(settings_of(graph, project), state, listing=reached, experiment=True)
 
 
 def reached(settings: Settings) -> dict[str, Listed]:

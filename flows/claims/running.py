@@ -72,7 +72,7 @@ class Todo:
     recipe: Mapping[str, str]
 
 
-def todo(wish: Wish, project: Path, state: Path, more: Mapping[str, Any] | None = None) -> list[Todo]:
+def todo(wish: Wish, project: Path, state: Path) -> list[Todo]:
     """What is to be measured, by seed; empty when all cells are there. BadInput for whatever is wrong with the paper, or its file."""
     claim, there = wish.paper.CLAIM, results.read(wish.file(state))
     if there:
@@ -83,9 +83,8 @@ def todo(wish: Wish, project: Path, state: Path, more: Mapping[str, Any] | None 
         cells = {arm: there.cell(arm, seed) if there else None for arm in graph.arms}
         if not wish.again and all(cell and not cell.failed for cell in cells.values()):
             continue
-        plan = open_plan(graph, project, state, more)
-        made = recipes(plan)
-        recipe = {arm: made[one.step] for arm, one in graph.arms.items()}
+        plan = open_plan(graph, project, state)
+        recipe = _recipe(graph, plan)
         arms = [arm for arm, cell in cells.items() if cell is None or cell.failed or (wish.again and cell.recipe != recipe[arm])]
         if arms:
             found.append(Todo(graph, plan, tuple(arms), recipe))
@@ -141,9 +140,13 @@ def anew(slug: str, seed: int, arms: Sequence[str], project: Path, state: Path) 
     paper = load(slug)
     graph = graph_of(slug, paper, seed)
     plan = open_plan(graph, project, state)
+    return Todo(graph, replace(plan, refresh=frozenset(plan.settings.road.names)), tuple(arms), _recipe(graph, plan))
+
+
+def _recipe(graph: Graph, plan: Plan) -> dict[str, str]:
+    """Arm -> digest of all that its cell is made of."""
     made = recipes(plan)
-    steps = frozenset(plan.settings.road.names)
-    return Todo(graph, replace(plan, refresh=steps), tuple(arms), {arm: made[one.step] for arm, one in graph.arms.items()})
+    return {arm: made[one.step] for arm, one in graph.arms.items()}
 
 
 def _line(cell: Cell) -> str:
@@ -170,7 +173,6 @@ class Seed:
         graph, plan = self.todo.graph, self.todo.plan
         about = graph.arms[arm]
         steps = graph.leading_to(about.step)
-        values: Mapping[str, Sequence[float]] = {}
         failed, start = "", time.monotonic()
         try:
             for step in steps:
